@@ -1,0 +1,301 @@
+"""The end of a build: settle duplicates across shards, then write fingerprints, manifest and ledger from the journals.
+
+Every step derives its output from the journals, the plan and former generations, so an interrupted one is just redone.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from shardkit import duplicates, ledger, manifest
+from shardkit.convert import JOURNAL, journal_name, staging, write_journal
+from shardkit.dicom.content import THUMB
+from shardkit.layout import TWINS, Layout, Shard
+from shardkit.shards import webdataset
+from shardkit.storage import Store
+
+FINGERPRINTS, LINKS, LEDGER = "fingerprints.parquet", "links.parquet", ledger.NAME
+_LIGHT = ["serial", "verdict", "repairs", "plain", "pixel_hash", "phash", "key", "patient"]
+_FINGERPRINT = pa.schema(
+    [("key", pa.string()), ("body_part", pa.string()), ("view", pa.string()), ("thumb", pa.binary(THUMB**2))]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """Samples that a committed shard must lose: serial -> reason."""
+
+    shard: Shard
+    losers: dict[int, str]
+
+
+def read_journal(store: Store, generation: int, shard: Shard, columns: list[str] | None = None) -> pa.Table:
+    """What became of a shard's files."""
+    return pq.read_table(BytesIO(store.get(journal_name(generation, shard.name))), columns=columns)
+
+
+def exact_duplicates(store: Store, layout: Layout, generation: int, old: pa.Table) -> list[Rewrite]:
+    """Samples with the pixels of a sample of a former generation, or of a preferred one in another shard."""
+    light, shards = _light(store, layout, generation)
+    pixel_hash = np.frombuffer(b"".join(light["pixel_hash"].to_pylist()), "<u8").reshape(-1, 2)
+    repairs = pc.list_value_length(light["repairs"]).to_numpy()
+    plain = light["plain"].to_numpy(zero_copy_only=False).astype(bool)
+    serial = light["serial"].to_numpy()
+    order = np.lexsort((serial, ~plain, repairs, pixel_hash[:, 1], pixel_hash[:, 0]))
+    ranked = pixel_hash[order]
+    repeats = np.zeros(len(order), bool)
+    repeats[order[1:]] = (ranked[1:] == ranked[:-1]).all(1)
+    repeats |= pc.is_in(light["pixel_hash"], old["pixel_hash"].combine_chunks()).to_numpy(zero_copy_only=False)
+    return _rewrites(layout, shards[repeats], serial[repeats], "duplicate_exact")
+
+
+def near_duplicates(store: Store, layout: Layout, generation: int, old: pa.Table, near: duplicates.Pairs) -> list[Rewrite]:
+    """All but the preferred sample of each group of near-duplicates; samples of former generations stay.
+
+    `near` holds index pairs into the old manifest's rows followed by this generation's written ones in plan order.
+    """
+    light, shards = _light(store, layout, generation)
+    n = old.num_rows
+    repairs = np.append(np.full(n, -1), pc.list_value_length(light["repairs"]).to_numpy())
+    serial = np.append(np.arange(n), light["serial"].to_numpy())
+    labels = duplicates.components(n + light.num_rows, near)
+    order = np.lexsort((serial, repairs, labels))
+    loses = np.zeros(len(order), bool)
+    loses[order[1:]] = labels[order][1:] == labels[order][:-1]
+    loses = loses[n:]
+    return _rewrites(layout, shards[loses], light["serial"].to_numpy()[loses], "duplicate_near")
+
+
+def _light(store: Store, layout: Layout, generation: int) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+    """The written rows' few columns that duplicates are found by, in plan order, and the shard index of each."""
+    tables, index = [pa.table({n: pa.array([], JOURNAL.field(n).type) for n in _LIGHT})], [np.zeros(0, np.int64)]
+    for shard in layout.shards:
+        table = read_journal(store, generation, shard, _LIGHT)
+        table = table.filter(pc.equal(table["verdict"], "written"))
+        tables.append(table)
+        index.append(np.full(table.num_rows, shard.group))
+    return pa.concat_tables(tables).combine_chunks(), np.concatenate(index)
+
+
+def _rewrites(layout: Layout, shards: npt.NDArray[np.int64], serials: npt.NDArray[np.int64], reason: str) -> list[Rewrite]:
+    return [
+        Rewrite(layout.shards[int(g)], dict.fromkeys(serials[shards == g].tolist(), reason)) for g in np.unique(shards)
+    ]
+
+
+def rewrite_shard(store: Store, generation: int, job: Rewrite) -> None:
+    """Runs on a worker: copy a shard without some of its samples and commit it in the old one's place.
+
+    The shard is replaced before its journal; redone after a crash in between, it gives the same bytes.
+    """
+    rows = read_journal(store, generation, job.shard).to_pylist()
+    name = f"{job.shard.name}.{webdataset.EXTENSION}"
+    for row in rows:
+        if row["serial"] in job.losers and row["verdict"] == "written":
+            row |= {"verdict": "dropped", "reason": job.losers[row["serial"]], "shard": None, "offset": None}
+    lost = {row["key"] for row in rows if row["verdict"] == "dropped" and row["key"]}
+    kept = {row["key"] for row in rows if row["verdict"] == "written"}
+    with staging(store) as folder:
+        (folder / "old").write_bytes(store.get(name))
+        offsets = webdataset.rewrite(folder / "old", folder / "new", lambda member: member.key in lost - kept)
+        for row in rows:
+            if row["verdict"] == "written":
+                row["offset"] = offsets[row["key"]]
+        if kept:
+            store.put_file(name, folder / "new")
+        else:
+            store.delete(name)
+    write_journal(store, generation, job.shard.name, rows)
+
+
+def new_samples(store: Store, layout: Layout, generation: int) -> pa.Table:
+    """This generation's manifest rows, in plan order; group and split are still null."""
+    tables = [manifest.SCHEMA.empty_table()]
+    for shard in layout.shards:
+        table = read_journal(store, generation, shard)
+        table = table.filter(pc.equal(table["verdict"], "written"))
+        table = table.append_column("group", pa.nulls(table.num_rows, pa.string()))
+        table = table.append_column("split", pa.nulls(table.num_rows, pa.string()))
+        tables.append(table.select(manifest.SCHEMA.names).cast(manifest.SCHEMA))
+    return pa.concat_tables(tables).combine_chunks()
+
+
+def write_fingerprints(store: Store, layout: Layout, generation: int, folder: Path) -> None:
+    """Thumbnails of the written samples, private: near-duplicates and polarity are judged on them, now and later."""
+    temporary = folder / f".{FINGERPRINTS}.tmp"
+    with pq.ParquetWriter(temporary, _FINGERPRINT, compression="zstd") as writer:
+        for shard in layout.shards:
+            table = read_journal(store, generation, shard, [*_FINGERPRINT.names, "verdict"])
+            writer.write_table(table.filter(pc.equal(table["verdict"], "written")).select(_FINGERPRINT.names))
+    temporary.replace(folder / FINGERPRINTS)
+
+
+def write_links(store: Store, layout: Layout, generation: int, folder: Path, samples: pa.Table) -> None:
+    """Pairs of patients of whom one file turned out to hold the other's image: a split must not part them."""
+    kept = samples["pixel_hash"].combine_chunks()
+    pairs: set[tuple[str, str]] = set()
+    for shard in layout.shards:
+        table = read_journal(store, generation, shard, ["reason", "pixel_hash", "patient"])
+        table = table.filter(pc.equal(table["reason"], "duplicate_exact"))
+        owners = samples["patient"].take(pc.index_in(table["pixel_hash"], kept).combine_chunks())
+        pairs.update(zip(table["patient"].to_pylist(), owners.to_pylist(), strict=True))
+    rows = sorted({(min(a, b), max(a, b)) for a, b in pairs if a and b and a != b})
+    columns = {"a": pa.array([a for a, _ in rows], pa.string()), "b": pa.array([b for _, b in rows], pa.string())}
+    ledger.write(pa.table(columns), folder / LINKS)
+
+
+@dataclass(frozen=True)
+class Thumbnails:
+    """The thumbnails of all generations."""
+
+    files: list[Path]
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Everything, some thousand rows at a time."""
+        for path in self.files:
+            with pq.ParquetFile(path) as file:
+                yield from file.iter_batches(4096)
+
+    def of(self, keys: pa.Array) -> npt.NDArray[np.uint8]:
+        """(n, pixels) thumbnails of `keys`, in their order."""
+        out = np.zeros((len(keys), THUMB**2), np.uint8)
+        if len(keys):
+            for batch in self.batches():
+                at = pc.index_in(keys, batch["key"])
+                found = np.flatnonzero(pc.is_valid(at).to_numpy(zero_copy_only=False))
+                if len(found):
+                    out[found] = _pixels(batch["thumb"].take(at.drop_null()))
+        return out
+
+
+def _pixels(column: pa.Array) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(b"".join(column.to_pylist()), np.uint8).reshape(-1, THUMB**2)
+
+
+def confirmed_pairs(samples: pa.Table, thumbs: Thumbnails) -> tuple[duplicates.Pairs, duplicates.Pairs]:
+    """(near-duplicates, image-and-negative pairs) among the samples: close hashes, confirmed by correlation."""
+    hashes = samples["phash"].to_numpy()
+    out = []
+    for sign, pairs in ((1, duplicates.near_pairs(hashes)), (-1, duplicates.inverted_pairs(hashes))):
+        nodes, flat = np.unique(pairs, return_inverse=True)
+        pixels = thumbs.of(samples["key"].take(pa.array(nodes)).combine_chunks())
+        ends = flat.reshape(pairs.shape)
+        r = duplicates.correlation(pixels[ends[:, 0]], pixels[ends[:, 1]])
+        out.append(pairs[sign * r >= duplicates.MIN_CORRELATION])
+    return out[0], out[1]
+
+
+def finish_samples(samples: pa.Table, thumbs: Thumbnails, links: list[Path], split: Callable[[str], str]) -> pa.Table:
+    """The samples with flags, groups and splits as the whole dataset gives them."""
+    near, inverse = confirmed_pairs(samples, thumbs)
+    both = np.concatenate([near, inverse])
+    keys = samples["key"].to_pylist()
+    flags = [set(f or []) - {"near_duplicate", "uid_collision", "polarity_suspect"} for f in samples["flags"].to_pylist()]
+    groups: list[str | None] = [None] * len(keys)
+    labels = duplicates.components(len(keys), both)
+    members: dict[int, list[int]] = {}
+    for node in np.unique(both).tolist():
+        members.setdefault(int(labels[node]), []).append(node)
+    for nodes in members.values():
+        for node in nodes:
+            groups[node] = min(keys[n] for n in nodes)
+            flags[node].add("near_duplicate")
+    suspects = set(duplicates.minority_sides(len(keys), near, inverse).tolist()) if len(inverse) else set()
+    for node in suspects | _off_template(samples, thumbs):
+        flags[node].add("polarity_suspect")
+    for node in _shared_uids(samples["key"]):
+        flags[node].add("uid_collision")
+    patients = samples["patient"].to_pylist()
+    pairs = [(patients[a], patients[b]) for a, b in both.tolist()]
+    for path in links:
+        table = pq.read_table(path)
+        pairs.extend(zip(table["a"].to_pylist(), table["b"].to_pylist(), strict=True))
+    splits = duplicates.group_splits(patients, pairs, split)
+    columns = {
+        "flags": pa.array([sorted(f) for f in flags], pa.list_(pa.string())),
+        "group": pa.array(groups, pa.string()),
+        "split": pa.array([splits[p] for p in patients], pa.string()),
+    }
+    for name, column in columns.items():
+        samples = samples.set_column(samples.schema.get_field_index(name), name, column)
+    return samples.cast(manifest.SCHEMA)
+
+
+def _off_template(samples: pa.Table, thumbs: Thumbnails) -> set[int]:
+    templates, suspects = duplicates.Templates(), list[str]()
+    for pass_ in ("add", "suspects"):
+        for batch in thumbs.batches():
+            known = pc.is_in(batch["key"], samples["key"].combine_chunks())
+            batch = batch.filter(known)
+            kinds = [(b or "", v or "") for b, v in zip(batch["body_part"].to_pylist(), batch["view"].to_pylist(), strict=True)]
+            pixels = _pixels(batch["thumb"])
+            if pass_ == "add":
+                templates.add(kinds, pixels)
+            else:
+                suspects.extend(batch["key"].filter(pa.array(templates.suspects(kinds, pixels))).to_pylist())
+    at = pc.index_in(pa.array(suspects, pa.string()), samples["key"].combine_chunks())
+    return set(at.to_pylist())
+
+
+def _shared_uids(keys: pa.ChunkedArray) -> list[int]:
+    """Samples whose key has the same UID part as another's: one SOP UID on different pixels."""
+    uids = pc.utf8_slice_codeunits(keys, 0, 20).combine_chunks().dictionary_encode()
+    index = uids.indices.to_numpy(zero_copy_only=False)
+    counts = np.bincount(index, minlength=1)
+    return np.flatnonzero(counts[index] > 1).tolist() if len(index) else []
+
+
+def write_ledger(store: Store, layout: Layout, generation: int, folder: Path, parts: list[Path], samples: pa.Table) -> None:
+    """One row per file of this generation."""
+    columns = ["serial", "verdict", "reason", "message", "sha256", "repairs", "flags", "key", "shard", "pixel_hash"]
+    tables = [pa.table({n: pa.array([], JOURNAL.field(n).type) for n in columns})]
+    tables += [read_journal(store, generation, shard, columns) for shard in layout.shards]
+    done = _name_kept(pa.concat_tables(tables).combine_chunks(), samples)
+    unused = pq.read_table(folder / TWINS)["serial"].combine_chunks()
+    out = [ledger.SCHEMA.empty_table()]
+    for part in parts:
+        scanned = pq.read_table(part)
+        twin = pc.is_in(scanned["serial"], unused)
+        at = pc.index_in(scanned["serial"], done["serial"].combine_chunks()).combine_chunks()
+        converted = pc.is_valid(at)
+        chosen = {
+            "path": pa.array([ledger.path_text(p) for p in scanned["path"].to_pylist()], pa.string()),
+            "size": scanned["size"],
+            "sha256": done["sha256"].take(at),
+            "verdict": pc.if_else(twin, "dropped", pc.coalesce(done["verdict"].take(at), scanned["verdict"])),
+            "reason": pc.if_else(twin, "for_processing", pc.coalesce(done["reason"].take(at), scanned["reason"])),
+            "repairs": _choose(converted, done["repairs"].take(at), scanned["repairs"]),
+            "flags": _choose(converted, done["flags"].take(at), scanned["flags"]),
+            "key": done["key"].take(at),
+            "shard": done["shard"].take(at),
+            "message": pc.if_else(
+                twin, "its processed twin is in the export", pc.coalesce(done["message"].take(at), scanned["message"])
+            ),
+        }
+        out.append(pa.table(chosen).cast(ledger.SCHEMA))
+    ledger.write(pa.concat_tables(out), folder / LEDGER)
+
+
+def _choose(where: pa.ChunkedArray, yes: pa.ChunkedArray, no: pa.ChunkedArray) -> pa.Array:
+    picked = zip(where.to_pylist(), yes.to_pylist(), no.to_pylist(), strict=True)
+    return pa.array([a if w else b for w, a, b in picked], pa.list_(pa.string()))
+
+
+def _name_kept(done: pa.Table, samples: pa.Table) -> pa.Table:
+    """For dropped duplicates, the key and shard of the sample that was kept."""
+    exact = pc.equal(done["reason"], "duplicate_exact").combine_chunks()
+    written = pc.equal(done["verdict"], "written").combine_chunks()
+    at = pc.index_in(pc.if_else(exact, done["pixel_hash"].combine_chunks(), None), samples["pixel_hash"].combine_chunks())
+    key = pc.if_else(written, done["key"].combine_chunks(), samples["key"].combine_chunks().take(at))
+    shard = pc.if_else(written, done["shard"].combine_chunks(), samples["shard"].combine_chunks().take(at))
+    message = pc.if_else(exact, "the same pixels as the sample named by key", done["message"].combine_chunks())
+    for name, column in (("key", key), ("shard", shard), ("message", message)):
+        done = done.set_column(done.schema.get_field_index(name), name, column)
+    return done

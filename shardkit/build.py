@@ -1,0 +1,464 @@
+"""`shardkit build`: scan, lay out, convert, assemble. Each run finishes what the last one left, then takes in new files.
+
+State lives in the private folder (scan parts, plan, ledger, the pseudonym key) and, while a build runs, in journals
+beside the shards. A generation is one round of new files; its shards are never touched again.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shardkit import assemble, dataset, isolation, layout, ledger, manifest, scan
+from shardkit import bins as resolution_bins
+from shardkit.bins import Bins
+from shardkit.codecs import codec
+from shardkit.convert import JOURNALS, Conversion, ShardDone, convert_shard, journal_name
+from shardkit.dicom.privacy import Pseudonyms, load_key
+from shardkit.dicom.triage import Rules
+from shardkit.errors import ArgumentError, BuildError
+from shardkit.shards import webdataset
+from shardkit.source import Entry, Source
+from shardkit.storage import Store, is_remote, local_path, sentences
+
+T = TypeVar("T")
+
+STATE, KEY = "build.json", "pseudonym.key"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arguments:
+    """What a build is asked to do. All but `workers`, limits and `max_quarantine` are fixed by a dataset's first build."""
+
+    conversion: Conversion
+    private: Path
+    bins: str = "auto:36"
+    patch: int = 48
+    shard_bytes: int = 512 << 20
+    max_quarantine: float = 0.01
+    workers: int = 1
+
+    def fixed(self) -> dict[str, Any]:
+        """What may not change from run to run: it decides bytes."""
+        spec = self.conversion
+        return {
+            "codec": spec.codec,
+            "bins": self.bins,
+            "patch": self.patch,
+            "shard_bytes": self.shard_bytes,
+            "invert": spec.invert,
+            "demographics": spec.demographics,
+            **asdict(spec.rules),
+            "modalities": sorted(spec.rules.modalities),
+        }
+
+
+class Progress(Protocol):
+    """Told what happens; `shardkit.progress` shows it."""
+
+    def stage(self, name: str, total: int | None) -> None: ...
+
+    def scanned(self, files: int) -> None: ...
+
+    def converted(self, done: ShardDone) -> None: ...
+
+
+class Quiet:
+    """Progress that nobody watches."""
+
+    def stage(self, name: str, total: int | None) -> None: ...
+
+    def scanned(self, files: int) -> None: ...
+
+    def converted(self, done: ShardDone) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run ended with. `counts` are files by verdict and reason over all generations."""
+
+    counts: dict[str, dict[str, int]]
+    samples: int
+    new_files: int
+    changed: int
+    missing: int
+    quarantine_share: float
+    within_quarantine: bool
+
+
+def build(
+    arguments: Arguments,
+    progress: Progress | None = None,
+    executor: Executor | None = None,
+    retry: str | None = None,
+) -> Outcome:
+    """Run a build to its end. Raises ArgumentError, BuildError, StorageError.
+
+    `executor` runs scan parts and shards; by default, threads that each feed isolated child processes. `retry` takes
+    quarantined files of that reason in again, as new files.
+    """
+    return _Run(arguments, progress or Quiet(), executor).run(retry)
+
+
+class _Run:
+    def __init__(self, arguments: Arguments, progress: Progress, executor: Executor | None) -> None:
+        self.arguments, self.progress = arguments, progress
+        self.spec = arguments.conversion
+        _check_places(arguments)
+        codec(self.spec.codec)
+        resolution_bins.parse(arguments.bins, [1], [1], arguments.patch, self.spec.rules.max_side)  # refuse before scanning
+        self.spec.source.check()
+        self.store = Store(self.spec.out)
+        with sentences(str(arguments.private)):
+            arguments.private.mkdir(parents=True, exist_ok=True)
+            self.state = self._open_state()
+            self.name = Pseudonyms(load_key(arguments.private / KEY))
+        self._check_unchanged()
+        self.executor = executor
+        self._own = executor is None
+
+    # --- state
+
+    def _open_state(self) -> dict[str, Any] | None:
+        path = self.arguments.private / STATE
+        if path.exists():
+            return dict(json.loads(path.read_text()))
+        if self.store.exists(dataset.NAME):
+            raise BuildError(
+                f"{self.spec.out} holds a dataset, but {self.arguments.private} has no {STATE}: pass the --private folder"
+                " it was built with, or another --out"
+            )
+        if (self.arguments.private / KEY).exists() is False and any(True for _ in islice(self.store.list("shards"), 1)):
+            raise BuildError(f"{self.spec.out} holds shards of another build: choose another --out, or remove them")
+        return None
+
+    def _check_unchanged(self) -> None:
+        wanted = self.arguments.fixed()
+        if self.state is None:
+            self.state = {"format": 1, "fingerprint": self.name.fingerprint, "complete": 0, "arguments": wanted}
+            self._save_state()
+            return
+        if self.state["fingerprint"] != self.name.fingerprint:
+            raise BuildError(
+                f"the pseudonym key in {self.arguments.private} is not the one this dataset was built with: restore the"
+                " old key, or build into another --out"
+            )
+        before = self.state["arguments"]
+        different = sorted(k for k in wanted if _plain(wanted[k]) != before.get(k))
+        if different:
+            was = ", ".join(f"--{k.replace('_', '-')} was {before.get(k)}, now {_plain(wanted[k])}" for k in different)
+            raise BuildError(f"arguments changed since this dataset was begun ({was}): repeat the old ones, or build into another --out")
+
+    def _save_state(self) -> None:
+        path = self.arguments.private / STATE
+        temporary = path.with_name(f".{STATE}.tmp")
+        temporary.write_text(json.dumps(self.state, indent=1))
+        temporary.replace(path)
+
+    @property
+    def complete(self) -> int:
+        """Generations that are finished."""
+        assert self.state is not None
+        return int(self.state["complete"])
+
+    def folder(self, generation: int) -> Path:
+        """Where a generation's private state lies."""
+        return self.arguments.private / f"g{generation:03d}"
+
+    def parts(self, generation: int) -> list[Path]:
+        """A generation's scan parts."""
+        return sorted((self.folder(generation) / "scan").glob("*.parquet"))
+
+    # --- the run
+
+    def run(self, retry: str | None) -> Outcome:
+        with self._workers():
+            new = 0
+            if (self.folder(self.complete) / layout.INDEX).exists():  # planned, then interrupted: finish that first
+                new += self._finish(layout.Layout(self.folder(self.complete)))
+            known = self._known(retry)
+            listed, scanned = self._scan(known)
+            if listed == 0 and self.complete == 0:
+                raise ArgumentError(f"--source {self.spec.source.url} holds no files: nothing to build")
+            if scanned:
+                new += self._finish(self._lay_out())
+            self._clear_journals()
+            return self._close(known, new)
+
+    def _workers(self) -> AbstractContextManager[Any]:
+        if not self._own:
+            return nullcontext()
+        return _LocalWorkers(self)
+
+    def _known(self, retry: str | None) -> scan.Known:
+        again: set[bytes] = set()
+        if retry is not None and self.complete:
+            table = pq.read_table(self.arguments.private / ledger.NAME)
+            rows = zip(table["path"].to_pylist(), table["verdict"].to_pylist(), table["reason"].to_pylist(), strict=True)
+            texts = {path for path, verdict, reason in rows if verdict == "quarantined" and reason == retry}
+            if not texts:
+                raise ArgumentError(f"no file is quarantined as {retry}: see `shardkit info` for what there is")
+            for part in self._earlier(self.complete):
+                paths = pq.read_table(part, columns=["path"])["path"].to_pylist()
+                again.update(p for p in paths if ledger.path_text(p) in texts)
+        return scan.Known(self._earlier(self.complete), again)
+
+    def _earlier(self, generation: int) -> list[Path]:
+        return [part for g in range(generation) for part in self.parts(g)]
+
+    def _scan(self, known: scan.Known) -> tuple[int, int]:
+        """(names listed, new ones in this generation): header pass over what no earlier pass has seen."""
+        folder = self.folder(self.complete) / "scan"
+        folder.mkdir(parents=True, exist_ok=True)
+        done = scan.Known(self.parts(self.complete))
+        number, listed = len(self.parts(self.complete)), 0
+
+        def fresh() -> Iterator[tuple[int, Entry]]:
+            nonlocal listed
+            for serial, entry in enumerate(self.spec.source.entries()):
+                listed += 1
+                in_earlier = entry in known
+                if not in_earlier and entry not in done:
+                    yield serial, entry
+
+        self.progress.stage("scan", None)
+        limits = (self.spec.rules, self.arguments.workers, self.spec.memory_limit, self.spec.time_limit)
+        for part in scan.parts(fresh(), scan.PART):
+            chunks = [part[i : i + scan.CHUNK] for i in range(0, len(part), scan.CHUNK)]
+            jobs = ((i, (self.spec.source, [e for _, e in chunk], *limits)) for i, chunk in enumerate(chunks))
+            found: dict[int, list[scan.Scanned]] = {}
+            for index, rows in self._map(scan.scan_part, jobs):
+                found[index] = rows
+                self.progress.scanned(len(rows))
+            table = scan.rows(part, [row for i in range(len(chunks)) for row in found[i]], self.name)
+            ledger.write(table, folder / f"{number:05d}.parquet")
+            number += 1
+        return listed, sum(pq.read_metadata(p).num_rows for p in self.parts(self.complete))
+
+    def _lay_out(self) -> layout.Layout:
+        generation, parts = self.complete, self.parts(self.complete)
+        self.progress.stage("plan", None)
+        heights, widths = layout.sizes(parts)
+        numbers: dict[str, int] = {}
+        if generation == 0:
+            bins = self._bins(heights, widths) if len(heights) else Bins((), self.arguments.patch)
+        else:
+            bins = layout.extend(layout.Layout(self.folder(generation - 1)).bins, heights, widths, self.spec.rules.max_side)
+            for g in range(generation):
+                for shard in layout.Layout(self.folder(g)).shards:
+                    number = int(shard.name.rpartition("/")[2])
+                    numbers[shard.bin.name] = max(numbers.get(shard.bin.name, 0), number + 1)
+        return layout.make(
+            self.folder(generation), parts, self._earlier(generation), bins, numbers, self.arguments.shard_bytes
+        )
+
+    def _bins(self, heights: npt.NDArray[np.int64], widths: npt.NDArray[np.int64]) -> Bins:
+        text, side = self.arguments.bins, self.spec.rules.max_side
+        if text.startswith("auto"):  # later, larger images get the catch-all bin when they come
+            side = int(max(heights.max(), widths.max()))
+        return resolution_bins.parse(text, heights, widths, self.arguments.patch, side)
+
+    def _finish(self, plan: layout.Layout) -> int:
+        """Convert and assemble the current generation; returns its number of files."""
+        generation = self.complete
+        self.progress.stage("convert", plan.files)
+        done = self._done(plan, generation)
+        for shard, counts in done.items():
+            self.progress.converted(replace(counts, name=shard))
+        todo = [shard for shard in plan.shards if shard.name not in done]
+        jobs = ((s, (self.spec, plan.plan(s), generation, self.arguments.workers)) for s in todo)
+        for _, counts in self._map(convert_shard, jobs):
+            self.progress.converted(counts)
+        self._assemble(plan, generation)
+        assert self.state is not None
+        self.state["complete"] = generation + 1
+        self._save_state()
+        return sum(pq.read_metadata(p).num_rows for p in self.parts(generation))
+
+    def _done(self, plan: layout.Layout, generation: int) -> dict[str, ShardDone]:
+        """Finished shards: journaled, and there (unless nothing was left to write)."""
+        journals = {name for name, _ in self.store.list(f"{JOURNALS}/g{generation:03d}")}
+        objects = dict(self.store.list("shards"))
+        done = {}
+        for shard in plan.shards:
+            if journal_name(generation, shard.name) not in journals:
+                continue
+            table = assemble.read_journal(self.store, generation, shard, ["verdict", "height", "width"])
+            rows = [(r["height"], r["width"]) for r in table.to_pylist() if r["verdict"] == "written"]
+            size = objects.get(f"{shard.name}.{webdataset.EXTENSION}")
+            if size is not None or not rows:
+                pixels = sum(h * w for h, w in rows)
+                done[shard.name] = ShardDone(shard.name, table.num_rows, len(rows), pixels, 0, size or 0)
+        return done
+
+    def _assemble(self, plan: layout.Layout, generation: int) -> None:
+        self.progress.stage("assemble", None)
+        store, folder = self.store, self.folder(generation)
+        ours = {f"{shard.name}.{webdataset.EXTENSION}" for shard in plan.shards}
+        old = dataset.samples(store) if store.exists(manifest.NAME) else manifest.SCHEMA.empty_table()
+        old = old.filter(pa.array([s not in ours for s in old["shard"].to_pylist()], pa.bool_()))
+        self._rewrite(assemble.exact_duplicates(store, plan, generation, old), generation)
+        earlier = [self.folder(g) / assemble.FINGERPRINTS for g in range(generation)]
+        samples = pa.concat_tables([old, assemble.new_samples(store, plan, generation)]).combine_chunks()
+        assemble.write_fingerprints(store, plan, generation, folder)
+        thumbs = assemble.Thumbnails([*earlier, folder / assemble.FINGERPRINTS])
+        if self.spec.rules.near_duplicates == "drop":
+            near, _ = assemble.confirmed_pairs(samples, thumbs)
+            self._rewrite(assemble.near_duplicates(store, plan, generation, old, near), generation)
+            samples = pa.concat_tables([old, assemble.new_samples(store, plan, generation)]).combine_chunks()
+            assemble.write_fingerprints(store, plan, generation, folder)
+        assemble.write_links(store, plan, generation, folder, samples)
+        links = [self.folder(g) / assemble.LINKS for g in range(generation + 1)]
+        samples = assemble.finish_samples(samples, thumbs, links, self.name.split)
+        assemble.write_ledger(store, plan, generation, folder, self.parts(generation), samples)
+        self._publish(samples, plan.bins, generation)
+
+    def _rewrite(self, jobs: list[assemble.Rewrite], generation: int) -> None:
+        work = ((job, (self.store, generation, job)) for job in jobs)
+        for _ in self._map(assemble.rewrite_shard, work):
+            pass
+
+    def _publish(self, samples: pa.Table, bins: Bins, generation: int) -> None:
+        """Ledger and report first, dataset.json last: it is what makes a folder a dataset."""
+        merged = self._ledger(generation + 1, samples, set(), set())
+        digest = manifest.write(samples, self.store)
+        description = dataset.describe(
+            samples,
+            bins,
+            digest,
+            codec_name=self.spec.codec,
+            fingerprint=self.name.fingerprint,
+            arguments={k: _plain(v) for k, v in self.arguments.fixed().items()},
+            verdicts={v: dict(sorted(c.items())) for v, c in ledger.counts(merged).items()},
+        )
+        from shardkit import report
+
+        report.write(self.store, samples, description)
+        self.store.put(dataset.NAME, json.dumps(description, indent=1).encode())
+
+    def _ledger(self, generations: int, samples: pa.Table, changed: set[str], missing: set[str]) -> pa.Table:
+        paths = [self.folder(g) / ledger.NAME for g in range(generations)]
+        merged = ledger.merge(paths, samples, changed, missing)
+        inputs: set[bytes] = set()
+        for g in range(generations):
+            for part in self.parts(g):
+                inputs.update(pq.read_table(part, columns=["path"])["path"].to_pylist())
+        ledger.check_closure(merged, len(inputs))
+        ledger.write(merged, self.arguments.private / ledger.NAME)
+        return merged
+
+    def _clear_journals(self) -> None:
+        for name, _ in list(self.store.list(JOURNALS)):
+            self.store.delete(name)
+        if self.store.root is not None:
+            shutil.rmtree(self.store.root / JOURNALS, ignore_errors=True)
+
+    def _close(self, known: scan.Known, new: int) -> Outcome:
+        samples = dataset.samples(self.store, ["key", "flags"])
+        changed = {ledger.path_text(path) for path in known.changed}
+        missing = set()
+        for part in self._earlier(self.complete):
+            paths = pq.read_table(part, columns=["path"])["path"].to_pylist()
+            missing.update(ledger.path_text(p) for p in paths if known.missing(p))
+        merged = self._ledger(self.complete, samples, changed, missing)
+        counts = {v: dict(sorted(c.items())) for v, c in ledger.counts(merged).items()}
+        share = sum(counts["quarantined"].values()) / max(1, merged.num_rows)
+        return Outcome(
+            counts, samples.num_rows, new, len(changed), len(missing), share, share <= self.arguments.max_quarantine
+        )
+
+    def _map(self, function: Callable[..., T], jobs: Iterable[tuple[Any, tuple[Any, ...]]]) -> Iterator[tuple[Any, T]]:
+        """Run jobs with a bounded number in flight; (label, result) as they finish."""
+        assert self.executor is not None
+        waiting: dict[Future[T], Any] = {}
+        todo = iter(jobs)
+        try:
+            while True:
+                for label, arguments in islice(todo, 2 * self.arguments.workers - len(waiting)):
+                    waiting[self.executor.submit(function, *arguments)] = label
+                if not waiting:
+                    return
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    yield waiting.pop(future), future.result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+class _LocalWorkers:
+    """Threads that feed isolated children; both are gone afterwards, whatever happened."""
+
+    def __init__(self, run: _Run) -> None:
+        self.run = run
+
+    def __enter__(self) -> None:
+        self.threads = ThreadPoolExecutor(self.run.arguments.workers, thread_name_prefix="shard")
+        self.run.executor = self.threads
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is not None:
+            isolation.close_children()  # unblocks threads that wait for a child
+        self.threads.shutdown(wait=True, cancel_futures=True)
+        isolation.close_children()
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back."""
+    return json.loads(json.dumps(value))
+
+
+def _check_places(arguments: Arguments) -> None:
+    """The dataset may not lie in the export, nor private files in the dataset."""
+    out, source = arguments.conversion.out, arguments.conversion.source.url
+    if not is_remote(out):
+        place = local_path(out).absolute()
+        if place.exists() and not place.is_dir():
+            raise ArgumentError(f"--out {out} is a file: name a folder")
+        if arguments.private.absolute().is_relative_to(place):
+            raise ArgumentError(f"--private {arguments.private} lies inside --out: keys and paths must stay outside the dataset")
+        if not is_remote(source) and place.is_relative_to(local_path(source).absolute()):
+            raise ArgumentError(f"--out {out} lies inside --source: the next build would read its own shards")
+    if not is_remote(source) and arguments.private.absolute().is_relative_to(local_path(source).absolute()):
+        raise ArgumentError(f"--private {arguments.private} lies inside --source: choose a folder outside the export")
+
+
+
+
+def with_workers(arguments: Arguments, workers: int) -> Arguments:
+    """The same build on another number of workers; never changes its bytes."""
+    return replace(arguments, workers=workers)
+
+
+def recorded_arguments(source: str, out: str, private: Path, workers: int) -> Arguments:
+    """The arguments a build was begun with. Raises BuildError where none was."""
+    try:
+        fixed: dict[str, Any] = json.loads((private / STATE).read_text())["arguments"]
+    except FileNotFoundError:
+        raise BuildError(f"{private} has no {STATE}: there is no build to retry; pass its --private folder") from None
+    rules = {field.name: fixed[field.name] for field in fields(Rules)}
+    rules["modalities"] = tuple(rules["modalities"])
+    return Arguments(
+        conversion=Conversion(
+            source=Source(source),
+            out=out,
+            codec=fixed["codec"],
+            rules=Rules(**rules),
+            invert=fixed["invert"],
+            demographics=fixed["demographics"],
+        ),
+        private=private,
+        bins=fixed["bins"],
+        patch=fixed["patch"],
+        shard_bytes=fixed["shard_bytes"],
+        workers=workers,
+    )

@@ -1,0 +1,20 @@
+"""Lossless image codecs. Each module has the same three names.
+
+`encode(pixels) -> bytes`, `prefixes(data) -> list of int` (byte length of the prefix that holds each level, level 0
+first) and `decode(data, level=0, bits=16) -> pixels`, where `data` may be that level's prefix.
+"""
+
+from types import ModuleType
+
+from shardkit.codecs import htj2k, png, raw
+from shardkit.errors import ArgumentError
+
+CODECS: dict[str, tuple[ModuleType, str]] = {"htj2k": (htj2k, "j2c"), "png": (png, "png"), "raw": (raw, "npy")}
+"""Codec name -> (module, extension of its members in a shard)."""
+
+
+def codec(name: str) -> tuple[ModuleType, str]:
+    """(module, file extension). Raises ArgumentError for an unknown name."""
+    if name not in CODECS:
+        raise ArgumentError(f"unknown codec {name!r}: choose one of {', '.join(CODECS)}")
+    return CODECS[name]

@@ -1,0 +1,379 @@
+"""One task, one shard: decode, judge, encode and check every planned file, then commit the shard whole.
+
+What became of each file is journaled beside the dataset before the shard appears, so a shard that exists is never
+converted again. Journals hold no path and no clear identifier.
+"""
+
+import hashlib
+import tempfile
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydicom.uid import ExplicitVRBigEndian
+
+from shardkit import isolation, manifest
+from shardkit.bins import Bin
+from shardkit.codecs import codec
+from shardkit.dicom import content, decoding, grayscale, privacy
+from shardkit.dicom.grayscale import Invert, Pixels
+from shardkit.dicom.reading import Header, ImageFacts, frame, read_header
+from shardkit.dicom.triage import Rules, halvings, judge_header, judge_pixels
+from shardkit.errors import BuildError, Quarantined, Verdict
+from shardkit.shards import webdataset
+from shardkit.source import Source
+from shardkit.storage import Store, sentences
+
+JOURNALS = ".build"  # below the dataset's root; gone when the build is done
+_AHEAD = 2  # files in the children's queue per worker, so that none waits while a shard is written
+
+JOURNAL = pa.schema(
+    [
+        pa.field("serial", pa.int64()),
+        pa.field("verdict", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("message", pa.string()),
+        pa.field("sha256", pa.string()),
+        pa.field("repairs", pa.list_(pa.string())),
+        pa.field("flags", pa.list_(pa.string())),
+        pa.field("plain", pa.bool_()),
+        pa.field("thumb", pa.binary(content.THUMB**2)),
+        *[f for f in manifest.SCHEMA if f.name not in ("repairs", "flags", "group", "split")],
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversion:
+    """What all shards of a build share; carried to every worker. Holds no key and no credentials."""
+
+    source: Source
+    out: str
+    codec: str = "htj2k"
+    rules: Rules = Rules()
+    invert: Invert = "full"
+    demographics: bool = False
+    time_limit: float = isolation.TIME_LIMIT
+    memory_limit: int = isolation.MEMORY_LIMIT
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPlan:
+    """The files of one shard, in order: rows of the scan (`shardkit.scan.SCHEMA`) as plain dictionaries."""
+
+    name: str  # object name without extension, e.g. "shards/2304x1920/00007"
+    bin: Bin
+    files: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardDone:
+    """Counts of a finished shard, for progress."""
+
+    name: str
+    files: int
+    samples: int
+    pixels: int
+    bytes_in: int
+    bytes_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """One file's outcome. `image` is None unless it is written; `facts` follow `shardkit.manifest.SAMPLE`."""
+
+    verdict: Literal["written", "dropped", "quarantined"]
+    reason: str
+    message: str | None
+    sha256: str | None
+    repairs: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    image: bytes | None = None
+    prefixes: tuple[tuple[int, bytes], ...] = ()
+    facts: dict[str, Any] | None = None
+    thumb: bytes | None = None
+
+
+def convert_file(spec: Conversion, path: bytes, size: int, shape: tuple[int, int]) -> Converted:
+    """Runs in a child: one file from its bytes to an encoded, checked image, or to a verdict. Never raises for one."""
+    sha256: str | None = None
+    try:
+        data = spec.source.read(path)
+        sha256 = hashlib.sha256(data).hexdigest()
+        if len(data) != size:
+            raise Quarantined("io_error", "the file changed while the build ran: build again")
+        header = read_header(BytesIO(data), size)
+        image_facts, repairs, flags = judge_header(header, spec.rules)
+        return _convert(spec, header, image_facts, repairs, flags, shape, sha256)
+    except Verdict as verdict:
+        return Converted(verdict.verdict, verdict.reason, verdict.message, sha256)  # type: ignore[arg-type]
+    except MemoryError:
+        return Converted("quarantined", "memory_limit", "decoding wanted more memory than the limit", sha256)
+    except Exception as error:
+        return Converted("quarantined", "internal_error", f"{type(error).__name__} while converting", sha256)
+
+
+def _convert(
+    spec: Conversion,
+    header: Header,
+    facts: ImageFacts,
+    repairs: tuple[str, ...],
+    flags: tuple[str, ...],
+    shape: tuple[int, int],
+    sha256: str,
+) -> Converted:
+    uniform, decoder, mended = decode_pixels(header, facts, spec.invert)
+    pixels, times = uniform.pixels, halvings(facts.rows, facts.cols, spec.rules.max_side)
+    for _ in range(times):
+        pixels = grayscale.halve(pixels)
+    if pixels.shape != shape:
+        raise Quarantined("io_error", "the file changed while the build ran: build again")
+    small = content.reduce(pixels, content.ANALYSIS)
+    found = content.find_content(pixels, small)
+    stats = content.statistics(pixels, found.box)
+    judge_pixels(found, stats)
+    if content.burned_in_suspect(pixels, uniform.bits):
+        flags += ("burned_in_suspect",)
+    thumb = content.thumbnail(small)
+    image = _encode(pixels, spec.codec)
+    slope, intercept = grayscale.rescale(header.dataset)
+    row = {
+        "pixel_hash": pixel_hash(pixels, uniform.bits),
+        "height": pixels.shape[0],
+        "width": pixels.shape[1],
+        "bits": uniform.bits,
+        **{f"box_{k}": v for k, v in asdict(found.box).items()},
+        "content": found.area,
+        **asdict(stats),
+        "padding": uniform.padding,
+        "halvings": times,
+        "inverted": uniform.inverted,
+        "phash": content.perceptual_hash(thumb),
+        "source_rows": facts.rows,
+        "source_cols": facts.cols,
+        "source_bits": facts.bits_stored,
+        "signed": facts.signed,
+        "photometric": facts.photometric,
+        "slope": slope,
+        "intercept": intercept,
+        "modality_lut": bool(header.dataset.get("ModalityLUTSequence")),
+        "transfer_syntax": header.syntax,
+        "lossy": header.syntax in decoding.LOSSY or privacy.text(header.dataset, "LossyImageCompression") == "01",
+        "decoder": decoder,
+        "modality": privacy.text(header.dataset, "Modality").upper(),
+        **privacy.metadata(header.dataset, spec.demographics),
+    }
+    return Converted(
+        "written",
+        "ok_repaired" if repairs + mended else "ok",
+        None,
+        sha256,
+        repairs + mended,
+        flags + uniform.flags,
+        image,
+        _prefixes(image, spec.codec),
+        row,
+        thumb.tobytes(),
+    )
+
+
+def decode_pixels(header: Header, facts: ImageFacts, invert: Invert) -> tuple[grayscale.Uniform, str, tuple[str, ...]]:
+    """Uniform pixels of a judged header, the decoder's name, and repairs made. Raises Quarantined."""
+    data = frame(header, facts)
+    if header.pixels is not None and header.pixels.length is not None:
+        big = header.syntax == ExplicitVRBigEndian
+        raw, decoder, mended = decoding.native(data, facts.rows, facts.cols, facts.bits_allocated, big), "native", ()
+    else:
+        raw, decoder, mended = decoding.decode(data, header.syntax, header.dataset)
+    lossy = header.syntax in decoding.LOSSY
+    return grayscale.to_uniform(raw, facts, header.dataset, lossy=lossy, invert=invert), decoder, mended
+
+
+def pixel_hash(pixels: Pixels, bits: int) -> bytes:
+    """128 bits of SHA-256 over shape, depth and little-endian values: equal only for equal images."""
+    sha = hashlib.sha256(f"{pixels.shape[0]} {pixels.shape[1]} {bits} ".encode())
+    sha.update(np.ascontiguousarray(pixels, "<u2"))
+    return sha.digest()[: manifest.DIGEST_BYTES]
+
+
+def _encode(pixels: Pixels, name: str) -> bytes:
+    """Encode, decode and compare: nothing that does not come back exactly is ever written."""
+    module, _ = codec(name)
+    image: bytes = module.encode(pixels)
+    if not np.array_equal(module.decode(image), pixels):
+        raise Quarantined("internal_error", f"{name} did not give back the pixels it was given")
+    return image
+
+
+def _prefixes(image: bytes, name: str) -> tuple[tuple[int, bytes], ...]:
+    """(length, hash) of each level's prefix, hashed in one pass."""
+    lengths: list[int] = codec(name)[0].prefixes(image)
+    sha, start, hashes = hashlib.sha256(), 0, {}
+    for length in sorted(lengths):
+        sha.update(image[start:length])
+        hashes[length], start = sha.copy().digest()[: manifest.DIGEST_BYTES], length
+    return tuple((length, hashes[length]) for length in lengths)
+
+
+def convert_shard(spec: Conversion, plan: ShardPlan, generation: int, workers: int) -> ShardDone:
+    """Runs on a worker: make one shard from its planned files through this process's children, and commit it.
+
+    Raises StorageError when the dataset's store or the staging disk fails.
+    """
+    with sentences(spec.out):
+        return _convert_shard(spec, plan, generation, workers)
+
+
+def _convert_shard(spec: Conversion, plan: ShardPlan, generation: int, workers: int) -> ShardDone:
+    store = Store(spec.out)
+    rows: list[dict[str, Any]] = []
+    extension = codec(spec.codec)[1]
+    shard = f"{plan.name}.{webdataset.EXTENSION}"
+    with staging(store) as folder:
+        staged = folder / "shard"
+        with webdataset.ShardWriter(staged) as writer:
+            for file, done in _converted(spec, plan, workers):
+                row = _journal_row(file, done)
+                if done.image is not None and done.facts is not None:
+                    row |= _sample_row(plan, file, done, shard)
+                    row["offset"] = writer.add(row["key"], extension, done.image, _public(row))
+                rows.append(row)
+        losers = drop_duplicates(rows)
+        if losers:
+            # By offset: copies of one object have one key, and one of them stays.
+            offsets = webdataset.rewrite(staged, folder / "kept", lambda member: member.offset in losers)
+            staged = folder / "kept"
+            for row in rows:
+                if row["verdict"] == "written":
+                    row["offset"] = offsets[row["key"]]
+        written = [row for row in rows if row["verdict"] == "written"]
+        size = staged.stat().st_size if written else 0
+        write_journal(store, generation, plan.name, rows)
+        if written:
+            store.put_file(shard, staged)
+    return ShardDone(
+        name=plan.name,
+        files=len(rows),
+        samples=len(written),
+        pixels=sum(row["height"] * row["width"] for row in written),
+        bytes_in=sum(file["size"] for file in plan.files),
+        bytes_out=size,
+    )
+
+
+def _converted(spec: Conversion, plan: ShardPlan, workers: int) -> Iterator[tuple[dict[str, Any], Converted]]:
+    """Outcomes in the plan's order, with a few files ahead in the children's queue."""
+    pool = isolation.children(workers, spec.memory_limit)
+    waiting: deque[tuple[dict[str, Any], Any, float]] = deque()
+
+    def finish() -> tuple[dict[str, Any], Converted]:
+        file, future, timeout = waiting.popleft()
+        try:
+            return file, isolation.result(future, timeout)
+        except Quarantined as verdict:
+            return file, Converted("quarantined", verdict.reason, verdict.message, None)
+
+    try:
+        for file in plan.files:
+            timeout = isolation.allowance(file["size"], spec.time_limit)
+            shape = (file["height"], file["width"])
+            future = pool.submit(convert_file, spec, file["path"], file["size"], shape, timeout=timeout)
+            waiting.append((file, future, timeout))
+            if len(waiting) >= _AHEAD:
+                yield finish()
+        while waiting:
+            yield finish()
+    finally:
+        for _, future, _ in waiting:
+            future.cancel()
+
+
+def _journal_row(file: dict[str, Any], done: Converted) -> dict[str, Any]:
+    # A scan may know more than the bytes alone: its flags come first.
+    flags = list(dict.fromkeys([*(file["flags"] or []), *done.flags]))
+    return {
+        "serial": file["serial"],
+        "verdict": done.verdict,
+        "reason": done.reason,
+        "message": done.message,
+        "sha256": done.sha256,
+        "repairs": list(done.repairs),
+        "flags": flags,
+        "plain": file["plain"],
+    }
+
+
+def _sample_row(plan: ShardPlan, file: dict[str, Any], done: Converted, shard: str) -> dict[str, Any]:
+    assert done.facts is not None and done.image is not None
+    return {
+        **done.facts,
+        "key": f"{file['sop'][:20]}-{done.facts['pixel_hash'].hex()[:12]}",
+        "shard": shard,
+        "length": len(done.image),
+        "level_bytes": [length for length, _ in done.prefixes],
+        "level_hash": [digest for _, digest in done.prefixes],
+        "bin_height": plan.bin.height,
+        "bin_width": plan.bin.width,
+        "thumb": done.thumb,
+        **{k: file[k] for k in ("patient", "study", "series", "device", "source")},
+    }
+
+
+def _public(row: dict[str, Any]) -> dict[str, Any]:
+    """The sample's JSON member: the manifest's facts that do not depend on other samples."""
+    names = [*manifest.SAMPLE.names, "key", "flags"]
+    return {k: v.hex() if isinstance(v, bytes) else v for k in names if (v := row.get(k)) is not None}
+
+
+def preference(row: dict[str, Any]) -> tuple[int, bool, int]:
+    """Which of several files with the same pixels is kept: the least repaired, then the plainest syntax, then path."""
+    return (len(row["repairs"]), not row["plain"], row["serial"])
+
+
+def drop_duplicates(rows: list[dict[str, Any]]) -> set[int]:
+    """Mark all but one of the rows with equal pixels as dropped, in place; returns the offsets they had."""
+    best: dict[bytes, int] = {}
+    for i, row in enumerate(rows):
+        if row["verdict"] == "written":
+            j = best.setdefault(row["pixel_hash"], i)
+            if preference(row) < preference(rows[j]):
+                best[row["pixel_hash"]] = i
+    offsets: set[int] = set()
+    for i, row in enumerate(rows):
+        if row["verdict"] == "written" and best[row["pixel_hash"]] != i:
+            offsets.add(row["offset"])
+            row |= {"verdict": "dropped", "reason": "duplicate_exact", "shard": None, "offset": None}
+    return offsets
+
+
+def journal_name(generation: int, name: str) -> str:
+    """Object name of a shard's journal."""
+    return f"{JOURNALS}/g{generation:03d}/{name.removeprefix('shards/').replace('/', '-')}.parquet"
+
+
+def write_journal(store: Store, generation: int, name: str, rows: list[dict[str, Any]]) -> None:
+    """Commit what became of a shard's files."""
+    buffer = BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, JOURNAL), buffer, compression="zstd")
+    store.put(journal_name(generation, name), buffer.getvalue())
+
+
+@contextmanager
+def staging(store: Store) -> Iterator[Path]:
+    """A folder for unfinished shards: beside a local dataset, so that a rename publishes; else the system's own."""
+    parent = None
+    if store.root is not None:
+        parent = store.root / JOURNALS / "staging"
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BuildError(f"--out {store.url} cannot be written: {error.strerror}") from None
+    with tempfile.TemporaryDirectory(dir=parent, prefix="shard-") as folder:
+        yield Path(folder)

@@ -1,0 +1,28 @@
+"""An executor on an existing Dask cluster. Its workers need the source, the dataset and this package, nothing private."""
+
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+
+from shardkit.errors import ArgumentError
+
+
+@contextmanager
+def dask_executor(address: str) -> Iterator[tuple[Executor, int]]:
+    """(executor, number of worker threads) of the scheduler at `address`. Raises ArgumentError when it cannot be used."""
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ArgumentError("--dask needs the dask extra: pip install 'shardkit[dask]'") from None
+    try:
+        client = Client(address, timeout="10s")
+    except (OSError, ValueError, TimeoutError) as error:
+        raise ArgumentError(f"no Dask scheduler answers at {address} ({type(error).__name__}): check --dask") from None
+    try:
+        slots = sum(client.nthreads().values())
+        if slots == 0:
+            raise ArgumentError(f"the Dask scheduler at {address} has no workers: start `dask worker {address}`")
+        # A shard is not pure in Dask's sense: the same call must run again after its worker died.
+        yield client.get_executor(pure=False), slots
+    finally:
+        client.close()

@@ -1,0 +1,189 @@
+"""What an image holds: content box, intensity statistics, perceptual hash, and signs of burned-in text."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import fft, ndimage
+
+Pixels = npt.NDArray[np.uint16]
+Mask = npt.NDArray[np.bool_]
+
+THUMB = 32
+"""Side of the thumbnail that near-duplicates and polarity are judged on."""
+ANALYSIS = 512
+"""Longest side, in pixels, of the reduced image that borders are found on."""
+_LEVEL_TOLERANCE = 0.02  # of the image's range
+_CHUNK = 1 << 17
+_EDGE_SHARE = 0.10  # a grey level must fill this share of the edge to count as border
+_PARTS = 0.10  # a second body part (other leg, other hand) counts from this share of the largest
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in pixels of the full image."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """`box` encloses all but constant border; `area` is the share of the image that is not border, in [0, 1]."""
+
+    box: Box
+    area: float
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Intensities inside the content box, in grey levels; percentiles are exact grey levels (inverted CDF)."""
+
+    min: int
+    max: int
+    mean: float
+    std: float
+    p0_5: int
+    p1: int
+    p99: int
+    p99_5: int
+
+
+def reduce(pixels: Pixels, longest: int) -> npt.NDArray[np.float32]:
+    """Mean of k x k blocks with the k that brings the longest side to at most `longest`; a partial last block is cut."""
+    k = -(-max(pixels.shape) // longest)
+    rows, cols = max(1, pixels.shape[0] // k), max(1, pixels.shape[1] // k)
+    if k == 1:
+        return pixels.astype(np.float32)
+    ky, kx = min(k, pixels.shape[0]), min(k, pixels.shape[1])
+    total = pixels[0 : rows * ky : ky, : cols * kx].astype(np.uint32)
+    for row in range(1, ky):
+        total += pixels[row : rows * ky : ky, : cols * kx]
+    columns = total[:, 0::kx].copy()
+    for col in range(1, kx):
+        columns += total[:, col::kx]
+    return columns.astype(np.float32) / np.float32(ky * kx)
+
+
+def find_content(pixels: Pixels, small: npt.NDArray[np.float32] | None = None) -> Content:
+    """Border = regions at one of the edge's one or two commonest grey levels that touch the edge.
+
+    Works for black borders and for the white ones that inversion leaves around a collimated field. Measured on a
+    reduction to at most 512 pixels a side; the box is rounded outwards to whole blocks of it.
+    """
+    small = reduce(pixels, ANALYSIS) if small is None else small
+    low, high = float(small.min()), float(small.max())
+    if high <= low:
+        return Content(Box(0, 0, *pixels.shape), 0.0)
+    content = ndimage.binary_opening(~_border(small, (high - low) * _LEVEL_TOLERANCE), np.ones((3, 3), bool))
+    labels, count = ndimage.label(content)
+    if count == 0:
+        return Content(Box(0, 0, *pixels.shape), 0.0)
+    sizes = np.bincount(labels.ravel())[1:]
+    kept = np.flatnonzero(sizes >= _PARTS * sizes.max())
+    slices = ndimage.find_objects(labels)
+    top, bottom = min(slices[i][0].start for i in kept), max(slices[i][0].stop for i in kept)
+    left, right = min(slices[i][1].start for i in kept), max(slices[i][1].stop for i in kept)
+    rows, cols = pixels.shape
+    scale = -(-max(rows, cols) // ANALYSIS)
+    box_bottom = rows if bottom == small.shape[0] else min(rows, bottom * scale)
+    box_right = cols if right == small.shape[1] else min(cols, right * scale)
+    box = Box(top * scale, left * scale, box_bottom - top * scale, box_right - left * scale)
+    return Content(box, float(sizes[kept].sum()) / small.size)
+
+
+def _border(small: npt.NDArray[np.float32], tolerance: float) -> Mask:
+    edge = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
+    flat = np.zeros(small.shape, bool)
+    for _ in range(2):
+        if edge.size == 0:
+            break
+        # The commonest level: centre of the densest window of the sorted edge values.
+        ordered = np.sort(edge)
+        ends = np.searchsorted(ordered, ordered + 2 * tolerance, side="right")
+        counts = ends - np.arange(ordered.size)
+        start = int(np.argmax(counts))
+        if counts[start] < _EDGE_SHARE * 2 * sum(small.shape):
+            break
+        level = float(np.median(ordered[start : ends[start]]))
+        flat |= np.abs(small - level) <= tolerance
+        edge = edge[np.abs(edge - level) > tolerance]
+    labels, _ = ndimage.label(flat)
+    touching = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+    lookup = np.zeros(int(labels.max()) + 1, bool)
+    lookup[touching[touching > 0]] = True
+    return np.asarray(lookup[labels])
+
+
+def statistics(pixels: Pixels, box: Box) -> Statistics:
+    """Exact statistics from one histogram of the box."""
+    inside = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
+    flat = inside.ravel()
+    histogram = np.zeros(int(flat.max()) + 1, np.int64)
+    for start in range(0, flat.size, _CHUNK):  # bincount widens to int64: keep that copy in the cache
+        histogram += np.bincount(flat[start : start + _CHUNK], minlength=histogram.size)
+    present = np.flatnonzero(histogram)
+    cumulative = np.cumsum(histogram)
+    total = int(cumulative[-1])
+    levels = np.arange(histogram.size, dtype=np.float64)
+    mean = float(histogram @ levels) / total
+    variance = float(histogram @ (levels - mean) ** 2) / total
+    p = [int(np.searchsorted(cumulative, q * total)) for q in (0.005, 0.01, 0.99, 0.995)]
+    return Statistics(int(present[0]), int(present[-1]), mean, variance**0.5, *p)
+
+
+def thumbnail(small: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """(32, 32) uint8, stretched to its own range: area mean of a reduced image, bilinear where that is smaller."""
+    resized = small
+    for axis in (0, 1):
+        n = resized.shape[axis]
+        if n >= THUMB:
+            cuts = np.linspace(0, n, THUMB + 1)[:-1].astype(int)
+            widths = np.diff(np.append(cuts, n))
+            resized = np.add.reduceat(resized, cuts, axis) / np.expand_dims(widths, 1 - axis)
+        else:
+            at = (np.arange(THUMB) + 0.5) * n / THUMB - 0.5
+            resized = np.apply_along_axis(lambda line: np.interp(at, np.arange(line.size), line), axis, resized)
+    low, high = float(resized.min()), float(resized.max())
+    return np.rint((resized - low) * (255.0 / max(high - low, 1e-6))).astype(np.uint8)
+
+
+def perceptual_hash(thumb: npt.NDArray[np.uint8]) -> int:
+    """63 bits: which of the 8 x 8 lowest DCT-II coefficients but the mean exceed their median."""
+    spectrum = fft.dctn(thumb.astype(np.float64), norm="ortho")
+    low = np.asarray(spectrum)[:8, :8].ravel()[1:]
+    bits = low > np.median(low)
+    return int("".join("01"[int(b)] for b in bits), 2)
+
+
+def burned_in_suspect(pixels: Pixels, bits: int) -> bool:
+    """A line of letter-sized, equally bright, separate marks near the top or bottom edge.
+
+    A heuristic for review lists, not a detector of identifiers: text elsewhere or of varied grey escapes it.
+    """
+    rows, _ = pixels.shape
+    band = max(16, rows // 6)
+    for strip in (pixels[:band], pixels[-band:]):
+        peak = int(strip.max())
+        marks = strip == peak
+        share = np.count_nonzero(marks) / marks.size
+        if peak < (1 << bits) // 3 or not 1e-5 < share < 0.06:
+            continue
+        labels, count = ndimage.label(marks, np.ones((3, 3)))
+        if not 5 <= count <= 4000:
+            continue
+        boxes = ndimage.find_objects(labels)
+        limit = max(12, rows // 20)
+        letters = [
+            (b[0].stop, b[0].stop - b[0].start)
+            for b in boxes
+            if 6 <= b[0].stop - b[0].start <= limit and 2 <= b[1].stop - b[1].start <= 1.5 * limit
+        ]
+        # Letters stand on one line and have about one height.
+        for bottom, height in letters:
+            line = [h for at, h in letters if abs(at - bottom) <= 0.25 * height and 0.7 <= h / height <= 1.4]
+            if len(line) >= 5:
+                return True
+    return False

@@ -1,0 +1,249 @@
+"""The parse: DICOM bytes -> header, image facts, and the checked bytes of one frame.
+
+Nothing is allocated from what a header claims: claimed sizes are compared with the bytes that are there first.
+"""
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, BinaryIO
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
+from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.valuerep import VR
+
+from shardkit.dicom.decoding import SIGNATURES, SUPPORTED
+from shardkit.errors import Quarantined
+
+NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian}
+PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_PIXEL_DATA = 0x7FE00010, 0x7FE00008, 0x7FE00009
+_ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+_UNDEFINED = 0xFFFFFFFF
+_LONG_VRS = {b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"UN"}
+_VRS = {vr.value.encode() for vr in VR if len(vr.value) == 2}
+
+
+@dataclass(frozen=True, slots=True)
+class PixelElement:
+    """Where the pixel data element lies in `Header.stream`; `length` is None for encapsulated data."""
+
+    tag: int
+    offset: int
+    length: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A parsed header. `stream` holds the data set (inflated when the file is deflated), `size` bytes long."""
+
+    dataset: Dataset
+    syntax: str
+    pixels: PixelElement | None
+    stream: BinaryIO
+    size: int
+    repairs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What the header says of the pixel matrix, checked for type and range but not yet against the bytes."""
+
+    rows: int
+    cols: int
+    samples: int
+    frames: int
+    bits_allocated: int
+    bits_stored: int
+    signed: bool
+    photometric: str
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one native frame."""
+        return self.rows * self.cols * self.samples * self.bits_allocated // 8
+
+
+def read_header(file: BinaryIO, size: int) -> Header:
+    """Parse up to the pixel data. Raises Quarantined (empty_file, not_dicom, parse_error, truncated)."""
+    if size == 0:
+        raise Quarantined("empty_file", "the file has no bytes")
+    start = file.read(144)
+    _sniff(start)
+    file.seek(0)
+    try:
+        dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+        syntax = dataset.file_meta.get("TransferSyntaxUID")
+        implicit, little = dataset.original_encoding
+    except MemoryError:
+        raise
+    except (Exception, RecursionError) as error:
+        # The text of a parser's error may quote the value it choked on: keep only its class.
+        raise Quarantined("parse_error", f"the header cannot be parsed ({type(error).__name__})") from None
+    stream: BinaryIO = file
+    if syntax == DeflatedExplicitVRLittleEndian:
+        stream = dataset.buffer
+        size = stream.getbuffer().nbytes if isinstance(stream, BytesIO) else _end(stream)
+    repairs: tuple[str, ...] = ()
+    if syntax is None:
+        syntax = ExplicitVRBigEndian if not little else ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        repairs = ("assumed_ts",)
+    pixels = _pixel_element(stream, bool(implicit), "<" if little else ">")
+    if pixels is None and stream.tell() > size:
+        raise Quarantined("truncated", "the file ends inside its header")
+    return Header(dataset, str(syntax), pixels, stream, size, repairs)
+
+
+def _end(stream: BinaryIO) -> int:
+    position = stream.tell()
+    end = stream.seek(0, 2)
+    stream.seek(position)
+    return end
+
+
+def _sniff(start: bytes) -> None:
+    """`force=True` parses anything as DICOM, so look first for the prefix or a plausible first element."""
+    if start[128:132] == b"DICM":
+        return
+    if start.startswith(b"PK\x03\x04"):
+        raise Quarantined("not_dicom", "a zip archive: unpack it into the export and build again")
+    if len(start) >= 8:
+        for order in "<>":
+            group, element, length = struct.unpack(f"{order}HHI", start[:8])
+            known_group = group in (0x0002, 0x0008) and element <= 0x1200
+            if known_group and (start[4:6] in _VRS or length <= 4096):
+                return
+    raise Quarantined("not_dicom", "neither a DICM prefix nor a data element at the start: not a DICOM file")
+
+
+def _pixel_element(stream: BinaryIO, implicit: bool, order: str) -> PixelElement | None:
+    """Read the element header at the stream's position, where the parser stopped before the pixels."""
+    head = stream.read(8)
+    if len(head) < 8:
+        return None
+    group, element = struct.unpack(f"{order}HH", head[:4])
+    tag = group << 16 | element
+    if tag not in (PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_PIXEL_DATA):
+        return None
+    if implicit:
+        (length,) = struct.unpack(f"{order}I", head[4:])
+    elif head[4:6] in _LONG_VRS:
+        (length,) = struct.unpack(f"{order}I", stream.read(4).ljust(4, b"\0"))
+    else:
+        (length,) = struct.unpack(f"{order}H", head[6:])
+    return PixelElement(tag, stream.tell(), None if length == _UNDEFINED else length)
+
+
+def image_facts(dataset: Dataset) -> ImageFacts:
+    """Raises Quarantined (missing_required_tag, bad_value)."""
+    rows = _integer(dataset, "Rows", range(1, 65536))
+    cols = _integer(dataset, "Columns", range(1, 65536))
+    allocated = _integer(dataset, "BitsAllocated", (1, 8, 12, 16, 32, 64))
+    stored = _integer(dataset, "BitsStored", range(1, allocated + 1), default=allocated)
+    high = _integer(dataset, "HighBit", range(65536), default=stored - 1)
+    if high != stored - 1 and stored > 1:
+        raise Quarantined("bad_value", f"HighBit {high} with BitsStored {stored}: a retired pixel layout")
+    photometric = dataset.get("PhotometricInterpretation")
+    if photometric is None:
+        raise Quarantined("missing_required_tag", "PhotometricInterpretation is missing")
+    return ImageFacts(
+        rows=rows,
+        cols=cols,
+        samples=_integer(dataset, "SamplesPerPixel", range(1, 5), default=1),
+        frames=_integer(dataset, "NumberOfFrames", range(1, 1 << 31), default=1),
+        bits_allocated=allocated,
+        bits_stored=stored,
+        signed=bool(_integer(dataset, "PixelRepresentation", (0, 1))),
+        photometric=str(photometric).strip(),
+    )
+
+
+def _integer(dataset: Dataset, keyword: str, allowed: Iterable[int], default: int | None = None) -> int:
+    try:
+        value: Any = dataset.get(keyword)
+        if value is None or value == "":
+            if default is None:
+                raise Quarantined("missing_required_tag", f"{keyword} is missing")
+            return default
+        number = int(value)
+    except (TypeError, ValueError, OverflowError, struct.error):
+        raise Quarantined("bad_value", f"{keyword} is not one whole number") from None
+    if number not in allowed:
+        raise Quarantined("bad_value", f"{keyword} is out of its range")
+    return number
+
+
+def check_structure(header: Header, facts: ImageFacts) -> tuple[str, ...]:
+    """Compare claims with bytes before anything is decoded; returns repairs made ("trailing_bytes").
+
+    Raises Quarantined (truncated, size_mismatch, decode_error, unsupported_transfer_syntax).
+    """
+    assert header.pixels is not None
+    if header.pixels.length is None:
+        _check_encapsulated(header, facts)
+        return ()
+    if header.syntax not in NATIVE:
+        raise Quarantined("size_mismatch", "a compressed transfer syntax with native pixel data")
+    claimed, wanted = header.pixels.length, facts.frame_bytes * facts.frames
+    if claimed < wanted:
+        raise Quarantined("size_mismatch", f"the header claims {wanted:,} bytes of pixels, the element has {claimed:,}")
+    there = header.size - header.pixels.offset
+    if there < claimed:
+        raise Quarantined("truncated", f"{claimed - there:,} of {claimed:,} bytes of pixel data are missing")
+    return ("trailing_bytes",) if claimed > wanted + wanted % 2 else ()
+
+
+def _check_encapsulated(header: Header, facts: ImageFacts) -> None:
+    if header.syntax in NATIVE:
+        raise Quarantined("size_mismatch", "a native transfer syntax with encapsulated pixel data")
+    if header.syntax not in SUPPORTED:
+        raise Quarantined("unsupported_transfer_syntax", f"transfer syntax {header.syntax} has no decoder here")
+    if facts.frames > 1:  # dropped by rule later: its framing does not matter
+        return
+    spans = _fragments(header)
+    header.stream.seek(spans[0][0])
+    first = header.stream.read(min(12, spans[0][1]))
+    signatures = SIGNATURES[header.syntax]
+    if signatures and not first.startswith(signatures):
+        raise Quarantined("decode_error", "the compressed stream does not begin as its transfer syntax demands")
+
+
+def _fragments(header: Header) -> list[tuple[int, int]]:
+    """(offset, length) of every fragment after the offset table."""
+    assert header.pixels is not None
+    position, spans, first = header.pixels.offset, list[tuple[int, int]](), True
+    while True:
+        header.stream.seek(position)
+        head = header.stream.read(8)
+        if len(head) < 8:
+            if spans and position == header.size:  # whole fragments, only the delimiter is missing
+                break
+            raise Quarantined("truncated", "the file ends inside its compressed pixel data")
+        if head[:4] == _SEQUENCE_END:
+            break
+        if head[:4] != _ITEM:
+            raise Quarantined("decode_error", "the encapsulated pixel data are not a chain of items")
+        (length,) = struct.unpack("<I", head[4:])
+        if position + 8 + length > header.size:
+            raise Quarantined("truncated", "the file ends inside its compressed pixel data")
+        if not first:
+            spans.append((position + 8, length))
+        position, first = position + 8 + length, False
+    if not spans or not sum(length for _, length in spans):
+        raise Quarantined("decode_error", "the encapsulated pixel data hold no fragment")
+    return spans
+
+
+def frame(header: Header, facts: ImageFacts) -> bytes:
+    """The bytes of the single frame: native samples, or the fragments joined. Call check_structure first."""
+    assert header.pixels is not None
+    if header.pixels.length is not None:
+        header.stream.seek(header.pixels.offset)
+        return header.stream.read(facts.frame_bytes)
+    parts = []
+    for offset, length in _fragments(header):
+        header.stream.seek(offset)
+        parts.append(header.stream.read(length))
+    return b"".join(parts)

@@ -1,0 +1,154 @@
+"""The rules: which file is written, which is dropped and why. Order matters and is the order of the functions' lines.
+
+Errors are looked for before rules: a broken file is quarantined even where a rule would have left it out, because what
+its header says cannot be trusted.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydicom.dataset import Dataset
+
+from shardkit.dicom import privacy
+from shardkit.dicom.content import Content, Statistics
+from shardkit.dicom.reading import PIXEL_DATA, Header, ImageFacts, check_structure, image_facts
+from shardkit.errors import Dropped, Quarantined
+
+REPAIRS = ("assumed_ts", "jpeg_sos", "j2k_com", "trailing_bytes")
+FLAGS = (
+    "values_exceed_bits", "charset", "burned_in_suspect", "polarity_suspect", "near_duplicate", "uid_collision",
+    "missing_patient_id", "source_changed", "source_missing",
+)  # fmt: skip
+DROPS = {
+    "not_an_image": "reports, presentation states, key objects, segmentations, DICOMDIRs",
+    "no_pixel_data": "an image header without pixels",
+    "not_integer_pixels": "floating-point pixel data",
+    "not_grayscale": "colour or palette",
+    "multiframe": "more than one frame",
+    "modality_excluded": "a modality not asked for",
+    "too_small": "a side below --min-side",
+    "too_large": "a side above --max-side",
+    "burned_in": "the header says identifiers are burned into the pixels",
+    "secondary_capture": "a secondary capture, dropped on request",
+    "for_processing": "unprocessed twin of an image for presentation",
+    "blank": "no range of grey levels, or nothing but border",
+    "small_content": "content fills less than 5 % of the image",
+    "duplicate_exact": "the same pixels as another file",
+    "duplicate_near": "almost the same pixels as another file, dropped on request",
+}
+QUARANTINES = {
+    "empty_file": "no bytes",
+    "not_dicom": "not a DICOM file",
+    "io_error": "the file could not be read",
+    "parse_error": "the header cannot be parsed",
+    "truncated": "the file ends too early",
+    "missing_required_tag": "a tag without which pixels mean nothing is missing",
+    "bad_value": "a tag's value is impossible",
+    "unsupported_transfer_syntax": "no decoder for its compression",
+    "size_mismatch": "the header claims other sizes than the file has",
+    "dimension_mismatch": "the compressed stream has other dimensions than the header",
+    "decode_error": "no decoder reads the compressed stream",
+    "decode_timeout": "decoding took longer than the limit",
+    "decoder_crash": "a decoder killed its process",
+    "memory_limit": "decoding wanted more memory than the limit",
+    "missing_patient_id": "no PatientID, quarantined on request",
+    "internal_error": "an error of shardkit's own: please report it",
+}
+_NOT_IMAGES = tuple(
+    f"1.2.840.10008.5.1.4.1.1.{stem}" for stem in ("88.", "11.", "66", "104.", "9.", "67", "68.", "30.1", "481.5")
+)
+_DICOMDIR = "1.2.840.10008.1.3.10"
+_NOT_IMAGE_MODALITIES = {"SR", "PR", "KO", "SEG", "DOC", "REG", "RTPLAN", "RTSTRUCT", "PLAN", "HD", "ECG", "AU"}
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_BLANK_RANGE = 0.002  # of the power of two above the image's brightest pixel
+_SMALL_CONTENT = 0.05  # measured: border-only and label-only images 0-0.014, real ones 0.32 and more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What a build accepts. Sizes in pixels."""
+
+    modalities: tuple[str, ...] = ("CR", "DX", "MG", "PX", "IO", "RG")
+    min_side: int = 64
+    max_side: int = 3072
+    oversize: Literal["drop", "halve"] = "drop"
+    secondary_capture: Literal["keep", "drop"] = "keep"
+    missing_patient_id: Literal["study", "quarantine"] = "study"
+    near_duplicates: Literal["report", "drop"] = "report"
+
+
+def judge_header(header: Header, rules: Rules) -> tuple[ImageFacts, tuple[str, ...], tuple[str, ...]]:
+    """(image facts, repairs, flags) of a file worth decoding. Raises Dropped or Quarantined."""
+    dataset = header.dataset
+    _require_image(header)
+    facts = image_facts(dataset)
+    repairs = header.repairs + check_structure(header, facts)
+    if facts.samples != 1 or not facts.photometric.startswith("MONOCHROME"):
+        raise Dropped("not_grayscale", f"{facts.samples} samples a pixel, not one grey value")
+    if facts.frames > 1:
+        raise Dropped("multiframe", f"{facts.frames} frames")
+    if facts.bits_allocated not in (8, 16):
+        raise Quarantined("bad_value", f"BitsAllocated {facts.bits_allocated}: only 8 and 16 bits make a radiograph")
+    modality = privacy.text(dataset, "Modality").upper()
+    if modality not in rules.modalities:
+        # The value itself may be anything: it is not repeated.
+        raise Dropped("modality_excluded", f"its modality is not among {', '.join(rules.modalities)}")
+    _require_size(facts, rules)
+    if privacy.text(dataset, "BurnedInAnnotation").upper() == "YES":
+        raise Dropped("burned_in", "BurnedInAnnotation is YES")
+    if rules.secondary_capture == "drop" and privacy.text(dataset, "SOPClassUID").startswith(_SECONDARY_CAPTURE):
+        raise Dropped("secondary_capture", "a secondary capture, and --secondary-capture is drop")
+    flags: tuple[str, ...] = ()
+    if not privacy.text(dataset, "PatientID"):
+        if rules.missing_patient_id == "quarantine":
+            raise Quarantined("missing_patient_id", "no PatientID, and --missing-patient-id is quarantine")
+        flags += ("missing_patient_id",)
+    if privacy.charset_problem(dataset):
+        flags += ("charset",)
+    return facts, repairs, flags
+
+
+def _require_image(header: Header) -> None:
+    dataset = header.dataset
+    sop_class = privacy.text(dataset, "SOPClassUID") or str(dataset.file_meta.get("MediaStorageSOPClassUID") or "")
+    if sop_class == _DICOMDIR or "DirectoryRecordSequence" in dataset:
+        raise Dropped("not_an_image", "a DICOMDIR: it lists files, it is none of them")
+    if sop_class.startswith(_NOT_IMAGES) or privacy.text(dataset, "Modality").upper() in _NOT_IMAGE_MODALITIES:
+        raise Dropped("not_an_image", "its SOP class or modality is none of images")
+    if header.pixels is None:
+        if "Rows" in dataset or "BitsAllocated" in dataset or sop_class:
+            raise Dropped("no_pixel_data", "the header has no pixel data behind it")
+        raise Quarantined("missing_required_tag", "neither pixel data nor a SOP class")
+    if header.pixels.tag != PIXEL_DATA:
+        raise Dropped("not_integer_pixels", "its pixels are floating-point numbers")
+
+
+def _require_size(facts: ImageFacts, rules: Rules) -> None:
+    short, long = sorted((facts.rows, facts.cols))
+    if short < rules.min_side:
+        raise Dropped("too_small", f"{facts.rows}x{facts.cols} pixels, below --min-side {rules.min_side}")
+    if long > rules.max_side and rules.oversize == "drop":
+        raise Dropped("too_large", f"{facts.rows}x{facts.cols} pixels, above --max-side {rules.max_side}")
+
+
+def halvings(rows: int, cols: int, max_side: int) -> int:
+    """How many 2x2 means bring an image within `max_side`."""
+    count = 0
+    while max(rows, cols) > max_side:
+        rows, cols, count = -(-rows // 2), -(-cols // 2), count + 1
+    return count
+
+
+def judge_pixels(content: Content, stats: Statistics) -> None:
+    """Raises Dropped (blank, small_content). Relative to the depth in use, never to absolute grey levels."""
+    depth = 1 << max(1, stats.max.bit_length())
+    if stats.p99_5 - stats.p0_5 < _BLANK_RANGE * depth or content.area == 0:
+        raise Dropped("blank", "no range of grey levels, or nothing but border")
+    if content.area < _SMALL_CONTENT:
+        raise Dropped("small_content", f"content fills {100 * content.area:.1f} % of the image")
+
+
+def for_presentation(dataset: Dataset) -> str | None:
+    """The presentation intent, where the header states one of the two that exist."""
+    value = privacy.text(dataset, "PresentationIntentType").upper()
+    return value if value in ("FOR PRESENTATION", "FOR PROCESSING") else None

@@ -1,0 +1,148 @@
+"""What only the whole dataset can tell: near-duplicates, inverted twins, shared UIDs, groups that a split must not cut.
+
+NumPy in, NumPy out; no I/O.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+Hashes = npt.NDArray[np.uint64]
+Pairs = npt.NDArray[np.int64]
+Thumbs = npt.NDArray[np.uint8]
+
+HASH_BITS = 63
+MAX_DISTANCE = 3
+"""Measured on real radiographs: 0 within lossy copies of one image, 14 and more between different images."""
+MIN_CORRELATION = 0.98
+SPLITS = ("train", "val", "test")
+
+_BANDS = 5  # a distance of 3 leaves at least two of five bands untouched, so some pair of bands agrees
+_BUCKET = 64  # compare within runs of this many when a bucket is larger (images without content hash alike)
+_MASK = np.uint64((1 << HASH_BITS) - 1)
+
+
+def near_pairs(hashes: Hashes, others: Hashes | None = None, distance: int = MAX_DISTANCE) -> Pairs:
+    """(n, 2) index pairs i < j whose hashes differ in at most `distance` <= 3 bits.
+
+    With `others`, pairs (i, j) of one hash in each array. Exact for buckets of up to 64 equal band pairs; larger ones
+    are compared within sorted runs of 64, so that a thousand blank images do not cost a million comparisons.
+    """
+    both = hashes if others is None else np.concatenate([hashes, others])
+    n = len(hashes)
+    cuts = np.linspace(0, HASH_BITS, _BANDS + 1).astype(int)
+    masks = [np.uint64((1 << int(b)) - (1 << int(a))) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    found = [np.zeros((0, 2), np.int64)]
+    for first, second in combinations(range(_BANDS), 2):
+        band = both & (masks[first] | masks[second])
+        order = np.lexsort((both, band))
+        ends = np.flatnonzero(np.diff(band[order])) + 1
+        run = np.searchsorted(ends, np.arange(len(both)), side="right")
+        for step in range(1, _BUCKET):
+            same = run[step:] == run[:-step]
+            if not same.any():
+                break
+            i, j = order[:-step][same], order[step:][same]
+            close = np.bitwise_count(both[i] ^ both[j]) <= distance
+            i, j = np.minimum(i[close], j[close]), np.maximum(i[close], j[close])
+            if others is not None:
+                across = (i < n) & (j >= n)
+                i, j = i[across], j[across] - n
+            found.append(np.stack([i, j], 1))
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def inverted_pairs(hashes: Hashes) -> Pairs:
+    """Index pairs i < j where one hash is nearly the complement of the other: an image and its negative."""
+    # 63 coefficients cannot split evenly around their median, so a negative differs from the complement in one bit.
+    pairs = near_pairs(hashes, ~hashes & _MASK, MAX_DISTANCE)
+    return pairs[pairs[:, 0] < pairs[:, 1]]
+
+
+def correlation(a: Thumbs, b: Thumbs) -> npt.NDArray[np.float64]:
+    """Pearson correlation of each row of `a` with the same row of `b`, (n, pixels) uint8 -> (n,)."""
+    x, y = (t.astype(np.float64) - t.mean(1, keepdims=True) for t in (a, b))
+    norm = np.sqrt((x * x).sum(1) * (y * y).sum(1))
+    return np.asarray((x * y).sum(1) / np.maximum(norm, 1e-9))
+
+
+def components(n: int, pairs: Pairs) -> npt.NDArray[np.int64]:
+    """(n,) label of the connected component of each of n nodes."""
+    graph = coo_matrix((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
+
+
+def group_splits(patients: Sequence[str], links: Iterable[tuple[str, str]], split: Callable[[str], str]) -> dict[str, str]:
+    """The split of every patient, one for all that links connect: the most exposed of what their hashes give.
+
+    A new link can therefore only move patients towards training, never an image that a model has seen into a test.
+    """
+    names = sorted({*patients, *(p for link in links for p in link)}) if links else sorted(set(patients))
+    index = {name: i for i, name in enumerate(names)}
+    pairs = np.array([(index[a], index[b]) for a, b in links], np.int64).reshape(-1, 2)
+    labels = components(len(names), pairs)
+    rank = np.array([SPLITS.index(split(name)) for name in names])
+    best = np.full(int(labels.max(initial=-1)) + 1, len(SPLITS) - 1)
+    np.minimum.at(best, labels, rank)
+    return {name: SPLITS[best[label]] for name, label in zip(names, labels, strict=True)}
+
+
+def minority_sides(n: int, same: Pairs, inverse: Pairs) -> npt.NDArray[np.int64]:
+    """Which nodes of each image-and-negative group are suspect: the smaller side, or both when they are even."""
+    joined = components(n, np.concatenate([same, inverse]))
+    sides = components(n, same)
+    suspects: list[int] = []
+    for group in np.unique(joined[inverse[:, 0]]):
+        nodes = np.flatnonzero(joined == group)
+        labels, counts = np.unique(sides[nodes], return_counts=True)
+        if len(labels) == 2 and counts[0] != counts[1]:
+            suspects.extend(nodes[sides[nodes] == labels[np.argmin(counts)]])
+        else:
+            suspects.extend(nodes)
+    return np.array(sorted(suspects), np.int64)
+
+
+class Templates:
+    """Mean thumbnails of body part and view, against which an image of reversed polarity correlates negatively."""
+
+    MIN_IMAGES = 20
+    THRESHOLD = -0.4
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[str, str], npt.NDArray[np.float64]] = {}
+        self._counts: dict[tuple[str, str], int] = {}
+
+    def add(self, kinds: Sequence[tuple[str, str]], thumbs: Thumbs) -> None:
+        """First pass: take in thumbnails (n, pixels) of known body part and view."""
+        for kind, rows in _by_kind(kinds):
+            total = standardise(thumbs[rows]).sum(0)
+            self._sums[kind] = self._sums.get(kind, 0) + total
+            self._counts[kind] = self._counts.get(kind, 0) + len(rows)
+
+    def suspects(self, kinds: Sequence[tuple[str, str]], thumbs: Thumbs) -> npt.NDArray[np.bool_]:
+        """Second pass: which rows correlate at -0.4 or less with the mean of the others of their kind."""
+        out = np.zeros(len(thumbs), bool)
+        for kind, rows in _by_kind(kinds):
+            if self._counts.get(kind, 0) >= self.MIN_IMAGES:
+                x = standardise(thumbs[rows])
+                rest = self._sums[kind] - x
+                rest /= np.maximum(np.linalg.norm(rest, axis=1, keepdims=True), 1e-9)
+                out[rows] = (x * rest).sum(1) <= self.THRESHOLD
+        return out
+
+
+def standardise(thumbs: Thumbs) -> npt.NDArray[np.float64]:
+    """Rows with mean 0 and norm 1."""
+    x = thumbs.astype(np.float64)
+    x -= x.mean(1, keepdims=True)
+    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9))
+
+
+def _by_kind(kinds: Sequence[tuple[str, str]]) -> Iterator[tuple[tuple[str, str], npt.NDArray[np.int64]]]:
+    for kind in sorted(set(kinds)):
+        if kind[0]:
+            yield kind, np.array([i for i, k in enumerate(kinds) if k == kind])

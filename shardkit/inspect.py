@@ -1,0 +1,105 @@
+"""Looking at things: what a scan would find, what a dataset holds, one sample as a picture."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from shardkit import dataset, isolation, scan
+from shardkit.dicom.triage import Rules
+from shardkit.errors import ArgumentError
+from shardkit.source import Source
+from shardkit.storage import Store, sentences
+
+
+def scan_counts(source: Source, workers: int) -> tuple[Counter[tuple[str, str]], float]:
+    """(files by verdict and reason, megapixels worth converting). Raises ArgumentError for an empty source."""
+    source.check()
+    counts, pixels = Counter[tuple[str, str]](), 0
+
+    def read(part: list[tuple[int, scan.Entry]]) -> list[scan.Scanned]:
+        entries = [entry for _, entry in part]
+        return scan.scan_part(source, entries, Rules(), workers, isolation.MEMORY_LIMIT, isolation.TIME_LIMIT)
+
+    try:
+        with ThreadPoolExecutor(workers) as threads:
+            for part in scan.parts(enumerate(source.entries()), workers * scan.CHUNK):
+                chunks = [part[i : i + scan.CHUNK] for i in range(0, len(part), scan.CHUNK)]
+                for found in threads.map(read, chunks):
+                    for row in found:
+                        counts[row.verdict or "to convert", row.reason or ""] += 1
+                        pixels += row.height * row.width
+    finally:
+        isolation.close_children()
+    if not counts:
+        raise ArgumentError(f"--source {source.url} holds no files")
+    return counts, pixels / 1e6
+
+
+def show(url: str, console: Console) -> None:
+    """Print a dataset's description as tables."""
+    store = Store(url)
+    facts = dataset.description(store)
+    samples = dataset.samples(store, ["bin_height", "bin_width", "length", "bits", "body_part"])
+    pixels, stored = facts["pixels"], facts["bytes"]
+    lines = {
+        "samples": f"{facts['samples']:,} in {facts['shards']:,} shards",
+        "size": f"{stored / 1e9:,.3f} GB, {pixels / 1e6:,.0f} Mpx, ratio {2 * pixels / max(stored, 1):.2f}",
+        "codec": f"{facts['codec']} (.{facts['extension']})",
+        "splits": ", ".join(f"{k} {v:,}" for k, v in facts["splits"].items()),
+        "tokens": f"{facts['tokens']:,} at patch {facts['patch']}, {facts['padded_tokens']:,} padded to bins"
+        f" ({100 * facts['padded_tokens'] / max(facts['tokens'], 1):.1f} %)",
+        "bits": _counts(samples["bits"].to_pylist()),
+        "body parts": _counts([part or "unknown" for part in samples["body_part"].to_pylist()]),
+        "digest": facts["digest"],
+    }
+    for verdict, reasons in facts["verdicts"].items():
+        lines[verdict] = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items()) or "none"
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in lines.items():
+        table.add_row(name, text)
+    console.print(table)
+    bins = samples.group_by(["bin_height", "bin_width"]).aggregate([([], "count_all"), ("length", "sum")])
+    rows = sorted(bins.to_pylist(), key=lambda r: (r["bin_height"], r["bin_width"]))
+    sizes = Table("bin (height x width)", "samples", "MB", box=None, pad_edge=False)
+    for row in rows:
+        name = f"{row['bin_height']} x {row['bin_width']}"
+        sizes.add_row(name, f"{row['count_all']:,}", f"{row['length_sum'] / 1e6:,.1f}")
+    console.print()
+    console.print(sizes)
+
+
+def _counts(values: list[object]) -> str:
+    return ", ".join(f"{value} {count:,}" for value, count in Counter(values).most_common(12))
+
+
+def preview(url: str, key: str, level: int, out: Path) -> str:
+    """Write a sample as an 8-bit PNG; returns a line about it. Raises ArgumentError for an unknown or ambiguous key."""
+    store = Store(url)
+    facts = dataset.description(store)
+    samples = dataset.samples(store, None)
+    found = samples.filter(pc.starts_with(samples["key"], key)) if key else samples.slice(0, 0)
+    if found.num_rows != 1:
+        count = "no" if not found.num_rows else f"{found.num_rows:,}"
+        raise ArgumentError(f"{count} samples have a key that starts with {key!r}: the manifest's key column lists them")
+    row = found.to_pylist()[0]
+    pixels = dataset.image(store, row, facts["codec"], level)
+    with sentences(str(out)):
+        Image.fromarray(window(pixels, row["p0_5"], row["p99_5"])).save(out, "PNG")
+    read = row["level_bytes"][level]
+    size = f"{pixels.shape[0]} x {pixels.shape[1]}"
+    return f"{out}: {size} pixels, level {level}, {read:,} of {row['length']:,} bytes read"
+
+
+def window(pixels: npt.NDArray[np.uint16], low: int, high: int) -> npt.NDArray[np.uint8]:
+    """Grey levels `low`..`high` stretched to 0..255."""
+    scaled = (pixels.astype(np.float32) - low) * (255.0 / max(high - low, 1))
+    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)

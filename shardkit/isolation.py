@@ -1,0 +1,122 @@
+"""Work that may crash, hang or eat memory, in child processes that are replaced when it does.
+
+Native decoders do all three. A child has an address-space limit and a time limit per task; it dies with its parent.
+"""
+
+import atexit
+import ctypes
+import logging
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Future, TimeoutError
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pebble import ProcessExpired, ProcessPool
+
+from shardkit.errors import Quarantined
+
+R = TypeVar("R")
+
+TIME_LIMIT = 30.0
+"""Seconds a file may take to decode and encode."""
+MEMORY_LIMIT = 4 << 30
+"""Bytes of address space a child may take beyond what its libraries need."""
+_READ_RATE = 1 << 20  # bytes a second the slowest storage is trusted with, on top of the time limit
+
+
+def allowance(size: int, limit: float = TIME_LIMIT) -> float:
+    """Seconds for a file of `size` bytes: the limit, and time to read it from slow storage."""
+    return limit + size / _READ_RATE
+
+
+class Children:
+    """A pool of isolated processes. `submit` returns a future; `result` turns a child's death into a verdict."""
+
+    def __init__(self, workers: int, memory_limit: int = MEMORY_LIMIT) -> None:
+        _allow_children()
+        self._pool = ProcessPool(
+            max_workers=workers,
+            initializer=_enter,
+            initargs=(memory_limit, os.getpid()),
+            context=multiprocessing.get_context("spawn"),  # a fork would copy threads' locks
+        )
+
+    def submit(self, function: Callable[..., R], *args: Any, timeout: float) -> "Future[R]":
+        """Schedule `function(*args)`, picklable, killed after `timeout` seconds of running."""
+        future: Future[R] = self._pool.schedule(function, args=list(args), timeout=timeout)
+        return future
+
+    def close(self) -> None:
+        """Kill the children."""
+        self._pool.stop()
+        self._pool.join()
+
+
+def result(future: "Future[R]", timeout: float) -> R:
+    """The future's value. Raises Quarantined (decode_timeout, decoder_crash, memory_limit), or what the task raised."""
+    try:
+        return future.result()
+    except TimeoutError:
+        raise Quarantined("decode_timeout", f"not done after {timeout:.0f} s") from None
+    except ProcessExpired as death:
+        code = getattr(death, "exitcode", None)
+        name = signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
+        raise Quarantined("decoder_crash", f"the decoder killed its process ({name})") from None
+    except MemoryError:
+        raise Quarantined("memory_limit", "decoding wanted more memory than the limit") from None
+
+
+_shared: Children | None = None
+_lock = threading.Lock()
+
+
+def children(workers: int, memory_limit: int = MEMORY_LIMIT) -> Children:
+    """This process's pool, made on first use and kept: starting a child costs about a second of imports."""
+    global _shared
+    with _lock:
+        if _shared is None:
+            _shared = Children(workers, memory_limit)
+            atexit.register(close_children)
+        return _shared
+
+
+def close_children() -> None:
+    """End this process's pool, if there is one."""
+    global _shared
+    with _lock:
+        if _shared is not None:
+            _shared.close()
+            _shared = None
+
+
+def _allow_children() -> None:
+    """Dask runs its workers as daemons, which multiprocessing forbids to have children; ours die with their parent."""
+    if multiprocessing.current_process().daemon:
+        multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+
+
+def _enter(memory_limit: int, parent: int) -> None:
+    """Set up a child: quiet, limited, and gone when its parent is."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    warnings.simplefilter("ignore")  # pydicom's quote header values
+    logging.disable(logging.CRITICAL)
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):  # native libraries print what they read
+        os.dup2(quiet, descriptor)
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:
+        return
+    limit = pages * resource.getpagesize() + memory_limit
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

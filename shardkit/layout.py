@@ -1,0 +1,160 @@
+"""From scanned headers to shards: which files go together, decided before any pixel is decoded.
+
+Within a bin, files are ordered by a keyed hash of their SOP Instance UID: a shard is a random sample of its bin, so
+neighbours rarely share a patient or a scanner, and copies of one object lie side by side.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from shardkit.bins import Bin, Bins
+from shardkit.convert import ShardPlan
+from shardkit.scan import SCHEMA
+
+PLAN, INDEX, TWINS = "plan.parquet", "plan.json", "for_processing.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A planned shard: row group `group` of the plan file."""
+
+    name: str
+    bin: Bin
+    files: int
+    group: int
+
+
+class Layout:
+    """A generation's plan on disk; reads one shard's files at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        rows = json.loads((folder / INDEX).read_text())
+        self.shards = [Shard(r["name"], Bin(*r["bin"]), r["files"], i) for i, r in enumerate(rows["shards"])]
+        self.bins = Bins(tuple(Bin(*b) for b in rows["bins"]), rows["patch"])
+        self._folder = folder
+
+    def plan(self, shard: Shard) -> ShardPlan:
+        """The shard's files in order."""
+        with pq.ParquetFile(self._folder / PLAN) as file:
+            return ShardPlan(shard.name, shard.bin, file.read_row_group(shard.group).to_pylist())
+
+    @property
+    def files(self) -> int:
+        """Files to convert."""
+        return sum(shard.files for shard in self.shards)
+
+
+def sizes(parts: list[Path]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(heights, widths) of the files worth converting."""
+    pairs: list[npt.NDArray[np.int64]] = [np.zeros((0, 2), np.int64)]
+    for part in parts:
+        table = _accepted(part, ["verdict", "height", "width"])
+        pairs.append(np.stack([table["height"].to_numpy(), table["width"].to_numpy()], 1).astype(np.int64))
+    joined = np.concatenate(pairs)
+    return joined[:, 0], joined[:, 1]
+
+
+def extend(bins: Bins, heights: npt.NDArray[np.int64], widths: npt.NDArray[np.int64], max_side: int) -> Bins:
+    """The bins of an earlier generation, with the catch-all added if a new size fits none of them."""
+    fits = np.zeros(len(heights), bool)
+    for one in bins.bins:
+        fits |= (heights <= one.height) & (widths <= one.width)
+    if fits.all():
+        return bins
+    side = -(-max_side // bins.patch) * bins.patch
+    return Bins(tuple(sorted({*bins.bins, Bin(side, side)})), bins.patch)
+
+
+def make(folder: Path, parts: list[Path], earlier: list[Path], bins: Bins, numbers: dict[str, int], shard_bytes: int) -> Layout:
+    """Write a generation's plan into `folder`.
+
+    `earlier` are the scan parts of former generations, `numbers` the first free shard number by bin name. Memory holds
+    the rows of one bin at a time.
+    """
+    twins = _processing_twins(parts, earlier)
+    pq.write_table(pa.table({"serial": pa.array(twins, pa.int64())}), folder / TWINS)
+    shards: list[dict[str, Any]] = []
+    spill = _spill(folder, parts, bins, set(twins))
+    with pq.ParquetWriter(folder / PLAN, SCHEMA) as writer:
+        for index, path in sorted(spill.items()):
+            table = pq.read_table(path)
+            table = table.take(_order(table))
+            ends = _shard_ends(table["estimate"].to_numpy(), shard_bytes)
+            one = bins.bins[index]
+            for number, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True), numbers.get(one.name, 0)):
+                writer.write_table(table.slice(start, end - start), row_group_size=end - start)
+                name = f"shards/{one.name}/{number:05d}"
+                shards.append({"name": name, "bin": [one.height, one.width], "files": end - start})
+            path.unlink()
+    content = {"patch": bins.patch, "bins": [[b.height, b.width] for b in bins.bins], "shards": shards}
+    temporary = folder / f".{INDEX}.tmp"
+    temporary.write_text(json.dumps(content))
+    temporary.replace(folder / INDEX)
+    return Layout(folder)
+
+
+def _accepted(part: Path, columns: list[str] | None = None) -> pa.Table:
+    table = pq.read_table(part, columns=columns)
+    return table.filter(pc.is_null(table["verdict"]))
+
+
+
+
+def _processing_twins(parts: list[Path], earlier: list[Path]) -> list[int]:
+    """Serials of unprocessed images whose processed twin (same study, body part, view and size) is there too."""
+    columns = ["verdict", "serial", "presentation", "twin"]
+    presented: set[str] = set()
+    for part in [*earlier, *parts]:
+        table = _accepted(part, columns)
+        presented.update(table.filter(pc.equal(table["presentation"], "FOR PRESENTATION"))["twin"].to_pylist())
+    presented.discard(None)  # type: ignore[arg-type]
+    serials: list[int] = []
+    for part in parts:
+        table = _accepted(part, columns)
+        raw = table.filter(pc.equal(table["presentation"], "FOR PROCESSING"))
+        pairs = zip(raw["serial"].to_pylist(), raw["twin"].to_pylist(), strict=True)
+        serials.extend(serial for serial, twin in pairs if twin in presented)
+    return serials
+
+
+def _spill(folder: Path, parts: list[Path], bins: Bins, leave_out: set[int]) -> dict[int, Path]:
+    """One temporary file of rows per bin in use."""
+    writers: dict[int, pq.ParquetWriter] = {}
+    paths: dict[int, Path] = {}
+    out = pa.array(sorted(leave_out), pa.int64())
+    for part in parts:
+        table = _accepted(part)
+        table = table.filter(pc.invert(pc.is_in(table["serial"], out)))
+        index = bins.assign(table["height"].to_numpy(), table["width"].to_numpy())
+        for one in np.unique(index):
+            number = int(one)
+            if number not in writers:
+                paths[number] = folder / f"bin-{number:04d}.tmp"
+                writers[number] = pq.ParquetWriter(paths[number], table.schema)
+            writers[number].write_table(table.take(np.flatnonzero(index == one)))
+    for writer in writers.values():
+        writer.close()
+    return paths
+
+
+def _order(table: pa.Table) -> npt.NDArray[np.int64]:
+    serial, plain, order = (table[c].to_numpy() for c in ("serial", "plain", "order"))
+    return np.lexsort((serial, ~plain.astype(bool), order))
+
+
+def _shard_ends(estimates: npt.NDArray[np.int64], shard_bytes: int) -> list[int]:
+    """Cut after the file that brings a shard nearest to its size, in equal shares rather than a small last shard."""
+    total = int(estimates.sum())
+    count = max(1, round(total / shard_bytes))
+    cumulative = np.cumsum(estimates)
+    ends = np.searchsorted(cumulative, total * np.arange(1, count + 1) / count, side="left") + 1
+    ends[-1] = len(estimates)
+    return [int(e) for e in np.unique(np.minimum(ends, len(estimates)))]

@@ -1,0 +1,82 @@
+"""The ledger: one row per input file, private because it names source paths."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from shardkit.errors import BuildError
+
+NAME = "ledger.parquet"
+VERDICTS = ("written", "dropped", "quarantined")
+SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),  # bytes that are no UTF-8 stand as \xNN
+        ("size", pa.int64()),
+        ("sha256", pa.string()),  # null where the header alone decided
+        ("verdict", pa.string()),
+        ("reason", pa.string()),
+        ("repairs", pa.list_(pa.string())),
+        ("flags", pa.list_(pa.string())),
+        ("key", pa.string()),  # of the sample; for a duplicate, of the one that was kept
+        ("shard", pa.string()),
+        ("message", pa.string()),
+    ]
+)
+
+
+def path_text(path: bytes) -> str:
+    """A path as the ledger shows it."""
+    return path.decode("utf-8", "backslashreplace")
+
+
+def merge(generations: list[Path], manifest: pa.Table, changed: set[str], missing: set[str]) -> pa.Table:
+    """The ledgers of all generations as one, sorted by path: the latest row of a path counts, flags are brought up to date."""
+    tables = [pq.read_table(path) for path in generations]
+    joined = pa.concat_tables(tables).combine_chunks() if tables else SCHEMA.empty_table()
+    order = np.repeat(np.arange(len(tables)), [t.num_rows for t in tables])
+    joined = joined.append_column("generation", pa.array(order))
+    joined = joined.sort_by([("path", "ascending"), ("generation", "ascending")])
+    paths = joined["path"].combine_chunks()
+    if len(paths) > 1:
+        last = np.append(pc.not_equal(paths[:-1], paths[1:]).to_numpy(zero_copy_only=False), True)
+        joined = joined.filter(pa.array(last))
+    written = pc.equal(joined["verdict"], "written")
+    at = pc.index_in(pc.if_else(written, joined["key"], None), manifest["key"].combine_chunks(), skip_nulls=True)
+    current = manifest["flags"].take(at.combine_chunks() if isinstance(at, pa.ChunkedArray) else at).to_pylist()
+    flags = [
+        sorted({*(now if now is not None else before or []), *_source_flags(path, changed, missing)})
+        for path, before, now in zip(joined["path"].to_pylist(), joined["flags"].to_pylist(), current, strict=True)
+    ]
+    index = joined.schema.get_field_index("flags")
+    return joined.set_column(index, "flags", pa.array(flags, pa.list_(pa.string()))).select(SCHEMA.names)
+
+
+def _source_flags(path: str, changed: set[str], missing: set[str]) -> list[str]:
+    return [name for name, paths in (("source_changed", changed), ("source_missing", missing)) if path in paths]
+
+
+def write(table: pa.Table, path: Path) -> None:
+    """Replace a Parquet file whole."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    pq.write_table(table, temporary, compression="zstd")
+    temporary.replace(path)
+
+
+def counts(table: pa.Table) -> dict[str, Counter[str]]:
+    """Files by verdict and reason."""
+    out = {verdict: Counter[str]() for verdict in VERDICTS}
+    groups = table.group_by(["verdict", "reason"]).aggregate([([], "count_all")])
+    for row in groups.to_pylist():
+        out.setdefault(row["verdict"], Counter())[row["reason"]] += row["count_all"]
+    return out
+
+
+def check_closure(table: pa.Table, inputs: int) -> None:
+    """Every input has one verdict of the three. Raises BuildError otherwise."""
+    by_verdict = {v: sum(c.values()) for v, c in counts(table).items()}
+    if set(by_verdict) != set(VERDICTS) or sum(by_verdict.values()) != inputs:
+        raise BuildError(f"the ledger does not add up: {inputs:,} inputs, verdicts {by_verdict}; please report this")

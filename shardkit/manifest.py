@@ -1,0 +1,152 @@
+"""The manifest: one row per sample, and the digest that names a dataset.
+
+Columns are plain Parquet types, so that any tool reads them. The digest covers values, not the file's encoding.
+"""
+
+import hashlib
+from io import BytesIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from shardkit.errors import IntegrityError
+from shardkit.storage import Store
+
+NAME = "manifest.parquet"
+DIGEST_BYTES = 16
+"""Length of the truncated SHA-256 digests kept for pixels and prefixes."""
+
+_hash = pa.binary(DIGEST_BYTES)
+_text = pa.string()
+STORAGE = [
+    ("key", _text, "name of the sample's members: keyed hash of the SOP Instance UID, start of the pixel hash"),
+    ("shard", _text, "object that holds it"),
+    ("offset", pa.int64(), "first byte of the image member in the shard"),
+    ("length", pa.int64(), "bytes of the image member"),
+    ("level_bytes", pa.list_(pa.int64()), "bytes of the prefix that holds each level, level 0 first"),
+    ("level_hash", pa.list_(_hash), "SHA-256 of each of these prefixes, first 128 bits"),
+]
+PIXELS = [
+    ("pixel_hash", _hash, "SHA-256 of 'rows cols bits ' and the little-endian pixels, first 128 bits"),
+    ("height", pa.int32(), "rows"),
+    ("width", pa.int32(), "columns"),
+    ("bits", pa.int8(), "pixels lie in [0, 2**bits - 1]"),
+    ("bin_height", pa.int32(), "rows of the sample's bin"),
+    ("bin_width", pa.int32(), "columns of the sample's bin"),
+    ("box_top", pa.int32(), "content box"),
+    ("box_left", pa.int32(), "content box"),
+    ("box_height", pa.int32(), "content box"),
+    ("box_width", pa.int32(), "content box"),
+    ("content", pa.float32(), "share of the image that is not constant border"),
+    ("min", pa.int32(), "least grey level inside the content box"),
+    ("max", pa.int32(), "greatest grey level inside the content box"),
+    ("mean", pa.float32(), "mean grey level inside the content box"),
+    ("std", pa.float32(), "standard deviation inside the content box"),
+    ("p0_5", pa.int32(), "0.5th percentile inside the content box"),
+    ("p1", pa.int32(), "1st percentile"),
+    ("p99", pa.int32(), "99th percentile"),
+    ("p99_5", pa.int32(), "99.5th percentile"),
+    ("padding", pa.float32(), "share of padding pixels, now 0"),
+    ("halvings", pa.int8(), "2x2 means taken to fit --max-side"),
+    ("inverted", pa.bool_(), "whether values were inverted to MONOCHROME2 sense"),
+    ("phash", pa.uint64(), "63-bit DCT hash"),
+]
+ORIGIN = [
+    ("source_rows", pa.int32(), "rows in the DICOM file"),
+    ("source_cols", pa.int32(), "columns in the DICOM file"),
+    ("source_bits", pa.int8(), "BitsStored"),
+    ("signed", pa.bool_(), "whether stored values were signed"),
+    ("photometric", _text, "MONOCHROME1 or MONOCHROME2"),
+    ("slope", pa.float64(), "RescaleSlope, not applied"),
+    ("intercept", pa.float64(), "RescaleIntercept, not applied"),
+    ("modality_lut", pa.bool_(), "whether a Modality LUT sequence was applied"),
+    ("transfer_syntax", _text, "UID"),
+    ("lossy", pa.bool_(), "whether the file was compressed with loss"),
+    ("decoder", _text, "library that decoded it, with version"),
+    ("repairs", pa.list_(_text), "what had to be mended to decode it"),
+    ("modality", _text, "code"),
+    ("body_part", _text, "label, from an enumeration"),
+    ("view", _text, "code"),
+    ("laterality", _text, "R, L, U or B"),
+    ("orientation", _text, "patient orientation"),
+    ("presentation", _text, "presentation intent"),
+    ("manufacturer", _text, "from an enumeration"),
+    ("detector", _text, "detector type"),
+    ("spacing_row", pa.float64(), "mm"),
+    ("spacing_col", pa.float64(), "mm"),
+    ("spacing_source", _text, "pixel or imager"),
+    ("kvp", pa.float64(), "kV"),
+    ("exposure", pa.float64(), "mAs"),
+    ("window_center", pa.list_(pa.float64()), "grey levels after slope and intercept"),
+    ("window_width", pa.list_(pa.float64()), "grey levels after slope and intercept"),
+    ("voi_function", _text, "code"),
+    ("sex", _text, "code, only with --demographics"),
+    ("age", _text, "five-year step, only with --demographics"),
+    ("patient", _text, "pseudonym"),
+    ("study", _text, "pseudonym"),
+    ("series", _text, "pseudonym"),
+    ("device", _text, "pseudonym of manufacturer, model and serial number"),
+    ("source", _text, "pseudonym of the path"),
+]
+DATASET = [
+    ("flags", pa.list_(_text), "what a human may want to look at"),
+    ("group", _text, "key that names a group of near-duplicates, null outside one"),
+    ("split", _text, "train, val or test"),
+]
+
+
+def _schema(*parts: list[tuple[str, pa.DataType, str]]) -> pa.Schema:
+    return pa.schema([pa.field(n, t, metadata={"description": d}) for part in parts for n, t, d in part])
+
+
+SAMPLE = _schema(PIXELS, ORIGIN)
+"""What the conversion of one file finds out; stands in the sample's JSON member too."""
+SCHEMA = _schema(STORAGE, PIXELS, ORIGIN, DATASET)
+
+
+def digest(table: pa.Table) -> str:
+    """SHA-256, hex, over every column's name, type and values in row order; independent of Parquet's encoding."""
+    sha = hashlib.sha256(f"shardkit manifest 1, {table.num_rows} rows".encode())
+    for field in SCHEMA:
+        sha.update(f"\n{field.name} {field.type} ".encode())
+        _feed(sha, table[field.name].combine_chunks())
+    return sha.hexdigest()
+
+
+def _feed(sha: "hashlib._Hash", array: pa.Array | pa.ChunkedArray) -> None:
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
+    sha.update(np.packbits(pc.is_null(array).to_numpy(zero_copy_only=False)).tobytes())
+    if pa.types.is_list(array.type):
+        sha.update(pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False).astype("<i4").tobytes())
+        _feed(sha, array.flatten())
+    elif pa.types.is_string(array.type) or pa.types.is_fixed_size_binary(array.type):
+        values = array.drop_null()
+        sizes = pc.binary_length(values).to_numpy(zero_copy_only=False).astype("<i4")
+        sha.update(sizes.tobytes())
+        for start in range(0, len(values), 1 << 16):
+            part = values.slice(start, 1 << 16).to_pylist()
+            sha.update(b"".join(v.encode() if isinstance(v, str) else v for v in part))
+    else:
+        values = array.drop_null().to_numpy(zero_copy_only=False)
+        sha.update(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes())
+
+
+def write(table: pa.Table, store: Store) -> str:
+    """Write the manifest object; returns its digest."""
+    buffer = BytesIO()
+    pq.write_table(table.cast(SCHEMA), buffer, compression="zstd", row_group_size=1 << 16)
+    store.put(NAME, buffer.getvalue())
+    return digest(table)
+
+
+def read(store: Store, expected: str | None = None, columns: list[str] | None = None) -> pa.Table:
+    """The manifest's table. With `expected`, raises IntegrityError unless the digest matches (needs all columns)."""
+    table = pq.read_table(BytesIO(store.get(NAME)), columns=columns)
+    if expected is not None and digest(table) != expected:
+        raise IntegrityError(
+            f"{store.url}/{NAME} does not belong to dataset.json: a build is running or was interrupted; run it again"
+        )
+    return table

@@ -1,0 +1,1 @@
+def write(store, samples, description): store.put("report/index.html", b"stub")

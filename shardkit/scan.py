@@ -1,0 +1,223 @@
+"""The header pass: list the export, read every header in isolated processes, give each file its first verdict.
+
+Rows go to Parquet parts in the private folder as they are done, so that a rerun goes on where a crash stopped.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from shardkit import isolation
+from shardkit.dicom import privacy
+from shardkit.dicom.privacy import Pseudonyms
+from shardkit.dicom.reading import NATIVE, read_header
+from shardkit.dicom.triage import Rules, for_presentation, halvings, judge_header
+from shardkit.errors import Quarantined, Verdict
+from shardkit.source import Entry, Source
+
+CHUNK = 128  # files a child reads per task
+PART = 64 * CHUNK  # files a Parquet part holds
+
+SCHEMA = pa.schema(
+    [
+        ("serial", pa.int64()),
+        ("path", pa.binary()),
+        ("size", pa.int64()),
+        ("verdict", pa.string()),  # null: worth converting
+        ("reason", pa.string()),
+        ("message", pa.string()),
+        ("repairs", pa.list_(pa.string())),
+        ("flags", pa.list_(pa.string())),
+        ("height", pa.int32()),  # as it will be written
+        ("width", pa.int32()),
+        ("estimate", pa.int64()),  # bytes it will take in a shard
+        ("plain", pa.bool_()),  # explicit little endian: needs no interpretation
+        ("presentation", pa.string()),
+        ("order", pa.uint64()),
+        ("sop", pa.string()),  # pseudonyms from here on
+        ("patient", pa.string()),
+        ("study", pa.string()),
+        ("series", pa.string()),
+        ("device", pa.string()),
+        ("source", pa.string()),
+        ("twin", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """What one header says. The identifiers are clear text: they are hashed before anything is stored."""
+
+    verdict: str | None = None
+    reason: str | None = None
+    message: str | None = None
+    repairs: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    height: int = 0
+    width: int = 0
+    estimate: int = 0
+    plain: bool = False
+    presentation: str | None = None
+    sop: str = ""
+    patient: str = ""
+    study: str = ""
+    series: str = ""
+    device: str = ""
+    twin: str = ""
+
+
+_NOT_FILES = {
+    "symlink": ("not_dicom", "a symbolic link: scan with --follow-symlinks to read what it points to"),
+    "special": ("not_dicom", "a pipe, socket or device, not a file"),
+    "unreadable": ("io_error", "the name cannot be opened: check its permissions"),
+}
+
+
+def scan_entry(source: Source, entry: Entry, rules: Rules) -> Scanned:
+    """Read one header. Never raises for a bad file: the verdict says what is wrong."""
+    try:
+        if entry.kind != "file":
+            raise Quarantined(*_NOT_FILES[entry.kind])
+        with source.open(entry.path, entry.size) as file:
+            header = read_header(file, entry.size)
+            facts, repairs, flags = judge_header(header, rules)
+        times = halvings(facts.rows, facts.cols, rules.max_side)
+        height, width = -(-facts.rows // (1 << times)), -(-facts.cols // (1 << times))
+        # Lossless streams keep their size; what is raw or lossy comes out near 5.6 bits a pixel (reference ratios 1.6-4.5).
+        raw = header.syntax in NATIVE or entry.size < facts.frame_bytes // 8
+        estimate = int(0.35 * 2 * height * width) if raw or times else entry.size
+        return Scanned(
+            repairs=repairs,
+            flags=flags,
+            height=height,
+            width=width,
+            estimate=estimate,
+            plain=header.syntax == ExplicitVRLittleEndian and not repairs,
+            presentation=for_presentation(header.dataset),
+            **_identifiers(header.dataset, f"{facts.rows}x{facts.cols}"),
+        )
+    except Verdict as verdict:
+        return Scanned(verdict.verdict, verdict.reason, verdict.message)
+    except MemoryError:
+        return Scanned("quarantined", "memory_limit", "reading the header wanted more memory than the limit")
+    except OSError:
+        return Scanned("quarantined", "io_error", "the file cannot be read to the end of its header")
+    except Exception as error:
+        return Scanned("quarantined", "internal_error", f"{type(error).__name__} while reading the header")
+
+
+def _identifiers(dataset: Dataset, size: str) -> dict[str, str]:
+    word = {k: privacy.text(dataset, k) for k in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")}
+    device = [privacy.text(dataset, k) for k in ("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber")]
+    twin = [privacy.text(dataset, k) for k in ("BodyPartExamined", "ViewPosition", "ImageLaterality", "AcquisitionNumber")]
+    study = word["StudyInstanceUID"]
+    # Without a PatientID the study is the closest that images of one person are known to share.
+    return {
+        "sop": word["SOPInstanceUID"],
+        "patient": f"id {word['PatientID']}" if word["PatientID"] else f"study {study}" if study else "",
+        "study": study,
+        "series": word["SeriesInstanceUID"],
+        "device": "\0".join(device) if any(device) else "",
+        "twin": "\0".join([study, size, *twin]) if study else "",
+    }
+
+
+def scan_chunk(source: Source, entries: list[Entry], rules: Rules) -> list[Scanned]:
+    """Runs in a child: the headers of some files."""
+    return [scan_entry(source, entry, rules) for entry in entries]
+
+
+def scan_part(source: Source, entries: list[Entry], rules: Rules, workers: int, memory: int, limit: float) -> list[Scanned]:
+    """Runs on a worker: `entries` through its children, file by file where a chunk kills or outlasts its child."""
+    pool = isolation.children(workers, memory)
+
+    def run(chunk: list[Entry]) -> list[Scanned]:
+        timeout = limit + 0.25 * len(chunk)
+        try:
+            return isolation.result(pool.submit(scan_chunk, source, chunk, rules, timeout=timeout), timeout)
+        except Quarantined as verdict:
+            if len(chunk) == 1:
+                return [Scanned("quarantined", verdict.reason, verdict.message)]
+            half = len(chunk) // 2
+            return run(chunk[:half]) + run(chunk[half:])
+
+    return run(entries)
+
+
+def rows(entries: list[tuple[int, Entry]], scanned: list[Scanned], name: Pseudonyms) -> pa.Table:
+    """Scanned headers as a table in which every identifier is a pseudonym."""
+    out: list[dict[str, Any]] = []
+    for (serial, entry), facts in zip(entries, scanned, strict=True):
+        source = name("source", entry.path.decode("utf-8", "surrogateescape"))
+        identity = facts.sop or f"path {source}"
+        out.append(
+            {
+                "serial": serial,
+                "path": entry.path,
+                "size": entry.size,
+                **{k: getattr(facts, k) for k in SCHEMA.names[3:13]},
+                "order": int(name("order", identity)[:16], 16),
+                "sop": name("sop", identity),
+                "patient": name("patient", facts.patient or identity),
+                "study": name("study", facts.study) if facts.study else None,
+                "series": name("series", facts.series) if facts.series else None,
+                "device": name("device", facts.device) if facts.device else None,
+                "source": source,
+                "twin": name("twin", facts.twin) if facts.twin else None,
+            }
+        )
+    return pa.Table.from_pylist(out, SCHEMA)
+
+
+def path_hash(path: bytes) -> int:
+    """64 bits of a path, to remember 10**7 of them in 80 MB."""
+    return int.from_bytes(hashlib.blake2b(path, digest_size=8).digest(), "big")
+
+
+class Known:
+    """Paths that earlier passes scanned, with their sizes."""
+
+    def __init__(self, parts: list[Path], leave_out: set[bytes] | None = None) -> None:
+        hashes, sizes = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+        for part in parts:
+            table = pq.read_table(part, columns=["path", "size"])
+            keep = [i for i, p in enumerate(table["path"].to_pylist()) if not leave_out or p not in leave_out]
+            paths = table["path"].take(keep).to_pylist()
+            hashes.append(np.fromiter(map(path_hash, paths), np.uint64, len(paths)))
+            sizes.append(table["size"].take(keep).to_numpy())
+        joined = np.concatenate(hashes)
+        order = np.argsort(joined, kind="stable")
+        self._hashes, self._sizes = joined[order], np.concatenate(sizes)[order]
+        self.seen = np.zeros(len(joined), bool)
+        self.changed: list[bytes] = []
+
+    def __contains__(self, entry: Entry) -> bool:
+        value = np.uint64(path_hash(entry.path))
+        at = int(np.searchsorted(self._hashes, value))
+        if at == len(self._hashes) or self._hashes[at] != value:
+            return False
+        self.seen[at] = True
+        if int(self._sizes[at]) != entry.size:
+            self.changed.append(entry.path)
+        return True
+
+    def missing(self, path: bytes) -> bool:
+        """Whether a known path was not met in the listing."""
+        at = int(np.searchsorted(self._hashes, np.uint64(path_hash(path))))
+        return at < len(self._hashes) and not self.seen[at]
+
+
+def parts(entries: Iterator[tuple[int, Entry]], size: int) -> Iterator[list[tuple[int, Entry]]]:
+    """Cut an iterator into lists of at most `size`."""
+    while part := list(islice(entries, size)):
+        yield part

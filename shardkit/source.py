@@ -1,0 +1,139 @@
+"""The export: files below a local path or a bucket, listed in a fixed order and read whole or from their start.
+
+Whatever is not a plain file is listed too, so that it ends in the ledger: symbolic links, pipes, unreadable folders.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO, Literal, cast
+
+import obstore
+
+from shardkit.errors import ArgumentError, Quarantined, StorageError
+from shardkit.storage import Store, is_remote, local_path
+
+Kind = Literal["file", "symlink", "special", "unreadable"]
+_HEAD = 1 << 18  # one request brings nearly every header
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name in the export. `path` is relative, in bytes: names need not be valid UTF-8."""
+
+    path: bytes
+    size: int
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Source:
+    """An export by its url."""
+
+    url: str
+    follow_symlinks: bool = False
+
+    def check(self) -> None:
+        """Raises ArgumentError for a local path that is no folder."""
+        if not is_remote(self.url) and not local_path(self.url).is_dir():
+            raise ArgumentError(f"--source {self.url} is not a folder: name the folder or bucket that holds the export")
+
+    def entries(self) -> Iterator[Entry]:
+        """Every name, sorted folder by folder. Raises StorageError when the bucket cannot be listed."""
+        if is_remote(self.url):
+            for name, size in Store(self.url).list(""):
+                yield Entry(name.encode(), size, "file")
+        else:
+            yield from self._walk(os.fsencode(local_path(self.url)), b"", frozenset())
+
+    def _walk(self, root: bytes, below: bytes, above: frozenset[tuple[int, int]]) -> Iterator[Entry]:
+        folder = os.path.join(root, below)
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError:
+            yield Entry(below, 0, "unreadable")
+            return
+        for name in names:
+            path = os.path.join(below, name)
+            try:
+                facts = os.lstat(os.path.join(root, path))
+                if stat.S_ISLNK(facts.st_mode):
+                    if not self.follow_symlinks:
+                        yield Entry(path, 0, "symlink")
+                        continue
+                    facts = os.stat(os.path.join(root, path))
+            except OSError:
+                yield Entry(path, 0, "unreadable")
+                continue
+            identity = (facts.st_dev, facts.st_ino)
+            if stat.S_ISDIR(facts.st_mode):
+                if identity not in above:  # a link to a folder above would never end
+                    yield from self._walk(root, path, above | {identity})
+            else:
+                yield Entry(path, facts.st_size, "file" if stat.S_ISREG(facts.st_mode) else "special")
+
+    def open(self, path: bytes, size: int) -> BinaryIO:
+        """A seekable file for reading a header. Raises Quarantined (io_error)."""
+        try:
+            if not is_remote(self.url):
+                return open(os.path.join(os.fsencode(local_path(self.url)), path), "rb")  # noqa: PTH123 - bytes path
+            store, name = Store(self.url).remote, path.decode()
+            if size <= _HEAD:
+                return BytesIO(bytes(obstore.get(store, name).bytes()))
+            return cast(BinaryIO, _Remote(store, name, size))
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise unreadable(error) from None
+
+    def read(self, path: bytes) -> bytes:
+        """A whole file. Raises Quarantined (io_error)."""
+        try:
+            if is_remote(self.url):
+                return Store(self.url).get(path.decode())
+            return Path(os.fsdecode(os.path.join(os.fsencode(local_path(self.url)), path))).read_bytes()
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise unreadable(error) from None
+
+
+class _Remote(BytesIO):
+    """A file over range requests: the first block at once, others as they are asked for."""
+
+    def __init__(self, store: object, name: str, size: int) -> None:
+        super().__init__()
+        self._store, self._name, self._size, self._at = store, name, size, 0
+        self._blocks: dict[int, bytes] = {}
+
+    def read(self, count: int | None = -1, /) -> bytes:
+        end = self._size if count is None or count < 0 else min(self._size, self._at + count)
+        parts = []
+        while self._at < end:
+            number, offset = divmod(self._at, _HEAD)
+            if number not in self._blocks:
+                length = min(_HEAD, self._size - number * _HEAD)
+                block = obstore.get_range(self._store, self._name, start=number * _HEAD, length=length)  # type: ignore[arg-type]
+                self._blocks[number] = bytes(block)
+            part = self._blocks[number][offset : offset + end - self._at]
+            if not part:
+                break
+            parts.append(part)
+            self._at += len(part)
+        return b"".join(parts)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        self._at = max(0, offset + (0, self._at, self._size)[whence])
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+
+def unreadable(error: BaseException) -> Quarantined:
+    """The verdict on a file whose bytes cannot be had; the store's words name paths, so only the kind is kept."""
+    words = error.strerror if isinstance(error, OSError) and error.strerror else None
+    if isinstance(error, StorageError):
+        words = "the store refused or failed"
+    return Quarantined("io_error", f"the file cannot be read: {words or type(error).__name__}")
+
+

@@ -1,0 +1,181 @@
+"""A place for named byte objects: a local directory or a bucket (S3, GCS, Azure, HTTP, memory) behind one small class.
+
+An object appears whole or not at all: locally by fsync and rename, remotely because a put is atomic. Credentials come
+from the environment, as each cloud's own tools read them, and never appear in a message.
+"""
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+
+from shardkit.errors import ArgumentError, StorageError
+
+SCHEMES = ("s3", "gs", "az", "azure", "abfs", "abfss", "http", "https", "memory")
+
+
+def is_remote(url: str) -> bool:
+    """Whether `url` names a bucket and not a local path. Raises ArgumentError for an unknown scheme."""
+    scheme, colon, _ = url.partition("://")
+    if not colon or scheme == "file":
+        return False
+    if scheme not in SCHEMES:
+        raise ArgumentError(f"{url}: unknown scheme {scheme!r}; use a local path or one of {', '.join(SCHEMES)}")
+    return True
+
+
+def local_path(url: str) -> Path:
+    """The path of a local url, file:// stripped."""
+    return Path(url.removeprefix("file://"))
+
+
+class Store:
+    """Named objects under one root. Names are relative posix paths."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/") if is_remote(url) else str(local_path(url).absolute())
+        self.root = None if is_remote(url) else Path(self.url)
+        self._store: Any = None
+
+    @property
+    def remote(self) -> Any:
+        """The obstore store behind a remote url, opened on first use (never carried across processes)."""
+        if self._store is None:
+            with sentences(self.url):
+                self._store = obstore.store.from_url(self.url)
+        return self._store
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"url": self.url, "root": self.root, "_store": None}
+
+    def get(self, name: str) -> bytes:
+        """The whole object. Raises StorageError."""
+        with sentences(f"{self.url}/{name}"):
+            if self.root is not None:
+                return (self.root / name).read_bytes()
+            return bytes(obstore.get(self.remote, name).bytes())
+
+    def get_range(self, name: str, start: int, length: int) -> bytes:
+        """Exactly `length` bytes from `start`. Raises StorageError when the object is shorter."""
+        with sentences(f"{self.url}/{name}"):
+            if self.root is not None:
+                with (self.root / name).open("rb") as file:
+                    file.seek(start)
+                    data = file.read(length)
+            else:
+                data = bytes(obstore.get_range(self.remote, name, start=start, length=length))
+        if len(data) != length:
+            raise StorageError(f"{self.url}/{name} ends before byte {start + length:,}: it is cut short; run verify")
+        return data
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write an object whole. Raises StorageError."""
+        with sentences(f"{self.url}/{name}"):
+            if self.root is None:
+                obstore.put(self.remote, name, data)
+                return
+            target = self.root / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+            with temporary.open("wb") as file:
+                file.write(data)
+            _publish(temporary, target)
+
+    def put_file(self, name: str, path: Path) -> None:
+        """Move the local file `path` in as an object; it must lie on the same filesystem as a local store."""
+        with sentences(f"{self.url}/{name}"):
+            if self.root is None:
+                obstore.put(self.remote, name, path)
+                path.unlink()
+                return
+            target = self.root / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _publish(path, target)
+
+    def delete(self, name: str) -> None:
+        """Remove an object; one that is not there is no error."""
+        with sentences(f"{self.url}/{name}"):
+            if self.root is not None:
+                (self.root / name).unlink(missing_ok=True)
+                return
+            try:
+                obstore.delete(self.remote, name)
+            except FileNotFoundError:
+                pass
+
+    def exists(self, name: str) -> bool:
+        """Whether an object is there. Raises StorageError when the store does not answer."""
+        with sentences(f"{self.url}/{name}"):
+            if self.root is not None:
+                return (self.root / name).is_file()
+            try:
+                obstore.head(self.remote, name)
+            except FileNotFoundError:
+                return False
+            return True
+
+    def list(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """(name, bytes) of every object below the folder `prefix`, sorted by name; temporary files are left out."""
+        with sentences(f"{self.url}/{prefix}"):
+            if self.root is not None:
+                base = self.root / prefix
+                found = [(p, p.stat().st_size) for p in base.rglob("*") if p.is_file() and not p.name.endswith(".tmp")]
+                yield from sorted((p.relative_to(self.root).as_posix(), size) for p, size in found)
+                return
+            for batch in obstore.list(self.remote, prefix=prefix):
+                for item in batch:
+                    yield item["path"], item["size"]
+
+
+def _publish(temporary: Path, target: Path) -> None:
+    """Make a written file durable, then visible."""
+    descriptor = os.open(temporary, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    temporary.replace(target)
+    directory = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+class sentences:  # noqa: N801 - reads as a statement where it is used
+    """Turns what stores raise into one StorageError sentence, without debug dumps or signed urls."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None or isinstance(error, StorageError):
+            return
+        if isinstance(error, (PermissionDeniedError, UnauthenticatedError, PermissionError)):
+            raise StorageError(f"{self.where}: access refused; check the credentials and the rights on it") from None
+        if isinstance(error, FileNotFoundError):
+            raise MissingObject(f"{self.where} does not exist") from None
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(f"{self.where}: no space left; free some and run the same command again") from None
+        if isinstance(error, (BaseError, OSError)):
+            raise StorageError(f"{self.where}: {reason(error)}") from None
+
+
+class MissingObject(StorageError, FileNotFoundError):
+    """The object is not there."""
+
+
+def reason(error: BaseException) -> str:
+    """The telling part of a store's error: its innermost message, in one line, without query strings."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    first = str(error).split("\n\nDebug source")[0].replace("\n", " ").strip()
+    return re.sub(r"\?[^\s\"')]*", "", first)[:300] or type(error).__name__

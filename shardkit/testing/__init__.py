@@ -1,0 +1,1 @@
+"""Shipped test helpers: radiographs that look real, and PACS exports whose right outcome is known."""
