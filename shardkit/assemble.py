@@ -56,7 +56,9 @@ def exact_duplicates(store: Store, layout: Layout, generation: int, old: pa.Tabl
     return _rewrites(layout, shards[repeats], serial[repeats], "duplicate_exact")
 
 
-def near_duplicates(store: Store, layout: Layout, generation: int, old: pa.Table, near: duplicates.Pairs) -> list[Rewrite]:
+def near_duplicates(
+    store: Store, layout: Layout, generation: int, old: pa.Table, near: duplicates.Pairs
+) -> list[Rewrite]:
     """All but the preferred sample of each group of near-duplicates; samples of former generations stay.
 
     `near` holds index pairs into the old manifest's rows followed by this generation's written ones in plan order.
@@ -75,7 +77,10 @@ def near_duplicates(store: Store, layout: Layout, generation: int, old: pa.Table
 
 def _light(store: Store, layout: Layout, generation: int) -> tuple[pa.Table, npt.NDArray[np.int64]]:
     """The written rows' few columns that duplicates are found by, in plan order, and the shard index of each."""
-    tables, index = [pa.table({n: pa.array([], JOURNAL.field(n).type) for n in _LIGHT})], [np.zeros(0, np.int64)]
+    tables, index = (
+        [pa.table({n: pa.array([], JOURNAL.field(n).type) for n in _LIGHT})],
+        [np.zeros(0, np.int64)],
+    )
     for shard in layout.shards:
         table = read_journal(store, generation, shard, _LIGHT)
         table = table.filter(pc.equal(table["verdict"], "written"))
@@ -84,7 +89,9 @@ def _light(store: Store, layout: Layout, generation: int) -> tuple[pa.Table, npt
     return pa.concat_tables(tables).combine_chunks(), np.concatenate(index)
 
 
-def _rewrites(layout: Layout, shards: npt.NDArray[np.int64], serials: npt.NDArray[np.int64], reason: str) -> list[Rewrite]:
+def _rewrites(
+    layout: Layout, shards: npt.NDArray[np.int64], serials: npt.NDArray[np.int64], reason: str
+) -> list[Rewrite]:
     return [
         Rewrite(layout.shards[int(g)], dict.fromkeys(serials[shards == g].tolist(), reason)) for g in np.unique(shards)
     ]
@@ -147,7 +154,10 @@ def write_links(store: Store, layout: Layout, generation: int, folder: Path, sam
         owners = samples["patient"].take(pc.index_in(table["pixel_hash"], kept).combine_chunks())
         pairs.update(zip(table["patient"].to_pylist(), owners.to_pylist(), strict=True))
     rows = sorted({(min(a, b), max(a, b)) for a, b in pairs if a and b and a != b})
-    columns = {"a": pa.array([a for a, _ in rows], pa.string()), "b": pa.array([b for _, b in rows], pa.string())}
+    columns = {
+        "a": pa.array([a for a, _ in rows], pa.string()),
+        "b": pa.array([b for _, b in rows], pa.string()),
+    }
     ledger.write(pa.table(columns), folder / LINKS)
 
 
@@ -197,7 +207,9 @@ def finish_samples(samples: pa.Table, thumbs: Thumbnails, links: list[Path], spl
     near, inverse = confirmed_pairs(samples, thumbs)
     both = np.concatenate([near, inverse])
     keys = samples["key"].to_pylist()
-    flags = [set(f or []) - {"near_duplicate", "uid_collision", "polarity_suspect"} for f in samples["flags"].to_pylist()]
+    flags = [
+        set(f or []) - {"near_duplicate", "uid_collision", "polarity_suspect"} for f in samples["flags"].to_pylist()
+    ]
     groups: list[str | None] = [None] * len(keys)
     labels = duplicates.components(len(keys), both)
     members: dict[int, list[int]] = {}
@@ -234,7 +246,10 @@ def _off_template(samples: pa.Table, thumbs: Thumbnails) -> set[int]:
         for batch in thumbs.batches():
             known = pc.is_in(batch["key"], samples["key"].combine_chunks())
             batch = batch.filter(known)
-            kinds = [(b or "", v or "") for b, v in zip(batch["body_part"].to_pylist(), batch["view"].to_pylist(), strict=True)]
+            kinds = [
+                (b or "", v or "")
+                for b, v in zip(batch["body_part"].to_pylist(), batch["view"].to_pylist(), strict=True)
+            ]
             pixels = _pixels(batch["thumb"])
             if pass_ == "add":
                 templates.add(kinds, pixels)
@@ -252,9 +267,22 @@ def _shared_uids(keys: pa.ChunkedArray) -> list[int]:
     return np.flatnonzero(counts[index] > 1).tolist() if len(index) else []
 
 
-def write_ledger(store: Store, layout: Layout, generation: int, folder: Path, parts: list[Path], samples: pa.Table) -> None:
+def write_ledger(
+    store: Store, layout: Layout, generation: int, folder: Path, parts: list[Path], samples: pa.Table
+) -> None:
     """One row per file of this generation."""
-    columns = ["serial", "verdict", "reason", "message", "sha256", "repairs", "flags", "key", "shard", "pixel_hash"]
+    columns = [
+        "serial",
+        "verdict",
+        "reason",
+        "message",
+        "sha256",
+        "repairs",
+        "flags",
+        "key",
+        "shard",
+        "pixel_hash",
+    ]
     tables = [pa.table({n: pa.array([], JOURNAL.field(n).type) for n in columns})]
     tables += [read_journal(store, generation, shard, columns) for shard in layout.shards]
     done = _name_kept(pa.concat_tables(tables).combine_chunks(), samples)
@@ -276,7 +304,9 @@ def write_ledger(store: Store, layout: Layout, generation: int, folder: Path, pa
             "key": done["key"].take(at),
             "shard": done["shard"].take(at),
             "message": pc.if_else(
-                twin, "its processed twin is in the export", pc.coalesce(done["message"].take(at), scanned["message"])
+                twin,
+                "its processed twin is in the export",
+                pc.coalesce(done["message"].take(at), scanned["message"]),
             ),
         }
         out.append(pa.table(chosen).cast(ledger.SCHEMA))
@@ -292,7 +322,9 @@ def _name_kept(done: pa.Table, samples: pa.Table) -> pa.Table:
     """For dropped duplicates, the key and shard of the sample that was kept."""
     exact = pc.equal(done["reason"], "duplicate_exact").combine_chunks()
     written = pc.equal(done["verdict"], "written").combine_chunks()
-    at = pc.index_in(pc.if_else(exact, done["pixel_hash"].combine_chunks(), None), samples["pixel_hash"].combine_chunks())
+    at = pc.index_in(
+        pc.if_else(exact, done["pixel_hash"].combine_chunks(), None), samples["pixel_hash"].combine_chunks()
+    )
     key = pc.if_else(written, done["key"].combine_chunks(), samples["key"].combine_chunks().take(at))
     shard = pc.if_else(written, done["shard"].combine_chunks(), samples["shard"].combine_chunks().take(at))
     message = pc.if_else(exact, "the same pixels as the sample named by key", done["message"].combine_chunks())

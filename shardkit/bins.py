@@ -126,15 +126,11 @@ class Bins:
         """Bins from `[[height, width], ...]` in any order, repeats merged; ArgumentError names a bad
         entry."""
         if not isinstance(rows, Sequence) or isinstance(rows, str) or not rows:
-            raise ArgumentError(
-                "bins must be a list of one or more [height, width] pairs, e.g. [[3072, 3072]]."
-            )
+            raise ArgumentError("bins must be a list of one or more [height, width] pairs, e.g. [[3072, 3072]].")
         for i, row in enumerate(rows):
             pair = isinstance(row, Sequence) and len(row) == 2
             if not pair or not all(type(side) is int and side > 0 for side in row):
-                raise ArgumentError(
-                    f"entry {i} of the bins is {row!r}: write [height, width] in whole pixels."
-                )
+                raise ArgumentError(f"entry {i} of the bins is {row!r}: write [height, width] in whole pixels.")
         return cls(tuple(sorted({Bin(*row) for row in rows})), patch)
 
     def _lookup(
@@ -239,9 +235,7 @@ def parse(text: str, heights: npt.ArrayLike, widths: npt.ArrayLike, patch: int, 
             raise ArgumentError(f"bins '{text}' name no number of bins above 0: write for example auto:36.")
         return optimise(heights, widths, int(count), patch, max_side)
     if text != "thesis" and not text.endswith(".json"):
-        raise ArgumentError(
-            f"bins '{text}' are unknown: use auto, auto:K, thesis or the path of a .json file."
-        )
+        raise ArgumentError(f"bins '{text}' are unknown: use auto, auto:K, thesis or the path of a .json file.")
     try:
         bins = Bins(THESIS, patch) if text == "thesis" else Bins.from_json(_read_json(Path(text)), patch)
     except ArgumentError as error:
@@ -427,9 +421,7 @@ def _sizes(heights: npt.ArrayLike, widths: npt.ArrayLike) -> tuple[npt.NDArray[A
     """Both as integer arrays of one shape (n,) with values of at least 1, else ArgumentError."""
     high, wide = np.asarray(heights), np.asarray(widths)
     if high.ndim != 1 or high.shape != wide.shape:
-        raise ArgumentError(
-            f"heights {high.shape} and widths {wide.shape} differ: give flat arrays of one length."
-        )
+        raise ArgumentError(f"heights {high.shape} and widths {wide.shape} differ: give flat arrays of one length.")
     for name, sides in (("height", high), ("width", wide)):
         if len(sides) and sides.dtype.kind not in "iu":
             raise ArgumentError(f"{name}s are of type {sides.dtype}: give whole pixels as integers.")
@@ -439,9 +431,7 @@ def _sizes(heights: npt.ArrayLike, widths: npt.ArrayLike) -> tuple[npt.NDArray[A
     return high, wide
 
 
-def _grids(
-    heights: npt.NDArray[Any], widths: npt.NDArray[Any], patch: int
-) -> Iterator[tuple[int, Ints, Ints]]:
+def _grids(heights: npt.NDArray[Any], widths: npt.NDArray[Any], patch: int) -> Iterator[tuple[int, Ints, Ints]]:
     """Chunk by chunk: (start, rows, cols) of the images' patch grids."""
     for start in range(0, len(heights), _CHUNK):
         # int64 first: exact ceiling division negates, and an unsigned height would wrap around.

@@ -1,4 +1,4 @@
-"""`shardkit build`: scan, lay out, convert, assemble. Each run finishes what the last one left, then takes in new files.
+"""`shardkit build`: scan, lay out, convert, assemble. A run finishes what the last one left, then takes in new files.
 
 State lives in the private folder (scan parts, plan, ledger, the pseudonym key) and, while a build runs, in journals
 beside the shards. A generation is one round of new files; its shards are never touched again.
@@ -38,7 +38,7 @@ STATE, KEY = "build.json", "pseudonym.key"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arguments:
-    """What a build is asked to do. All but `workers`, limits and `max_quarantine` are fixed by a dataset's first build."""
+    """What a build is asked to do. All but workers, limits and `max_quarantine` are fixed by the first build."""
 
     conversion: Conversion
     private: Path
@@ -116,7 +116,9 @@ class _Run:
         self.spec = arguments.conversion
         _check_places(arguments)
         codec(self.spec.codec)
-        resolution_bins.parse(arguments.bins, [1], [1], arguments.patch, self.spec.rules.max_side)  # refuse before scanning
+        resolution_bins.parse(
+            arguments.bins, [1], [1], arguments.patch, self.spec.rules.max_side
+        )  # refuse before scanning
         self.spec.source.check()
         self.store = Store(self.spec.out)
         with sentences(str(arguments.private)):
@@ -135,8 +137,8 @@ class _Run:
             return dict(json.loads(path.read_text()))
         if self.store.exists(dataset.NAME):
             raise BuildError(
-                f"{self.spec.out} holds a dataset, but {self.arguments.private} has no {STATE}: pass the --private folder"
-                " it was built with, or another --out"
+                f"{self.spec.out} holds a dataset, but {self.arguments.private} has no {STATE}: pass the --private"
+                " folder it was built with, or another --out"
             )
         if (self.arguments.private / KEY).exists() is False and any(True for _ in islice(self.store.list("shards"), 1)):
             raise BuildError(f"{self.spec.out} holds shards of another build: choose another --out, or remove them")
@@ -145,7 +147,12 @@ class _Run:
     def _check_unchanged(self) -> None:
         wanted = self.arguments.fixed()
         if self.state is None:
-            self.state = {"format": 1, "fingerprint": self.name.fingerprint, "complete": 0, "arguments": wanted}
+            self.state = {
+                "format": 1,
+                "fingerprint": self.name.fingerprint,
+                "complete": 0,
+                "arguments": wanted,
+            }
             self._save_state()
             return
         if self.state["fingerprint"] != self.name.fingerprint:
@@ -157,7 +164,10 @@ class _Run:
         different = sorted(k for k in wanted if _plain(wanted[k]) != before.get(k))
         if different:
             was = ", ".join(f"--{k.replace('_', '-')} was {before.get(k)}, now {_plain(wanted[k])}" for k in different)
-            raise BuildError(f"arguments changed since this dataset was begun ({was}): repeat the old ones, or build into another --out")
+            raise BuildError(
+                f"arguments changed since this dataset was begun ({was}): repeat the old ones, or build into another"
+                " --out"
+            )
 
     def _save_state(self) -> None:
         path = self.arguments.private / STATE
@@ -204,7 +214,12 @@ class _Run:
         again: set[bytes] = set()
         if retry is not None and self.complete:
             table = pq.read_table(self.arguments.private / ledger.NAME)
-            rows = zip(table["path"].to_pylist(), table["verdict"].to_pylist(), table["reason"].to_pylist(), strict=True)
+            rows = zip(
+                table["path"].to_pylist(),
+                table["verdict"].to_pylist(),
+                table["reason"].to_pylist(),
+                strict=True,
+            )
             texts = {path for path, verdict, reason in rows if verdict == "quarantined" and reason == retry}
             if not texts:
                 raise ArgumentError(f"no file is quarantined as {retry}: see `shardkit info` for what there is")
@@ -253,13 +268,20 @@ class _Run:
         if generation == 0:
             bins = self._bins(heights, widths) if len(heights) else Bins((), self.arguments.patch)
         else:
-            bins = layout.extend(layout.Layout(self.folder(generation - 1)).bins, heights, widths, self.spec.rules.max_side)
+            bins = layout.extend(
+                layout.Layout(self.folder(generation - 1)).bins, heights, widths, self.spec.rules.max_side
+            )
             for g in range(generation):
                 for shard in layout.Layout(self.folder(g)).shards:
                     number = int(shard.name.rpartition("/")[2])
                     numbers[shard.bin.name] = max(numbers.get(shard.bin.name, 0), number + 1)
         return layout.make(
-            self.folder(generation), parts, self._earlier(generation), bins, numbers, self.arguments.shard_bytes
+            self.folder(generation),
+            parts,
+            self._earlier(generation),
+            bins,
+            numbers,
+            self.arguments.shard_bytes,
         )
 
     def _bins(self, heights: npt.NDArray[np.int64], widths: npt.NDArray[np.int64]) -> Bins:
@@ -366,7 +388,7 @@ class _Run:
     def _close(self, known: scan.Known, new: int) -> Outcome:
         samples = dataset.samples(self.store, ["key", "flags"])
         changed = {ledger.path_text(path) for path in known.changed}
-        missing = set()
+        missing: set[str] = set()
         for part in self._earlier(self.complete):
             paths = pq.read_table(part, columns=["path"])["path"].to_pylist()
             missing.update(ledger.path_text(p) for p in paths if known.missing(p))
@@ -374,7 +396,13 @@ class _Run:
         counts = {v: dict(sorted(c.items())) for v, c in ledger.counts(merged).items()}
         share = sum(counts["quarantined"].values()) / max(1, merged.num_rows)
         return Outcome(
-            counts, samples.num_rows, new, len(changed), len(missing), share, share <= self.arguments.max_quarantine
+            counts,
+            samples.num_rows,
+            new,
+            len(changed),
+            len(missing),
+            share,
+            share <= self.arguments.max_quarantine,
         )
 
     def _map(self, function: Callable[..., T], jobs: Iterable[tuple[Any, tuple[Any, ...]]]) -> Iterator[tuple[Any, T]]:
@@ -425,13 +453,13 @@ def _check_places(arguments: Arguments) -> None:
         if place.exists() and not place.is_dir():
             raise ArgumentError(f"--out {out} is a file: name a folder")
         if arguments.private.absolute().is_relative_to(place):
-            raise ArgumentError(f"--private {arguments.private} lies inside --out: keys and paths must stay outside the dataset")
+            raise ArgumentError(
+                f"--private {arguments.private} lies inside --out: keys and paths must stay outside the dataset"
+            )
         if not is_remote(source) and place.is_relative_to(local_path(source).absolute()):
             raise ArgumentError(f"--out {out} lies inside --source: the next build would read its own shards")
     if not is_remote(source) and arguments.private.absolute().is_relative_to(local_path(source).absolute()):
         raise ArgumentError(f"--private {arguments.private} lies inside --source: choose a folder outside the export")
-
-
 
 
 def with_workers(arguments: Arguments, workers: int) -> Arguments:

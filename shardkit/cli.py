@@ -27,7 +27,7 @@ Codec = Literal["htj2k", "png", "raw"]
 
 
 @app.command
-def build(  # noqa: PLR0913 - each is one decision of the user
+def build(
     *,
     source: str,
     out: str,
@@ -138,7 +138,9 @@ def build(  # noqa: PLR0913 - each is one decision of the user
 
 
 @app.command
-def retry(*, class_: Annotated[str, Parameter(name="--class")], source: str, out: str, private: Path | None = None) -> int:
+def retry(
+    *, class_: Annotated[str, Parameter(name="--class")], source: str, out: str, private: Path | None = None
+) -> int:
     """Take the quarantined files of one class in again, with the arguments of the build.
 
     Parameters
@@ -304,7 +306,7 @@ def demo(*, out: Path = Path("demo"), studies: int = 24, seed: int = 0) -> int:
     """
     from shardkit.demo import demo as show
 
-    return show(out, studies, seed, console)
+    return show(out, studies, seed, _cores(), console)
 
 
 def _private(out: str, private: Path | None) -> Path:
@@ -313,9 +315,15 @@ def _private(out: str, private: Path | None) -> Path:
     if private is not None:
         return private
     if is_remote(out):
-        raise ArgumentError("--private DIR is required when --out is a bucket: keys and source paths must stay with you")
+        raise ArgumentError(
+            "--private DIR is required when --out is a bucket: keys and source paths must stay with you"
+        )
     place = local_path(out)
-    return place.with_name(f"{place.name}.private") if place.name else place.absolute().with_name(f"{place.absolute().name}.private")
+    return (
+        place.with_name(f"{place.name}.private")
+        if place.name
+        else place.absolute().with_name(f"{place.absolute().name}.private")
+    )
 
 
 def _cores() -> int:

@@ -9,7 +9,7 @@ import tempfile
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -57,7 +57,7 @@ class Conversion:
     source: Source
     out: str
     codec: str = "htj2k"
-    rules: Rules = Rules()
+    rules: Rules = field(default_factory=Rules)
     invert: Invert = "full"
     demographics: bool = False
     time_limit: float = isolation.TIME_LIMIT
@@ -187,9 +187,10 @@ def _convert(
 def decode_pixels(header: Header, facts: ImageFacts, invert: Invert) -> tuple[grayscale.Uniform, str, tuple[str, ...]]:
     """Uniform pixels of a judged header, the decoder's name, and repairs made. Raises Quarantined."""
     data = frame(header, facts)
+    mended: tuple[str, ...] = ()
     if header.pixels is not None and header.pixels.length is not None:
         big = header.syntax == ExplicitVRBigEndian
-        raw, decoder, mended = decoding.native(data, facts.rows, facts.cols, facts.bits_allocated, big), "native", ()
+        raw, decoder = decoding.native(data, facts.rows, facts.cols, facts.bits_allocated, big), "native"
     else:
         raw, decoder, mended = decoding.decode(data, header.syntax, header.dataset)
     lossy = header.syntax in decoding.LOSSY
@@ -199,7 +200,7 @@ def decode_pixels(header: Header, facts: ImageFacts, invert: Invert) -> tuple[gr
 def pixel_hash(pixels: Pixels, bits: int) -> bytes:
     """128 bits of SHA-256 over shape, depth and little-endian values: equal only for equal images."""
     sha = hashlib.sha256(f"{pixels.shape[0]} {pixels.shape[1]} {bits} ".encode())
-    sha.update(np.ascontiguousarray(pixels, "<u2"))
+    sha.update(np.ascontiguousarray(pixels, "<u2").data)
     return sha.digest()[: manifest.DIGEST_BYTES]
 
 
@@ -311,7 +312,8 @@ def _journal_row(file: dict[str, Any], done: Converted) -> dict[str, Any]:
 
 
 def _sample_row(plan: ShardPlan, file: dict[str, Any], done: Converted, shard: str) -> dict[str, Any]:
-    assert done.facts is not None and done.image is not None
+    assert done.facts is not None
+    assert done.image is not None
     return {
         **done.facts,
         "key": f"{file['sop'][:20]}-{done.facts['pixel_hash'].hex()[:12]}",

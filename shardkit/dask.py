@@ -1,4 +1,4 @@
-"""An executor on an existing Dask cluster. Its workers need the source, the dataset and this package, nothing private."""
+"""An executor on an existing Dask cluster. Its workers need the source, the dataset's store and this package."""
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -9,7 +9,7 @@ from shardkit.errors import ArgumentError
 
 @contextmanager
 def dask_executor(address: str) -> Iterator[tuple[Executor, int]]:
-    """(executor, number of worker threads) of the scheduler at `address`. Raises ArgumentError when it cannot be used."""
+    """(executor, number of worker threads) of a scheduler. Raises ArgumentError when it cannot be used."""
     try:
         from distributed import Client
     except ImportError:

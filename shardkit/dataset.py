@@ -57,7 +57,7 @@ def description(store: Store) -> dict[str, Any]:
         content = json.loads(store.get(NAME))
     except MissingObject:
         raise ArgumentError(
-            f"{store.url} is no shardkit dataset: it has no {NAME} (a build that was interrupted has none; run it again)"
+            f"{store.url} is no shardkit dataset: it has no {NAME} (an interrupted build has none; run it again)"
         ) from None
     except ValueError:
         raise IntegrityError(f"{store.url}/{NAME} is damaged: run the build again") from None

@@ -4,7 +4,7 @@ NumPy in, NumPy out; no I/O.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,7 @@ def near_pairs(hashes: Hashes, others: Hashes | None = None, distance: int = MAX
     both = hashes if others is None else np.concatenate([hashes, others])
     n = len(hashes)
     cuts = np.linspace(0, HASH_BITS, _BANDS + 1).astype(int)
-    masks = [np.uint64((1 << int(b)) - (1 << int(a))) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    masks = [np.uint64((1 << int(b)) - (1 << int(a))) for a, b in pairwise(cuts)]
     found = [np.zeros((0, 2), np.int64)]
     for first, second in combinations(range(_BANDS), 2):
         band = both & (masks[first] | masks[second])
@@ -76,7 +76,9 @@ def components(n: int, pairs: Pairs) -> npt.NDArray[np.int64]:
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)
 
 
-def group_splits(patients: Sequence[str], links: Iterable[tuple[str, str]], split: Callable[[str], str]) -> dict[str, str]:
+def group_splits(
+    patients: Sequence[str], links: Iterable[tuple[str, str]], split: Callable[[str], str]
+) -> dict[str, str]:
     """The split of every patient, one for all that links connect: the most exposed of what their hashes give.
 
     A new link can therefore only move patients towards training, never an image that a model has seen into a test.

@@ -21,7 +21,7 @@ class IntegrityError(ShardkitError):
     """Bytes on storage differ from what the manifest says."""
 
 
-class Verdict(Exception):  # noqa: N818 - a decision about one file, not a failure of the program
+class Verdict(Exception):
     """Ends the work on one input file. `reason` is a code of `shardkit.dicom.triage`, `message` is free of PHI."""
 
     verdict = ""

@@ -14,7 +14,7 @@ from rich.table import Table
 from shardkit import dataset, isolation, scan
 from shardkit.dicom.triage import Rules
 from shardkit.errors import ArgumentError
-from shardkit.source import Source
+from shardkit.source import Entry, Source
 from shardkit.storage import Store, sentences
 
 
@@ -23,7 +23,7 @@ def scan_counts(source: Source, workers: int) -> tuple[Counter[tuple[str, str]],
     source.check()
     counts, pixels = Counter[tuple[str, str]](), 0
 
-    def read(part: list[tuple[int, scan.Entry]]) -> list[scan.Scanned]:
+    def read(part: list[tuple[int, Entry]]) -> list[scan.Scanned]:
         entries = [entry for _, entry in part]
         return scan.scan_part(source, entries, Rules(), workers, isolation.MEMORY_LIMIT, isolation.TIME_LIMIT)
 
@@ -89,7 +89,9 @@ def preview(url: str, key: str, level: int, out: Path) -> str:
     found = samples.filter(pc.starts_with(samples["key"], key)) if key else samples.slice(0, 0)
     if found.num_rows != 1:
         count = "no" if not found.num_rows else f"{found.num_rows:,}"
-        raise ArgumentError(f"{count} samples have a key that starts with {key!r}: the manifest's key column lists them")
+        raise ArgumentError(
+            f"{count} samples have a key that starts with {key!r}: the manifest's key column lists them"
+        )
     row = found.to_pylist()[0]
     pixels = dataset.image(store, row, facts["codec"], level)
     with sentences(str(out)):
@@ -102,4 +104,5 @@ def preview(url: str, key: str, level: int, out: Path) -> str:
 def window(pixels: npt.NDArray[np.uint16], low: int, high: int) -> npt.NDArray[np.uint8]:
     """Grey levels `low`..`high` stretched to 0..255."""
     scaled = (pixels.astype(np.float32) - low) * (255.0 / max(high - low, 1))
-    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+    grey: npt.NDArray[np.uint8] = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+    return grey

@@ -55,7 +55,7 @@ class Children:
 
     def close(self) -> None:
         """Kill the children."""
-        self._pool.stop()
+        self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
 
 

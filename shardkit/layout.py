@@ -73,7 +73,14 @@ def extend(bins: Bins, heights: npt.NDArray[np.int64], widths: npt.NDArray[np.in
     return Bins(tuple(sorted({*bins.bins, Bin(side, side)})), bins.patch)
 
 
-def make(folder: Path, parts: list[Path], earlier: list[Path], bins: Bins, numbers: dict[str, int], shard_bytes: int) -> Layout:
+def make(
+    folder: Path,
+    parts: list[Path],
+    earlier: list[Path],
+    bins: Bins,
+    numbers: dict[str, int],
+    shard_bytes: int,
+) -> Layout:
     """Write a generation's plan into `folder`.
 
     `earlier` are the scan parts of former generations, `numbers` the first free shard number by bin name. Memory holds
@@ -106,16 +113,14 @@ def _accepted(part: Path, columns: list[str] | None = None) -> pa.Table:
     return table.filter(pc.is_null(table["verdict"]))
 
 
-
-
 def _processing_twins(parts: list[Path], earlier: list[Path]) -> list[int]:
     """Serials of unprocessed images whose processed twin (same study, body part, view and size) is there too."""
     columns = ["verdict", "serial", "presentation", "twin"]
-    presented: set[str] = set()
+    presented: set[str | None] = set()
     for part in [*earlier, *parts]:
         table = _accepted(part, columns)
         presented.update(table.filter(pc.equal(table["presentation"], "FOR PRESENTATION"))["twin"].to_pylist())
-    presented.discard(None)  # type: ignore[arg-type]
+    presented.discard(None)
     serials: list[int] = []
     for part in parts:
         table = _accepted(part, columns)

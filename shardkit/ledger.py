@@ -34,7 +34,7 @@ def path_text(path: bytes) -> str:
 
 
 def merge(generations: list[Path], manifest: pa.Table, changed: set[str], missing: set[str]) -> pa.Table:
-    """The ledgers of all generations as one, sorted by path: the latest row of a path counts, flags are brought up to date."""
+    """The ledgers of all generations as one, sorted by path: a path's latest row counts, with current flags."""
     tables = [pq.read_table(path) for path in generations]
     joined = pa.concat_tables(tables).combine_chunks() if tables else SCHEMA.empty_table()
     order = np.repeat(np.arange(len(tables)), [t.num_rows for t in tables])

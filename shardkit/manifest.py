@@ -21,7 +21,11 @@ DIGEST_BYTES = 16
 _hash = pa.binary(DIGEST_BYTES)
 _text = pa.string()
 STORAGE = [
-    ("key", _text, "name of the sample's members: keyed hash of the SOP Instance UID, start of the pixel hash"),
+    (
+        "key",
+        _text,
+        "name of the sample's members: keyed hash of the SOP Instance UID, start of the pixel hash",
+    ),
     ("shard", _text, "object that holds it"),
     ("offset", pa.int64(), "first byte of the image member in the shard"),
     ("length", pa.int64(), "bytes of the image member"),

@@ -4,13 +4,25 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bars
-from rich.progress import TaskID
 
 from shardkit.convert import ShardDone
 
-_WORDS = {"scan": "scanning headers", "plan": "planning shards", "convert": "converting", "assemble": "settling duplicates"}
+_WORDS = {
+    "scan": "scanning headers",
+    "plan": "planning shards",
+    "convert": "converting",
+    "assemble": "settling duplicates",
+}
 
 
 class Shown:
@@ -37,7 +49,9 @@ class Shown:
         self._bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._end()
         self._bars.stop()
 

@@ -93,7 +93,7 @@ def scan_entry(source: Source, entry: Entry, rules: Rules) -> Scanned:
             facts, repairs, flags = judge_header(header, rules)
         times = halvings(facts.rows, facts.cols, rules.max_side)
         height, width = -(-facts.rows // (1 << times)), -(-facts.cols // (1 << times))
-        # Lossless streams keep their size; what is raw or lossy comes out near 5.6 bits a pixel (reference ratios 1.6-4.5).
+        # Lossless streams keep their size; what is raw or lossy comes out near 5.6 bits a pixel (ratios 1.6-4.5).
         raw = header.syntax in NATIVE or entry.size < facts.frame_bytes // 8
         estimate = int(0.35 * 2 * height * width) if raw or times else entry.size
         return Scanned(
@@ -117,9 +117,13 @@ def scan_entry(source: Source, entry: Entry, rules: Rules) -> Scanned:
 
 
 def _identifiers(dataset: Dataset, size: str) -> dict[str, str]:
-    word = {k: privacy.text(dataset, k) for k in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")}
+    word = {
+        k: privacy.text(dataset, k) for k in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+    }
     device = [privacy.text(dataset, k) for k in ("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber")]
-    twin = [privacy.text(dataset, k) for k in ("BodyPartExamined", "ViewPosition", "ImageLaterality", "AcquisitionNumber")]
+    twin = [
+        privacy.text(dataset, k) for k in ("BodyPartExamined", "ViewPosition", "ImageLaterality", "AcquisitionNumber")
+    ]
     study = word["StudyInstanceUID"]
     # Without a PatientID the study is the closest that images of one person are known to share.
     return {
@@ -137,7 +141,9 @@ def scan_chunk(source: Source, entries: list[Entry], rules: Rules) -> list[Scann
     return [scan_entry(source, entry, rules) for entry in entries]
 
 
-def scan_part(source: Source, entries: list[Entry], rules: Rules, workers: int, memory: int, limit: float) -> list[Scanned]:
+def scan_part(
+    source: Source, entries: list[Entry], rules: Rules, workers: int, memory: int, limit: float
+) -> list[Scanned]:
     """Runs on a worker: `entries` through its children, file by file where a chunk kills or outlasts its child."""
     pool = isolation.children(workers, memory)
 

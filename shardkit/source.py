@@ -79,7 +79,7 @@ class Source:
         """A seekable file for reading a header. Raises Quarantined (io_error)."""
         try:
             if not is_remote(self.url):
-                return open(os.path.join(os.fsencode(local_path(self.url)), path), "rb")  # noqa: PTH123 - bytes path
+                return open(os.path.join(os.fsencode(local_path(self.url)), path), "rb")
             store, name = Store(self.url).remote, path.decode()
             if size <= _HEAD:
                 return BytesIO(bytes(obstore.get(store, name).bytes()))
@@ -135,5 +135,3 @@ def unreadable(error: BaseException) -> Quarantined:
     if isinstance(error, StorageError):
         words = "the store refused or failed"
     return Quarantined("io_error", f"the file cannot be read: {words or type(error).__name__}")
-
-

@@ -147,7 +147,7 @@ def _publish(temporary: Path, target: Path) -> None:
         os.close(directory)
 
 
-class sentences:  # noqa: N801 - reads as a statement where it is used
+class sentences:
     """Turns what stores raise into one StorageError sentence, without debug dumps or signed urls."""
 
     def __init__(self, where: str) -> None:

@@ -19,9 +19,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--studies", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--defects", type=float, default=0.1, help="share of files with something wrong, 0 to 0.5"
-    )
+    parser.add_argument("--defects", type=float, default=0.1, help="share of files with something wrong, 0 to 0.5")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on heights and widths")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--truth", type=Path, help="CSV of path, verdict, reason, repairs, flags")

@@ -9,7 +9,11 @@ from types import ModuleType
 from shardkit.codecs import htj2k, png, raw
 from shardkit.errors import ArgumentError
 
-CODECS: dict[str, tuple[ModuleType, str]] = {"htj2k": (htj2k, "j2c"), "png": (png, "png"), "raw": (raw, "npy")}
+CODECS: dict[str, tuple[ModuleType, str]] = {
+    "htj2k": (htj2k, "j2c"),
+    "png": (png, "png"),
+    "raw": (raw, "npy"),
+}
 """Codec name -> (module, extension of its members in a shard)."""
 
 

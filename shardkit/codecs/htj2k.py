@@ -50,7 +50,8 @@ def decode(data: bytes, level: int = 0, bits: int = 16) -> Pixels:
         stream = bytearray(standalone(data, level))
         stream[_PRECISION] = 0x80 | 17
         band = np.asarray(imagecodecs.htj2k_decode(bytes(stream)))
-        return np.clip(band + _OFFSET, 0, (1 << bits) - 1).astype(np.uint16)
+        clamped: Pixels = np.clip(band + _OFFSET, 0, (1 << bits) - 1).astype(np.uint16)
+        return clamped
     except imagecodecs.Htj2kError as error:
         raise IntegrityError(f"not a decodable HTJ2K stream ({error})") from None
 

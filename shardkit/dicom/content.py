@@ -8,6 +8,7 @@ from scipy import fft, ndimage
 
 Pixels = npt.NDArray[np.uint16]
 Mask = npt.NDArray[np.bool_]
+Reduced = npt.NDArray[np.float32]
 
 THUMB = 32
 """Side of the thumbnail that near-duplicates and polarity are judged on."""
@@ -31,10 +32,15 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """`box` encloses all but constant border; `area` is the share of the image that is not border, in [0, 1]."""
+    """`box` encloses all but constant border; `area` is the share of the image that is not border, in [0, 1].
+
+    `structure` is the share of contrast (standard deviation) that survives averaging to 32 x 32: pure noise loses
+    nearly all of it. Measured: noise 0.06-0.24, test patterns 0.6, clinical images 0.91 and more.
+    """
 
     box: Box
     area: float
+    structure: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +57,8 @@ class Statistics:
     p99_5: int
 
 
-def reduce(pixels: Pixels, longest: int) -> npt.NDArray[np.float32]:
-    """Mean of k x k blocks with the k that brings the longest side to at most `longest`; a partial last block is cut."""
+def reduce(pixels: Pixels, longest: int) -> Reduced:
+    """Mean of k x k blocks, k such that the longest side comes to at most `longest`; a partial block is cut."""
     k = -(-max(pixels.shape) // longest)
     rows, cols = max(1, pixels.shape[0] // k), max(1, pixels.shape[1] // k)
     if k == 1:
@@ -64,10 +70,11 @@ def reduce(pixels: Pixels, longest: int) -> npt.NDArray[np.float32]:
     columns = total[:, 0::kx].copy()
     for col in range(1, kx):
         columns += total[:, col::kx]
-    return columns.astype(np.float32) / np.float32(ky * kx)
+    means: Reduced = columns.astype(np.float32) / np.float32(ky * kx)
+    return means
 
 
-def find_content(pixels: Pixels, small: npt.NDArray[np.float32] | None = None) -> Content:
+def find_content(pixels: Pixels, small: Reduced | None = None) -> Content:
     """Border = regions at one of the edge's one or two commonest grey levels that touch the edge.
 
     Works for black borders and for the white ones that inversion leaves around a collimated field. Measured on a
@@ -76,11 +83,12 @@ def find_content(pixels: Pixels, small: npt.NDArray[np.float32] | None = None) -
     small = reduce(pixels, ANALYSIS) if small is None else small
     low, high = float(small.min()), float(small.max())
     if high <= low:
-        return Content(Box(0, 0, *pixels.shape), 0.0)
+        return Content(Box(0, 0, *pixels.shape), 0.0, 0.0)
+    structure = float(_resize(small).std() / small.std())
     content = ndimage.binary_opening(~_border(small, (high - low) * _LEVEL_TOLERANCE), np.ones((3, 3), bool))
     labels, count = ndimage.label(content)
     if count == 0:
-        return Content(Box(0, 0, *pixels.shape), 0.0)
+        return Content(Box(0, 0, *pixels.shape), 0.0, structure)
     sizes = np.bincount(labels.ravel())[1:]
     kept = np.flatnonzero(sizes >= _PARTS * sizes.max())
     slices = ndimage.find_objects(labels)
@@ -91,10 +99,10 @@ def find_content(pixels: Pixels, small: npt.NDArray[np.float32] | None = None) -
     box_bottom = rows if bottom == small.shape[0] else min(rows, bottom * scale)
     box_right = cols if right == small.shape[1] else min(cols, right * scale)
     box = Box(top * scale, left * scale, box_bottom - top * scale, box_right - left * scale)
-    return Content(box, float(sizes[kept].sum()) / small.size)
+    return Content(box, float(sizes[kept].sum()) / small.size, structure)
 
 
-def _border(small: npt.NDArray[np.float32], tolerance: float) -> Mask:
+def _border(small: Reduced, tolerance: float) -> Mask:
     edge = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
     flat = np.zeros(small.shape, bool)
     for _ in range(2):
@@ -134,20 +142,25 @@ def statistics(pixels: Pixels, box: Box) -> Statistics:
     return Statistics(int(present[0]), int(present[-1]), mean, variance**0.5, *p)
 
 
-def thumbnail(small: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """(32, 32) uint8, stretched to its own range: area mean of a reduced image, bilinear where that is smaller."""
-    resized = small
+def thumbnail(small: Reduced) -> npt.NDArray[np.uint8]:
+    """(32, 32) uint8, stretched to its own range: area mean of a reduced image, nearest where that is smaller."""
+    resized = _resize(small)
+    low, high = float(resized.min()), float(resized.max())
+    stretched: npt.NDArray[np.uint8] = np.rint((resized - low) * (255.0 / max(high - low, 1e-6))).astype(np.uint8)
+    return stretched
+
+
+def _resize(small: Reduced) -> Reduced:
     for axis in (0, 1):
-        n = resized.shape[axis]
+        n = small.shape[axis]
         if n >= THUMB:
             cuts = np.linspace(0, n, THUMB + 1)[:-1].astype(int)
-            widths = np.diff(np.append(cuts, n))
-            resized = np.add.reduceat(resized, cuts, axis) / np.expand_dims(widths, 1 - axis)
+            widths = np.diff(np.append(cuts, n)).astype(np.float32)
+            small = (np.add.reduceat(small, cuts, axis) / np.expand_dims(widths, 1 - axis)).astype(np.float32)
         else:
-            at = (np.arange(THUMB) + 0.5) * n / THUMB - 0.5
-            resized = np.apply_along_axis(lambda line: np.interp(at, np.arange(line.size), line), axis, resized)
-    low, high = float(resized.min()), float(resized.max())
-    return np.rint((resized - low) * (255.0 / max(high - low, 1e-6))).astype(np.uint8)
+            nearest = ((np.arange(THUMB) + 0.5) * n / THUMB).astype(int)
+            small = np.take(small, nearest, axis)
+    return small
 
 
 def perceptual_hash(thumb: npt.NDArray[np.uint8]) -> int:

@@ -7,12 +7,15 @@ build must not let two of them race. Which one decoded a sample is recorded with
 import functools
 from collections.abc import Callable
 from importlib.metadata import version
+from typing import Any
 
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
 import pydicom.uid as uid
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.pixels.decoders.base import get_decoder
 
 from shardkit.errors import Quarantined
 
@@ -67,16 +70,16 @@ def decode(stream: bytes, syntax: str, dataset: Dataset) -> tuple[Array, str, tu
 
 def _library(syntax: str, stream: bytes) -> Callable[[bytes], Array] | None:
     if syntax in _JPEG:
-        return imagecodecs.jpeg8_decode  # type: ignore[no-any-return]
+        return imagecodecs.jpeg8_decode
     if syntax in _JPEG_LOSSLESS:
         # liblj92 is twice as fast as the alternatives but knows neither restarts nor a point transform.
         return imagecodecs.ljpeg_decode if _plain_lossless(stream) else imagecodecs.jpegsof3_decode
     if syntax in _JPEG_LS:
-        return imagecodecs.jpegls_decode  # type: ignore[no-any-return]
+        return imagecodecs.jpegls_decode
     if syntax in _J2K:
-        return imagecodecs.jpeg2k_decode  # type: ignore[no-any-return]
+        return imagecodecs.jpeg2k_decode
     if syntax in _HTJ2K:
-        return imagecodecs.htj2k_decode  # type: ignore[no-any-return]
+        return imagecodecs.htj2k_decode
     return None
 
 
@@ -87,15 +90,14 @@ def _one_plane(image: Array, dataset: Dataset) -> Array:
         image = image.reshape(image.shape[:2] if image.shape[2] == 1 else image.shape[1:])
     if image.shape != (rows, cols):
         raise Quarantined(
-            "dimension_mismatch", f"the stream holds {'x'.join(map(str, image.shape))}, the header says {rows}x{cols}"
+            "dimension_mismatch",
+            f"the stream holds {'x'.join(map(str, image.shape))}, the header says {rows}x{cols}",
         )
     return image
 
 
 def _pydicom(stream: bytes, syntax: str, dataset: Dataset) -> Array:
-    from pydicom.pixels import get_decoder
-
-    options = {
+    options: dict[str, Any] = {
         "rows": int(dataset.Rows),
         "columns": int(dataset.Columns),
         "samples_per_pixel": 1,
@@ -107,8 +109,6 @@ def _pydicom(stream: bytes, syntax: str, dataset: Dataset) -> Array:
         "pixel_keyword": "PixelData",
     }
     decoder = get_decoder(uid.UID(syntax))
-    from pydicom.encaps import encapsulate
-
     array, _ = decoder.as_array(encapsulate([stream]), index=0, raw=True, decoding_plugin="pylibjpeg", **options)
     return array
 
@@ -117,7 +117,9 @@ def native(frame: bytes, rows: int, cols: int, bits_allocated: int, big_endian: 
     """Uncompressed samples -> (rows, cols) uint8 or uint16 in the machine's byte order."""
     if bits_allocated == 8:
         if big_endian:  # PS3.5 8.1.2: OW swaps the two 8-bit samples of each word
-            frame = np.frombuffer(frame[: len(frame) // 2 * 2], "u2").byteswap().tobytes() + frame[len(frame) // 2 * 2 :]
+            frame = (
+                np.frombuffer(frame[: len(frame) // 2 * 2], "u2").byteswap().tobytes() + frame[len(frame) // 2 * 2 :]
+            )
         return np.frombuffer(frame, np.uint8).reshape(rows, cols)
     if bits_allocated == 16:
         return np.frombuffer(frame, ">u2" if big_endian else "<u2").reshape(rows, cols).astype("=u2", copy=False)

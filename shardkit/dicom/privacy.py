@@ -52,8 +52,8 @@ _BODY_PARTS = {
 }
 BODY_PARTS = {spelling: label for label, words in _BODY_PARTS.items() for spelling in words.split(", ")}
 _VIEWS = (
-    "AP PA LL RL LLD RLD LLO RLO RAO LAO RPO LPO MLO CC ML LM LMO XCC XCCL XCCM FB SIO ISO TAN AT CV LATERAL LAT OBLIQUE AXIAL"
-    " SUNRISE TUNNEL OBL DECUB LORDOTIC SWIMMERS TOWNES WATERS CALDWELL FROGLEG SKYLINE MORTISE SCAPHOID Y"
+    "AP PA LL RL LLD RLD LLO RLO RAO LAO RPO LPO MLO CC ML LM LMO XCC XCCL XCCM FB SIO ISO TAN AT CV"
+    " LATERAL LAT OBLIQUE AXIAL SUNRISE TUNNEL OBL DECUB LORDOTIC SWIMMERS TOWNES WATERS CALDWELL FROGLEG SKYLINE MORTISE SCAPHOID Y"
 )
 _ENUMERATIONS = {
     "view": ("ViewPosition", frozenset(_VIEWS.split())),
@@ -63,11 +63,14 @@ _ENUMERATIONS = {
     "sex": ("PatientSex", frozenset({"M", "F", "O"})),
 }
 _VENDORS = {
-    "agfa": "Agfa", "canon": "Canon", "carestream": "Carestream", "de gotzen": "De Gotzen", "del medical": "Del Medical",
-    "drgem": "DRGEM", "fuji": "Fujifilm", "general electric": "GE", "gmm": "GMM", "hologic": "Hologic", "imaging dynamics": "IDC",
+    "agfa": "Agfa", "canon": "Canon", "carestream": "Carestream", "de gotzen": "De Gotzen",
+    "del medical": "Del Medical",
+    "drgem": "DRGEM", "fuji": "Fujifilm", "general electric": "GE", "gmm": "GMM",
+    "hologic": "Hologic", "imaging dynamics": "IDC",
     "kodak": "Kodak", "konica": "Konica Minolta", "lorad": "Lorad", "lumisys": "Lumisys", "oldelft": "Oldelft",
     "philips": "Philips", "planmeca": "Planmeca", "samsung": "Samsung", "sedecal": "Sedecal", "shimadzu": "Shimadzu",
-    "siemens": "Siemens", "sirona": "Sirona", "swissray": "Swissray", "toshiba": "Toshiba", "vidar": "Vidar", "ge ": "GE",
+    "siemens": "Siemens", "sirona": "Sirona", "swissray": "Swissray", "toshiba": "Toshiba", "vidar": "Vidar",
+    "ge ": "GE",
 }  # fmt: skip
 _LATERALITIES = frozenset("LRUB")
 _ORIENTATION = re.compile(r"(?!.*(.).*\1)[APRLHFTMDV]{1,3}")
@@ -82,18 +85,20 @@ def load_key(path: Path) -> bytes:
         key = secrets.token_bytes(KEY_BYTES)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(path.name + ".new")
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(key)
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(path)
     if len(key) != KEY_BYTES:
-        raise ArgumentError(f"{path} is not a pseudonym key ({KEY_BYTES} bytes): restore it, or build under a new --private")
+        raise ArgumentError(
+            f"{path} is not a pseudonym key ({KEY_BYTES} bytes): restore it, or build under a new --private"
+        )
     return key
 
 
 class Pseudonyms:
-    """Keyed one-way names (HMAC-SHA256, 128 bits, hex): equal inputs share one, nobody without the key can tell of what."""
+    """Keyed one-way names (HMAC-SHA256, 128 bits, hex): equal values share one; only the key tells of what."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key

@@ -6,13 +6,16 @@ Nothing is allocated from what a header claims: claimed sizes are compared with 
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from io import BytesIO
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 from pydicom.valuerep import VR
 
 from shardkit.dicom.decoding import SIGNATURES, SUPPORTED
@@ -84,8 +87,8 @@ def read_header(file: BinaryIO, size: int) -> Header:
         raise Quarantined("parse_error", f"the header cannot be parsed ({type(error).__name__})") from None
     stream: BinaryIO = file
     if syntax == DeflatedExplicitVRLittleEndian:
-        stream = dataset.buffer
-        size = stream.getbuffer().nbytes if isinstance(stream, BytesIO) else _end(stream)
+        stream = cast(BinaryIO, dataset.buffer)
+        size = _end(stream)
     repairs: tuple[str, ...] = ()
     if syntax is None:
         syntax = ExplicitVRBigEndian if not little else ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian

@@ -31,7 +31,7 @@ DROPS = {
     "burned_in": "the header says identifiers are burned into the pixels",
     "secondary_capture": "a secondary capture, dropped on request",
     "for_processing": "unprocessed twin of an image for presentation",
-    "blank": "no range of grey levels, or nothing but border",
+    "blank": "no range of grey levels, or nothing but noise",
     "small_content": "content fills less than 5 % of the image",
     "duplicate_exact": "the same pixels as another file",
     "duplicate_near": "almost the same pixels as another file, dropped on request",
@@ -58,9 +58,23 @@ _NOT_IMAGES = tuple(
     f"1.2.840.10008.5.1.4.1.1.{stem}" for stem in ("88.", "11.", "66", "104.", "9.", "67", "68.", "30.1", "481.5")
 )
 _DICOMDIR = "1.2.840.10008.1.3.10"
-_NOT_IMAGE_MODALITIES = {"SR", "PR", "KO", "SEG", "DOC", "REG", "RTPLAN", "RTSTRUCT", "PLAN", "HD", "ECG", "AU"}
+_NOT_IMAGE_MODALITIES = {
+    "SR",
+    "PR",
+    "KO",
+    "SEG",
+    "DOC",
+    "REG",
+    "RTPLAN",
+    "RTSTRUCT",
+    "PLAN",
+    "HD",
+    "ECG",
+    "AU",
+}
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _BLANK_RANGE = 0.002  # of the power of two above the image's brightest pixel
+_NOISE = 0.4  # see Content.structure
 _SMALL_CONTENT = 0.05  # measured: border-only and label-only images 0-0.014, real ones 0.32 and more
 
 
@@ -142,8 +156,8 @@ def halvings(rows: int, cols: int, max_side: int) -> int:
 def judge_pixels(content: Content, stats: Statistics) -> None:
     """Raises Dropped (blank, small_content). Relative to the depth in use, never to absolute grey levels."""
     depth = 1 << max(1, stats.max.bit_length())
-    if stats.p99_5 - stats.p0_5 < _BLANK_RANGE * depth or content.area == 0:
-        raise Dropped("blank", "no range of grey levels, or nothing but border")
+    if stats.max - stats.min < _BLANK_RANGE * depth or content.structure < _NOISE:
+        raise Dropped("blank", "no range of grey levels, or nothing but noise")
     if content.area < _SMALL_CONTENT:
         raise Dropped("small_content", f"content fills {100 * content.area:.1f} % of the image")
 

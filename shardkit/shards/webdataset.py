@@ -75,7 +75,7 @@ def members(file: BinaryIO, name: str) -> Iterator[Member]:
 
 
 def rewrite(source: Path, target: Path, leave_out: Callable[[Member], bool]) -> dict[str, int]:
-    """Copy a shard without the samples whose image member `leave_out` picks; returns the kept images' offsets by key."""
+    """Copy a shard without the samples whose image `leave_out` picks; returns the kept images' offsets by key."""
     offsets: dict[str, int] = {}
     keep = True
     with source.open("rb") as file, ShardWriter(target) as writer:

@@ -55,19 +55,14 @@ def empty(spec: ImageSpec) -> bytes:
 def text(spec: ImageSpec) -> bytes:
     """A log file, with a patient's name in it."""
     person = spec.study.patient
-    return (
-        f"export log\r\n{spec.study.date} sent {person.name} ({person.number}) to archive: ok\r\n".encode()
-        * 20
-    )
+    return f"export log\r\n{spec.study.date} sent {person.name} ({person.number}) to archive: ok\r\n".encode() * 20
 
 
 def zip_archive(spec: ImageSpec) -> bytes:
     """An archive."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(
-            zipfile.ZipInfo(f"{spec.study.patient.family}.txt", (2019, 1, 1, 0, 0, 0)), text(spec)
-        )
+        archive.writestr(zipfile.ZipInfo(f"{spec.study.patient.family}.txt", (2019, 1, 1, 0, 0, 0)), text(spec))
     return out.getvalue()
 
 
@@ -131,9 +126,7 @@ def other_dimensions(spec: ImageSpec) -> bytes:
 def no_meta(spec: ImageSpec) -> bytes:
     """Neither preamble nor file meta: the file starts with its data set."""
     data = sound_bytes(spec)
-    meta = int.from_bytes(
-        data[140:144], "little"
-    )  # value of (0002,0000), after 128 + "DICM" + 8 bytes of element
+    meta = int.from_bytes(data[140:144], "little")  # value of (0002,0000), after 128 + "DICM" + 8 bytes of element
     return data[144 + meta :]
 
 
@@ -185,9 +178,7 @@ def multiframe(spec: ImageSpec) -> bytes:
 
 def ct(spec: ImageSpec) -> bytes:
     """A CT slice."""
-    return _file(
-        spec, Modality="CT", SOPClassUID=uids.CTImageStorage, RescaleIntercept="-1024", RescaleSlope="1"
-    )
+    return _file(spec, Modality="CT", SOPClassUID=uids.CTImageStorage, RescaleIntercept="-1024", RescaleSlope="1")
 
 
 def report(spec: ImageSpec) -> bytes:

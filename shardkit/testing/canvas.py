@@ -28,9 +28,7 @@ Box: TypeAlias = tuple[slice, slice]
 class Canvas:
     """Two maps, `flesh` and `bone`, float32 (rows, cols), in figure units of thickness."""
 
-    def __init__(
-        self, shape: tuple[int, int], unit: float, centre: Point, angle: float, mirror: bool
-    ) -> None:
+    def __init__(self, shape: tuple[int, int], unit: float, centre: Point, angle: float, mirror: bool) -> None:
         """`unit` grid cells per figure unit, `centre` (x, y) in cells, `angle` in radians."""
         self.flesh: F32 = np.zeros(shape, np.float32)
         self.bone: F32 = np.zeros(shape, np.float32)
@@ -83,9 +81,7 @@ class Canvas:
         old = self.flesh[box]
         self.flesh[box] = np.sqrt(np.sqrt(old**4 + chord**4))
 
-    def hollow(
-        self, centre: Point, a: float, b: float, share: float, angle: float = 0.0, power: float = 2.0
-    ) -> None:
+    def hollow(self, centre: Point, a: float, b: float, share: float, angle: float = 0.0, power: float = 2.0) -> None:
         """Take `share` of the soft tissue away inside an oval: lung, airway, bowel gas."""
         box, q = self.oval(centre, a, b, angle, power)
         self.flesh[box] *= 1 - np.float32(share) * np.sqrt(np.maximum(1 - q, 0)) ** 0.7
@@ -118,9 +114,7 @@ class Canvas:
         """Add an oval bone (carpal, vertebral body with `power` 4 or more, femoral condyle)."""
         box, q = self.oval(centre, a, b, angle, power)
         depth = np.float32(2 * min(a, b))
-        inner = (
-            depth * np.sqrt(np.maximum(1 - q / np.float32(1 - cortex) ** power, 0)) * np.float32(1 - cortex)
-        )
+        inner = depth * np.sqrt(np.maximum(1 - q / np.float32(1 - cortex) ** power, 0)) * np.float32(1 - cortex)
         self._deposit(box, depth * np.sqrt(np.maximum(1 - q, 0)), inner, weight)
 
     def _deposit(self, box: Box, outer: F32, inner: F32, weight: float) -> None:
@@ -150,9 +144,9 @@ class Canvas:
     ) -> None:
         """Add `count` rib pairs as one periodic family of arcs y = first + k gap + slope |x| + curve x^2."""
         side = np.abs(self.x)
-        phase = (
-            self.y - np.float32(first) - np.float32(slope) * side - np.float32(curve) * side * side
-        ) / np.float32(gap)
+        phase = (self.y - np.float32(first) - np.float32(slope) * side - np.float32(curve) * side * side) / np.float32(
+            gap
+        )
         k = np.clip(np.round(phase), 0, count - 1)
         away = np.abs(phase - k) * np.float32(gap)
         # A barrel, narrow at the top: ribs end at its wall and at the spine, and look denser at the wall.

@@ -53,13 +53,9 @@ DEFECTS: dict[str, Defect] = {
         modality="DX",
     ),
     "text": Defect(breakage.text, "quarantined", "not_dicom"),
-    "broken_jpeg": Defect(
-        breakage.garbage, "quarantined", "decode_error", syntax=records.LOSSLESS_JPEG, bits=12
-    ),
+    "broken_jpeg": Defect(breakage.garbage, "quarantined", "decode_error", syntax=records.LOSSLESS_JPEG, bits=12),
     "report": Defect(breakage.report, "dropped", "not_an_image", syntax=_LE),
-    "padded_j2k": Defect(
-        breakage.padded_j2k, "written", repairs=("j2k_com",), syntax=uids.JPEG2000Lossless, bits=12
-    ),
+    "padded_j2k": Defect(breakage.padded_j2k, "written", repairs=("j2k_com",), syntax=uids.JPEG2000Lossless, bits=12),
     "uid_collision": Defect(sound_bytes, "written", flags=("uid_collision",), twin="uid"),
     "blank": Defect(breakage.blank, "dropped", "blank", syntax=_LE),
     "missing_rows": Defect(breakage.no_rows, "quarantined", "missing_required_tag", syntax=_LE),
@@ -71,9 +67,7 @@ DEFECTS: dict[str, Defect] = {
     "no_patient_id": Defect(breakage.no_patient_id, "written", flags=("missing_patient_id",)),
     "huge_claim": Defect(breakage.huge_claim, "quarantined", "size_mismatch", syntax=_LE, bits=12),
     "burned_in": Defect(breakage.burned_in, "dropped", "burned_in"),
-    "jpeg_sos": Defect(
-        breakage.zero_sos, "written", repairs=("jpeg_sos",), syntax=uids.JPEGExtended12Bit, bits=12
-    ),
+    "jpeg_sos": Defect(breakage.zero_sos, "written", repairs=("jpeg_sos",), syntax=uids.JPEGExtended12Bit, bits=12),
     "small_content": Defect(breakage.small_content, "dropped", "small_content", syntax=_LE),
     "near_duplicate": Defect(
         sound_bytes,
@@ -88,9 +82,7 @@ DEFECTS: dict[str, Defect] = {
     ),
     "multiframe": Defect(breakage.multiframe, "dropped", "multiframe", syntax=_LE, bits=12),
     "symlink": Defect(breakage.empty, "quarantined", "not_dicom", twin="link"),
-    "values_exceed_bits": Defect(
-        breakage.exceeding, "written", flags=("values_exceed_bits",), syntax=_LE, bits=12
-    ),
+    "values_exceed_bits": Defect(breakage.exceeding, "written", flags=("values_exceed_bits",), syntax=_LE, bits=12),
     "too_small": Defect(breakage.too_small, "dropped", "too_small", syntax=_LE),
     "ct": Defect(breakage.ct, "dropped", "modality_excluded", syntax=_LE, bits=12),
     "two_rows": Defect(breakage.two_rows, "quarantined", "bad_value", syntax=_LE),

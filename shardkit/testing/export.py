@@ -144,16 +144,12 @@ def identifiers(specs: Iterable[ImageSpec]) -> frozenset[str]:
     return frozenset(found)
 
 
-def plan_export(
-    studies: int, *, seed: int = 0, defects: float = 0.1, scale: float = 1.0
-) -> tuple[ImageSpec, ...]:
+def plan_export(studies: int, *, seed: int = 0, defects: float = 0.1, scale: float = 1.0) -> tuple[ImageSpec, ...]:
     """The spec of every file, sorted by path."""
     if not 0 <= defects <= 0.5:
         raise ValueError(f"defects is a share of the files between 0 and 0.5, not {defects}")
     if studies < 1 or scale <= 0:
-        raise ValueError(
-            f"an export needs at least one study and a positive scale, not {studies} and {scale}"
-        )
+        raise ValueError(f"an export needs at least one study and a positive scale, not {studies} and {scale}")
     rng = np.random.default_rng((seed, 1))
     visits = _studies(studies, seed, rng)
     sound = [spec for k, visit in enumerate(visits) for spec in _series(visit, (seed, 2, k), scale, rng)]
@@ -292,12 +288,8 @@ def _defective(
 ) -> ImageSpec:
     """The spec of one defective file in the host's study.  Twins sort after their original."""
     fresh = _image(host.study, seed, host.region, host.modality, _file_name(host, name, seed), scale, rng)
-    fresh = replace(
-        fresh, defect=name, bits=kind.bits or fresh.bits, modality=kind.modality or fresh.modality
-    )
-    syntax = kind.syntax or (
-        uids.ExplicitVRLittleEndian if fresh.bits != 8 and fresh.syntax in LOSSY else fresh.syntax
-    )
+    fresh = replace(fresh, defect=name, bits=kind.bits or fresh.bits, modality=kind.modality or fresh.modality)
+    syntax = kind.syntax or (uids.ExplicitVRLittleEndian if fresh.bits != 8 and fresh.syntax in LOSSY else fresh.syntax)
     fresh = replace(fresh, syntax=str(syntax))
     if kind.twin == "uid":
         return replace(fresh, sop_uid=host.sop_uid)

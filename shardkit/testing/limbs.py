@@ -200,9 +200,7 @@ def hand(c: Canvas, rng: np.random.Generator) -> None:
 def wrist(c: Canvas, rng: np.random.Generator) -> None:
     """Wrist and the bases of the fingers."""
     s = 1.55
-    c.add_flesh(
-        (0, -FAR), (0, FAR), [(0, 0.5), (0.40, 0.68), (0.47, 0.64), (0.52, 0.56), (0.6, 0.58), (1, 0.7)]
-    )
+    c.add_flesh((0, -FAR), (0, FAR), [(0, 0.5), (0.40, 0.68), (0.47, 0.64), (0.52, 0.56), (0.6, 0.58), (1, 0.7)])
     rays = [(-0.25, -0.24, 1.15), (-0.13, -0.10, 1.3), (0.0, 0.0, 1.4), (0.13, 0.10, 1.36)]
     _digits(c, rng, s, -0.42, rays, (0.48, 0.27, 0.15, 0.10), 0.075)
     _digits(c, rng, s, -0.30, [(0.27, 0.66, 0.9)], (0.5, 0.3, 0.2), 0.08)

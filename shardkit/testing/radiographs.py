@@ -140,9 +140,7 @@ def _figure(height: int, width: int, cells: tuple[int, int], rng: np.random.Gene
     angle = float(rng.normal(0, 0.025 if upright else 0.11))
     shift = rng.normal(0, 0.04, 2)
     centre = (cells[1] * (0.5 + float(shift[0])), cells[0] * (0.5 + float(shift[1])))
-    canvas = Canvas(
-        cells, unit, centre, angle, mirror=bool(rng.random() < 0.5) and region not in ("chest", "ribs")
-    )
+    canvas = Canvas(cells, unit, centre, angle, mirror=bool(rng.random() < 0.5) and region not in ("chest", "ribs"))
     draw(canvas, rng)
     return canvas
 
@@ -157,9 +155,7 @@ def _shade(canvas: Canvas, rng: np.random.Generator) -> F32:
     solid = solid + np.float32(0.22) * (solid - veil) * (solid > 0.02)
     top = float(np.percentile(solid, 99.7)) or 1.0
     tone = np.maximum(solid / np.float32(top), 0) ** np.float32(rng.uniform(0.75, 1.0))
-    shade: F32 = np.float32(rng.uniform(0.03, 0.09)) + np.float32(rng.uniform(0.72, 0.86)) * np.minimum(
-        tone, 1.08
-    )
+    shade: F32 = np.float32(rng.uniform(0.03, 0.09)) + np.float32(rng.uniform(0.72, 0.86)) * np.minimum(tone, 1.08)
     rows = np.linspace(-0.5, 0.5, shade.shape[0], dtype=np.float32)[:, None]
     heel: F32 = 1 + np.float32(rng.normal(0, 0.05)) * rows  # the anode's heel effect
     shade *= heel

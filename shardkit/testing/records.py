@@ -233,9 +233,7 @@ def set_pixels(ds: Dataset, values: npt.NDArray[np.uint16], syntax: str) -> None
         plugin = "pyjpegls" if syntax in (uids.JPEGLSLossless, uids.JPEGLSNearLossless) else "pylibjpeg"
         error = 2 if syntax == uids.JPEGLSNearLossless else None
         set_meta(ds, uids.ExplicitVRLittleEndian)
-        ds.compress(
-            uids.UID(syntax), array, encoding_plugin=plugin, generate_instance_uid=False, jls_error=error
-        )
+        ds.compress(uids.UID(syntax), array, encoding_plugin=plugin, generate_instance_uid=False, jls_error=error)
     else:
         _native(ds, array)
 

@@ -44,9 +44,7 @@ def _vertebrae(
         x = curve * float(np.sin(np.pi * (k + 0.5) / count))
         c.add_bone_oval((x, top + h / 2), w, 0.42 * h, 0.0, 5.0, weight=weight)
         for side in (-1, 1):
-            c.add_bone_oval(
-                (x + 0.62 * w * side, top + 0.36 * h), 0.14 * w, 0.17 * h, cortex=0.45, weight=1.3 * weight
-            )
+            c.add_bone_oval((x + 0.62 * w * side, top + 0.36 * h), 0.14 * w, 0.17 * h, cortex=0.45, weight=1.3 * weight)
             c.add_bone(
                 (x + 0.7 * w * side, top + 0.42 * h),
                 (x + 1.55 * w * side, top + 0.34 * h),
@@ -70,21 +68,15 @@ def chest(c: Canvas, rng: np.random.Generator) -> None:
             bend=-0.05 * side,
             cortex=0.4,
         )
-        c.add_bone_oval(
-            (0.90 * side, -0.40), 0.20, 0.42, -0.35 * side, 2.4, cortex=0.10, weight=0.35
-        )  # scapula
+        c.add_bone_oval((0.90 * side, -0.40), 0.20, 0.42, -0.35 * side, 2.4, cortex=0.10, weight=0.35)  # scapula
         c.add_flesh((0.6 * side, -0.8), (1.5 * side, -0.3), [(0, 0.3), (1, 0.4)])
 
 
 def shoulder(c: Canvas, rng: np.random.Generator) -> None:
     """Shoulder from the front."""
     c.add_flesh_oval((-0.75, 0.75), 1.0, 1.35, 1.5, 2.4)  # trunk
-    c.add_flesh(
-        (-2.2, -0.35), (0.62, -0.02), [(0, 0.5), (0.5, 0.42), (0.75, 0.40), (0.9, 0.34), (0.97, 0.2), (1, 0)]
-    )
-    c.add_flesh(
-        (0.20, -0.50), (0.58, FAR), [(0, 0), (0.015, 0.2), (0.05, 0.36), (0.12, 0.45), (0.3, 0.42), (1, 0.42)]
-    )
+    c.add_flesh((-2.2, -0.35), (0.62, -0.02), [(0, 0.5), (0.5, 0.42), (0.75, 0.40), (0.9, 0.34), (0.97, 0.2), (1, 0)])
+    c.add_flesh((0.20, -0.50), (0.58, FAR), [(0, 0), (0.015, 0.2), (0.05, 0.36), (0.12, 0.45), (0.3, 0.42), (1, 0.42)])
     c.hollow((-1.0, 0.75), 0.62, 1.1, 0.62, 0.1, 2.5)  # lung
     for k in range(5):
         c.add_bone(
@@ -106,9 +98,7 @@ def shoulder(c: Canvas, rng: np.random.Generator) -> None:
         (-0.24, -0.20), (-0.50, 1.10), [(0, 0.05), (0.3, 0.05), (1, 0.03)], cortex=0.5, weight=0.9
     )  # its lateral border
     c.add_bone_oval((-0.08, 0.06), 0.08, 0.24, 0.12, 2.2, weight=0.9)  # glenoid
-    c.add_bone(
-        (-0.28, -0.05), (0.02, -0.18), [(0, 0.06), (0.8, 0.08), (1, 0)], cortex=0.4, weight=0.8
-    )  # coracoid
+    c.add_bone((-0.28, -0.05), (0.02, -0.18), [(0, 0.06), (0.8, 0.08), (1, 0)], cortex=0.4, weight=0.8)  # coracoid
     c.add_bone(
         (-0.62, -0.34),
         (0.26, -0.36),
@@ -156,9 +146,7 @@ def clavicle(c: Canvas, rng: np.random.Generator) -> None:
         (0.30, 0.06), (0.86, -0.08), [(0, 0), (0.3, 0.06), (0.7, 0.09), (1, 0)], cortex=0.3, weight=0.7
     )  # acromion
     c.add_bone_oval((0.84, 0.28), 0.20, 0.22, 0.1, 2.2, weight=0.9)
-    c.add_bone(
-        (0.86, 0.10), (1.0, FAR), [(0, 0), (0.03, 0.18), (0.1, 0.13), (1, 0.12)], cortex=0.3, weight=0.8
-    )
+    c.add_bone((0.86, 0.10), (1.0, FAR), [(0, 0), (0.03, 0.18), (0.1, 0.13), (1, 0.12)], cortex=0.3, weight=0.8)
     c.add_bone((0.36, 0.0), (0.10, 1.3), [(0, 0), (0.1, 0.16), (0.5, 0.20), (1, 0)], cortex=0.08, weight=0.22)
 
 
@@ -267,9 +255,7 @@ def skull(c: Canvas, rng: np.random.Generator) -> None:
             cortex=0.3,
             weight=0.9,
         )  # ramus
-    c.add_bone(
-        (-0.38, 0.70), (0.38, 0.70), [(0, 0.06), (0.5, 0.11), (1, 0.06)], bend=0.16, cortex=0.3
-    )  # mandible
+    c.add_bone((-0.38, 0.70), (0.38, 0.70), [(0, 0.06), (0.5, 0.11), (1, 0.06)], bend=0.16, cortex=0.3)  # mandible
     c.hollow((0, -0.12), 0.12, 0.07, 0.30)  # frontal sinus
     c.hollow((0, 0.26), 0.05, 0.14, 0.30)
     for k in range(-4, 5):

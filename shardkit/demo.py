@@ -1,0 +1,65 @@
+"""`shardkit demo`: a synthetic export, built and verified: every step, on data that may be shown to anyone."""
+
+import shutil
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from shardkit.build import Arguments, build
+from shardkit.convert import Conversion
+from shardkit.dataset import description
+from shardkit.errors import ArgumentError
+from shardkit.progress import Shown
+from shardkit.source import Source
+from shardkit.storage import Store
+from shardkit.testing.export import make_export
+from shardkit.verify import Summary, verify
+
+_MARK = ".shardkit-demo"
+
+
+def demo(out: Path, studies: int, seed: int, workers: int, console: Console) -> int:
+    """Make, build and verify a small export below `out`; returns the exit code."""
+    _empty(out)
+    started = time.monotonic()
+    console.print(f"1. a synthetic PACS export of {studies} studies, one file in ten defective", highlight=False)
+    export = make_export(out / "pacs_export", studies, seed=seed, defects=0.1, scale=0.5, workers=workers)
+    console.print(f"   {len(export.files)} files in {out / 'pacs_export'}", highlight=False)
+    console.print(f"2. shardkit build --source {out / 'pacs_export'} --out {out / 'shards'}", highlight=False)
+    place = out / "shards"
+    spec = Conversion(source=Source(str(out / "pacs_export")), out=str(place))
+    with Shown(console) as progress:
+        outcome = build(
+            Arguments(conversion=spec, private=out / "shards.private", shard_bytes=64 << 20, workers=workers),
+            progress,
+        )
+    for verdict, reasons in outcome.counts.items():
+        text = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+        console.print(f"   {sum(reasons.values()):>4} {verdict:<12}{text}", highlight=False)
+    console.print(f"3. shardkit verify {place}", highlight=False)
+    problems = [item for item in verify(str(place), True, workers) if not isinstance(item, Summary)]
+    for problem in problems:
+        console.print(f"   {problem}", style="red", highlight=False)
+    facts = description(Store(str(place)))
+    ratio = 2 * facts["pixels"] / max(facts["bytes"], 1)
+    console.print(
+        f"   {facts['samples']} samples, {facts['pixels'] / 1e6:,.0f} Mpx in {facts['bytes'] / 1e6:,.1f} MB"
+        f" (lossless, {ratio:.2f}:1), {'all sound' if not problems else f'{len(problems)} problems'}",
+        highlight=False,
+    )
+    console.print(
+        f"done in {time.monotonic() - started:.0f} s. Open the report: {place / 'report' / 'index.html'}",
+        highlight=False,
+    )
+    return 1 if problems else 0
+
+
+def _empty(out: Path) -> None:
+    """Start over in a folder of an earlier demo; touch no other."""
+    if out.exists() and any(out.iterdir()):
+        if not (out / _MARK).exists():
+            raise ArgumentError(f"--out {out} is not empty and no earlier demo: name another folder")
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / _MARK).touch()
