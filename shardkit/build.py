@@ -23,7 +23,7 @@ from shardkit import assemble, dataset, isolation, layout, ledger, manifest, sca
 from shardkit import bins as resolution_bins
 from shardkit.bins import Bins
 from shardkit.codecs import codec
-from shardkit.convert import JOURNALS, Conversion, ShardDone, convert_shard, journal_name
+from shardkit.convert import JOURNALS, Conversion, Crew, ShardDone, convert_shard, journal_name
 from shardkit.dicom.privacy import Pseudonyms, load_key
 from shardkit.dicom.triage import Rules
 from shardkit.errors import ArgumentError, BuildError
@@ -46,7 +46,8 @@ class Arguments:
     patch: int = 48
     shard_bytes: int = 512 << 20
     max_quarantine: float = 0.01
-    workers: int = 1
+    workers: int = 1  # tasks at a time
+    children: int | None = None  # decoding processes of each process that runs tasks; None: as many as workers
 
     def fixed(self) -> dict[str, Any]:
         """What may not change from run to run: it decides bytes."""
@@ -181,6 +182,11 @@ class _Run:
         assert self.state is not None
         return int(self.state["complete"])
 
+    @property
+    def children(self) -> int:
+        """Decoding processes of each process that runs tasks."""
+        return self.arguments.children or self.arguments.workers
+
     def folder(self, generation: int) -> Path:
         """Where a generation's private state lies."""
         return self.arguments.private / f"g{generation:03d}"
@@ -247,7 +253,7 @@ class _Run:
                     yield serial, entry
 
         self.progress.stage("scan", None)
-        limits = (self.spec.rules, self.arguments.workers, self.spec.memory_limit, self.spec.time_limit)
+        limits = (self.spec.rules, self.children, self.spec.memory_limit, self.spec.time_limit)
         for part in scan.parts(fresh(), scan.PART):
             chunks = [part[i : i + scan.CHUNK] for i in range(0, len(part), scan.CHUNK)]
             jobs = ((i, (self.spec.source, [e for _, e in chunk], *limits)) for i, chunk in enumerate(chunks))
@@ -297,8 +303,10 @@ class _Run:
         done = self._done(plan, generation)
         for shard, counts in done.items():
             self.progress.converted(replace(counts, name=shard))
-        todo = [shard for shard in plan.shards if shard.name not in done]
-        jobs = ((s, (self.spec, plan.plan(s), generation, self.arguments.workers)) for s in todo)
+        todo = sorted((s for s in plan.shards if s.name not in done), key=lambda s: -s.files)  # no long task at the end
+        # Few shards must still keep all children busy.
+        crew = Crew(self.children, max(2, -(-2 * self.arguments.workers // max(1, len(todo)))))
+        jobs = ((s, (self.spec, plan.plan(s), generation, crew)) for s in todo)
         for _, counts in self._map(convert_shard, jobs):
             self.progress.converted(counts)
         self._assemble(plan, generation)
@@ -327,7 +335,8 @@ class _Run:
         self.progress.stage("assemble", None)
         store, folder = self.store, self.folder(generation)
         ours = {f"{shard.name}.{webdataset.EXTENSION}" for shard in plan.shards}
-        old = dataset.samples(store) if store.exists(manifest.NAME) else manifest.SCHEMA.empty_table()
+        # Unchecked against dataset.json: an interrupted run may have written one without the other.
+        old = manifest.read(store) if store.exists(manifest.NAME) else manifest.SCHEMA.empty_table()
         old = old.filter(pa.array([s not in ours for s in old["shard"].to_pylist()], pa.bool_()))
         self._rewrite(assemble.exact_duplicates(store, plan, generation, old), generation)
         earlier = [self.folder(g) / assemble.FINGERPRINTS for g in range(generation)]
@@ -462,9 +471,9 @@ def _check_places(arguments: Arguments) -> None:
         raise ArgumentError(f"--private {arguments.private} lies inside --source: choose a folder outside the export")
 
 
-def with_workers(arguments: Arguments, workers: int) -> Arguments:
-    """The same build on another number of workers; never changes its bytes."""
-    return replace(arguments, workers=workers)
+def with_workers(arguments: Arguments, workers: int, children: int) -> Arguments:
+    """The same build on other workers; never changes its bytes."""
+    return replace(arguments, workers=workers, children=children)
 
 
 def recorded_arguments(source: str, out: str, private: Path, workers: int) -> Arguments:

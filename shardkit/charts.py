@@ -1,4 +1,4 @@
-"""Numbers to HTML and SVG by hand: a report needs no plotting library, no script and nothing from the network.
+"""Numbers to HTML and SVG by hand: a report needs no plotting library, no script, no network.
 
 Whatever comes from outside passes `text` on its way into the page.
 """
@@ -64,15 +64,16 @@ def stacked(parts: Sequence[tuple[str, int]]) -> str:
         width = 1000 * count / total if total else 0.0
         rects.append(f'<rect class="{tone}" x="{at:.2f}" width="{width:.2f}" height="8"/>')
         at += width
-    inside = "".join(rects)
-    return f'<svg class="stack" viewBox="0 0 1000 8" preserveAspectRatio="none" aria-hidden="true">{inside}</svg>'
+    return (
+        f'<svg class="stack" viewBox="0 0 1000 8" preserveAspectRatio="none" aria-hidden="true">{"".join(rects)}</svg>'
+    )
 
 
 def bars(title: str, rows: Sequence[tuple[str, int]], whole: int, note: str = "") -> str:
-    """A card of labelled bars: (label, count) as they come, shares of `whole`. `title` and `note` are HTML."""
+    """A card of labelled bars: (label, count) as they come, shares of `whole`. `title`, `note` are HTML."""
     top = max((count for _, count in rows), default=0) or 1
     lines = "".join(
-        f'<tr><th scope="row" title="{text(label)}">{text(label)}</th><td class="bars">{bar(count / top)}</td>'
+        f'<tr><th scope="row">{text(label)}</th><td>{bar(count / top)}</td>'
         f"<td>{number(count)}</td><td class=soft>{percent(count, whole)}</td></tr>"
         for label, count in rows
     )
@@ -82,15 +83,43 @@ def bars(title: str, rows: Sequence[tuple[str, int]], whole: int, note: str = ""
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], foot: Sequence[str] = (), kind: str = "") -> str:
     """A table; cells are HTML already, the first of a row names it."""
+    body = "".join(_line(row) for row in rows)
+    end = f"<tfoot>{_line(foot)}</tfoot>" if foot else ""
+    start = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    return f'<table class="{kind}"><thead><tr>{start}</tr></thead><tbody>{body}</tbody>{end}</table>'
 
-    def line(cells: Sequence[str], scope: str = "row", rest: str = "td") -> str:
-        return (
-            f'<tr><th scope="{scope}">{cells[0]}</th>' + "".join(f"<{rest}>{c}</{rest}>" for c in cells[1:]) + "</tr>"
-        )
 
-    body = "".join(line(row) for row in rows)
-    end = f"<tfoot>{line(foot)}</tfoot>" if foot else ""
-    return f'<table class="{kind}"><thead>{line(head, "col", "th")}</thead><tbody>{body}</tbody>{end}</table>'
+def _line(cells: Sequence[str]) -> str:
+    rest = "".join(f"<td>{cell}</td>" for cell in cells[1:])
+    return f'<tr><th scope="row">{cells[0]}</th>{rest}</tr>'
+
+
+def figure(row: dict[str, Any], source: str | None) -> str:
+    """A sample's picture with its content box and caption; a placeholder where there is no `source`.
+
+    `row` is a row of the manifest, `source` a data URI.
+    """
+    kind = " · ".join(text(row[name]) for name in ("body_part", "view") if row[name]) or "part not stated"
+    key = text(row["key"])
+    frame = (
+        f'<div class="frame missing"><span>cannot be read, run verify<br><code>{key}</code></span></div>'
+        if source is None
+        else f'<div class="frame">{_picture(row, source)}</div>'
+    )
+    return (
+        f'<figure>{frame}<figcaption><code title="{key}">{text(row["key"][:10])}</code><br>'
+        f"{row['height']:,} × {row['width']:,} px · {row['bits']} bit<br>{kind}</figcaption></figure>"
+    )
+
+
+def _picture(row: dict[str, Any], source: str) -> str:
+    high, wide = row["height"], row["width"]
+    sides = (("left", wide), ("top", high), ("width", wide), ("height", high))
+    box = "".join(f"{name}:{100 * row[f'box_{name}'] / whole:.2f}%;" for name, whole in sides)
+    return (
+        f'<div class="picture" style="{"width" if wide >= high else "height"}:100%;aspect-ratio:{wide}/{high}">'
+        f'<img alt="{text(row["key"])}" src="{source}"><i style="{box}"></i></div>'
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +147,9 @@ class SizeMap:
         cells, legend = self._density()
         width = _LEFT + self._extent[1] * self._scale + _RIGHT
         height = _TOP + self._extent[0] * self._scale + _BOTTOM
-        name = "Image sizes: width and height in pixels, with the bins drawn over"
         return (
-            f'<svg class="map" viewBox="0 0 {max(width, 460):.0f} {height:.0f}" role="img" aria-label="{name}">'
+            f'<svg class="map" viewBox="0 0 {max(width, 460):.0f} {height:.0f}" role="img" '
+            'aria-label="Density of image sizes in pixels, with the bins drawn over">'
             f"{cells}{self._edges()}{self._labels()}{self._axes()}{legend}</svg>"
         )
 
@@ -131,7 +160,7 @@ class SizeMap:
         return _TOP + (self._extent[0] - pixels) * self._scale
 
     def _density(self) -> tuple[str, str]:
-        """(cells, legend). A cell is closed above, as bins are: an image of just a bin's size lies inside it."""
+        """(cells, legend). A cell is closed above, as bins are: an image of a bin's very size lies inside."""
         cell = self.patch * max(1, -(-max(self._extent) // (self.patch * _CELLS)))
         rows, cols = (-(-extent // cell) for extent in self._extent)
         flat = (self.heights.astype(np.int64) - 1) // cell * cols + (self.widths.astype(np.int64) - 1) // cell
@@ -139,7 +168,8 @@ class SizeMap:
         used = np.flatnonzero(counts)
         if not len(used):
             return "", self._legend([], cell)
-        floors = np.unique(np.ceil(np.geomspace(1, max(2, counts.max()), len(_BLUES) + 1)[:-1] - 1e-9)).astype(int)
+        steps_up = np.geomspace(1, max(2, counts.max()), len(_BLUES) + 1)[:-1]
+        floors = np.unique(np.ceil(steps_up - 1e-9)).astype(int)
         tones = np.linspace(0, len(_BLUES) - 1, len(floors)).round().astype(int)
         classes = np.searchsorted(floors, counts[used], side="right") - 1
         paths, side, steps = [], cell * self._scale, []
@@ -164,7 +194,7 @@ class SizeMap:
         return "".join(out)
 
     def _owners(self) -> tuple[Ints, Ints, Ints]:
-        """(row edges, column edges, index of the smallest bin that contains each field between them, or -1)."""
+        """(row edges, column edges, index of the smallest bin that holds each field between them, or -1)."""
         rows = np.unique([b[0] for b in self.bins]).astype(np.int64)
         cols = np.unique([b[1] for b in self.bins]).astype(np.int64)
         owners = np.full((len(rows), len(cols)), -1, np.int64)
@@ -188,19 +218,20 @@ class SizeMap:
         return f'<path class="edge" d="{"".join(path)}"/>'
 
     def _labels(self) -> str:
-        """A dot at each bin's corner and its count below; where there is no room, the fuller bin keeps its label."""
+        """A dot at each bin's corner, its count below; where there is no room, fuller bins keep theirs."""
         taken: list[tuple[float, float, float, float]] = []
         out = []
         for high, wide, count in sorted(self.bins, key=lambda b: (-b[2], b)):
             x, y, room = self._x(wide), self._y(high), _LETTER * len(number(count))
-            about = f"bin {high:,} × {wide:,} px (height × width): {number(count)} samples"
-            out.append(f'<circle class="corner" cx="{x:.1f}" cy="{y:.1f}" r="2.4"><title>{about}</title></circle>')
+            about = f"<title>bin {high:,} × {wide:,} px (height × width): {number(count)} samples</title>"
+            out.append(f'<circle class="corner" cx="{x:.1f}" cy="{y:.1f}" r="2.4">{about}</circle>')
             for drop in (0.0, _LINE):
                 box = (x - _MARGIN - room, y + drop + 1, x - _MARGIN, y + drop + 1 + _LINE)
                 free = all(box[2] < t[0] or t[2] < box[0] or box[3] < t[1] or t[3] < box[1] for t in taken)
                 if free and box[0] >= _LEFT and box[3] <= self._y(0):
                     taken.append(box)
-                    out.append(f'<text class="count" x="{box[2]:.1f}" y="{box[3] - 2:.1f}">{number(count)}</text>')
+                    at = f'x="{box[2]:.1f}" y="{box[3] - 2:.1f}"'
+                    out.append(f'<text class="count" {at}>{number(count)}</text>')
                     break
         return "".join(out)
 
@@ -218,7 +249,8 @@ class SizeMap:
             out.append(f'<text class="end" x="{x - 6:.1f}" y="{self._y(v) + 4:.1f}">{v:,}</text>')
         middle = self._y(tall / 2)
         out.append(f'<text class="mid" x="{self._x(wide / 2):.1f}" y="{y + 35:.1f}">width, pixels</text>')
-        out.append(f'<text class="mid" transform="translate(14 {middle:.1f}) rotate(-90)">height, pixels</text>')
+        turn = f"translate(14 {middle:.1f}) rotate(-90)"
+        out.append(f'<text class="mid" transform="{turn}">height, pixels</text>')
         return "".join(out)
 
 
@@ -226,8 +258,9 @@ STYLE = """
 :root{--ink:#1b2430;--soft:#5d6978;--line:#dde3ea;--wash:#f5f7fa;--blue:#2f6fad;--written:#2c7d66;--dropped:#c08a2b;
 --quarantined:#b5434d;color-scheme:light}
 *{box-sizing:border-box}
-body{margin:0;background:#fff;color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",
-Arial,sans-serif;font-variant-numeric:tabular-nums;-webkit-print-color-adjust:exact;print-color-adjust:exact}
+body{margin:0;background:#fff;color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,
+"Helvetica Neue",Arial,sans-serif;font-variant-numeric:tabular-nums;
+-webkit-print-color-adjust:exact;print-color-adjust:exact}
 main{max-width:1280px;margin:0 auto;padding:36px 28px 64px}
 h1{font-size:28px;line-height:1.2;margin:0 0 4px;font-weight:650;letter-spacing:-.01em}
 h2{font-size:20px;margin:52px 0 6px;padding-top:14px;border-top:2px solid var(--ink);font-weight:650}
@@ -242,10 +275,13 @@ border-width:1px 0 0 1px;margin:22px 0 18px}
 .note{border-left:4px solid var(--dropped);background:#fcf8ef;padding:11px 16px;margin:16px 0;max-width:none}
 .alert{border-left-color:var(--quarantined);background:#fcf1f2}
 table{border-collapse:collapse;width:100%;font-size:13.5px}
-th,td{padding:5px 10px 5px 0;text-align:right;border-bottom:1px solid var(--line);vertical-align:top;font-weight:400}
+th,td{padding:5px 10px 5px 0;text-align:right;border-bottom:1px solid var(--line);vertical-align:top;
+font-weight:400}
 td:last-child,th:last-child{padding-right:0}th:first-child{text-align:left}
-thead th{color:var(--soft);font-size:12.5px;vertical-align:bottom}tfoot th,tfoot td{font-weight:600;border-bottom:0}
+thead th{color:var(--soft);font-size:12.5px;vertical-align:bottom}
+tfoot th,tfoot td{font-weight:600;border-bottom:0}
 .reasons td:nth-child(2),.reasons thead th:nth-child(2){text-align:left}.reasons td:nth-child(3){width:26%}
+.reasons td:nth-child(n+4),.reasons thead th:nth-child(n+4){white-space:nowrap}
 .reasons td:nth-child(2) code{color:var(--soft)}.reasons .group{font-weight:650}
 .bar{display:block;width:100%;height:11px;margin-top:5px;fill:var(--blue)}.stack{display:block;width:100%;height:18px}
 .written{fill:var(--written)}.dropped{fill:var(--dropped)}.quarantined{fill:var(--quarantined)}
@@ -255,14 +291,15 @@ i.dropped{background:var(--dropped)}i.quarantined{background:var(--quarantined)}
 .scroll{overflow-x:auto}.map{width:100%;min-width:640px;height:auto;font-size:11px;fill:var(--soft)}
 .map .mid{text-anchor:middle}.map .end,.map .count{text-anchor:end}.map .axis{fill:none;stroke:var(--soft)}
 .map .edge{fill:none;stroke:#1b2430;stroke-opacity:.5;stroke-width:.9;stroke-linecap:square}
-.map .count{fill:#101720;font-weight:600;paint-order:stroke;stroke:#fff;stroke-width:3px;stroke-linejoin:round}
-.map .corner{fill:#1b2430}.dense th,.dense td{padding-top:3px;padding-bottom:3px;font-size:13px;white-space:nowrap}
-.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:34px 40px;margin-top:18px}
-.card-rows{table-layout:fixed;font-size:13px}.card-rows th,.card-rows td{border:0;padding:2px 8px 2px 0;white-space:nowrap}
-.card-rows th{width:39%;overflow:hidden;text-overflow:ellipsis}.card-rows td:nth-child(3){width:20%}
-.card-rows td:nth-child(4){width:17%}
+.map .count{fill:#101720;font-weight:600;paint-order:stroke;stroke:#fff;stroke-width:3px;
+stroke-linejoin:round}.map .corner{fill:#1b2430}
+.dense th,.dense td{padding-top:3px;padding-bottom:3px;font-size:13px;white-space:nowrap}
+.cards{columns:3 300px;column-gap:40px;margin-top:18px}.card{break-inside:avoid;padding-bottom:30px}
+.card-rows{table-layout:fixed;font-size:13px}.card-rows th,.card-rows td{border:0;padding:2px 8px 2px 0}
+.card-rows th{width:41%;line-height:1.35}.card-rows td:nth-child(3){width:20%}
+.card-rows td:nth-child(4){width:17%}.card-rows td{white-space:nowrap}
 .shelf{display:flex;flex-wrap:wrap;gap:26px 34px;margin-top:14px}.row{display:flex;flex-wrap:wrap;gap:12px}
-.block{break-inside:avoid;max-width:100%}figure{margin:0;width:192px;break-inside:avoid}
+.block{break-inside:avoid;max-width:100%}figure{margin:0;width:186px;break-inside:avoid}
 .frame{background:#0c1016;aspect-ratio:1;display:flex;align-items:center;justify-content:center}
 .picture{position:relative;max-width:100%;max-height:100%}.picture img{display:block;width:100%;height:100%}
 .picture i{position:absolute;border:1px solid #f0b429}
@@ -272,9 +309,10 @@ figcaption{font-size:12px;line-height:1.4;color:var(--soft);padding-top:5px;over
 figcaption code{color:var(--ink)}.arguments{max-width:760px}.arguments td{overflow-wrap:anywhere}
 @media(max-width:980px){.pair{grid-template-columns:minmax(0,1fr)}}
 @media(max-width:640px){main{padding:22px 16px 40px}.tiles{grid-template-columns:repeat(2,1fr)}
-.tile{padding:10px 12px}.tile b{font-size:20px}.reasons td:nth-child(3),.reasons thead th:nth-child(3){display:none}
-.reasons th code{overflow-wrap:anywhere}.shelf{gap:22px}.block{width:100%}figure{width:calc((100% - 24px)/3)}
-.cards{grid-template-columns:1fr;gap:26px}.dense th,.dense td{padding-right:6px;font-size:12px}}
+.tile{padding:10px 12px}.tile b{font-size:20px}
+.reasons td:nth-child(3),.reasons thead th:nth-child(3){display:none}.reasons th code{overflow-wrap:anywhere}
+.shelf{gap:22px}.block{width:100%}figure{width:calc((100% - 24px)/3)}
+.dense th,.dense td{padding-right:6px;font-size:12px}}
 @media print{body{font-size:11px}main{max-width:none;padding:0}h2{break-after:avoid;margin-top:28px}
 .card,tr{break-inside:avoid}figure{width:118px}.map{min-width:0}}
 """

@@ -168,8 +168,8 @@ def _run(arguments: "Arguments", dask: str | None, again: str | None) -> int:  #
         if dask is None:
             outcome = building.build(arguments, progress, retry=again)
         else:
-            with dask_executor(dask) as (executor, slots):
-                outcome = building.build(building.with_workers(arguments, slots), progress, executor, again)
+            with dask_executor(dask) as (executor, slots, children):
+                outcome = building.build(building.with_workers(arguments, slots, children), progress, executor, again)
     _print_outcome(outcome, arguments.conversion.out, arguments.private)
     if outcome.within_quarantine:
         return 0

@@ -32,7 +32,6 @@ from shardkit.source import Source
 from shardkit.storage import Store, sentences
 
 JOURNALS = ".build"  # below the dataset's root; gone when the build is done
-_AHEAD = 2  # files in the children's queue per worker, so that none waits while a shard is written
 
 JOURNAL = pa.schema(
     [
@@ -71,6 +70,14 @@ class ShardPlan:
     name: str  # object name without extension, e.g. "shards/2304x1920/00007"
     bin: Bin
     files: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """How a worker uses its process's children: how many there are, and how many files a task keeps in their queue."""
+
+    children: int
+    ahead: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +177,9 @@ def _convert(
         "modality": privacy.text(header.dataset, "Modality").upper(),
         **privacy.metadata(header.dataset, spec.demographics),
     }
+    for side in ("spacing_row", "spacing_col"):
+        if row[side] is not None:
+            row[side] *= 1 << times
     return Converted(
         "written",
         "ok_repaired" if repairs + mended else "ok",
@@ -223,16 +233,16 @@ def _prefixes(image: bytes, name: str) -> tuple[tuple[int, bytes], ...]:
     return tuple((length, hashes[length]) for length in lengths)
 
 
-def convert_shard(spec: Conversion, plan: ShardPlan, generation: int, workers: int) -> ShardDone:
+def convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Crew) -> ShardDone:
     """Runs on a worker: make one shard from its planned files through this process's children, and commit it.
 
     Raises StorageError when the dataset's store or the staging disk fails.
     """
     with sentences(spec.out):
-        return _convert_shard(spec, plan, generation, workers)
+        return _convert_shard(spec, plan, generation, crew)
 
 
-def _convert_shard(spec: Conversion, plan: ShardPlan, generation: int, workers: int) -> ShardDone:
+def _convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Crew) -> ShardDone:
     store = Store(spec.out)
     rows: list[dict[str, Any]] = []
     extension = codec(spec.codec)[1]
@@ -240,7 +250,7 @@ def _convert_shard(spec: Conversion, plan: ShardPlan, generation: int, workers: 
     with staging(store) as folder:
         staged = folder / "shard"
         with webdataset.ShardWriter(staged) as writer:
-            for file, done in _converted(spec, plan, workers):
+            for file, done in _converted(spec, plan, crew):
                 row = _journal_row(file, done)
                 if done.image is not None and done.facts is not None:
                     row |= _sample_row(plan, file, done, shard)
@@ -269,9 +279,9 @@ def _convert_shard(spec: Conversion, plan: ShardPlan, generation: int, workers: 
     )
 
 
-def _converted(spec: Conversion, plan: ShardPlan, workers: int) -> Iterator[tuple[dict[str, Any], Converted]]:
+def _converted(spec: Conversion, plan: ShardPlan, crew: Crew) -> Iterator[tuple[dict[str, Any], Converted]]:
     """Outcomes in the plan's order, with a few files ahead in the children's queue."""
-    pool = isolation.children(workers, spec.memory_limit)
+    pool = isolation.children(crew.children, spec.memory_limit)
     waiting: deque[tuple[dict[str, Any], Any, float]] = deque()
 
     def finish() -> tuple[dict[str, Any], Converted]:
@@ -287,7 +297,7 @@ def _converted(spec: Conversion, plan: ShardPlan, workers: int) -> Iterator[tupl
             shape = (file["height"], file["width"])
             future = pool.submit(convert_file, spec, file["path"], file["size"], shape, timeout=timeout)
             waiting.append((file, future, timeout))
-            if len(waiting) >= _AHEAD:
+            if len(waiting) >= crew.ahead:
                 yield finish()
         while waiting:
             yield finish()

@@ -8,8 +8,11 @@ from shardkit.errors import ArgumentError
 
 
 @contextmanager
-def dask_executor(address: str) -> Iterator[tuple[Executor, int]]:
-    """(executor, number of worker threads) of a scheduler. Raises ArgumentError when it cannot be used."""
+def dask_executor(address: str) -> Iterator[tuple[Executor, int, int]]:
+    """(executor, worker threads in all, most threads of one worker) of a scheduler.
+
+    Raises ArgumentError when it cannot be used.
+    """
     try:
         from distributed import Client
     except ImportError:
@@ -19,10 +22,10 @@ def dask_executor(address: str) -> Iterator[tuple[Executor, int]]:
     except (OSError, ValueError, TimeoutError) as error:
         raise ArgumentError(f"no Dask scheduler answers at {address} ({type(error).__name__}): check --dask") from None
     try:
-        slots = sum(client.nthreads().values())
-        if slots == 0:
+        threads = list(client.nthreads().values())
+        if not threads:
             raise ArgumentError(f"the Dask scheduler at {address} has no workers: start `dask worker {address}`")
         # A shard is not pure in Dask's sense: the same call must run again after its worker died.
-        yield client.get_executor(pure=False), slots
+        yield client.get_executor(pure=False), sum(threads), max(threads)
     finally:
         client.close()

@@ -1,6 +1,6 @@
 """One HTML page that tells what happened to every file: counts, sizes, composition, and pictures to look at.
 
-The page needs nothing but itself and is a pure function of the dataset: no clock, no chance, no path of the store.
+The page needs nothing but itself and is a pure function of the dataset: no clock, no chance, no path.
 """
 
 import base64
@@ -40,12 +40,22 @@ _WRITTEN = {
 }
 _MEANINGS = {"written": _WRITTEN, "dropped": triage.DROPS, "quarantined": triage.QUARANTINES}
 _TITLES = {"written": "Written", "dropped": "Dropped by a rule", "quarantined": "Quarantined for an error"}
+_CHECKS = {
+    "polarity_suspect": ("Polarity suspects", (
+        "These look like negatives beside samples of the same kind, or are the negative of another sample. "
+        "Check that bone is bright and air dark."
+    )),
+    "burned_in_suspect": ("Burned-in text suspects", (
+        "Marks like a line of letters lie near the top or bottom edge. Check at full size for names, dates and "
+        "numbers. A sample without this flag is not proven clean."
+    )),
+}  # fmt: skip
 
 Rows = npt.NDArray[np.int64]
 
 
 def write(store: Store, samples: pa.Table, description: dict[str, Any]) -> None:
-    """Write `report/index.html` of the dataset in `store`: `samples` its manifest, `description` its dataset.json."""
+    """Write `report/index.html` for a manifest and the content of dataset.json. Raises StorageError."""
     album = _Album(store, samples, description["codec"])
     bins = _bins(samples, description)
     body = [
@@ -58,7 +68,8 @@ def write(store: Store, samples: pa.Table, description: dict[str, Any]) -> None:
         _near_duplicates(album),
         _arguments(description),
     ]
-    store.put(NAME, charts.page("shardkit dataset report", "\n".join(body)).encode("utf-8", "backslashreplace"))
+    page = charts.page("shardkit dataset report", "\n".join(body))
+    store.put(NAME, page.encode("utf-8", "backslashreplace"))
 
 
 # ------------------------------------------------------------------------------------------------- numbers
@@ -68,40 +79,37 @@ def _head(samples: pa.Table, description: dict[str, Any]) -> str:
     verdicts = {v: sum(description["verdicts"].get(v, {}).values()) for v in VERDICTS}
     files, n = sum(verdicts.values()), description["samples"]
     stored, pixels = description["bytes"], description["pixels"]
-    splits = description["splits"]
+    splits = sorted(description["splits"].items(), key=lambda split: (-split[1], split[0]))
+    shards = description["shards"]
     tiles = [
         ("Files in", number(files), "each has one verdict"),
         ("Samples written", number(n), f"{percent(n, files)} of files"),
-        ("Dropped by a rule", number(verdicts["dropped"]), f"{percent(verdicts['dropped'], files)} of files"),
-        ("Quarantined", number(verdicts["quarantined"]), f"{percent(verdicts['quarantined'], files)} of files"),
+        *((_TITLES[v], number(verdicts[v]), f"{percent(verdicts[v], files)} of files") for v in VERDICTS[1:]),
         ("Stored images", charts.size(stored), f"{number(stored)} bytes"),
-        ("Lossless ratio", f"{2 * pixels / stored:.2f} : 1" if stored else "–", "2 bytes a pixel to stored bytes"),
-        ("Pixels", f"{number(pixels / 1e6)} Mpx", f"{pixels / n / 1e6:.2f} Mpx a sample" if n else "no sample"),
-        ("Shards", number(description["shards"]), f"{charts.size(stored // max(1, description['shards']))} on average"),
-        (
-            "Padding to bins",
-            _overhead(description["tokens"], description["padded_tokens"]),
-            "tokens on top of those used",
-        ),
-        *((f"Split: {k}", number(v), f"{percent(v, n)} of samples") for k, v in splits.items()),
+        ("Lossless ratio", f"{2 * pixels / stored:.2f} : 1" if stored else "–", "at 2 bytes a pixel"),
+        ("Pixels", f"{number(pixels / 1e6)} Mpx", f"{pixels / max(1, n) / 1e6:.2f} Mpx a sample"),
+        ("Shards", number(shards), f"{charts.size(stored // max(1, shards))} on average"),
+        ("Padding to bins", _overhead(description["tokens"], description["padded_tokens"]), "of tokens used"),
+        *((f"Split: {name}", number(count), f"{percent(count, n)} of samples") for name, count in splits),
     ]
     boxes = "".join(
-        f'<div class="tile"><span class="name">{text(a)}</span><b>{b}</b><span>{c}</span></div>' for a, b, c in tiles
+        f'<div class="tile"><span class="name">{text(name)}</span><b>{value}</b><span>{about}</span></div>'
+        for name, value, about in tiles
     )
     names = f"codec {text(description['codec'])} · patch {number(description['patch'])} px"
     warning = ""
     if verdicts["written"] != n or n != samples.num_rows:
         warning = (
             f'<p class="note alert">Verdicts count {number(verdicts["written"])} files written, the description '
-            f"{number(n)} samples and the manifest {number(samples.num_rows)}: run the build again.</p>"
+            f"{number(n)} samples and the manifest {number(samples.num_rows)}: run verify.</p>"
         )
-    digest = text(description["digest"])
+    digest = description["digest"]
     return (
-        f'<h1>Dataset report</h1><p class=soft>{names} · digest <code title="{digest}">{digest[:12]}</code> · '
-        f'decimal units (1 GB = 10<sup>9</sup> bytes)</p><div class="tiles">{boxes}</div>{warning}'
+        f"<h1>Dataset report</h1><p class=soft>{names} · decimal units (1 GB = 10<sup>9</sup> bytes) · "
+        f'digest <code title="{text(digest)}">{text(digest[:12])}</code></p><div class="tiles">{boxes}</div>{warning}'
         '<p class="note"><strong>Metadata are allow-listed, pixels are not cleaned.</strong> Only listed codes, '
-        "measurements and keyed pseudonyms were taken from the headers. Text burned into an image is still in it, and "
-        "this page shows pictures: share it only with those who may see the images.</p>"
+        "measurements and keyed pseudonyms were taken from the headers. Text burned into an image is still in "
+        "it, and this page shows pictures: share it only with those who may see the images.</p>"
     )
 
 
@@ -122,16 +130,16 @@ def _files(description: dict[str, Any]) -> str:
             meaning = text(_MEANINGS[verdict].get(reason, ""))
             if verdict == "quarantined":
                 meaning += f"<br><code>shardkit retry --class {text(reason)}</code>"
-            rows.append(
-                [f"<code>{text(reason)}</code>", meaning, charts.bar(n / top, verdict), number(n), percent(n, total)]
-            )
+            share = charts.bar(n / top, verdict)
+            rows.append([f"<code>{text(reason)}</code>", meaning, share, number(n), percent(n, total)])
     head = ["Verdict and reason", "What it means", "", "Files", "Of all files"]
+    foot = ["All files", "", "", number(total), percent(total, total)]
     return (
-        "<h2>What became of every file</h2><p>Every file of the export ends with exactly one verdict. Rules drop by "
-        "design; errors quarantine, so that a person may look. Once the cause of an error is mended, the command beside "
-        "it takes those files in again.</p>"
+        "<h2>What became of every file</h2><p>Every file of the export ends with exactly one verdict. Rules drop "
+        "by design; errors quarantine, so that a person may look. Once the cause of an error is mended, the "
+        "command beside it takes those files in again.</p>"
         + charts.stacked([(v, sum(reasons.values())) for v, reasons in verdicts.items()])
-        + charts.table(head, rows, ["All files", "", "", number(total), percent(total, total)], "reasons")
+        + charts.table(head, rows, foot, "reasons")
     )
 
 
@@ -149,28 +157,29 @@ def _bins(samples: pa.Table, description: dict[str, Any]) -> dict[tuple[int, int
 
 
 def _sizes(samples: pa.Table, description: dict[str, Any], bins: dict[tuple[int, int], Rows]) -> str:
-    patch, heights, widths = description["patch"], samples["height"].to_numpy(), samples["width"].to_numpy()
-    tokens = -(-heights.astype(np.int64) // patch) * -(-widths.astype(np.int64) // patch)
-    lengths = samples["length"].to_numpy()
+    patch = description["patch"]
+    heights, widths = (samples[name].to_numpy().astype(np.int64) for name in ("height", "width"))
+    tokens, lengths = -(-heights // patch) * -(-widths // patch), samples["length"].to_numpy()
     shards = _column(samples, "shard").dictionary_encode().indices.to_numpy(zero_copy_only=False)
     rows = []
     for (high, wide), at in bins.items():
-        used, padded = int(tokens[at].sum()), len(at) * high * wide // patch**2
-        of_shards = number(len(np.unique(shards[at])))
-        stored = charts.size(int(lengths[at].sum()))
-        rows.append([f"{high:,} × {wide:,}", number(len(at)), of_shards, stored, _overhead(used, padded)])
-    used, padded = description["tokens"], description["padded_tokens"]
-    total = [number(description["samples"]), number(description["shards"]), charts.size(description["bytes"])]
+        padding = _overhead(int(tokens[at].sum()), len(at) * high * wide // patch**2)
+        in_shards, stored = len(np.unique(shards[at])), int(lengths[at].sum())
+        name = f"{high:,} × {wide:,}"
+        rows.append([name, number(len(at)), number(in_shards), charts.size(stored), padding])
+    padding = _overhead(description["tokens"], description["padded_tokens"])
+    whole = [number(description["samples"]), number(description["shards"]), charts.size(description["bytes"])]
     head = ["Bin, height × width, px", "Samples", "Shards", "Stored", "Padding"]
+    table = charts.table(head, rows, ["All", *whole, padding], "dense")
     counts = [(high, wide, len(at)) for (high, wide), at in bins.items()]
     return (
-        "<h2>Image sizes and bins</h2>"
-        f"<p>Cut into patches of {patch} × {patch} px, the images make <b>{number(used)}</b> tokens. Padded to their bins "
-        f"they would be <b>{number(padded)}</b>, {_overhead(used, padded)} more; packed batches need no such padding. "
+        f"<h2>Image sizes and bins</h2><p>Cut into patches of {patch} × {patch} px, the images make "
+        f"<b>{number(description['tokens'])}</b> tokens. Padded to their bins they would be "
+        f"<b>{number(description['padded_tokens'])}</b>, {padding} more; packed batches need no such padding. "
         "Lines part the sizes that go to different bins; a dot marks a bin’s own size, the number beside it its "
         "samples. Numbers that would overlap are left to the table.</p>"
         f'<div class="pair"><div class="scroll">{charts.SizeMap(heights, widths, counts, patch).svg()}</div>'
-        f'<div class="scroll">{charts.table(head, rows, ["All", *total, _overhead(used, padded)], "dense")}</div></div>'
+        f'<div class="scroll">{table}</div></div>'
     )
 
 
@@ -181,18 +190,18 @@ def _composition(samples: pa.Table, description: dict[str, Any]) -> str:
     inverted = int(pc.sum(samples["inverted"]).as_py() or 0)
     syntaxes = [(_syntax(value), count) for value, count in _counts(samples, "transfer_syntax")]
     cards = [
-        charts.bars("Bit depth of the pixels", bits, n, f"{number(inverted)} inverted to MONOCHROME2 sense"),
+        charts.bars("Bit depth of the pixels", bits, n, f"{number(inverted)} inverted to MONOCHROME2"),
         charts.bars("Modality", *_labelled(samples, "modality")),
         charts.bars("View", *_labelled(samples, "view")),
         charts.bars("Body part", *_labelled(samples, "body_part")),
         charts.bars("Manufacturer", *_labelled(samples, "manufacturer")),
-        charts.bars("Transfer syntax of the files", syntaxes, n, f"{number(lossy)} compressed with loss at the source"),
+        charts.bars("Transfer syntax of the files", syntaxes, n, f"{number(lossy)} came compressed with loss"),
         charts.bars("Flags, for a person to look at", *_labelled(samples, "flags")),
         charts.bars("Repairs made to decode", *_labelled(samples, "repairs")),
     ]
     return (
-        "<h2>What the samples are</h2><p>Counts and shares of samples. A sample may have several flags or repairs.</p>"
-        f'<div class="cards">{"".join(cards)}</div>'
+        "<h2>What the samples are</h2><p>Counts and shares of samples. A sample may have several flags or "
+        f'repairs.</p><div class="cards">{"".join(cards)}</div>'
     )
 
 
@@ -227,8 +236,10 @@ def _syntax(uid: str | None) -> str:
 
 
 def _arguments(description: dict[str, Any]) -> str:
-    values = {k: ", ".join(map(str, v)) if isinstance(v, list) else v for k, v in description["arguments"].items()}
-    rows = [[f"<code>{text(k)}</code>", text(v)] for k, v in sorted(values.items())]
+    rows = []
+    for name, value in sorted(description["arguments"].items()):
+        shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+        rows.append([f"<code>{text(name)}</code>", text(shown)])
     rows.append(["key fingerprint", f"<code>{text(description['key_fingerprint'])}</code>"])
     rows.append(["digest", f"<code>{text(description['digest'])}</code>"])
     return "<h2>How it was built</h2>" + charts.table(["Argument", "Value"], rows, kind="arguments")
@@ -246,50 +257,36 @@ class _Album:
     def figures(self, rows: Iterable[int]) -> str:
         """The rows' pictures with captions, side by side."""
         narrow = self.samples.select(list(_SHOW))
-        return f'<div class="row">{"".join(self._figure(narrow.slice(int(i), 1).to_pylist()[0]) for i in rows)}</div>'
+        figures = "".join(self._figure(narrow.slice(int(i), 1).to_pylist()[0]) for i in rows)
+        return f'<div class="row">{figures}</div>'
 
     def flagged(self, flag: str) -> Rows:
         """Rows with `flag`, sorted by key."""
         flags = _column(self.samples, "flags")
-        rows = pc.list_parent_indices(flags).filter(pc.equal(flags.flatten(), flag))
+        rows = pc.list_parent_indices(flags).filter(pc.equal(flags.flatten(), pa.scalar(flag)))
         order = pc.sort_indices(self.samples["key"].take(rows)).to_numpy()
         return np.asarray(rows.to_numpy()[order], np.int64)
 
     def _figure(self, row: dict[str, Any]) -> str:
-        kind = " · ".join(text(row[name]) for name in ("body_part", "view") if row[name]) or "part not stated"
-        return (
-            f'<figure>{self._frame(row)}<figcaption><code title="{text(row["key"])}">{text(row["key"][:10])}</code><br>'
-            f"{row['height']:,} × {row['width']:,} px · {row['bits']} bit<br>{kind}</figcaption></figure>"
-        )
-
-    def _frame(self, row: dict[str, Any]) -> str:
-        high, wide = row["height"], row["width"]
         try:
             source = _data_uri(self._pixels(row), row["p0_5"], row["p99_5"])
-        except Exception:  # the page is for finding trouble: whatever is wrong with one sample must not cost it
-            return f'<div class="frame missing"><span>cannot be read, run verify<br><code>{text(row["key"])}</code></span></div>'
-        side = "width" if wide >= high else "height"
-        box = "".join(
-            f"{name}:{100 * value / whole:.2f}%;"
-            for name, value, whole in (
-                ("left", row["box_left"], wide), ("top", row["box_top"], high),
-                ("width", row["box_width"], wide), ("height", row["box_height"], high),
-            )
-        )  # fmt: skip
-        return (
-            f'<div class="frame"><div class="picture" style="{side}:100%;aspect-ratio:{wide}/{high}">'
-            f'<img alt="{text(row["key"])}" src="{source}"><i style="{box}"></i></div></div>'
-        )
+        except Exception:  # the page helps to find trouble: one sample's, whatever it is, must not cost the page
+            source = None
+        return charts.figure(row, source)
 
     def _pixels(self, row: dict[str, Any]) -> npt.NDArray[np.uint16]:
         """The smallest level that is large enough to look at."""
-        level = len(row["level_bytes"]) - 1
-        while level and -(-max(row["height"], row["width"]) >> level) * -1 < _READ:
+        level, longest = len(row["level_bytes"]) - 1, max(row["height"], row["width"])
+        while level and _halved(longest, level) < _READ:
             level -= 1
         pixels = dataset.image(self.store, row, self.codec, level)
-        if pixels.shape != (-(-row["height"] // 2**level), -(-row["width"] // 2**level)):
+        if pixels.shape != (_halved(row["height"], level), _halved(row["width"], level)):
             raise IntegrityError(f"{row['key']} has other dimensions than the manifest says: run verify")
         return pixels
+
+
+def _halved(side: int, level: int) -> int:
+    return -(-side >> level)
 
 
 def _data_uri(pixels: npt.NDArray[np.uint16], low: int, high: int) -> str:
@@ -311,21 +308,26 @@ def _spread(rows: Rows, most: int) -> Rows:
     return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]
 
 
+def _block(title: str, about: str, figures: str) -> str:
+    return f'<div class="block"><h3>{title} <span class=soft>{about}</span></h3>{figures}</div>'
+
+
 def _gallery(album: _Album, bins: dict[tuple[int, int], Rows]) -> str:
-    filled = sorted(((size, rows) for size, rows in bins.items() if len(rows)), key=lambda b: (-len(b[1]), b[0]))
+    filled = sorted((-len(rows), size) for size, rows in bins.items() if len(rows))
     a_bin = max(1, min(A_BIN, PICTURES // max(1, len(filled))))
-    shown = sorted(filled[:PICTURES], key=lambda b: b[0])
     blocks, total = [], 0
-    for (high, wide), rows in shown:
+    for high, wide in sorted(size for _, size in filled[:PICTURES]):
+        rows = bins[high, wide]
         chosen = _spread(rows, a_bin)
         total += len(chosen)
-        title = f"{high:,} × {wide:,} px <span class=soft>{number(len(rows))} samples</span>"
-        blocks.append(f'<div class="block"><h3>{title}</h3>{album.figures(chosen)}</div>')
-    left_out = f" The {len(filled) - len(shown)} least filled bins are left out." if len(shown) < len(filled) else ""
+        blocks.append(_block(f"{high:,} × {wide:,} px", f"{number(len(rows))} samples", album.figures(chosen)))
+    left = len(filled) - len(blocks)
     return (
-        f"<h2>Pictures by bin</h2><p>{number(total)} of {number(album.samples.num_rows)} samples: up to {a_bin} a bin and "
-        f"{PICTURES} in all, evenly spaced by key.{left_out} Windowed from the 0.5th to the 99.5th percentile of the "
-        "content box, which is the thin line. Sizes are height × width.</p>" + _shelf(blocks)
+        f"<h2>Pictures by bin</h2><p>{number(total)} of {number(album.samples.num_rows)} samples: up to {a_bin} a "
+        f"bin and {PICTURES} in all, evenly spaced by key."
+        + (f" The {number(left)} least filled bins are left out." if left else "")
+        + " Windowed from the 0.5th to the 99.5th percentile of the content box, which is the thin line. Sizes are "
+        "height × width.</p>" + _shelf(blocks)
     )
 
 
@@ -335,12 +337,7 @@ def _shelf(blocks: Sequence[str]) -> str:
 
 def _suspects(album: _Album) -> str:
     parts = []
-    for flag, title, check in (
-        ("polarity_suspect", "Polarity suspects", "These look like negatives beside samples of the same kind, or are the "
-         "negative of another sample. Check that bone is bright and air dark."),
-        ("burned_in_suspect", "Burned-in text suspects", "Marks like a line of letters lie near the top or bottom edge. "
-         "Check at full size for names, dates and numbers. No flag is no proof of clean pixels."),
-    ):  # fmt: skip
+    for flag, (title, check) in _CHECKS.items():
         rows = album.flagged(flag)
         chosen = _spread(rows, A_FLAG)
         parts.append(
@@ -360,12 +357,10 @@ def _near_duplicates(album: _Album) -> str:
     for i in largest:
         rows = np.flatnonzero(label == i)
         rows = rows[pc.sort_indices(keys.take(pa.array(rows))).to_numpy()]
-        more = f" <span class=soft>{A_GROUP} shown</span>" if len(rows) > A_GROUP else ""
-        blocks.append(
-            f'<div class="block"><h3>{number(len(rows))} alike{more}</h3>{album.figures(_spread(rows, A_GROUP))}</div>'
-        )
+        about = f"{A_GROUP} shown" if len(rows) > A_GROUP else ""
+        blocks.append(_block(f"{number(len(rows))} alike", about, album.figures(_spread(rows, A_GROUP))))
     return (
-        "<h2>Near-duplicates</h2><p>Groups of samples with almost the same picture, or its negative; all of a group share "
-        f"one split. Check whether training should see them all. Shown: the {number(len(blocks))} largest of "
-        f"{number(len(names))} groups.</p>" + _shelf(blocks)
+        "<h2>Near-duplicates</h2><p>Groups of samples with almost the same picture, or its negative; all of a "
+        "group share one split. Check whether training should see them all. Shown: the "
+        f"{number(len(blocks))} largest of {number(len(names))} groups.</p>" + _shelf(blocks)
     )

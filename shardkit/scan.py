@@ -142,10 +142,10 @@ def scan_chunk(source: Source, entries: list[Entry], rules: Rules) -> list[Scann
 
 
 def scan_part(
-    source: Source, entries: list[Entry], rules: Rules, workers: int, memory: int, limit: float
+    source: Source, entries: list[Entry], rules: Rules, children: int, memory: int, limit: float
 ) -> list[Scanned]:
     """Runs on a worker: `entries` through its children, file by file where a chunk kills or outlasts its child."""
-    pool = isolation.children(workers, memory)
+    pool = isolation.children(children, memory)
 
     def run(chunk: list[Entry]) -> list[Scanned]:
         timeout = limit + 0.25 * len(chunk)

@@ -53,7 +53,8 @@ _BODY_PARTS = {
 BODY_PARTS = {spelling: label for label, words in _BODY_PARTS.items() for spelling in words.split(", ")}
 _VIEWS = (
     "AP PA LL RL LLD RLD LLO RLO RAO LAO RPO LPO MLO CC ML LM LMO XCC XCCL XCCM FB SIO ISO TAN AT CV"
-    " LATERAL LAT OBLIQUE AXIAL SUNRISE TUNNEL OBL DECUB LORDOTIC SWIMMERS TOWNES WATERS CALDWELL FROGLEG SKYLINE MORTISE SCAPHOID Y"
+    " LATERAL LAT OBLIQUE AXIAL SUNRISE TUNNEL OBL DECUB LORDOTIC SWIMMERS TOWNES WATERS CALDWELL FROGLEG"
+    " SKYLINE MORTISE SCAPHOID Y"
 )
 _ENUMERATIONS = {
     "view": ("ViewPosition", frozenset(_VIEWS.split())),
@@ -74,7 +75,7 @@ _VENDORS = {
 }  # fmt: skip
 _LATERALITIES = frozenset("LRUB")
 _ORIENTATION = re.compile(r"(?!.*(.).*\1)[APRLHFTMDV]{1,3}")
-_ANY_NUMBER = (-1e9, 1e9)
+_ANY_NUMBER = (-1e6, 1e6)  # windows reach 16 bits times a slope; longer numbers may be identifiers
 
 
 def load_key(path: Path) -> bytes:

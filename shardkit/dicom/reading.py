@@ -202,7 +202,8 @@ def _check_encapsulated(header: Header, facts: ImageFacts) -> None:
     if header.syntax in NATIVE:
         raise Quarantined("size_mismatch", "a native transfer syntax with encapsulated pixel data")
     if header.syntax not in SUPPORTED:
-        raise Quarantined("unsupported_transfer_syntax", f"transfer syntax {header.syntax} has no decoder here")
+        name = header.syntax if header.syntax.startswith("1.2.840.10008.") else "of a private kind"
+        raise Quarantined("unsupported_transfer_syntax", f"its transfer syntax ({name}) has no decoder here")
     if facts.frames > 1:  # dropped by rule later: its framing does not matter
         return
     spans = _fragments(header)

@@ -97,7 +97,7 @@ def judge_header(header: Header, rules: Rules) -> tuple[ImageFacts, tuple[str, .
     _require_image(header)
     facts = image_facts(dataset)
     repairs = header.repairs + check_structure(header, facts)
-    if facts.samples != 1 or not facts.photometric.startswith("MONOCHROME"):
+    if facts.samples != 1 or facts.photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise Dropped("not_grayscale", f"{facts.samples} samples a pixel, not one grey value")
     if facts.frames > 1:
         raise Dropped("multiframe", f"{facts.frames} frames")

@@ -1,0 +1,136 @@
+"""Shared fixtures: the real DICOM files beside the repository, synthetic files, and one file's way to its verdict."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pydicom.uid as uids
+import pytest
+from pydicom.uid import ExplicitVRBigEndian
+
+from shardkit.convert import Conversion, Converted, convert_file
+from shardkit.dicom import decoding
+from shardkit.dicom.reading import Header, ImageFacts, check_structure, frame, image_facts, read_header
+from shardkit.dicom.triage import Rules
+from shardkit.scan import Scanned, scan_entry
+from shardkit.source import Entry, Source
+from shardkit.testing.records import ImageSpec, Patient, Study
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "dicom"
+EVERY_MODALITY = ("CR", "DX", "MG", "PX", "IO", "RG", "OT", "CT", "XA", "RF", "MR", "NM")
+
+
+@pytest.fixture(scope="session")
+def real_dicom() -> Path:
+    """The folder of real and hostile files. Skips only where nobody could have put them; never when they are incomplete."""
+    if not REAL.is_dir() and not (os.environ.get("CI") and REAL.parents[1].is_dir()):
+        pytest.skip("no ../shared/data/dicom beside the repository: the real DICOM files are not here")
+    listing = REAL / "manifest.csv"
+    if not listing.is_file():
+        pytest.fail(f"{listing} is missing: the real DICOM files are incomplete")
+    with listing.open(newline="") as file:
+        missing = [row["file"] for row in csv.DictReader(file) if not (REAL / row["file"]).is_file()]
+    if missing:
+        pytest.fail(f"real DICOM files are missing: {missing}")
+    return REAL
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the scan, and the conversion where the scan lets a file pass, make of one file."""
+
+    scanned: Scanned
+    converted: Converted | None
+
+    @property
+    def verdict(self) -> str:
+        return self.converted.verdict if self.converted else str(self.scanned.verdict)
+
+    @property
+    def reason(self) -> str:
+        return self.converted.reason if self.converted else str(self.scanned.reason)
+
+    @property
+    def message(self) -> str:
+        return str(self.converted.message if self.converted else self.scanned.message)
+
+
+@pytest.fixture(scope="session")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Outcome]:
+    """bytes -> Outcome, through scan_entry and convert_file (raw codec, every modality, unless told otherwise)."""
+    folder = tmp_path_factory.mktemp("judged")
+
+    def run(data: bytes, rules: Rules | None = None, codec: str = "raw", **options: Any) -> Outcome:
+        rules = rules or Rules(modalities=EVERY_MODALITY, max_side=6000)
+        (folder / "file").write_bytes(data)
+        source = Source(str(folder))
+        scanned = scan_entry(source, Entry(b"file", len(data), "file"), rules)
+        if scanned.verdict is not None:
+            return Outcome(scanned, None)
+        spec = Conversion(source=source, out="", codec=codec, rules=rules, **options)
+        shape = (scanned.height, scanned.width)
+        return Outcome(scanned, convert_file(spec, b"file", len(data), shape))
+
+    return run
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A real file as far as its stored values."""
+
+    header: Header
+    facts: ImageFacts
+    raw: npt.NDArray[np.integer[Any]]
+    decoder: str
+    repairs: tuple[str, ...]
+
+    @property
+    def lossy(self) -> bool:
+        return self.header.syntax in decoding.LOSSY
+
+
+@pytest.fixture(scope="session")
+def decoded(real_dicom: Path) -> Callable[[str], Decoded]:
+    """Name of a real file -> its decoded values, each decoded once a session."""
+
+    @functools.cache
+    def load(name: str) -> Decoded:
+        data = (real_dicom / name).read_bytes()
+        header = read_header(BytesIO(data), len(data))
+        facts = image_facts(header.dataset)
+        repairs = header.repairs + check_structure(header, facts)
+        stream = frame(header, facts)
+        if header.pixels is not None and header.pixels.length is not None:
+            big = header.syntax == ExplicitVRBigEndian
+            raw = decoding.native(stream, facts.rows, facts.cols, facts.bits_allocated, big)
+            return Decoded(header, facts, raw, "native", repairs)
+        raw, decoder, mended = decoding.decode(stream, header.syntax, header.dataset)
+        return Decoded(header, facts, raw, decoder, repairs + mended)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def image_spec() -> Callable[..., ImageSpec]:
+    """Fields -> the spec of a small synthetic file (12-bit CR hand, explicit little endian, unless told otherwise)."""
+    person = Patient("QUELLWALDHOFER", "ANNELIESE", "PID48210770001", "19310103", "F")
+    study = Study(
+        person, "1.2.826.0.1.3680043.8.498.1", "20110902", "ACC551770900001", "Klinikum Nebelwald Nord",
+        "NBWRAD77X", "MTRADORN^IRMGARD", "DRSALZBACH^THEOBALD", "pain after fall", "SNR55120984", "folder",
+    )  # fmt: skip
+    usual: dict[str, Any] = {
+        "path": "folder/file.dcm", "study": study, "seed": (5, 7), "region": "hand", "view": "PA",
+        "modality": "CR", "height": 96, "width": 80, "bits": 12, "photometric": "MONOCHROME2",
+        "syntax": str(uids.ExplicitVRLittleEndian), "sop_uid": "1.2.826.0.1.3680043.8.498.2",
+        "series_uid": "1.2.826.0.1.3680043.8.498.3", "number": 1,
+    }  # fmt: skip
+    return lambda **fields: ImageSpec(**{**usual, **fields})
