@@ -4,12 +4,14 @@ Three programs take the same DICOM files, interleaved in every repeat, with as m
 
 build  the command itself, from its start to its end, scan and duplicates and report included.
 bound  source decode, HTJ2K encode and check decode of the files that `build` wrote, by the functions it uses, and
-       nothing else: only these calls are timed, bytes and parsed headers are in memory (what is deflated inflates inside
+       nothing else: only these calls are timed, bytes and parsed headers are in memory (deflated files inflate inside
        the time). Its rate is the sum over its processes of pixels by seconds spent in these calls.
-naive  pydicom's pixel_array, MONOCHROME1 inverted, 16-bit PNG with OpenCV's settings (zlib level 1, RLE, filter Sub:
-       imagecodecs' own defaults are slower), webdataset.ShardWriter; one process and one writer per slice of the files.
+naive  pydicom's pixel_array, MONOCHROME1 inverted, 16-bit PNG, webdataset.ShardWriter; one process and one writer per
+       slice of the files. The PNG has OpenCV's settings (zlib level 1, RLE, filter Sub), or with --png default those of
+       libpng, as Pillow writes it: smaller, and several times slower.
 """
 
+import functools
 import hashlib
 import json
 import multiprocessing
@@ -20,13 +22,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime, timezone
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -41,6 +44,10 @@ Record = dict[str, Any]
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFECTS = 0.05
+PNG = {
+    "opencv": "imagecodecs.png_encode(level=1, strategy=RLE, filter=SUB), the settings of cv2.imencode",
+    "default": "imagecodecs.png_encode(), zlib's default level",
+}
 PROGRAMS = ("build", "bound", "naive")
 RATIOS = {  # name: (numerator, denominator), both a figure of a repeat
     "build / bound": (("build", "mpx_s"), ("bound", "mpx_s")),
@@ -60,6 +67,7 @@ def run(
     seed: int = 0,
     profile_files: int = 40,
     plan_rows: int = 0,
+    png: Literal["opencv", "default"] = "opencv",
     export: Path | None = None,
     out: Path = ROOT / "benchmarks" / "results" / "build.json",
 ) -> None:
@@ -81,6 +89,8 @@ def run(
         Files to take apart function by function; 0 for none.
     plan_rows
         Also time the planning of shards for this many made-up rows, and for a tenth of them.
+    png
+        Settings of the naive script's PNG encoder.
     export
         Folder to make the export in, or one that holds an export already; default a temporary one.
     out
@@ -98,8 +108,9 @@ def run(
         # One unmeasured build finds the files to compare on, and leaves every byte of them in the page cache.
         _build(source, work, workers)
         sample = _written(work, source)
-        result["conditions"] = _conditions(work, source, workers, scale, seed)
-        result["repeats"] = [_repeat(i, source, work, sample, workers) for i in range(repeats)]
+        conditions = {"workers": workers, "scale": scale, "seed": seed, "naive_png": PNG[png]}
+        result["conditions"] = conditions | _conditions(work, source)
+        result["repeats"] = [_repeat(i, source, work, sample, workers, png) for i in range(repeats)]
         result["summary"] = summarise(result["repeats"])
         if profile_files:
             result["profile"] = _child(work, "profile", _spread(sample, profile_files), source, work / "profile")
@@ -134,21 +145,19 @@ def _written(work: Path, source: Path) -> list[Record]:
     return [{**row, "path": str(source / row["path"])} for row in rows]
 
 
-def _conditions(work: Path, source: Path, workers: int, scale: float, seed: int) -> Record:
+def _conditions(work: Path, source: Path) -> Record:
     from pydicom.uid import UID
 
     sample, count = _written(work, source), pq.read_metadata(work / "out.private" / "ledger.parquet").num_rows
     syntaxes = Counter(UID(row["transfer_syntax"]).name for row in sample)
     return {
-        "export": f"synthetic, scale {scale:g}, seed {seed}, {DEFECTS:.0%} of the files defective",
+        "export": f"synthetic, {DEFECTS:.0%} of the files defective",
         "files": count,
         "written": len(sample),
         "mpx_written": _mpx(sample),
         "bytes_written_from": _bytes(sample),
         "syntaxes": dict(syntaxes.most_common()),
-        "workers": workers,
         "storage": "local disk; every source byte in the page cache; outputs flushed and deleted between programs",
-        "naive_png": "imagecodecs.png_encode(level=1, strategy=RLE, filter=SUB), the settings of cv2.imencode",
     }
 
 
@@ -169,12 +178,12 @@ def _spread(rows: list[Record], count: int) -> list[Record]:
 # --- the three programs
 
 
-def _repeat(index: int, source: Path, work: Path, sample: list[Record], workers: int) -> Record:
+def _repeat(index: int, source: Path, work: Path, sample: list[Record], workers: int, png: str) -> Record:
     """Every program once; who begins rotates, so that a drift of the machine favours none."""
     run_one = {
         "build": lambda: _build(source, work, workers),
         "bound": lambda: _bound(work, sample, workers),
-        "naive": lambda: _naive(work, sample, workers),
+        "naive": lambda: _naive(work, sample, workers, png),
     }
     start = index % len(PROGRAMS)
     order = PROGRAMS[start:] + PROGRAMS[:start]
@@ -197,17 +206,17 @@ def _build(source: Path, work: Path, workers: int) -> Record:
     sample, stages = _written(work, source), json.loads((work / "stages.json").read_text())
     bounds = [("startup", used.started), *stages, ("end", used.ended)]
     seconds: dict[str, float] = {}
-    for (name, begin), (_, end) in zip(bounds[:-1], bounds[1:], strict=True):
+    for (name, begin), (_, end) in pairwise(bounds):
         seconds[name] = seconds.get(name, 0.0) + end - begin
     size = sum(path.stat().st_size for path in (work / "out" / "shards").rglob("*.tar"))
     rates = {"stages_s": seconds, "convert_mpx_s": _mpx(sample) / seconds["convert"]}
     return _figures(used, sample, size) | rates
 
 
-def _naive(work: Path, sample: list[Record], workers: int) -> Record:
+def _naive(work: Path, sample: list[Record], workers: int, png: str) -> Record:
     shutil.rmtree(work / "naive", ignore_errors=True)
     (work / "naive").mkdir()
-    used = _measure(work, "naive", sample, str(work / "naive"), workers)
+    used = _measure(work, "naive", sample, str(work / "naive"), workers, png)
     size = sum(path.stat().st_size for path in (work / "naive").iterdir())
     shutil.rmtree(work / "naive")
     return _figures(used, sample, size)
@@ -300,7 +309,7 @@ def _command_role(words: list[str], stages: str) -> None:
 
 
 def _fan_out(function: Callable[..., Any], workers: int, *arguments: Any) -> list[Any]:
-    """`function(queue, i, *arguments)` in forked processes that have all imports already; what each put into the queue."""
+    """`function(queue, i, *arguments)` in forked processes, which have all imports; what each put into the queue."""
     fork = multiprocessing.get_context("fork")
     queue = fork.Queue()
     processes = [fork.Process(target=function, args=(queue, i, *arguments)) for i in range(workers)]
@@ -370,29 +379,35 @@ def _codecs_only(row: Record, seconds: dict[str, float]) -> None:
         seconds[name] += spent
 
 
-def _naive_role(sample: list[Record], out: str, workers: int) -> None:
+def _naive_role(sample: list[Record], out: str, workers: int, png: str) -> None:
     import pydicom  # noqa: F401 - imported before the fork
-    import webdataset  # noqa: F401
+    import webdataset  # type: ignore[import-untyped]  # noqa: F401
 
-    _fan_out(_naive_share, workers, sample, out, workers)
+    _fan_out(_naive_share, workers, sample, out, workers, png)
 
 
-def _naive_share(queue: Any, index: int, sample: list[Record], out: str, workers: int) -> None:
+def _naive_share(queue: Any, index: int, sample: list[Record], out: str, workers: int, png: str) -> None:
     """The script: nothing checked, nothing caught."""
     import imagecodecs
     import pydicom
     import webdataset
 
-    options = {"level": 1, "strategy": imagecodecs.PNG.STRATEGY.RLE, "filter": imagecodecs.PNG.FILTER.SUB}
+    options: dict[str, Any] = {
+        "level": 1,
+        "strategy": imagecodecs.PNG.STRATEGY.RLE,
+        "filter": imagecodecs.PNG.FILTER.SUB,
+    }
+    if png == "default":
+        options = {}
     with webdataset.ShardWriter(f"{out}/{index}-%06d.tar", maxsize=512 << 20, verbose=0) as sink:
         for number, row in enumerate(sample[index::workers]):
             dataset = pydicom.dcmread(row["path"])
             pixels = dataset.pixel_array
             if dataset.PhotometricInterpretation == "MONOCHROME1":
                 pixels = pixels.max() - pixels
-            png = imagecodecs.png_encode(pixels.astype(np.uint16), **options)
+            image = imagecodecs.png_encode(pixels.astype(np.uint16), **options)
             facts = {"height": pixels.shape[0], "width": pixels.shape[1]}
-            sink.write({"__key__": f"{index}{number:06d}", "png": bytes(png), "json": facts})
+            sink.write({"__key__": f"{index}{number:06d}", "png": bytes(image), "json": facts})
     queue.put(None)
 
 
@@ -446,10 +461,12 @@ def _watch_child(watch: machine.Stopwatch) -> None:
     from shardkit.dicom import content, decoding, grayscale, privacy
     from shardkit.source import Source
 
-    convert.hashlib = SimpleNamespace(sha256=hashlib.sha256)  # type: ignore[assignment]
+    hashes = SimpleNamespace(sha256=hashlib.sha256)
+    if hasattr(convert, "hashlib"):
+        setattr(convert, "hashlib", hashes)  # noqa: B010 - a module's own import
     places: list[tuple[str, Any, str]] = [
         ("read file", Source, "read"),
-        ("SHA-256 of the file", convert.hashlib, "sha256"),
+        ("SHA-256 of the file", hashes, "sha256"),
         ("parse header", convert, "read_header"),
         ("judge header", convert, "judge_header"),
         ("join frame", convert, "frame"),
@@ -480,7 +497,7 @@ def _parent_costs(done: list[Any], scratch: Path, mpx: float) -> dict[str, float
 
     reader, writer = multiprocessing.Pipe(duplex=False)
     cpu = time.process_time()
-    sender = threading.Thread(target=lambda: [writer.send(one) for one in done])
+    sender = threading.Thread(target=lambda: deque(map(writer.send, done), maxlen=0))
     sender.start()
     for _ in done:
         reader.recv()
@@ -525,9 +542,9 @@ def _made_up(start: int, count: int, rng: np.random.Generator) -> pa.Table:
         "serial": np.arange(start, start + count),
         "path": [f"PATIENT{n[:12]}/20{n[12:18]}_ACC{n[:7]}/DX_1/IM0001.dcm".encode() for n in sop],
         "size": heights * widths,
-        "verdict": np.where(bad, "dropped", None),
-        "reason": np.where(bad, "no_image", None),
-        "message": np.where(bad, "the object holds no pixel data", None),
+        "verdict": ["dropped" if b else None for b in bad],
+        "reason": ["no_image" if b else None for b in bad],
+        "message": ["the object holds no pixel data" if b else None for b in bad],
         "repairs": [[]] * count,
         "flags": [[]] * count,
         "height": heights.astype(np.int32),
@@ -572,19 +589,17 @@ def _plan_role(folder: str) -> Record:
 
 def summarise(repeats: list[Record]) -> Record:
     """Median, least and most of every figure and ratio over the repeats; ratios are taken within a repeat first."""
+
+    def over(*keys: str) -> Record:
+        found = [functools.reduce(lambda record, key: record[key], keys, repeat) for repeat in repeats]
+        return {name: _spread_of([record[name] for record in found]) for name in found[0]}
+
+    plain = {name: [{k: r[name][k] for k in FIGURES if k in r[name]} for r in repeats] for name in PROGRAMS}
     figures = {
-        program: {name: _spread_of([r[program][name] for r in repeats]) for name in FIGURES if name in repeats[0][program]}
-        for program in PROGRAMS
+        name: {k: _spread_of([record[k] for record in records]) for k in records[0]} for name, records in plain.items()
     }
-    stages = {name: _spread_of([r["build"]["stages_s"][name] for r in repeats]) for name in repeats[0]["build"]["stages_s"]}
-    return {
-        **figures,
-        "stages_s": stages,
-        "bound_ms_per_mpx": {
-            name: _spread_of([r["bound"]["ms_per_mpx"][name] for r in repeats]) for name in ("decode", "encode", "check")
-        },
-        "ratios": {name: _spread_of([r["ratios"][name] for r in repeats]) for name in RATIOS},
-    }
+    parts = {"stages_s": over("build", "stages_s"), "bound_ms_per_mpx": over("bound", "ms_per_mpx")}
+    return {**figures, **parts, "ratios": over("ratios")}
 
 
 def _spread_of(values: list[float]) -> dict[str, float]:

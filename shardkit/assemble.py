@@ -5,7 +5,6 @@ Every step derives its output from the journals, the plan and former generations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from shardkit import duplicates, ledger, manifest
-from shardkit.convert import JOURNAL, journal_name, staging, write_journal
+from shardkit import duplicates, journal, ledger, manifest
 from shardkit.dicom.content import THUMB
 from shardkit.layout import TWINS, Layout, Shard
 from shardkit.shards import webdataset
@@ -34,11 +32,6 @@ class Rewrite:
 
     shard: Shard
     losers: dict[int, str]
-
-
-def read_journal(store: Store, generation: int, shard: Shard, columns: list[str] | None = None) -> pa.Table:
-    """What became of a shard's files."""
-    return pq.read_table(BytesIO(store.get(journal_name(generation, shard.name))), columns=columns)
 
 
 def exact_duplicates(store: Store, layout: Layout, generation: int, old: pa.Table) -> list[Rewrite]:
@@ -78,11 +71,11 @@ def near_duplicates(
 def _light(store: Store, layout: Layout, generation: int) -> tuple[pa.Table, npt.NDArray[np.int64]]:
     """The written rows' few columns that duplicates are found by, in plan order, and the shard index of each."""
     tables, index = (
-        [pa.table({n: pa.array([], JOURNAL.field(n).type) for n in _LIGHT})],
+        [pa.table({n: pa.array([], journal.SCHEMA.field(n).type) for n in _LIGHT})],
         [np.zeros(0, np.int64)],
     )
     for shard in layout.shards:
-        table = read_journal(store, generation, shard, _LIGHT)
+        table = journal.read(store, generation, shard.name, _LIGHT)
         table = table.filter(pc.equal(table["verdict"], "written"))
         tables.append(table)
         index.append(np.full(table.num_rows, shard.group))
@@ -102,14 +95,14 @@ def rewrite_shard(store: Store, generation: int, job: Rewrite) -> None:
 
     The shard is replaced before its journal; redone after a crash in between, it gives the same bytes.
     """
-    rows = read_journal(store, generation, job.shard).to_pylist()
+    rows = journal.read(store, generation, job.shard.name).to_pylist()
     name = f"{job.shard.name}.{webdataset.EXTENSION}"
     for row in rows:
         if row["serial"] in job.losers and row["verdict"] == "written":
             row |= {"verdict": "dropped", "reason": job.losers[row["serial"]], "shard": None, "offset": None}
     lost = {row["key"] for row in rows if row["verdict"] == "dropped" and row["key"]}
     kept = {row["key"] for row in rows if row["verdict"] == "written"}
-    with staging(store) as folder:
+    with journal.staging(store) as folder:
         (folder / "old").write_bytes(store.get(name))
         offsets = webdataset.rewrite(folder / "old", folder / "new", lambda member: member.key in lost - kept)
         for row in rows:
@@ -119,14 +112,14 @@ def rewrite_shard(store: Store, generation: int, job: Rewrite) -> None:
             store.put_file(name, folder / "new")
         else:
             store.delete(name)
-    write_journal(store, generation, job.shard.name, rows)
+    journal.write(store, generation, job.shard.name, rows)
 
 
 def new_samples(store: Store, layout: Layout, generation: int) -> pa.Table:
     """This generation's manifest rows, in plan order; group and split are still null."""
     tables = [manifest.SCHEMA.empty_table()]
     for shard in layout.shards:
-        table = read_journal(store, generation, shard)
+        table = journal.read(store, generation, shard.name)
         table = table.filter(pc.equal(table["verdict"], "written"))
         table = table.append_column("group", pa.nulls(table.num_rows, pa.string()))
         table = table.append_column("split", pa.nulls(table.num_rows, pa.string()))
@@ -139,7 +132,7 @@ def write_fingerprints(store: Store, layout: Layout, generation: int, folder: Pa
     temporary = folder / f".{FINGERPRINTS}.tmp"
     with pq.ParquetWriter(temporary, _FINGERPRINT, compression="zstd") as writer:
         for shard in layout.shards:
-            table = read_journal(store, generation, shard, [*_FINGERPRINT.names, "verdict"])
+            table = journal.read(store, generation, shard.name, [*_FINGERPRINT.names, "verdict"])
             writer.write_table(table.filter(pc.equal(table["verdict"], "written")).select(_FINGERPRINT.names))
     temporary.replace(folder / FINGERPRINTS)
 
@@ -149,7 +142,7 @@ def write_links(store: Store, layout: Layout, generation: int, folder: Path, sam
     kept = samples["pixel_hash"].combine_chunks()
     pairs: set[tuple[str, str]] = set()
     for shard in layout.shards:
-        table = read_journal(store, generation, shard, ["reason", "pixel_hash", "patient"])
+        table = journal.read(store, generation, shard.name, ["reason", "pixel_hash", "patient"])
         table = table.filter(pc.equal(table["reason"], "duplicate_exact"))
         owners = samples["patient"].take(pc.index_in(table["pixel_hash"], kept).combine_chunks())
         pairs.update(zip(table["patient"].to_pylist(), owners.to_pylist(), strict=True))
@@ -283,8 +276,8 @@ def write_ledger(
         "shard",
         "pixel_hash",
     ]
-    tables = [pa.table({n: pa.array([], JOURNAL.field(n).type) for n in columns})]
-    tables += [read_journal(store, generation, shard, columns) for shard in layout.shards]
+    tables = [pa.table({n: pa.array([], journal.SCHEMA.field(n).type) for n in columns})]
+    tables += [journal.read(store, generation, shard.name, columns) for shard in layout.shards]
     done = _name_kept(pa.concat_tables(tables).combine_chunks(), samples)
     unused = pq.read_table(folder / TWINS)["serial"].combine_chunks()
     out = [ledger.SCHEMA.empty_table()]

@@ -9,9 +9,8 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -19,49 +18,20 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shardkit import assemble, dataset, isolation, layout, ledger, manifest, scan
+from shardkit import assemble, dataset, isolation, journal, layout, ledger, manifest, scan
 from shardkit import bins as resolution_bins
+from shardkit.arguments import Arguments
 from shardkit.bins import Bins
 from shardkit.codecs import codec
-from shardkit.convert import JOURNALS, Conversion, Crew, ShardDone, convert_shard, journal_name
-from shardkit.dicom.privacy import Pseudonyms, load_key
-from shardkit.dicom.triage import Rules
-from shardkit.errors import ArgumentError, BuildError
+from shardkit.convert import Crew, ShardDone, convert_shard
+from shardkit.errors import ArgumentError
+from shardkit.journal import JOURNALS
 from shardkit.shards import webdataset
-from shardkit.source import Entry, Source
-from shardkit.storage import Store, is_remote, local_path, sentences
+from shardkit.source import Entry
+from shardkit.state import State
+from shardkit.storage import Store
 
 T = TypeVar("T")
-
-STATE, KEY = "build.json", "pseudonym.key"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arguments:
-    """What a build is asked to do. All but workers, limits and `max_quarantine` are fixed by the first build."""
-
-    conversion: Conversion
-    private: Path
-    bins: str = "auto:36"
-    patch: int = 48
-    shard_bytes: int = 512 << 20
-    max_quarantine: float = 0.01
-    workers: int = 1  # tasks at a time
-    children: int | None = None  # decoding processes of each process that runs tasks; None: as many as workers
-
-    def fixed(self) -> dict[str, Any]:
-        """What may not change from run to run: it decides bytes."""
-        spec = self.conversion
-        return {
-            "codec": spec.codec,
-            "bins": self.bins,
-            "patch": self.patch,
-            "shard_bytes": self.shard_bytes,
-            "invert": spec.invert,
-            "demographics": spec.demographics,
-            **asdict(spec.rules),
-            "modalities": sorted(spec.rules.modalities),
-        }
 
 
 class Progress(Protocol):
@@ -115,96 +85,30 @@ class _Run:
     def __init__(self, arguments: Arguments, progress: Progress, executor: Executor | None) -> None:
         self.arguments, self.progress = arguments, progress
         self.spec = arguments.conversion
-        _check_places(arguments)
+        arguments.check_places()
         codec(self.spec.codec)
-        resolution_bins.parse(
-            arguments.bins, [1], [1], arguments.patch, self.spec.rules.max_side
-        )  # refuse before scanning
+        # Refuse before the scan what could only fail after it.
+        resolution_bins.parse(arguments.bins, [1], [1], arguments.patch, self.spec.rules.max_side)
         self.spec.source.check()
         self.store = Store(self.spec.out)
-        with sentences(str(arguments.private)):
-            arguments.private.mkdir(parents=True, exist_ok=True)
-            self.state = self._open_state()
-            self.name = Pseudonyms(load_key(arguments.private / KEY))
-        self._check_unchanged()
+        self.state = State(arguments, self.store)
         self.executor = executor
         self._own = executor is None
-
-    # --- state
-
-    def _open_state(self) -> dict[str, Any] | None:
-        path = self.arguments.private / STATE
-        if path.exists():
-            return dict(json.loads(path.read_text()))
-        if self.store.exists(dataset.NAME):
-            raise BuildError(
-                f"{self.spec.out} holds a dataset, but {self.arguments.private} has no {STATE}: pass the --private"
-                " folder it was built with, or another --out"
-            )
-        if (self.arguments.private / KEY).exists() is False and any(True for _ in islice(self.store.list("shards"), 1)):
-            raise BuildError(f"{self.spec.out} holds shards of another build: choose another --out, or remove them")
-        return None
-
-    def _check_unchanged(self) -> None:
-        wanted = self.arguments.fixed()
-        if self.state is None:
-            self.state = {
-                "format": 1,
-                "fingerprint": self.name.fingerprint,
-                "complete": 0,
-                "arguments": wanted,
-            }
-            self._save_state()
-            return
-        if self.state["fingerprint"] != self.name.fingerprint:
-            raise BuildError(
-                f"the pseudonym key in {self.arguments.private} is not the one this dataset was built with: restore the"
-                " old key, or build into another --out"
-            )
-        before = self.state["arguments"]
-        different = sorted(k for k in wanted if _plain(wanted[k]) != before.get(k))
-        if different:
-            was = ", ".join(f"--{k.replace('_', '-')} was {before.get(k)}, now {_plain(wanted[k])}" for k in different)
-            raise BuildError(
-                f"arguments changed since this dataset was begun ({was}): repeat the old ones, or build into another"
-                " --out"
-            )
-
-    def _save_state(self) -> None:
-        path = self.arguments.private / STATE
-        temporary = path.with_name(f".{STATE}.tmp")
-        temporary.write_text(json.dumps(self.state, indent=1))
-        temporary.replace(path)
-
-    @property
-    def complete(self) -> int:
-        """Generations that are finished."""
-        assert self.state is not None
-        return int(self.state["complete"])
 
     @property
     def children(self) -> int:
         """Decoding processes of each process that runs tasks."""
         return self.arguments.children or self.arguments.workers
 
-    def folder(self, generation: int) -> Path:
-        """Where a generation's private state lies."""
-        return self.arguments.private / f"g{generation:03d}"
-
-    def parts(self, generation: int) -> list[Path]:
-        """A generation's scan parts."""
-        return sorted((self.folder(generation) / "scan").glob("*.parquet"))
-
-    # --- the run
-
     def run(self, retry: str | None) -> Outcome:
         with self._workers():
             new = 0
-            if (self.folder(self.complete) / layout.INDEX).exists():  # planned, then interrupted: finish that first
-                new += self._finish(layout.Layout(self.folder(self.complete)))
+            folder = self.state.folder(self.state.complete)
+            if (folder / layout.INDEX).exists():  # planned, then interrupted: finish that first
+                new += self._finish(layout.Layout(folder))
             known = self._known(retry)
             listed, scanned = self._scan(known)
-            if listed == 0 and self.complete == 0:
+            if listed == 0 and self.state.complete == 0:
                 raise ArgumentError(f"--source {self.spec.source.url} holds no files: nothing to build")
             if scanned:
                 new += self._finish(self._lay_out())
@@ -218,56 +122,51 @@ class _Run:
 
     def _known(self, retry: str | None) -> scan.Known:
         again: set[bytes] = set()
-        if retry is not None and self.complete:
-            table = pq.read_table(self.arguments.private / ledger.NAME)
-            rows = zip(
-                table["path"].to_pylist(),
-                table["verdict"].to_pylist(),
-                table["reason"].to_pylist(),
-                strict=True,
+        if retry is not None and self.state.complete:
+            rows = pq.read_table(
+                self.state.root / ledger.NAME,
+                columns=["path"],
+                filters=[("verdict", "==", "quarantined"), ("reason", "==", retry)],
             )
-            texts = {path for path, verdict, reason in rows if verdict == "quarantined" and reason == retry}
+            texts = set(rows["path"].to_pylist())
             if not texts:
                 raise ArgumentError(f"no file is quarantined as {retry}: see `shardkit info` for what there is")
-            for part in self._earlier(self.complete):
+            for part in self.state.earlier_parts():
                 paths = pq.read_table(part, columns=["path"])["path"].to_pylist()
                 again.update(p for p in paths if ledger.path_text(p) in texts)
-        return scan.Known(self._earlier(self.complete), again)
-
-    def _earlier(self, generation: int) -> list[Path]:
-        return [part for g in range(generation) for part in self.parts(g)]
+        return scan.Known(self.state.earlier_parts(), again)
 
     def _scan(self, known: scan.Known) -> tuple[int, int]:
         """(names listed, new ones in this generation): header pass over what no earlier pass has seen."""
-        folder = self.folder(self.complete) / "scan"
-        folder.mkdir(parents=True, exist_ok=True)
-        done = scan.Known(self.parts(self.complete))
-        number, listed = len(self.parts(self.complete)), 0
+        generation = self.state.complete
+        folder, done = self.state.folder(generation) / "scan", scan.Known(self.state.parts(generation))
+        number, listed = len(self.state.parts(generation)), 0
 
         def fresh() -> Iterator[tuple[int, Entry]]:
             nonlocal listed
             for serial, entry in enumerate(self.spec.source.entries()):
                 listed += 1
-                in_earlier = entry in known
-                if not in_earlier and entry not in done:
+                if entry not in known and entry not in done:
                     yield serial, entry
 
         self.progress.stage("scan", None)
         limits = (self.spec.rules, self.children, self.spec.memory_limit, self.spec.time_limit)
         for part in scan.parts(fresh(), scan.PART):
+            self.state.begin()
+            folder.mkdir(parents=True, exist_ok=True)
             chunks = [part[i : i + scan.CHUNK] for i in range(0, len(part), scan.CHUNK)]
             jobs = ((i, (self.spec.source, [e for _, e in chunk], *limits)) for i, chunk in enumerate(chunks))
             found: dict[int, list[scan.Scanned]] = {}
             for index, rows in self._map(scan.scan_part, jobs):
                 found[index] = rows
                 self.progress.scanned(len(rows))
-            table = scan.rows(part, [row for i in range(len(chunks)) for row in found[i]], self.name)
+            table = scan.rows(part, [row for i in range(len(chunks)) for row in found[i]], self.state.name)
             ledger.write(table, folder / f"{number:05d}.parquet")
             number += 1
-        return listed, sum(pq.read_metadata(p).num_rows for p in self.parts(self.complete))
+        return listed, sum(pq.read_metadata(p).num_rows for p in self.state.parts(generation))
 
     def _lay_out(self) -> layout.Layout:
-        generation, parts = self.complete, self.parts(self.complete)
+        generation, parts = self.state.complete, self.state.parts(self.state.complete)
         self.progress.stage("plan", None)
         heights, widths = layout.sizes(parts)
         numbers: dict[str, int] = {}
@@ -275,16 +174,16 @@ class _Run:
             bins = self._bins(heights, widths) if len(heights) else Bins((), self.arguments.patch)
         else:
             bins = layout.extend(
-                layout.Layout(self.folder(generation - 1)).bins, heights, widths, self.spec.rules.max_side
+                layout.Layout(self.state.folder(generation - 1)).bins, heights, widths, self.spec.rules.max_side
             )
             for g in range(generation):
-                for shard in layout.Layout(self.folder(g)).shards:
+                for shard in layout.Layout(self.state.folder(g)).shards:
                     number = int(shard.name.rpartition("/")[2])
                     numbers[shard.bin.name] = max(numbers.get(shard.bin.name, 0), number + 1)
         return layout.make(
-            self.folder(generation),
+            self.state.folder(generation),
             parts,
-            self._earlier(generation),
+            self.state.earlier_parts(),
             bins,
             numbers,
             self.arguments.shard_bytes,
@@ -298,11 +197,11 @@ class _Run:
 
     def _finish(self, plan: layout.Layout) -> int:
         """Convert and assemble the current generation; returns its number of files."""
-        generation = self.complete
+        generation = self.state.complete
         self.progress.stage("convert", plan.files)
         done = self._done(plan, generation)
-        for shard, counts in done.items():
-            self.progress.converted(replace(counts, name=shard))
+        for counts in done.values():
+            self.progress.converted(counts)
         todo = sorted((s for s in plan.shards if s.name not in done), key=lambda s: -s.files)  # no long task at the end
         # Few shards must still keep all children busy.
         crew = Crew(self.children, max(2, -(-2 * self.arguments.workers // max(1, len(todo)))))
@@ -310,10 +209,8 @@ class _Run:
         for _, counts in self._map(convert_shard, jobs):
             self.progress.converted(counts)
         self._assemble(plan, generation)
-        assert self.state is not None
-        self.state["complete"] = generation + 1
-        self._save_state()
-        return sum(pq.read_metadata(p).num_rows for p in self.parts(generation))
+        self.state.finish_generation()
+        return sum(pq.read_metadata(p).num_rows for p in self.state.parts(generation))
 
     def _done(self, plan: layout.Layout, generation: int) -> dict[str, ShardDone]:
         """Finished shards: journaled, and there (unless nothing was left to write)."""
@@ -321,9 +218,9 @@ class _Run:
         objects = dict(self.store.list("shards"))
         done = {}
         for shard in plan.shards:
-            if journal_name(generation, shard.name) not in journals:
+            if journal.object_name(generation, shard.name) not in journals:
                 continue
-            table = assemble.read_journal(self.store, generation, shard, ["verdict", "height", "width"])
+            table = journal.read(self.store, generation, shard.name, ["verdict", "height", "width"])
             rows = [(r["height"], r["width"]) for r in table.to_pylist() if r["verdict"] == "written"]
             size = objects.get(f"{shard.name}.{webdataset.EXTENSION}")
             if size is not None or not rows:
@@ -333,13 +230,13 @@ class _Run:
 
     def _assemble(self, plan: layout.Layout, generation: int) -> None:
         self.progress.stage("assemble", None)
-        store, folder = self.store, self.folder(generation)
+        store, folder = self.store, self.state.folder(generation)
         ours = {f"{shard.name}.{webdataset.EXTENSION}" for shard in plan.shards}
         # Unchecked against dataset.json: an interrupted run may have written one without the other.
         old = manifest.read(store) if store.exists(manifest.NAME) else manifest.SCHEMA.empty_table()
         old = old.filter(pa.array([s not in ours for s in old["shard"].to_pylist()], pa.bool_()))
         self._rewrite(assemble.exact_duplicates(store, plan, generation, old), generation)
-        earlier = [self.folder(g) / assemble.FINGERPRINTS for g in range(generation)]
+        earlier = [self.state.folder(g) / assemble.FINGERPRINTS for g in range(generation)]
         samples = pa.concat_tables([old, assemble.new_samples(store, plan, generation)]).combine_chunks()
         assemble.write_fingerprints(store, plan, generation, folder)
         thumbs = assemble.Thumbnails([*earlier, folder / assemble.FINGERPRINTS])
@@ -349,9 +246,9 @@ class _Run:
             samples = pa.concat_tables([old, assemble.new_samples(store, plan, generation)]).combine_chunks()
             assemble.write_fingerprints(store, plan, generation, folder)
         assemble.write_links(store, plan, generation, folder, samples)
-        links = [self.folder(g) / assemble.LINKS for g in range(generation + 1)]
-        samples = assemble.finish_samples(samples, thumbs, links, self.name.split)
-        assemble.write_ledger(store, plan, generation, folder, self.parts(generation), samples)
+        links = [self.state.folder(g) / assemble.LINKS for g in range(generation + 1)]
+        samples = assemble.finish_samples(samples, thumbs, links, self.state.name.split)
+        assemble.write_ledger(store, plan, generation, folder, self.state.parts(generation), samples)
         self._publish(samples, plan.bins, generation)
 
     def _rewrite(self, jobs: list[assemble.Rewrite], generation: int) -> None:
@@ -368,8 +265,8 @@ class _Run:
             bins,
             digest,
             codec_name=self.spec.codec,
-            fingerprint=self.name.fingerprint,
-            arguments={k: _plain(v) for k, v in self.arguments.fixed().items()},
+            fingerprint=self.state.name.fingerprint,
+            arguments=self.arguments.fixed(),
             verdicts={v: dict(sorted(c.items())) for v, c in ledger.counts(merged).items()},
         )
         from shardkit import report
@@ -378,14 +275,14 @@ class _Run:
         self.store.put(dataset.NAME, json.dumps(description, indent=1).encode())
 
     def _ledger(self, generations: int, samples: pa.Table, changed: set[str], missing: set[str]) -> pa.Table:
-        paths = [self.folder(g) / ledger.NAME for g in range(generations)]
+        paths = [self.state.folder(g) / ledger.NAME for g in range(generations)]
         merged = ledger.merge(paths, samples, changed, missing)
         inputs: set[bytes] = set()
         for g in range(generations):
-            for part in self.parts(g):
+            for part in self.state.parts(g):
                 inputs.update(pq.read_table(part, columns=["path"])["path"].to_pylist())
         ledger.check_closure(merged, len(inputs))
-        ledger.write(merged, self.arguments.private / ledger.NAME)
+        ledger.write(merged, self.state.root / ledger.NAME)
         return merged
 
     def _clear_journals(self) -> None:
@@ -398,10 +295,10 @@ class _Run:
         samples = dataset.samples(self.store, ["key", "flags"])
         changed = {ledger.path_text(path) for path in known.changed}
         missing: set[str] = set()
-        for part in self._earlier(self.complete):
+        for part in self.state.earlier_parts():
             paths = pq.read_table(part, columns=["path"])["path"].to_pylist()
             missing.update(ledger.path_text(p) for p in paths if known.missing(p))
-        merged = self._ledger(self.complete, samples, changed, missing)
+        merged = self._ledger(self.state.complete, samples, changed, missing)
         counts = {v: dict(sorted(c.items())) for v, c in ledger.counts(merged).items()}
         share = sum(counts["quarantined"].values()) / max(1, merged.num_rows)
         return Outcome(
@@ -447,55 +344,3 @@ class _LocalWorkers:
             isolation.close_children()  # unblocks threads that wait for a child
         self.threads.shutdown(wait=True, cancel_futures=True)
         isolation.close_children()
-
-
-def _plain(value: Any) -> Any:
-    """As JSON gives it back."""
-    return json.loads(json.dumps(value))
-
-
-def _check_places(arguments: Arguments) -> None:
-    """The dataset may not lie in the export, nor private files in the dataset."""
-    out, source = arguments.conversion.out, arguments.conversion.source.url
-    if not is_remote(out):
-        place = local_path(out).absolute()
-        if place.exists() and not place.is_dir():
-            raise ArgumentError(f"--out {out} is a file: name a folder")
-        if arguments.private.absolute().is_relative_to(place):
-            raise ArgumentError(
-                f"--private {arguments.private} lies inside --out: keys and paths must stay outside the dataset"
-            )
-        if not is_remote(source) and place.is_relative_to(local_path(source).absolute()):
-            raise ArgumentError(f"--out {out} lies inside --source: the next build would read its own shards")
-    if not is_remote(source) and arguments.private.absolute().is_relative_to(local_path(source).absolute()):
-        raise ArgumentError(f"--private {arguments.private} lies inside --source: choose a folder outside the export")
-
-
-def with_workers(arguments: Arguments, workers: int, children: int) -> Arguments:
-    """The same build on other workers; never changes its bytes."""
-    return replace(arguments, workers=workers, children=children)
-
-
-def recorded_arguments(source: str, out: str, private: Path, workers: int) -> Arguments:
-    """The arguments a build was begun with. Raises BuildError where none was."""
-    try:
-        fixed: dict[str, Any] = json.loads((private / STATE).read_text())["arguments"]
-    except FileNotFoundError:
-        raise BuildError(f"{private} has no {STATE}: there is no build to retry; pass its --private folder") from None
-    rules = {field.name: fixed[field.name] for field in fields(Rules)}
-    rules["modalities"] = tuple(rules["modalities"])
-    return Arguments(
-        conversion=Conversion(
-            source=Source(source),
-            out=out,
-            codec=fixed["codec"],
-            rules=Rules(**rules),
-            invert=fixed["invert"],
-            demographics=fixed["demographics"],
-        ),
-        private=private,
-        bins=fixed["bins"],
-        patch=fixed["patch"],
-        shard_bytes=fixed["shard_bytes"],
-        workers=workers,
-    )

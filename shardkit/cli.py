@@ -112,8 +112,7 @@ def build(
         missing_patient_id=missing_patient_id,
         near_duplicates=near_duplicates,
     )
-    from shardkit.build import Arguments
-    from shardkit.convert import Conversion
+    from shardkit.arguments import Arguments, Conversion
     from shardkit.source import Source
 
     arguments = Arguments(
@@ -154,7 +153,7 @@ def retry(
     private
         Folder of the ledger and the pseudonym key; default <out>.private.
     """
-    from shardkit.build import recorded_arguments
+    from shardkit.state import recorded_arguments
 
     return _run(recorded_arguments(source, out, _private(out, private), _cores()), None, class_)
 
@@ -169,7 +168,7 @@ def _run(arguments: "Arguments", dask: str | None, again: str | None) -> int:  #
             outcome = building.build(arguments, progress, retry=again)
         else:
             with dask_executor(dask) as (executor, slots, children):
-                outcome = building.build(building.with_workers(arguments, slots, children), progress, executor, again)
+                outcome = building.build(arguments.with_workers(slots, children), progress, executor, again)
     _print_outcome(outcome, arguments.conversion.out, arguments.private)
     if outcome.within_quarantine:
         return 0

@@ -5,62 +5,26 @@ converted again. Journals hold no path and no clear identifier.
 """
 
 import hashlib
-import tempfile
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from io import BytesIO
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydicom.uid import ExplicitVRBigEndian
 
-from shardkit import isolation, manifest
+from shardkit import isolation, journal, manifest
+from shardkit.arguments import Conversion
 from shardkit.bins import Bin
 from shardkit.codecs import codec
 from shardkit.dicom import content, decoding, grayscale, privacy
 from shardkit.dicom.grayscale import Invert, Pixels
 from shardkit.dicom.reading import Header, ImageFacts, frame, read_header
-from shardkit.dicom.triage import Rules, halvings, judge_header, judge_pixels
-from shardkit.errors import BuildError, Quarantined, Verdict
+from shardkit.dicom.triage import halvings, judge_header, judge_pixels
+from shardkit.errors import Quarantined, Verdict
 from shardkit.shards import webdataset
-from shardkit.source import Source
 from shardkit.storage import Store, sentences
-
-JOURNALS = ".build"  # below the dataset's root; gone when the build is done
-
-JOURNAL = pa.schema(
-    [
-        pa.field("serial", pa.int64()),
-        pa.field("verdict", pa.string()),
-        pa.field("reason", pa.string()),
-        pa.field("message", pa.string()),
-        pa.field("sha256", pa.string()),
-        pa.field("repairs", pa.list_(pa.string())),
-        pa.field("flags", pa.list_(pa.string())),
-        pa.field("plain", pa.bool_()),
-        pa.field("thumb", pa.binary(content.THUMB**2)),
-        *[f for f in manifest.SCHEMA if f.name not in ("repairs", "flags", "group", "split")],
-    ]
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conversion:
-    """What all shards of a build share; carried to every worker. Holds no key and no credentials."""
-
-    source: Source
-    out: str
-    codec: str = "htj2k"
-    rules: Rules = field(default_factory=Rules)
-    invert: Invert = "full"
-    demographics: bool = False
-    time_limit: float = isolation.TIME_LIMIT
-    memory_limit: int = isolation.MEMORY_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +211,7 @@ def _convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Cre
     rows: list[dict[str, Any]] = []
     extension = codec(spec.codec)[1]
     shard = f"{plan.name}.{webdataset.EXTENSION}"
-    with staging(store) as folder:
+    with journal.staging(store) as folder:
         staged = folder / "shard"
         with webdataset.ShardWriter(staged) as writer:
             for file, done in _converted(spec, plan, crew):
@@ -266,7 +230,7 @@ def _convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Cre
                     row["offset"] = offsets[row["key"]]
         written = [row for row in rows if row["verdict"] == "written"]
         size = staged.stat().st_size if written else 0
-        write_journal(store, generation, plan.name, rows)
+        journal.write(store, generation, plan.name, rows)
         if written:
             store.put_file(shard, staged)
     return ShardDone(
@@ -363,29 +327,3 @@ def drop_duplicates(rows: list[dict[str, Any]]) -> set[int]:
             offsets.add(row["offset"])
             row |= {"verdict": "dropped", "reason": "duplicate_exact", "shard": None, "offset": None}
     return offsets
-
-
-def journal_name(generation: int, name: str) -> str:
-    """Object name of a shard's journal."""
-    return f"{JOURNALS}/g{generation:03d}/{name.removeprefix('shards/').replace('/', '-')}.parquet"
-
-
-def write_journal(store: Store, generation: int, name: str, rows: list[dict[str, Any]]) -> None:
-    """Commit what became of a shard's files."""
-    buffer = BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, JOURNAL), buffer, compression="zstd")
-    store.put(journal_name(generation, name), buffer.getvalue())
-
-
-@contextmanager
-def staging(store: Store) -> Iterator[Path]:
-    """A folder for unfinished shards: beside a local dataset, so that a rename publishes; else the system's own."""
-    parent = None
-    if store.root is not None:
-        parent = store.root / JOURNALS / "staging"
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BuildError(f"--out {store.url} cannot be written: {error.strerror}") from None
-    with tempfile.TemporaryDirectory(dir=parent, prefix="shard-") as folder:
-        yield Path(folder)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from shardkit.build import Arguments, build
-from shardkit.convert import Conversion
+from shardkit.arguments import Arguments, Conversion
+from shardkit.build import build
 from shardkit.dataset import description
 from shardkit.errors import ArgumentError
 from shardkit.progress import Shown

@@ -219,8 +219,9 @@ class Known:
 
     def missing(self, path: bytes) -> bool:
         """Whether a known path was not met in the listing."""
-        at = int(np.searchsorted(self._hashes, np.uint64(path_hash(path))))
-        return at < len(self._hashes) and not self.seen[at]
+        value = np.uint64(path_hash(path))
+        at = int(np.searchsorted(self._hashes, value))
+        return at < len(self._hashes) and self._hashes[at] == value and not bool(self.seen[at])
 
 
 def parts(entries: Iterator[tuple[int, Entry]], size: int) -> Iterator[list[tuple[int, Entry]]]:

@@ -121,7 +121,7 @@ class Store:
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """(name, bytes) of every object below the folder `prefix`, sorted by name; temporary files are left out."""
-        with sentences(f"{self.url}/{prefix}"):
+        with sentences(f"{self.url}/{prefix}".rstrip("/")):
             if self.root is not None:
                 base = self.root / prefix
                 found = [(p, p.stat().st_size) for p in base.rglob("*") if p.is_file() and not p.name.endswith(".tmp")]
@@ -177,5 +177,7 @@ def reason(error: BaseException) -> str:
     """The telling part of a store's error: its innermost message, in one line, without query strings."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if re.search(r"404 Not Found|NoSuchBucket", str(error)):
+        return "there is no such bucket; check its name and the endpoint"
     first = str(error).split("\n\nDebug source")[0].replace("\n", " ").strip()
     return re.sub(r"\?[^\s\"')]*", "", first)[:300] or type(error).__name__

@@ -9,8 +9,9 @@ from typing import Any
 
 from shardkit import dataset, manifest
 from shardkit.codecs import codec
-from shardkit.convert import JOURNALS, pixel_hash
+from shardkit.convert import pixel_hash
 from shardkit.errors import ShardkitError
+from shardkit.journal import JOURNALS
 from shardkit.shards import webdataset
 from shardkit.storage import Store
 

@@ -1,0 +1,135 @@
+"""A build's private folder: fixed arguments, pseudonym key, and per generation the scan parts, plan and ledger.
+
+A generation is one round of new files; its shards are never touched again.
+"""
+
+import json
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from shardkit import dataset
+from shardkit.arguments import Arguments, Conversion
+from shardkit.dicom.privacy import Pseudonyms, load_key
+from shardkit.dicom.triage import Rules
+from shardkit.errors import BuildError
+from shardkit.journal import JOURNALS
+from shardkit.source import Source
+from shardkit.storage import Store, sentences
+
+NAME, KEY = "build.json", "pseudonym.key"
+
+
+class State:
+    """Opens a private folder for a build. Raises BuildError when it belongs to other arguments or places."""
+
+    def __init__(self, arguments: Arguments, store: Store) -> None:
+        self.root = arguments.private
+        self._fixed, self._store = arguments.fixed(), store
+        self._record: dict[str, Any] = {"format": 1, "complete": 0, "arguments": self._fixed}
+        with sentences(str(self.root)):
+            if (self.root / NAME).exists():
+                self._record = json.loads((self.root / NAME).read_text())
+                self._check_unchanged()
+            else:
+                self._check_new()
+
+    @property
+    def complete(self) -> int:
+        """Generations that are finished; also the number of the one to work on."""
+        return int(self._record["complete"])
+
+    @cached_property
+    def name(self) -> Pseudonyms:
+        """The pseudonyms of this dataset; makes the key on first use."""
+        return Pseudonyms(load_key(self.root / KEY))
+
+    def begin(self) -> None:
+        """Before the first row is kept: fix the arguments, and see that the dataset's place can be written at all."""
+        if "fingerprint" in self._record:
+            return
+        probe = f"{JOURNALS}/probe"
+        self._store.put(probe, b"")
+        self._store.delete(probe)
+        with sentences(str(self.root)):
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._record["fingerprint"] = self.name.fingerprint
+            self._save()
+
+    def finish_generation(self) -> None:
+        """The generation worked on is part of the dataset from here on."""
+        self._record["complete"] = self.complete + 1
+        with sentences(str(self.root)):
+            self._save()
+
+    def folder(self, generation: int) -> Path:
+        """Where a generation's private files lie."""
+        return self.root / f"g{generation:03d}"
+
+    def parts(self, generation: int) -> list[Path]:
+        """A generation's scan parts."""
+        return sorted((self.folder(generation) / "scan").glob("*.parquet"))
+
+    def earlier_parts(self) -> list[Path]:
+        """The scan parts of all finished generations."""
+        return [part for generation in range(self.complete) for part in self.parts(generation)]
+
+    def _save(self) -> None:
+        temporary = self.root / f".{NAME}.tmp"
+        temporary.write_text(json.dumps(self._record, indent=1))
+        temporary.replace(self.root / NAME)
+
+    def _check_new(self) -> None:
+        """A first build may not land in what another one left."""
+        url = self._store.url
+        if self._store.exists(dataset.NAME):
+            raise BuildError(
+                f"{url} holds a dataset, but {self.root} has no {NAME}: pass the --private folder it was built with, or"
+                " another --out"
+            )
+        if any(True for _ in islice(self._store.list("shards"), 1)):
+            raise BuildError(
+                f"{url} holds shards that {self.root} knows nothing of: choose another --out, or remove them"
+            )
+
+    def _check_unchanged(self) -> None:
+        wanted, before = self._fixed, self._record["arguments"]
+        different = sorted(k for k in wanted if wanted[k] != before.get(k))
+        if different:
+            was = ", ".join(f"--{k.replace('_', '-')} was {before.get(k)}, now {wanted[k]}" for k in different)
+            raise BuildError(
+                f"arguments changed since this dataset was begun ({was}): repeat the old ones, or build into another"
+                " --out"
+            )
+        if not (self.root / KEY).exists() or self._record["fingerprint"] != self.name.fingerprint:
+            raise BuildError(
+                f"the pseudonym key in {self.root} is not the one this dataset was built with: restore the old key, or"
+                " build into another --out"
+            )
+
+
+def recorded_arguments(source: str, out: str, private: Path, workers: int) -> Arguments:
+    """The arguments a build was begun with. Raises BuildError where none was."""
+    try:
+        fixed: dict[str, Any] = json.loads((private / NAME).read_text())["arguments"]
+    except FileNotFoundError:
+        raise BuildError(f"{private} has no {NAME}: there is no build to retry; pass its --private folder") from None
+    rules = {name: fixed[name] for name in Rules.__dataclass_fields__}
+    rules["modalities"] = tuple(rules["modalities"])
+    spec = Conversion(
+        source=Source(source),
+        out=out,
+        codec=fixed["codec"],
+        rules=Rules(**rules),
+        invert=fixed["invert"],
+        demographics=fixed["demographics"],
+    )
+    return Arguments(
+        conversion=spec,
+        private=private,
+        bins=fixed["bins"],
+        patch=fixed["patch"],
+        shard_bytes=fixed["shard_bytes"],
+        workers=workers,
+    )
