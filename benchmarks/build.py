@@ -29,6 +29,7 @@ from datetime import datetime, timezone
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
+from queue import Empty
 from typing import Any, Literal
 
 import numpy as np
@@ -217,9 +218,10 @@ def _naive(work: Path, sample: list[Record], workers: int, png: str) -> Record:
     shutil.rmtree(work / "naive", ignore_errors=True)
     (work / "naive").mkdir()
     used = _measure(work, "naive", sample, str(work / "naive"), workers, png)
+    wrote = [sample[number] for number in json.loads((work / "result.json").read_text())]
     size = sum(path.stat().st_size for path in (work / "naive").iterdir())
     shutil.rmtree(work / "naive")
-    return _figures(used, sample, size)
+    return _figures(used, wrote, size) | {"failed": len(sample) - len(wrote)}
 
 
 def _figures(used: machine.Usage, sample: list[Record], size: int) -> Record:
@@ -315,7 +317,15 @@ def _fan_out(function: Callable[..., Any], workers: int, *arguments: Any) -> lis
     processes = [fork.Process(target=function, args=(queue, i, *arguments)) for i in range(workers)]
     for process in processes:
         process.start()
-    results = [queue.get(timeout=3600) for _ in processes]
+    results: list[Any] = []
+    while len(results) < workers:
+        try:
+            results.append(queue.get(timeout=1))
+        except Empty:
+            if any(process.exitcode for process in processes):
+                for process in processes:
+                    process.kill()
+                raise RuntimeError("a process died: the log says why") from None
     for process in processes:
         process.join()
     return results
@@ -379,15 +389,15 @@ def _codecs_only(row: Record, seconds: dict[str, float]) -> None:
         seconds[name] += spent
 
 
-def _naive_role(sample: list[Record], out: str, workers: int, png: str) -> None:
+def _naive_role(sample: list[Record], out: str, workers: int, png: str) -> list[int]:
     import pydicom  # noqa: F401 - imported before the fork
     import webdataset  # type: ignore[import-untyped]  # noqa: F401
 
-    _fan_out(_naive_share, workers, sample, out, workers, png)
+    return [number for numbers in _fan_out(_naive_share, workers, sample, out, workers, png) for number in numbers]
 
 
 def _naive_share(queue: Any, index: int, sample: list[Record], out: str, workers: int, png: str) -> None:
-    """The script: nothing checked, nothing caught."""
+    """The script: nothing checked, and what raises is left out. Tells which files it wrote."""
     import imagecodecs
     import pydicom
     import webdataset
@@ -399,16 +409,21 @@ def _naive_share(queue: Any, index: int, sample: list[Record], out: str, workers
     }
     if png == "default":
         options = {}
+    wrote: list[int] = []
     with webdataset.ShardWriter(f"{out}/{index}-%06d.tar", maxsize=512 << 20, verbose=0) as sink:
-        for number, row in enumerate(sample[index::workers]):
-            dataset = pydicom.dcmread(row["path"])
-            pixels = dataset.pixel_array
-            if dataset.PhotometricInterpretation == "MONOCHROME1":
-                pixels = pixels.max() - pixels
-            image = imagecodecs.png_encode(pixels.astype(np.uint16), **options)
+        for number in range(index, len(sample), workers):
+            try:
+                dataset = pydicom.dcmread(sample[number]["path"])
+                pixels = dataset.pixel_array
+                if dataset.PhotometricInterpretation == "MONOCHROME1":
+                    pixels = pixels.max() - pixels
+                image = imagecodecs.png_encode(pixels.astype(np.uint16), **options)
+            except Exception:
+                continue
             facts = {"height": pixels.shape[0], "width": pixels.shape[1]}
-            sink.write({"__key__": f"{index}{number:06d}", "png": bytes(image), "json": facts})
-    queue.put(None)
+            sink.write({"__key__": f"{number:08d}", "png": bytes(image), "json": facts})
+            wrote.append(number)
+    queue.put(wrote)
 
 
 # --- one child's work, function by function

@@ -23,8 +23,8 @@ def demo(out: Path, studies: int, seed: int, workers: int, console: Console) -> 
     """Make, build and verify a small export below `out`; returns the exit code."""
     _empty(out)
     started = time.monotonic()
-    console.print(f"1. a synthetic PACS export of {studies} studies, one file in ten defective", highlight=False)
-    export = make_export(out / "pacs_export", studies, seed=seed, defects=0.1, scale=0.5, workers=workers)
+    console.print(f"1. a synthetic PACS export of {studies} studies, one file in four defective", highlight=False)
+    export = make_export(out / "pacs_export", studies, seed=seed, defects=0.25, scale=0.5, workers=workers)
     console.print(f"   {len(export.files)} files in {out / 'pacs_export'}", highlight=False)
     console.print(f"2. shardkit build --source {out / 'pacs_export'} --out {out / 'shards'}", highlight=False)
     place = out / "shards"

@@ -16,7 +16,7 @@ from shardkit.storage import Store
 
 NAME = "manifest.parquet"
 DIGEST_BYTES = 16
-"""Length of the truncated SHA-256 digests kept for pixels and prefixes."""
+"""Length of the digests kept for pixels (XXH3-128) and prefixes (SHA-256, truncated)."""
 
 _hash = pa.binary(DIGEST_BYTES)
 _text = pa.string()
@@ -33,7 +33,7 @@ STORAGE = [
     ("level_hash", pa.list_(_hash), "SHA-256 of each of these prefixes, first 128 bits"),
 ]
 PIXELS = [
-    ("pixel_hash", _hash, "SHA-256 of 'rows cols bits ' and the little-endian pixels, first 128 bits"),
+    ("pixel_hash", _hash, "XXH3-128 of 'rows cols bits ' and the little-endian pixels"),
     ("height", pa.int32(), "rows"),
     ("width", pa.int32(), "columns"),
     ("bits", pa.int8(), "pixels lie in [0, 2**bits - 1]"),

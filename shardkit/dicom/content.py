@@ -15,7 +15,7 @@ THUMB = 32
 ANALYSIS = 512
 """Longest side, in pixels, of the reduced image that borders are found on."""
 _LEVEL_TOLERANCE = 0.02  # of the image's range
-_CHUNK = 1 << 17
+_CHUNK = 1 << 16  # pixels
 _EDGE_SHARE = 0.10  # a grey level must fill this share of the edge to count as border
 _PARTS = 0.10  # a second body part (other leg, other hand) counts from this share of the largest
 
@@ -85,7 +85,7 @@ def find_content(pixels: Pixels, small: Reduced | None = None) -> Content:
     if high <= low:
         return Content(Box(0, 0, *pixels.shape), 0.0, 0.0)
     structure = float(_resize(small).std() / small.std())
-    content = ndimage.binary_opening(~_border(small, (high - low) * _LEVEL_TOLERANCE), np.ones((3, 3), bool))
+    content = _opened(~_border(small, (high - low) * _LEVEL_TOLERANCE))
     labels, count = ndimage.label(content)
     if count == 0:
         return Content(Box(0, 0, *pixels.shape), 0.0, structure)
@@ -100,6 +100,18 @@ def find_content(pixels: Pixels, small: Reduced | None = None) -> Content:
     box_right = cols if right == small.shape[1] else min(cols, right * scale)
     box = Box(top * scale, left * scale, box_bottom - top * scale, box_right - left * scale)
     return Content(box, float(sizes[kept].sum()) / small.size, structure)
+
+
+def _opened(mask: Mask) -> Mask:
+    """Binary opening by 3 x 3: what is thinner than that goes. By shifts, ten times faster than scipy's."""
+    return _grown(~_grown(~mask, edge=True), edge=False)
+
+
+def _grown(mask: Mask, edge: bool) -> Mask:
+    """Binary dilation by 3 x 3; `edge` is what lies outside."""
+    padded = np.pad(mask, 1, constant_values=edge)
+    tall = padded[:-2] | padded[1:-1] | padded[2:]
+    return tall[:, :-2] | tall[:, 1:-1] | tall[:, 2:]
 
 
 def _border(small: Reduced, tolerance: float) -> Mask:
@@ -128,10 +140,10 @@ def _border(small: Reduced, tolerance: float) -> Mask:
 def statistics(pixels: Pixels, box: Box) -> Statistics:
     """Exact statistics from one histogram of the box."""
     inside = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
-    flat = inside.ravel()
-    histogram = np.zeros(int(flat.max()) + 1, np.int64)
-    for start in range(0, flat.size, _CHUNK):  # bincount widens to int64: keep that copy in the cache
-        histogram += np.bincount(flat[start : start + _CHUNK], minlength=histogram.size)
+    histogram = np.zeros(int(inside.max()) + 1, np.int64)
+    rows = max(1, _CHUNK // box.width)
+    for start in range(0, box.height, rows):  # bincount widens to int64: keep that copy in the cache
+        histogram += np.bincount(inside[start : start + rows].ravel(), minlength=histogram.size)
     present = np.flatnonzero(histogram)
     cumulative = np.cumsum(histogram)
     total = int(cumulative[-1])

@@ -57,15 +57,15 @@ def to_uniform(
         first, entries = table
         index = np.clip(stored.values.astype(np.int32) - first, 0, len(entries) - 1)
         pixels, bits, negative = entries[index], max(1, int(entries.max()).bit_length()), False
-    pixels = pixels.astype(np.uint16)  # also copies: decoders may hand out read-only views of the file
+    pixels = pixels.astype(np.uint16, copy=False)  # may still be a read-only view of the file
     inverted = (facts.photometric == "MONOCHROME1") != negative
     if inverted:
         top = (1 << bits) - 1 if invert == "full" else int(pixels.max())
-        np.subtract(np.uint16(top), pixels, out=pixels)
+        pixels = np.subtract(np.uint16(top), pixels)
     share = 0.0
     if stored.padding is not None:
         share = float(np.count_nonzero(stored.padding)) / stored.padding.size
-        pixels[stored.padding] = 0
+        pixels = np.where(stored.padding, np.uint16(0), pixels)
     return Uniform(pixels, bits, inverted, share, stored.flags)
 
 

@@ -1,0 +1,59 @@
+"""DALI on the CPU gives the pixels of our decoder for every level's standalone stream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pytest
+
+from shardkit.codecs import htj2k
+from shardkit.dicom.grayscale import to_uniform
+
+LEVELS = range(htj2k.LEVELS + 1)
+REAL = ("fuji_hip_RG2_JPLL.dcm", "fuji_tibia_RG3_RLE.dcm", "konica_chest_8bit_M1_jpeg_2446x2010.dcm")
+
+
+def dali_pixels(streams: list[bytes]) -> list[Any]:
+    """Each stream's (rows, cols) uint16, decoded in one CPU pipeline without a GPU."""
+    dali = pytest.importorskip("nvidia.dali", reason="nvidia-dali is not installed")
+    from nvidia.dali import fn, types
+
+    @dali.pipeline_def(batch_size=len(streams), num_threads=2, device_id=None)
+    def graph() -> Any:
+        encoded = fn.external_source(
+            source=lambda: [np.frombuffer(s, np.uint8) for s in streams], batch=True, dtype=types.UINT8, ndim=1
+        )
+        return fn.decoders.image(encoded, device="cpu", output_type=types.GRAY, dtype=types.UINT16)
+
+    pipeline = graph(prefetch_queue_depth=1)
+    pipeline.build()
+    (out,) = pipeline.run()
+    return [np.asarray(out.at(i))[..., 0] for i in range(len(streams))]
+
+
+def test_dali_openjpeg_and_our_decoder_agree_at_every_level(decoded: Any) -> None:
+    rows, cols = np.indices((203, 301))
+    images = [
+        (((rows + cols) % 2) * 65535).astype(np.uint16),
+        (((rows // 2 + cols // 2) % 2) * 65535).astype(np.uint16),
+        (((rows // 5 + cols // 3) % 2) * 4095).astype(np.uint16),
+    ]
+    depths = [16, 16, 12]
+    for name in REAL:
+        ours = decoded(f"radiographs/{name}")
+        image = to_uniform(ours.raw, ours.facts, ours.header.dataset, lossy=ours.lossy)
+        images.append(image.pixels)
+        depths.append(image.bits)
+    cases = [(i, level) for i in range(len(images)) for level in LEVELS]
+    encoded = [htj2k.encode(image) for image in images]
+    streams = [htj2k.standalone(encoded[i][: htj2k.prefixes(encoded[i])[level]], level) for i, level in cases]
+    for (i, level), stream, seen in zip(cases, streams, dali_pixels(streams), strict=True):
+        top = (1 << depths[i]) - 1
+        want = htj2k.decode(encoded[i], level, depths[i])
+        np.testing.assert_array_equal(np.minimum(seen, top), want, err_msg=f"DALI, image {i}, level {level}")
+        openjpeg = np.minimum(imagecodecs.jpeg2k_decode(stream), top)
+        np.testing.assert_array_equal(openjpeg, want, err_msg=f"OpenJPEG, image {i}, level {level}")
+        if level == 0:
+            np.testing.assert_array_equal(want, images[i])
