@@ -431,11 +431,11 @@ def _naive_share(queue: Any, index: int, sample: list[Record], out: str, workers
 
 def _profile_role(sample: list[Record], source: str, scratch: str) -> Record:
     """CPU ms per Mpx by function: `child` is a conversion, `parent` what is left to the main process."""
-    from shardkit import convert
+    from shardkit.arguments import Conversion
     from shardkit.source import Source
 
     Path(scratch).mkdir(exist_ok=True)
-    spec = convert.Conversion(source=Source(source), out=scratch)
+    spec = Conversion(source=Source(source), out=scratch)
     _convert_one(spec, sample[0], source)
     watch = machine.Stopwatch()
     _watch_child(watch)
@@ -497,8 +497,8 @@ def _watch_child(watch: machine.Stopwatch) -> None:
         ("encode", htj2k, "encode"),
         ("check decode", htj2k, "decode"),
         ("compare", convert, "_encode"),
-        ("SHA-256 of the pixels", convert, "pixel_hash"),
-        ("SHA-256 of the prefixes", convert, "_prefixes"),
+        ("hash of the pixels", convert, "pixel_hash"),
+        ("hashes of the prefixes", convert, "_prefixes"),
         ("privacy.metadata", privacy, "metadata"),
     ]
     for name, owner, attribute in places:

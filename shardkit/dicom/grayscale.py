@@ -34,7 +34,7 @@ class Uniform:
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """Stored values as integers that hold their sign, padding set to 0; `low` is the least value `bits` allow."""
+    """Stored values as integers that hold their sign, padding set to `low`, the least value `bits` allow."""
 
     values: Array
     bits: int
@@ -51,13 +51,13 @@ def to_uniform(
     stored = _stored(raw, facts, dataset, lossy)
     table = modality_lut(dataset, facts.signed)
     if table is None:
-        pixels = stored.values if stored.low == 0 else stored.values.astype(np.int32) - stored.low
+        values: Array = stored.values if stored.low == 0 else stored.values.astype(np.int32) - stored.low
         bits, negative = stored.bits, slope < 0
     else:
         first, entries = table
         index = np.clip(stored.values.astype(np.int32) - first, 0, len(entries) - 1)
-        pixels, bits, negative = entries[index], max(1, int(entries.max()).bit_length()), False
-    pixels = pixels.astype(np.uint16, copy=False)  # may still be a read-only view of the file
+        values, bits, negative = entries[index], max(1, int(entries.max()).bit_length()), False
+    pixels: Pixels = values.astype(np.uint16, copy=False)  # may still be a read-only view of the file
     inverted = (facts.photometric == "MONOCHROME1") != negative
     if inverted:
         top = (1 << bits) - 1 if invert == "full" else int(pixels.max())
@@ -101,7 +101,7 @@ def _stored(raw: Array, facts: ImageFacts, dataset: Dataset, lossy: bool) -> _St
                 bits = max(most.bit_length(), (~least).bit_length() if least < 0 else 0) + facts.signed
                 low = -(1 << (bits - 1)) if facts.signed else 0
     if padding is not None:
-        values = np.where(padding, values.dtype.type(0), values)
+        values = np.where(padding, values.dtype.type(low), values)
     return _Stored(values, bits, low, padding, flags)
 
 

@@ -1,0 +1,122 @@
+"""Triage: errors before rules, rules in their order, and every code reachable or named as belonging elsewhere."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pydicom
+import pydicom.uid as uids
+import pytest
+
+from shardkit.dicom.triage import DROPS, QUARANTINES, Rules, halvings
+from shardkit.scan import scan_entry
+from shardkit.source import Entry, Source
+from shardkit.testing import records
+from shardkit.testing.defects import DEFECTS, file_bytes
+
+DEFAULT = Rules()
+ELSEWHERE = {
+    "duplicate_exact", "duplicate_near", "for_processing",  # the whole dataset decides: test_duplicates, the build's tests
+    "decode_timeout", "decoder_crash", "memory_limit",  # a child's death decides: the isolation's tests
+    "internal_error",  # means a bug; the fuzz tests in test_reading may meet it
+}  # fmt: skip
+BY_HEADER: dict[str, tuple[dict[str, Any], Rules]] = {
+    "secondary_capture": ({"SOPClassUID": uids.SecondaryCaptureImageStorage}, Rules(secondary_capture="drop")),
+    "missing_patient_id": ({"PatientID": ""}, Rules(missing_patient_id="quarantine")),
+    "modality_excluded": ({"Modality": "CT"}, DEFAULT),
+    "burned_in": ({"BurnedInAnnotation": "YES"}, DEFAULT),
+    "too_small": ({}, Rules(min_side=81)),
+    "too_large": ({}, Rules(max_side=95)),
+    "multiframe": ({"NumberOfFrames": 2}, DEFAULT),
+    "not_grayscale": ({"PhotometricInterpretation": "PALETTE COLOR"}, DEFAULT),
+    "not_an_image": ({"Modality": "SR"}, DEFAULT),
+    "bad_value": ({"HighBit": 15}, DEFAULT),
+    "missing_required_tag": ({"BitsAllocated": None}, DEFAULT),
+}
+
+
+def changed(image_spec: Any, tags: dict[str, Any]) -> bytes:
+    dataset = pydicom.dcmread(io.BytesIO(records.sound_bytes(image_spec())))
+    for keyword, value in tags.items():
+        setattr(dataset, keyword, value)
+    if tags.get("NumberOfFrames") == 2:
+        dataset.PixelData = dataset.PixelData * 2
+    out = io.BytesIO()
+    dataset.save_as(out, enforce_file_format=False)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("reason", BY_HEADER)
+def test_each_header_rule_gives_its_reason(judge: Any, image_spec: Any, reason: str) -> None:
+    tags, rules = BY_HEADER[reason]
+    outcome = judge(changed(image_spec, tags), rules)
+    assert outcome.reason == reason
+    assert outcome.verdict == ("dropped" if reason in DROPS else "quarantined")
+    assert judge(changed(image_spec, {}), DEFAULT).verdict == "written"
+
+
+@pytest.mark.parametrize("defect", [k for k, d in DEFECTS.items() if not d.twin])
+def test_each_synthetic_defect_gets_its_outcome(judge: Any, image_spec: Any, defect: str) -> None:
+    kind = DEFECTS[defect]
+    spec = image_spec(
+        defect=defect, bits=kind.bits or 12, syntax=kind.syntax or str(uids.ExplicitVRLittleEndian),
+        modality=kind.modality or "CR", height=480, width=400,
+    )  # fmt: skip
+    outcome = judge(file_bytes(spec), DEFAULT)
+    assert (outcome.verdict, outcome.reason.removesuffix("_repaired").replace("ok", "")) == (kind.verdict, kind.reason)
+    if outcome.verdict == "written":
+        assert (outcome.converted.repairs, outcome.converted.flags) == (kind.repairs, kind.flags)
+
+
+def test_every_code_is_reached_by_a_test_here_or_named_as_belonging_elsewhere() -> None:
+    reached = set(BY_HEADER) | {d.reason for d in DEFECTS.values()} - {"", "duplicate_exact", "for_processing"}
+    reached |= {"not_integer_pixels", "unsupported_transfer_syntax", "parse_error"}  # real files in test_reading
+    reached |= {"io_error"}  # the test below
+    assert reached | ELSEWHERE == {*DROPS, *QUARANTINES}
+    assert not reached & ELSEWHERE
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("symlink", "not_dicom"), ("special", "not_dicom"), ("unreadable", "io_error"), ("file", "io_error")])
+def test_what_is_no_readable_file_is_quarantined(tmp_path: Any, kind: Any, reason: str) -> None:
+    scanned = scan_entry(Source(str(tmp_path)), Entry(b"gone", 10, kind), DEFAULT)
+    assert (scanned.verdict, scanned.reason) == ("quarantined", reason)
+
+
+ORDER: list[tuple[str, dict[str, Any]]] = [
+    ("not_an_image", {"Modality": "SR"}),
+    ("missing_required_tag", {"BitsAllocated": None}),
+    ("size_mismatch", {"Rows": 5000}),
+    ("not_grayscale", {"PhotometricInterpretation": "PALETTE COLOR"}),
+    ("multiframe", {"NumberOfFrames": 2}),
+    ("modality_excluded", {"Modality": "CT"}),
+    ("too_small", {"Rows": 20}),
+    ("burned_in", {"BurnedInAnnotation": "YES"}),
+    ("secondary_capture", {"SOPClassUID": uids.SecondaryCaptureImageStorage}),
+    ("missing_patient_id", {"PatientID": ""}),
+]
+
+
+@pytest.mark.parametrize("first", range(len(ORDER)))
+def test_of_several_faults_the_first_in_order_is_given(judge: Any, image_spec: Any, first: int) -> None:
+    rules = Rules(secondary_capture="drop", missing_patient_id="quarantine")
+    tags: dict[str, Any] = {}
+    for _, more in reversed(ORDER[first:]):
+        tags |= more
+    assert judge(changed(image_spec, tags), rules).reason == ORDER[first][0]
+
+
+def test_oversize_images_are_halved_on_request(judge: Any, image_spec: Any) -> None:
+    data = records.sound_bytes(image_spec(height=301, width=160))
+    assert judge(data, Rules(max_side=100)).reason == "too_large"
+    facts = judge(data, Rules(max_side=100, oversize="halve")).converted.facts
+    assert (facts["height"], facts["width"], facts["halvings"]) == (76, 40, 2)
+    assert halvings(3072, 3072, 3072) == 0
+    assert halvings(3073, 1, 3072) == 1
+
+
+def test_blankness_is_relative_to_the_depth_in_use(judge: Any, image_spec: Any) -> None:
+    dim = pydicom.dcmread(io.BytesIO(records.sound_bytes(image_spec(bits=8))))
+    data = records.sound_bytes(image_spec(bits=8))
+    assert dim.BitsStored == 8
+    assert judge(data, DEFAULT).verdict == "written"  # an 8-bit image has no value above 255
