@@ -54,6 +54,7 @@ RATIOS = {  # name: (numerator, denominator), both a figure of a repeat
     "build / bound": (("build", "mpx_s"), ("bound", "mpx_s")),
     "convert stage / bound": (("build", "convert_mpx_s"), ("bound", "mpx_s")),
     "build / naive": (("build", "mpx_s"), ("naive", "mpx_s")),
+    "codec CPU / build CPU": (("bound", "cpu_s"), ("build", "cpu_s")),  # hardly moved by other load on the machine
     "bytes out, build / naive": (("build", "bytes_out"), ("naive", "bytes_out")),
 }
 FIGURES = ("wall_s", "cpu_s", "mpx_s", "files_s", "source_mb_s", "peak_pss_mib", "peak_rss_mib", "bytes_out")
@@ -116,7 +117,7 @@ def run(
         if profile_files:
             result["profile"] = _child(work, "profile", _spread(sample, profile_files), source, work / "profile")
         if plan_rows:
-            result["plan"] = [_plan(work, rows) for rows in sorted({max(1, plan_rows // 10), plan_rows})]
+            result["plan"] = [_plan(work, rows) for rows in (plan_rows // 10, plan_rows) if rows >= 100]
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n")
     show(result, Console())
@@ -242,6 +243,7 @@ def _bound(work: Path, sample: list[Record], workers: int) -> Record:
     mpx = sum(share["mpx"] for share in shares)
     return {
         "codec_s": spent,
+        "cpu_s": sum(share["cpu_s"] for share in shares),
         "mpx_s": sum(share["mpx"] / seconds for share, seconds in busy),
         "files_s": sum(share["files"] / seconds for share, seconds in busy),
         "source_mb_s": sum(share["bytes"] / seconds for share, seconds in busy) / 1e6,
@@ -342,22 +344,22 @@ def _bound_share(queue: Any, _: int, sample: list[Record], taken: Any, barrier: 
     """One process: the next file until none is left, so that all processes end together."""
     seconds = dict.fromkeys(("decode", "encode", "check"), 0.0)
     _codecs_only(sample[0], seconds)  # first calls load libraries
-    share: Record = {"seconds": dict.fromkeys(seconds, 0.0), "mpx": 0.0, "files": 0, "bytes": 0}
+    share: Record = {"seconds": dict.fromkeys(seconds, 0.0), "cpu_s": 0.0, "mpx": 0.0, "files": 0, "bytes": 0}
     barrier.wait()
     while True:
         with taken.get_lock():
             index, taken.value = taken.value, taken.value + 1
         if index >= len(sample):
             break
-        _codecs_only(sample[index], share["seconds"])
+        share["cpu_s"] += _codecs_only(sample[index], share["seconds"])
         share["mpx"] += _mpx([sample[index]])
         share["files"] += 1
         share["bytes"] += sample[index]["size"]
     queue.put(share)
 
 
-def _codecs_only(row: Record, seconds: dict[str, float]) -> None:
-    """Add the seconds of this file's source decode, encode and check decode."""
+def _codecs_only(row: Record, seconds: dict[str, float]) -> float:
+    """Add the seconds of this file's source decode, encode and check decode; returns their CPU seconds."""
     from shardkit.codecs import htj2k
     from shardkit.dicom import decoding, grayscale
     from shardkit.dicom.reading import frame, read_header
@@ -369,24 +371,25 @@ def _codecs_only(row: Record, seconds: dict[str, float]) -> None:
     inflating = time.perf_counter() - clock if header.syntax == DeflatedExplicitVRLittleEndian else 0.0
     facts, *_ = judge_header(header, Rules())
     stream, native = frame(header, facts), header.pixels is not None and header.pixels.length is not None
-    t0 = time.perf_counter()
+    t0, cpu = time.perf_counter(), time.thread_time()
     if native:
         big = header.syntax == ExplicitVRBigEndian
         raw = decoding.native(stream, facts.rows, facts.cols, facts.bits_allocated, big)
     else:
         raw = decoding.decode(stream, header.syntax, header.dataset)[0]
-    t1 = time.perf_counter()
+    t1, between = time.perf_counter(), time.thread_time()
     lossy = header.syntax in decoding.LOSSY
     pixels = grayscale.to_uniform(raw, facts, header.dataset, lossy=lossy).pixels
-    t2 = time.perf_counter()
+    t2, cpu = time.perf_counter(), cpu + time.thread_time() - between
     image = htj2k.encode(pixels)
     t3 = time.perf_counter()
     back = htj2k.decode(image)
-    t4 = time.perf_counter()
+    t4, cpu = time.perf_counter(), time.thread_time() - cpu
     if not np.array_equal(back, pixels):
         raise RuntimeError("HTJ2K did not give back the pixels it was given")
     for name, spent in (("decode", inflating + t1 - t0), ("encode", t3 - t2), ("check", t4 - t3)):
         seconds[name] += spent
+    return cpu + inflating
 
 
 def _naive_role(sample: list[Record], out: str, workers: int, png: str) -> list[int]:
@@ -631,9 +634,12 @@ def show(result: Record, console: Console) -> None:
         highlight=False,
     )
     table = Table("", "Mpx/s", "files/s", "MB/s in", "CPU s", "peak MiB", box=None, pad_edge=False)
-    names = ("mpx_s", "files_s", "source_mb_s", "cpu_s", "peak_pss_mib")
+    for column in table.columns[1:]:
+        column.justify = "right"
     for program in PROGRAMS:
-        table.add_row(program, *(_words(summary[program].get(name), 1) for name in names))
+        medians = [summary[program].get(name) for name in ("files_s", "source_mb_s", "cpu_s", "peak_pss_mib")]
+        cells = [f"{spread['median']:,.1f}" if spread else "-" for spread in medians]
+        table.add_row(program, _words(summary[program]["mpx_s"], 1), *cells)
     console.print(table)
     for name, spread in summary["ratios"].items():
         console.print(f"{name}: {_words(spread, 2)}", highlight=False)
@@ -652,7 +658,5 @@ def show(result: Record, console: Console) -> None:
         )
 
 
-def _words(spread: dict[str, float] | None, digits: int) -> str:
-    if spread is None:
-        return "-"
+def _words(spread: dict[str, float], digits: int) -> str:
     return f"{spread['median']:,.{digits}f} ({spread['min']:,.{digits}f}-{spread['max']:,.{digits}f})"

@@ -20,6 +20,8 @@ from shardkit.shards import webdataset
 from shardkit.storage import Store
 
 FINGERPRINTS, LINKS, LEDGER = "fingerprints.parquet", "links.parquet", ledger.NAME
+_DATASET_FLAGS = {"near_duplicate", "polarity_suspect", "uid_collision"}
+_BLOCK = 1 << 16  # rows handled as Python objects at once
 _LIGHT = ["serial", "verdict", "repairs", "plain", "pixel_hash", "phash", "key", "patient"]
 _FINGERPRINT = pa.schema(
     [("key", pa.string()), ("body_part", pa.string()), ("view", pa.string()), ("thumb", pa.binary(THUMB**2))]
@@ -124,7 +126,7 @@ def new_samples(store: Store, layout: Layout, generation: int) -> pa.Table:
         table = table.append_column("group", pa.nulls(table.num_rows, pa.string()))
         table = table.append_column("split", pa.nulls(table.num_rows, pa.string()))
         tables.append(table.select(manifest.SCHEMA.names).cast(manifest.SCHEMA))
-    return pa.concat_tables(tables).combine_chunks()
+    return pa.concat_tables(tables)
 
 
 def write_fingerprints(store: Store, layout: Layout, generation: int, folder: Path) -> None:
@@ -199,38 +201,61 @@ def finish_samples(samples: pa.Table, thumbs: Thumbnails, links: list[Path], spl
     """The samples with flags, groups and splits as the whole dataset gives them."""
     near, inverse = confirmed_pairs(samples, thumbs)
     both = np.concatenate([near, inverse])
-    keys = samples["key"].to_pylist()
-    flags = [
-        set(f or []) - {"near_duplicate", "uid_collision", "polarity_suspect"} for f in samples["flags"].to_pylist()
-    ]
-    groups: list[str | None] = [None] * len(keys)
-    labels = duplicates.components(len(keys), both)
-    members: dict[int, list[int]] = {}
-    for node in np.unique(both).tolist():
-        members.setdefault(int(labels[node]), []).append(node)
-    for nodes in members.values():
+    found: dict[int, set[str]] = {}
+    suspects = set(duplicates.minority_sides(samples.num_rows, near, inverse).tolist()) if len(inverse) else set()
+    for flag, nodes in (
+        ("near_duplicate", set(np.unique(both).tolist())),
+        ("polarity_suspect", suspects | _off_template(samples, thumbs)),
+        ("uid_collision", set(_shared_uids(samples["key"]))),
+    ):
         for node in nodes:
-            groups[node] = min(keys[n] for n in nodes)
-            flags[node].add("near_duplicate")
-    suspects = set(duplicates.minority_sides(len(keys), near, inverse).tolist()) if len(inverse) else set()
-    for node in suspects | _off_template(samples, thumbs):
-        flags[node].add("polarity_suspect")
-    for node in _shared_uids(samples["key"]):
-        flags[node].add("uid_collision")
-    patients = samples["patient"].to_pylist()
-    pairs = [(patients[a], patients[b]) for a, b in both.tolist()]
-    for path in links:
-        table = pq.read_table(path)
-        pairs.extend(zip(table["a"].to_pylist(), table["b"].to_pylist(), strict=True))
-    splits = duplicates.group_splits(patients, pairs, split)
+            found.setdefault(node, set()).add(flag)
+    groups = _groups(samples, both)
     columns = {
-        "flags": pa.array([sorted(f) for f in flags], pa.list_(pa.string())),
-        "group": pa.array(groups, pa.string()),
-        "split": pa.array([splits[p] for p in patients], pa.string()),
+        "flags": _flags(samples["flags"], found),
+        "group": pa.array((groups.get(i) for i in range(samples.num_rows)), pa.string()),
+        "split": _splits(samples["patient"], both, links, split),
     }
     for name, column in columns.items():
         samples = samples.set_column(samples.schema.get_field_index(name), name, column)
     return samples.cast(manifest.SCHEMA)
+
+
+def _groups(samples: pa.Table, pairs: duplicates.Pairs) -> dict[int, str]:
+    """Row -> the least key of its group of near-duplicates, for rows in one."""
+    nodes = np.unique(pairs)
+    keys = samples["key"].take(pa.array(nodes)).to_pylist()
+    labels = duplicates.components(len(nodes), np.searchsorted(nodes, pairs))
+    least: dict[int, str] = {}
+    for label, key in zip(labels.tolist(), keys, strict=True):
+        least[label] = min(key, least.get(label, key))
+    return {node: least[label] for node, label in zip(nodes.tolist(), labels.tolist(), strict=True)}
+
+
+def _flags(column: pa.ChunkedArray, found: dict[int, set[str]]) -> pa.ChunkedArray:
+    """Each row's own flags and those found now; dataset-wide flags of former generations are found anew."""
+    chunks, start = [], 0
+    for chunk in (column.slice(i, _BLOCK) for i in range(0, len(column), _BLOCK)):
+        rows = chunk.to_pylist()
+        new = [sorted({*row} - _DATASET_FLAGS | found.get(start + i, set())) for i, row in enumerate(rows)]
+        chunks.append(pa.array(new, pa.list_(pa.string())))
+        start += len(rows)
+    return pa.chunked_array(chunks, pa.list_(pa.string()))
+
+
+def _splits(
+    column: pa.ChunkedArray, pairs: duplicates.Pairs, links: list[Path], split: Callable[[str], str]
+) -> pa.Array:
+    """Each row's split: one for all patients that near-duplicates or dropped duplicates connect."""
+    encoded = column.combine_chunks().dictionary_encode()
+    names = encoded.dictionary.to_pylist()
+    index = encoded.indices.to_numpy(zero_copy_only=False)
+    connected = [(names[index[a]], names[index[b]]) for a, b in pairs.tolist()]
+    for path in links:
+        table = pq.read_table(path)
+        connected.extend(zip(table["a"].to_pylist(), table["b"].to_pylist(), strict=True))
+    splits = duplicates.group_splits(names, connected, split)
+    return pa.array([splits[name] for name in names], pa.string()).take(encoded.indices)
 
 
 def _off_template(samples: pa.Table, thumbs: Thumbnails) -> set[int]:
@@ -280,7 +305,8 @@ def write_ledger(
     tables += [journal.read(store, generation, shard.name, columns) for shard in layout.shards]
     done = _name_kept(pa.concat_tables(tables).combine_chunks(), samples)
     unused = pq.read_table(folder / TWINS)["serial"].combine_chunks()
-    out = [ledger.SCHEMA.empty_table()]
+    temporary = folder / f".{LEDGER}.tmp"
+    writer = pq.ParquetWriter(temporary, ledger.SCHEMA, compression="zstd")
     for part in parts:
         scanned = pq.read_table(part)
         twin = pc.is_in(scanned["serial"], unused)
@@ -302,8 +328,9 @@ def write_ledger(
                 pc.coalesce(done["message"].take(at), scanned["message"]),
             ),
         }
-        out.append(pa.table(chosen).cast(ledger.SCHEMA))
-    ledger.write(pa.concat_tables(out), folder / LEDGER)
+        writer.write_table(pa.table(chosen).cast(ledger.SCHEMA))
+    writer.close()
+    temporary.replace(folder / LEDGER)
 
 
 def _choose(where: pa.ChunkedArray, yes: pa.ChunkedArray, no: pa.ChunkedArray) -> pa.Array:

@@ -237,13 +237,13 @@ class _Run:
         old = old.filter(pa.array([s not in ours for s in old["shard"].to_pylist()], pa.bool_()))
         self._rewrite(assemble.exact_duplicates(store, plan, generation, old), generation)
         earlier = [self.state.folder(g) / assemble.FINGERPRINTS for g in range(generation)]
-        samples = pa.concat_tables([old, assemble.new_samples(store, plan, generation)]).combine_chunks()
+        samples = pa.concat_tables([old, assemble.new_samples(store, plan, generation)])
         assemble.write_fingerprints(store, plan, generation, folder)
         thumbs = assemble.Thumbnails([*earlier, folder / assemble.FINGERPRINTS])
         if self.spec.rules.near_duplicates == "drop":
             near, _ = assemble.confirmed_pairs(samples, thumbs)
             self._rewrite(assemble.near_duplicates(store, plan, generation, old, near), generation)
-            samples = pa.concat_tables([old, assemble.new_samples(store, plan, generation)]).combine_chunks()
+            samples = pa.concat_tables([old, assemble.new_samples(store, plan, generation)])
             assemble.write_fingerprints(store, plan, generation, folder)
         assemble.write_links(store, plan, generation, folder, samples)
         links = [self.state.folder(g) / assemble.LINKS for g in range(generation + 1)]

@@ -81,7 +81,7 @@ def convert_file(spec: Conversion, path: bytes, size: int, shape: tuple[int, int
         sha256 = hashlib.sha256(data).hexdigest()
         if len(data) != size:
             raise Quarantined("io_error", "the file changed while the build ran: build again")
-        header = read_header(BytesIO(data), size)
+        header = read_header(BytesIO(data), size, data)
         image_facts, repairs, flags = judge_header(header, spec.rules)
         return _convert(spec, header, image_facts, repairs, flags, shape, sha256)
     except Verdict as verdict:
@@ -115,7 +115,6 @@ def _convert(
         flags += ("burned_in_suspect",)
     thumb = content.thumbnail(small)
     image = _encode(pixels, spec.codec)
-    slope, intercept = grayscale.rescale(header.dataset)
     row = {
         "pixel_hash": pixel_hash(pixels, uniform.bits),
         "height": pixels.shape[0],
@@ -133,9 +132,9 @@ def _convert(
         "source_bits": facts.bits_stored,
         "signed": facts.signed,
         "photometric": facts.photometric,
-        "slope": slope,
-        "intercept": intercept,
-        "modality_lut": bool(header.dataset.get("ModalityLUTSequence")),
+        "slope": privacy.number(header.dataset, "RescaleSlope", -1e6, 1e6),
+        "intercept": privacy.number(header.dataset, "RescaleIntercept", -1e6, 1e6),
+        "modality_lut": grayscale.modality_lut(header.dataset, facts.signed) is not None,
         "transfer_syntax": header.syntax,
         "lossy": header.syntax in decoding.LOSSY or privacy.text(header.dataset, "LossyImageCompression") == "01",
         "decoder": decoder,
@@ -165,9 +164,12 @@ def decode_pixels(header: Header, facts: ImageFacts, invert: Invert) -> tuple[gr
     mended: tuple[str, ...] = ()
     if header.pixels is not None and header.pixels.length is not None:
         big = header.syntax == ExplicitVRBigEndian
-        raw, decoder = decoding.native(data, facts.rows, facts.cols, facts.bits_allocated, big), "native"
+        raw, decoder = (
+            decoding.native(data, facts.rows, facts.cols, facts.bits_allocated, big, header.pixels.words),
+            "native",
+        )
     else:
-        raw, decoder, mended = decoding.decode(data, header.syntax, header.dataset)
+        raw, decoder, mended = decoding.decode(bytes(data), header.syntax, header.dataset)
     lossy = header.syntax in decoding.LOSSY
     return grayscale.to_uniform(raw, facts, header.dataset, lossy=lossy, invert=invert), decoder, mended
 
@@ -192,13 +194,9 @@ def _encode(pixels: Pixels, name: str) -> bytes:
 
 
 def _prefixes(image: bytes, name: str) -> tuple[tuple[int, bytes], ...]:
-    """(length, hash) of each level's prefix, hashed in one pass."""
+    """(length, hash) of each level's prefix."""
     lengths: list[int] = codec(name)[0].prefixes(image)
-    sha, start, hashes = hashlib.sha256(), 0, {}
-    for length in sorted(lengths):
-        sha.update(image[start:length])
-        hashes[length], start = sha.copy().digest()[: manifest.DIGEST_BYTES], length
-    return tuple((length, hashes[length]) for length in lengths)
+    return tuple((length, manifest.fingerprint(image[:length])) for length in lengths)
 
 
 def convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Crew) -> ShardDone:

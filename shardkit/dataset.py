@@ -82,5 +82,10 @@ def image(store: Store, row: dict[str, Any], codec_name: str, level: int = 0) ->
     if not 0 <= level < len(lengths):
         raise ArgumentError(f"level {level} is not in this dataset: {codec_name} holds levels 0 to {len(lengths) - 1}")
     data = store.get_range(row["shard"], row["offset"], lengths[level])
+    if manifest.fingerprint(data) != row["level_hash"][level]:
+        raise IntegrityError(
+            f"{store.url}/{row['shard']}: the image of {row['key']} at byte {row['offset']:,} differs from its hash;"
+            " run verify"
+        )
     pixels: npt.NDArray[np.uint16] = codec(codec_name)[0].decode(data, level, row["bits"])
     return pixels

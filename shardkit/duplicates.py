@@ -83,9 +83,10 @@ def group_splits(
 
     A new link can therefore only move patients towards training, never an image that a model has seen into a test.
     """
-    names = sorted({*patients, *(p for link in links for p in link)}) if links else sorted(set(patients))
+    connected = list(links)
+    names = sorted({*patients, *(patient for link in connected for patient in link)})
     index = {name: i for i, name in enumerate(names)}
-    pairs = np.array([(index[a], index[b]) for a, b in links], np.int64).reshape(-1, 2)
+    pairs = np.array([(index[a], index[b]) for a, b in connected], np.int64).reshape(-1, 2)
     labels = components(len(names), pairs)
     rank = np.array([SPLITS.index(split(name)) for name in names])
     best = np.full(int(labels.max(initial=-1)) + 1, len(SPLITS) - 1)

@@ -14,7 +14,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
-from concurrent.futures import Future, TimeoutError
+from concurrent.futures import CancelledError, Future, TimeoutError
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,6 +71,10 @@ def result(future: "Future[R]", timeout: float) -> R:
         raise Quarantined("decoder_crash", f"the decoder killed its process ({name})") from None
     except MemoryError:
         raise Quarantined("memory_limit", "decoding wanted more memory than the limit") from None
+    except CancelledError:
+        raise
+    except Exception as error:  # the tasks raise nothing themselves: this is how an unpicklable error arrives
+        raise Quarantined("internal_error", f"{type(error).__name__} in a child process") from None
 
 
 _shared: Children | None = None

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from shardkit.errors import BuildError
 
+_BLOCK = 1 << 16  # rows handled as Python objects at once
 NAME = "ledger.parquet"
 VERDICTS = ("written", "dropped", "quarantined")
 SCHEMA = pa.schema(
@@ -46,13 +47,18 @@ def merge(generations: list[Path], manifest: pa.Table, changed: set[str], missin
         joined = joined.filter(pa.array(last))
     written = pc.equal(joined["verdict"], "written")
     at = pc.index_in(pc.if_else(written, joined["key"], None), manifest["key"].combine_chunks(), skip_nulls=True)
-    current = manifest["flags"].take(at.combine_chunks() if isinstance(at, pa.ChunkedArray) else at).to_pylist()
-    flags = [
-        sorted({*(now if now is not None else before or []), *_source_flags(path, changed, missing)})
-        for path, before, now in zip(joined["path"].to_pylist(), joined["flags"].to_pylist(), current, strict=True)
-    ]
+    current = manifest["flags"].take(at)
+    chunks = []
+    for start in range(0, len(current), _BLOCK):
+        block = (c.slice(start, _BLOCK).to_pylist() for c in (joined["path"], joined["flags"], current))
+        flags = [
+            sorted({*(before or [] if now is None else now), *_source_flags(path, changed, missing)})
+            for path, before, now in zip(*block, strict=True)
+        ]
+        chunks.append(pa.array(flags, pa.list_(pa.string())))
     index = joined.schema.get_field_index("flags")
-    return joined.set_column(index, "flags", pa.array(flags, pa.list_(pa.string()))).select(SCHEMA.names)
+    column = pa.chunked_array(chunks, pa.list_(pa.string()))
+    return joined.set_column(index, "flags", column).select(SCHEMA.names)
 
 
 def _source_flags(path: str, changed: set[str], missing: set[str]) -> list[str]:

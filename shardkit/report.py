@@ -19,7 +19,7 @@ from pydicom.uid import UID
 from shardkit import charts, dataset
 from shardkit.charts import number, percent, text
 from shardkit.dicom import triage
-from shardkit.errors import IntegrityError
+from shardkit.errors import IntegrityError, ShardkitError
 from shardkit.ledger import VERDICTS
 from shardkit.storage import Store
 
@@ -31,8 +31,8 @@ _READ, _SHOWN = 160, 224  # pixels of the longer side: read at least, shown at m
 _PICTURE_BYTES = 12_000
 _TOP = 20
 _SHOW = (
-    "key", "shard", "offset", "level_bytes", "height", "width", "bits", "box_top", "box_left", "box_height",
-    "box_width", "p0_5", "p99_5", "body_part", "view",
+    "key", "shard", "offset", "level_bytes", "level_hash", "height", "width", "bits", "box_top", "box_left",
+    "box_height", "box_width", "p0_5", "p99_5", "body_part", "view",
 )  # fmt: skip
 _WRITTEN = {
     "ok": "decoded, encoded without loss, read back and found equal",
@@ -270,7 +270,7 @@ class _Album:
     def _figure(self, row: dict[str, Any]) -> str:
         try:
             source = _data_uri(self._pixels(row), row["p0_5"], row["p99_5"])
-        except Exception:  # the page helps to find trouble: one sample's, whatever it is, must not cost the page
+        except ShardkitError:  # the page helps to find trouble: one sample's must not cost the page
             source = None
         return charts.figure(row, source)
 

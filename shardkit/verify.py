@@ -1,6 +1,5 @@
 """`shardkit verify`: read every byte of a dataset back and name what is not as the manifest says."""
 
-import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -85,7 +84,7 @@ def _member_problem(member: webdataset.Member | None, row: dict[str, Any], codec
     if member.offset != row["offset"] or len(member.data) != row["length"]:
         return "is not where the manifest says, or has another length"
     for level, (length, digest) in enumerate(zip(row["level_bytes"], row["level_hash"], strict=True)):
-        if hashlib.sha256(member.data[:length]).digest()[: manifest.DIGEST_BYTES] != digest:
+        if manifest.fingerprint(member.data[:length]) != digest:
             return f"differs from its hash (level {level})"
     if decode:
         try:

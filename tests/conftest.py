@@ -31,7 +31,7 @@ EVERY_MODALITY = ("CR", "DX", "MG", "PX", "IO", "RG", "OT", "CT", "XA", "RF", "M
 
 @pytest.fixture(scope="session")
 def real_dicom() -> Path:
-    """The folder of real and hostile files. Skips only where nobody could have put them; never when they are incomplete."""
+    """The folder of real and hostile files. Skips only where it is absent; fails when it is incomplete."""
     if not REAL.is_dir() and not (os.environ.get("CI") and REAL.parents[1].is_dir()):
         pytest.skip("no ../shared/data/dicom beside the repository: the real DICOM files are not here")
     listing = REAL / "manifest.csv"

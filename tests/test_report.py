@@ -73,7 +73,9 @@ def sample(writer: ShardWriter, shard: str, one: Bin, i: int, high: int, wide: i
     box, key, data = content.Box(10, 20, high - 30, wide - 40), f"{i:020x}-{i:012x}", module.encode(pixels)
     return {
         "key": key, "shard": shard, "offset": writer.add(key, extension, data, {}), "length": len(data),
-        "level_bytes": module.prefixes(data), "height": high, "width": wide, "bits": 12, "bin_height": one.height,
+        "level_bytes": module.prefixes(data),
+        "level_hash": [manifest.fingerprint(data[:n]) for n in module.prefixes(data)],
+        "height": high, "width": wide, "bits": 12, "bin_height": one.height,
         "bin_width": one.width, **{f"box_{k}": v for k, v in asdict(box).items()},
         **asdict(content.statistics(pixels, box)), "inverted": i % 2 == 0, "lossy": False,
         "transfer_syntax": "1.2.840.10008.1.2.1", "modality": "DX", "body_part": "hand" if i else None, "view": "PA",
@@ -301,6 +303,9 @@ def many(n: int) -> pa.Table:
         "key": [f"{i:032x}" for i in range(n)],
         "shard": np.char.add("shards/", at.astype(str)).tolist(),
         "length": np.full(n, 1000),
+        "offset": np.zeros(n, np.int64),
+        "level_bytes": [[1000]] * n,
+        "level_hash": [[bytes(16)]] * n,
         "height": heights,
         "width": widths,
         "bits": np.full(n, 12),

@@ -45,6 +45,9 @@ def decode(data: bytes, level: int = 0, bits: int = 16) -> Pixels:
     """
     try:
         if level == 0:
+            # OpenJPH decodes a stream cut short as if it were whole: look before.
+            if _tile_parts(data)[-1][1] + len(_EOC) != len(data) or not data.endswith(_EOC):
+                raise IntegrityError("not a whole HTJ2K stream: its end is missing")
             return np.asarray(imagecodecs.htj2k_decode(data))
         # As a signed 18-bit component the band comes out unshifted and unwrapped, so that it can be clamped.
         stream = bytearray(standalone(data, level))

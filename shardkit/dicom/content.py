@@ -130,11 +130,12 @@ def _border(small: Reduced, tolerance: float) -> Mask:
         level = float(np.median(ordered[start : ends[start]]))
         flat |= np.abs(small - level) <= tolerance
         edge = edge[np.abs(edge - level) > tolerance]
-    labels, _ = ndimage.label(flat)
-    touching = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
-    lookup = np.zeros(int(labels.max()) + 1, bool)
-    lookup[touching[touching > 0]] = True
-    return np.asarray(lookup[labels])
+    labels, count = ndimage.label(flat)
+    outside = np.zeros(count + 1, bool)
+    for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+        outside[side] = True
+    outside[0] = False
+    return np.asarray(outside[labels])
 
 
 def statistics(pixels: Pixels, box: Box) -> Statistics:
@@ -144,14 +145,14 @@ def statistics(pixels: Pixels, box: Box) -> Statistics:
     rows = max(1, _CHUNK // box.width)
     for start in range(0, box.height, rows):  # bincount widens to int64: keep that copy in the cache
         histogram += np.bincount(inside[start : start + rows].ravel(), minlength=histogram.size)
-    present = np.flatnonzero(histogram)
-    cumulative = np.cumsum(histogram)
-    total = int(cumulative[-1])
-    levels = np.arange(histogram.size, dtype=np.float64)
-    mean = float(histogram @ levels) / total
-    variance = float(histogram @ (levels - mean) ** 2) / total
-    p = [int(np.searchsorted(cumulative, q * total)) for q in (0.005, 0.01, 0.99, 0.995)]
-    return Statistics(int(present[0]), int(present[-1]), mean, variance**0.5, *p)
+    # Whole numbers to the end: a float product would wake BLAS threads and differ in its last bit between machines.
+    levels = np.flatnonzero(histogram)
+    counts = histogram[levels]
+    cumulative = np.cumsum(counts)
+    n, total, squares = int(cumulative[-1]), int((counts * levels).sum()), int((counts * levels * levels).sum())
+    std = ((n * squares - total * total) / (n * n)) ** 0.5
+    p = [int(levels[np.searchsorted(cumulative, q * n)]) for q in (0.005, 0.01, 0.99, 0.995)]
+    return Statistics(int(levels[0]), int(levels[-1]), total / n, std, *p)
 
 
 def thumbnail(small: Reduced) -> npt.NDArray[np.uint8]:

@@ -30,7 +30,7 @@ _RLE = {str(uid.RLELossless)}
 SUPPORTED = _JPEG | _JPEG_LOSSLESS | _JPEG_LS | _J2K | _HTJ2K | _RLE
 LOSSY = {str(uid.JPEGBaseline8Bit), str(uid.JPEGExtended12Bit), str(uid.JPEGLSNearLossless)}
 
-_SOI, _SOC, _JP2 = b"\xff\xd8", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  "
+_SOI, _EOI, _SOC, _JP2 = b"\xff\xd8", b"\xff\xd9", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  "
 SIGNATURES: dict[str, tuple[bytes, ...]] = {
     **dict.fromkeys(_JPEG | _JPEG_LOSSLESS | _JPEG_LS, (_SOI,)),
     **dict.fromkeys(_J2K | _HTJ2K, (_SOC, _JP2)),
@@ -45,27 +45,52 @@ def decode(stream: bytes, syntax: str, dataset: Dataset) -> tuple[Array, str, tu
     Raises Quarantined (decode_error, dimension_mismatch).
     """
     repairs: tuple[str, ...] = ()
+    _require_whole(stream, syntax, dataset)
     if syntax in _JPEG:
         stream, repairs = repair_jpeg_sos(stream)
     attempts: list[tuple[str, tuple[str, ...], Callable[[], Array]]] = []
     library = _library(syntax, stream)
     if library is not None:
         attempts.append((f"{_IMAGECODECS} {library.__name__}", (), functools.partial(library, stream)))
-    attempts.append((f"{_PYDICOM} pylibjpeg", (), functools.partial(_pydicom, stream, syntax, dataset)))
+    if syntax in _RLE | _JPEG | _J2K:  # of lossless JPEG and JPEG-LS, pylibjpeg reads broken streams without a word
+        attempts.append((f"{_PYDICOM} pylibjpeg", (), functools.partial(_pydicom, stream, syntax, dataset)))
     if library is not None and syntax in _J2K and (cut := repair_j2k_com(stream)) is not None:
         attempts.append((f"{_IMAGECODECS} {library.__name__}", ("j2k_com",), functools.partial(library, cut)))
     failure = ""
     for name, repair, attempt in attempts:
         try:
             image = attempt()
-        except MemoryError:
+        except (MemoryError, KeyboardInterrupt, SystemExit):
             raise
-        except Exception as error:
+        except BaseException as error:  # a panic in a Rust library is no Exception
             # Only the class of a library's error is kept: its text is not known to be free of header values.
             failure = f"{name}: {type(error).__name__}"
             continue
         return _one_plane(image, dataset), name, repairs + repair
     raise Quarantined("decode_error", f"no decoder reads the compressed stream (last tried {failure})")
+
+
+def _require_whole(stream: bytes, syntax: str, dataset: Dataset) -> None:
+    """Most codecs decode a stream cut short as if it were whole, so its end is looked for first."""
+    # The coded data of all three JPEGs never hold the end marker's two bytes (T.81 B.1.1.5, T.87 A.1).
+    if syntax in _JPEG | _JPEG_LOSSLESS | _JPEG_LS and _EOI not in stream[-64:]:
+        raise Quarantined("decode_error", "the compressed stream has no end marker: it is cut short")
+    if syntax in _HTJ2K and not _whole_codestream(stream):
+        raise Quarantined("decode_error", "the compressed stream's tile-parts are not all there: it is cut short")
+    if syntax in _RLE and int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) // 8 > 64 * len(stream):
+        # PS3.5 G.3: two bytes of a segment stand for 128 at most.
+        raise Quarantined("size_mismatch", "the header claims more pixels than the run-length stream can hold")
+
+
+def _whole_codestream(stream: bytes) -> bool:
+    """Whether every tile-part has the length it declares and EOC follows (15444-1 A.4.2)."""
+    at = stream.find(b"\xff\x90")
+    while at >= 0 and stream[at : at + 2] == b"\xff\x90":
+        length = int.from_bytes(stream[at + 6 : at + 10], "big")
+        if length == 0:  # the last tile-part may leave its length open
+            return stream.rstrip(b"\0").endswith(b"\xff\xd9")
+        at += length
+    return stream[at : at + 2] == b"\xff\xd9"
 
 
 def _library(syntax: str, stream: bytes) -> Callable[[bytes], Array] | None:
@@ -113,16 +138,17 @@ def _pydicom(stream: bytes, syntax: str, dataset: Dataset) -> Array:
     return array
 
 
-def native(frame: bytes, rows: int, cols: int, bits_allocated: int, big_endian: bool) -> Array:
-    """Uncompressed samples -> (rows, cols) uint8 or uint16 in the machine's byte order."""
+def native(
+    frame: bytes | memoryview, rows: int, cols: int, bits_allocated: int, big_endian: bool, words: bool = True
+) -> Array:
+    """Uncompressed samples, padded to whole words, -> (rows, cols) uint8 or uint16 in the machine's byte order."""
     if bits_allocated == 8:
-        if big_endian:  # PS3.5 8.1.2: OW swaps the two 8-bit samples of each word
-            frame = (
-                np.frombuffer(frame[: len(frame) // 2 * 2], "u2").byteswap().tobytes() + frame[len(frame) // 2 * 2 :]
-            )
-        return np.frombuffer(frame, np.uint8).reshape(rows, cols)
+        if big_endian and words:  # PS3.5 8.1.2: OW swaps the two 8-bit samples of each word
+            frame = np.frombuffer(bytes(frame).ljust(len(frame) + len(frame) % 2, b"\0"), "u2").byteswap().tobytes()
+        return np.frombuffer(frame, np.uint8, rows * cols).reshape(rows, cols)
     if bits_allocated == 16:
-        return np.frombuffer(frame, ">u2" if big_endian else "<u2").reshape(rows, cols).astype("=u2", copy=False)
+        order = ">u2" if big_endian else "<u2"
+        return np.frombuffer(frame, order, rows * cols).reshape(rows, cols).astype("=u2", copy=False)
     raise Quarantined("bad_value", f"BitsAllocated {bits_allocated}: only 8 and 16 bits make a radiograph")
 
 
@@ -134,10 +160,13 @@ def _markers(stream: bytes) -> list[tuple[int, int]]:
         if code == 0xFF:
             at += 1
             continue
+        end = at + 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+        if end > len(stream):
+            break
         found.append((code, at + 2))
         if code == 0xDA:
             break
-        at += 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+        at = end
     return found
 
 

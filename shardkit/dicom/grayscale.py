@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from shardkit.dicom.reading import ImageFacts
+from shardkit.dicom.reading import ImageFacts, value
 from shardkit.errors import Quarantined
 
 Array = npt.NDArray[np.integer]
@@ -76,7 +76,7 @@ def _stored(raw: Array, facts: ImageFacts, dataset: Dataset, lossy: bool) -> _St
     if raw.dtype.kind == "i":  # some codecs return two's complement themselves
         raw = raw.astype(np.int32) & ((1 << width) - 1)
     if _overlay_in_pixels(dataset):
-        raw = raw & ((1 << bits) - 1)
+        raw = raw.astype(np.int32) & ((1 << bits) - 1)
     low = -(1 << (bits - 1)) if facts.signed else 0
     high = low + (1 << bits) - 1
     values = _extend(raw, bits) if facts.signed else raw
@@ -119,7 +119,7 @@ def _overlay_in_pixels(dataset: Dataset) -> bool:
             try:
                 if int(dataset[group, 0x0102].value) > 0:
                     return True
-            except (TypeError, ValueError):
+            except Exception:  # an unreadable position is none
                 continue
     return False
 
@@ -128,20 +128,20 @@ def _padding_mask(
     raw: Array, values: Array, facts: ImageFacts, dataset: Dataset, low: int, high: int
 ) -> npt.NDArray[np.bool_] | None:
     """PixelPaddingValue and its range limit, read with the sign of the pixels (PS3.3 C.7.5.1.1.2)."""
-    value, limit = (_sample(dataset.get(k), facts) for k in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
-    if value is None:
+    start, limit = (_sample(value(dataset, k), facts) for k in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
+    if start is None:
         return None
-    first, last = sorted((value, value if limit is None else limit))
+    first, last = sorted((start, start if limit is None else limit))
     if first < low or last > high:  # outside BitsStored: only the whole word can tell
         values = _extend(raw, facts.bits_allocated) if facts.signed else raw
     mask = values == first if first == last else (values >= first) & (values <= last)
     return mask if mask.any() else None
 
 
-def _sample(value: Any, facts: ImageFacts) -> int | None:
+def _sample(found: Any, facts: ImageFacts) -> int | None:
     try:
-        number = int(value)
-    except (TypeError, ValueError):
+        number = int(found)
+    except (TypeError, ValueError, OverflowError):
         return None
     bits = facts.bits_allocated
     number &= (1 << bits) - 1
@@ -153,9 +153,9 @@ def rescale(dataset: Dataset) -> tuple[float, float]:
     values = []
     for keyword, default in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0)):
         try:
-            value = dataset.get(keyword)
-            number = default if value is None or value == "" else float(value)
-        except (TypeError, ValueError):
+            found = value(dataset, keyword)
+            number = default if found is None or found == "" else float(found)
+        except (TypeError, ValueError, OverflowError):
             raise Quarantined("bad_value", f"{keyword} is not one number") from None
         values.append(number)
     if not all(map(math.isfinite, values)) or values[0] == 0:
@@ -165,7 +165,7 @@ def rescale(dataset: Dataset) -> tuple[float, float]:
 
 def modality_lut(dataset: Dataset, signed: bool) -> tuple[int, Pixels] | None:
     """(first stored value mapped, entries) of the Modality LUT sequence, or None. Raises Quarantined (bad_value)."""
-    sequence = dataset.get("ModalityLUTSequence")
+    sequence = value(dataset, "ModalityLUTSequence")
     if not sequence:
         return None
     try:
@@ -175,7 +175,9 @@ def modality_lut(dataset: Dataset, signed: bool) -> tuple[int, Pixels] | None:
             order = ">" if dataset.original_encoding[1] is False else "<"
             data = np.frombuffer(data, f"{order}u2" if len(data) >= 2 * (count or 65536) else "u1")
         entries = np.asarray(data).astype(np.uint16).ravel()
-    except (AttributeError, KeyError, TypeError, ValueError, IndexError):
+    except MemoryError:
+        raise
+    except Exception:
         raise Quarantined("bad_value", "the Modality LUT sequence cannot be read") from None
     count = count or 65536  # PS3.3 C.11.1.1: 0 stands for 2**16
     if len(entries) < count or not 1 <= bits <= 16:

@@ -135,8 +135,8 @@ def metadata(dataset: Dataset, demographics: bool = False) -> dict[str, Any]:
         "spacing_row": spacing[0],
         "spacing_col": spacing[1],
         "spacing_source": spacing_source,
-        "kvp": _number(dataset, "KVP", 1, 500),
-        "exposure": _number(dataset, "Exposure", 0, 1e5),
+        "kvp": number(dataset, "KVP", 1, 500),
+        "exposure": number(dataset, "Exposure", 0, 1e5),
         "window_center": _numbers(dataset, "WindowCenter"),
         "window_width": _numbers(dataset, "WindowWidth"),
         "age": _age(dataset),
@@ -201,7 +201,8 @@ def _spacing(dataset: Dataset) -> tuple[tuple[float | None, float | None], str |
     return (None, None), None
 
 
-def _number(dataset: Dataset, keyword: str, low: float, high: float) -> float | None:
+def number(dataset: Dataset, keyword: str, low: float, high: float) -> float | None:
+    """A single number within [low, high], to six digits; None otherwise."""
     values = _numbers(dataset, keyword)
     return values[0] if values and len(values) == 1 and low <= values[0] <= high else None
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 import pydicom
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -36,6 +37,7 @@ class PixelElement:
     tag: int
     offset: int
     length: int | None
+    words: bool  # VR OW: 8-bit samples come in 16-bit words
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class Header:
     stream: BinaryIO
     size: int
     repairs: tuple[str, ...]
+    cut: bool  # no pixel data, and the last element does not end where the file does
+    data: bytes | None  # the stream's bytes, where they are in memory anyway
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +73,11 @@ class ImageFacts:
         return self.rows * self.cols * self.samples * self.bits_allocated // 8
 
 
-def read_header(file: BinaryIO, size: int) -> Header:
-    """Parse up to the pixel data. Raises Quarantined (empty_file, not_dicom, parse_error, truncated)."""
+def read_header(file: BinaryIO, size: int, data: bytes | None = None) -> Header:
+    """Parse up to the pixel data; `data` is the whole file, if it is at hand.
+
+    Raises Quarantined (empty_file, not_dicom, parse_error).
+    """
     if size == 0:
         raise Quarantined("empty_file", "the file has no bytes")
     start = file.read(144)
@@ -87,16 +94,24 @@ def read_header(file: BinaryIO, size: int) -> Header:
         raise Quarantined("parse_error", f"the header cannot be parsed ({type(error).__name__})") from None
     stream: BinaryIO = file
     if syntax == DeflatedExplicitVRLittleEndian:
-        stream = cast(BinaryIO, dataset.buffer)
+        stream, data = cast(BinaryIO, dataset.buffer), None
         size = _end(stream)
     repairs: tuple[str, ...] = ()
     if syntax is None:
         syntax = ExplicitVRBigEndian if not little else ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
         repairs = ("assumed_ts",)
     pixels = _pixel_element(stream, bool(implicit), "<" if little else ">")
-    if pixels is None and stream.tell() > size:
-        raise Quarantined("truncated", "the file ends inside its header")
-    return Header(dataset, str(syntax), pixels, stream, size, repairs)
+    return Header(dataset, str(syntax), pixels, stream, size, repairs, pixels is None and _cut(dataset, size), data)
+
+
+def _cut(dataset: Dataset, size: int) -> bool:
+    """Whether the data set stops in the middle of an element: the parser itself takes the end of a file as its own."""
+    if not len(dataset):
+        return False
+    last = dataset.get_item(max(dataset.keys()))
+    if not isinstance(last, RawDataElement) or last.length == _UNDEFINED:
+        return False
+    return last.value_tell + last.length != size
 
 
 def _end(stream: BinaryIO) -> int:
@@ -136,7 +151,8 @@ def _pixel_element(stream: BinaryIO, implicit: bool, order: str) -> PixelElement
         (length,) = struct.unpack(f"{order}I", stream.read(4).ljust(4, b"\0"))
     else:
         (length,) = struct.unpack(f"{order}H", head[6:])
-    return PixelElement(tag, stream.tell(), None if length == _UNDEFINED else length)
+    words = implicit or head[4:6] == b"OW"
+    return PixelElement(tag, stream.tell(), None if length == _UNDEFINED else length, words)
 
 
 def image_facts(dataset: Dataset) -> ImageFacts:
@@ -148,7 +164,7 @@ def image_facts(dataset: Dataset) -> ImageFacts:
     high = _integer(dataset, "HighBit", range(65536), default=stored - 1)
     if high != stored - 1 and stored > 1:
         raise Quarantined("bad_value", f"HighBit {high} with BitsStored {stored}: a retired pixel layout")
-    photometric = dataset.get("PhotometricInterpretation")
+    photometric = value(dataset, "PhotometricInterpretation")
     if photometric is None:
         raise Quarantined("missing_required_tag", "PhotometricInterpretation is missing")
     return ImageFacts(
@@ -163,15 +179,25 @@ def image_facts(dataset: Dataset) -> ImageFacts:
     )
 
 
-def _integer(dataset: Dataset, keyword: str, allowed: Iterable[int], default: int | None = None) -> int:
+def value(dataset: Dataset, keyword: str) -> Any:
+    """An element's value, None where absent. Raises Quarantined (bad_value) when the parser cannot read it."""
     try:
-        value: Any = dataset.get(keyword)
-        if value is None or value == "":
-            if default is None:
-                raise Quarantined("missing_required_tag", f"{keyword} is missing")
-            return default
-        number = int(value)
-    except (TypeError, ValueError, OverflowError, struct.error):
+        return dataset.get(keyword)
+    except MemoryError:
+        raise
+    except Exception:  # pydicom converts on access and raises whatever the bytes lead to
+        raise Quarantined("bad_value", f"{keyword} cannot be read") from None
+
+
+def _integer(dataset: Dataset, keyword: str, allowed: Iterable[int], default: int | None = None) -> int:
+    found = value(dataset, keyword)
+    if found is None or found == "":
+        if default is None:
+            raise Quarantined("missing_required_tag", f"{keyword} is missing")
+        return default
+    try:
+        number = int(found)
+    except (TypeError, ValueError, OverflowError):
         raise Quarantined("bad_value", f"{keyword} is not one whole number") from None
     if number not in allowed:
         raise Quarantined("bad_value", f"{keyword} is out of its range")
@@ -240,12 +266,15 @@ def _fragments(header: Header) -> list[tuple[int, int]]:
     return spans
 
 
-def frame(header: Header, facts: ImageFacts) -> bytes:
+def frame(header: Header, facts: ImageFacts) -> bytes | memoryview:
     """The bytes of the single frame: native samples, or the fragments joined. Call check_structure first."""
     assert header.pixels is not None
     if header.pixels.length is not None:
-        header.stream.seek(header.pixels.offset)
-        return header.stream.read(facts.frame_bytes)
+        start, length = header.pixels.offset, facts.frame_bytes + facts.frame_bytes % 2
+        if header.data is not None:
+            return memoryview(header.data)[start : start + length]
+        header.stream.seek(start)
+        return header.stream.read(length)
     parts = []
     for offset, length in _fragments(header):
         header.stream.seek(offset)

@@ -96,9 +96,11 @@ def judge_header(header: Header, rules: Rules) -> tuple[ImageFacts, tuple[str, .
     dataset = header.dataset
     _require_image(header)
     facts = image_facts(dataset)
+    if facts.samples != 1:  # colour has layouts of its own that are not worth checking
+        raise Dropped("not_grayscale", f"{facts.samples} samples a pixel")
     repairs = header.repairs + check_structure(header, facts)
-    if facts.samples != 1 or facts.photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        raise Dropped("not_grayscale", f"{facts.samples} samples a pixel, not one grey value")
+    if facts.photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise Dropped("not_grayscale", "its samples are no grey values (PhotometricInterpretation)")
     if facts.frames > 1:
         raise Dropped("multiframe", f"{facts.frames} frames")
     if facts.bits_allocated not in (8, 16):
@@ -130,6 +132,8 @@ def _require_image(header: Header) -> None:
     if sop_class.startswith(_NOT_IMAGES) or privacy.text(dataset, "Modality").upper() in _NOT_IMAGE_MODALITIES:
         raise Dropped("not_an_image", "its SOP class or modality is none of images")
     if header.pixels is None:
+        if header.cut:
+            raise Quarantined("truncated", "the file ends inside its header")
         if "Rows" in dataset or "BitsAllocated" in dataset or sop_class:
             raise Dropped("no_pixel_data", "the header has no pixel data behind it")
         raise Quarantined("missing_required_tag", "neither pixel data nor a SOP class")

@@ -19,11 +19,46 @@ from shardkit.dicom import privacy
 from shardkit.errors import ArgumentError
 from shardkit.testing import records
 
-TEXT = """PatientName PatientID PatientBirthDate StudyDescription SeriesDescription ImageComments InstitutionName StationName
-OperatorsName ReferringPhysicianName AccessionNumber StudyID DeviceSerialNumber ProtocolName Manufacturer
-ManufacturerModelName BodyPartExamined ViewPosition Laterality ImageLaterality PatientOrientation PresentationIntentType
-VOILUTFunction DetectorType PatientSex PatientAge Modality BurnedInAnnotation SpecificCharacterSet WindowCenter WindowWidth
-KVP Exposure PixelSpacing ImagerPixelSpacing LossyImageCompression AcquisitionNumber""".split()
+TEXT = [
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "StudyDescription",
+    "SeriesDescription",
+    "ImageComments",
+    "InstitutionName",
+    "StationName",
+    "OperatorsName",
+    "ReferringPhysicianName",
+    "AccessionNumber",
+    "StudyID",
+    "DeviceSerialNumber",
+    "ProtocolName",
+    "Manufacturer",
+    "ManufacturerModelName",
+    "BodyPartExamined",
+    "ViewPosition",
+    "Laterality",
+    "ImageLaterality",
+    "PatientOrientation",
+    "PresentationIntentType",
+    "VOILUTFunction",
+    "DetectorType",
+    "PatientSex",
+    "PatientAge",
+    "Modality",
+    "BurnedInAnnotation",
+    "SpecificCharacterSet",
+    "WindowCenter",
+    "WindowWidth",
+    "KVP",
+    "Exposure",
+    "PixelSpacing",
+    "ImagerPixelSpacing",
+    "LossyImageCompression",
+    "AcquisitionNumber",
+]
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")  # they quote what is wrong on purpose
 secrets = st.from_regex(r"[A-Z][a-z]{5,9}(\^[A-Z][a-z]{4,6})?", fullmatch=True).map(lambda s: "Xq" + s)
 
 
@@ -35,7 +70,12 @@ def raw(dataset: Dataset, keyword: str, value: str, vr: str = "LO") -> None:
 
 
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)
-@given(secret=secrets, keywords=st.lists(st.sampled_from(TEXT), min_size=1), lead=st.sampled_from(["", "CHEST ", "AGFA ", "L\\", "70\\"]), demographics=st.booleans())  # fmt: skip
+@given(
+    secret=secrets,
+    keywords=st.lists(st.sampled_from(TEXT), min_size=1),
+    lead=st.sampled_from(["", "CHEST ", "AGFA ", "L\\", "70\\"]),
+    demographics=st.booleans(),
+)
 def test_no_planted_identifier_appears_in_the_metadata(
     secret: str, keywords: list[str], lead: str, demographics: bool
 ) -> None:
@@ -70,9 +110,9 @@ def leaked(outcome: Any, secret: str) -> bool:
 @pytest.mark.parametrize(
     ("keyword", "value", "secret"),
     [
-        pytest.param("PhotometricInterpretation", "MONOCHROME2 DOE", "DOE", marks=pytest.mark.xfail(strict=True, reason="BUG: written whole to the manifest")),
-        pytest.param("RescaleIntercept", "4711081523", "4711081523", marks=pytest.mark.xfail(strict=True, reason="BUG: number without a range")),
-        pytest.param("RescaleSlope", "19630214", "19630214", marks=pytest.mark.xfail(strict=True, reason="BUG: number without a range")),
+        ("PhotometricInterpretation", "MONOCHROME2 DOE", "DOE"),
+        pytest.param("RescaleIntercept", "4711081523", "4711081523"),
+        pytest.param("RescaleSlope", "19630214", "19630214"),
         ("Modality", "DOE JANE", "DOE"),
         ("Rows", "DOE", "DOE"),
         ("BitsStored", "DOE", "DOE"),
@@ -84,13 +124,13 @@ def test_a_written_row_or_a_verdicts_message_repeats_no_header_value(
     judge: Any, image_spec: Any, keyword: str, value: str, secret: str
 ) -> None:
     dataset = pydicom.dcmread(io.BytesIO(records.sound_bytes(image_spec())))
-    raw(dataset, keyword, value)
+    vr = "IS" if keyword in ("Rows", "BitsStored") else pydicom.datadict.dictionary_VR(keyword)
+    raw(dataset, keyword, value + " " * (len(value) % 2), vr)
     out = io.BytesIO()
     dataset.save_as(out, enforce_file_format=False)
     assert not leaked(judge(out.getvalue()), secret)
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: an unknown transfer syntax is quoted in the message")
 def test_an_unknown_transfer_syntax_is_not_quoted(judge: Any, image_spec: Any) -> None:
     data = records.sound_bytes(image_spec(syntax="1.2.840.10008.1.2.4.80"))
     assert data.count(b"1.2.840.10008.1.2.4.80") == 1
@@ -186,7 +226,8 @@ def test_split_shares_are_near_80_5_15_and_stay_for_a_patient() -> None:
     name = privacy.Pseudonyms(b"k" * 32)
     patients = [name("patient", str(i)) for i in range(20000)]
     shares = {k: n / 20000 for k, n in Counter(map(name.split, patients)).items()}
-    assert shares == {"train": pytest.approx(0.80, abs=0.012), "val": pytest.approx(0.05, abs=0.006), "test": pytest.approx(0.15, abs=0.01)}  # fmt: skip
+    near = {"train": 0.80, "val": 0.05, "test": 0.15}
+    assert shares == {k: pytest.approx(v, abs=0.012 * v**0.5) for k, v in near.items()}
     assert [name.split(p) for p in patients[:50]] == [privacy.Pseudonyms(b"k" * 32).split(p) for p in patients[:50]]
 
 

@@ -17,7 +17,7 @@ from shardkit.testing.defects import DEFECTS, file_bytes
 
 DEFAULT = Rules()
 ELSEWHERE = {
-    "duplicate_exact", "duplicate_near", "for_processing",  # the whole dataset decides: test_duplicates, the build's tests
+    "duplicate_exact", "duplicate_near", "for_processing",  # the whole dataset decides
     "decode_timeout", "decoder_crash", "memory_limit",  # a child's death decides: the isolation's tests
     "internal_error",  # means a bug; the fuzz tests in test_reading may meet it
 }  # fmt: skip
@@ -61,7 +61,7 @@ def test_each_synthetic_defect_gets_its_outcome(judge: Any, image_spec: Any, def
     kind = DEFECTS[defect]
     spec = image_spec(
         defect=defect, bits=kind.bits or 12, syntax=kind.syntax or str(uids.ExplicitVRLittleEndian),
-        modality=kind.modality or "CR", height=480, width=400,
+        modality=kind.modality or "CR", height=700, width=600,
     )  # fmt: skip
     outcome = judge(file_bytes(spec), DEFAULT)
     assert (outcome.verdict, outcome.reason.removesuffix("_repaired").replace("ok", "")) == (kind.verdict, kind.reason)
@@ -77,7 +77,10 @@ def test_every_code_is_reached_by_a_test_here_or_named_as_belonging_elsewhere() 
     assert not reached & ELSEWHERE
 
 
-@pytest.mark.parametrize(("kind", "reason"), [("symlink", "not_dicom"), ("special", "not_dicom"), ("unreadable", "io_error"), ("file", "io_error")])
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("symlink", "not_dicom"), ("special", "not_dicom"), ("unreadable", "io_error"), ("file", "io_error")],
+)
 def test_what_is_no_readable_file_is_quarantined(tmp_path: Any, kind: Any, reason: str) -> None:
     scanned = scan_entry(Source(str(tmp_path)), Entry(b"gone", 10, kind), DEFAULT)
     assert (scanned.verdict, scanned.reason) == ("quarantined", reason)

@@ -16,7 +16,7 @@ def test_sizes_reproduce_the_published_quartiles_and_token_count() -> None:
     np.testing.assert_allclose(np.percentile(widths, [25, 50, 75]), [1117, 1417, 1852], rtol=0.02)
     tokens = -(-heights // 48) * -(-widths // 48)
     assert tokens.mean() == pytest.approx(1434, rel=0.01)
-    assert 0 <= region.min() and region.max() == len(REGIONS) - 1
+    assert region.min() >= 0 and region.max() == len(REGIONS) - 1
     assert max(heights.max(), widths.max()) <= 3072
 
 

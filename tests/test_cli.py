@@ -1,0 +1,174 @@
+"""The command line: quick help, one sentence for an error, exit codes that scripts can rely on."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from shardkit import dataset
+from shardkit.storage import Store
+from shardkit.testing.export import make_export
+
+
+def _run(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from shardkit.cli import main; main()", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an export of sound files and its dataset, built by the command line."""
+    root = tmp_path_factory.mktemp("cli")
+    make_export(root / "export", 3, seed=6, defects=0.0, scale=0.06)
+    run = _run("build", "--source", root / "export", "--out", root / "out", "--bins", "auto:2")
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""
+    return root
+
+
+def _ledger(private: Path) -> list[dict[str, object]]:
+    return list(pq.read_table(private / "ledger.parquet").to_pylist())
+
+
+def test_help_is_quick_and_loads_nothing_heavy() -> None:
+    script = (
+        "import sys; from shardkit.cli import app\n"
+        "try: app(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'nvidia.dali', 'distributed', 'dask', 'pyarrow', 'pydicom', 'scipy', 'numpy'}\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)))"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert run.stdout.splitlines()[-1] == "HEAVY []"
+    # Its own work, which other programs on the machine do not lengthen.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+    for command in ("build", "scan", "info", "verify", "preview", "retry", "demo"):
+        assert command in run.stdout
+
+
+@pytest.mark.parametrize("module", ["shardkit.build", "shardkit.verify", "shardkit.inspect"])
+def test_a_build_loads_no_gpu_stack(module: str) -> None:
+    script = f"import sys, {module}; print(sorted(m for m in ('torch', 'nvidia.dali', 'distributed') if m in sys.modules))"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", ["build", "scan", "info", "verify", "preview", "retry", "demo"])
+def test_every_command_explains_its_options(command: str) -> None:
+    run = _run(command, "--help")
+    assert run.returncode == 0
+    assert "Usage: shardkit" in run.stdout
+
+
+def test_an_unknown_option_or_value_is_bad_usage(place: Path) -> None:
+    for words in (
+        ("build", "--source", place, "--out", place, "--nonsense"),
+        ("build", "--source", place, "--out", place, "--codec", "gif"),
+        ("build", "--source", place / "export"),
+        ("nonsense",),
+    ):
+        run = _run(*words)
+        assert run.returncode not in (0, 3), words
+        assert "Traceback" not in run.stderr, words
+
+
+def test_info_tells_what_a_dataset_holds(place: Path) -> None:
+    run = _run("info", place / "out")
+    assert run.returncode == 0, run.stderr
+    facts = dataset.description(Store(str(place / "out")))
+    assert f"{facts['samples']:,} in {facts['shards']:,} shards" in run.stdout
+    assert "htj2k" in run.stdout
+
+
+def test_verify_exits_with_1_when_something_is_wrong(place: Path, tmp_path: Path) -> None:
+    import shutil
+
+    sound = _run("verify", place / "out")
+    assert (sound.returncode, sound.stderr) == (0, "")
+    assert "all sound" in sound.stdout
+    shutil.copytree(place / "out", tmp_path / "out")
+    row = dataset.samples(Store(str(tmp_path / "out"))).to_pylist()[0]
+    data = bytearray((tmp_path / "out" / row["shard"]).read_bytes())
+    data[row["offset"] + 100] ^= 255
+    (tmp_path / "out" / row["shard"]).write_bytes(data)
+    broken = _run("verify", tmp_path / "out", "--no-decode")
+    assert broken.returncode == 1
+    assert row["key"] in broken.stderr
+    assert "1 problems" in broken.stdout
+
+
+@pytest.mark.parametrize("level", [0, 1, 5])
+def test_preview_writes_the_level_as_a_picture(place: Path, tmp_path: Path, level: int) -> None:
+    store = Store(str(place / "out"))
+    row = dataset.samples(store).to_pylist()[0]
+    out = tmp_path / "x.png"
+    run = _run("preview", row["key"][:24], "--dataset", place / "out", "-o", out, "--level", level)
+    assert run.returncode == 0, run.stderr
+    pixels = dataset.image(store, row, "htj2k", level).astype(float)
+    scaled = np.clip((pixels - row["p0_5"]) * 255 / (row["p99_5"] - row["p0_5"]), 0, 255)
+    with Image.open(out) as image:
+        assert image.format == "PNG"
+        np.testing.assert_allclose(np.asarray(image), scaled, atol=1)
+
+
+def test_preview_refuses_what_is_not_there(place: Path, tmp_path: Path) -> None:
+    key = dataset.samples(Store(str(place / "out"))).to_pylist()[0]["key"]
+    for words in (("nokey",), ("",), (key, "--level", 9), (key, "--level", -1)):
+        run = _run("preview", *words, "--dataset", place / "out", "-o", tmp_path / "x.png")
+        assert run.returncode == 1, words
+        assert run.stderr.startswith("shardkit: ")
+    run = _run("preview", key, "--dataset", place / "out", "-o", tmp_path / "no folder" / "x.png")
+    assert run.returncode == 1
+    assert run.stderr.startswith("shardkit: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_scan_counts_and_writes_nothing(place: Path) -> None:
+    before = sorted(place.rglob("*"))
+    run = _run("scan", "--source", place / "export", "--workers", 1)
+    assert run.returncode == 0, run.stderr
+    assert "to convert" in run.stdout
+    assert sorted(place.rglob("*")) == before
+    assert _run("scan", "--source", place / "nowhere").returncode == 1
+
+
+def test_too_many_quarantined_files_are_exit_code_3_and_a_sentence(place: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(place / "export", tmp_path / "export")
+    (tmp_path / "export" / "notes.txt").write_text("no image")
+    build = "build", "--source", tmp_path / "export", "--out", tmp_path / "out"
+    strict = _run(*build)
+    assert strict.returncode == 3
+    assert "--max-quarantine" in strict.stderr
+    assert (tmp_path / "out" / "dataset.json").exists()
+    lenient = _run(*build, "--max-quarantine", 0.9)
+    assert (lenient.returncode, lenient.stderr) == (0, "")
+
+
+def test_retry_takes_in_what_ran_out_of_time(place: Path, tmp_path: Path) -> None:
+    places = "--source", place / "export", "--out", tmp_path / "out"
+    first = _run("build", *places, "--time-limit", 0, "--workers", 2)
+    assert first.returncode == 3, first.stderr
+    late = [row["path"] for row in _ledger(tmp_path / "out.private") if row["reason"] == "decode_timeout"]
+    assert late
+    second = _run("retry", "--class", "decode_timeout", *places)
+    assert second.returncode == 0, second.stderr
+    assert {row["verdict"] for row in _ledger(tmp_path / "out.private")} == {"written"}
+    assert _run("verify", tmp_path / "out").returncode == 0
+
+
+def test_a_dataset_names_its_arguments(place: Path) -> None:
+    arguments = json.loads((place / "out" / "dataset.json").read_text())["arguments"]
+    assert arguments["bins"] == "auto:2"
+    assert arguments["shard_bytes"] == 512 << 20
