@@ -12,36 +12,26 @@ naive  pydicom's pixel_array, MONOCHROME1 inverted, 16-bit PNG, webdataset.Shard
 """
 
 import functools
-import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 import statistics
 import sys
 import tempfile
-import threading
-import time
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import asdict
 from datetime import datetime, timezone
-from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
-from queue import Empty
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import machine
-
-Record = dict[str, Any]
+from benchmarks.build_programs import Record, mpx
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFECTS = 0.05
@@ -156,15 +146,11 @@ def _conditions(work: Path, source: Path) -> Record:
         "export": f"synthetic, {DEFECTS:.0%} of the files defective",
         "files": count,
         "written": len(sample),
-        "mpx_written": _mpx(sample),
+        "mpx_written": mpx(sample),
         "bytes_written_from": _bytes(sample),
         "syntaxes": dict(syntaxes.most_common()),
         "storage": "local disk; every source byte in the page cache; outputs flushed and deleted between programs",
     }
-
-
-def _mpx(rows: list[Record]) -> float:
-    return float(sum(row["height"] * row["width"] for row in rows)) / 1e6
 
 
 def _bytes(rows: list[Record]) -> int:
@@ -211,7 +197,7 @@ def _build(source: Path, work: Path, workers: int) -> Record:
     for (name, begin), (_, end) in pairwise(bounds):
         seconds[name] = seconds.get(name, 0.0) + end - begin
     size = sum(path.stat().st_size for path in (work / "out" / "shards").rglob("*.tar"))
-    rates = {"stages_s": seconds, "convert_mpx_s": _mpx(sample) / seconds["convert"]}
+    rates = {"stages_s": seconds, "convert_mpx_s": mpx(sample) / seconds["convert"]}
     return _figures(used, sample, size) | rates
 
 
@@ -227,7 +213,7 @@ def _naive(work: Path, sample: list[Record], workers: int, png: str) -> Record:
 
 def _figures(used: machine.Usage, sample: list[Record], size: int) -> Record:
     rates = {
-        "mpx_s": _mpx(sample) / used.wall_s,
+        "mpx_s": mpx(sample) / used.wall_s,
         "files_s": len(sample) / used.wall_s,
         "source_mb_s": _bytes(sample) / used.wall_s / 1e6,
     }
@@ -240,14 +226,14 @@ def _bound(work: Path, sample: list[Record], workers: int) -> Record:
     spent = [sum(share["seconds"].values()) for share in shares]
     busy = [(share, seconds) for share, seconds in zip(shares, spent, strict=True) if share["files"]]
     total = {name: sum(share["seconds"][name] for share in shares) for name in ("decode", "encode", "check")}
-    mpx = sum(share["mpx"] for share in shares)
+    area = sum(share["mpx"] for share in shares)
     return {
         "codec_s": spent,
         "cpu_s": sum(share["cpu_s"] for share in shares),
         "mpx_s": sum(share["mpx"] / seconds for share, seconds in busy),
         "files_s": sum(share["files"] / seconds for share, seconds in busy),
         "source_mb_s": sum(share["bytes"] / seconds for share, seconds in busy) / 1e6,
-        "ms_per_mpx": {name: 1e3 * seconds / mpx for name, seconds in total.items()},
+        "ms_per_mpx": {name: 1e3 * seconds / area for name, seconds in total.items()},
     }
 
 
@@ -260,13 +246,13 @@ def _plan(work: Path, rows: int) -> Record:
     return dict(_child(work, "plan", str(folder)))
 
 
-# --- child processes: each role runs in a fresh interpreter, its arguments and its result are JSON files
+# --- child processes: each runs a role of benchmarks.build_programs in a fresh interpreter
 
 
 def _measure(work: Path, role: str, *arguments: Any) -> machine.Usage:
     (work / "arguments.json").write_text(json.dumps(arguments, default=str))
     os.sync()  # nothing of the program before is still to be written
-    words = f"from benchmarks import build; build.child({role!r}, {str(work)!r})"
+    words = f"from benchmarks import build_programs; build_programs.child({role!r}, {str(work)!r})"
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-c", words]
     return machine.measure(command, work / "log", {**os.environ, "PYTHONPATH": paths})
@@ -275,331 +261,6 @@ def _measure(work: Path, role: str, *arguments: Any) -> machine.Usage:
 def _child(work: Path, role: str, *arguments: Any) -> Any:
     _measure(work, role, *arguments)
     return json.loads((work / "result.json").read_text())
-
-
-def child(role: str, work: str) -> None:
-    """Entry of a child process."""
-    roles: dict[str, Callable[..., Any]] = {
-        "command": _command_role,
-        "bound": _bound_role,
-        "naive": _naive_role,
-        "profile": _profile_role,
-        "rows": _rows_role,
-        "plan": _plan_role,
-    }
-    result = roles[role](*json.loads((Path(work) / "arguments.json").read_text()))
-    (Path(work) / "result.json").write_text(json.dumps(result))
-
-
-def _command_role(words: list[str], stages: str) -> None:
-    """`shardkit` itself, its progress display noting when each stage begins."""
-    from shardkit import cli, progress
-
-    begun: list[tuple[str, float]] = []
-
-    class Noted(progress.Shown):
-        def stage(self, name: str, total: int | None) -> None:
-            begun.append((name, time.time()))
-            super().stage(name, total)
-
-    progress.Shown = Noted  # type: ignore[misc]
-    sys.argv = ["shardkit", *words]
-    try:
-        cli.main()
-    except SystemExit as end:
-        if end.code:
-            raise
-    Path(stages).write_text(json.dumps(begun))
-
-
-def _fan_out(function: Callable[..., Any], workers: int, *arguments: Any) -> list[Any]:
-    """`function(queue, i, *arguments)` in forked processes, which have all imports; what each put into the queue."""
-    fork = multiprocessing.get_context("fork")
-    queue = fork.Queue()
-    processes = [fork.Process(target=function, args=(queue, i, *arguments)) for i in range(workers)]
-    for process in processes:
-        process.start()
-    results: list[Any] = []
-    while len(results) < workers:
-        try:
-            results.append(queue.get(timeout=1))
-        except Empty:
-            if any(process.exitcode for process in processes):
-                for process in processes:
-                    process.kill()
-                raise RuntimeError("a process died: the log says why") from None
-    for process in processes:
-        process.join()
-    return results
-
-
-def _bound_role(sample: list[Record], workers: int) -> list[Record]:
-    from shardkit import convert  # noqa: F401 - imported before the fork
-
-    fork = multiprocessing.get_context("fork")
-    return _fan_out(_bound_share, workers, sample, fork.Value("q", 0), fork.Barrier(workers))
-
-
-def _bound_share(queue: Any, _: int, sample: list[Record], taken: Any, barrier: Any) -> None:
-    """One process: the next file until none is left, so that all processes end together."""
-    seconds = dict.fromkeys(("decode", "encode", "check"), 0.0)
-    _codecs_only(sample[0], seconds)  # first calls load libraries
-    share: Record = {"seconds": dict.fromkeys(seconds, 0.0), "cpu_s": 0.0, "mpx": 0.0, "files": 0, "bytes": 0}
-    barrier.wait()
-    while True:
-        with taken.get_lock():
-            index, taken.value = taken.value, taken.value + 1
-        if index >= len(sample):
-            break
-        share["cpu_s"] += _codecs_only(sample[index], share["seconds"])
-        share["mpx"] += _mpx([sample[index]])
-        share["files"] += 1
-        share["bytes"] += sample[index]["size"]
-    queue.put(share)
-
-
-def _codecs_only(row: Record, seconds: dict[str, float]) -> float:
-    """Add the seconds of this file's source decode, encode and check decode; returns their CPU seconds."""
-    from shardkit.codecs import htj2k
-    from shardkit.dicom import decoding, grayscale
-    from shardkit.dicom.reading import frame, read_header
-    from shardkit.dicom.triage import Rules, judge_header
-
-    data = Path(row["path"]).read_bytes()
-    clock = time.perf_counter()
-    header = read_header(BytesIO(data), len(data))
-    inflating = time.perf_counter() - clock if header.syntax == DeflatedExplicitVRLittleEndian else 0.0
-    facts, *_ = judge_header(header, Rules())
-    stream, native = frame(header, facts), header.pixels is not None and header.pixels.length is not None
-    t0, cpu = time.perf_counter(), time.thread_time()
-    if native:
-        big = header.syntax == ExplicitVRBigEndian
-        raw = decoding.native(stream, facts.rows, facts.cols, facts.bits_allocated, big)
-    else:
-        raw = decoding.decode(stream, header.syntax, header.dataset)[0]
-    t1, between = time.perf_counter(), time.thread_time()
-    lossy = header.syntax in decoding.LOSSY
-    pixels = grayscale.to_uniform(raw, facts, header.dataset, lossy=lossy).pixels
-    t2, cpu = time.perf_counter(), cpu + time.thread_time() - between
-    image = htj2k.encode(pixels)
-    t3 = time.perf_counter()
-    back = htj2k.decode(image)
-    t4, cpu = time.perf_counter(), time.thread_time() - cpu
-    if not np.array_equal(back, pixels):
-        raise RuntimeError("HTJ2K did not give back the pixels it was given")
-    for name, spent in (("decode", inflating + t1 - t0), ("encode", t3 - t2), ("check", t4 - t3)):
-        seconds[name] += spent
-    return cpu + inflating
-
-
-def _naive_role(sample: list[Record], out: str, workers: int, png: str) -> list[int]:
-    import pydicom  # noqa: F401 - imported before the fork
-    import webdataset  # type: ignore[import-untyped]  # noqa: F401
-
-    return [number for numbers in _fan_out(_naive_share, workers, sample, out, workers, png) for number in numbers]
-
-
-def _naive_share(queue: Any, index: int, sample: list[Record], out: str, workers: int, png: str) -> None:
-    """The script: nothing checked, and what raises is left out. Tells which files it wrote."""
-    import imagecodecs
-    import pydicom
-    import webdataset
-
-    options: dict[str, Any] = {
-        "level": 1,
-        "strategy": imagecodecs.PNG.STRATEGY.RLE,
-        "filter": imagecodecs.PNG.FILTER.SUB,
-    }
-    if png == "default":
-        options = {}
-    wrote: list[int] = []
-    with webdataset.ShardWriter(f"{out}/{index}-%06d.tar", maxsize=512 << 20, verbose=0) as sink:
-        for number in range(index, len(sample), workers):
-            try:
-                dataset = pydicom.dcmread(sample[number]["path"])
-                pixels = dataset.pixel_array
-                if dataset.PhotometricInterpretation == "MONOCHROME1":
-                    pixels = pixels.max() - pixels
-                image = imagecodecs.png_encode(pixels.astype(np.uint16), **options)
-            except Exception:
-                continue
-            facts = {"height": pixels.shape[0], "width": pixels.shape[1]}
-            sink.write({"__key__": f"{number:08d}", "png": bytes(image), "json": facts})
-            wrote.append(number)
-    queue.put(wrote)
-
-
-# --- one child's work, function by function
-
-
-def _profile_role(sample: list[Record], source: str, scratch: str) -> Record:
-    """CPU ms per Mpx by function: `child` is a conversion, `parent` what is left to the main process."""
-    from shardkit.arguments import Conversion
-    from shardkit.source import Source
-
-    Path(scratch).mkdir(exist_ok=True)
-    spec = Conversion(source=Source(source), out=scratch)
-    _convert_one(spec, sample[0], source)
-    watch = machine.Stopwatch()
-    _watch_child(watch)
-    clock, cpu = time.perf_counter(), time.thread_time()
-    done = [_convert_one(spec, row, source) for row in sample]
-    wall, cpu, mpx = time.perf_counter() - clock, time.thread_time() - cpu, _mpx(sample)
-    watch.restore()
-    child = {name: 1e3 * seconds / mpx for name, seconds in watch.seconds.items()}
-    child["the rest"] = 1e3 * cpu / mpx - sum(child.values())
-    codecs = sum(child.get(name, 0.0) for name in ("source decode", "encode", "check decode"))
-    return {
-        "files": len(sample),
-        "mpx": mpx,
-        "child_ms_per_mpx": dict(sorted(child.items(), key=lambda item: -item[1])),
-        "child_total": 1e3 * cpu / mpx,
-        "child_total_wall": 1e3 * wall / mpx,
-        "codecs_share": codecs / (1e3 * cpu / mpx),
-        "parent_ms_per_mpx": _parent_costs(done, Path(scratch), mpx),
-    }
-
-
-def _convert_one(spec: Any, row: Record, source: str) -> Any:
-    from shardkit.convert import convert_file
-
-    path = os.fsencode(os.path.relpath(row["path"], source))
-    done = convert_file(spec, path, row["size"], (row["height"], row["width"]))
-    if done.verdict != "written":
-        raise RuntimeError(f"a file that a build wrote is now {done.verdict}: {done.message}")
-    return done
-
-
-def _watch_child(watch: machine.Stopwatch) -> None:
-    """Names that a later version no longer has are left out: their time shows in the rest."""
-    from types import SimpleNamespace
-
-    from shardkit import convert
-    from shardkit.codecs import htj2k
-    from shardkit.dicom import content, decoding, grayscale, privacy
-    from shardkit.source import Source
-
-    hashes = SimpleNamespace(sha256=hashlib.sha256)
-    if hasattr(convert, "hashlib"):
-        setattr(convert, "hashlib", hashes)  # noqa: B010 - a module's own import
-    places: list[tuple[str, Any, str]] = [
-        ("read file", Source, "read"),
-        ("SHA-256 of the file", hashes, "sha256"),
-        ("parse header", convert, "read_header"),
-        ("judge header", convert, "judge_header"),
-        ("join frame", convert, "frame"),
-        ("source decode", decoding, "decode"),
-        ("source decode", decoding, "native"),
-        ("grayscale.to_uniform", grayscale, "to_uniform"),
-        ("content.reduce", content, "reduce"),
-        ("content.find_content", content, "find_content"),
-        ("content.statistics", content, "statistics"),
-        ("content.burned_in_suspect", content, "burned_in_suspect"),
-        ("content.thumbnail", content, "thumbnail"),
-        ("content.perceptual_hash", content, "perceptual_hash"),
-        ("encode", htj2k, "encode"),
-        ("check decode", htj2k, "decode"),
-        ("compare", convert, "_encode"),
-        ("hash of the pixels", convert, "pixel_hash"),
-        ("hashes of the prefixes", convert, "_prefixes"),
-        ("privacy.metadata", privacy, "metadata"),
-    ]
-    for name, owner, attribute in places:
-        if hasattr(owner, attribute):
-            watch.watch(name, owner, attribute)
-
-
-def _parent_costs(done: list[Any], scratch: Path, mpx: float) -> dict[str, float]:
-    """Passing results through a pipe (both ends) and writing the tar, in CPU ms per Mpx."""
-    from shardkit.shards.webdataset import ShardWriter
-
-    reader, writer = multiprocessing.Pipe(duplex=False)
-    cpu = time.process_time()
-    sender = threading.Thread(target=lambda: deque(map(writer.send, done), maxlen=0))
-    sender.start()
-    for _ in done:
-        reader.recv()
-    sender.join()
-    pipe, cpu = time.process_time() - cpu, time.process_time()
-    with ShardWriter(scratch / "shard") as shard:
-        for number, one in enumerate(done):
-            shard.add(f"{number:06d}", "j2c", one.image, {k: str(v) for k, v in one.facts.items()})
-    return {"pickle and pipe": 1e3 * pipe / mpx, "tar": 1e3 * (time.process_time() - cpu) / mpx}
-
-
-# --- planning at scale
-
-
-def _rows_role(folder: str, rows: int) -> None:
-    """Scan parts of made-up rows, and bins for them."""
-    from shardkit import bins, scan
-    from shardkit.testing.radiographs import synth_sizes
-
-    rng = np.random.default_rng(0)
-    for start in range(0, rows, scan.PART):
-        table = _made_up(start, min(scan.PART, rows - start), rng)
-        pq.write_table(table, Path(folder) / f"scan-{start // scan.PART:05d}.parquet", compression="zstd")
-    heights, widths, _ = synth_sizes(20_000, rng)
-    found = bins.parse("auto:36", heights, widths, 48, 3072)
-    (Path(folder) / "bins.json").write_text(json.dumps(found.to_json()))
-
-
-def _made_up(start: int, count: int, rng: np.random.Generator) -> pa.Table:
-    """Rows as a header pass leaves them: one in twenty is no image, one in fifty is for processing."""
-    from shardkit.scan import SCHEMA
-    from shardkit.testing.radiographs import synth_sizes
-
-    heights, widths, _ = (np.minimum(side, 3072) for side in synth_sizes(count, rng))
-
-    def names(length: int, each: int = 1) -> list[str]:
-        text = rng.bytes(length // 2 * (count // each + 1)).hex()
-        return [text[i // each * length : i // each * length + length] for i in range(count)]
-
-    sop, bad = names(32), rng.random(count) < 0.05
-    columns: dict[str, Any] = {
-        "serial": np.arange(start, start + count),
-        "path": [f"PATIENT{n[:12]}/20{n[12:18]}_ACC{n[:7]}/DX_1/IM0001.dcm".encode() for n in sop],
-        "size": heights * widths,
-        "verdict": ["dropped" if b else None for b in bad],
-        "reason": ["no_image" if b else None for b in bad],
-        "message": ["the object holds no pixel data" if b else None for b in bad],
-        "repairs": [[]] * count,
-        "flags": [[]] * count,
-        "height": heights.astype(np.int32),
-        "width": widths.astype(np.int32),
-        "estimate": (0.7 * heights * widths).astype(np.int64),
-        "plain": rng.random(count) < 0.34,
-        "presentation": np.where(rng.random(count) < 0.02, "FOR PROCESSING", "FOR PRESENTATION").astype(object),
-        "order": rng.integers(0, 1 << 63, count, np.uint64),
-        "sop": sop,
-        **{name: names(32, each) for name, each in (("patient", 3), ("study", 2), ("series", 2), ("device", 100))},
-        "source": names(32),
-        "twin": names(32, 2),
-    }
-    return pa.table({field.name: pa.array(columns[field.name], field.type) for field in SCHEMA}, SCHEMA)
-
-
-def _plan_role(folder: str) -> Record:
-    from shardkit import bins, layout
-
-    place = Path(folder)
-    parts = sorted(place.glob("scan-*.parquet"))
-    found = bins.Bins.from_json(json.loads((place / "bins.json").read_text()), 48)
-    rows = sum(pq.read_metadata(part).num_rows for part in parts)
-    before, clock = machine.peak_of_this_process(), time.perf_counter()
-    made = layout.make(place, parts, [], found, {}, 512 << 20)
-    seconds, after = time.perf_counter() - clock, machine.peak_of_this_process()
-    return {
-        "rows": rows,
-        "shards": len(made.shards),
-        "seconds": seconds,
-        "us_per_row": 1e6 * seconds / rows,
-        "peak_mib": after / (1 << 20),
-        "peak_above_imports_mib": (after - before) / (1 << 20),
-        "memory_bytes_per_row": (after - before) / rows,
-        "scan_bytes_per_row": sum(part.stat().st_size for part in parts) / rows,
-        "plan_bytes_per_row": (place / layout.PLAN).stat().st_size / rows,
-    }
 
 
 # --- what it comes to

@@ -43,8 +43,6 @@ def test_every_codec_gives_back_what_it_was_given(name: str, shape: tuple[int, i
     assert module.encode(pixels.copy()) == data
 
 
-
-
 @pytest.mark.parametrize("name", ["htj2k", "png", "raw"])
 def test_a_view_with_strides_is_encoded_like_its_copy(name: str) -> None:
     pixels = picture((60, 80), 12, 3)[::2, ::-1]

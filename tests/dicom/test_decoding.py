@@ -175,8 +175,6 @@ def test_fragments_of_one_frame_are_joined(judge: Any, image_spec: Any, fragment
     assert judge(records.to_bytes(dataset)).converted.facts["pixel_hash"] == judge(data).converted.facts["pixel_hash"]
 
 
-
-
 @pytest.mark.parametrize("share", [0.5, 0.95])
 @pytest.mark.parametrize(
     "name",

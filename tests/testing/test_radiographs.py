@@ -16,7 +16,8 @@ def test_sizes_reproduce_the_published_quartiles_and_token_count() -> None:
     np.testing.assert_allclose(np.percentile(widths, [25, 50, 75]), [1117, 1417, 1852], rtol=0.02)
     tokens = -(-heights // 48) * -(-widths // 48)
     assert tokens.mean() == pytest.approx(1434, rel=0.01)
-    assert region.min() >= 0 and region.max() == len(REGIONS) - 1
+    assert region.min() >= 0
+    assert region.max() == len(REGIONS) - 1
     assert max(heights.max(), widths.max()) <= 3072
 
 
@@ -35,7 +36,8 @@ def test_lossless_ratios_spread_as_in_real_radiographs() -> None:
 def test_every_region_draws_within_its_bits_and_repeatably(region: str) -> None:
     for bits, shape in ((8, (64, 64)), (12, (301, 200)), (15, (150, 420))):
         image = radiograph(*shape, bits, np.random.default_rng(7), region)
-        assert image.shape == shape and image.dtype == np.uint16
+        assert image.shape == shape
+        assert image.dtype == np.uint16
         assert image.max() < 2**bits
         assert image.std() > 0.05 * 2**bits, "there is something to see"
         np.testing.assert_array_equal(image, radiograph(*shape, bits, np.random.default_rng(7), region))
