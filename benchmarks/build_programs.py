@@ -277,7 +277,7 @@ def _parent_costs(done: list[Any], scratch: Path, area: float) -> dict[str, floa
     pipe, cpu = time.process_time() - cpu, time.process_time()
     with ShardWriter(scratch / "shard") as shard:
         for number, one in enumerate(done):
-            shard.add(f"{number:06d}", "j2c", one.image, {k: str(v) for k, v in one.facts.items()})
+            shard.add(f"{number:06d}", "j2c", one.image, json.dumps({k: str(v) for k, v in one.facts.items()}).encode())
     return {"pickle and pipe": 1e3 * pipe / area, "tar": 1e3 * (time.process_time() - cpu) / area}
 
 

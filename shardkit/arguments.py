@@ -61,16 +61,16 @@ class Arguments:
 
     def check_places(self) -> None:
         """Raises ArgumentError where the dataset would lie in the export, or private files in the dataset."""
-        out, source, private = self.conversion.out, self.conversion.source.url, self.private.absolute()
+        out, source, private = self.conversion.out, self.conversion.source.url, self.private.resolve()
         if not is_remote(out):
-            place = local_path(out).absolute()
+            place = local_path(out).resolve()
             if place.exists() and not place.is_dir():
                 raise ArgumentError(f"--out {out} is a file: name a folder")
             if private.is_relative_to(place):
                 raise ArgumentError(
                     f"--private {private} lies inside --out: keys and paths must stay outside the dataset"
                 )
-            if not is_remote(source) and place.is_relative_to(local_path(source).absolute()):
+            if not is_remote(source) and place.is_relative_to(local_path(source).resolve()):
                 raise ArgumentError(f"--out {out} lies inside --source: the next build would read its own shards")
-        if not is_remote(source) and private.is_relative_to(local_path(source).absolute()):
+        if not is_remote(source) and private.is_relative_to(local_path(source).resolve()):
             raise ArgumentError(f"--private {private} lies inside --source: choose a folder outside the export")

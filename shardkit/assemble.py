@@ -19,7 +19,7 @@ from shardkit.layout import TWINS, Layout, Shard
 from shardkit.shards import webdataset
 from shardkit.storage import Store
 
-FINGERPRINTS, LINKS, LEDGER = "fingerprints.parquet", "links.parquet", ledger.NAME
+FINGERPRINTS, LINKS, NEAR, LEDGER = "fingerprints.parquet", "links.parquet", "near.parquet", ledger.NAME
 _DATASET_FLAGS = {"near_duplicate", "polarity_suspect", "uid_collision"}
 _BLOCK = 1 << 16  # rows handled as Python objects at once
 _LIGHT = ["serial", "verdict", "repairs", "plain", "pixel_hash", "phash", "key", "patient"]
@@ -52,22 +52,28 @@ def exact_duplicates(store: Store, layout: Layout, generation: int, old: pa.Tabl
 
 
 def near_duplicates(
-    store: Store, layout: Layout, generation: int, old: pa.Table, near: duplicates.Pairs
+    store: Store, layout: Layout, generation: int, old: pa.Table, samples: pa.Table, thumbs: "Thumbnails", folder: Path
 ) -> list[Rewrite]:
     """All but the preferred sample of each group of near-duplicates; samples of former generations stay.
 
-    `near` holds index pairs into the old manifest's rows followed by this generation's written ones in plan order.
+    Decided once and kept in `folder`: after some shards were rewritten, groups would come out otherwise.
     """
-    light, shards = _light(store, layout, generation)
-    n = old.num_rows
-    repairs = np.append(np.full(n, -1), pc.list_value_length(light["repairs"]).to_numpy())
-    serial = np.append(np.arange(n), light["serial"].to_numpy())
-    labels = duplicates.components(n + light.num_rows, near)
-    order = np.lexsort((serial, repairs, labels))
-    loses = np.zeros(len(order), bool)
-    loses[order[1:]] = labels[order][1:] == labels[order][:-1]
-    loses = loses[n:]
-    return _rewrites(layout, shards[loses], light["serial"].to_numpy()[loses], "duplicate_near")
+    decided = folder / NEAR
+    if not decided.exists():
+        near, _ = confirmed_pairs(samples, thumbs)
+        light, shards = _light(store, layout, generation)
+        n = old.num_rows
+        repairs = np.append(np.full(n, -1), pc.list_value_length(light["repairs"]).to_numpy())
+        serial = np.append(np.arange(n), light["serial"].to_numpy())
+        labels = duplicates.components(n + light.num_rows, near)
+        order = np.lexsort((serial, repairs, labels))
+        loses = np.zeros(len(order), bool)
+        loses[order[1:]] = labels[order][1:] == labels[order][:-1]
+        chosen = loses[n:]
+        columns = {"shard": shards[chosen], "serial": light["serial"].to_numpy()[chosen]}
+        ledger.write(pa.table(columns), decided)
+    table = pq.read_table(decided)
+    return _rewrites(layout, table["shard"].to_numpy(), table["serial"].to_numpy(), "duplicate_near")
 
 
 def _light(store: Store, layout: Layout, generation: int) -> tuple[pa.Table, npt.NDArray[np.int64]]:

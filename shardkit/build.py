@@ -7,7 +7,7 @@ beside the shards. A generation is one round of new files; its shards are never 
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -24,12 +24,12 @@ from shardkit.arguments import Arguments
 from shardkit.bins import Bins
 from shardkit.codecs import codec
 from shardkit.convert import Crew, ShardDone, convert_shard
-from shardkit.errors import ArgumentError
+from shardkit.errors import ArgumentError, BuildError
 from shardkit.journal import JOURNALS
 from shardkit.shards import webdataset
 from shardkit.source import Entry
 from shardkit.state import State
-from shardkit.storage import Store
+from shardkit.storage import Store, sentences
 
 T = TypeVar("T")
 
@@ -78,7 +78,11 @@ def build(
     `executor` runs scan parts and shards; by default, threads that each feed isolated child processes. `retry` takes
     quarantined files of that reason in again, as new files.
     """
-    return _Run(arguments, progress or Quiet(), executor).run(retry)
+    try:
+        with sentences(str(arguments.private)):  # what other stores raise is a sentence already
+            return _Run(arguments, progress or Quiet(), executor).run(retry)
+    except BrokenExecutor as error:
+        raise BuildError(f"the workers were lost ({type(error).__name__}): run the same command again") from None
 
 
 class _Run:
@@ -168,30 +172,23 @@ class _Run:
     def _lay_out(self) -> layout.Layout:
         generation, parts = self.state.complete, self.state.parts(self.state.complete)
         self.progress.stage("plan", None)
-        heights, widths = layout.sizes(parts)
+        earlier = [layout.Layout(self.state.folder(g)) for g in range(generation)]
         numbers: dict[str, int] = {}
-        if generation == 0:
-            bins = self._bins(heights, widths) if len(heights) else Bins((), self.arguments.patch)
+        for shard in (shard for plan in earlier for shard in plan.shards):
+            number = int(shard.name.rpartition("/")[2])
+            numbers[shard.bin.name] = max(numbers.get(shard.bin.name, 0), number + 1)
+        heights, widths = layout.sizes(parts)
+        if numbers:
+            bins = layout.extend(earlier[-1].bins, heights, widths, self.spec.rules.max_side)
         else:
-            bins = layout.extend(
-                layout.Layout(self.state.folder(generation - 1)).bins, heights, widths, self.spec.rules.max_side
-            )
-            for g in range(generation):
-                for shard in layout.Layout(self.state.folder(g)).shards:
-                    number = int(shard.name.rpartition("/")[2])
-                    numbers[shard.bin.name] = max(numbers.get(shard.bin.name, 0), number + 1)
+            bins = self._bins(heights, widths)
         return layout.make(
-            self.state.folder(generation),
-            parts,
-            self.state.earlier_parts(),
-            bins,
-            numbers,
-            self.arguments.shard_bytes,
+            self.state.folder(generation), parts, self.state.earlier_parts(), bins, numbers, self.arguments.shard_bytes
         )
 
     def _bins(self, heights: npt.NDArray[np.int64], widths: npt.NDArray[np.int64]) -> Bins:
         text, side = self.arguments.bins, self.spec.rules.max_side
-        if text.startswith("auto"):  # later, larger images get the catch-all bin when they come
+        if text.startswith("auto") and len(heights):  # later, larger images get the catch-all bin when they come
             side = int(max(heights.max(), widths.max()))
         return resolution_bins.parse(text, heights, widths, self.arguments.patch, side)
 
@@ -241,8 +238,7 @@ class _Run:
         assemble.write_fingerprints(store, plan, generation, folder)
         thumbs = assemble.Thumbnails([*earlier, folder / assemble.FINGERPRINTS])
         if self.spec.rules.near_duplicates == "drop":
-            near, _ = assemble.confirmed_pairs(samples, thumbs)
-            self._rewrite(assemble.near_duplicates(store, plan, generation, old, near), generation)
+            self._rewrite(assemble.near_duplicates(store, plan, generation, old, samples, thumbs, folder), generation)
             samples = pa.concat_tables([old, assemble.new_samples(store, plan, generation)])
             assemble.write_fingerprints(store, plan, generation, folder)
         assemble.write_links(store, plan, generation, folder, samples)
@@ -290,6 +286,7 @@ class _Run:
             self.store.delete(name)
         if self.store.root is not None:
             shutil.rmtree(self.store.root / JOURNALS, ignore_errors=True)
+            self.store.sweep()
 
     def _close(self, known: scan.Known, new: int) -> Outcome:
         samples = dataset.samples(self.store, ["key", "flags"])
@@ -336,11 +333,12 @@ class _LocalWorkers:
         self.run = run
 
     def __enter__(self) -> None:
+        isolation.allow_children()
         self.threads = ThreadPoolExecutor(self.run.arguments.workers, thread_name_prefix="shard")
         self.run.executor = self.threads
 
     def __exit__(self, *error: object) -> None:
-        if error[0] is not None:
-            isolation.close_children()  # unblocks threads that wait for a child
-        self.threads.shutdown(wait=True, cancel_futures=True)
-        isolation.close_children()
+        self.threads.shutdown(wait=False, cancel_futures=True)
+        isolation.close_children(refuse=True)  # ends what threads wait for, if anything failed
+        self.threads.shutdown(wait=True)
+        isolation.allow_children()

@@ -5,6 +5,7 @@ converted again. Journals hold no path and no clear identifier.
 """
 
 import hashlib
+import json
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -220,7 +221,9 @@ def _convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Cre
                 row = _journal_row(file, done)
                 if done.image is not None and done.facts is not None:
                     row |= _sample_row(plan, file, done, shard)
-                    row["offset"] = writer.add(row["key"], extension, done.image, _public(row))
+                    facts = _public(row)
+                    row["json_hash"] = manifest.fingerprint(facts)
+                    row["offset"] = writer.add(row["key"], extension, done.image, facts)
                 rows.append(row)
         losers = drop_duplicates(rows)
         if losers:
@@ -304,10 +307,11 @@ def _sample_row(plan: ShardPlan, file: dict[str, Any], done: Converted, shard: s
     }
 
 
-def _public(row: dict[str, Any]) -> dict[str, Any]:
+def _public(row: dict[str, Any]) -> bytes:
     """The sample's JSON member: the manifest's facts that do not depend on other samples."""
     names = [*manifest.SAMPLE.names, "key", "flags"]
-    return {k: v.hex() if isinstance(v, bytes) else v for k in names if (v := row.get(k)) is not None}
+    facts = {k: v.hex() if isinstance(v, bytes) else v for k in names if (v := row.get(k)) is not None}
+    return json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()
 
 
 def preference(row: dict[str, Any]) -> tuple[int, bool, int]:

@@ -14,7 +14,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, TimeoutError
+from concurrent.futures import BrokenExecutor, CancelledError, Future, InvalidStateError, TimeoutError
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,11 +36,16 @@ def allowance(size: int, limit: float = TIME_LIMIT) -> float:
     return limit + size / _READ_RATE
 
 
+class Stopped(BrokenExecutor):
+    """The children were closed while work was under way: no verdict on any file."""
+
+
 class Children:
     """A pool of isolated processes. `submit` returns a future; `result` turns a child's death into a verdict."""
 
     def __init__(self, workers: int, memory_limit: int = MEMORY_LIMIT) -> None:
-        _allow_children()
+        _allow_grandchildren()
+        self._lock, self._closed, self._open = threading.Lock(), False, set[Future[Any]]()
         self._pool = ProcessPool(
             max_workers=workers,
             initializer=_enter,
@@ -49,18 +54,36 @@ class Children:
         )
 
     def submit(self, function: Callable[..., R], *args: Any, timeout: float) -> "Future[R]":
-        """Schedule `function(*args)`, picklable, killed after `timeout` seconds of running."""
-        future: Future[R] = self._pool.schedule(function, args=list(args), timeout=timeout)
+        """Schedule `function(*args)`, picklable, killed after `timeout` seconds of running. Raises Stopped."""
+        with self._lock:
+            if self._closed:
+                raise Stopped("the children are closed")
+            future: Future[R] = self._pool.schedule(function, args=list(args), timeout=timeout)
+            self._open.add(future)
+        future.add_done_callback(self._forget)
         return future
 
+    def _forget(self, future: "Future[Any]") -> None:
+        with self._lock:
+            self._open.discard(future)
+
     def close(self) -> None:
-        """Kill the children."""
+        """Kill the children and end every future: one that nobody ends would keep its reader waiting for ever."""
+        with self._lock:
+            self._closed = True
+            waiting = list(self._open)
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
+        for future in waiting:
+            if not future.done():
+                try:
+                    future.set_exception(Stopped("the children are closed"))
+                except InvalidStateError:  # ended by the pool after all
+                    pass
 
 
 def result(future: "Future[R]", timeout: float) -> R:
-    """The future's value. Raises Quarantined (decode_timeout, decoder_crash, memory_limit), or what the task raised."""
+    """The future's value. Raises Quarantined for what the task did to its child, Stopped where the pool was closed."""
     try:
         return future.result()
     except TimeoutError:
@@ -71,36 +94,44 @@ def result(future: "Future[R]", timeout: float) -> R:
         raise Quarantined("decoder_crash", f"the decoder killed its process ({name})") from None
     except MemoryError:
         raise Quarantined("memory_limit", "decoding wanted more memory than the limit") from None
-    except CancelledError:
-        raise
+    except (CancelledError, BrokenExecutor):
+        raise Stopped("the children are closed") from None
     except Exception as error:  # the tasks raise nothing themselves: this is how an unpicklable error arrives
         raise Quarantined("internal_error", f"{type(error).__name__} in a child process") from None
 
 
 _shared: Children | None = None
 _lock = threading.Lock()
+_refuse = False  # a build is ending: its last tasks must not start new children
 
 
 def children(workers: int, memory_limit: int = MEMORY_LIMIT) -> Children:
     """This process's pool, made on first use and kept: starting a child costs about a second of imports."""
     global _shared
     with _lock:
+        if _refuse:
+            raise Stopped("the children are closed")
         if _shared is None:
             _shared = Children(workers, memory_limit)
             atexit.register(close_children)
         return _shared
 
 
-def close_children() -> None:
-    """End this process's pool, if there is one."""
-    global _shared
+def close_children(refuse: bool = False) -> None:
+    """End this process's pool, if there is one; with `refuse`, none is made until `allow_children` is called."""
+    global _shared, _refuse
     with _lock:
-        if _shared is not None:
-            _shared.close()
-            _shared = None
+        _refuse, ending, _shared = refuse, _shared, None
+    if ending is not None:
+        ending.close()
 
 
-def _allow_children() -> None:
+def allow_children() -> None:
+    """New pools may be made."""
+    close_children(refuse=False)
+
+
+def _allow_grandchildren() -> None:
     """Dask runs its workers as daemons, which multiprocessing forbids to have children; ours die with their parent."""
     if multiprocessing.current_process().daemon:
         multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]

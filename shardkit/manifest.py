@@ -31,6 +31,7 @@ STORAGE = [
     ("offset", pa.int64(), "first byte of the image member in the shard"),
     ("length", pa.int64(), "bytes of the image member"),
     ("level_bytes", pa.list_(pa.int64()), "bytes of the prefix that holds each level, level 0 first"),
+    ("json_hash", _hash, "XXH3-128 of the JSON member"),
     ("level_hash", pa.list_(_hash), "XXH3-128 of each of these prefixes, big endian"),
 ]
 PIXELS = [

@@ -203,8 +203,10 @@ class Known:
             sizes.append(table["size"].take(keep).to_numpy())
         joined = np.concatenate(hashes)
         order = np.argsort(joined, kind="stable")
-        self._hashes, self._sizes = joined[order], np.concatenate(sizes)[order]
-        self.seen = np.zeros(len(joined), bool)
+        ranked = joined[order]
+        latest = np.append(ranked[1:] != ranked[:-1], True) if len(ranked) else np.zeros(0, bool)
+        self._hashes, self._sizes = ranked[latest], np.concatenate(sizes)[order][latest]
+        self.seen = np.zeros(len(self._hashes), bool)
         self.changed: list[bytes] = []
 
     def __contains__(self, entry: Entry) -> bool:

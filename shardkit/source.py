@@ -42,7 +42,7 @@ class Source:
             raise ArgumentError(f"--source {self.url} is not a folder: name the folder or bucket that holds the export")
 
     def entries(self) -> Iterator[Entry]:
-        """Every name, sorted folder by folder. Raises StorageError when the bucket cannot be listed."""
+        """Every name, sorted by path. Raises StorageError when the bucket cannot be listed."""
         if is_remote(self.url):
             for name, size in Store(self.url).list(""):
                 yield Entry(name.encode(), size, "file")
@@ -52,11 +52,13 @@ class Source:
     def _walk(self, root: bytes, below: bytes, above: frozenset[tuple[int, int]]) -> Iterator[Entry]:
         folder = os.path.join(root, below)
         try:
-            names = sorted(os.listdir(folder))
+            with os.scandir(folder) as found:
+                # A folder sorts as its files' paths do, with the slash: as a bucket lists them.
+                names = sorted(found, key=lambda one: one.name + b"/" if one.is_dir() else one.name)
         except OSError:
             yield Entry(below, 0, "unreadable")
             return
-        for name in names:
+        for name in (one.name for one in names):
             path = os.path.join(below, name)
             try:
                 facts = os.lstat(os.path.join(root, path))

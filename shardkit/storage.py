@@ -97,6 +97,12 @@ class Store:
             target.parent.mkdir(parents=True, exist_ok=True)
             _publish(path, target)
 
+    def sweep(self) -> None:
+        """Remove what interrupted puts left in a local store."""
+        if self.root is not None:
+            for path in self.root.rglob(".*.tmp"):
+                path.unlink(missing_ok=True)
+
     def delete(self, name: str) -> None:
         """Remove an object; one that is not there is no error."""
         with sentences(f"{self.url}/{name}"):
@@ -159,7 +165,9 @@ class sentences:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is None or isinstance(error, StorageError):
             return
-        if isinstance(error, (PermissionDeniedError, UnauthenticatedError, PermissionError)):
+        if isinstance(error, (PermissionDeniedError, UnauthenticatedError, PermissionError)) or (
+            isinstance(error, BaseError) and re.search(r"40[13] (Forbidden|Unauthorized)|AccessDenied", str(error))
+        ):
             raise StorageError(f"{self.where}: access refused; check the credentials and the rights on it") from None
         if isinstance(error, FileNotFoundError):
             raise MissingObject(f"{self.where} does not exist") from None

@@ -30,7 +30,7 @@ def verify(url: str, decode: bool, workers: int) -> Iterator[str | Summary]:
     facts = dataset.description(store)
     samples = dataset.samples(store)
     shards: dict[str, list[dict[str, Any]]] = {}
-    columns = ["key", "shard", "offset", "length", "level_bytes", "level_hash", "pixel_hash", "bits"]
+    columns = ["key", "shard", "offset", "length", "level_bytes", "level_hash", "json_hash", "pixel_hash", "bits"]
     for row in samples.select(columns).to_pylist():
         shards.setdefault(row["shard"], []).append(row)
     there = dict(store.list("shards"))
@@ -58,7 +58,7 @@ def verify(url: str, decode: bool, workers: int) -> Iterator[str | Summary]:
 
 
 def _shard_problems(
-    name: str, data: bytes, rows: list[dict[str, Any]], facts: dict[str, Any], decode: bool
+    name: str, data: bytes, rows: list[dict[str, Any]], description: dict[str, Any], decode: bool
 ) -> Iterator[str]:
     members: dict[str, webdataset.Member] = {}
     try:
@@ -66,14 +66,17 @@ def _shard_problems(
             members[member.name] = member
     except ShardkitError as error:
         yield str(error)
-    expected = {f"{row['key']}.{ending}" for row in rows for ending in (facts["extension"], "json")}
+    expected = {f"{row['key']}.{ending}" for row in rows for ending in (description["extension"], "json")}
     for extra in sorted(members.keys() - expected):
         yield f"{name}: member {extra} is not in the manifest"
     for row in rows:
-        image = f"{row['key']}.{facts['extension']}"
-        if f"{row['key']}.json" not in members:
-            yield f"{name}: member {row['key']}.json is missing"
-        problem = _member_problem(members.get(image), row, facts["codec"], decode)
+        image = f"{row['key']}.{description['extension']}"
+        facts = members.get(f"{row['key']}.json")
+        if facts is None:
+            yield f"{name}: member {row['key']}.json is missing; build the shard again from the source"
+        elif manifest.fingerprint(facts.data) != row["json_hash"]:
+            yield f"{name}: member {facts.name} differs from its hash; build the shard again from the source"
+        problem = _member_problem(members.get(image), row, description["codec"], decode)
         if problem:
             yield f"{name}: member {image} at byte {row['offset']:,} {problem}; build the shard again from the source"
 

@@ -59,9 +59,7 @@ def test_a_name_is_zero_padded_and_read_back():
     assert Bin.from_name(Bin(12288, 48).name) == Bin(12288, 48)
 
 
-@pytest.mark.parametrize(
-    "name", ["", "2304", "2304x960", "02304x0960", "2304x0000", "2304X0960", "2304x0960x1"]
-)
+@pytest.mark.parametrize("name", ["", "2304", "2304x960", "02304x0960", "2304x0000", "2304X0960", "2304x0960x1"])
 def test_other_spellings_of_a_name_are_refused(name):
     with pytest.raises(ArgumentError, match="HHHHxWWWW"):
         Bin.from_name(name)
@@ -94,9 +92,7 @@ def test_the_account_is_the_sum_over_images(case):
     index = bins.assign(heights, widths)
     assert account.images == len(heights) == sum(account.counts)
     assert account.counts == tuple(int((index == i).sum()) for i in range(len(bins.bins)))
-    assert account.used == sum(
-        math.ceil(h / p) * math.ceil(w / p) for h, w in zip(heights, widths, strict=True)
-    )
+    assert account.used == sum(math.ceil(h / p) * math.ceil(w / p) for h, w in zip(heights, widths, strict=True))
     assert account.padded == sum(bins.bins[i].height // p * (bins.bins[i].width // p) for i in index)
     assert account.overhead >= 1
 
@@ -263,9 +259,7 @@ def test_two_bins_are_optimal_and_three_nearly_always():
         rng = np.random.default_rng(seed)
         cells = rng.choice(25, 120, p=rng.dirichlet(np.full(25, 0.3)))
         rows, cols = cells // 5 + 1, cells % 5 + 1
-        two, three = (
-            optimise(rows * 8, cols * 8, k, 8, 40).account(rows * 8, cols * 8).padded for k in (2, 3)
-        )
+        two, three = (optimise(rows * 8, cols * 8, k, 8, 40).account(rows * 8, cols * 8).padded for k in (2, 3))
         assert two == brute_force(rows, cols, 2, 5)
         ratios.append(three / brute_force(rows, cols, 3, 5))
     assert min(ratios) >= 1
@@ -287,9 +281,7 @@ def test_few_images_get_few_bins(n, most):
 
 
 def test_an_image_above_the_largest_side_is_named():
-    with pytest.raises(
-        ArgumentError, match="image 1 has the width 3073, above the largest side admitted, 3072"
-    ):
+    with pytest.raises(ArgumentError, match="image 1 has the width 3073, above the largest side admitted, 3072"):
         optimise([5, 5], [5, 3073], 4, PATCH, SIDE)
 
 
@@ -410,9 +402,7 @@ def test_an_unusable_file_of_bins_is_refused_with_its_name(tmp_path: Path, conte
 
 
 def test_the_thesis_grid_is_refused_where_it_does_not_fit():
-    with pytest.raises(
-        ArgumentError, match="'thesis' cannot be used: bin 1152x1152 is not a multiple of patch 14"
-    ):
+    with pytest.raises(ArgumentError, match="'thesis' cannot be used: bin 1152x1152 is not a multiple of patch 14"):
         parse("thesis", [5], [5], 14, SIDE)
     with pytest.raises(ArgumentError, match="no bin for an image of 4000 x 4000 pixels: add 4032 x 4032"):
         parse("thesis", [5], [5], PATCH, 4000)

@@ -58,7 +58,9 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("module", ["shardkit.build", "shardkit.verify", "shardkit.inspect"])
 def test_a_build_loads_no_gpu_stack(module: str) -> None:
-    script = f"import sys, {module}; print(sorted(m for m in ('torch', 'nvidia.dali', 'distributed') if m in sys.modules))"
+    script = (
+        f"import sys, {module}; print(sorted(m for m in ('torch', 'nvidia.dali', 'distributed') if m in sys.modules))"
+    )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 
@@ -156,15 +158,25 @@ def test_too_many_quarantined_files_are_exit_code_3_and_a_sentence(place: Path, 
     assert (lenient.returncode, lenient.stderr) == (0, "")
 
 
-def test_retry_takes_in_what_ran_out_of_time(place: Path, tmp_path: Path) -> None:
-    places = "--source", place / "export", "--out", tmp_path / "out"
-    first = _run("build", *places, "--time-limit", 0, "--workers", 2)
-    assert first.returncode == 3, first.stderr
-    late = [row["path"] for row in _ledger(tmp_path / "out.private") if row["reason"] == "decode_timeout"]
-    assert late
-    second = _run("retry", "--class", "decode_timeout", *places)
-    assert second.returncode == 0, second.stderr
-    assert {row["verdict"] for row in _ledger(tmp_path / "out.private")} == {"written"}
+def test_retry_takes_in_files_of_one_class_that_were_mended(place: Path, tmp_path: Path) -> None:
+    import shutil
+
+    source = Path(shutil.copytree(place / "export", tmp_path / "export"))
+    broken = next(path for path in sorted(source.rglob("*")) if path.is_file())
+    whole = broken.read_bytes()
+    broken.write_bytes(b"")
+    (source / "notes.txt").write_text("no image")
+    places = "--source", source, "--out", tmp_path / "out"
+    assert _run("build", *places, "--max-quarantine", 0.9).returncode == 0
+    broken.write_bytes(whole)
+    again = _run("retry", "--class", "empty_file", *places)
+    assert again.returncode == 3, again.stderr  # the notes are still there
+    reasons = {row["path"]: row["reason"] for row in _ledger(tmp_path / "out.private")}
+    assert reasons.pop("notes.txt") == "not_dicom"
+    assert set(reasons.values()) == {"ok"}
+    none = _run("retry", "--class", "empty_file", *places)
+    assert none.returncode == 1
+    assert none.stderr.startswith("shardkit: no file is quarantined as empty_file")
     assert _run("verify", tmp_path / "out").returncode == 0
 
 

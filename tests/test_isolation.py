@@ -35,11 +35,25 @@ def test_a_value_comes_back(pool: isolation.Children) -> None:
     assert _alive(pool) != os.getpid()
 
 
-def test_what_a_task_raises_comes_back_and_its_child_stays(pool: isolation.Children) -> None:
+def test_what_a_task_raises_is_a_verdict_and_its_child_stays(pool: isolation.Children) -> None:
     before = _alive(pool)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(Quarantined) as caught:
         isolation.result(pool.submit(divmod, 1, 0, timeout=LONG), LONG)
+    assert caught.value.reason == "internal_error"
+    assert "ZeroDivisionError" in caught.value.message
     assert _alive(pool) == before
+
+
+def test_a_pool_that_is_closed_is_no_verdict_on_the_files_it_had() -> None:
+    children = isolation.Children(1)
+    futures = [children.submit(time.sleep, 30, timeout=LONG) for _ in range(3)]
+    while not futures[0].running():
+        time.sleep(0.02)
+    children.close()
+    for future in futures:
+        with pytest.raises(BaseException) as caught:  # noqa: PT011 - any but a verdict
+            isolation.result(future, LONG)
+        assert not isinstance(caught.value, Quarantined), "the file would be quarantined because the build was stopped"
 
 
 def test_a_crash_is_a_verdict_and_the_pool_goes_on(pool: isolation.Children) -> None:

@@ -41,6 +41,7 @@ class Content:
     box: Box
     area: float
     structure: float
+    contrast: float  # range of the reduced image, in grey levels
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +84,12 @@ def find_content(pixels: Pixels, small: Reduced | None = None) -> Content:
     small = reduce(pixels, ANALYSIS) if small is None else small
     low, high = float(small.min()), float(small.max())
     if high <= low:
-        return Content(Box(0, 0, *pixels.shape), 0.0, 0.0)
+        return Content(Box(0, 0, *pixels.shape), 0.0, 0.0, 0.0)
     structure = float(_resize(small).std() / small.std())
     content = _opened(~_border(small, (high - low) * _LEVEL_TOLERANCE))
     labels, count = ndimage.label(content)
     if count == 0:
-        return Content(Box(0, 0, *pixels.shape), 0.0, structure)
+        return Content(Box(0, 0, *pixels.shape), 0.0, structure, high - low)
     sizes = np.bincount(labels.ravel())[1:]
     kept = np.flatnonzero(sizes >= _PARTS * sizes.max())
     slices = ndimage.find_objects(labels)
@@ -99,7 +100,7 @@ def find_content(pixels: Pixels, small: Reduced | None = None) -> Content:
     box_bottom = rows if bottom == small.shape[0] else min(rows, bottom * scale)
     box_right = cols if right == small.shape[1] else min(cols, right * scale)
     box = Box(top * scale, left * scale, box_bottom - top * scale, box_right - left * scale)
-    return Content(box, float(sizes[kept].sum()) / small.size, structure)
+    return Content(box, float(sizes[kept].sum()) / small.size, structure, high - low)
 
 
 def _opened(mask: Mask) -> Mask:

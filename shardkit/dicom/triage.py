@@ -160,7 +160,7 @@ def halvings(rows: int, cols: int, max_side: int) -> int:
 def judge_pixels(content: Content, stats: Statistics) -> None:
     """Raises Dropped (blank, small_content). Relative to the depth in use, never to absolute grey levels."""
     depth = 1 << max(1, stats.max.bit_length())
-    if stats.max - stats.min < _BLANK_RANGE * depth or content.structure < _NOISE:
+    if content.contrast < _BLANK_RANGE * depth or content.structure < _NOISE:
         raise Dropped("blank", "no range of grey levels, or nothing but noise")
     if content.area < _SMALL_CONTENT:
         raise Dropped("small_content", f"content fills {100 * content.area:.1f} % of the image")

@@ -1,12 +1,11 @@
 """WebDataset shards: plain tar files of `<key>.<codec extension>` and `<key>.json`, byte-identical for equal input."""
 
 import io
-import json
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from shardkit.errors import IntegrityError
 
@@ -34,10 +33,10 @@ class ShardWriter:
         self._file = path.open("wb")
         self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
 
-    def add(self, key: str, extension: str, image: bytes, facts: dict[str, Any]) -> int:
-        """Append a sample; returns the offset of the image's first byte."""
+    def add(self, key: str, extension: str, image: bytes, facts: bytes) -> int:
+        """Append a sample, `facts` being its JSON member; returns the offset of the image's first byte."""
         offset = self._add(f"{key}.{extension}", image)
-        self._add(f"{key}.json", json.dumps(facts, sort_keys=True, separators=(",", ":")).encode())
+        self._add(f"{key}.json", facts)
         return offset
 
     def copy(self, member: Member) -> int:

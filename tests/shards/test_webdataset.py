@@ -63,7 +63,9 @@ def test_the_same_samples_give_the_same_bytes_and_the_offsets_point_at_them(tmp_
     images = {"a": b"x" * 511, "b": b"y" * 512, "c": b"", "d": b"z" * 513}
     for name in ("one", "two"):
         with shards.ShardWriter(tmp_path / name) as writer:
-            offsets = {key: writer.add(key, "j2c", image, {"k": key}) for key, image in images.items()}
+            offsets = {
+                key: writer.add(key, "j2c", image, json.dumps({"k": key}).encode()) for key, image in images.items()
+            }
     data = (tmp_path / "one").read_bytes()
     assert data == (tmp_path / "two").read_bytes()
     assert {key: data[at : at + len(images[key])] for key, at in offsets.items()} == images
@@ -72,20 +74,20 @@ def test_the_same_samples_give_the_same_bytes_and_the_offsets_point_at_them(tmp_
 def test_a_rewrite_leaves_out_samples_and_tells_the_new_offsets(tmp_path: Path) -> None:
     with shards.ShardWriter(tmp_path / "old") as writer:
         for key in "abc":
-            writer.add(key, "j2c", key.encode() * 700, {"k": key})
+            writer.add(key, "j2c", key.encode() * 700, json.dumps({"k": key}).encode())
     offsets = shards.rewrite(tmp_path / "old", tmp_path / "new", lambda member: member.key == "b")
     data = (tmp_path / "new").read_bytes()
     assert {key: data[at : at + 700] for key, at in offsets.items()} == {"a": b"a" * 700, "c": b"c" * 700}
     with shards.ShardWriter(tmp_path / "direct") as writer:
         for key in "ac":
-            writer.add(key, "j2c", key.encode() * 700, {"k": key})
+            writer.add(key, "j2c", key.encode() * 700, json.dumps({"k": key}).encode())
     assert data == (tmp_path / "direct").read_bytes()
 
 
 @pytest.mark.parametrize("length", [0, 1, 600, 1300])
 def test_a_damaged_tar_is_named_and_no_partial_member_comes_out(tmp_path: Path, length: int) -> None:
     with shards.ShardWriter(tmp_path / "x.tar") as writer:
-        writer.add("a", "j2c", b"q" * 1000, {})
+        writer.add("a", "j2c", b"q" * 1000, b"{}")
     data = (tmp_path / "x.tar").read_bytes()[:length]
     with pytest.raises(IntegrityError, match=r"x\.tar"):
         list(shards.members(io.BytesIO(data), "x.tar"))
@@ -111,7 +113,9 @@ def test_webdataset_reads_every_sample_whole(place: Path) -> None:
         assert {name for name in sample if not name.startswith("__")} == {"j2c", "json"}
         assert len(sample["j2c"]) == rows[key]["length"]
         facts = json.loads(sample["json"])
-        assert (facts["height"], facts["width"], facts["bits"]) == tuple(rows[key][k] for k in ("height", "width", "bits"))
+        assert (facts["height"], facts["width"], facts["bits"]) == tuple(
+            rows[key][k] for k in ("height", "width", "bits")
+        )
 
 
 def test_dali_reads_and_decodes_the_exact_pixels_on_the_cpu(place: Path) -> None:

@@ -39,7 +39,7 @@ def _of(plan: tuple[ImageSpec, ...], defect: str) -> ImageSpec:
 
 def _tree(root: Path) -> dict[str, bytes]:
     return {
-        path.relative_to(root).as_posix(): os.readlink(path).encode() if path.is_symlink() else path.read_bytes()
+        path.relative_to(root).as_posix(): str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
         for path in sorted(root.rglob("*"))
         if path.is_symlink() or path.is_file()
     }
