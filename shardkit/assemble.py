@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from shardkit import duplicates, journal, ledger, manifest
+from shardkit import duplicates, journal, ledger, manifest, parquet
 from shardkit.dicom.content import THUMB
 from shardkit.layout import TWINS, Layout, Shard
 from shardkit.shards import webdataset
@@ -71,7 +71,7 @@ def near_duplicates(
         loses[order[1:]] = labels[order][1:] == labels[order][:-1]
         chosen = loses[n:]
         columns = {"shard": shards[chosen], "serial": light["serial"].to_numpy()[chosen]}
-        ledger.write(pa.table(columns), decided)
+        parquet.write(pa.table(columns), decided)
     table = pq.read_table(decided)
     return _rewrites(layout, table["shard"].to_numpy(), table["serial"].to_numpy(), "duplicate_near")
 
@@ -137,12 +137,10 @@ def new_samples(store: Store, layout: Layout, generation: int) -> pa.Table:
 
 def write_fingerprints(store: Store, layout: Layout, generation: int, folder: Path) -> None:
     """Thumbnails of the written samples, private: near-duplicates and polarity are judged on them, now and later."""
-    temporary = folder / f".{FINGERPRINTS}.tmp"
-    with pq.ParquetWriter(temporary, _FINGERPRINT, compression="zstd") as writer:
+    with parquet.writing(folder / FINGERPRINTS, _FINGERPRINT) as writer:
         for shard in layout.shards:
             table = journal.read(store, generation, shard.name, [*_FINGERPRINT.names, "verdict"])
             writer.write_table(table.filter(pc.equal(table["verdict"], "written")).select(_FINGERPRINT.names))
-    temporary.replace(folder / FINGERPRINTS)
 
 
 def write_links(store: Store, layout: Layout, generation: int, folder: Path, samples: pa.Table) -> None:
@@ -159,7 +157,7 @@ def write_links(store: Store, layout: Layout, generation: int, folder: Path, sam
         "a": pa.array([a for a, _ in rows], pa.string()),
         "b": pa.array([b for _, b in rows], pa.string()),
     }
-    ledger.write(pa.table(columns), folder / LINKS)
+    parquet.write(pa.table(columns), folder / LINKS)
 
 
 @dataclass(frozen=True)
@@ -311,32 +309,29 @@ def write_ledger(
     tables += [journal.read(store, generation, shard.name, columns) for shard in layout.shards]
     done = _name_kept(pa.concat_tables(tables).combine_chunks(), samples)
     unused = pq.read_table(folder / TWINS)["serial"].combine_chunks()
-    temporary = folder / f".{LEDGER}.tmp"
-    writer = pq.ParquetWriter(temporary, ledger.SCHEMA, compression="zstd")
-    for part in parts:
-        scanned = pq.read_table(part)
-        twin = pc.is_in(scanned["serial"], unused)
-        at = pc.index_in(scanned["serial"], done["serial"].combine_chunks()).combine_chunks()
-        converted = pc.is_valid(at)
-        chosen = {
-            "path": pa.array([ledger.path_text(p) for p in scanned["path"].to_pylist()], pa.string()),
-            "size": scanned["size"],
-            "sha256": done["sha256"].take(at),
-            "verdict": pc.if_else(twin, "dropped", pc.coalesce(done["verdict"].take(at), scanned["verdict"])),
-            "reason": pc.if_else(twin, "for_processing", pc.coalesce(done["reason"].take(at), scanned["reason"])),
-            "repairs": _choose(converted, done["repairs"].take(at), scanned["repairs"]),
-            "flags": _choose(converted, done["flags"].take(at), scanned["flags"]),
-            "key": done["key"].take(at),
-            "shard": done["shard"].take(at),
-            "message": pc.if_else(
-                twin,
-                "its processed twin is in the export",
-                pc.coalesce(done["message"].take(at), scanned["message"]),
-            ),
-        }
-        writer.write_table(pa.table(chosen).cast(ledger.SCHEMA))
-    writer.close()
-    temporary.replace(folder / LEDGER)
+    with parquet.writing(folder / LEDGER, ledger.SCHEMA) as writer:
+        for part in parts:
+            scanned = pq.read_table(part)
+            twin = pc.is_in(scanned["serial"], unused)
+            at = pc.index_in(scanned["serial"], done["serial"].combine_chunks()).combine_chunks()
+            converted = pc.is_valid(at)
+            chosen = {
+                "path": pa.array([ledger.path_text(p) for p in scanned["path"].to_pylist()], pa.string()),
+                "size": scanned["size"],
+                "sha256": done["sha256"].take(at),
+                "verdict": pc.if_else(twin, "dropped", pc.coalesce(done["verdict"].take(at), scanned["verdict"])),
+                "reason": pc.if_else(twin, "for_processing", pc.coalesce(done["reason"].take(at), scanned["reason"])),
+                "repairs": _choose(converted, done["repairs"].take(at), scanned["repairs"]),
+                "flags": _choose(converted, done["flags"].take(at), scanned["flags"]),
+                "key": done["key"].take(at),
+                "shard": done["shard"].take(at),
+                "message": pc.if_else(
+                    twin,
+                    "its processed twin is in the export",
+                    pc.coalesce(done["message"].take(at), scanned["message"]),
+                ),
+            }
+            writer.write_table(pa.table(chosen).cast(ledger.SCHEMA))
 
 
 def _choose(where: pa.ChunkedArray, yes: pa.ChunkedArray, no: pa.ChunkedArray) -> pa.Array:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shardkit import assemble, dataset, isolation, journal, layout, ledger, manifest, scan
+from shardkit import assemble, dataset, isolation, journal, layout, ledger, manifest, parquet, scan
 from shardkit import bins as resolution_bins
 from shardkit.arguments import Arguments
 from shardkit.bins import Bins
@@ -165,7 +165,7 @@ class _Run:
                 found[index] = rows
                 self.progress.scanned(len(rows))
             table = scan.rows(part, [row for i in range(len(chunks)) for row in found[i]], self.state.name)
-            ledger.write(table, folder / f"{number:05d}.parquet")
+            parquet.write(table, folder / f"{number:05d}.parquet")
             number += 1
         return listed, sum(pq.read_metadata(p).num_rows for p in self.state.parts(generation))
 
@@ -278,7 +278,7 @@ class _Run:
             for part in self.state.parts(g):
                 inputs.update(pq.read_table(part, columns=["path"])["path"].to_pylist())
         ledger.check_closure(merged, len(inputs))
-        ledger.write(merged, self.state.root / ledger.NAME)
+        parquet.write(merged, self.state.root / ledger.NAME)
         return merged
 
     def _clear_journals(self) -> None:

@@ -5,6 +5,7 @@ neighbours rarely share a patient or a scanner, and copies of one object lie sid
 """
 
 import json
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from shardkit import parquet
 from shardkit.bins import Bin, Bins
 from shardkit.convert import ShardPlan
 from shardkit.scan import SCHEMA
@@ -90,7 +92,7 @@ def make(
     pq.write_table(pa.table({"serial": pa.array(twins, pa.int64())}), folder / TWINS)
     shards: list[dict[str, Any]] = []
     spill = _spill(folder, parts, bins, set(twins))
-    with pq.ParquetWriter(folder / PLAN, SCHEMA) as writer:
+    with parquet.writing(folder / PLAN, SCHEMA) as writer:
         for index, path in sorted(spill.items()):
             table = pq.read_table(path)
             table = table.take(_order(table))
@@ -135,18 +137,16 @@ def _spill(folder: Path, parts: list[Path], bins: Bins, leave_out: set[int]) -> 
     writers: dict[int, pq.ParquetWriter] = {}
     paths: dict[int, Path] = {}
     out = pa.array(sorted(leave_out), pa.int64())
-    for part in parts:
-        table = _accepted(part)
-        table = table.filter(pc.invert(pc.is_in(table["serial"], out)))
-        index = bins.assign(table["height"].to_numpy(), table["width"].to_numpy())
-        for one in np.unique(index):
-            number = int(one)
-            if number not in writers:
-                paths[number] = folder / f"bin-{number:04d}.tmp"
-                writers[number] = pq.ParquetWriter(paths[number], table.schema)
-            writers[number].write_table(table.take(np.flatnonzero(index == one)))
-    for writer in writers.values():
-        writer.close()
+    with ExitStack() as stack:
+        for part in parts:
+            table = _accepted(part)
+            table = table.filter(pc.invert(pc.is_in(table["serial"], out)))
+            index = bins.assign(table["height"].to_numpy(), table["width"].to_numpy())
+            for number in np.unique(index).tolist():
+                if number not in writers:
+                    paths[number] = folder / f"bin-{number:04d}.tmp"
+                    writers[number] = stack.enter_context(parquet.writing(paths[number], table.schema))
+                writers[number].write_table(table.take(np.flatnonzero(index == number)))
     return paths
 
 

@@ -65,13 +65,6 @@ def _source_flags(path: str, changed: set[str], missing: set[str]) -> list[str]:
     return [name for name, paths in (("source_changed", changed), ("source_missing", missing)) if path in paths]
 
 
-def write(table: pa.Table, path: Path) -> None:
-    """Replace a Parquet file whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(table, temporary, compression="zstd")
-    temporary.replace(path)
-
-
 def counts(table: pa.Table) -> dict[str, Counter[str]]:
     """Files by verdict and reason."""
     out = {verdict: Counter[str]() for verdict in VERDICTS}

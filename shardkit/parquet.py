@@ -1,0 +1,29 @@
+"""Parquet files of the private folder: written whole or not at all."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+def write(table: pa.Table, path: Path) -> None:
+    """Replace a file by a table."""
+    with writing(path, table.schema) as writer:
+        writer.write_table(table)
+
+
+@contextmanager
+def writing(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """Replace a file by what is written to it, row group by row group."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    writer = pq.ParquetWriter(temporary, schema, compression="zstd")
+    try:
+        yield writer
+        writer.close()
+    except BaseException:
+        writer.is_open = False  # its destructor would try again, and print
+        temporary.unlink(missing_ok=True)
+        raise
+    temporary.replace(path)
