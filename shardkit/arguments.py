@@ -50,10 +50,15 @@ class Arguments:
             "shard_bytes": self.shard_bytes,
             "invert": spec.invert,
             "demographics": spec.demographics,
+            "follow_symlinks": spec.source.follow_symlinks,
             **asdict(spec.rules),
             "modalities": sorted(spec.rules.modalities),
         }
         return dict(json.loads(json.dumps(values)))
+
+    def public(self) -> dict[str, Any]:
+        """What dataset.json may tell of them: no path of this machine."""
+        return {**self.fixed(), "bins": Path(self.bins).name}
 
     def with_workers(self, workers: int, children: int) -> "Arguments":
         """The same build on other workers; never changes its bytes."""

@@ -262,7 +262,7 @@ class _Run:
             digest,
             codec_name=self.spec.codec,
             fingerprint=self.state.name.fingerprint,
-            arguments=self.arguments.fixed(),
+            arguments=self.arguments.public(),
             verdicts={v: dict(sorted(c.items())) for v, c in ledger.counts(merged).items()},
         )
         from shardkit import report

@@ -138,7 +138,15 @@ def build(
 
 @app.command
 def retry(
-    *, class_: Annotated[str, Parameter(name="--class")], source: str, out: str, private: Path | None = None
+    *,
+    class_: Annotated[str, Parameter(name="--class")],
+    source: str,
+    out: str,
+    private: Path | None = None,
+    max_quarantine: float = 0.01,
+    workers: int | None = None,
+    time_limit: float = 30.0,
+    memory_limit: float = 4.0,
 ) -> int:
     """Take the quarantined files of one class in again, with the arguments of the build.
 
@@ -152,10 +160,23 @@ def retry(
         Folder or bucket url of the dataset.
     private
         Folder of the ledger and the pseudonym key; default <out>.private.
+    max_quarantine
+        Share of files that may be quarantined before the exit code is 3.
+    workers
+        Processes that decode; default one per core.
+    time_limit
+        Seconds a file may take: more than before, to retry decode_timeout.
+    memory_limit
+        GiB a decoder may take: more than before, to retry memory_limit.
     """
+    from dataclasses import replace
+
     from shardkit.state import recorded_arguments
 
-    return _run(recorded_arguments(source, out, _private(out, private), _cores()), None, class_)
+    arguments = recorded_arguments(source, out, _private(out, private))
+    limits = replace(arguments.conversion, time_limit=time_limit, memory_limit=int(memory_limit * (1 << 30)))
+    arguments = replace(arguments, conversion=limits, max_quarantine=max_quarantine, workers=workers or _cores())
+    return _run(arguments, None, class_)
 
 
 def _run(arguments: "Arguments", dask: str | None, again: str | None) -> int:  # type: ignore[name-defined]  # noqa: F821

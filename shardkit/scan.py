@@ -24,8 +24,8 @@ from shardkit.dicom.triage import Rules, for_presentation, halvings, judge_heade
 from shardkit.errors import Quarantined, Verdict
 from shardkit.source import Entry, Source
 
-CHUNK = 128  # files a child reads per task
-PART = 64 * CHUNK  # files a Parquet part holds
+CHUNK = 64  # files a child reads per task
+PART = 128 * CHUNK  # files a Parquet part holds
 
 SCHEMA = pa.schema(
     [

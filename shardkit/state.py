@@ -53,7 +53,7 @@ class State:
         self._store.put(probe, b"")
         self._store.delete(probe)
         with sentences(str(self.root)):
-            self.root.mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)  # the ledger names source paths
             self._record["fingerprint"] = self.name.fingerprint
             self._save()
 
@@ -109,8 +109,8 @@ class State:
             )
 
 
-def recorded_arguments(source: str, out: str, private: Path, workers: int) -> Arguments:
-    """The arguments a build was begun with. Raises BuildError where none was."""
+def recorded_arguments(source: str, out: str, private: Path) -> Arguments:
+    """The arguments a build was begun with, limits and workers by default. Raises BuildError where none was."""
     try:
         fixed: dict[str, Any] = json.loads((private / NAME).read_text())["arguments"]
     except FileNotFoundError:
@@ -118,7 +118,7 @@ def recorded_arguments(source: str, out: str, private: Path, workers: int) -> Ar
     rules = {name: fixed[name] for name in Rules.__dataclass_fields__}
     rules["modalities"] = tuple(rules["modalities"])
     spec = Conversion(
-        source=Source(source),
+        source=Source(source, fixed["follow_symlinks"]),
         out=out,
         codec=fixed["codec"],
         rules=Rules(**rules),
@@ -131,5 +131,4 @@ def recorded_arguments(source: str, out: str, private: Path, workers: int) -> Ar
         bins=fixed["bins"],
         patch=fixed["patch"],
         shard_bytes=fixed["shard_bytes"],
-        workers=workers,
     )

@@ -44,6 +44,28 @@ def real_dicom() -> Path:
     return REAL
 
 
+@pytest.fixture(scope="session")
+def dali_pixels() -> Callable[[list[bytes]], list[npt.NDArray[np.uint16]]]:
+    """Decodes streams to (rows, cols) uint16 in one DALI pipeline on the CPU, as a loader without a GPU would."""
+
+    def decode(streams: list[bytes]) -> list[npt.NDArray[np.uint16]]:
+        from nvidia.dali import fn, pipeline_def, types
+
+        @pipeline_def(batch_size=len(streams), num_threads=2, device_id=None)
+        def graph() -> Any:
+            encoded = fn.external_source(
+                source=lambda: [np.frombuffer(s, np.uint8) for s in streams], batch=True, dtype=types.UINT8, ndim=1
+            )
+            return fn.decoders.image(encoded, device="cpu", output_type=types.GRAY, dtype=types.UINT16)
+
+        pipeline = graph(prefetch_queue_depth=1)
+        pipeline.build()
+        (out,) = pipeline.run()
+        return [np.asarray(out.at(i))[..., 0] for i in range(len(streams))]
+
+    return decode
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What the scan, and the conversion where the scan lets a file pass, make of one file."""

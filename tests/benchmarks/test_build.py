@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("webdataset")
-
 ROOT = Path(__file__).resolve().parents[2]
 
 

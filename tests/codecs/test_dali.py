@@ -6,7 +6,6 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
-import pytest
 
 from shardkit.codecs import htj2k
 from shardkit.dicom.grayscale import to_uniform
@@ -15,25 +14,7 @@ LEVELS = range(htj2k.LEVELS + 1)
 REAL = ("fuji_hip_RG2_JPLL.dcm", "fuji_tibia_RG3_RLE.dcm", "konica_chest_8bit_M1_jpeg_2446x2010.dcm")
 
 
-def dali_pixels(streams: list[bytes]) -> list[Any]:
-    """Each stream's (rows, cols) uint16, decoded in one CPU pipeline without a GPU."""
-    dali = pytest.importorskip("nvidia.dali", reason="nvidia-dali is not installed")
-    from nvidia.dali import fn, types
-
-    @dali.pipeline_def(batch_size=len(streams), num_threads=2, device_id=None)
-    def graph() -> Any:
-        encoded = fn.external_source(
-            source=lambda: [np.frombuffer(s, np.uint8) for s in streams], batch=True, dtype=types.UINT8, ndim=1
-        )
-        return fn.decoders.image(encoded, device="cpu", output_type=types.GRAY, dtype=types.UINT16)
-
-    pipeline = graph(prefetch_queue_depth=1)
-    pipeline.build()
-    (out,) = pipeline.run()
-    return [np.asarray(out.at(i))[..., 0] for i in range(len(streams))]
-
-
-def test_dali_openjpeg_and_our_decoder_agree_at_every_level(decoded: Any) -> None:
+def test_dali_openjpeg_and_our_decoder_agree_at_every_level(decoded: Any, dali_pixels: Any) -> None:
     rows, cols = np.indices((203, 301))
     images = [
         (((rows + cols) % 2) * 65535).astype(np.uint16),

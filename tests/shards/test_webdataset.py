@@ -119,8 +119,7 @@ def test_webdataset_reads_every_sample_whole(place: Path) -> None:
 
 
 def test_dali_reads_and_decodes_the_exact_pixels_on_the_cpu(place: Path) -> None:
-    fn = pytest.importorskip("nvidia.dali.fn")
-    from nvidia.dali import pipeline_def, types
+    from nvidia.dali import fn, pipeline_def, types
 
     @pipeline_def
     def pipe(path: str) -> Any:
