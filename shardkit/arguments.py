@@ -64,6 +64,22 @@ class Arguments:
         """The same build on other workers; never changes its bytes."""
         return replace(self, workers=workers, children=children)
 
+    def check_values(self) -> None:
+        """Raises ArgumentError for numbers that cannot be used."""
+        rules, spec = self.conversion.rules, self.conversion
+        for name, sound, wanted in (
+            ("--patch", self.patch >= 1, "at least 1"),
+            ("--shard-size", self.shard_bytes >= 1, "at least 1"),
+            ("--workers", self.workers >= 1, "at least 1"),
+            ("--max-quarantine", 0 <= self.max_quarantine <= 1, "a share between 0 and 1"),
+            ("--min-side", 1 <= rules.min_side <= rules.max_side, "between 1 and --max-side"),
+            ("--time-limit", spec.time_limit > 0, "above 0 seconds"),
+            ("--memory-limit", spec.memory_limit > 0, "above 0 GiB"),
+            ("--modalities", len(rules.modalities) > 0, "one code or more"),
+        ):
+            if not sound:
+                raise ArgumentError(f"{name} must be {wanted}")
+
     def check_places(self) -> None:
         """Raises ArgumentError where the dataset would lie in the export, or private files in the dataset."""
         out, source, private = self.conversion.out, self.conversion.source.url, self.private.resolve()

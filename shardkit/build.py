@@ -89,6 +89,7 @@ class _Run:
     def __init__(self, arguments: Arguments, progress: Progress, executor: Executor | None) -> None:
         self.arguments, self.progress = arguments, progress
         self.spec = arguments.conversion
+        arguments.check_values()
         arguments.check_places()
         codec(self.spec.codec)
         # Refuse before the scan what could only fail after it.

@@ -6,13 +6,17 @@ Exit codes: 0 done, 1 could not, 2 bad usage, 3 done, but more files are quarant
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 from rich.console import Console
 
 from shardkit import __version__
 from shardkit.errors import ArgumentError, ShardkitError
+
+if TYPE_CHECKING:
+    from shardkit.arguments import Arguments
+    from shardkit.build import Outcome
 
 app = App(
     name="shardkit",
@@ -101,7 +105,9 @@ def build(
     dask
         Address of a Dask scheduler that runs the work, e.g. tcp://scheduler:8786.
     """
+    from shardkit.arguments import Arguments, Conversion
     from shardkit.dicom.triage import Rules
+    from shardkit.source import Source
 
     rules = Rules(
         modalities=tuple(m.upper() for m in modalities) if modalities else Rules().modalities,
@@ -112,9 +118,6 @@ def build(
         missing_patient_id=missing_patient_id,
         near_duplicates=near_duplicates,
     )
-    from shardkit.arguments import Arguments, Conversion
-    from shardkit.source import Source
-
     arguments = Arguments(
         conversion=Conversion(
             source=Source(source, follow_symlinks),
@@ -179,7 +182,7 @@ def retry(
     return _run(arguments, None, class_)
 
 
-def _run(arguments: "Arguments", dask: str | None, again: str | None) -> int:  # type: ignore[name-defined]  # noqa: F821
+def _run(arguments: "Arguments", dask: str | None, again: str | None) -> int:
     from shardkit import build as building
     from shardkit.dask import dask_executor
     from shardkit.progress import Shown
@@ -198,7 +201,7 @@ def _run(arguments: "Arguments", dask: str | None, again: str | None) -> int:  #
     return 3
 
 
-def _print_outcome(outcome: "Outcome", out: str, private: Path) -> None:  # type: ignore[name-defined]  # noqa: F821
+def _print_outcome(outcome: "Outcome", out: str, private: Path) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, show_header=False)
