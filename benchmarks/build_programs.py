@@ -4,7 +4,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import sys
 import threading
 import time
 from collections import deque
@@ -55,12 +54,8 @@ def _command_role(words: list[str], stages: str) -> None:
             super().stage(name, total)
 
     progress.Shown = Noted  # type: ignore[misc]
-    sys.argv = ["shardkit", *words]
-    try:
-        cli.main()
-    except SystemExit as end:
-        if end.code:
-            raise
+    if code := cli.run(words):
+        raise SystemExit(code)
     Path(stages).write_text(json.dumps(begun))
 
 

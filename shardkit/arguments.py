@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from shardkit import bins as resolution_bins
 from shardkit import isolation
 from shardkit.dicom.grayscale import Invert
 from shardkit.dicom.triage import Rules
@@ -37,15 +38,19 @@ class Arguments:
     patch: int = 48
     shard_bytes: int = 512 << 20
     max_quarantine: float = 0.01
+    source_moved: bool = False  # the export is the one of the first run, in another place
     workers: int = 1  # tasks at a time
     children: int | None = None  # decoding processes of each process that runs tasks; None: as many as workers
+    recorded: dict[str, Any] | None = None  # what `fixed` was in the first run, where that is to be repeated
 
     def fixed(self) -> dict[str, Any]:
         """What may not change from run to run, because it decides bytes; plain JSON values."""
+        if self.recorded is not None:
+            return self.recorded
         spec = self.conversion
         values = {
             "codec": spec.codec,
-            "bins": self.bins,
+            "bins": resolution_bins.read_json(Path(self.bins)) if self.bins.endswith(".json") else self.bins,
             "patch": self.patch,
             "shard_bytes": self.shard_bytes,
             "invert": spec.invert,
@@ -55,10 +60,6 @@ class Arguments:
             "modalities": sorted(spec.rules.modalities),
         }
         return dict(json.loads(json.dumps(values)))
-
-    def public(self) -> dict[str, Any]:
-        """What dataset.json may tell of them: no path of this machine."""
-        return {**self.fixed(), "bins": Path(self.bins).name}
 
     def with_workers(self, workers: int, children: int) -> "Arguments":
         """The same build on other workers; never changes its bytes."""
@@ -82,16 +83,20 @@ class Arguments:
 
     def check_places(self) -> None:
         """Raises ArgumentError where the dataset would lie in the export, or private files in the dataset."""
-        out, source, private = self.conversion.out, self.conversion.source.url, self.private.resolve()
-        if not is_remote(out):
-            place = local_path(out).resolve()
-            if place.exists() and not place.is_dir():
-                raise ArgumentError(f"--out {out} is a file: name a folder")
-            if private.is_relative_to(place):
-                raise ArgumentError(
-                    f"--private {private} lies inside --out: keys and paths must stay outside the dataset"
-                )
-            if not is_remote(source) and place.is_relative_to(local_path(source).resolve()):
-                raise ArgumentError(f"--out {out} lies inside --source: the next build would read its own shards")
-        if not is_remote(source) and private.is_relative_to(local_path(source).resolve()):
+        out, source, private = self.conversion.out, self.conversion.source.url, _place(str(self.private))
+        if not is_remote(out) and local_path(out).exists() and not local_path(out).is_dir():
+            raise ArgumentError(f"--out {out} is a file: name a folder")
+        place, export = _place(out), _place(source)
+        if private.startswith(place):
+            raise ArgumentError(f"--private {private} lies inside --out: keys and paths must stay outside the dataset")
+        if private.startswith(export):
             raise ArgumentError(f"--private {private} lies inside --source: choose a folder outside the export")
+        if place.startswith(export):
+            raise ArgumentError(f"--out {out} lies inside --source: the next build would read its own shards")
+        if export.startswith(place):
+            raise ArgumentError(f"--source {source} lies inside --out: choose a folder of its own for the dataset")
+
+
+def _place(url: str) -> str:
+    """A url or path, resolved and with a slash at its end, so that what lies inside it starts with it."""
+    return f"{url.rstrip('/') if is_remote(url) else local_path(url).resolve()}/".replace("//", "/")

@@ -69,10 +69,15 @@ def near_duplicates(
         order = np.lexsort((serial, repairs, labels))
         loses = np.zeros(len(order), bool)
         loses[order[1:]] = labels[order][1:] == labels[order][:-1]
-        chosen = loses[n:]
-        columns = {"shard": shards[chosen], "serial": light["serial"].to_numpy()[chosen]}
+        chosen = np.flatnonzero(loses[n:])
+        best = np.zeros(int(labels.max(initial=-1)) + 1, np.int64)
+        best[labels[order][~loses[order]]] = order[~loses[order]]  # the one of each group that stays
+        keeper = samples.take(pa.array(best[labels[n + chosen]]))
+        lost = light.take(pa.array(chosen))
+        columns = {"shard": pa.array(shards[chosen]), "serial": lost["serial"], "pixel_hash": lost["pixel_hash"]}
+        columns |= {"patient": lost["patient"], "kept": keeper["key"], "kept_patient": keeper["patient"]}
         parquet.write(pa.table(columns), decided)
-    table = pq.read_table(decided)
+    table = parquet.read(decided)
     return _rewrites(layout, table["shard"].to_numpy(), table["serial"].to_numpy(), "duplicate_near")
 
 
@@ -152,6 +157,12 @@ def write_links(store: Store, layout: Layout, generation: int, folder: Path, sam
         table = table.filter(pc.equal(table["reason"], "duplicate_exact"))
         owners = samples["patient"].take(pc.index_in(table["pixel_hash"], kept).combine_chunks())
         pairs.update(zip(table["patient"].to_pylist(), owners.to_pylist(), strict=True))
+    if (folder / NEAR).exists():
+        near = parquet.read(folder / NEAR, ["patient", "kept_patient"])
+        pairs.update(zip(near["patient"].to_pylist(), near["kept_patient"].to_pylist(), strict=True))
+    if (folder / LINKS).exists():  # of copies whose kept one was then dropped as a near-duplicate
+        before = parquet.read(folder / LINKS)
+        pairs.update(zip(before["a"].to_pylist(), before["b"].to_pylist(), strict=True))
     rows = sorted({(min(a, b), max(a, b)) for a, b in pairs if a and b and a != b})
     columns = {
         "a": pa.array([a for a, _ in rows], pa.string()),
@@ -218,7 +229,7 @@ def finish_samples(samples: pa.Table, thumbs: Thumbnails, links: list[Path], spl
     columns = {
         "flags": _flags(samples["flags"], found),
         "group": pa.array((groups.get(i) for i in range(samples.num_rows)), pa.string()),
-        "split": _splits(samples["patient"], both, links, split),
+        "split": _splits(samples, both, links, split),
     }
     for name, column in columns.items():
         samples = samples.set_column(samples.schema.get_field_index(name), name, column)
@@ -247,19 +258,27 @@ def _flags(column: pa.ChunkedArray, found: dict[int, set[str]]) -> pa.ChunkedArr
     return pa.chunked_array(chunks, pa.list_(pa.string()))
 
 
-def _splits(
-    column: pa.ChunkedArray, pairs: duplicates.Pairs, links: list[Path], split: Callable[[str], str]
-) -> pa.Array:
-    """Each row's split: one for all patients that near-duplicates or dropped duplicates connect."""
-    encoded = column.combine_chunks().dictionary_encode()
+def _splits(samples: pa.Table, pairs: duplicates.Pairs, links: list[Path], split: Callable[[str], str]) -> pa.Array:
+    """Each row's split: one for all patients that near-duplicates, dropped duplicates or a common study connect."""
+    encoded = samples["patient"].combine_chunks().dictionary_encode()
     names = encoded.dictionary.to_pylist()
     index = encoded.indices.to_numpy(zero_copy_only=False)
-    connected = [(names[index[a]], names[index[b]]) for a, b in pairs.tolist()]
+    ends = np.concatenate([index[pairs], _study_pairs(samples["study"], index)])
+    connected = [(names[a], names[b]) for a, b in np.unique(ends, axis=0).tolist()]
     for path in links:
-        table = pq.read_table(path)
+        table = parquet.read(path)
         connected.extend(zip(table["a"].to_pylist(), table["b"].to_pylist(), strict=True))
     splits = duplicates.group_splits(names, connected, split)
     return pa.array([splits[name] for name in names], pa.string()).take(encoded.indices)
+
+
+def _study_pairs(column: pa.ChunkedArray, patients: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Pairs of patients named in one study: a missing or mistyped PatientID must not part its images."""
+    study = column.combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    order = np.lexsort((patients, study))
+    study, patients = study[order], patients[order]
+    same = (study[1:] == study[:-1]) & (study[1:] >= 0) & (patients[1:] != patients[:-1])
+    return np.stack([patients[:-1][same], patients[1:][same]], 1)
 
 
 def _off_template(samples: pa.Table, thumbs: Thumbnails) -> set[int]:
@@ -307,11 +326,11 @@ def write_ledger(
     ]
     tables = [pa.table({n: pa.array([], journal.SCHEMA.field(n).type) for n in columns})]
     tables += [journal.read(store, generation, shard.name, columns) for shard in layout.shards]
-    done = _name_kept(pa.concat_tables(tables).combine_chunks(), samples)
-    unused = pq.read_table(folder / TWINS)["serial"].combine_chunks()
+    done = _name_kept(pa.concat_tables(tables).combine_chunks(), samples, folder / NEAR)
+    unused = parquet.read(folder / TWINS)["serial"].combine_chunks()
     with parquet.writing(folder / LEDGER, ledger.SCHEMA) as writer:
         for part in parts:
-            scanned = pq.read_table(part)
+            scanned = parquet.read(part)
             twin = pc.is_in(scanned["serial"], unused)
             at = pc.index_in(scanned["serial"], done["serial"].combine_chunks()).combine_chunks()
             converted = pc.is_valid(at)
@@ -339,16 +358,26 @@ def _choose(where: pa.ChunkedArray, yes: pa.ChunkedArray, no: pa.ChunkedArray) -
     return pa.array([a if w else b for w, a, b in picked], pa.list_(pa.string()))
 
 
-def _name_kept(done: pa.Table, samples: pa.Table) -> pa.Table:
+def _name_kept(done: pa.Table, samples: pa.Table, near: Path) -> pa.Table:
     """For dropped duplicates, the key and shard of the sample that was kept."""
-    exact = pc.equal(done["reason"], "duplicate_exact").combine_chunks()
-    written = pc.equal(done["verdict"], "written").combine_chunks()
-    at = pc.index_in(
-        pc.if_else(exact, done["pixel_hash"].combine_chunks(), None), samples["pixel_hash"].combine_chunks()
+    hashes, keys = samples["pixel_hash"].combine_chunks(), samples["key"].combine_chunks()
+    if near.exists():  # what was dropped there stands for its exact copies too
+        decided = parquet.read(near, ["pixel_hash", "kept"])
+        hashes = pa.concat_arrays([hashes, decided["pixel_hash"].combine_chunks()])
+        keys = pa.concat_arrays([keys, decided["kept"].combine_chunks()])
+    reason, written = done["reason"].combine_chunks(), pc.equal(done["verdict"], "written").combine_chunks()
+    duplicate = pc.is_in(reason, pa.array(["duplicate_exact", "duplicate_near"]))
+    kept = keys.take(pc.index_in(pc.if_else(duplicate, done["pixel_hash"].combine_chunks(), None), hashes))
+    shard = samples["shard"].combine_chunks().take(pc.index_in(kept, samples["key"].combine_chunks()))
+    words = pc.if_else(
+        pc.equal(reason, "duplicate_exact"),
+        "the same pixels as the sample named by key",
+        "nearly the same pixels as the sample named by key",
     )
-    key = pc.if_else(written, done["key"].combine_chunks(), samples["key"].combine_chunks().take(at))
-    shard = pc.if_else(written, done["shard"].combine_chunks(), samples["shard"].combine_chunks().take(at))
-    message = pc.if_else(exact, "the same pixels as the sample named by key", done["message"].combine_chunks())
-    for name, column in (("key", key), ("shard", shard), ("message", message)):
+    for name, column in (
+        ("key", pc.if_else(written, done["key"].combine_chunks(), kept)),
+        ("shard", pc.if_else(written, done["shard"].combine_chunks(), shard)),
+        ("message", pc.if_else(duplicate, words, done["message"].combine_chunks())),
+    ):
         done = done.set_column(done.schema.get_field_index(name), name, column)
     return done

@@ -235,7 +235,7 @@ def parse(text: str, heights: npt.ArrayLike, widths: npt.ArrayLike, patch: int, 
     if text != "thesis" and not text.endswith(".json"):
         raise ArgumentError(f"bins '{text}' are unknown: use auto, auto:K, thesis or the path of a .json file.")
     try:
-        bins = Bins(THESIS, patch) if text == "thesis" else Bins.from_json(_read_json(Path(text)), patch)
+        bins = Bins(THESIS, patch) if text == "thesis" else Bins.from_json(read_json(Path(text)), patch)
     except ArgumentError as error:
         raise ArgumentError(f"bins '{text}' cannot be used: {error}") from error
     if not any(min(b.height, b.width) >= max_side for b in bins.bins):
@@ -295,7 +295,7 @@ def _histogram(heights: npt.NDArray[Any], widths: npt.NDArray[Any], patch: int, 
     return counts.reshape(side, side)
 
 
-def _read_json(path: Path) -> object:
+def read_json(path: Path) -> object:
     try:
         parsed: object = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shardkit import assemble, dataset, isolation, journal, layout, ledger, manifest, parquet, scan
@@ -111,6 +112,7 @@ class _Run:
             folder = self.state.folder(self.state.complete)
             if (folder / layout.INDEX).exists():  # planned, then interrupted: finish that first
                 new += self._finish(layout.Layout(folder))
+                retry = None  # if this was one, its files have been taken in
             known = self._known(retry)
             listed, scanned = self._scan(known)
             if listed == 0 and self.state.complete == 0:
@@ -128,16 +130,13 @@ class _Run:
     def _known(self, retry: str | None) -> scan.Known:
         again: set[bytes] = set()
         if retry is not None and self.state.complete:
-            rows = pq.read_table(
-                self.state.root / ledger.NAME,
-                columns=["path"],
-                filters=[("verdict", "==", "quarantined"), ("reason", "==", retry)],
-            )
-            texts = set(rows["path"].to_pylist())
+            rows = parquet.read(self.state.root / ledger.NAME, ["path", "verdict", "reason"])
+            chosen = pc.and_(pc.equal(rows["verdict"], "quarantined"), pc.equal(rows["reason"], retry))
+            texts = set(rows["path"].filter(chosen).to_pylist())
             if not texts:
                 raise ArgumentError(f"no file is quarantined as {retry}: see `shardkit info` for what there is")
             for part in self.state.earlier_parts():
-                paths = pq.read_table(part, columns=["path"])["path"].to_pylist()
+                paths = parquet.read(part, ["path"])["path"].to_pylist()
                 again.update(p for p in paths if ledger.path_text(p) in texts)
         return scan.Known(self.state.earlier_parts(), again)
 
@@ -146,13 +145,14 @@ class _Run:
         generation = self.state.complete
         folder, done = self.state.folder(generation) / "scan", scan.Known(self.state.parts(generation))
         number, listed = len(self.state.parts(generation)), 0
+        serial = count(sum(pq.read_metadata(p).num_rows for p in self.state.parts(generation)))
 
         def fresh() -> Iterator[tuple[int, Entry]]:
             nonlocal listed
-            for serial, entry in enumerate(self.spec.source.entries()):
+            for entry in self.spec.source.entries():
                 listed += 1
                 if entry not in known and entry not in done:
-                    yield serial, entry
+                    yield next(serial), entry
 
         self.progress.stage("scan", None)
         limits = (self.spec.rules, self.children, self.spec.memory_limit, self.spec.time_limit)
@@ -196,11 +196,9 @@ class _Run:
     def _finish(self, plan: layout.Layout) -> int:
         """Convert and assemble the current generation; returns its number of files."""
         generation = self.state.complete
-        self.progress.stage("convert", plan.files)
         done = self._done(plan, generation)
-        for counts in done.values():
-            self.progress.converted(counts)
         todo = sorted((s for s in plan.shards if s.name not in done), key=lambda s: -s.files)  # no long task at the end
+        self.progress.stage("convert", sum(s.files for s in todo))
         # Few shards must still keep all children busy.
         crew = Crew(self.children, max(2, -(-2 * self.arguments.workers // max(1, len(todo)))))
         jobs = ((s, (self.spec, plan.plan(s), generation, crew)) for s in todo)
@@ -210,20 +208,16 @@ class _Run:
         self.state.finish_generation()
         return sum(pq.read_metadata(p).num_rows for p in self.state.parts(generation))
 
-    def _done(self, plan: layout.Layout, generation: int) -> dict[str, ShardDone]:
-        """Finished shards: journaled, and there (unless nothing was left to write)."""
+    def _done(self, plan: layout.Layout, generation: int) -> set[str]:
+        """Names of finished shards: journaled, and there (unless nothing was left to write)."""
         journals = {name for name, _ in self.store.list(f"{JOURNALS}/g{generation:03d}")}
-        objects = dict(self.store.list("shards"))
-        done = {}
+        objects = {name for name, _ in self.store.list("shards")}
+        done = set()
         for shard in plan.shards:
-            if journal.object_name(generation, shard.name) not in journals:
-                continue
-            table = journal.read(self.store, generation, shard.name, ["verdict", "height", "width"])
-            rows = [(r["height"], r["width"]) for r in table.to_pylist() if r["verdict"] == "written"]
-            size = objects.get(f"{shard.name}.{webdataset.EXTENSION}")
-            if size is not None or not rows:
-                pixels = sum(h * w for h, w in rows)
-                done[shard.name] = ShardDone(shard.name, table.num_rows, len(rows), pixels, 0, size or 0)
+            if journal.object_name(generation, shard.name) in journals:
+                verdicts = journal.read(self.store, generation, shard.name, ["verdict"])["verdict"].to_pylist()
+                if f"{shard.name}.{webdataset.EXTENSION}" in objects or "written" not in verdicts:
+                    done.add(shard.name)
         return done
 
     def _assemble(self, plan: layout.Layout, generation: int) -> None:
@@ -239,6 +233,7 @@ class _Run:
         assemble.write_fingerprints(store, plan, generation, folder)
         thumbs = assemble.Thumbnails([*earlier, folder / assemble.FINGERPRINTS])
         if self.spec.rules.near_duplicates == "drop":
+            assemble.write_links(store, plan, generation, folder, samples)
             self._rewrite(assemble.near_duplicates(store, plan, generation, old, samples, thumbs, folder), generation)
             samples = pa.concat_tables([old, assemble.new_samples(store, plan, generation)])
             assemble.write_fingerprints(store, plan, generation, folder)
@@ -263,22 +258,20 @@ class _Run:
             digest,
             codec_name=self.spec.codec,
             fingerprint=self.state.name.fingerprint,
-            arguments=self.arguments.public(),
+            arguments=self.arguments.fixed(),
             verdicts={v: dict(sorted(c.items())) for v, c in ledger.counts(merged).items()},
         )
         from shardkit import report
 
         report.write(self.store, samples, description)
+        self.state.announce(digest)
         self.store.put(dataset.NAME, json.dumps(description, indent=1).encode())
 
     def _ledger(self, generations: int, samples: pa.Table, changed: set[str], missing: set[str]) -> pa.Table:
         paths = [self.state.folder(g) / ledger.NAME for g in range(generations)]
         merged = ledger.merge(paths, samples, changed, missing)
-        inputs: set[bytes] = set()
-        for g in range(generations):
-            for part in self.state.parts(g):
-                inputs.update(pq.read_table(part, columns=["path"])["path"].to_pylist())
-        ledger.check_closure(merged, len(inputs))
+        parts = [part for g in range(generations) for part in self.state.parts(g)]
+        ledger.check_closure(merged, len(scan.Known(parts)))
         parquet.write(merged, self.state.root / ledger.NAME)
         return merged
 
@@ -294,7 +287,7 @@ class _Run:
         changed = {ledger.path_text(path) for path in known.changed}
         missing: set[str] = set()
         for part in self.state.earlier_parts():
-            paths = pq.read_table(part, columns=["path"])["path"].to_pylist()
+            paths = parquet.read(part, ["path"])["path"].to_pylist()
             missing.update(ledger.path_text(p) for p in paths if known.missing(p))
         merged = self._ledger(self.state.complete, samples, changed, missing)
         counts = {v: dict(sorted(c.items())) for v, c in ledger.counts(merged).items()}

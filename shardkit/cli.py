@@ -50,6 +50,7 @@ def build(
     near_duplicates: Literal["report", "drop"] = "report",
     demographics: bool = False,
     follow_symlinks: bool = False,
+    source_moved: bool = False,
     max_quarantine: float = 0.01,
     workers: int | None = None,
     time_limit: float = 30.0,
@@ -94,6 +95,8 @@ def build(
         Keep sex and age (five-year steps).
     follow_symlinks
         Read what symbolic links point to.
+    source_moved
+        The export of the earlier runs now lies here.
     max_quarantine
         Share of files that may be quarantined before the exit code is 3.
     workers
@@ -134,7 +137,8 @@ def build(
         patch=patch,
         shard_bytes=shard_size << 20,
         max_quarantine=max_quarantine,
-        workers=workers or _cores(),
+        source_moved=source_moved,
+        workers=_cores() if workers is None else workers,
     )
     return _run(arguments, dask, None)
 
@@ -218,7 +222,10 @@ def _print_outcome(outcome: "Outcome", out: str, private: Path) -> None:
             " stay as they were, the ledger flags them",
             style="yellow",
         )
-    console.print(f"{outcome.samples:,} samples in {out}, ledger and key in {private}", highlight=False)
+    console.print(
+        f"{outcome.new_files:,} new files; {outcome.samples:,} samples in {out}, ledger and key in {private}",
+        highlight=False,
+    )
     if "://" not in out:
         console.print(f"report: {Path(out) / 'report' / 'index.html'}", highlight=False)
 
@@ -353,15 +360,23 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def main() -> None:
-    """Entry point of the `shardkit` command."""
+def run(words: list[str] | None = None) -> int:
+    """Run the command line `words` (default: the process's own); returns the exit code."""
     try:
-        code = app(result_action="return_value")
+        code = app(words, result_action="return_value")
     except ShardkitError as error:
         _errors.print(f"shardkit: {error}", style="red", highlight=False, soft_wrap=True)
-        code = 1
+        return 1
     except KeyboardInterrupt:
         _errors.print("shardkit: stopped; run the same command again to go on", style="yellow")
-        code = 130
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    """Entry point of the `shardkit` command."""
+    code = run()
     sys.stdout.flush()
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.stderr.flush()
+    # Not sys.exit: threads that pyarrow 26 may still be starting abort the interpreter's shutdown now and then.
+    os._exit(code)

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from typing import Any, Literal
 
@@ -35,7 +35,7 @@ class ShardPlan:
 
     name: str  # object name without extension, e.g. "shards/2304x1920/00007"
     bin: Bin
-    files: list[dict[str, Any]]
+    files: list[dict[str, Any]] = field(repr=False)  # no log may show paths
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,6 @@ class ShardDone:
     files: int
     samples: int
     pixels: int
-    bytes_in: int
     bytes_out: int
 
 
@@ -81,7 +80,9 @@ def convert_file(spec: Conversion, path: bytes, size: int, shape: tuple[int, int
         data = spec.source.read(path)
         sha256 = hashlib.sha256(data).hexdigest()
         if len(data) != size:
-            raise Quarantined("io_error", "the file changed while the build ran: build again")
+            raise Quarantined(
+                "io_error", "the file changed while the build ran: `shardkit retry --class io_error` takes it in"
+            )
         header = read_header(BytesIO(data), size, data)
         image_facts, repairs, flags = judge_header(header, spec.rules)
         return _convert(spec, header, image_facts, repairs, flags, shape, sha256)
@@ -102,12 +103,15 @@ def _convert(
     shape: tuple[int, int],
     sha256: str,
 ) -> Converted:
-    uniform, decoder, mended = decode_pixels(header, facts, spec.invert)
+    decoded = decode_pixels(header, facts, spec.invert)
+    uniform, mended = decoded.uniform, decoded.repairs
     pixels, times = uniform.pixels, halvings(facts.rows, facts.cols, spec.rules.max_side)
     for _ in range(times):
         pixels = grayscale.halve(pixels)
     if pixels.shape != shape:
-        raise Quarantined("io_error", "the file changed while the build ran: build again")
+        raise Quarantined(
+            "io_error", "the file changed while the build ran: `shardkit retry --class io_error` takes it in"
+        )
     small = content.reduce(pixels, content.ANALYSIS)
     found = content.find_content(pixels, small)
     stats = content.statistics(pixels, found.box)
@@ -137,8 +141,8 @@ def _convert(
         "intercept": privacy.number(header.dataset, "RescaleIntercept", -1e6, 1e6),
         "modality_lut": grayscale.modality_lut(header.dataset, facts.signed) is not None,
         "transfer_syntax": header.syntax,
-        "lossy": header.syntax in decoding.LOSSY or privacy.text(header.dataset, "LossyImageCompression") == "01",
-        "decoder": decoder,
+        "lossy": decoded.lossy or privacy.text(header.dataset, "LossyImageCompression") == "01",
+        "decoder": decoded.decoder,
         "modality": privacy.text(header.dataset, "Modality").upper(),
         **privacy.metadata(header.dataset, spec.demographics),
     }
@@ -159,8 +163,18 @@ def _convert(
     )
 
 
-def decode_pixels(header: Header, facts: ImageFacts, invert: Invert) -> tuple[grayscale.Uniform, str, tuple[str, ...]]:
-    """Uniform pixels of a judged header, the decoder's name, and repairs made. Raises Quarantined."""
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Uniform pixels of one file, and how they came about."""
+
+    uniform: grayscale.Uniform
+    decoder: str
+    repairs: tuple[str, ...]
+    lossy: bool
+
+
+def decode_pixels(header: Header, facts: ImageFacts, invert: Invert) -> Decoded:
+    """The pixels of a judged header. Raises Quarantined."""
     data = frame(header, facts)
     mended: tuple[str, ...] = ()
     if header.pixels is not None and header.pixels.length is not None:
@@ -171,8 +185,9 @@ def decode_pixels(header: Header, facts: ImageFacts, invert: Invert) -> tuple[gr
         )
     else:
         raw, decoder, mended = decoding.decode(bytes(data), header.syntax, header.dataset)
-    lossy = header.syntax in decoding.LOSSY
-    return grayscale.to_uniform(raw, facts, header.dataset, lossy=lossy, invert=invert), decoder, mended
+    lossy = header.pixels is not None and header.pixels.length is None and decoding.is_lossy(data, header.syntax)
+    uniform = grayscale.to_uniform(raw, facts, header.dataset, lossy=lossy, invert=invert)
+    return Decoded(uniform, decoder, mended, lossy)
 
 
 def pixel_hash(pixels: Pixels, bits: int) -> bytes:
@@ -243,7 +258,6 @@ def _convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Cre
         files=len(rows),
         samples=len(written),
         pixels=sum(row["height"] * row["width"] for row in written),
-        bytes_in=sum(file["size"] for file in plan.files),
         bytes_out=size,
     )
 

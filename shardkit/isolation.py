@@ -100,30 +100,31 @@ def result(future: "Future[R]", timeout: float) -> R:
         raise Quarantined("internal_error", f"{type(error).__name__} in a child process") from None
 
 
-_shared: Children | None = None
+_shared: dict[tuple[int, int], Children] = {}
 _lock = threading.Lock()
 _refuse = False  # a build is ending: its last tasks must not start new children
 
 
 def children(workers: int, memory_limit: int = MEMORY_LIMIT) -> Children:
-    """This process's pool, made on first use and kept: starting a child costs about a second of imports."""
-    global _shared
+    """This process's pool of these limits, made on first use and kept: a child's imports take about a second."""
     with _lock:
         if _refuse:
             raise Stopped("the children are closed")
-        if _shared is None:
-            _shared = Children(workers, memory_limit)
+        if not _shared:
             atexit.register(close_children)
-        return _shared
+        if (workers, memory_limit) not in _shared:
+            _shared[workers, memory_limit] = Children(workers, memory_limit)
+        return _shared[workers, memory_limit]
 
 
 def close_children(refuse: bool = False) -> None:
-    """End this process's pool, if there is one; with `refuse`, none is made until `allow_children` is called."""
-    global _shared, _refuse
+    """End this process's pools; with `refuse`, none is made until `allow_children` is called."""
+    global _refuse
     with _lock:
-        _refuse, ending, _shared = refuse, _shared, None
-    if ending is not None:
-        ending.close()
+        _refuse, ending = refuse, list(_shared.values())
+        _shared.clear()
+    for pool in ending:
+        pool.close()
 
 
 def allow_children() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shardkit import manifest
+from shardkit import manifest, parquet
 from shardkit.dicom import content
 from shardkit.errors import BuildError
 from shardkit.storage import Store
@@ -52,7 +52,7 @@ def write(store: Store, generation: int, name: str, rows: list[dict[str, Any]]) 
 
 def read(store: Store, generation: int, name: str, columns: list[str] | None = None) -> pa.Table:
     """What became of a shard's files."""
-    return pq.read_table(BytesIO(store.get(object_name(generation, name))), columns=columns)
+    return parquet.read(store.get(object_name(generation, name)), columns)
 
 
 @contextmanager

@@ -94,7 +94,7 @@ def make(
     spill = _spill(folder, parts, bins, set(twins))
     with parquet.writing(folder / PLAN, SCHEMA) as writer:
         for index, path in sorted(spill.items()):
-            table = pq.read_table(path)
+            table = parquet.read(path)
             table = table.take(_order(table))
             ends = _shard_ends(table["estimate"].to_numpy(), shard_bytes)
             one = bins.bins[index]
@@ -111,7 +111,7 @@ def make(
 
 
 def _accepted(part: Path, columns: list[str] | None = None) -> pa.Table:
-    table = pq.read_table(part, columns=columns)
+    table = parquet.read(part, columns)
     return table.filter(pc.is_null(table["verdict"]))
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from shardkit import parquet
 from shardkit.errors import BuildError
 
 _BLOCK = 1 << 16  # rows handled as Python objects at once
@@ -30,13 +30,13 @@ SCHEMA = pa.schema(
 
 
 def path_text(path: bytes) -> str:
-    """A path as the ledger shows it."""
-    return path.decode("utf-8", "backslashreplace")
+    """A path as the ledger shows it: what is no UTF-8 as \\xNN, hence a backslash as two."""
+    return path.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
 
 
 def merge(generations: list[Path], manifest: pa.Table, changed: set[str], missing: set[str]) -> pa.Table:
     """The ledgers of all generations as one, sorted by path: a path's latest row counts, with current flags."""
-    tables = [pq.read_table(path) for path in generations]
+    tables = [parquet.read(path) for path in generations]
     joined = pa.concat_tables(tables).combine_chunks() if tables else SCHEMA.empty_table()
     order = np.repeat(np.arange(len(tables)), [t.num_rows for t in tables])
     joined = joined.append_column("generation", pa.array(order))

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
+from shardkit import parquet
 from shardkit.errors import IntegrityError
 from shardkit.storage import Store
 
@@ -160,7 +161,7 @@ def write(table: pa.Table, store: Store) -> str:
 
 def read(store: Store, expected: str | None = None, columns: list[str] | None = None) -> pa.Table:
     """The manifest's table. With `expected`, raises IntegrityError unless the digest matches (needs all columns)."""
-    table = pq.read_table(BytesIO(store.get(NAME)), columns=columns)
+    table = parquet.read(store.get(NAME), columns)
     if expected is not None and digest(table) != expected:
         raise IntegrityError(
             f"{store.url}/{NAME} does not belong to dataset.json: a build is running or was interrupted; run it again"

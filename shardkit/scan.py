@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from shardkit import isolation
+from shardkit import isolation, parquet
 from shardkit.dicom import privacy
 from shardkit.dicom.privacy import Pseudonyms
 from shardkit.dicom.reading import NATIVE, read_header
@@ -78,6 +77,7 @@ class Scanned:
 
 _NOT_FILES = {
     "symlink": ("not_dicom", "a symbolic link: scan with --follow-symlinks to read what it points to"),
+    "loop": ("not_dicom", "a symbolic link to a folder above it, which would never end"),
     "special": ("not_dicom", "a pipe, socket or device, not a file"),
     "unreadable": ("io_error", "the name cannot be opened: check its permissions"),
 }
@@ -196,7 +196,7 @@ class Known:
     def __init__(self, parts: list[Path], leave_out: set[bytes] | None = None) -> None:
         hashes, sizes = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
         for part in parts:
-            table = pq.read_table(part, columns=["path", "size"])
+            table = parquet.read(part, ["path", "size"])
             keep = [i for i, p in enumerate(table["path"].to_pylist()) if not leave_out or p not in leave_out]
             paths = table["path"].take(keep).to_pylist()
             hashes.append(np.fromiter(map(path_hash, paths), np.uint64, len(paths)))
@@ -208,6 +208,9 @@ class Known:
         self._hashes, self._sizes = ranked[latest], np.concatenate(sizes)[order][latest]
         self.seen = np.zeros(len(self._hashes), bool)
         self.changed: list[bytes] = []
+
+    def __len__(self) -> int:
+        return len(self._hashes)
 
     def __contains__(self, entry: Entry) -> bool:
         value = np.uint64(path_hash(entry.path))

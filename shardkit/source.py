@@ -3,10 +3,11 @@
 Whatever is not a plain file is listed too, so that it ends in the ledger: symbolic links, pipes, unreadable folders.
 """
 
+import functools
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
@@ -16,7 +17,7 @@ import obstore
 from shardkit.errors import ArgumentError, Quarantined, StorageError
 from shardkit.storage import Store, is_remote, local_path
 
-Kind = Literal["file", "symlink", "special", "unreadable"]
+Kind = Literal["file", "symlink", "loop", "special", "unreadable"]
 _HEAD = 1 << 18  # one request brings nearly every header
 
 
@@ -24,7 +25,7 @@ _HEAD = 1 << 18  # one request brings nearly every header
 class Entry:
     """One name in the export. `path` is relative, in bytes: names need not be valid UTF-8."""
 
-    path: bytes
+    path: bytes = field(repr=False)  # no log may show it
     size: int
     kind: Kind
 
@@ -47,14 +48,16 @@ class Source:
             for name, size in Store(self.url).list(""):
                 yield Entry(name.encode(), size, "file")
         else:
-            yield from self._walk(os.fsencode(local_path(self.url)), b"", frozenset())
+            root = os.fsencode(local_path(self.url))
+            facts = os.stat(root)
+            yield from self._walk(root, b"", frozenset({(facts.st_dev, facts.st_ino)}))
 
     def _walk(self, root: bytes, below: bytes, above: frozenset[tuple[int, int]]) -> Iterator[Entry]:
         folder = os.path.join(root, below)
         try:
             with os.scandir(folder) as found:
                 # A folder sorts as its files' paths do, with the slash: as a bucket lists them.
-                names = sorted(found, key=lambda one: one.name + b"/" if one.is_dir() else one.name)
+                names = sorted(found, key=_as_in_a_bucket)
         except OSError:
             yield Entry(below, 0, "unreadable")
             return
@@ -72,7 +75,9 @@ class Source:
                 continue
             identity = (facts.st_dev, facts.st_ino)
             if stat.S_ISDIR(facts.st_mode):
-                if identity not in above:  # a link to a folder above would never end
+                if identity in above:  # a link to a folder above it: following it would never end
+                    yield Entry(path, 0, "loop")
+                else:
                     yield from self._walk(root, path, above | {identity})
             else:
                 yield Entry(path, facts.st_size, "file" if stat.S_ISREG(facts.st_mode) else "special")
@@ -82,7 +87,7 @@ class Source:
         try:
             if not is_remote(self.url):
                 return open(os.path.join(os.fsencode(local_path(self.url)), path), "rb")
-            store, name = Store(self.url).remote, path.decode()
+            store, name = _store(self.url).remote, path.decode()
             if size <= _HEAD:
                 return BytesIO(bytes(obstore.get(store, name).bytes()))
             return cast(BinaryIO, _Remote(store, name, size))
@@ -93,10 +98,21 @@ class Source:
         """A whole file. Raises Quarantined (io_error)."""
         try:
             if is_remote(self.url):
-                return Store(self.url).get(path.decode())
+                return _store(self.url).get(path.decode())
             return Path(os.fsdecode(os.path.join(os.fsencode(local_path(self.url)), path))).read_bytes()
         except (OSError, obstore.exceptions.BaseError) as error:
             raise unreadable(error) from None
+
+
+def _as_in_a_bucket(entry: "os.DirEntry[bytes]") -> bytes:
+    """Sort key: a folder counts with its slash, as in its files' names."""
+    return entry.name + b"/" if entry.is_dir(follow_symlinks=False) else entry.name
+
+
+@functools.lru_cache(maxsize=8)
+def _store(url: str) -> Store:
+    """One client per bucket and process."""
+    return Store(url)
 
 
 class _Remote(BytesIO):
@@ -114,7 +130,10 @@ class _Remote(BytesIO):
             number, offset = divmod(self._at, _HEAD)
             if number not in self._blocks:
                 length = min(_HEAD, self._size - number * _HEAD)
-                block = obstore.get_range(self._store, self._name, start=number * _HEAD, length=length)  # type: ignore[arg-type]
+                try:
+                    block = obstore.get_range(self._store, self._name, start=number * _HEAD, length=length)  # type: ignore[arg-type]
+                except (OSError, obstore.exceptions.BaseError) as error:
+                    raise unreadable(error) from None
                 self._blocks[number] = bytes(block)
             part = self._blocks[number][offset : offset + end - self._at]
             if not part:

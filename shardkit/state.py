@@ -16,7 +16,7 @@ from shardkit.dicom.triage import Rules
 from shardkit.errors import BuildError
 from shardkit.journal import JOURNALS
 from shardkit.source import Source
-from shardkit.storage import Store, sentences
+from shardkit.storage import Store, is_remote, local_path, publish, sentences
 
 NAME, KEY = "build.json", "pseudonym.key"
 
@@ -26,12 +26,14 @@ class State:
 
     def __init__(self, arguments: Arguments, store: Store) -> None:
         self.root = arguments.private
-        self._fixed, self._store = arguments.fixed(), store
-        self._record: dict[str, Any] = {"format": 1, "complete": 0, "arguments": self._fixed}
+        self._arguments, self._store = arguments, store
+        self._record: dict[str, Any] = {"format": 1, "complete": 0, "arguments": arguments.fixed(), "digests": []}
+        self._record |= {"out": store.url, "source": _absolute(arguments.conversion.source.url)}
         with sentences(str(self.root)):
             if (self.root / NAME).exists():
-                self._record = json.loads((self.root / NAME).read_text())
-                self._check_unchanged()
+                self._record = _read(self.root)
+                self._check_arguments()
+                self._check_dataset()
             else:
                 self._check_new()
 
@@ -57,6 +59,12 @@ class State:
             self._record["fingerprint"] = self.name.fingerprint
             self._save()
 
+    def announce(self, digest: str) -> None:
+        """The dataset is about to get this digest: from now on it and the last one are known as ours."""
+        self._record["digests"] = [*self._record["digests"][-1:], digest]
+        with sentences(str(self.root)):
+            self._save()
+
     def finish_generation(self) -> None:
         """The generation worked on is part of the dataset from here on."""
         self._record["complete"] = self.complete + 1
@@ -78,7 +86,7 @@ class State:
     def _save(self) -> None:
         temporary = self.root / f".{NAME}.tmp"
         temporary.write_text(json.dumps(self._record, indent=1))
-        temporary.replace(self.root / NAME)
+        publish(temporary, self.root / NAME)
 
     def _check_new(self) -> None:
         """A first build may not land in what another one left."""
@@ -93,8 +101,8 @@ class State:
                 f"{url} holds shards that {self.root} knows nothing of: choose another --out, or remove them"
             )
 
-    def _check_unchanged(self) -> None:
-        wanted, before = self._fixed, self._record["arguments"]
+    def _check_arguments(self) -> None:
+        wanted, before = self._arguments.fixed(), self._record["arguments"]
         different = sorted(k for k in wanted if wanted[k] != before.get(k))
         if different:
             was = ", ".join(f"--{k.replace('_', '-')} was {before.get(k)}, now {wanted[k]}" for k in different)
@@ -102,19 +110,50 @@ class State:
                 f"arguments changed since this dataset was begun ({was}): repeat the old ones, or build into another"
                 " --out"
             )
+        source = _absolute(self._arguments.conversion.source.url)
+        if source != self._record["source"]:
+            if not self._arguments.source_moved:
+                raise BuildError(
+                    f"--source was {self._record['source']}, now {source}: files are known by their path in the export,"
+                    " so build another export into another --out, or pass --source-moved if it is the same one"
+                )
+            self._record["source"] = source
+            self._save()
         if not (self.root / KEY).exists() or self._record["fingerprint"] != self.name.fingerprint:
             raise BuildError(
                 f"the pseudonym key in {self.root} is not the one this dataset was built with: restore the old key, or"
                 " build into another --out"
             )
 
+    def _check_dataset(self) -> None:
+        """The place must hold the dataset that this folder knows; a finished one may have been moved."""
+        url, known = self._store.url, self._record["digests"]
+        there = self._store.exists(dataset.NAME)
+        if there and dataset.description(self._store)["digest"] not in known:
+            raise BuildError(f"{url} holds another dataset than the one {self.root} belongs to: name its own --private")
+        if not there and (self.complete or url != self._record["out"]):
+            raise BuildError(
+                f"{self.root} belongs to the dataset at {self._record['out']}, which is not at {url}: name its place,"
+                " or another --private for a new dataset"
+            )
+
+
+def _absolute(url: str) -> str:
+    return url.rstrip("/") if is_remote(url) else str(local_path(url).resolve())
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / NAME).read_text()))
+    except ValueError:
+        raise BuildError(f"{folder / NAME} is damaged: restore it, or build into another --out and --private") from None
+
 
 def recorded_arguments(source: str, out: str, private: Path) -> Arguments:
     """The arguments a build was begun with, limits and workers by default. Raises BuildError where none was."""
-    try:
-        fixed: dict[str, Any] = json.loads((private / NAME).read_text())["arguments"]
-    except FileNotFoundError:
-        raise BuildError(f"{private} has no {NAME}: there is no build to retry; pass its --private folder") from None
+    if not (private / NAME).exists():
+        raise BuildError(f"{private} has no {NAME}: there is no build to retry; pass its --private folder")
+    fixed: dict[str, Any] = _read(private)["arguments"]
     rules = {name: fixed[name] for name in Rules.__dataclass_fields__}
     rules["modalities"] = tuple(rules["modalities"])
     spec = Conversion(
@@ -128,7 +167,8 @@ def recorded_arguments(source: str, out: str, private: Path) -> Arguments:
     return Arguments(
         conversion=spec,
         private=private,
-        bins=fixed["bins"],
+        bins=fixed["bins"] if isinstance(fixed["bins"], str) else "auto",  # given bins are in the plans
+        recorded=fixed,
         patch=fixed["patch"],
         shard_bytes=fixed["shard_bytes"],
     )

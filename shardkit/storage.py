@@ -8,6 +8,7 @@ import errno
 import os
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ class Store:
             temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
             with temporary.open("wb") as file:
                 file.write(data)
-            _publish(temporary, target)
+            publish(temporary, target)
 
     def put_file(self, name: str, path: Path) -> None:
         """Move the local file `path` in as an object; it must lie on the same filesystem as a local store."""
@@ -95,12 +96,14 @@ class Store:
                 return
             target = self.root / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            _publish(path, target)
+            publish(path, target)
 
     def sweep(self) -> None:
         """Remove what interrupted puts left in a local store."""
         if self.root is not None:
-            for path in self.root.rglob(".*.tmp"):
+            ours = [self.root.glob(f".{name}.*.tmp") for name in ("dataset.json", "manifest.parquet")]
+            ours += [(self.root / folder).rglob(".*.tmp") for folder in ("shards", "report")]
+            for path in chain.from_iterable(ours):
                 path.unlink(missing_ok=True)
 
     def delete(self, name: str) -> None:
@@ -138,7 +141,7 @@ class Store:
                     yield item["path"], item["size"]
 
 
-def _publish(temporary: Path, target: Path) -> None:
+def publish(temporary: Path, target: Path) -> None:
     """Make a written file durable, then visible."""
     descriptor = os.open(temporary, os.O_RDWR)
     try:

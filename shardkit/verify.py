@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
+import numpy as np
+
 from shardkit import dataset, manifest
 from shardkit.codecs import codec
 from shardkit.convert import pixel_hash
@@ -13,6 +15,8 @@ from shardkit.errors import ShardkitError
 from shardkit.journal import JOURNALS
 from shardkit.shards import webdataset
 from shardkit.storage import Store
+
+_REMEDY = "build the shard again from the source"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,61 +33,62 @@ def verify(url: str, decode: bool, workers: int) -> Iterator[str | Summary]:
     store = Store(url)
     facts = dataset.description(store)
     samples = dataset.samples(store)
-    shards: dict[str, list[dict[str, Any]]] = {}
     columns = ["key", "shard", "offset", "length", "level_bytes", "level_hash", "json_hash", "pixel_hash", "bits"]
-    for row in samples.select(columns).to_pylist():
-        shards.setdefault(row["shard"], []).append(row)
+    samples = samples.select(columns).sort_by("shard")
+    names, starts = np.unique(samples["shard"].to_numpy(), return_index=True)
+    ends = np.append(starts[1:], samples.num_rows)
+    spans = dict(zip(names.tolist(), zip(starts.tolist(), ends.tolist(), strict=True), strict=True))
     there = dict(store.list("shards"))
-    for name in sorted(there.keys() - shards.keys()):
+    for name in sorted(there.keys() - spans.keys()):
         yield f"{name}: not in the manifest; remove it, or run the build again if one was interrupted"
     if any(True for _ in store.list(JOURNALS)):
         yield f"{JOURNALS}: journals of an unfinished build; run the same build command again"
     total = 0
 
-    def check(item: tuple[str, list[dict[str, Any]]]) -> tuple[list[str], int]:
-        name, rows = item
+    def check(item: tuple[str, tuple[int, int]]) -> tuple[list[str], int]:
+        name, (start, end) = item
         if name not in there:
             return [f"{name}: missing; run the build again from the source"], 0
         try:
             data = store.get(name)
         except ShardkitError as error:
             return [str(error)], 0
+        rows = samples.slice(start, end - start).to_pylist()
         return list(_shard_problems(name, data, rows, facts, decode)), len(data)
 
     with ThreadPoolExecutor(workers) as threads:
-        for problems, size in threads.map(check, sorted(shards.items())):
+        for problems, size in threads.map(check, spans.items()):
             total += size
             yield from problems
-    yield Summary(samples.num_rows, len(shards), total)
+    yield Summary(samples.num_rows, len(spans), total)
 
 
 def _shard_problems(
     name: str, data: bytes, rows: list[dict[str, Any]], description: dict[str, Any], decode: bool
 ) -> Iterator[str]:
-    members: dict[str, webdataset.Member] = {}
+    images = {f"{row['key']}.{description['extension']}": row for row in rows}
+    facts = {f"{row['key']}.json": row["json_hash"] for row in rows}
+    missing = images.keys() | facts.keys()
     try:
         for member in webdataset.members(BytesIO(data), name):
-            members[member.name] = member
+            missing.discard(member.name)
+            problem: str | None
+            if member.name in images:
+                problem = _member_problem(member, images[member.name], description["codec"], decode)
+            elif member.name in facts:
+                sound = manifest.fingerprint(member.data) == facts[member.name]
+                problem = None if sound else "differs from its hash"
+            else:
+                problem = "is not in the manifest"
+            if problem:
+                yield f"{name}: member {member.name} at byte {member.offset:,} {problem}; {_REMEDY}"
     except ShardkitError as error:
         yield str(error)
-    expected = {f"{row['key']}.{ending}" for row in rows for ending in (description["extension"], "json")}
-    for extra in sorted(members.keys() - expected):
-        yield f"{name}: member {extra} is not in the manifest"
-    for row in rows:
-        image = f"{row['key']}.{description['extension']}"
-        facts = members.get(f"{row['key']}.json")
-        if facts is None:
-            yield f"{name}: member {row['key']}.json is missing; build the shard again from the source"
-        elif manifest.fingerprint(facts.data) != row["json_hash"]:
-            yield f"{name}: member {facts.name} differs from its hash; build the shard again from the source"
-        problem = _member_problem(members.get(image), row, description["codec"], decode)
-        if problem:
-            yield f"{name}: member {image} at byte {row['offset']:,} {problem}; build the shard again from the source"
+    for lost in sorted(missing):
+        yield f"{name}: member {lost} is missing; {_REMEDY}"
 
 
-def _member_problem(member: webdataset.Member | None, row: dict[str, Any], codec_name: str, decode: bool) -> str | None:
-    if member is None:
-        return "is missing"
+def _member_problem(member: webdataset.Member, row: dict[str, Any], codec_name: str, decode: bool) -> str | None:
     if member.offset != row["offset"] or len(member.data) != row["length"]:
         return "is not where the manifest says, or has another length"
     for level, (length, digest) in enumerate(zip(row["level_bytes"], row["level_hash"], strict=True)):

@@ -138,6 +138,14 @@ def _pydicom(stream: bytes, syntax: str, dataset: Dataset) -> Array:
     return array
 
 
+def is_lossy(stream: bytes | memoryview, syntax: str) -> bool:
+    """Whether the stream's own coding loses: by its syntax, or by the wavelet that its JPEG 2000 header names."""
+    if syntax in _J2K | _HTJ2K:
+        at = bytes(stream[:65536]).find(b"\xff\x52")  # COD; its last byte but precincts is the transform (A.6.1)
+        return at >= 0 and at + 13 < len(stream) and stream[at + 13] == 0
+    return syntax in LOSSY
+
+
 def native(
     frame: bytes | memoryview, rows: int, cols: int, bits_allocated: int, big_endian: bool, words: bool = True
 ) -> Array:

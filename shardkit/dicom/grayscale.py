@@ -56,17 +56,22 @@ def to_uniform(
     else:
         first, entries = table
         index = np.clip(stored.values.astype(np.int32) - first, 0, len(entries) - 1)
-        values, bits, negative = entries[index], max(1, int(entries.max()).bit_length()), False
+        # The descriptor's depth is that of its container, 8 or 16; the entries' own tells what they reach.
+        values, bits, negative = entries[index], max(facts.bits_stored, int(entries.max()).bit_length()), False
     pixels: Pixels = values.astype(np.uint16, copy=False)  # may still be a read-only view of the file
     inverted = (facts.photometric == "MONOCHROME1") != negative
     if inverted:
-        top = (1 << bits) - 1 if invert == "full" else int(pixels.max())
+        top = (1 << bits) - 1 if invert == "full" else int(pixels.max(initial=0, where=_inside(stored)))
         pixels = np.subtract(np.uint16(top), pixels)
     share = 0.0
     if stored.padding is not None:
         share = float(np.count_nonzero(stored.padding)) / stored.padding.size
         pixels = np.where(stored.padding, np.uint16(0), pixels)
     return Uniform(pixels, bits, inverted, share, stored.flags)
+
+
+def _inside(stored: _Stored) -> npt.NDArray[np.bool_] | bool:
+    return True if stored.padding is None else ~stored.padding
 
 
 def _stored(raw: Array, facts: ImageFacts, dataset: Dataset, lossy: bool) -> _Stored:

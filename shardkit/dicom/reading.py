@@ -87,7 +87,7 @@ def read_header(file: BinaryIO, size: int, data: bytes | None = None) -> Header:
         dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
         syntax = dataset.file_meta.get("TransferSyntaxUID")
         implicit, little = dataset.original_encoding
-    except MemoryError:
+    except (MemoryError, Quarantined):
         raise
     except (Exception, RecursionError) as error:
         # The text of a parser's error may quote the value it choked on: keep only its class.
