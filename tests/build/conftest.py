@@ -1,0 +1,227 @@
+"""One export with every planted defect, built once; and a bench of helpers that the tests of builds share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from shardkit import dataset
+from shardkit.arguments import Arguments, Conversion
+from shardkit.build import Outcome, build
+from shardkit.convert import ShardDone
+from shardkit.dicom.triage import Rules
+from shardkit.source import Source
+from shardkit.storage import Store
+from shardkit.testing.export import Export, make_export, plan_export
+from shardkit.testing.records import ImageSpec
+
+STUDIES, SEED, DEFECTS, SCALE = 30, 1, 0.4, 0.08
+KEY = bytes(range(32))
+SHARD_BYTES = 64 << 10
+PYTHON = sys.executable
+
+# A build in a process of its own: prints every event, and may kill itself before one of its renames or removals.
+DRIVER = """
+import os, pathlib, pickle, signal, sys
+from shardkit.build import build
+
+class Told:
+    def stage(self, name, total): print("stage", name, flush=True)
+    def scanned(self, files): print("scanned", files, flush=True)
+    def converted(self, done): print("converted", done.name, flush=True)
+
+if __name__ == "__main__":
+    arguments, crash_at = pickle.loads(bytes.fromhex(sys.argv[1])), int(sys.argv[2])
+    if crash_at:
+        left, replace, unlink = [crash_at], pathlib.Path.replace, pathlib.Path.unlink
+        def step():
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+        pathlib.Path.replace = lambda *a: (step(), replace(*a))[1]
+        pathlib.Path.unlink = lambda *a, **k: (step(), unlink(*a, **k))[1]
+    build(arguments, Told())
+"""
+
+
+@dataclass(frozen=True)
+class Made:
+    """An export on disk, what is planted in it, and the plan of every file by its path."""
+
+    root: Path
+    export: Export
+    specs: dict[str, ImageSpec]
+
+
+@dataclass
+class Watcher:
+    """Progress that remembers what it was told."""
+
+    stages: list[str] = field(default_factory=list)
+    done: list[ShardDone] = field(default_factory=list)
+
+    def stage(self, name: str, total: int | None) -> None:
+        self.stages.append(name)
+
+    def scanned(self, files: int) -> None: ...
+
+    def converted(self, done: ShardDone) -> None:
+        self.done.append(done)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A finished build: its place, outcome, and the samples each shard had before duplicates were settled."""
+
+    out: Path
+    private: Path
+    outcome: Outcome
+    before: dict[str, int]
+
+    @property
+    def store(self) -> Store:
+        return Store(str(self.out))
+
+    def samples(self) -> list[dict[str, Any]]:
+        return dataset.samples(self.store).to_pylist()
+
+    def ledger(self) -> dict[str, dict[str, Any]]:
+        return {row["path"]: row for row in pq.read_table(self.private / "ledger.parquet").to_pylist()}
+
+    def rewritten(self) -> set[str]:
+        """Shards that lost samples after they were committed."""
+        now: dict[str, int] = {}
+        for row in self.samples():
+            now[row["shard"]] = now.get(row["shard"], 0) + 1
+        return {name for name, count in self.before.items() if now.get(f"{name}.tar", 0) != count}
+
+
+class Bench:
+    """Helpers, handed out as a fixture because test folders are no packages."""
+
+    key = KEY
+
+    @staticmethod
+    def arguments(source: Path | str, out: Path | str, private: Path, **changes: Any) -> Arguments:
+        """A build's arguments with many small shards; `changes` go to Conversion, Rules or Arguments."""
+        rules = {k: changes.pop(k) for k in list(changes) if k in Rules.__dataclass_fields__}
+        spec = {k: changes.pop(k) for k in list(changes) if k in Conversion.__dataclass_fields__}
+        conversion = Conversion(source=Source(str(source)), out=str(out), rules=Rules(**rules), **spec)
+        defaults = {"bins": "auto:4", "shard_bytes": SHARD_BYTES, "workers": 2}
+        return Arguments(conversion=conversion, private=private, **{**defaults, **changes})
+
+    @classmethod
+    def build(cls, source: Path | str, out: Path | str, private: Path, **changes: Any) -> Built:
+        """Build in this process, with the shared key unless the private folder has one."""
+        retry, executor = changes.pop("retry", None), changes.pop("executor", None)
+        cls.seed_key(private)
+        watcher = Watcher()
+        outcome = build(cls.arguments(source, out, private, **changes), watcher, executor, retry)
+        return Built(Path(str(out)), private, outcome, {done.name: done.samples for done in watcher.done})
+
+    @staticmethod
+    def seed_key(private: Path) -> None:
+        private.mkdir(parents=True, exist_ok=True)
+        if not (private / "pseudonym.key").exists():
+            (private / "pseudonym.key").touch(0o600)
+            (private / "pseudonym.key").write_bytes(KEY)
+
+    @staticmethod
+    def tree(root: Path) -> dict[str, bytes]:
+        """Every file below `root` by its relative path."""
+        return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+    @staticmethod
+    def identity(out: Path) -> dict[str, tuple[int, int]]:
+        """(inode, mtime) of every shard, by its name without extension."""
+        shards = sorted((out / "shards").rglob("*.tar"))
+        facts = {p.relative_to(out).with_suffix("").as_posix(): p.stat() for p in shards}
+        return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in facts.items()}
+
+    @staticmethod
+    def copy(source: Path, target: Path, paths: list[str]) -> None:
+        """Copy files of an export one by one in the order given; links stay links."""
+        for path in paths:
+            (target / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source / path, target / path, follow_symlinks=False)
+
+    @staticmethod
+    def driver(arguments: Arguments, crash_at: int = 0, **options: Any) -> subprocess.Popen[str]:
+        """Start a build in a process of its own that prints its events."""
+        import pickle
+
+        script = arguments.private.parent / "driver.py"
+        script.write_text(DRIVER)
+        command = [PYTHON, str(script), pickle.dumps(arguments).hex(), str(crash_at)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options)
+
+    @staticmethod
+    def cli(*words: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run the command line in a process of its own."""
+        command = [PYTHON, "-c", "from shardkit.cli import main; main()", *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, env=env, check=False)
+
+
+@pytest.fixture(scope="session")
+def bench() -> Bench:
+    return Bench()
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """The session's export: every kind of defect at least once."""
+    root = tmp_path_factory.mktemp("pacs") / "export"
+    export = make_export(root, STUDIES, seed=SEED, defects=DEFECTS, scale=SCALE)
+    specs = {s.path: s for s in plan_export(STUDIES, seed=SEED, defects=DEFECTS, scale=SCALE)}
+    return Made(root, export, specs)
+
+
+@pytest.fixture(scope="session")
+def built(made: Made, bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The session's export, built by two workers. Tests read it and leave it as it is."""
+    place = tmp_path_factory.mktemp("built")
+    return bench.build(made.root, place / "out", place / "private")
+
+
+@pytest.fixture
+def built_copy(built: Built, tmp_path: Path) -> Built:
+    """A copy that a test may change."""
+    shutil.copytree(built.out, tmp_path / "out")
+    shutil.copytree(built.private, tmp_path / "private")
+    return Built(tmp_path / "out", tmp_path / "private", built.outcome, built.before)
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[str]:
+    """Address of an S3 server in this process, with the environment set to reach it."""
+    import logging
+
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    settings = {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_REGION": "us-east-1",
+        "AWS_ALLOW_HTTP": "true",
+    }
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    yield url
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+    server.stop()
