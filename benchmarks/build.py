@@ -319,5 +319,32 @@ def show(result: Record, console: Console) -> None:
         )
 
 
+def readme(result: Record) -> str:
+    """The README's lines about this benchmark; a test holds them equal to the JSON."""
+    facts, summary = result["conditions"], result["summary"]
+    names = {
+        "build": "`shardkit build`, all of it",
+        "bound": "codecs alone: source decode, encode, check decode",
+        "naive": "script: pydicom, PNG with OpenCV's settings, `webdataset.ShardWriter`",
+    }
+    lines = ["| | Mpx/s | files/s | peak MiB | bytes out |", "|---|---:|---:|---:|---:|"]
+    for program, name in names.items():
+        row = summary[program]
+        memory = f"{row['peak_pss_mib']['median']:,.0f}" if "peak_pss_mib" in row else "–"
+        size = f"{row['bytes_out']['median'] / 1e9:.2f} GB" if "bytes_out" in row else "–"
+        rates = f"{row['mpx_s']['median']:.1f} | {row['files_s']['median']:.1f}"
+        lines.append(f"| {name} | {rates} | {memory} | {size} |")
+    ratios = {name: spread["median"] for name, spread in summary["ratios"].items()}
+    return (
+        f"{facts['files']} synthetic files, {facts['mpx_written']:,.0f} Mpx in nine transfer syntaxes, page cache warm,"
+        f" {facts['workers']} processes on {result['machine']['cores']} cores of an {result['machine']['cpu']},"
+        f" medians of {len(result['repeats'])} repeats in one run:\n\n"
+        + "\n".join(lines)
+        + f"\n\nBuild / codecs alone: **{ratios['build / bound']:.2f}**"
+        f" (its convert stage: {ratios['convert stage / bound']:.2f});"
+        f" build / script: **{ratios['build / naive']:.2f}**."
+    )
+
+
 def _words(spread: dict[str, float], digits: int) -> str:
     return f"{spread['median']:,.{digits}f} ({spread['min']:,.{digits}f}-{spread['max']:,.{digits}f})"

@@ -126,12 +126,13 @@ class State:
             )
 
     def _check_dataset(self) -> None:
-        """The place must hold the dataset that this folder knows; a finished one may have been moved."""
+        """The place must hold the dataset that this folder knows; it may have been moved, finished or not."""
         url, known = self._store.url, self._record["digests"]
         there = self._store.exists(dataset.NAME)
         if there and dataset.description(self._store)["digest"] not in known:
             raise BuildError(f"{url} holds another dataset than the one {self.root} belongs to: name its own --private")
-        if not there and (self.complete or url != self._record["out"]):
+        unfinished = url == self._record["out"] or any(True for _ in islice(self._store.list(JOURNALS), 1))
+        if not there and (self.complete or not unfinished):
             raise BuildError(
                 f"{self.root} belongs to the dataset at {self._record['out']}, which is not at {url}: name its place,"
                 " or another --private for a new dataset"

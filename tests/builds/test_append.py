@@ -114,7 +114,7 @@ def test_a_copy_that_comes_later_is_dropped_and_names_the_sample_kept(
     original = _sound(made)[3]
     shutil.copy2(source / original, source / "AAA_copy")  # would come first in the listing
     before = built.ledger()
-    again = bench.build(source, built_copy.out, built_copy.private)
+    again = bench.build(source, built_copy.out, built_copy.private, source_moved=True)
     row = again.ledger()["AAA_copy"]
     assert (row["verdict"], row["reason"]) == ("dropped", "duplicate_exact")
     assert (row["key"], row["shard"]) == (before[original]["key"], before[original]["shard"])
@@ -169,7 +169,7 @@ def test_changed_and_vanished_files_are_flagged_and_their_samples_stay(
         file.write(bytes(100))
     (source / vanished).unlink()
     before = bench.tree(built_copy.out)
-    again = bench.build(source, built_copy.out, built_copy.private)
+    again = bench.build(source, built_copy.out, built_copy.private, source_moved=True)
     rows = again.ledger()
     assert [p for p, row in rows.items() if "source_changed" in (row["flags"] or ())] == [changed]
     assert [p for p, row in rows.items() if "source_missing" in (row["flags"] or ())] == [vanished]

@@ -1,4 +1,4 @@
-"""What belongs together stays together: a dataset and its private folder, an export and its names, a study and its split."""
+"""What belongs together stays so: a dataset and its private folder, an export and its names, a study and its split."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 import pyarrow.parquet as pq
+import pydicom
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
@@ -21,7 +21,11 @@ from shardkit.storage import Store
 
 def _plain(made: Any) -> list[str]:
     """Sound uncompressed files, of several patients."""
-    return [p for p, spec in made.specs.items() if not spec.defect and spec.syntax == ExplicitVRLittleEndian and spec.bits > 8]
+    return [
+        p
+        for p, spec in made.specs.items()
+        if not spec.defect and spec.syntax == ExplicitVRLittleEndian and spec.bits > 8
+    ]
 
 
 def _variant(source: Path, target: Path, **tags: Any) -> None:
@@ -119,9 +123,7 @@ def test_files_that_come_while_a_scan_is_interrupted_are_told_from_the_others(
     assert {path: (row["verdict"], row["sha256"]) for path, row in resumed.ledger().items()} == verdicts
 
 
-def test_a_study_shares_a_split_though_some_of_its_files_name_no_patient(
-    bench: Any, made: Any, tmp_path: Path
-) -> None:
+def test_a_study_shares_a_split_though_some_of_its_files_name_no_patient(bench: Any, made: Any, tmp_path: Path) -> None:
     for number, path in enumerate(_plain(made)[:12]):
         study = generate_uid(entropy_srcs=[str(number)])
         for name, patient in (("with", f"PERSON-{number}"), ("without", None), ("mistyped", f"PERSON-{number}x")):

@@ -19,7 +19,6 @@ from shardkit.dask import dask_executor
 from shardkit.errors import ArgumentError
 
 
-
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
