@@ -40,6 +40,7 @@ class Told:
     def converted(self, done): print("converted", done.name, flush=True)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background hands on that it is ignored
     arguments, crash_at = pickle.loads(bytes.fromhex(sys.argv[1])), int(sys.argv[2])
     if crash_at:
         left, replace, unlink = [crash_at], pathlib.Path.replace, pathlib.Path.unlink
