@@ -336,7 +336,8 @@ def readme(result: Record) -> str:
         lines.append(f"| {name} | {rates} | {memory} | {size} |")
     ratios = {name: spread["median"] for name, spread in summary["ratios"].items()}
     return (
-        f"{facts['files']} synthetic files, {facts['mpx_written']:,.0f} Mpx in nine transfer syntaxes, page cache warm,"
+        f"{facts['files']} synthetic files, {facts['mpx_written']:,.0f} Mpx in"
+        f" {len(facts['syntaxes'])} transfer syntaxes, page cache warm,"
         f" {facts['workers']} processes on {result['machine']['cores']} cores of an {result['machine']['cpu']},"
         f" medians of {len(result['repeats'])} repeats in one run:\n\n"
         + "\n".join(lines)
