@@ -1,3 +1,40 @@
-"""Hospital radiographs as lossless, resolution-binned shards that keep a GPU fed."""
+"""Stream hospital radiographs to GPUs: DICOM exports become resolution-binned, lossless, verified shards."""
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from shardkit.batch import BinnedBatch, PackedBatch
+    from shardkit.loader import Loader, TorchDataset
+    from shardkit.plan import Batching, Binned, EpochPlan, Exact, Fixed, Packed, Resized
+
+_HOMES = {
+    "BinnedBatch": "batch",
+    "PackedBatch": "batch",
+    "Loader": "loader",
+    "TorchDataset": "loader",
+    **dict.fromkeys(("Batching", "Binned", "EpochPlan", "Exact", "Fixed", "Packed", "Resized"), "plan"),
+}
+__all__ = [
+    "Batching",
+    "Binned",
+    "BinnedBatch",
+    "EpochPlan",
+    "Exact",
+    "Fixed",
+    "Loader",
+    "Packed",
+    "PackedBatch",
+    "Resized",
+    "TorchDataset",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names on first use: a build needs no torch, and `shardkit --help` should not wait for it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'shardkit' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"shardkit.{_HOMES[name]}"), name)

@@ -21,6 +21,14 @@ class IntegrityError(ShardkitError):
     """Bytes on storage differ from what the manifest says."""
 
 
+class BadDataError(ShardkitError):
+    """More samples than allowed cannot be read or decoded."""
+
+
+class StateError(ShardkitError, ValueError):
+    """A saved state belongs to another dataset or another plan."""
+
+
 class Verdict(Exception):
     """Ends the work on one input file. `reason` is a code of `shardkit.dicom.triage`, `message` is free of PHI."""
 

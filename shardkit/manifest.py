@@ -17,6 +17,8 @@ from shardkit.errors import IntegrityError
 from shardkit.storage import Store
 
 NAME = "manifest.parquet"
+ROW_GROUP = 1 << 13
+_DIGEST_FIELD = b"shardkit.digest"
 DIGEST_BYTES = 16
 """Length of `fingerprint`."""
 
@@ -151,12 +153,23 @@ def _feed(sha: "hashlib._Hash", array: pa.Array | pa.ChunkedArray) -> None:
 
 
 def write(table: pa.Table, store: Store) -> str:
-    """Write the manifest object; returns its digest."""
+    """Write the manifest object; returns its digest, which the file's own metadata name too.
+
+    Pages have checksums and row groups are small, so that a loader can read few columns of few rows and still know
+    that they are the dataset's.
+    """
     table = table.cast(SCHEMA)
+    name = digest(table)
+    table = table.replace_schema_metadata({_DIGEST_FIELD: name})
     buffer = BytesIO()
-    pq.write_table(table, buffer, compression="zstd", row_group_size=1 << 16)
+    pq.write_table(table, buffer, compression="zstd", row_group_size=ROW_GROUP, write_page_checksum=True)
     store.put(NAME, buffer.getvalue())
-    return digest(table)
+    return name
+
+
+def named_digest(file: pq.ParquetFile) -> str:
+    """The digest that a manifest file names; empty where it names none."""
+    return ((file.schema_arrow.metadata or {}).get(_DIGEST_FIELD) or b"").decode()
 
 
 def read(store: Store, expected: str | None = None, columns: list[str] | None = None) -> pa.Table:

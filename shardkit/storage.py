@@ -171,13 +171,17 @@ class sentences:
         if isinstance(error, (PermissionDeniedError, UnauthenticatedError, PermissionError)) or (
             isinstance(error, BaseError) and re.search(r"40[13] (Forbidden|Unauthorized)|AccessDenied", str(error))
         ):
-            raise StorageError(f"{self.where}: access refused; check the credentials and the rights on it") from None
+            raise AccessRefused(f"{self.where}: access refused; check the credentials and the rights on it") from None
         if isinstance(error, FileNotFoundError):
             raise MissingObject(f"{self.where} does not exist") from None
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(f"{self.where}: no space left; free some and run the same command again") from None
         if isinstance(error, (BaseError, OSError)):
             raise StorageError(f"{self.where}: {reason(error)}") from None
+
+
+class AccessRefused(StorageError):
+    """Wrong credentials, or no right to the object."""
 
 
 class MissingObject(StorageError, FileNotFoundError):

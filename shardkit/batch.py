@@ -1,0 +1,201 @@
+"""What a loader hands out: packed or binned batches as torch tensors, and how images become them."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shardkit.plan.forming import MicroBatch, Pack
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a batch stands in the plan: micro-batch `micro` of the `micros` in global step `step` of an epoch.
+
+    Of those, a rank has every world-size-th; `last` tells that this is its last of the step: time to update weights.
+    """
+
+    epoch: int
+    step: int
+    micro: int
+    micros: int
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BinnedBatch:
+    """Images of one size.
+
+    images: float (B, 1, H, W), padded with 0 at the bottom and right. sizes: int64 (B, 2), true rows and columns; 0 x 0
+    for a place that holds no image. rows: int64 (B,), manifest rows, -1 without an image. seeds: int64 (B,), one a
+    view, from the plan.
+    """
+
+    images: Tensor
+    sizes: Tensor
+    rows: Tensor
+    seeds: Tensor
+    place: Place
+
+    def to(self, device: Any, non_blocking: bool = False) -> "BinnedBatch":
+        """A copy on another device."""
+        moved: BinnedBatch = _moved(self, device, non_blocking)
+        return moved
+
+    @property
+    def weight(self) -> Tensor:
+        """float32 (B,): 1 for an image, 0 for none."""
+        return (self.rows >= 0).float()
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """Images of any size as one sequence of T patches; T and S are the same in every batch.
+
+    patches: float (T, p * p), row by row; an image's edge patches are padded with 0. yx: int32 (T, 2), row and column
+    of a patch in its image. image: int32 (T,), sequence it belongs to. cu_seqlens: int32 (S + 1,), where sequences
+    begin, ending in T. hw: int32 (S, 2), pixels of each image. rows, seeds: int64 (S,), manifest rows and the plan's
+    seeds. Tokens left over form a sequence of their own after the images; it and the empty ones after it have
+    hw 0 x 0, row -1 and weight 0.
+    """
+
+    patches: Tensor
+    yx: Tensor
+    image: Tensor
+    cu_seqlens: Tensor
+    hw: Tensor
+    rows: Tensor
+    seeds: Tensor
+    place: Place
+
+    def to(self, device: Any, non_blocking: bool = False) -> "PackedBatch":
+        """A copy on another device."""
+        moved: PackedBatch = _moved(self, device, non_blocking)
+        return moved
+
+    @property
+    def weight(self) -> Tensor:
+        """float32 (S,): 1 for an image, 0 for filler."""
+        return (self.rows >= 0).float()
+
+
+def _moved(batch: Any, device: Any, non_blocking: bool) -> Any:
+    values = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    moved = {k: v.to(device, non_blocking=non_blocking) if isinstance(v, Tensor) else v for k, v in values.items()}
+    return type(batch)(**moved)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An image that made it into a batch: which place's view it shows, and the sample's row (a substitute's, maybe)."""
+
+    view: int
+    row: int
+
+
+def assemble(
+    micro: MicroBatch,
+    shown: list[Shown | None],
+    images: list[Tensor],
+    place: Place,
+    *,
+    dtype: torch.dtype,
+    clip: bool,
+    device: torch.device,
+) -> BinnedBatch | PackedBatch:
+    """A batch from float32 (1, rows, cols) images; `shown` has an entry for each of the micro-batch's views.
+
+    Where it is None there is no image, and `images` holds those of the others, in order.
+    """
+    if isinstance(micro.layout, Pack):
+        return _packed(micro, shown, images, place, dtype, clip, device)
+    return _binned(micro, shown, images, place, dtype, clip, device)
+
+
+def _place_in(target: Tensor, image: Tensor, clip: bool) -> None:
+    """Copy, cut off and convert in one pass over memory."""
+    if clip:
+        torch.clamp(image, 0.0, 1.0, out=target)
+    else:
+        target.copy_(image)
+
+
+def _binned(
+    micro: MicroBatch,
+    shown: list[Shown | None],
+    images: list[Tensor],
+    place: Place,
+    dtype: torch.dtype,
+    clip: bool,
+    device: torch.device,
+) -> BinnedBatch:
+    layout = micro.layout
+    assert not isinstance(layout, Pack)
+    out = torch.empty((layout.images, 1, layout.height, layout.width), dtype=dtype, device=device)
+    sizes = np.zeros((layout.images, 2), np.int64)
+    rows = np.full(layout.images, -1, np.int64)
+    seeds = np.zeros(layout.images, np.int64)
+    following = iter(images)
+    for slot in range(layout.images):
+        item = shown[slot] if slot < len(shown) else None
+        if item is None:
+            out[slot].zero_()
+            continue
+        _place_in(out[slot], next(following), clip)
+        sizes[slot] = micro.views.out_height[item.view], micro.views.out_width[item.view]
+        rows[slot], seeds[slot] = item.row, micro.views.seed[item.view].astype(np.int64)
+    send = _sender(device)
+    return BinnedBatch(out, send(sizes), send(rows), send(seeds), place)
+
+
+def _packed(
+    micro: MicroBatch,
+    shown: list[Shown | None],
+    images: list[Tensor],
+    place: Place,
+    dtype: torch.dtype,
+    clip: bool,
+    device: torch.device,
+) -> PackedBatch:
+    layout, patch = micro.layout, micro.patch
+    assert isinstance(layout, Pack)
+    tokens, sequences = layout.tokens, layout.images + 1
+    patches = torch.empty((tokens, patch * patch), dtype=dtype, device=device)
+    yx = np.zeros((tokens, 2), np.int32)
+    hw = np.zeros((sequences, 2), np.int32)
+    rows = np.full(sequences, -1, np.int64)
+    seeds = np.zeros(sequences, np.int64)
+    ends = list[int]()
+    at = 0
+    for item, image in zip((s for s in shown if s is not None), images, strict=True):
+        height, width = int(micro.views.out_height[item.view]), int(micro.views.out_width[item.view])
+        high, wide = -(-height // patch), -(-width // patch)
+        end, number = at + high * wide, len(ends)
+        _place_in(
+            patches[at:end].view(high, wide, patch, patch),
+            image[0].view(high, patch, wide, patch).permute(0, 2, 1, 3),
+            clip,
+        )
+        yx[at:end, 0], yx[at:end, 1] = np.repeat(np.arange(high), wide), np.tile(np.arange(wide), high)
+        hw[number] = height, width
+        rows[number], seeds[number] = item.row, micro.views.seed[item.view].astype(np.int64)
+        ends.append(end)
+        at = end
+    patches[at:].zero_()
+    cu_seqlens = np.full(sequences + 1, tokens, np.int32)
+    cu_seqlens[: len(ends) + 1] = [0, *ends]
+    image_of = np.repeat(np.arange(sequences, dtype=np.int32), np.diff(cu_seqlens))
+    send = _sender(device)
+    return PackedBatch(patches, send(yx), send(image_of), send(cu_seqlens), send(hw), send(rows), send(seeds), place)
+
+
+def _sender(device: torch.device) -> Any:
+    """Puts a small array on the device, without waiting for it."""
+
+    def send(array: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+    return send

@@ -1,0 +1,258 @@
+"""What a loader needs of a dataset: a snapshot of its manifest, sizes of all samples in memory, the rest by shard.
+
+The manifest is copied once into an unnamed local file: a build that appends to the dataset meanwhile changes nothing.
+"""
+
+import hashlib
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shardkit import dataset, manifest
+from shardkit.bins import Bins
+from shardkit.errors import ArgumentError, IntegrityError
+from shardkit.plan.samples import Ints, Samples, Sizes
+from shardkit.storage import Store
+from shardkit.stream.cache import Contents
+
+Where = Callable[[pa.Table], npt.ArrayLike]
+"""A filter: from a table of some manifest columns to a boolean a row."""
+
+_SIZES = ("height", "width")
+_BOX = ("box_top", "box_left", "box_height", "box_width")
+_LEVELS = ("level_bytes", "level_hash")
+_NUMBERS = (
+    "offset",
+    "bits",
+    "min",
+    "max",
+    "mean",
+    "std",
+    "p0_5",
+    "p99_5",
+    "height",
+    "width",
+    "bin_height",
+    "bin_width",
+)
+_KEPT_SHARDS = 1024  # whose details stay in memory, about 200 bytes a sample
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """Columns of one shard's samples: `numbers` by column name, level_bytes (n, levels + 1), level_hash likewise."""
+
+    shard: str
+    first_row: int
+    numbers: dict[str, npt.NDArray[Any]]
+    level_bytes: Ints
+    level_hash: npt.NDArray[np.uint8]
+    keys: pa.Array
+
+    def at(self, row: int) -> "Detail":
+        """One sample's, by its manifest row."""
+        return Detail(self, row - self.first_row)
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """One sample in its shard's `Details`."""
+
+    shard: Details
+    at: int
+
+    @property
+    def key(self) -> str:
+        return str(self.shard.keys[self.at].as_py())
+
+    @property
+    def offset(self) -> int:
+        return int(self.shard.numbers["offset"][self.at])
+
+    def number(self, column: str) -> float:
+        """A numeric column's value."""
+        return float(self.shard.numbers[column][self.at])
+
+    def prefix(self, level: int) -> int:
+        """Length of the prefix that holds a level."""
+        return int(self.shard.level_bytes[self.at, level])
+
+    def hash(self, level: int) -> bytes:
+        """Fingerprint of that prefix."""
+        found: bytes = self.shard.level_hash[self.at, level].tobytes()
+        return found
+
+
+class Catalog:
+    """Opens a dataset for loading. Raises ArgumentError where there is none, IntegrityError where it is not whole."""
+
+    def __init__(self, url: str) -> None:
+        store = Store(url)
+        self.url = store.url
+        self.description = dataset.description(store)
+        self.digest: str = self.description["digest"]
+        self.codec: str = self.description["codec"]
+        self._file = _snapshot(store)
+        self._table = pq.ParquetFile(self._file, page_checksum_verification=True)
+        if manifest.named_digest(self._table) != self.digest:
+            raise IntegrityError(
+                f"{self.url}/{manifest.NAME} does not belong to {dataset.NAME}: a build is running or was interrupted;"
+                " run it again"
+            )
+        self._lock = threading.Lock()
+        self._details: OrderedDict[int, Details] = OrderedDict()
+        self.shards, self.shard_starts = self._shard_index()
+        self._number_of = {name: number for number, name in enumerate(self.shards)}
+        groups = [self._table.metadata.row_group(i).num_rows for i in range(self._table.num_row_groups)]
+        self._group_starts = np.concatenate([[0], np.cumsum(groups)]).astype(np.int64)
+
+    @property
+    def rows(self) -> int:
+        """Samples of the dataset, in all splits."""
+        return int(self._table.metadata.num_rows)
+
+    @property
+    def bins(self) -> Bins:
+        """The bins of its shards."""
+        return Bins.from_json(self.description["bins"], self.description["patch"])
+
+    def close(self) -> None:
+        """Give the snapshot's disk space back."""
+        self._file.close()
+
+    def columns(self, *names: str) -> pa.Table:
+        """Whole columns of the manifest."""
+        with self._lock:
+            return self._table.read(list(names), use_threads=False)
+
+    def samples(self, split: str | None = "train", where: Where | None = None, needs: tuple[str, ...] = ()) -> Samples:
+        """The samples of a split (None: of all) for which `where`, given the columns it `needs`, holds."""
+        sizes = self.columns(*_SIZES, *_BOX)
+        box = np.stack([_small(sizes[name]) for name in _BOX], 1)
+        everything = Samples(
+            digest=self.digest,
+            starts=self.shard_starts,
+            height=_small(sizes["height"]),
+            width=_small(sizes["width"]),
+            bins=self.bins,
+            levels=self.levels,
+            box=box,
+        )
+        keep = np.ones(self.rows, np.bool_)
+        if split is not None:
+            keep &= _equals(self.columns("split")["split"], split)
+        if where is not None:
+            keep &= np.asarray(where(self.columns(*needs)), np.bool_)
+        if not keep.any():
+            splits = ", ".join(f"{name} {count:,}" for name, count in self.description["splits"].items())
+            raise ArgumentError(f"{self.url} has no sample in split {split!r} that is asked for; it has {splits}")
+        if keep.all():
+            return everything
+        chosen = hashlib.sha256(self.digest.encode() + np.packbits(keep).tobytes()).hexdigest()
+        return everything.select(keep, chosen)
+
+    @property
+    def levels(self) -> int:
+        """How many times every image can be halved."""
+        return int(self.details(0).level_bytes.shape[1]) - 1 if self.shards else 0
+
+    def detail(self, row: int) -> Detail:
+        """What is known of a manifest row."""
+        number = int(np.searchsorted(self.shard_starts, row, side="right")) - 1
+        return self.details(number).at(row)
+
+    def details(self, number: int) -> Details:
+        """What is known of a shard's samples. From any thread."""
+        with self._lock:
+            if number in self._details:
+                self._details.move_to_end(number)
+                return self._details[number]
+            found = self._read_details(number)
+            self._details[number] = found
+            if len(self._details) > _KEPT_SHARDS:
+                self._details.popitem(last=False)
+            return found
+
+    def _read_details(self, number: int) -> Details:
+        first, end = (int(row) for row in self.shard_starts[number : number + 2])
+        groups = range(
+            int(np.searchsorted(self._group_starts, first, side="right")) - 1,
+            int(np.searchsorted(self._group_starts, end, side="left")),
+        )
+        table = self._table.read_row_groups(list(groups), ["key", *_NUMBERS, *_LEVELS], use_threads=False)
+        table = table.slice(first - int(self._group_starts[groups[0]]), end - first).combine_chunks()
+        lists = {name: table[name].combine_chunks().flatten() for name in _LEVELS}
+        hashes = np.frombuffer(b"".join(lists["level_hash"].to_pylist()), np.uint8)
+        return Details(
+            shard=self.shards[number],
+            first_row=first,
+            numbers={name: table[name].to_numpy().copy() for name in _NUMBERS},
+            level_bytes=lists["level_bytes"].to_numpy().reshape(end - first, -1).copy(),
+            level_hash=hashes.reshape(end - first, -1, manifest.DIGEST_BYTES),
+            keys=pa.array(table["key"].to_pylist(), pa.string()),
+        )
+
+    def contents(self, shard: str) -> Contents:
+        """The images of a shard, and an id that changes with any of their bytes."""
+        found = self.details(self._number_of[shard])
+        hashes = [found.level_hash[i, 0].tobytes() for i in range(len(found.level_bytes))]
+        lengths, offsets = found.level_bytes[:, 0].tolist(), found.numbers["offset"].tolist()
+        members = list(zip(offsets, lengths, hashes, strict=True))
+        text = "".join(f"{offset} {length} {digest.hex()}\n" for offset, length, digest in members)
+        return Contents(hashlib.sha256(f"{shard}\n{text}".encode()).hexdigest()[:32], members)
+
+    def shard_bytes(self) -> dict[str, int]:
+        """Size of every shard, as the store lists it. Raises IntegrityError where one is missing."""
+        there = dict(Store(self.url).list("shards"))
+        missing = [name for name in self.shards if name not in there]
+        if missing:
+            raise IntegrityError(f"{self.url}/{missing[0]} is missing: build it again from the source")
+        return {name: there[name] for name in self.shards}
+
+    def _shard_index(self) -> tuple[list[str], Ints]:
+        """Names of the shards in manifest order, and where their rows start. Rows of a shard lie together."""
+        names, starts, row = list[str](), list[int](), 0
+        for batch in self._table.iter_batches(1 << 16, columns=["shard"], use_threads=False):
+            column = batch.column(0).dictionary_encode()
+            index, words = column.indices.to_numpy(), column.dictionary.to_pylist()
+            for at in np.flatnonzero(np.diff(index, prepend=-1)).tolist():
+                name = words[index[at]]
+                if not names or names[-1] != name:
+                    names.append(name)
+                    starts.append(row + at)
+            row += len(index)
+        if len(set(names)) != len(names):
+            raise IntegrityError(f"{self.url}/{manifest.NAME}: the rows of a shard do not lie together; build again")
+        return names, np.array([*starts, row], np.int64)
+
+
+def _snapshot(store: Store) -> IO[bytes]:
+    """The manifest as an open local file."""
+    if store.root is not None:
+        try:
+            return (store.root / manifest.NAME).open("rb")
+        except FileNotFoundError:
+            raise IntegrityError(f"{store.url} has no {manifest.NAME}: run the build again") from None
+    file = tempfile.TemporaryFile(prefix="shardkit-")  # noqa: SIM115 - lives as long as the catalog
+    file.write(store.get(manifest.NAME))
+    file.seek(0)
+    return file
+
+
+def _small(column: pa.ChunkedArray) -> Sizes:
+    values: Sizes = column.to_numpy()
+    return values.astype(np.uint16) if not len(values) or values.max() < 1 << 16 else values
+
+
+def _equals(column: pa.ChunkedArray, word: str) -> npt.NDArray[np.bool_]:
+    import pyarrow.compute as pc
+
+    return np.asarray(pc.fill_null(pc.equal(column, word), False).to_numpy(), np.bool_)

@@ -1,0 +1,294 @@
+"""The threads between a plan and its batches: fetch ahead, decode ahead, run the graph, hand over.
+
+    plan --(this rank's micro-batches)--> event loop: fetch --> threads: decode --> producer: graph, assembly --> queue
+
+Every stage is bounded: encoded bytes by `read_ahead`, decoded micro-batches by two, finished batches by `prefetch`.
+"""
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from shardkit.batch import BinnedBatch, PackedBatch, Place, Shown, assemble
+from shardkit.catalog import Catalog, Detail
+from shardkit.codecs import htj2k
+from shardkit.errors import BadDataError, IntegrityError, ShardkitError
+from shardkit.pipeline import CLIPPED, Graph, Normalise, Prepared, bounds
+from shardkit.plan.forming import MicroBatch, Pack
+from shardkit.stats import Stats
+from shardkit.stream.fetch import Fetcher, Got, Want
+
+_log = logging.getLogger("shardkit.loader")
+_DECODED = 2  # micro-batches decoded at a time: one in the graph, one behind it
+_BLAME = 8  # bad samples named in an error
+
+Batch = BinnedBatch | PackedBatch
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Planned = Iterator[tuple[Place, MicroBatch]]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What all batches of a loader have in common. decode: whether the graph decodes, or threads do.
+
+    max_bad: samples that may fail before `BadDataError`.
+    """
+
+    codec: ModuleType
+    decode: bool
+    normalise: Normalise
+    dtype: torch.dtype
+    device: torch.device
+    read_ahead: int
+    prefetch: int
+    threads: int
+    max_bad: float
+
+
+@dataclass
+class _Pending:
+    place: Place
+    micro: MicroBatch
+    details: list[Detail]
+    gate: asyncio.Event
+    size: int
+    future: "Future[list[Prepared | ShardkitError]] | None" = None
+
+
+class Engine:
+    """Runs from construction to `close`; `get` hands out batches in the order of the plan, then None."""
+
+    def __init__(
+        self,
+        planned: Planned,
+        setup: Setup,
+        catalog: Catalog,
+        make_fetcher: Callable[[], Fetcher],
+        graph: Graph,
+        stats: Stats,
+    ) -> None:
+        self._planned, self._setup, self._catalog, self._graph, self._stats = planned, setup, catalog, graph, stats
+        self._fetcher = make_fetcher()
+        self._stats.watch(self._fetcher)
+        self._decoders = ThreadPoolExecutor(setup.threads, thread_name_prefix="shardkit-decode")
+        self._pending: deque[_Pending] = deque()
+        self._ahead = 0  # encoded bytes asked for and not yet in a batch
+        self._out: queue.Queue[Batch | BaseException | None] = queue.Queue(setup.prefetch)
+        self._stopped = threading.Event()
+        self._producer = threading.Thread(target=self._produce, name="shardkit-producer", daemon=True)
+        self._producer.start()
+
+    # --- the consumer's side
+
+    def get(self) -> Batch | None:
+        """The next batch, or None at the end. Raises what went wrong in any stage."""
+        begun = time.perf_counter()
+        while True:
+            try:
+                item = self._out.get(timeout=30)
+                break
+            except queue.Empty:
+                _log.warning("no batch for %.0f s: %s", time.perf_counter() - begun, self._stats.where())
+                if not self._producer.is_alive():
+                    raise BadDataError("the loader's producer thread is gone: load again from the last state") from None
+        self._stats.waited(time.perf_counter() - begun)
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def close(self) -> None:
+        """Stop all stages; returns in bounded time. May be called twice."""
+        self._stopped.set()
+        self._fetcher.close()  # what the producer may be waiting for is cancelled
+        while self._producer.is_alive():
+            try:
+                self._out.get_nowait()
+            except queue.Empty:
+                self._producer.join(timeout=0.02)
+        self._decoders.shutdown(wait=True, cancel_futures=True)
+        self._graph.close()
+
+    # --- the producer thread
+
+    def _produce(self) -> None:
+        try:
+            while not self._stopped.is_set():
+                self._top_up()
+                if not self._pending:
+                    self._hand_over(None)
+                    return
+                head = self._pending.popleft()
+                self._open_gates(_DECODED, head)
+                assert head.future is not None
+                ready = head.future.result()
+                self._ahead -= head.size
+                self._top_up()
+                self._open_gates(_DECODED)
+                self._hand_over(self._build(head, ready))
+        except CancelledError:
+            if not self._stopped.is_set():
+                self._hand_over(BadDataError("the loader's fetcher was cancelled: load again from the last state"))
+        except BaseException as error:  # whatever it is, the consumer must hear of it
+            self._hand_over(error)
+
+    def _hand_over(self, item: Batch | BaseException | None) -> None:
+        while not self._stopped.is_set():
+            with suppress(queue.Full):
+                self._out.put(item, timeout=0.1)
+                return
+
+    def _top_up(self) -> None:
+        """Ask for more micro-batches until enough bytes are on their way."""
+        while not self._pending or self._ahead < self._setup.read_ahead:
+            following = next(self._planned, None)
+            if following is None:
+                return
+            self._submit(*following)
+
+    def _submit(self, place: Place, micro: MicroBatch) -> None:
+        details = [self._catalog.detail(row) for row in micro.views.row.tolist()]
+        wants = []
+        for detail, level in zip(details, micro.views.level.tolist(), strict=True):
+            span = (detail.offset, detail.prefix(level), detail.hash(level))
+            wants.append(Want(detail.shard.shard, *span, f"the image {detail.key}"))
+        size = sum(want.length for want in wants)
+        item = _Pending(place, micro, details, asyncio.Event(), size)
+
+        async def prepare(got: list[Got]) -> list[Prepared | ShardkitError]:
+            await item.gate.wait()
+            loop = asyncio.get_running_loop()
+            jobs = [loop.run_in_executor(self._decoders, self._prepare, item, i, data) for i, data in enumerate(got)]
+            return list(await asyncio.gather(*jobs))
+
+        item.future = self._fetcher.submit(wants, prepare)
+        self._ahead += size
+        self._pending.append(item)
+
+    def _open_gates(self, count: int, *more: _Pending) -> None:
+        for item in [*more, *list(self._pending)[:count]][:count]:
+            self._fetcher.call(item.gate.set)
+
+    # --- the decoding threads
+
+    def _prepare(self, item: _Pending, at: int, data: Got) -> Prepared | ShardkitError:
+        if isinstance(data, ShardkitError):
+            return data
+        views, detail = item.micro.views, item.details[at]
+        level, bits = int(views.level[at]), int(detail.number("bits"))
+        begun = time.perf_counter()
+        try:
+            pixels = self._pixels(data, level, bits)
+        except ShardkitError as error:
+            return IntegrityError(f"{detail.shard.shard}: the image {detail.key} cannot be decoded: {error}")
+        self._stats.decoded(detail, level, len(data), time.perf_counter() - begun)
+        return _prepared(pixels, item.micro, at, detail, bits, self._setup.normalise)
+
+    def _pixels(self, data: bytes, level: int, bits: int) -> Pixels:
+        if self._setup.decode:
+            return np.frombuffer(htj2k.standalone(data, level), np.uint8)
+        pixels: Pixels = self._setup.codec.decode(data, level, bits)
+        return pixels
+
+    # --- graph and assembly
+
+    def _build(self, item: _Pending, ready: list[Prepared | ShardkitError]) -> Batch:
+        begun = time.perf_counter()
+        shown = self._substituted(item, ready)
+        images, shown = self._run_graph(item, ready, shown)
+        between = time.perf_counter()
+        batch = assemble(
+            item.micro,
+            shown,
+            images,
+            item.place,
+            dtype=self._setup.dtype,
+            clip=self._setup.normalise in CLIPPED,
+            device=self._setup.device,
+        )
+        self._stats.built(item.micro, between - begun, time.perf_counter() - between)
+        return batch
+
+    def _substituted(self, item: _Pending, ready: list[Prepared | ShardkitError]) -> list[Shown | None]:
+        """What each place shows: its own view, else by the plan's rule another's, else nothing."""
+        shown: list[Shown | None] = []
+        for at, image in enumerate(ready):
+            source: int | None = at
+            if isinstance(image, ShardkitError):
+                good = [i for i in item.micro.substitutes(at) if isinstance(ready[i], Prepared)]
+                source = good[0] if good else None
+                self._bad(item, at, image, source)
+            shown.append(None if source is None else Shown(source, int(item.micro.views.row[source])))
+        return shown
+
+    def _bad(self, item: _Pending, at: int, error: ShardkitError, source: int | None) -> None:
+        instead = "nothing" if source is None else f"the image {item.details[source].key}"
+        _log.warning("%s; showing %s in its place", error, instead)
+        self._stats.bad.append(str(error))
+        if len(self._stats.bad) > self._setup.max_bad:
+            some = "; ".join(self._stats.bad[-_BLAME:])
+            raise BadDataError(
+                f"{len(self._stats.bad):,} samples of this epoch are bad, more than max_bad allows: {some}"
+            )
+
+    def _run_graph(
+        self, item: _Pending, ready: list[Prepared | ShardkitError], shown: list[Shown | None]
+    ) -> tuple[list[torch.Tensor], list[Shown | None]]:
+        try:
+            return self._graph.run(_chosen(ready, shown)), shown
+        except IntegrityError:
+            # Sound by its hash and not decodable all the same: find out which, one by one, and go on without it.
+            for at, image in enumerate(ready):
+                if isinstance(image, Prepared):
+                    try:
+                        self._graph.run([image])
+                    except IntegrityError as error:
+                        key = item.details[at].key
+                        ready[at] = IntegrityError(f"{item.details[at].shard.shard}: the image {key}: {error}")
+            shown = self._substituted(item, ready)
+            return self._graph.run(_chosen(ready, shown)), shown
+
+
+def _chosen(ready: list[Prepared | ShardkitError], shown: list[Shown | None]) -> list[Prepared]:
+    images = [ready[s.view] for s in shown if s is not None]
+    return [image for image in images if isinstance(image, Prepared)]
+
+
+def _prepared(pixels: Pixels, micro: MicroBatch, at: int, detail: Detail, bits: int, mode: Normalise) -> Prepared:
+    views, layout, patch = micro.views, micro.layout, micro.patch
+    size = (int(views.out_height[at]), int(views.out_width[at]))
+    if isinstance(layout, Pack):
+        pad = (-(-size[0] // patch) * patch, -(-size[1] // patch) * patch)
+    else:
+        pad = (layout.height, layout.width)
+    number = detail.number
+    mean, std = bounds(
+        mode,
+        bits,
+        number("min"),
+        number("max"),
+        (number("p0_5"), number("p99_5")),
+        (number("mean"), number("std")),
+    )
+    return Prepared(
+        data=pixels,
+        top=(1 << bits) - 1,
+        start=(int(views.top[at]), int(views.left[at])),
+        shape=(int(views.height[at]), int(views.width[at])),
+        resize=size,
+        pad=pad,
+        flip=bool(views.flip[at]),
+        mean=mean,
+        std=std,
+    )

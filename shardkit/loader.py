@@ -1,0 +1,320 @@
+"""`shardkit.Loader`: a dataset as packed or binned batches on a device, in an order that a state of five fields names.
+
+loader = Loader("s3://bucket/dataset", batching=Packed(tokens=24576, patch=48), seed=0)
+for batch in loader:        # one epoch of this rank's micro-batches
+    ...
+    if batch.place.last:
+        optimizer.step()
+        save(loader.state_dict())
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from shardkit.batch import BinnedBatch, PackedBatch, Place
+from shardkit.catalog import Catalog, Where
+from shardkit.codecs import codec
+from shardkit.engine import Batch, Engine, Planned, Setup
+from shardkit.errors import ArgumentError, StateError
+from shardkit.pipeline import CLIPPED, Graph, Normalise, Steps
+from shardkit.plan.batching import Batching
+from shardkit.plan.epoch import WINDOW, Account, EpochPlan
+from shardkit.stats import Stats
+from shardkit.stream.cache import Cached
+from shardkit.stream.fetch import Fetcher
+from shardkit.stream.reader import Reader, Retrying, StoreReader
+
+FORMAT = 1
+"""Changes whenever the same arguments would give another plan."""
+_FIELDS = ("format", "manifest_digest", "seed", "epoch", "step")
+
+
+class Loader:
+    """Iterates over this rank's micro-batches of an epoch; the next iteration is the next epoch.
+
+    url: folder or bucket of a dataset. batching: see `shardkit.plan.batching`. split: train, val, test, or None for
+    all. where: a function from a table of manifest columns, those named in `needs`, to a boolean a row: which samples
+    to take. window: shards that are mixed at any time.
+    rank, world_size: default those of torch.distributed, else of torchrun's environment. device: "cpu", "cuda:0";
+    default the current GPU where there is one.
+    normalise: none (grey levels), percentile (0.5th to 99.5th of the image to 0..1, cut off), minmax, fullscale (all
+    grey levels of its bit depth to 0..1), zscore, or a pair: a dataset's mean and standard deviation in full scale.
+    dtype: of the images, float32, float16 or bfloat16.
+    cache: folder for whole shards on a local disk, of at most `cache_bytes`; without one, just the bytes needed are
+    read, every time.
+    read_ahead: encoded bytes to have on their way. prefetch: finished batches to hold. connections: reads at a time.
+    threads: that decode; default one a core. decoder: threads (OpenJPH), dali, or auto: dali on a GPU, threads on a
+    CPU, where they are twice as fast.
+    max_bad: share of an epoch's samples that may be unreadable and replaced before `BadDataError`. attempts, deadline:
+    tries and seconds a read may take. wrap: what to put around the reader of the store, e.g. `FaultStore`.
+
+    Raises ArgumentError for arguments that cannot be used, IntegrityError for a dataset that is not whole, and
+    StorageError.
+    """
+
+    def __init__(
+        self,
+        url: str | Path,
+        *,
+        batching: Batching,
+        seed: int = 0,
+        split: str | None = "train",
+        where: Where | None = None,
+        needs: tuple[str, ...] = (),
+        window: int = WINDOW,
+        rank: int | None = None,
+        world_size: int | None = None,
+        device: str | torch.device | None = None,
+        normalise: Normalise = "percentile",
+        dtype: torch.dtype = torch.float32,
+        cache: str | Path | None = None,
+        cache_bytes: int | None = None,
+        read_ahead: int = 256 << 20,
+        prefetch: int = 1,
+        connections: int = 32,
+        threads: int | None = None,
+        decoder: Literal["auto", "threads", "dali"] = "auto",
+        max_bad: float = 0.001,
+        attempts: int = 5,
+        deadline: float = 60.0,
+        wrap: Callable[[Reader], Reader] | None = None,
+    ) -> None:
+        self.rank, self.world_size = _world(rank, world_size)
+        self.device = _device(device)
+        _check(batching, self.world_size, normalise, dtype, prefetch, read_ahead, max_bad)
+        self.batching, self.window, self._split = batching, window, split
+        self._catalog = Catalog(str(url))
+        self._samples = self._catalog.samples(split, where, needs)
+        self._seed, self._epoch, self._step = seed, 0, 0
+        self._plan: EpochPlan | None = None
+        self._reading = (attempts, deadline, connections, wrap)
+        self._cache = self._check_cache(cache, cache_bytes)
+        self._stats = Stats()
+        threads = threads or _cores()
+        module, _ = codec(self._catalog.codec)
+        in_graph = decoder == "dali" or (decoder == "auto" and self.device.type == "cuda")
+        self._setup = Setup(
+            codec=module,
+            decode=in_graph and self._catalog.codec == "htj2k",
+            normalise=normalise,
+            dtype=dtype,
+            device=self.device,
+            read_ahead=read_ahead,
+            prefetch=prefetch,
+            threads=threads,
+            max_bad=max_bad * len(self._samples) / self.world_size,
+        )
+
+    # --- iteration
+
+    def __iter__(self) -> Iterator[Batch]:
+        """This rank's micro-batches from the current step to the end of the epoch.
+
+        Threads run as long as the iterator lives: to its end, an exception, or until it is closed or dropped.
+        """
+        plan, epoch = self.plan, self._epoch
+        self._stats.bad.clear()
+        engine = Engine(
+            self._planned(plan.twin(), epoch, self._step),
+            self._setup,
+            self._catalog,
+            self._fetcher,
+            self._graph(),
+            self._stats,
+        )
+        try:
+            while (batch := engine.get()) is not None:
+                if batch.place.last:
+                    self._delivered(plan, batch.place)
+                yield batch
+        finally:
+            engine.close()
+
+    def _planned(self, plan: EpochPlan, epoch: int, step: int) -> Planned:
+        while plan.has(step):
+            micros = plan[step]
+            for at in range(self.rank, len(micros), self.world_size):
+                last = at + self.world_size >= len(micros)
+                yield Place(epoch, step, at, len(micros), last), micros[at]
+            step += 1
+
+    def _delivered(self, plan: EpochPlan, place: Place) -> None:
+        """The state moves on with a step's last micro-batch; at the end of an epoch, to the next one's start."""
+        if plan.has(place.step + 1):
+            self._step = place.step + 1
+        else:
+            self._epoch, self._step, self._plan = place.epoch + 1, 0, None
+
+    # --- plan and state
+
+    @property
+    def plan(self) -> EpochPlan:
+        """The current epoch's plan."""
+        if self._plan is None:
+            self._plan = EpochPlan(self._samples, self._seed, self._epoch, self.batching, self.window)
+        return self._plan
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is, or will be, iterated."""
+        return self._epoch
+
+    @property
+    def step(self) -> int:
+        """Global steps of it that were handed out in full."""
+        return self._step
+
+    def __len__(self) -> int:
+        """Micro-batches of an epoch on this rank, from its first step; plans the whole epoch."""
+        return len(self.plan) * self.batching.per_step // self.world_size
+
+    def account(self) -> Account:
+        """Tokens of the current epoch: used, padded, repeated, dropped; plans the whole epoch."""
+        return self.plan.account()
+
+    @property
+    def _format(self) -> str:
+        """What decides the plan, besides the other fields of the state."""
+        rows = "" if self._samples.digest == self._catalog.digest else f" rows={self._samples.digest[:12]}"
+        return f"{FORMAT} split={self._split}{rows} window={self.window} {self.batching}"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Five plain fields; the same on all ranks after the same step, and good for any world size."""
+        values = (self._format, self._catalog.digest, self._seed, self._epoch, self._step)
+        return dict(zip(_FIELDS, values, strict=True))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken. Raises StateError for a state of another dataset or plan."""
+        if set(state) != set(_FIELDS):
+            raise StateError(f"this is no loader's state: it has the fields {sorted(state)}, not {sorted(_FIELDS)}")
+        if state["manifest_digest"] != self._catalog.digest:
+            raise StateError(
+                f"the state belongs to the dataset {state['manifest_digest'][:12]}, and {self._catalog.url} is"
+                f" {self._catalog.digest[:12]}: samples were added or it is another one; start an epoch anew"
+            )
+        if state["format"] != self._format:
+            raise StateError(
+                f"the state was saved with {state['format']!r} and this loader has {self._format!r}: use the same"
+            )
+        self._seed, self._epoch, self._step = int(state["seed"]), int(state["epoch"]), int(state["step"])
+        self._plan = None
+
+    def stats(self) -> dict[str, Any]:
+        """Where the time went: see `shardkit.stats.Stats`."""
+        return self._stats.report()
+
+    # --- parts
+
+    def _reader(self) -> Reader:
+        attempts, deadline, connections, wrap = self._reading
+        store: Reader = StoreReader(self._catalog.url, threads=min(connections, 16), timeout=deadline)
+        reader: Reader = Retrying(wrap(store) if wrap else store, attempts, deadline)
+        if self._cache is not None:
+            reader = Cached(reader, *self._cache, self._catalog, patience=deadline)
+        return reader
+
+    def _fetcher(self) -> Fetcher:
+        return Fetcher(self._reader, self._reading[2])
+
+    def _graph(self) -> Graph:
+        recipe, device = self.batching.recipe, self.device
+        return Graph(
+            Steps(
+                device_id=(device.index or 0) if device.type == "cuda" else None,
+                decode=self._setup.decode,
+                slice=recipe.content or recipe.crop is not None or (recipe.side is not None and recipe.fit == "crop"),
+                flip=recipe.flip > 0,
+                resize=recipe.side is not None,
+                max_images=self.plan.images,
+                threads=self._setup.threads,
+            )
+        )
+
+    def _check_cache(self, folder: str | Path | None, limit: int | None) -> tuple[Path, int] | None:
+        if (folder is None) != (limit is None):
+            raise ArgumentError("cache and cache_bytes go together: a folder, and the bytes it may take")
+        if folder is None or limit is None:
+            return None
+        largest = max(self._catalog.shard_bytes().values())
+        if limit < largest:
+            raise ArgumentError(f"cache_bytes={limit:,} holds no shard: the largest has {largest:,} bytes")
+        return Path(folder), limit
+
+
+class TorchDataset(IterableDataset[Batch]):
+    """A loader for those who want a DataLoader: `DataLoader(TorchDataset(loader), batch_size=None)`.
+
+    The loader has its own threads, so num_workers stays 0. State passes through, as StatefulDataLoader wants it.
+    """
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[Batch]:
+        """See `Loader`. Raises ArgumentError in a worker process."""
+        if get_worker_info() is not None:
+            raise ArgumentError("shardkit's loader has threads of its own: use num_workers=0")
+        return iter(self.loader)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The loader's."""
+        return self.loader.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Into the loader."""
+        self.loader.load_state_dict(state)
+
+
+def _world(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    if (rank is None) != (world_size is None):
+        raise ArgumentError("rank and world_size go together")
+    if rank is None or world_size is None:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        else:  # torchrun's contract; else every rank would silently load everything
+            rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if not 0 <= rank < world_size:
+        raise ArgumentError(f"rank={rank} is none of the {world_size} ranks 0 to {world_size - 1}")
+    return rank, world_size
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+    found = torch.device(device)
+    if found.type not in ("cpu", "cuda"):
+        raise ArgumentError(f"device={device} is neither cpu nor cuda")
+    return found
+
+
+def _check(
+    batching: Batching,
+    world_size: int,
+    normalise: Normalise,
+    dtype: torch.dtype,
+    prefetch: int,
+    read_ahead: int,
+    max_bad: float,
+) -> None:
+    if batching.per_step % world_size:
+        raise ArgumentError(
+            f"per_step={batching.per_step} micro-batches cannot be shared among {world_size} ranks: choose a multiple"
+        )
+    if not isinstance(normalise, tuple) and normalise not in (*CLIPPED, "none", "zscore"):
+        raise ArgumentError(f"normalise={normalise!r} is unknown: none, {', '.join(CLIPPED)}, zscore, or (mean, std)")
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise ArgumentError(f"dtype={dtype} is none of float32, float16, bfloat16")
+    if prefetch < 1 or read_ahead < 1 or not 0 <= max_bad <= 1:
+        raise ArgumentError("prefetch and read_ahead must be at least 1, max_bad a share between 0 and 1")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+__all__ = ["BinnedBatch", "Loader", "PackedBatch", "TorchDataset"]

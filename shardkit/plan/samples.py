@@ -1,0 +1,61 @@
+"""What a plan knows of a dataset: where samples lie and how large they are, as flat arrays."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from shardkit.bins import Bins
+
+Ints = npt.NDArray[np.int64]
+Sizes = npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples to plan for, in manifest order. Sides may be of any integer type: 10**8 rows fit as uint16.
+
+    digest: the dataset's, and whatever else decides which samples these are.
+    starts: int64 (shards + 1,), first sample of each shard and the end; every shard has a sample.
+    height, width: (n,) pixels. box: (n, 4) content box as top, left, height, width; None where not loaded.
+    rows: (n,) manifest rows, ascending; None where sample i is row i.
+    bins: the dataset's own. levels: how many times its images can be halved when streamed.
+    """
+
+    digest: str
+    starts: Ints
+    height: Sizes
+    width: Sizes
+    bins: Bins
+    levels: int = 5
+    box: Sizes | None = None
+    rows: Sizes | None = None
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def row(self, index: Ints) -> Ints:
+        """Manifest rows of samples."""
+        return index if self.rows is None else self.rows[index].astype(np.int64)
+
+    def regions(self, index: Ints, content: bool) -> Ints:
+        """(n, 4) int64: top, left, height, width of the content boxes, or of the whole images."""
+        if content and self.box is not None:
+            return self.box[index].astype(np.int64)
+        out = np.zeros((len(index), 4), np.int64)
+        out[:, 2], out[:, 3] = self.height[index], self.width[index]
+        return out
+
+    def select(self, keep: npt.NDArray[np.bool_], digest: str) -> "Samples":
+        """Only the samples where `keep` holds; shards left without any vanish. `digest` names the selection."""
+        counts = np.add.reduceat(keep, self.starts[:-1], dtype=np.int64) if len(self) else np.zeros(0, np.int64)
+        index = np.flatnonzero(keep)
+        return replace(
+            self,
+            digest=digest,
+            starts=np.concatenate([[0], np.cumsum(counts[counts > 0])]),
+            height=self.height[index],
+            width=self.width[index],
+            box=None if self.box is None else self.box[index],
+            rows=self.row(index),
+        )

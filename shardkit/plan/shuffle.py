@@ -1,0 +1,106 @@
+"""The order of an epoch's samples: shards permuted, samples spread over a window of shards. NumPy only.
+
+Every sample gets a position: its shard's place in the permutation, shifted by a random share of the window. Sorting by
+position mixes the samples of about `window` shards at any time, from the first sample to the last, and an order can be
+computed piece by piece: a piece looks at the shards around it and at nothing before. Randomness is a hash of
+(key, index), not a generator's stream, so that no version of NumPy changes an epoch.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint64]
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_UNIT = 2.0**-53
+
+
+def key_of(*words: object) -> int:
+    """A 64-bit key that depends on all the words."""
+    text = "\x1f".join(str(word) for word in words)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def mix(key: int, values: npt.NDArray[np.integer]) -> Words:
+    """Uniform 64-bit hashes, uint64 of the values' shape: SplitMix64 (Steele, Lea & Flood 2014), keyed twice."""
+    x = values.astype(np.uint64)
+    with np.errstate(over="ignore"):
+        for word in (key, key >> 32 | (key & 0xFFFFFFFF) << 32):
+            x = (x ^ np.uint64(word)) * _GOLDEN
+            x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            x ^= x >> np.uint64(31)
+    return x
+
+
+def uniform(key: int, values: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+    """`mix` as numbers in [0, 1)."""
+    drawn: npt.NDArray[np.float64] = (mix(key, values) >> np.uint64(11)).astype(np.float64) * _UNIT
+    return drawn
+
+
+@dataclass(frozen=True)
+class Order:
+    """The shuffled order of `starts[-1]` samples that lie in shards.
+
+    starts: int64 (shards + 1,), the first sample of each shard and the end; no shard is empty.
+    window: shards that are mixed at any time. key: see `key_of`.
+    """
+
+    starts: Ints
+    window: int
+    key: int
+
+    @property
+    def shards(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def width(self) -> int:
+        """The window, or all shards where there are fewer."""
+        return max(1, min(self.window, self.shards))
+
+    @property
+    def pieces(self) -> int:
+        """How many pieces the order is computed in; a piece holds about a window's samples."""
+        return -(-self.shards // self.width)
+
+    @cached_property
+    def _permutation(self) -> Ints:
+        return np.argsort(mix(self.key, np.arange(self.shards)), kind="stable")
+
+    @cached_property
+    def _lows(self) -> npt.NDArray[np.float64]:
+        """Least position of the samples of the shard at each place; never decreases."""
+        middle = np.arange(self.shards) + 0.5 - self.width / 2
+        return np.clip(middle, 0.0, self.shards - self.width)
+
+    def _places(self, piece: int) -> slice:
+        """Places in the permutation whose shards may have samples in a piece: positions are [low, low + width)."""
+        first = np.searchsorted(self._lows, (piece - 1) * self.width, side="right")
+        last = np.searchsorted(self._lows, (piece + 1) * self.width, side="left")
+        return slice(int(first) if piece else 0, int(last))
+
+    def near(self, piece: int) -> Ints:
+        """The shards that a piece draws samples from."""
+        return self._permutation[self._places(piece)]
+
+    def piece(self, number: int) -> Ints:
+        """Sample indices, int64, of piece `number` in 0..pieces - 1, in order. The pieces join to the whole order."""
+        places = self._places(number)
+        shards = self._permutation[places]
+        counts = (self.starts[1:] - self.starts[:-1])[shards]
+        ends = np.cumsum(counts)
+        samples = np.arange(int(ends[-1])) + np.repeat(self.starts[shards] - (ends - counts), counts)
+        positions = np.repeat(self._lows[places], counts) + self.width * uniform(self.key ^ 1, samples)
+        inside = positions >= number * self.width
+        if number < self.pieces - 1:  # rounding may put a position on the very end
+            inside &= positions < (number + 1) * self.width
+        samples, positions = samples[inside], positions[inside]
+        ordered: Ints = samples[np.argsort(positions, kind="stable")]
+        return ordered

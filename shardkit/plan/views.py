@@ -1,0 +1,162 @@
+"""What of each image a batch shows: level, crop, flip and output size, as a pure function of size and seed.
+
+A view's rectangle is given in the pixels of its level. Crops follow the random resized crop of Szegedy et al. 2015 as
+torchvision draws it: an area share and an aspect ratio, ten tries, else the centre.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from shardkit.plan.samples import Ints, Samples
+from shardkit.plan.shuffle import Words, mix, uniform
+
+Level = int | Literal["auto"]
+_TRIES = 10
+_AREA, _RATIO, _TOP, _LEFT, _FLIP = range(5)  # what a sample's draws are for
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How images become views; see `shardkit.plan.batching.Batching` for the fields.
+
+    side: of the square that a view is resized to; None keeps the size it has.
+    """
+
+    patch: int
+    content: bool
+    level: Level
+    crop: tuple[float, float] | None
+    ratio: tuple[float, float]
+    flip: float
+    side: int | None = None
+    fit: Literal["crop", "stretch", "pad"] = "crop"
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """Arrays over n samples, int64 but for `flip` and `seed`.
+
+    index: sample. row: manifest row. level: halvings. top, left, height, width: pixels of that level.
+    out_height, out_width: pixels after resizing; equal to height and width without. tokens: patches of the output.
+    flip: bool, mirrored left to right. seed: uint64, for what comes after (masks).
+    """
+
+    index: Ints
+    row: Ints
+    level: Ints
+    top: Ints
+    left: Ints
+    height: Ints
+    width: Ints
+    out_height: Ints
+    out_width: Ints
+    tokens: Ints
+    flip: npt.NDArray[np.bool_]
+    seed: Words
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def take(self, at: Ints | slice) -> "Views":
+        """The views at these places."""
+        return Views(*(getattr(self, f.name)[at] for f in fields(self)))
+
+    @staticmethod
+    def join(parts: "list[Views]") -> "Views":
+        """One after the other."""
+        return Views(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Views)))
+
+
+def views(samples: Samples, index: Ints, recipe: Recipe, key: int) -> Views:
+    """The views of samples `index`; draws depend on `key` and the sample's row alone."""
+    row = samples.row(index)
+    seed = mix(key, row)
+    region = samples.regions(index, recipe.content)
+    if recipe.crop is not None:
+        region = _cropped(region, recipe, seed)
+    elif recipe.side is not None and recipe.fit == "crop":
+        region = _central_square(region)
+    if recipe.level == "auto":
+        level = _covering_level(samples.regions(index, recipe.content), recipe, samples.levels)
+    else:
+        level = np.full(len(index), recipe.level, np.int64)
+    top, left, height, width = _at_level(region, level)
+    out_height, out_width = _resized(height, width, recipe)
+    flip = _draw(seed, _FLIP) < recipe.flip
+    tokens = -(-out_height // recipe.patch) * -(-out_width // recipe.patch)
+    return Views(index, row, level, top, left, height, width, out_height, out_width, tokens, flip, seed)
+
+
+def _draw(seed: Words, purpose: int, attempt: int = 0) -> npt.NDArray[np.float64]:
+    return uniform(purpose * _TRIES + attempt + 1, seed)
+
+
+def _cropped(region: Ints, recipe: Recipe, seed: Words) -> Ints:
+    """Random crops inside the regions."""
+    assert recipe.crop is not None
+    top, left, high, wide = region.T
+    area = (high * wide).astype(np.float64)
+    low, up = recipe.ratio
+    crop_h, crop_w = _central(high, wide, recipe.ratio)
+    found = np.zeros(len(region), np.bool_)
+    for attempt in range(_TRIES):
+        share = recipe.crop[0] + (recipe.crop[1] - recipe.crop[0]) * _draw(seed, _AREA, attempt)
+        ratio = np.exp(np.log(low) + (np.log(up) - np.log(low)) * _draw(seed, _RATIO, attempt))
+        w, h = np.rint(np.sqrt(area * share * ratio)), np.rint(np.sqrt(area * share / ratio))
+        fits = ~found & (w >= 1) & (h >= 1) & (w <= wide) & (h <= high)
+        crop_h, crop_w = np.where(fits, h, crop_h), np.where(fits, w, crop_w)
+        found |= fits
+    crop_h, crop_w = crop_h.astype(np.int64), crop_w.astype(np.int64)
+    down = np.where(found, (_draw(seed, _TOP) * (high - crop_h + 1)).astype(np.int64), (high - crop_h) // 2)
+    right = np.where(found, (_draw(seed, _LEFT) * (wide - crop_w + 1)).astype(np.int64), (wide - crop_w) // 2)
+    return np.stack([top + down, left + right, crop_h, crop_w], 1)
+
+
+def _central(high: Ints, wide: Ints, ratio: tuple[float, float]) -> tuple[npt.NDArray[np.float64], ...]:
+    """The largest central crop with an admitted width / height."""
+    h, w = high.astype(np.float64), wide.astype(np.float64)
+    return np.maximum(1, np.rint(np.minimum(h, w / ratio[0]))), np.maximum(1, np.rint(np.minimum(w, h * ratio[1])))
+
+
+def _central_square(region: Ints) -> Ints:
+    top, left, high, wide = region.T
+    side = np.minimum(high, wide)
+    return np.stack([top + (high - side) // 2, left + (wide - side) // 2, side, side], 1)
+
+
+def _covering_level(region: Ints, recipe: Recipe, levels: int) -> Ints:
+    """The most halvings whose smallest possible crop still has `side` pixels, so that nothing is enlarged by it."""
+    assert recipe.side is not None
+    high, wide = region[:, 2].astype(np.float64), region[:, 3].astype(np.float64)
+    if recipe.crop is not None:
+        area, (low, up) = high * wide * recipe.crop[0], recipe.ratio
+        central_h, central_w = _central(region[:, 2], region[:, 3], recipe.ratio)
+        least = np.minimum(np.sqrt(area * low), np.sqrt(area / up))
+        least = np.minimum(least, np.minimum(central_h, central_w))
+    else:
+        least = np.maximum(high, wide) if recipe.fit == "pad" else np.minimum(high, wide)
+    with np.errstate(divide="ignore"):
+        fitting = np.floor(np.log2(least / recipe.side))
+    return np.clip(fitting, 0, levels).astype(np.int64)
+
+
+def _at_level(region: Ints, level: Ints) -> tuple[Ints, ...]:
+    """The rectangle in its level's pixels: whatever it touches, at least 1 x 1. Levels round sides up."""
+    top, left, high, wide = region.T
+    below = (1 << level) - 1
+    new_top, new_left = top >> level, left >> level
+    return new_top, new_left, ((top + high + below) >> level) - new_top, ((left + wide + below) >> level) - new_left
+
+
+def _resized(height: Ints, width: Ints, recipe: Recipe) -> tuple[Ints, Ints]:
+    if recipe.side is None:
+        return height, width
+    square = np.full(len(height), recipe.side, np.int64)
+    if recipe.fit != "pad" or recipe.crop is not None:
+        return square, square
+    longer = np.maximum(height, width)
+    high, wide = (np.maximum(1, np.rint(side * recipe.side / longer)).astype(np.int64) for side in (height, width))
+    return high, wide

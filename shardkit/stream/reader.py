@@ -1,0 +1,156 @@
+"""Readers of byte ranges, and the wrappers that give them retries, deadlines and a log.
+
+All of it is asynchronous: an overdue read is cancelled, and a loader that stops leaves no read behind.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+import obstore
+
+from shardkit.errors import StorageError
+from shardkit.storage import AccessRefused, MissingObject, Store, sentences
+from shardkit.stream.files import Files
+
+_log = logging.getLogger("shardkit.stream")
+_CONNECT = timedelta(seconds=10)
+
+
+class Reader(Protocol):
+    """Byte ranges of named objects."""
+
+    async def read(self, name: str, start: int, length: int, *, fresh: bool = False) -> bytes:
+        """Exactly `length` bytes from `start`, past any cache if `fresh`. Raises StorageError."""
+        ...
+
+    async def size(self, name: str) -> int:
+        """Bytes of the object. Raises StorageError."""
+        ...
+
+    async def close(self) -> None:
+        """Give back threads and connections."""
+        ...
+
+
+class StoreReader:
+    """Reads a local folder with a few threads, or a bucket with one request a range and no retries of its own."""
+
+    def __init__(self, url: str, threads: int = 8, timeout: float = 60.0) -> None:
+        place = Store(url)
+        self.url, self._root = place.url, place.root or Path()
+        self._bucket: Any = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._files = Files()
+        if place.root is None:
+            with sentences(self.url):
+                self._bucket = obstore.store.from_url(
+                    self.url,
+                    client_options={"timeout": timedelta(seconds=timeout), "connect_timeout": _CONNECT},
+                    retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=timeout)},
+                )
+        else:
+            self._threads = ThreadPoolExecutor(threads, thread_name_prefix="shardkit-read")
+
+    async def read(self, name: str, start: int, length: int, *, fresh: bool = False) -> bytes:
+        """See `Reader`."""
+        with sentences(f"{self.url}/{name}"):
+            if self._threads is not None:
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._threads, self._files.read, self._root / name, start, length)
+            return bytes(await obstore.get_range_async(self._bucket, name, start=start, length=length))
+
+    async def size(self, name: str) -> int:
+        """See `Reader`."""
+        with sentences(f"{self.url}/{name}"):
+            if self._threads is not None:
+                return (self._root / name).stat().st_size
+            return int((await obstore.head_async(self._bucket, name))["size"])
+
+    async def close(self) -> None:
+        """See `Reader`."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+        self._files.close()
+
+
+class Retrying:
+    """Repeats failed reads with growing pauses, up to `attempts` times and `deadline` seconds in all.
+
+    A try that takes longer than its share of the deadline is cancelled. What cannot get better is not repeated: a
+    missing object, refused access.
+    """
+
+    def __init__(self, inner: Reader, attempts: int = 5, deadline: float = 60.0, pause: float = 0.1) -> None:
+        self._inner, self._attempts, self._deadline, self._pause = inner, attempts, deadline, pause
+        self.retries = 0
+
+    async def read(self, name: str, start: int, length: int, *, fresh: bool = False) -> bytes:
+        """See `Reader`. A body of another length counts as failed."""
+
+        async def once() -> bytes:
+            data = await self._inner.read(name, start, length, fresh=fresh)
+            if len(data) != length:
+                raise StorageError(f"got {len(data):,} of {length:,} bytes")
+            return data
+
+        found: bytes = await self._repeat(once, f"{name}: bytes {start:,} to {start + length:,}")
+        return found
+
+    async def size(self, name: str) -> int:
+        """See `Reader`."""
+        return int(await self._repeat(lambda: self._inner.size(name), name))
+
+    async def _repeat(self, once: Any, what: str) -> Any:
+        begun = time.monotonic()
+        for attempt in range(1, self._attempts + 1):
+            left = self._deadline - (time.monotonic() - begun)
+            try:
+                # The last try may take all that is left, the ones before half of it.
+                return await asyncio.wait_for(once(), left if attempt == self._attempts else left / 2)
+            except (MissingObject, AccessRefused):
+                raise
+            except (StorageError, OSError, TimeoutError, asyncio.TimeoutError) as error:
+                took = time.monotonic() - begun
+                late = isinstance(error, (TimeoutError, asyncio.TimeoutError))
+                reason = "no answer in time" if late else str(error)
+                if attempt == self._attempts or took + self._pause >= self._deadline:
+                    raise StorageError(
+                        f"{what} could not be read in {attempt} attempts and {took:.1f} s: {reason};"
+                        " check the store, or raise the deadline"
+                    ) from None
+            self.retries += 1
+            _log.warning("%s: attempt %d failed (%s), trying again", what, attempt, reason)
+            await asyncio.sleep(self._pause * 2 ** (attempt - 1) * random.uniform(0.5, 1.0))
+        raise AssertionError("unreachable")
+
+    async def close(self) -> None:
+        """See `Reader`."""
+        await self._inner.close()
+
+
+class Logged:
+    """Writes a debug line a read: object, range, seconds."""
+
+    def __init__(self, inner: Reader) -> None:
+        self._inner = inner
+
+    async def read(self, name: str, start: int, length: int, *, fresh: bool = False) -> bytes:
+        """See `Reader`."""
+        begun = time.monotonic()
+        data = await self._inner.read(name, start, length, fresh=fresh)
+        _log.debug("%s: bytes %d to %d in %.3f s", name, start, start + length, time.monotonic() - begun)
+        return data
+
+    async def size(self, name: str) -> int:
+        """See `Reader`."""
+        return await self._inner.size(name)
+
+    async def close(self) -> None:
+        """See `Reader`."""
+        await self._inner.close()

@@ -1,0 +1,73 @@
+"""A reader that fails on purpose: what an object store does on a bad day, by seed.
+
+Loader(url, ..., wrap=lambda reader: FaultStore(reader, seed=0, rate=0.1))
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable
+
+from shardkit.errors import StorageError
+from shardkit.plan.shuffle import key_of
+from shardkit.stream.reader import Reader
+
+FAULTS = ("reset", "stall", "unavailable", "truncated", "short", "wrong")
+"""Connection reset; no answer ever; 503; body cut short, as the client reports it; fewer bytes without an error; other
+bytes than asked for."""
+
+
+class FaultStore:
+    """Wraps a `Reader`; a read fails with chance `rate`, in one of the ways of `kinds`.
+
+    Which read fails and how depends on the seed, the range and how often it was asked for before, so that it does not
+    depend on timing. `persistent` makes a range that failed once fail always. `counts` has the faults by kind.
+    """
+
+    def __init__(
+        self,
+        inner: Reader,
+        seed: int = 0,
+        rate: float = 0.1,
+        kinds: Iterable[str] = FAULTS,
+        persistent: bool = False,
+    ) -> None:
+        self._inner, self._seed, self._rate, self._kinds = inner, seed, rate, tuple(kinds)
+        self._persistent = persistent
+        self._asked: Counter[tuple[str, int, int]] = Counter()
+        self.counts: Counter[str] = Counter()
+
+    async def read(self, name: str, start: int, length: int, *, fresh: bool = False) -> bytes:
+        """See `Reader`."""
+        kind = self._fault(name, start, length)
+        if kind is None:
+            return await self._inner.read(name, start, length, fresh=fresh)
+        self.counts[kind] += 1
+        if kind == "reset":
+            raise StorageError(f"{name}: connection reset by peer")
+        if kind == "unavailable":
+            raise StorageError(f"{name}: 503 Slow Down")
+        if kind == "stall":
+            await asyncio.Event().wait()
+        data = await self._inner.read(name, start, length, fresh=fresh)
+        if kind == "truncated":
+            raise StorageError(f"{name}: end of file before message length reached")
+        if kind == "short":
+            return data[: length // 2]
+        middle = length // 2
+        return data[:middle] + bytes(b ^ 0x55 for b in data[middle : middle + 8]) + data[middle + 8 :]
+
+    async def size(self, name: str) -> int:
+        """See `Reader`; never fails."""
+        return await self._inner.size(name)
+
+    async def close(self) -> None:
+        """See `Reader`."""
+        await self._inner.close()
+
+    def _fault(self, name: str, start: int, length: int) -> str | None:
+        asked = self._asked[name, start, length]
+        self._asked[name, start, length] += 1
+        word = key_of(self._seed, name, start, length, 0 if self._persistent else asked)
+        if word % (1 << 20) >= self._rate * (1 << 20):
+            return None
+        return self._kinds[(word >> 20) % len(self._kinds)]
