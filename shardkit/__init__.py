@@ -7,14 +7,14 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from shardkit.batch import BinnedBatch, PackedBatch
     from shardkit.loader import Loader, TorchDataset
-    from shardkit.plan import Batching, Binned, EpochPlan, Exact, Fixed, Packed, Resized
+    from shardkit.plan import Batching, Binned, EpochPlan, Exact, Fixed, Packed, Resized, from_text
 
 _HOMES = {
     "BinnedBatch": "batch",
     "PackedBatch": "batch",
     "Loader": "loader",
     "TorchDataset": "loader",
-    **dict.fromkeys(("Batching", "Binned", "EpochPlan", "Exact", "Fixed", "Packed", "Resized"), "plan"),
+    **dict.fromkeys(("Batching", "Binned", "EpochPlan", "Exact", "Fixed", "Packed", "Resized", "from_text"), "plan"),
 }
 __all__ = [
     "Batching",
@@ -28,6 +28,7 @@ __all__ = [
     "PackedBatch",
     "Resized",
     "TorchDataset",
+    "from_text",
 ]
 
 

@@ -1,5 +1,7 @@
 """What a loader hands out: packed or binned batches as torch tensors, and how images become them."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -7,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shardkit.buffers import Buffers
 from shardkit.plan.forming import MicroBatch, Pack
 
 
@@ -75,6 +78,15 @@ class PackedBatch:
         moved: PackedBatch = _moved(self, device, non_blocking)
         return moved
 
+    def unpacked(self, sequence: int) -> Tensor:
+        """(rows, cols) pixels of one image, without its padding."""
+        start, end = self.cu_seqlens[sequence : sequence + 2].tolist()
+        height, width = self.hw[sequence].tolist()
+        side = math.isqrt(self.patches.shape[1])
+        high, wide = -(-height // side), -(-width // side)
+        grid = self.patches[start:end].view(high, wide, side, side)
+        return grid.permute(0, 2, 1, 3).reshape(high * side, wide * side)[:height, :width]
+
     @property
     def weight(self) -> Tensor:
         """float32 (S,): 1 for an image, 0 for filler."""
@@ -103,23 +115,32 @@ def assemble(
     *,
     dtype: torch.dtype,
     clip: bool,
+    buffers: Buffers | None,
     device: torch.device,
 ) -> BinnedBatch | PackedBatch:
     """A batch from float32 (1, rows, cols) images; `shown` has an entry for each of the micro-batch's views.
 
-    Where it is None there is no image, and `images` holds those of the others, in order.
+    Where it is None there is no image, and `images` holds those of the others, in order. On a CPU the memory comes
+    from `buffers`.
     """
+
+    def empty(shape: tuple[int, ...]) -> Tensor:
+        if buffers is not None and device.type == "cpu":
+            return buffers.empty(shape, dtype)
+        return torch.empty(shape, dtype=dtype, device=device)
+
     if isinstance(micro.layout, Pack):
-        return _packed(micro, shown, images, place, dtype, clip, device)
-    return _binned(micro, shown, images, place, dtype, clip, device)
+        return _packed(micro, shown, images, place, clip, empty, device)
+    return _binned(micro, shown, images, place, clip, empty, device)
 
 
 def _place_in(target: Tensor, image: Tensor, clip: bool) -> None:
-    """Copy, cut off and convert in one pass over memory."""
-    if clip:
-        torch.clamp(image, 0.0, 1.0, out=target)
+    """Copy, cut off and convert; the image is not needed afterwards."""
+    if target.device.type == "cpu" and target.dtype == torch.float32:
+        # By NumPy: torch would start threads that spin, on cores that decode.
+        np.clip(image.numpy(), 0.0, 1.0, out=target.numpy()) if clip else np.copyto(target.numpy(), image.numpy())
     else:
-        target.copy_(image)
+        target.copy_(image.clamp_(0.0, 1.0) if clip else image)
 
 
 def _binned(
@@ -127,13 +148,13 @@ def _binned(
     shown: list[Shown | None],
     images: list[Tensor],
     place: Place,
-    dtype: torch.dtype,
     clip: bool,
+    empty: Callable[[tuple[int, ...]], Tensor],
     device: torch.device,
 ) -> BinnedBatch:
     layout = micro.layout
     assert not isinstance(layout, Pack)
-    out = torch.empty((layout.images, 1, layout.height, layout.width), dtype=dtype, device=device)
+    out = empty((layout.images, 1, layout.height, layout.width))
     sizes = np.zeros((layout.images, 2), np.int64)
     rows = np.full(layout.images, -1, np.int64)
     seeds = np.zeros(layout.images, np.int64)
@@ -155,14 +176,14 @@ def _packed(
     shown: list[Shown | None],
     images: list[Tensor],
     place: Place,
-    dtype: torch.dtype,
     clip: bool,
+    empty: Callable[[tuple[int, ...]], Tensor],
     device: torch.device,
 ) -> PackedBatch:
     layout, patch = micro.layout, micro.patch
     assert isinstance(layout, Pack)
     tokens, sequences = layout.tokens, layout.images + 1
-    patches = torch.empty((tokens, patch * patch), dtype=dtype, device=device)
+    patches = empty((tokens, patch * patch))
     yx = np.zeros((tokens, 2), np.int32)
     hw = np.zeros((sequences, 2), np.int32)
     rows = np.full(sequences, -1, np.int64)

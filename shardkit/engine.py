@@ -22,10 +22,11 @@ import numpy.typing as npt
 import torch
 
 from shardkit.batch import BinnedBatch, PackedBatch, Place, Shown, assemble
+from shardkit.buffers import Buffers
 from shardkit.catalog import Catalog, Detail
 from shardkit.codecs import htj2k
 from shardkit.errors import BadDataError, IntegrityError, ShardkitError
-from shardkit.pipeline import CLIPPED, Graph, Normalise, Prepared, bounds
+from shardkit.pipeline import CLIPPED, Graph, Normalise, Prepared, bounds, roi
 from shardkit.plan.forming import MicroBatch, Pack
 from shardkit.stats import Stats
 from shardkit.stream.fetch import Fetcher, Got, Want
@@ -77,9 +78,11 @@ class Engine:
         catalog: Catalog,
         make_fetcher: Callable[[], Fetcher],
         graph: Graph,
+        buffers: Buffers,
         stats: Stats,
     ) -> None:
         self._planned, self._setup, self._catalog, self._graph, self._stats = planned, setup, catalog, graph, stats
+        self._buffers = buffers
         self._fetcher = make_fetcher()
         self._stats.watch(self._fetcher)
         self._decoders = ThreadPoolExecutor(setup.threads, thread_name_prefix="shardkit-decode")
@@ -215,6 +218,7 @@ class Engine:
             item.place,
             dtype=self._setup.dtype,
             clip=self._setup.normalise in CLIPPED,
+            buffers=self._buffers,
             device=self._setup.device,
         )
         self._stats.built(item.micro, between - begun, time.perf_counter() - between)
@@ -272,7 +276,8 @@ def _prepared(pixels: Pixels, micro: MicroBatch, at: int, detail: Detail, bits: 
         pad = (-(-size[0] // patch) * patch, -(-size[1] // patch) * patch)
     else:
         pad = (layout.height, layout.width)
-    number = detail.number
+    number, region = detail.number, views.region[at].tolist()
+    start, end = roi((region[0], region[1], region[2], region[3]), int(views.level[at]))
     mean, std = bounds(
         mode,
         bits,
@@ -286,7 +291,9 @@ def _prepared(pixels: Pixels, micro: MicroBatch, at: int, detail: Detail, bits: 
         top=(1 << bits) - 1,
         start=(int(views.top[at]), int(views.left[at])),
         shape=(int(views.height[at]), int(views.width[at])),
-        resize=size,
+        roi_start=start,
+        roi_end=end,
+        size=size,
         pad=pad,
         flip=bool(views.flip[at]),
         mean=mean,

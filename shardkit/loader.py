@@ -17,28 +17,28 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from shardkit.batch import BinnedBatch, PackedBatch, Place
+from shardkit.buffers import Buffers
 from shardkit.catalog import Catalog, Where
 from shardkit.codecs import codec
 from shardkit.engine import Batch, Engine, Planned, Setup
 from shardkit.errors import ArgumentError, StateError
 from shardkit.pipeline import CLIPPED, Graph, Normalise, Steps
 from shardkit.plan.batching import Batching
+from shardkit.plan.described import Described
 from shardkit.plan.epoch import WINDOW, Account, EpochPlan
 from shardkit.stats import Stats
 from shardkit.stream.cache import Cached
 from shardkit.stream.fetch import Fetcher
 from shardkit.stream.reader import Reader, Retrying, StoreReader
 
-FORMAT = 1
-"""Changes whenever the same arguments would give another plan."""
 _FIELDS = ("format", "manifest_digest", "seed", "epoch", "step")
 
 
 class Loader:
     """Iterates over this rank's micro-batches of an epoch; the next iteration is the next epoch.
 
-    url: folder or bucket of a dataset. batching: see `shardkit.plan.batching`. split: train, val, test, or None for
-    all. where: a function from a table of manifest columns, those named in `needs`, to a boolean a row: which samples
+    url: folder or bucket of a dataset. batching: see `shardkit.plan.batching`. epoch: to begin with.
+    split: train, val, test, or None for all. where: a function from a table of manifest columns, those named in `needs`, to a boolean a row: which samples
     to take. window: shards that are mixed at any time.
     rank, world_size: default those of torch.distributed, else of torchrun's environment. device: "cpu", "cuda:0";
     default the current GPU where there is one.
@@ -63,6 +63,7 @@ class Loader:
         *,
         batching: Batching,
         seed: int = 0,
+        epoch: int = 0,
         split: str | None = "train",
         where: Where | None = None,
         needs: tuple[str, ...] = (),
@@ -90,11 +91,11 @@ class Loader:
         self.batching, self.window, self._split = batching, window, split
         self._catalog = Catalog(str(url))
         self._samples = self._catalog.samples(split, where, needs)
-        self._seed, self._epoch, self._step = seed, 0, 0
+        self._seed, self._epoch, self._step = seed, epoch, 0
         self._plan: EpochPlan | None = None
         self._reading = (attempts, deadline, connections, wrap)
         self._cache = self._check_cache(cache, cache_bytes)
-        self._stats = Stats()
+        self._stats, self._buffers = Stats(), Buffers()
         threads = threads or _cores()
         module, _ = codec(self._catalog.codec)
         in_graph = decoder == "dali" or (decoder == "auto" and self.device.type == "cuda")
@@ -125,6 +126,7 @@ class Loader:
             self._catalog,
             self._fetcher,
             self._graph(),
+            self._buffers,
             self._stats,
         )
         try:
@@ -178,14 +180,18 @@ class Loader:
         return self.plan.account()
 
     @property
-    def _format(self) -> str:
-        """What decides the plan, besides the other fields of the state."""
-        rows = "" if self._samples.digest == self._catalog.digest else f" rows={self._samples.digest[:12]}"
-        return f"{FORMAT} split={self._split}{rows} window={self.window} {self.batching}"
+    def described(self) -> Described:
+        """What decides the plan, besides dataset, seed and epoch."""
+        rows = "" if self._samples.digest == self._catalog.digest else self._samples.digest[:12]
+        return Described(self._split, rows, self.window, self.batching)
+
+    def key(self, row: int) -> str:
+        """The key of the sample in a manifest row."""
+        return self._catalog.detail(row).key
 
     def state_dict(self) -> dict[str, Any]:
         """Five plain fields; the same on all ranks after the same step, and good for any world size."""
-        values = (self._format, self._catalog.digest, self._seed, self._epoch, self._step)
+        values = (str(self.described), self._catalog.digest, self._seed, self._epoch, self._step)
         return dict(zip(_FIELDS, values, strict=True))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -197,9 +203,10 @@ class Loader:
                 f"the state belongs to the dataset {state['manifest_digest'][:12]}, and {self._catalog.url} is"
                 f" {self._catalog.digest[:12]}: samples were added or it is another one; start an epoch anew"
             )
-        if state["format"] != self._format:
+        if state["format"] != str(self.described):
             raise StateError(
-                f"the state was saved with {state['format']!r} and this loader has {self._format!r}: use the same"
+                f"the state was saved with {state['format']!r} and this loader has {str(self.described)!r}:"
+                " use the same"
             )
         self._seed, self._epoch, self._step = int(state["seed"]), int(state["epoch"]), int(state["step"])
         self._plan = None
@@ -212,7 +219,7 @@ class Loader:
 
     def _reader(self) -> Reader:
         attempts, deadline, connections, wrap = self._reading
-        store: Reader = StoreReader(self._catalog.url, threads=min(connections, 16), timeout=deadline)
+        store: Reader = StoreReader(self._catalog.url, threads=min(connections, 16))
         reader: Reader = Retrying(wrap(store) if wrap else store, attempts, deadline)
         if self._cache is not None:
             reader = Cached(reader, *self._cache, self._catalog, patience=deadline)
@@ -227,7 +234,7 @@ class Loader:
             Steps(
                 device_id=(device.index or 0) if device.type == "cuda" else None,
                 decode=self._setup.decode,
-                slice=recipe.content or recipe.crop is not None or (recipe.side is not None and recipe.fit == "crop"),
+                slice=recipe.side is None and (recipe.content or recipe.crop is not None),
                 flip=recipe.flip > 0,
                 resize=recipe.side is not None,
                 max_images=self.plan.images,

@@ -1,6 +1,6 @@
 """The DALI graph: encoded bytes or decoded pixels in, normalised and padded images out, on the CPU or a GPU.
 
-    encoded -> decode UINT16 -> clamp -> slice -> flip -> resize -> normalise + pad -> torch, by DLPack
+    encoded -> decode UINT16 -> clamp -> slice or resize -> flip -> normalise + pad -> torch, by DLPack
 
 One graph serves both devices; what a batching does not ask for is not in it. On the CPU images may come decoded, by
 OpenJPH on the loader's threads, which is about twice as fast as DALI's decoder there and gives the same pixels. The GPU
@@ -30,7 +30,8 @@ class Prepared:
     """One image on its way into the graph.
 
     data: uint8 (bytes,) encoded, or uint16 (rows, cols) decoded. top: its greatest grey level. start, shape: the
-    rectangle shown. resize: (rows, cols) it is resized to. pad: (rows, cols) it is padded to, at the bottom and right.
+    rectangle shown; or, where images are resized, roi_start and roi_end: the same between pixels, in fractions of them,
+    and size: the (rows, cols) it gets. pad: (rows, cols) it is padded to, at the bottom and right.
     mean, std: output = (grey level - mean) / std.
     """
 
@@ -38,7 +39,9 @@ class Prepared:
     top: int
     start: tuple[int, int]
     shape: tuple[int, int]
-    resize: tuple[int, int]
+    roi_start: tuple[float, float]
+    roi_end: tuple[float, float]
+    size: tuple[int, int]
     pad: tuple[int, int]
     flip: bool
     mean: float
@@ -90,7 +93,9 @@ class Graph:
             if steps.flip:
                 self._feed("flip", [np.int32(p.flip) for p in images])
             if steps.resize:
-                self._feed("resize", [_floats(*p.resize) for p in images])
+                self._feed("size", [_floats(*p.size) for p in images])
+                self._feed("roi_start", [_floats(*p.roi_start) for p in images])
+                self._feed("roi_end", [_floats(*p.roi_end) for p in images])
             (out,) = self._pipeline.run()
         except RuntimeError as error:
             self.close()  # DALI: "Current pipeline object is no longer valid"
@@ -142,16 +147,18 @@ def _build(steps: Steps) -> Any:
             image = fn.slice(
                 image, start=given("start", types.INT32, 1), shape=given("shape", types.INT32, 1), axes=[0, 1]
             )
-        if steps.flip:
-            image = fn.flip(image, horizontal=given("flip", types.INT32, 0))
         if steps.resize:
             image = fn.resize(
                 image,
-                size=given("resize", types.FLOAT, 1),
+                size=given("size", types.FLOAT, 1),
+                roi_start=given("roi_start", types.FLOAT, 1),
+                roi_end=given("roi_end", types.FLOAT, 1),
                 interp_type=types.INTERP_TRIANGULAR,
                 antialias=True,
                 dtype=types.FLOAT,
             )
+        if steps.flip:
+            image = fn.flip(image, horizontal=given("flip", types.INT32, 0))
         return fn.crop_mirror_normalize(
             image,
             mean=given("mean", types.FLOAT, 1),
@@ -169,6 +176,19 @@ def _build(steps: Steps) -> Any:
     pipeline = graph()
     pipeline.build()
     return pipeline
+
+
+def roi(region: tuple[int, int, int, int], level: int) -> tuple[tuple[float, float], tuple[float, float]]:
+    """(start, end) of a full-resolution rectangle (top, left, rows, cols) in a level's pixels, edges counting.
+
+    Sample i of the 5/3 low-pass band lies on full-resolution sample i * 2**level (15444-1 Annex F), not amid the 2**level
+    it stands for; without this, every halving would move the picture by half a pixel.
+    """
+    top, left, rows, cols = region
+    start, end = ((top, left), (top + rows, left + cols))
+    scale = 2.0**-level
+    first, last = (tuple((side - 0.5) * scale + 0.5 for side in corner) for corner in (start, end))
+    return (first[0], first[1]), (last[0], last[1])
 
 
 def bounds(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -105,6 +105,47 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Outcome]:
     return run
 
 
+@pytest.fixture(scope="session")
+def make_dataset() -> Callable[..., Path]:
+    """(export, folder, **changes of Arguments, Conversion or Rules) -> folder of the dataset built from it."""
+    from shardkit.arguments import Arguments, Conversion
+    from shardkit.build import build
+
+    class Silent:
+        def stage(self, name: str, total: int | None) -> None: ...
+        def scanned(self, files: int) -> None: ...
+        def converted(self, done: Any) -> None: ...
+
+    def make(export: Path, out: Path, **changes: Any) -> Path:
+        rules = {k: changes.pop(k) for k in list(changes) if k in Rules.__dataclass_fields__}
+        spec = {k: changes.pop(k) for k in list(changes) if k in Conversion.__dataclass_fields__}
+        conversion = Conversion(source=Source(str(export)), out=str(out), rules=Rules(**rules), **spec)
+        private = out.with_name(f"{out.name}.private")
+        build(Arguments(conversion=conversion, private=private, **{"workers": 2, **changes}), Silent())
+        return out
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def real_dataset(real_dicom: Path, make_dataset: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real radiographs, of every modality that has some, as a dataset of several small shards."""
+    out = tmp_path_factory.mktemp("real") / "dataset"
+    return make_dataset(real_dicom, out, modalities=EVERY_MODALITY, bins="auto:4", shard_bytes=2 << 20)
+
+
+@pytest.fixture(scope="session")
+def dataset_folder(make_dataset: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """About ninety small synthetic radiographs in some thirty shards."""
+    from shardkit.testing.export import make_export
+
+    place = tmp_path_factory.mktemp("synthetic")
+    make_export(place / "export", 45, seed=3, defects=0.0, scale=0.08)
+    return make_dataset(
+        place / "export", place / "dataset", bins="auto:4", shard_bytes=64 << 10, near_duplicates="report"
+    )
+
+
 @dataclass(frozen=True)
 class Decoded:
     """A real file as far as its stored values."""
@@ -156,3 +197,30 @@ def image_spec() -> Callable[..., ImageSpec]:
         "series_uid": "1.2.826.0.1.3680043.8.498.3", "number": 1,
     }  # fmt: skip
     return lambda **fields: ImageSpec(**{**usual, **fields})
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[str]:
+    """Address of an S3 server in this process, with the environment set to reach it."""
+    import logging
+
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    settings = {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_REGION": "us-east-1",
+        "AWS_ALLOW_HTTP": "true",
+    }
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    yield url
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+    server.stop()

@@ -73,7 +73,7 @@ class EpochPlan:
         self.samples, self.batching = samples, batching
         key = key_of("shardkit plan", samples.digest, seed, epoch)
         self.order = Order(samples.starts, window, key_of(key, "order"))
-        self._view_key = key_of(key, "views")
+        self.view_key = key_of(key, "views")
         self._begun = [_Unfinished(batching.former(samples), [], 0)]
         self._accounts: list[Account] = []
         self._kept: OrderedDict[int, list[Step]] = OrderedDict()
@@ -137,10 +137,10 @@ class EpochPlan:
             return self._kept[piece]
         begun, per_step = self._begun[piece], self.batching.per_step
         former = copy.deepcopy(begun.former)
-        fresh = views(self.samples, self.order.piece(piece), self.batching.recipe, self._view_key)
+        fresh = views(self.samples, self.order.piece(piece), self.batching.recipe, self.view_key)
         micros = begun.waiting + former.feed(fresh)
         if piece == self.order.pieces - 1:
-            micros = former.finish(micros, per_step)
+            micros = former.finish(micros)
         whole = len(micros) // per_step
         steps = [micros[i * per_step : (i + 1) * per_step] for i in range(whole)]
         if piece == len(self._begun) - 1:

@@ -71,7 +71,8 @@ class Order:
         return -(-self.shards // self.width)
 
     @cached_property
-    def _permutation(self) -> Ints:
+    def permutation(self) -> Ints:
+        """The shards in the order they are drawn from."""
         return np.argsort(mix(self.key, np.arange(self.shards)), kind="stable")
 
     @cached_property
@@ -81,25 +82,28 @@ class Order:
         return np.clip(middle, 0.0, self.shards - self.width)
 
     def _places(self, piece: int) -> slice:
-        """Places in the permutation whose shards may have samples in a piece: positions are [low, low + width)."""
-        first = np.searchsorted(self._lows, (piece - 1) * self.width, side="right")
+        """Places in the permutation whose shards may have samples in a piece: positions are [low, low + width].
+
+        Rounding may put a position on the very end of its range, and that belongs to the next piece.
+        """
+        first = np.searchsorted(self._lows, (piece - 1) * self.width, side="left")
         last = np.searchsorted(self._lows, (piece + 1) * self.width, side="left")
         return slice(int(first) if piece else 0, int(last))
 
     def near(self, piece: int) -> Ints:
         """The shards that a piece draws samples from."""
-        return self._permutation[self._places(piece)]
+        return self.permutation[self._places(piece)]
 
     def piece(self, number: int) -> Ints:
         """Sample indices, int64, of piece `number` in 0..pieces - 1, in order. The pieces join to the whole order."""
         places = self._places(number)
-        shards = self._permutation[places]
+        shards = self.permutation[places]
         counts = (self.starts[1:] - self.starts[:-1])[shards]
         ends = np.cumsum(counts)
         samples = np.arange(int(ends[-1])) + np.repeat(self.starts[shards] - (ends - counts), counts)
         positions = np.repeat(self._lows[places], counts) + self.width * uniform(self.key ^ 1, samples)
         inside = positions >= number * self.width
-        if number < self.pieces - 1:  # rounding may put a position on the very end
+        if number < self.pieces - 1:  # the last one includes its end
             inside &= positions < (number + 1) * self.width
         samples, positions = samples[inside], positions[inside]
         ordered: Ints = samples[np.argsort(positions, kind="stable")]

@@ -1,7 +1,8 @@
 """What of each image a batch shows: level, crop, flip and output size, as a pure function of size and seed.
 
-A view's rectangle is given in the pixels of its level. Crops follow the random resized crop of Szegedy et al. 2015 as
-torchvision draws it: an area share and an aspect ratio, ten tries, else the centre.
+A view's rectangle is given in the pixels of its level and in those of the full resolution. Crops follow the random
+resized crop of Szegedy et al. 2015 as torchvision draws it: an area share and an aspect ratio, ten tries, else the
+centre.
 """
 
 from dataclasses import dataclass, fields
@@ -41,7 +42,8 @@ class Views:
 
     index: sample. row: manifest row. level: halvings. top, left, height, width: pixels of that level.
     out_height, out_width: pixels after resizing; equal to height and width without. tokens: patches of the output.
-    flip: bool, mirrored left to right. seed: uint64, for what comes after (masks).
+    flip: bool, mirrored left to right. seed: uint64, for what comes after (masks). region: (n, 4), the same rectangle
+    in full-resolution pixels.
     """
 
     index: Ints
@@ -56,9 +58,13 @@ class Views:
     tokens: Ints
     flip: npt.NDArray[np.bool_]
     seed: Words
+    region: Ints
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def __deepcopy__(self, memo: object) -> "Views":
+        return self  # what a former holds; nothing writes to it
 
     def take(self, at: Ints | slice) -> "Views":
         """The views at these places."""
@@ -83,11 +89,11 @@ def views(samples: Samples, index: Ints, recipe: Recipe, key: int) -> Views:
         level = _covering_level(samples.regions(index, recipe.content), recipe, samples.levels)
     else:
         level = np.full(len(index), recipe.level, np.int64)
-    top, left, height, width = _at_level(region, level)
+    top, left, height, width = at_level(region, level)
     out_height, out_width = _resized(height, width, recipe)
     flip = _draw(seed, _FLIP) < recipe.flip
     tokens = -(-out_height // recipe.patch) * -(-out_width // recipe.patch)
-    return Views(index, row, level, top, left, height, width, out_height, out_width, tokens, flip, seed)
+    return Views(index, row, level, top, left, height, width, out_height, out_width, tokens, flip, seed, region)
 
 
 def _draw(seed: Words, purpose: int, attempt: int = 0) -> npt.NDArray[np.float64]:
@@ -138,12 +144,11 @@ def _covering_level(region: Ints, recipe: Recipe, levels: int) -> Ints:
         least = np.minimum(least, np.minimum(central_h, central_w))
     else:
         least = np.maximum(high, wide) if recipe.fit == "pad" else np.minimum(high, wide)
-    with np.errstate(divide="ignore"):
-        fitting = np.floor(np.log2(least / recipe.side))
-    return np.clip(fitting, 0, levels).astype(np.int64)
+    _, exponent = np.frexp(least / recipe.side)  # exact, where log2 of a power of two may fall short of it
+    return np.clip(exponent.astype(np.int64) - 1, 0, levels)
 
 
-def _at_level(region: Ints, level: Ints) -> tuple[Ints, ...]:
+def at_level(region: Ints, level: Ints | int) -> tuple[Ints, ...]:
     """The rectangle in its level's pixels: whatever it touches, at least 1 x 1. Levels round sides up."""
     top, left, high, wide = region.T
     below = (1 << level) - 1

@@ -1,0 +1,37 @@
+"""What decides a plan, as a line of text: a loader's state carries it, a replay reads it back."""
+
+from dataclasses import dataclass
+
+from shardkit.errors import StateError
+from shardkit.plan.batching import Batching, from_text
+
+FORMAT = 1
+"""Changes whenever the same arguments would give another plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """All that decides a plan but dataset, seed and epoch. rows: names a selection by a filter, else empty."""
+
+    split: str | None
+    rows: str
+    window: int
+    batching: Batching
+
+    def __str__(self) -> str:
+        rows = f" rows={self.rows}" if self.rows else ""
+        return f"{FORMAT} split={self.split or 'all'}{rows} window={self.window} {self.batching}"
+
+    @classmethod
+    def read(cls, text: str) -> "Described":
+        """The inverse of `str`. Raises StateError for a text of another format."""
+        head, _, rest = text.partition(" window=")
+        window, _, batching = rest.partition(" ")  # which may name a file, blanks and all
+        number, *words = head.split(" ")
+        pairs = dict(word.split("=", 1) for word in words if "=" in word)
+        if number != str(FORMAT) or "split" not in pairs or not window.isdecimal():
+            raise StateError(
+                f"the state has the format {text!r}, and this shardkit knows {FORMAT}: use the one it is of"
+            )
+        split = None if pairs["split"] == "all" else pairs["split"]
+        return cls(split, pairs.get("rows", ""), int(window), from_text(batching))

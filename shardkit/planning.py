@@ -1,0 +1,131 @@
+"""`shardkit plan`: what an epoch costs before it is run: tokens, how well it is shuffled, bytes and cache."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+
+from shardkit.catalog import Catalog
+from shardkit.plan import Account, EpochPlan
+from shardkit.plan.described import Described
+from shardkit.plan.score import Score, score
+from shardkit.plan.views import views
+
+_LABELS = {"patient": ("patient",), "scanner": ("device",), "bin": ("bin_height", "bin_width")}
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Of an epoch, on all ranks together.
+
+    full_bytes: of all images at full resolution. range_bytes: read without a cache, one range an image. shard_bytes: of
+    the shards, what every machine reads with a cache, if that holds `window_bytes`: the shards in use at a time.
+    """
+
+    full_bytes: int
+    range_bytes: int
+    shard_bytes: int
+    window_bytes: int
+    shards: int
+
+
+def costs(catalog: Catalog, plan: EpochPlan) -> Costs:
+    """Bytes of the plan's epoch, from the manifest and the sizes of the shards."""
+    lengths = catalog.columns("level_bytes")["level_bytes"].combine_chunks().flatten().to_numpy()
+    lengths = lengths.reshape(catalog.rows, -1)
+    wanted = full = 0
+    for piece in range(plan.order.pieces):
+        shown = views(plan.samples, plan.order.piece(piece), plan.batching.recipe, plan.view_key)
+        wanted += int(lengths[shown.row, shown.level].sum())
+        full += int(lengths[shown.row, 0].sum())
+    sizes = catalog.shard_bytes()
+    used = np.searchsorted(catalog.shard_starts, plan.samples.row(plan.samples.starts[:-1]), side="right") - 1
+    in_order = np.array([sizes[catalog.shards[i]] for i in used[plan.order.permutation]], np.int64)
+    # A sample's position is at most a window after its shard's place, and shards come in order of their places.
+    live = np.convolve(in_order, np.ones(min(plan.order.width + 1, len(in_order)), np.int64), "valid")
+    return Costs(full, wanted, int(in_order.sum()), int(live.max()), len(in_order))
+
+
+def scores(catalog: Catalog, plan: EpochPlan) -> dict[str, Score]:
+    """How often two samples of a step share a patient, a scanner, a bin, against a perfect shuffle."""
+    found = {}
+    for name, columns in _LABELS.items():
+        table = catalog.columns(*columns)
+        codes = np.zeros(catalog.rows, np.int64)
+        for column in columns:
+            codes = codes * 65536 + _codes(table[column])
+        unknown = np.any(
+            [table[column].combine_chunks().is_null().to_numpy(zero_copy_only=False) for column in columns], 0
+        )
+        codes[unknown] = -1
+        labels = codes[plan.samples.row(np.arange(len(plan.samples)))]
+        found[name] = score(plan, labels)
+    return found
+
+
+def _codes(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    whole = column.combine_chunks()
+    codes = whole if pa.types.is_integer(whole.type) else whole.dictionary_encode().indices
+    return np.asarray(codes.fill_null(0).to_numpy(zero_copy_only=False), np.int64)
+
+
+def show(
+    catalog: Catalog, plan: EpochPlan, described: Described, seed: int, epoch: int, world: int, console: Console
+) -> None:
+    """Print the plan of an epoch as tables."""
+    account, bytes_ = plan.account(), costs(catalog, plan)
+    per_rank = plan.batching.per_step // world
+    console.print(f"{described}, seed {seed}, epoch {epoch}", highlight=False, soft_wrap=True)
+    console.print(
+        f"{account.samples:,} samples in {account.steps:,} steps of {plan.batching.per_step} micro-batches"
+        f" ({per_rank} on each of {world} ranks), {account.samples / max(account.steps, 1):,.1f} samples a step",
+        highlight=False,
+    )
+    console.print()
+    console.print(_tokens(account))
+    console.print()
+    console.print(_shuffle(scores(catalog, plan)))
+    console.print()
+    console.print(_storage(bytes_, world))
+
+
+def _tokens(account: Account) -> Table:
+    table = Table("tokens", "count", "of used", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name in ("used", "padded", "repeated", "dropped"):
+        count = getattr(account, name)
+        table.add_row(name, f"{count:,}", f"{100 * count / max(account.used, 1):.2f} %")
+    table.add_row(
+        "given to the model", f"{account.used + account.padded + account.repeated:,}", f"{100 * account.overhead:.2f} %"
+    )
+    return table
+
+
+def _shuffle(found: dict[str, Score]) -> Table:
+    table = Table("two samples of a step share", "chance", "perfect shuffle", "ratio", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, value in found.items():
+        table.add_row(
+            f"their {name}", f"{100 * value.shared:.2f} %", f"{100 * value.expected:.2f} %", f"{value.ratio:.2f}"
+        )
+    return table
+
+
+def _storage(found: Costs, world: int) -> Table:
+    table = Table("storage, an epoch", "", box=None, pad_edge=False, show_header=False)
+    table.add_column(justify="right")
+    share = 100 * found.range_bytes / max(found.full_bytes, 1)
+    for name, count, note in (
+        ("read without a cache, all ranks", found.range_bytes, f"{share:.1f} % of the images' bytes"),
+        ("read by a rank", found.range_bytes // world, ""),
+        ("read by a machine with a cache", found.shard_bytes, f"{found.shards:,} shards, once"),
+        ("that cache needs at least", found.window_bytes, "the shards in use at a time; less reads some again"),
+        ("to read every shard only once ever", found.shard_bytes, "all of them"),
+    ):
+        table.add_row(name, f"{count / 1e6:,.1f} MB", note)
+    return table

@@ -1,0 +1,182 @@
+"""A loader's state: five plain fields that any number of ranks goes on from, exactly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from shardkit import Binned, Loader, Packed, Resized, TorchDataset
+from shardkit.errors import ArgumentError, StateError
+from shardkit.testing.resume import assert_resumes_exactly
+
+BATCHINGS = [
+    Packed(tokens=512, patch=16, per_step=8),
+    Binned(batch_size=1, patch=16, per_step=8),
+    Resized(64, batch_size=2, per_step=8, crop=(0.5, 1.0), flip=0.5, level="auto"),
+]
+SMALL: dict[str, Any] = {"split": None, "device": "cpu", "seed": 11, "window": 8}
+
+
+def _identity(batches: Any) -> list[tuple[Any, ...]]:
+    """What must be the same: place, rows, seeds and pixels of every batch."""
+    out = []
+    for batch in batches:
+        values = batch.patches if hasattr(batch, "patches") else batch.images
+        place = (batch.place.epoch, batch.place.step, batch.place.micro)
+        out.append((*place, tuple(batch.rows.tolist()), tuple(batch.seeds.tolist()), float(values.double().sum())))
+    return out
+
+
+@pytest.mark.parametrize("batching", BATCHINGS, ids=str)
+def test_stopping_at_every_step_and_resuming_twice_changes_nothing(dataset_folder: Path, batching: Any) -> None:
+    assert_resumes_exactly(lambda: Loader(dataset_folder, batching=batching, **SMALL))
+
+
+@pytest.mark.parametrize("batching", BATCHINGS, ids=str)
+def test_one_state_gives_the_same_global_steps_on_any_world_size(dataset_folder: Path, batching: Any) -> None:
+    first = Loader(dataset_folder, batching=batching, **SMALL)
+    stop = len(first.plan) // 2
+    for batch in first:
+        if batch.place.last and batch.place.step + 1 == stop:
+            break
+    state = json.loads(json.dumps(first.state_dict()))
+    assert state["step"] == stop
+    wanted: list[Any] = []
+    for world in (1, 2, 4, 8):
+        found = []
+        for rank in range(world):
+            loader = Loader(dataset_folder, batching=batching, rank=rank, world_size=world, **{**SMALL, "seed": 0})
+            loader.load_state_dict(state)
+            batches = list(loader)
+            assert len(batches) == (len(loader.plan) and (len(first.plan) - stop) * 8 // world)
+            assert [b.place.last for b in batches] == ([False] * (8 // world - 1) + [True]) * (len(first.plan) - stop)
+            assert loader.state_dict() == {**state, "epoch": 1, "step": 0}
+            found += _identity(batches)
+        wanted = wanted or sorted(found)
+        assert sorted(found) == wanted, f"{world} ranks"
+
+
+def test_an_epoch_s_last_batch_moves_the_state_to_the_next_epoch(dataset_folder: Path) -> None:
+    loader = Loader(dataset_folder, batching=BATCHINGS[0], **SMALL)
+    states = [loader.state_dict() for batch in loader if batch.place.last]
+    steps = len(states)
+    assert [(s["epoch"], s["step"]) for s in states] == [(0, k + 1) for k in range(steps - 1)] + [(1, 0)]
+    first = _identity(loader)
+    again = Loader(dataset_folder, batching=BATCHINGS[0], **SMALL)
+    again.load_state_dict(states[-1])
+    assert _identity(again) == first
+    assert again.epoch == 2
+    assert {rows for *_, rows, _, _ in first} != set()
+
+
+def test_a_state_within_a_step_repeats_the_step(dataset_folder: Path) -> None:
+    loader = Loader(dataset_folder, batching=BATCHINGS[0], **SMALL)
+    whole = _identity(loader)
+    loader = Loader(dataset_folder, batching=BATCHINGS[0], **SMALL)
+    for batch in loader:
+        if (batch.place.step, batch.place.micro) == (1, 3):
+            break
+    state = loader.state_dict()
+    assert state["step"] == 1
+    again = Loader(dataset_folder, batching=BATCHINGS[0], **SMALL)
+    again.load_state_dict(state)
+    assert _identity(again) == whole[8:]
+
+
+def test_the_state_has_five_plain_fields(dataset_folder: Path) -> None:
+    state = Loader(dataset_folder, batching=BATCHINGS[1], **SMALL).state_dict()
+    assert list(state) == ["format", "manifest_digest", "seed", "epoch", "step"]
+    assert json.loads(json.dumps(state)) == state
+    assert state["format"] == "1 split=all window=8 binned:batch_size=1"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"manifest_digest": "0" * 64}, "belongs to the dataset"),
+        ({"format": "1 split=all window=8 packed:per_step=4,tokens=512"}, "was saved with"),
+        ({"format": "1 split=train window=8 packed:tokens=512"}, "was saved with"),
+        ({"extra": 1}, "no loader's state"),
+    ],
+)
+def test_a_state_of_something_else_is_refused_by_name(dataset_folder: Path, change: Any, words: str) -> None:
+    loader = Loader(dataset_folder, batching=BATCHINGS[0], **SMALL)
+    with pytest.raises(StateError, match=words):
+        loader.load_state_dict({**loader.state_dict(), **change})
+    assert loader.step == 0
+
+
+def test_a_filter_is_part_of_the_state(dataset_folder: Path) -> None:
+    wide: dict[str, Any] = {"where": lambda t: t["width"].to_numpy() > 100, "needs": ("width",)}
+    loader = Loader(dataset_folder, batching=BATCHINGS[0], **wide, **SMALL)
+    assert 0 < loader.account().samples < Loader(dataset_folder, batching=BATCHINGS[0], **SMALL).account().samples
+    same = Loader(dataset_folder, batching=BATCHINGS[0], **wide, **SMALL)
+    same.load_state_dict(loader.state_dict())
+    other = Loader(dataset_folder, batching=BATCHINGS[0], **SMALL)
+    with pytest.raises(StateError, match="was saved with"):
+        other.load_state_dict(loader.state_dict())
+
+
+def test_only_the_asked_split_is_streamed(dataset_folder: Path) -> None:
+    import pyarrow.parquet as pq
+
+    splits = pq.read_table(dataset_folder / "manifest.parquet", columns=["split"])["split"].to_pylist()
+    arguments = {**SMALL, "split": "train"}
+    rows = {r for b in Loader(dataset_folder, batching=BATCHINGS[0], **arguments) for r in b.rows.tolist() if r >= 0}
+    assert rows == {i for i, split in enumerate(splits) if split == "train"}
+    assert len(rows) < len(splits)
+
+
+def test_a_dataloader_takes_the_adapter_without_workers_and_refuses_them(dataset_folder: Path) -> None:
+    loader = Loader(dataset_folder, batching=BATCHINGS[0], **SMALL)
+    adapter = TorchDataset(loader)
+    through = _identity(DataLoader(adapter, batch_size=None))
+    assert adapter.state_dict()["epoch"] == 1
+    adapter.load_state_dict({**adapter.state_dict(), "epoch": 0})
+    assert _identity(DataLoader(adapter, batch_size=None)) == through
+    with pytest.raises(ArgumentError, match="num_workers=0"):
+        next(iter(DataLoader(adapter, batch_size=None, num_workers=1)))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"world_size": 3, "rank": 0}, "per_step=8"),
+        ({"world_size": 2, "rank": 2}, "rank=2"),
+        ({"world_size": 2}, "go together"),
+        ({"normalise": "wrong"}, "normalise"),
+        ({"dtype": torch.int32}, "dtype"),
+        ({"split": "nothing"}, "no sample in split"),
+        ({"prefetch": 0}, "prefetch"),
+        ({"max_bad": 2.0}, "max_bad"),
+        ({"cache": "x"}, "cache_bytes"),
+        ({"window": 0}, "window=0"),
+        ({"device": "meta"}, "device"),
+    ],
+)
+def test_unusable_arguments_are_refused_at_the_start(dataset_folder: Path, change: Any, words: str) -> None:
+    with pytest.raises(ArgumentError, match=words):
+        Loader(dataset_folder, batching=BATCHINGS[0], **{**SMALL, **change})
+
+
+def test_a_level_that_is_not_there_is_refused(dataset_folder: Path) -> None:
+    with pytest.raises(ArgumentError, match="levels 0 to 5"):
+        Loader(dataset_folder, batching=Packed(tokens=512, patch=16, level=6), **SMALL)
+
+
+def test_a_cache_smaller_than_a_shard_is_refused(dataset_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="holds no shard"):
+        Loader(dataset_folder, batching=BATCHINGS[0], cache=tmp_path / "cache", cache_bytes=1000, **SMALL)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_torchrun_s_environment_names_the_rank(dataset_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    loader = Loader(dataset_folder, batching=BATCHINGS[0], **SMALL)
+    assert (loader.rank, loader.world_size) == (3, 4)
