@@ -19,11 +19,12 @@ import pytest
 
 from shardkit.errors import ArgumentError, StorageError
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
-sys.path.insert(0, str(TOOLS))
-import slow_nas  # noqa: E402
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+from tools import slow_nas  # noqa: E402
+from tools.slow_wire import Proxy  # noqa: E402
 
-sys.path.remove(str(TOOLS))
+sys.path.remove(str(ROOT))
 
 Serve = Callable[[socket.socket], object]
 
@@ -64,21 +65,21 @@ def confirm(connection: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def wire(serve: Serve, latency_s: float, bits_per_s: float) -> Iterator[slow_nas.Proxy]:
-    with service(serve) as port, slow_nas.Proxy("127.0.0.1", port, latency_s, bits_per_s) as proxy:
+def wire(serve: Serve, latency_s: float, bits_per_s: float) -> Iterator[Proxy]:
+    with service(serve) as port, Proxy("127.0.0.1", port, latency_s, bits_per_s) as proxy:
         with call(proxy) as first:  # its process is up
             first.shutdown(socket.SHUT_WR)
             first.recv(1)
         yield proxy
 
 
-def call(proxy: slow_nas.Proxy) -> socket.socket:
+def call(proxy: Proxy) -> socket.socket:
     client = socket.create_connection((proxy.host, proxy.port), timeout=20)
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return client
 
 
-def send(proxy: slow_nas.Proxy, size: int) -> float:
+def send(proxy: Proxy, size: int) -> float:
     """Seconds until `size` bytes have arrived and the answer is here."""
     start = time.monotonic()
     with call(proxy) as client:
@@ -145,7 +146,7 @@ def test_connections_share_the_rate_and_take_turns() -> None:
 def test_a_receiver_that_does_not_read_stops_the_sender() -> None:
     with (
         service(lambda connection: time.sleep(2)) as port,
-        slow_nas.Proxy("127.0.0.1", port, 0.001, 1e10) as proxy,
+        Proxy("127.0.0.1", port, 0.001, 1e10) as proxy,
         call(proxy) as client,
     ):
         client.settimeout(0.3)
@@ -171,19 +172,21 @@ def test_closed_connections_leave_no_open_files() -> None:
 def test_a_connection_to_nothing_is_closed() -> None:
     with service(echo) as port:
         pass
-    with slow_nas.Proxy("127.0.0.1", port, 0.001, 1e9) as proxy, call(proxy) as client:
+    with Proxy("127.0.0.1", port, 0.001, 1e9) as proxy, call(proxy) as client:
         assert client.recv(1) == b""
 
 
 def test_an_impossible_wire_is_refused() -> None:
     with pytest.raises(ArgumentError, match="impossible"):
-        slow_nas.Proxy("127.0.0.1", 80, -1, 1e9)
+        Proxy("127.0.0.1", 80, -1, 1e9)
 
 
 def test_a_wire_ends_when_its_user_is_killed() -> None:
-    code = f"import sys, os; sys.path.insert(0, {str(TOOLS)!r}); import slow_nas; p = slow_nas.Proxy('127.0.0.1', 9)"
+    code = "import os; from tools.slow_wire import Proxy; p = Proxy('127.0.0.1', 9)"
     code += "; p.__enter__(); print(p._process.pid, flush=True); os.kill(os.getpid(), 9)"
-    pid = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stdout)
+    pid = int(
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    )
     assert soon(lambda: not alive({pid}))
 
 
@@ -306,8 +309,8 @@ def test_an_exception_with_a_file_open_leaves_nothing(place: Path) -> None:
 @needs_mount
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_mounts_until_interrupted(place: Path, number: signal.Signals) -> None:
-    command = [sys.executable, str(TOOLS / "slow_nas.py"), str(place / "folder"), str(place / "mount")]
-    with subprocess.Popen([*command, "--gbit", "10"], stdout=subprocess.PIPE, text=True) as program:
+    command = [sys.executable, "-m", "tools.slow_nas", str(place / "folder"), str(place / "mount")]
+    with subprocess.Popen([*command, "--gbit", "10"], cwd=ROOT, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout
         assert "1.0 ms each way, 10.0 Gbit/s" in program.stdout.readline()
         assert (place / "mount" / "deep er" / "small").read_bytes() == b"small"
@@ -321,15 +324,15 @@ def test_the_command_mounts_until_interrupted(place: Path, number: signal.Signal
 
 @needs_mount
 def test_the_command_measures(place: Path) -> None:
-    command = [sys.executable, str(TOOLS / "slow_nas.py"), str(place / "folder"), str(place / "mount"), "--measure"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    command = [sys.executable, "-m", "tools.slow_nas", str(place / "folder"), str(place / "mount"), "--measure"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     assert "MB/s in sequence" in done.stdout
 
 
 @needs_mount
 def test_servers_and_mount_end_when_their_user_is_killed(place: Path) -> None:
-    command = [sys.executable, str(TOOLS / "slow_nas.py"), str(place / "folder"), str(place / "mount")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+    command = [sys.executable, "-m", "tools.slow_nas", str(place / "folder"), str(place / "mount")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout
         program.stdout.readline()
         processes = started(place)
