@@ -47,6 +47,10 @@ class BinnedBatch:
         moved: BinnedBatch = _moved(self, device, non_blocking)
         return moved
 
+    def record_stream(self, stream: Any) -> None:
+        """Tell CUDA's allocator that this stream uses the tensors too."""
+        _recorded(self, stream)
+
     @property
     def weight(self) -> Tensor:
         """float32 (B,): 1 for an image, 0 for none."""
@@ -78,6 +82,10 @@ class PackedBatch:
         moved: PackedBatch = _moved(self, device, non_blocking)
         return moved
 
+    def record_stream(self, stream: Any) -> None:
+        """Tell CUDA's allocator that this stream uses the tensors too."""
+        _recorded(self, stream)
+
     def unpacked(self, sequence: int) -> Tensor:
         """(rows, cols) pixels of one image, without its padding."""
         start, end = self.cu_seqlens[sequence : sequence + 2].tolist()
@@ -97,6 +105,12 @@ def _moved(batch: Any, device: Any, non_blocking: bool) -> Any:
     values = {f.name: getattr(batch, f.name) for f in fields(batch)}
     moved = {k: v.to(device, non_blocking=non_blocking) if isinstance(v, Tensor) else v for k, v in values.items()}
     return type(batch)(**moved)
+
+
+def _recorded(batch: Any, stream: Any) -> None:
+    for f in fields(batch):
+        if isinstance(value := getattr(batch, f.name), Tensor):
+            value.record_stream(stream)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,20 +7,22 @@ import hashlib
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
+import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shardkit import dataset, manifest
-from shardkit.bins import Bins
+from shardkit.bins import Bin, Bins
 from shardkit.errors import ArgumentError, IntegrityError
 from shardkit.plan.samples import Ints, Samples, Sizes
-from shardkit.storage import Store
+from shardkit.storage import MissingObject, Store, sentences
 from shardkit.stream.cache import Contents
 
 Where = Callable[[pa.Table], npt.ArrayLike]
@@ -44,6 +46,7 @@ _NUMBERS = (
     "bin_width",
 )
 _KEPT_SHARDS = 1024  # whose details stay in memory, about 200 bytes a sample
+_PIECE = 8 << 20  # bytes of a manifest held while it is copied
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,11 @@ class Detail:
         return str(self.shard.keys[self.at].as_py())
 
     @property
+    def bin(self) -> str:
+        """Name of the bin it is stored in."""
+        return Bin(int(self.number("bin_height")), int(self.number("bin_width"))).name
+
+    @property
     def offset(self) -> int:
         return int(self.shard.numbers["offset"][self.at])
 
@@ -100,18 +108,19 @@ class Catalog:
         self.description = dataset.description(store)
         self.digest: str = self.description["digest"]
         self.codec: str = self.description["codec"]
-        self._file = _snapshot(store)
-        self._table = pq.ParquetFile(self._file, page_checksum_verification=True)
-        if manifest.named_digest(self._table) != self.digest:
-            raise IntegrityError(
-                f"{self.url}/{manifest.NAME} does not belong to {dataset.NAME}: a build is running or was interrupted;"
-                " run it again"
-            )
         self._lock = threading.Lock()
         self._details: OrderedDict[int, Details] = OrderedDict()
-        self.shards, self.shard_starts = self._shard_index()
+        self._file = _snapshot(store)
+        try:
+            with self._legible():
+                self._table = pq.ParquetFile(self._file, page_checksum_verification=True)
+                self._check_belongs()
+                self.shards, self.shard_starts = self._shard_index()
+                groups = [self._table.metadata.row_group(i).num_rows for i in range(self._table.num_row_groups)]
+        except BaseException:
+            self.close()
+            raise
         self._number_of = {name: number for number, name in enumerate(self.shards)}
-        groups = [self._table.metadata.row_group(i).num_rows for i in range(self._table.num_row_groups)]
         self._group_starts = np.concatenate([[0], np.cumsum(groups)]).astype(np.int64)
 
     @property
@@ -129,8 +138,10 @@ class Catalog:
         self._file.close()
 
     def columns(self, *names: str) -> pa.Table:
-        """Whole columns of the manifest."""
-        with self._lock:
+        """Whole columns of the manifest. Raises ArgumentError for one that it does not have."""
+        if unknown := set(names) - set(self._table.schema_arrow.names):
+            raise ArgumentError(f"{self.url}/{manifest.NAME} has no column {', '.join(sorted(unknown))}")
+        with self._lock, self._legible():
             return self._table.read(list(names), use_threads=False)
 
     def samples(self, split: str | None = "train", where: Where | None = None, needs: tuple[str, ...] = ()) -> Samples:
@@ -150,14 +161,19 @@ class Catalog:
         if split is not None:
             keep &= _equals(self.columns("split")["split"], split)
         if where is not None:
-            keep &= np.asarray(where(self.columns(*needs)), np.bool_)
+            chosen = np.asarray(where(self.columns(*needs)), np.bool_)
+            if chosen.shape != keep.shape:
+                raise ArgumentError(
+                    f"where gave values of shape {chosen.shape}, not a boolean for each of {self.rows:,} rows"
+                )
+            keep &= chosen
         if not keep.any():
             splits = ", ".join(f"{name} {count:,}" for name, count in self.description["splits"].items())
             raise ArgumentError(f"{self.url} has no sample in split {split!r} that is asked for; it has {splits}")
         if keep.all():
             return everything
-        chosen = hashlib.sha256(self.digest.encode() + np.packbits(keep).tobytes()).hexdigest()
-        return everything.select(keep, chosen)
+        digest = hashlib.sha256(self.digest.encode() + np.packbits(keep).tobytes()).hexdigest()
+        return everything.select(keep, digest)
 
     @property
     def levels(self) -> int:
@@ -175,7 +191,8 @@ class Catalog:
             if number in self._details:
                 self._details.move_to_end(number)
                 return self._details[number]
-            found = self._read_details(number)
+            with self._legible():
+                found = self._read_details(number)
             self._details[number] = found
             if len(self._details) > _KEPT_SHARDS:
                 self._details.popitem(last=False)
@@ -217,6 +234,30 @@ class Catalog:
             raise IntegrityError(f"{self.url}/{missing[0]} is missing: build it again from the source")
         return {name: there[name] for name in self.shards}
 
+    @contextmanager
+    def _legible(self) -> Iterator[None]:
+        """Turns what Parquet raises on damaged bytes into a sentence."""
+        try:
+            yield
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+            said = " ".join(str(error).split())[:200] or type(error).__name__
+            raise IntegrityError(
+                f"{self.url}/{manifest.NAME} is damaged: copy the dataset again, or build it anew elsewhere ({said})"
+            ) from None
+
+    def _check_belongs(self) -> None:
+        named = manifest.named_digest(self._table)
+        if not named:
+            raise IntegrityError(
+                f"{self.url}/{manifest.NAME} names no digest: it was written by an older shardkit or by another tool;"
+                " build the dataset anew elsewhere"
+            )
+        if named != self.digest:
+            raise IntegrityError(
+                f"{self.url}/{manifest.NAME} does not belong to {dataset.NAME}: a build is running or was interrupted;"
+                " run it again"
+            )
+
     def _shard_index(self) -> tuple[list[str], Ints]:
         """Names of the shards in manifest order, and where their rows start. Rows of a shard lie together."""
         names, starts, row = list[str](), list[int](), 0
@@ -236,14 +277,28 @@ class Catalog:
 
 def _snapshot(store: Store) -> IO[bytes]:
     """The manifest as an open local file."""
-    if store.root is not None:
-        try:
-            return (store.root / manifest.NAME).open("rb")
-        except FileNotFoundError:
-            raise IntegrityError(f"{store.url} has no {manifest.NAME}: run the build again") from None
+    try:
+        if store.root is not None:
+            with sentences(f"{store.url}/{manifest.NAME}"):
+                return (store.root / manifest.NAME).open("rb")
+        return _downloaded(store)
+    except MissingObject:
+        raise IntegrityError(f"{store.url} has no {manifest.NAME}: copy the dataset again, or build it anew") from None
+
+
+def _downloaded(store: Store) -> IO[bytes]:
+    """The manifest in a local file without a name; in pieces, for it may be larger than memory."""
+    with sentences(f"{store.url}/{manifest.NAME}"):
+        pieces = obstore.get(store.remote, manifest.NAME).stream(min_chunk_size=_PIECE)
     file = tempfile.TemporaryFile(prefix="shardkit-")  # noqa: SIM115 - lives as long as the catalog
-    file.write(store.get(manifest.NAME))
-    file.seek(0)
+    try:
+        with sentences(f"{store.url}/{manifest.NAME} in {tempfile.gettempdir()}"):
+            for piece in pieces:
+                file.write(piece)
+            file.seek(0)
+    except BaseException:
+        file.close()
+        raise
     return file
 
 

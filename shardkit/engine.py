@@ -13,8 +13,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field
 from types import ModuleType
 
 import numpy as np
@@ -28,7 +28,7 @@ from shardkit.codecs import htj2k
 from shardkit.errors import BadDataError, IntegrityError, ShardkitError
 from shardkit.pipeline import CLIPPED, Graph, Normalise, Prepared, bounds, roi
 from shardkit.plan.forming import MicroBatch, Pack
-from shardkit.stats import Stats
+from shardkit.stats import Shares, Stats
 from shardkit.stream.fetch import Fetcher, Got, Want
 
 _log = logging.getLogger("shardkit.loader")
@@ -56,6 +56,14 @@ class Setup:
     prefetch: int
     threads: int
     max_bad: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Handed:
+    """A batch, an error or the end, on its way to the consumer."""
+
+    item: Batch | BaseException | None
+    shares: Shares = field(default_factory=dict)
 
 
 @dataclass
@@ -88,7 +96,7 @@ class Engine:
         self._decoders = ThreadPoolExecutor(setup.threads, thread_name_prefix="shardkit-decode")
         self._pending: deque[_Pending] = deque()
         self._ahead = 0  # encoded bytes asked for and not yet in a batch
-        self._out: queue.Queue[Batch | BaseException | None] = queue.Queue(setup.prefetch)
+        self._out: queue.Queue[_Handed] = queue.Queue(setup.prefetch)
         self._stopped = threading.Event()
         self._producer = threading.Thread(target=self._produce, name="shardkit-producer", daemon=True)
         self._producer.start()
@@ -100,16 +108,18 @@ class Engine:
         begun = time.perf_counter()
         while True:
             try:
-                item = self._out.get(timeout=30)
+                handed = self._out.get(timeout=30)
                 break
             except queue.Empty:
                 _log.warning("no batch for %.0f s: %s", time.perf_counter() - begun, self._stats.where())
                 if not self._producer.is_alive():
                     raise BadDataError("the loader's producer thread is gone: load again from the last state") from None
-        self._stats.waited(time.perf_counter() - begun)
-        if isinstance(item, BaseException):
-            raise item
-        return item
+        self._stats.waited(time.perf_counter() - begun, handed.shares)
+        if isinstance(handed.item, BaseException):
+            raise handed.item
+        if handed.item is not None and self._setup.device.type == "cuda":
+            handed.item.record_stream(torch.cuda.current_stream(self._setup.device))
+        return handed.item
 
     def close(self) -> None:
         """Stop all stages; returns in bounded time. May be called twice."""
@@ -122,15 +132,28 @@ class Engine:
                 self._producer.join(timeout=0.02)
         self._decoders.shutdown(wait=True, cancel_futures=True)
         self._graph.close()
+        self._stats.watch(None)
 
     # --- the producer thread
 
     def _produce(self) -> None:
+        with self._stream():
+            self._produce_all()
+
+    def _stream(self) -> AbstractContextManager[object]:
+        """A CUDA stream of the producer's own: copies and assembly overlap with the consumer's work."""
+        device = self._setup.device
+        if device.type != "cuda":
+            return nullcontext()
+        own: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        return torch.cuda.stream(own)
+
+    def _produce_all(self) -> None:
         try:
             while not self._stopped.is_set():
                 self._top_up()
                 if not self._pending:
-                    self._hand_over(None)
+                    self._hand_over(_Handed(None))
                     return
                 head = self._pending.popleft()
                 self._open_gates(_DECODED, head)
@@ -139,14 +162,15 @@ class Engine:
                 self._ahead -= head.size
                 self._top_up()
                 self._open_gates(_DECODED)
-                self._hand_over(self._build(head, ready))
+                self._hand_over(_Handed(self._build(head, ready), _shares(head)))
         except CancelledError:
             if not self._stopped.is_set():
-                self._hand_over(BadDataError("the loader's fetcher was cancelled: load again from the last state"))
+                lost = BadDataError("the loader's fetcher was cancelled: load again from the last state")
+                self._hand_over(_Handed(lost))
         except BaseException as error:  # whatever it is, the consumer must hear of it
-            self._hand_over(error)
+            self._hand_over(_Handed(error))
 
-    def _hand_over(self, item: Batch | BaseException | None) -> None:
+    def _hand_over(self, item: _Handed) -> None:
         while not self._stopped.is_set():
             with suppress(queue.Full):
                 self._out.put(item, timeout=0.1)
@@ -221,6 +245,8 @@ class Engine:
             buffers=self._buffers,
             device=self._setup.device,
         )
+        if self._setup.device.type == "cuda":
+            torch.cuda.current_stream(self._setup.device).synchronize()  # whole before anybody sees it
         self._stats.built(item.micro, between - begun, time.perf_counter() - between)
         return batch
 
@@ -262,6 +288,15 @@ class Engine:
                         ready[at] = IntegrityError(f"{item.details[at].shard.shard}: the image {key}: {error}")
             shown = self._substituted(item, ready)
             return self._graph.run(_chosen(ready, shown)), shown
+
+
+def _shares(item: _Pending) -> Shares:
+    """How a micro-batch's pixels are shared among the bins its images are stored in."""
+    pixels: dict[str, float] = {}
+    for detail, tokens in zip(item.details, item.micro.views.tokens.tolist(), strict=True):
+        pixels[detail.bin] = pixels.get(detail.bin, 0) + tokens
+    total = sum(pixels.values())
+    return {name: count / total for name, count in pixels.items()}
 
 
 def _chosen(ready: list[Prepared | ShardkitError], shown: list[Shown | None]) -> list[Prepared]:

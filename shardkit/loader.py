@@ -38,8 +38,8 @@ class Loader:
     """Iterates over this rank's micro-batches of an epoch; the next iteration is the next epoch.
 
     url: folder or bucket of a dataset. batching: see `shardkit.plan.batching`. epoch: to begin with.
-    split: train, val, test, or None for all. where: a function from a table of manifest columns, those named in `needs`, to a boolean a row: which samples
-    to take. window: shards that are mixed at any time.
+    split: train, val, test, or None for all. where: a function from a table of manifest columns, those named in
+    `needs`, to a boolean a row: which samples to take. window: shards that are mixed at any time.
     rank, world_size: default those of torch.distributed, else of torchrun's environment. device: "cpu", "cuda:0";
     default the current GPU where there is one.
     normalise: none (grey levels), percentile (0.5th to 99.5th of the image to 0..1, cut off), minmax, fullscale (all
@@ -93,8 +93,10 @@ class Loader:
         self._samples = self._catalog.samples(split, where, needs)
         self._seed, self._epoch, self._step = seed, epoch, 0
         self._plan: EpochPlan | None = None
-        self._reading = (attempts, deadline, connections, wrap)
+        _ = self.plan  # refuses what cannot be planned, now
+        self._reading, self._wrap = (attempts, deadline, connections), wrap
         self._cache = self._check_cache(cache, cache_bytes)
+        self._reader(None)  # refuses what cannot be read from or cached in, now
         self._stats, self._buffers = Stats(), Buffers()
         threads = threads or _cores()
         module, _ = codec(self._catalog.codec)
@@ -217,8 +219,8 @@ class Loader:
 
     # --- parts
 
-    def _reader(self) -> Reader:
-        attempts, deadline, connections, wrap = self._reading
+    def _reader(self, wrap: Callable[[Reader], Reader] | None) -> Reader:
+        attempts, deadline, connections = self._reading
         store: Reader = StoreReader(self._catalog.url, threads=min(connections, 16))
         reader: Reader = Retrying(wrap(store) if wrap else store, attempts, deadline)
         if self._cache is not None:
@@ -226,7 +228,7 @@ class Loader:
         return reader
 
     def _fetcher(self) -> Fetcher:
-        return Fetcher(self._reader, self._reading[2])
+        return Fetcher(lambda: self._reader(self._wrap), self._reading[2])
 
     def _graph(self) -> Graph:
         recipe, device = self.batching.recipe, self.device

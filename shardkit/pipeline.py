@@ -181,8 +181,8 @@ def _build(steps: Steps) -> Any:
 def roi(region: tuple[int, int, int, int], level: int) -> tuple[tuple[float, float], tuple[float, float]]:
     """(start, end) of a full-resolution rectangle (top, left, rows, cols) in a level's pixels, edges counting.
 
-    Sample i of the 5/3 low-pass band lies on full-resolution sample i * 2**level (15444-1 Annex F), not amid the 2**level
-    it stands for; without this, every halving would move the picture by half a pixel.
+    Sample i of the 5/3 low-pass band lies on full-resolution sample i * 2**level (15444-1 Annex F), not amid the
+    2**level that it stands for; without this, every halving would move the picture by half a pixel.
     """
     top, left, rows, cols = region
     start, end = ((top, left), (top + rows, left + cols))

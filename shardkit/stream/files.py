@@ -1,5 +1,6 @@
-"""Ranges of local files, kept open: on a network mount an open costs as much as reading a megabyte."""
+"""Local files: ranges of those kept open, and files being written that vanish unless they are finished."""
 
+import errno
 import os
 import threading
 from collections import OrderedDict
@@ -8,7 +9,8 @@ from pathlib import Path
 
 from shardkit.errors import StorageError
 
-_OPEN = 128
+_OPEN = 128  # on a network mount an open costs as much as reading a megabyte
+_UNSUPPORTED = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
 
 
 class Files:
@@ -19,29 +21,26 @@ class Files:
         self._lock = threading.Lock()
 
     def read(self, path: Path, start: int, length: int) -> bytes:
-        """Exactly `length` bytes from `start`. Raises OSError, or StorageError when the file is shorter."""
-        file = self._open(path)
-        data = os.pread(file.fileno(), length, start)
-        if len(data) == length:  # nearly always: no copy
-            return data
-        parts, got = [data], len(data)
-        while got < length and parts[-1]:
-            parts.append(os.pread(file.fileno(), length - got, start + got))
-            got += len(parts[-1])
-        if got < length:
-            raise StorageError(f"{path} ends before byte {start + length:,}: it is cut short; run verify")
-        return b"".join(parts)
+        """Exactly `length` bytes from `start`. Raises OSError, or StorageError when the file is shorter.
+
+        After an error the file is opened anew: it may have been replaced, and a handle on a network mount go stale.
+        """
+        try:
+            return _read(self._open(path), path, start, length)
+        except OSError:
+            self.forget(path)
+            raise
 
     def _open(self, path: Path) -> FileIO:
         with self._lock:
             if path in self._files:
                 self._files.move_to_end(path)
                 return self._files[path]
-        file = FileIO(path)
+        file = _Shared(path)
         with self._lock:
             self._files[path] = file
             while len(self._files) > _OPEN:
-                self._files.popitem(last=False)  # closed once no thread reads it any more
+                self._files.popitem(last=False)
         return file
 
     def forget(self, path: Path) -> None:
@@ -53,3 +52,77 @@ class Files:
         """Close all of them."""
         with self._lock:
             self._files.clear()
+
+
+class _Shared(FileIO):
+    """Is closed when nobody holds it any more: a thread may still read what `Files` has let go."""
+
+    def __del__(self) -> None:
+        self.close()  # here, lest Python warns that nobody did
+
+
+class Unnamed:
+    """A file being written in a folder. It has no name, and vanishes even if its process is killed, until `publish`.
+
+    Calls exclude each other, so that it may be closed while threads still write: what they write then is dropped.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._lock = threading.Lock()
+        self._open = True
+        try:
+            self._file = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o644)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED or not folder.is_dir():
+                raise
+            raise StorageError(f"{folder}: this filesystem has no unnamed files; use a folder on another") from None
+
+    def write(self, data: bytes, start: int) -> None:
+        """Write at a place. Raises OSError."""
+        view = memoryview(data)
+        with self._lock:
+            while view and self._open:
+                done = os.pwrite(self._file, view, start)
+                view, start = view[done:], start + done
+
+    def read(self, start: int, length: int) -> bytes:
+        """At most `length` bytes from `start`; none once closed."""
+        with self._lock:
+            return os.pread(self._file, length, start) if self._open else b""
+
+    def publish(self, path: Path) -> None:
+        """Give it a name, which must be free."""
+        with self._lock:
+            # Only with some src_dir_fd does Python follow the link in /proc to the file (gh-81793).
+            os.link(f"/proc/self/fd/{self._file}", path, src_dir_fd=self._file, follow_symlinks=True)
+
+    def close(self) -> None:
+        """Without `publish`, the end of it."""
+        with self._lock:
+            if self._open:
+                os.close(self._file)
+            self._open = False
+
+
+def read_once(path: Path, start: int, length: int) -> bytes:
+    """As `Files.read`, for a local disk and a file that others may delete: an open file keeps its space."""
+    with FileIO(path) as file:
+        return _read(file, path, start, length)
+
+
+def cut_short(where: str, end: int) -> StorageError:
+    """What to raise for an object that ends before byte `end`."""
+    return StorageError(f"{where} ends before byte {end:,}: it is cut short; run verify")
+
+
+def _read(file: FileIO, path: Path, start: int, length: int) -> bytes:
+    data = os.pread(file.fileno(), length, start)
+    if len(data) == length:  # nearly always: no copy
+        return data
+    parts, got = [data], len(data)
+    while got < length and parts[-1]:
+        parts.append(os.pread(file.fileno(), length - got, start + got))
+        got += len(parts[-1])
+    if got < length:
+        raise cut_short(str(path), start + length)
+    return b"".join(parts)

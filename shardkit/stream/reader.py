@@ -8,18 +8,18 @@ import logging
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 import obstore
+from obstore.exceptions import BaseError
 
-from shardkit.errors import StorageError
+from shardkit.errors import ArgumentError, StorageError
 from shardkit.storage import AccessRefused, MissingObject, Store, sentences
-from shardkit.stream.files import Files
+from shardkit.stream.files import Files, cut_short
 
 _log = logging.getLogger("shardkit.stream")
-_CONNECT = timedelta(seconds=10)
+_BEYOND_THE_END = "416 Range Not Satisfiable"
 
 
 class Reader(Protocol):
@@ -41,7 +41,7 @@ class Reader(Protocol):
 class StoreReader:
     """Reads a local folder with a few threads, or a bucket with one request a range and no retries of its own."""
 
-    def __init__(self, url: str, threads: int = 8, timeout: float = 60.0) -> None:
+    def __init__(self, url: str, threads: int = 8) -> None:
         place = Store(url)
         self.url, self._root = place.url, place.root or Path()
         self._bucket: Any = None
@@ -49,27 +49,37 @@ class StoreReader:
         self._files = Files()
         if place.root is None:
             with sentences(self.url):
-                self._bucket = obstore.store.from_url(
-                    self.url,
-                    client_options={"timeout": timedelta(seconds=timeout), "connect_timeout": _CONNECT},
-                    retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=timeout)},
-                )
+                # No client_options: they would replace those of the environment, a proxy or plain http among them.
+                self._bucket = obstore.store.from_url(self.url, retry_config={"max_retries": 0})
         else:
             self._threads = ThreadPoolExecutor(threads, thread_name_prefix="shardkit-read")
 
     async def read(self, name: str, start: int, length: int, *, fresh: bool = False) -> bytes:
         """See `Reader`."""
-        with sentences(f"{self.url}/{name}"):
+        where = f"{self.url}/{name}"
+        with sentences(where):
             if self._threads is not None:
                 loop = asyncio.get_running_loop()
                 return await loop.run_in_executor(self._threads, self._files.read, self._root / name, start, length)
+            data = await self._get(name, start, length)
+        if len(data) != length:  # no error to a bucket: it gives what there is of a range
+            raise cut_short(where, start + length)
+        return data
+
+    async def _get(self, name: str, start: int, length: int) -> bytes:
+        try:
             return bytes(await obstore.get_range_async(self._bucket, name, start=start, length=length))
+        except BaseError as error:
+            if _BEYOND_THE_END in str(error):
+                return b""
+            raise
 
     async def size(self, name: str) -> int:
         """See `Reader`."""
         with sentences(f"{self.url}/{name}"):
             if self._threads is not None:
-                return (self._root / name).stat().st_size
+                loop = asyncio.get_running_loop()
+                return (await loop.run_in_executor(self._threads, (self._root / name).stat)).st_size
             return int((await obstore.head_async(self._bucket, name))["size"])
 
     async def close(self) -> None:
@@ -87,6 +97,10 @@ class Retrying:
     """
 
     def __init__(self, inner: Reader, attempts: int = 5, deadline: float = 60.0, pause: float = 0.1) -> None:
+        if attempts < 1 or deadline <= 0:
+            raise ArgumentError(
+                f"attempts={attempts} and deadline={deadline} leave no try: use at least 1 and some seconds"
+            )
         self._inner, self._attempts, self._deadline, self._pause = inner, attempts, deadline, pause
         self.retries = 0
 
@@ -119,14 +133,15 @@ class Retrying:
                 took = time.monotonic() - begun
                 late = isinstance(error, (TimeoutError, asyncio.TimeoutError))
                 reason = "no answer in time" if late else str(error)
-                if attempt == self._attempts or took + self._pause >= self._deadline:
+                pause = self._pause * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
+                if attempt == self._attempts or took + pause >= self._deadline:
                     raise StorageError(
                         f"{what} could not be read in {attempt} attempts and {took:.1f} s: {reason};"
                         " check the store, or raise the deadline"
                     ) from None
             self.retries += 1
             _log.warning("%s: attempt %d failed (%s), trying again", what, attempt, reason)
-            await asyncio.sleep(self._pause * 2 ** (attempt - 1) * random.uniform(0.5, 1.0))
+            await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
     async def close(self) -> None:
@@ -154,3 +169,8 @@ class Logged:
     async def close(self) -> None:
         """See `Reader`."""
         await self._inner.close()
+
+
+def folder_of(name: str) -> str:
+    """The folder that an object lies in: of a shard, its bin."""
+    return name.rpartition("/")[0].rpartition("/")[2]

@@ -7,7 +7,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable
 
-from shardkit.errors import StorageError
+from shardkit.errors import ArgumentError, StorageError
 from shardkit.plan.shuffle import key_of
 from shardkit.stream.reader import Reader
 
@@ -21,6 +21,7 @@ class FaultStore:
 
     Which read fails and how depends on the seed, the range and how often it was asked for before, so that it does not
     depend on timing. `persistent` makes a range that failed once fail always. `counts` has the faults by kind.
+    Raises ArgumentError for a kind that is not one of `FAULTS`.
     """
 
     def __init__(
@@ -33,6 +34,8 @@ class FaultStore:
     ) -> None:
         self._inner, self._seed, self._rate, self._kinds = inner, seed, rate, tuple(kinds)
         self._persistent = persistent
+        if not self._kinds or set(self._kinds) - set(FAULTS):
+            raise ArgumentError(f"kinds={self._kinds} are not faults: choose from {', '.join(FAULTS)}")
         self._asked: Counter[tuple[str, int, int]] = Counter()
         self.counts: Counter[str] = Counter()
 

@@ -25,8 +25,8 @@ rank, world = dist.get_rank(), dist.get_world_size()
 seen, shapes = [], []
 for batch in loader:
     tensor = batch.patches if hasattr(batch, "patches") else batch.images
-    seen.append([batch.place.epoch, batch.place.step, batch.place.micro, sorted(r for r in batch.rows.tolist() if r >= 0),
-                 round(float(tensor.double().sum()), 3)])
+    place, rows = batch.place, sorted(r for r in batch.rows.tolist() if r >= 0)
+    seen.append([place.epoch, place.step, place.micro, rows, round(float(tensor.double().sum()), 3)])
     shapes.append(list(tensor.shape))
     # All ranks take a step together: unequal counts would hang or fail here.
     count = torch.tensor([len(seen)])
