@@ -20,7 +20,8 @@ class FaultStore:
     """Wraps a `Reader`; a read fails with chance `rate`, in one of the ways of `kinds`.
 
     Which read fails and how depends on the seed, the range and how often it was asked for before, so that it does not
-    depend on timing. `persistent` makes a range that failed once fail always. `counts` has the faults by kind.
+    depend on timing. `persistent` makes a range that failed once fail always; `times` bounds how often a byte
+    may be in a range that fails. `counts` has the faults by kind.
     Raises ArgumentError for a kind that is not one of `FAULTS`.
     """
 
@@ -31,9 +32,11 @@ class FaultStore:
         rate: float = 0.1,
         kinds: Iterable[str] = FAULTS,
         persistent: bool = False,
+        times: int | None = None,
     ) -> None:
         self._inner, self._seed, self._rate, self._kinds = inner, seed, rate, tuple(kinds)
-        self._persistent = persistent
+        self._persistent, self._times = persistent, times
+        self._failed: dict[str, list[tuple[int, int]]] = {}
         if not self._kinds or set(self._kinds) - set(FAULTS):
             raise ArgumentError(f"kinds={self._kinds} are not faults: choose from {', '.join(FAULTS)}")
         self._asked: Counter[tuple[str, int, int]] = Counter()
@@ -73,4 +76,9 @@ class FaultStore:
         word = key_of(self._seed, name, start, length, 0 if self._persistent else asked)
         if word % (1 << 20) >= self._rate * (1 << 20):
             return None
+        failed = self._failed.setdefault(name, [])
+        before = sum(first < start + length and start < end for first, end in failed)
+        if self._times is not None and before >= self._times:
+            return None
+        failed.append((start, start + length))
         return self._kinds[(word >> 20) % len(self._kinds)]
