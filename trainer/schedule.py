@@ -1,0 +1,38 @@
+"""Learning rates by step, pure functions: linear warm-up then cosine, or one cycle."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """peak: greatest learning rate. floor: least, at the end. warmup, total: steps."""
+
+    kind: Literal["cosine", "onecycle"] = "cosine"
+    peak: float
+    floor: float = 0.0
+    warmup: int = 0
+    total: int
+
+    def at(self, step: int) -> float:
+        """Rate of a step, counted from 0."""
+        if self.kind == "onecycle":
+            return _one_cycle(step, self.total, self.peak)
+        if step < self.warmup:
+            return self.peak * (step + 1) / self.warmup
+        done = min(1.0, (step - self.warmup) / max(1, self.total - self.warmup))
+        return self.floor + (self.peak - self.floor) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _one_cycle(step: int, total: int, peak: float) -> float:
+    """torch's OneCycleLR with its defaults: from peak / 25 up over 30 % of the steps, down to peak / 250,000."""
+    start, end, top = peak / 25, peak / 25e4, 0.3 * total - 1
+    last = total - 1
+    if step <= top:
+        return _cosine(start, peak, step / top if top > 0 else 1.0)
+    return _cosine(peak, end, min(1.0, (step - top) / max(last - top, 1e-12)))
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * share))

@@ -1,0 +1,95 @@
+"""Batches as the model sees them: one sequence of patches, whatever the layout they came in.
+
+A packed batch is one already; a binned batch becomes one of equal sequences, so that both run through the same code.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from shardkit import BinnedBatch, PackedBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Sequences:
+    """T patches in S sequences; both counts are the same in every batch of a layout.
+
+    patches: float (T, p * p). yx: int32 (T, 2), row and column in the image's grid. image: int32 (T,), sequence of a
+    patch. cu_seqlens: int32 (S + 1,). hw: int32 (S, 2), pixels of the image. grid: int32 (S, 2), patches of the
+    sequence. weight: float32 (S,), 0 for filler. seeds: int64 (S,). longest: bound on a sequence's length, the same in
+    every batch.
+    """
+
+    patches: Tensor
+    yx: Tensor
+    image: Tensor
+    cu_seqlens: Tensor
+    hw: Tensor
+    grid: Tensor
+    weight: Tensor
+    seeds: Tensor
+    longest: int
+
+    @property
+    def lengths(self) -> Tensor:
+        """int64 (S,), patches of each sequence."""
+        return self.cu_seqlens.diff().long()
+
+
+def from_packed(batch: PackedBatch, patch: int) -> Sequences:
+    """The batch as it is. The filler sequence may be as long as the pack, which bounds all of them."""
+    grid = -(-batch.hw // patch)
+    return Sequences(
+        patches=batch.patches,
+        yx=batch.yx,
+        image=batch.image,
+        cu_seqlens=batch.cu_seqlens,
+        hw=batch.hw,
+        grid=grid,
+        weight=batch.weight,
+        seeds=batch.seeds,
+        longest=batch.patches.shape[0],
+    )
+
+
+def from_binned(batch: BinnedBatch, patch: int) -> Sequences:
+    """Every place of the batch is a sequence of its bin's patches, padding included."""
+    count, _, height, width = batch.images.shape
+    high, wide = height // patch, width // patch
+    device = batch.images.device
+    patches = batch.images.view(count, high, patch, wide, patch).permute(0, 1, 3, 2, 4)
+    yx = torch.stack(
+        torch.meshgrid(
+            torch.arange(high, device=device, dtype=torch.int32),
+            torch.arange(wide, device=device, dtype=torch.int32),
+            indexing="ij",
+        ),
+        -1,
+    ).view(-1, 2)
+    length = high * wide
+    return Sequences(
+        patches=patches.reshape(count * length, patch * patch),
+        yx=yx.repeat(count, 1),
+        image=torch.arange(count, device=device, dtype=torch.int32).repeat_interleave(length),
+        cu_seqlens=torch.arange(count + 1, device=device, dtype=torch.int32) * length,
+        hw=batch.sizes.int(),
+        grid=torch.tensor([high, wide], device=device, dtype=torch.int32).expand(count, 2),
+        weight=batch.weight,
+        seeds=batch.seeds,
+        longest=length,
+    )
+
+
+def sequences(batch: BinnedBatch | PackedBatch, patch: int) -> Sequences:
+    """Either kind of batch."""
+    return from_packed(batch, patch) if isinstance(batch, PackedBatch) else from_binned(batch, patch)
+
+
+def valid_pixels(of: Sequences, patch: int) -> Tensor:
+    """bool (T, p * p): whether a pixel is the image's and not padding."""
+    inside = torch.arange(patch, device=of.patches.device)
+    limits = of.hw[of.image.long()]
+    rows = of.yx[:, :1] * patch + inside < limits[:, :1]
+    cols = of.yx[:, 1:] * patch + inside < limits[:, 1:]
+    return (rows[:, :, None] & cols[:, None, :]).flatten(1)
