@@ -16,9 +16,9 @@ from trainer.sequences import Sequences
 class Mask:
     """Where patches go. All shapes depend on T, S and the ratio alone.
 
-    masked: bool (T,). encoder: int64 (E,), where each place of the encoder's sequence comes from: 0..S-1 the class token
-    of a sequence, S..S+T-1 a patch, S+T nothing. decoder: int64 (S + T,), likewise of the decoder's: 0..E-1 an output
-    of the encoder, E the mask token. patches: int64 (T,), place of each patch in the decoder's sequence.
+    masked: bool (T,). encoder: int64 (E,), where each place of the encoder's sequence comes from: 0..S-1 the class
+    token of a sequence, S..S+T-1 a patch, S+T nothing. decoder: int64 (S + T,), likewise of the decoder's: 0..E-1 an
+    output of the encoder, E the mask token. patches: int64 (T,), place of each patch in the decoder's sequence.
     encoder_cu: int32 (S + 2,), decoder_cu: int32 (S + 1,). kept: int64 (S,), visible patches.
     """
 

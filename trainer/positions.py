@@ -23,8 +23,8 @@ def positions(yx: Tensor, grid: Tensor, width: int, mode: Mode, table: int = 64)
     """float32 (n, width) of patches at `yx` (n, 2), each in an image of `grid` (n, 2) patches.
 
     absolute: the patch's row and column, so that equal distances on the detector are equal distances here. centered:
-    the same counted from the image's middle. stretch: the value at the patch's relative place in a `table` x `table` grid,
-    interpolated bicubically as `torch.nn.functional.interpolate` does without aligned corners (the thesis' way).
+    the same counted from the image's middle. stretch: the value at the patch's relative place in a `table` x `table`
+    grid, interpolated bicubically as `torch.nn.functional.interpolate` does without aligned corners (the thesis' way).
     """
     if mode == "stretch":
         col, row = (_stretched(yx[:, axis], grid[:, axis], width // 2, table) for axis in (1, 0))

@@ -1,22 +1,25 @@
 """How samples become micro-batches: five recipes, each a record that can be written as text and read back.
 
-`Packed(tokens=24576, patch=48)` is `packed:tokens=24576,patch=48` in a command, in a loader's state and in a message.
+`Packed(tokens=12288, patch=48)` is `packed:patch=48,tokens=12288` in a command, in a loader's state and in a message.
 """
 
 import ast
+import math
 from abc import ABC, abstractmethod
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from shardkit.bins import Bins, parse
 from shardkit.errors import ArgumentError
 from shardkit.plan.forming import DenseFormer, Former, PackedFormer, Remainder, Shape
 from shardkit.plan.samples import Samples
-from shardkit.plan.views import Level, Recipe
+from shardkit.plan.views import Level, Recipe, at_level
 
 _PER_IMAGE = 256  # tokens; bounds the images of a pack where max_images is not given
+_CHUNK = 1 << 20  # samples looked at together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +44,17 @@ class Batching(ABC):
     remainder: Remainder = "fill"
 
     def __post_init__(self) -> None:
-        low, up = self.crop or (1.0, 1.0)
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.type in (int, int | None) and not (value is None and f.default is None):
+                self._require(f.name, _whole(value, 1), "a whole number of at least 1")
+        crop, pair = (1.0, 1.0) if self.crop is None else self.crop, "a tuple of two"
         for name, sound, wanted in (
-            ("patch", self.patch >= 1, "at least 1 pixel"),
-            ("per_step", self.per_step >= 1, "at least 1 micro-batch"),
-            ("level", self.level == "auto" or (type(self.level) is int and self.level >= 0), "auto, or 0 or more"),
-            ("crop", 0 < low <= up <= 1, "two area shares, least first, above 0 and up to 1"),
-            ("ratio", 0 < self.ratio[0] <= self.ratio[1], "two width / height ratios, least first"),
-            ("flip", 0 <= self.flip <= 1, "a chance between 0 and 1"),
+            ("content", type(self.content) is bool, "true or false"),
+            ("level", self.level == "auto" or _whole(self.level, 0), "auto, or 0 or more"),
+            ("crop", _ascending(crop) and crop[1] <= 1, f"{pair} area shares, least first, above 0 and up to 1"),
+            ("ratio", _ascending(self.ratio), f"{pair} width / height ratios, least first, above 0"),
+            ("flip", _number(self.flip) and 0 <= self.flip <= 1, "a chance between 0 and 1"),
             ("remainder", self.remainder in ("fill", "repeat", "drop"), "fill, repeat or drop"),
         ):
             self._require(name, sound, wanted)
@@ -81,9 +87,8 @@ class Fixed(Batching):
 
     def former(self, samples: Samples) -> Former:
         """See `Batching`. Images above the side are refused, when they come up."""
-        self._require("side", self.side >= 1 and self.side % self.patch == 0, f"a multiple of patch={self.patch}")
-        self._require("batch_size", self.batch_size >= 1, "at least 1")
-        return DenseFormer([Shape(self.batch_size, self.side, self.side)], self.patch, 1, self.remainder)
+        self._require("side", self.side % self.patch == 0, f"a multiple of patch={self.patch}")
+        return DenseFormer([Shape(self.batch_size, self.side, self.side)], self.patch, self.per_step, self.remainder)
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ class Exact(Batching):
 
     def former(self, samples: Samples) -> Former:
         """See `Batching`."""
-        return DenseFormer(None, self.patch, 1, self.remainder)
+        return DenseFormer(None, self.patch, self.per_step, self.remainder)
 
 
 @dataclass(frozen=True)
@@ -114,15 +119,14 @@ class Binned(Batching):
         """See `Batching`."""
         if (self.batch_size is None) == (self.tokens is None):
             raise ArgumentError("binned needs either batch_size or tokens, one of the two")
-        self._require("batch_size", (self.batch_size or 1) >= 1, "at least 1")
-        self._require("tokens", (self.tokens or 1) >= 1, "at least 1")
-        group = self.per_step if self.group is None else self.group
-        self._require("group", group >= 1 and self.per_step % group == 0, f"a divisor of per_step={self.per_step}")
+        self._require("bins", isinstance(self.bins, str) and "," not in self.bins, "a name or a path without a comma")
+        group = self.group or self.per_step
+        self._require("group", self.per_step % group == 0, f"a divisor of per_step={self.per_step}")
         bins = _bins(self, samples)
         areas = [b.height * b.width // self.patch**2 for b in bins.bins]
         sizes = [self.batch_size or max(1, (self.tokens or 0) // area) for area in areas]
         shapes = [Shape(n, b.height, b.width) for n, b in zip(sizes, bins.bins, strict=True)]
-        return DenseFormer(shapes, self.patch, group, self.remainder, bins)
+        return DenseFormer(shapes, self.patch, self.per_step, self.remainder, group, bins)
 
 
 @dataclass(frozen=True)
@@ -143,11 +147,9 @@ class Packed(Batching):
 
     def former(self, samples: Samples) -> Former:
         """See `Batching`. An image of more tokens than a pack is refused when it comes up."""
-        for name, value in (("tokens", self.tokens), ("max_images", self.slots), ("window", self.window)):
-            self._require(name, value >= 1, "at least 1")
         if self.remainder == "repeat":
             raise ArgumentError("packed fills its last packs with padding: use remainder=fill or drop")
-        return PackedFormer(self.tokens, self.slots, self.window, self.patch, self.remainder)
+        return PackedFormer(self.tokens, self.slots, self.window, self.patch, self.per_step, self.remainder)
 
 
 @dataclass(frozen=True)
@@ -170,10 +172,9 @@ class Resized(Batching):
 
     def former(self, samples: Samples) -> Former:
         """See `Batching`."""
-        self._require("side", self.side >= 1 and self.side % self.patch == 0, f"a multiple of patch={self.patch}")
-        self._require("batch_size", self.batch_size >= 1, "at least 1")
+        self._require("side", self.side % self.patch == 0, f"a multiple of patch={self.patch}")
         self._require("fit", self.fit in ("crop", "pad"), "crop or pad")
-        return DenseFormer([Shape(self.batch_size, self.side, self.side)], self.patch, 1, self.remainder)
+        return DenseFormer([Shape(self.batch_size, self.side, self.side)], self.patch, self.per_step, self.remainder)
 
 
 KINDS: dict[str, type[Batching]] = {kind.__name__.lower(): kind for kind in (Fixed, Exact, Binned, Packed, Resized)}
@@ -185,7 +186,7 @@ def text_of(batching: Batching) -> str:
     for f in fields(batching):
         value = getattr(batching, f.name)
         if f.default is MISSING or value != f.default:
-            words.append(f"{f.name}={'/'.join(map(repr, value)) if isinstance(value, tuple) else value}")
+            words.append(f"{f.name}={'/'.join(map(str, value)) if isinstance(value, tuple) else value}")
     return f"{type(batching).__name__.lower()}:{','.join(words)}".rstrip(":")
 
 
@@ -216,6 +217,19 @@ def _value(text: str) -> Any:
         return text
 
 
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= least)
+
+
+def _ascending(pair: Any) -> bool:
+    """Whether it is two numbers above 0, least first."""
+    return isinstance(pair, tuple) and len(pair) == 2 and all(map(_number, pair)) and 0 < pair[0] <= pair[1]
+
+
 def _bins(batching: Binned, samples: Samples) -> Bins:
     """`Binned.bins`, made of whole patches of views at the batching's level."""
     level, patch, text = int(batching.level), batching.patch, batching.bins
@@ -223,13 +237,21 @@ def _bins(batching: Binned, samples: Samples) -> Bins:
         return Bins.from_json(
             [[_at_level(side, level, patch) for side in (b.height, b.width)] for b in samples.bins.bins], patch
         )
-    if all(part.replace("x", "").isdigit() for part in text.split("+")):
-        return Bins.from_json([[int(side) for side in part.split("x")] for part in text.split("+")], patch)
-    high, wide = samples.height, samples.width
-    if batching.content and samples.box is not None:
-        high, wide = samples.box[:, 2], samples.box[:, 3]
-    high, wide = (-(-side.astype(np.int64) >> level) for side in (high, wide))
+    sides = [part.split("x") for part in text.split("+")]
+    if all(side.isdecimal() for pair in sides for side in pair):
+        return Bins.from_json([[int(side) for side in pair] for pair in sides], patch)
+    high, wide = _uncropped(samples, batching.content, level)
     return parse(text, high, wide, patch, int(max(high.max(), wide.max())))
+
+
+def _uncropped(samples: Samples, content: bool, level: int) -> npt.NDArray[np.integer]:
+    """(2, n) heights and widths of the samples' views where nothing is cropped, in the type of `samples.height`."""
+    parts = []
+    for start in range(0, len(samples), _CHUNK):
+        index = np.arange(start, min(start + _CHUNK, len(samples)))
+        _, _, high, wide = at_level(samples.regions(index, content), level)
+        parts.append(np.stack([high, wide]).astype(samples.height.dtype))
+    return np.concatenate(parts, 1)
 
 
 def _at_level(side: int, level: int, patch: int) -> int:

@@ -76,10 +76,10 @@ class MicroBatch:
     def substitutes(self, at: int) -> list[int]:
         """Places whose image may stand in for that at `at`, best first: it has to fit the room that is there.
 
-        Packed, the largest of those with no more tokens; dense, the next in turn. The sequence depends on the plan
-        alone, so that a replay on another machine shows the same.
+        Packed, the largest of those with no more tokens; dense, the next in turn; never the same sample repeated. The
+        sequence depends on the plan alone, so that a replay on another machine shows the same.
         """
-        others = [i for i in range(len(self.views)) if i != at]
+        others = np.flatnonzero(self.views.row != self.views.row[at]).tolist()
         if isinstance(self.layout, Pack):
             fitting = [i for i in others if self.views.tokens[i] <= self.views.tokens[at]]
             return sorted(fitting, key=lambda i: (-int(self.views.tokens[i]), i))
@@ -89,11 +89,12 @@ class MicroBatch:
 class Former(ABC):
     """Unfinished business of an epoch.
 
-    images: that a micro-batch holds at most. dropped: views that a remainder rule left out.
+    images: that a micro-batch holds at most. per_step: micro-batches of a global step. dropped: views that a remainder
+    rule left out.
     """
 
-    def __init__(self, images: int) -> None:
-        self.images = images
+    def __init__(self, images: int, per_step: int) -> None:
+        self.images, self._per_step = images, per_step
         self.dropped: list[Views] = []
 
     @abstractmethod
@@ -101,8 +102,8 @@ class Former(ABC):
         """Micro-batches that these views complete, in order."""
 
     @abstractmethod
-    def finish(self, waiting: list[MicroBatch], per_step: int) -> list[MicroBatch]:
-        """The epoch's last ones, `waiting` first: a multiple of `per_step`."""
+    def finish(self, waiting: list[MicroBatch]) -> list[MicroBatch]:
+        """The epoch's last ones, `waiting` of them an unfinished step: a multiple of `per_step`."""
 
 
 def _micro(layout: Shape | Pack, patch: int, views: Views) -> MicroBatch:
@@ -113,12 +114,19 @@ class DenseFormer(Former):
     """Queues by size class; `group` micro-batches of a class are handed out together once it has enough images."""
 
     def __init__(
-        self, shapes: list[Shape] | None, patch: int, group: int, remainder: Remainder, bins: Bins | None = None
+        self,
+        shapes: list[Shape] | None,
+        patch: int,
+        per_step: int,
+        remainder: Remainder,
+        group: int = 1,
+        bins: Bins | None = None,
     ) -> None:
-        super().__init__(max(shape.images for shape in shapes) if shapes else 1)
+        super().__init__(max(shape.images for shape in shapes) if shapes else 1, per_step)
         self._shapes, self._patch, self._group, self._remainder, self._bins = shapes, patch, group, remainder, bins
         self._waiting: Views | None = None
         self._first: dict[Shape | Pack, list[Views]] = {}  # what repeats are taken from
+        self._repeats: dict[Shape | Pack, int] = {}
 
     def feed(self, views: Views) -> list[MicroBatch]:
         """See `Former`."""
@@ -170,48 +178,73 @@ class DenseFormer(Former):
     def _remember(self, micros: list[MicroBatch]) -> None:
         for micro in micros:
             first = self._first.setdefault(micro.layout, [])
-            if len(first) < self._group:
+            if len(first) < self._per_step:
                 first.append(micro.views)
 
-    def finish(self, waiting: list[MicroBatch], per_step: int) -> list[MicroBatch]:
+    def finish(self, waiting: list[MicroBatch]) -> list[MicroBatch]:
         """See `Former`. Groups stay whole, so that all ranks see one class at a time to the end."""
         last, views = list(waiting), self._waiting
         self._waiting = None
         if views is None:
             return last
         for shape, members in self._classes(views):
+            mine = views.take(members)
             if self._remainder == "drop":
-                self.dropped.append(views.take(members))
-            else:
-                last += [self._completed(shape, views.take(members[i :: self._group])) for i in range(self._group)]
-        over = len(last) % per_step
+                self.dropped.append(mine)
+                continue
+            self._first.setdefault(shape, [mine])
+            last += [_micro(shape, self._patch, mine.take(slice(i, None, self._group))) for i in range(self._group)]
         if self._remainder == "drop":
-            self.dropped += [micro.views for micro in last[len(last) - over :]]
-            return last[: len(last) - over]
-        while len(last) % per_step:
-            # A whole number of groups is missing, and every group's micro-batches have one shape.
-            last.append(self._completed(last[-1].layout, last[-1].views.take(slice(0))))
-        return last
+            whole = len(last) // self._per_step * self._per_step
+            self.dropped += [micro.views for micro in last[whole:]]
+            return last[:whole]
+        completed = self._repeated if self._remainder == "repeat" else self._spread
+        steps = [last[i : i + self._per_step] for i in range(0, len(last), self._per_step)]
+        return [micro for step in steps for micro in completed(step)]
 
-    def _completed(self, layout: Shape | Pack, views: Views) -> MicroBatch:
-        """A micro-batch of too few views, as the remainder rule has it."""
-        micro = _micro(layout, self._patch, views)
-        if self._remainder != "repeat" or len(views) == layout.images:
+    def _spread(self, step: list[MicroBatch]) -> list[MicroBatch]:
+        """A whole step of these images, those of a class over all its micro-batches.
+
+        What the step lacks, a whole number of groups, goes to the class with the most images: none is empty as long as
+        there are enough.
+        """
+        parts: dict[Shape | Pack, list[Views]] = {}
+        for micro in step:
+            parts.setdefault(micro.layout, []).append(micro.views)
+        counts = {layout: len(part) for layout, part in parts.items()}
+        views = {layout: Views.join(part) for layout, part in parts.items()}
+        counts[max(views, key=lambda layout: len(views[layout]))] += self._per_step - len(step)
+        return [
+            _micro(layout, self._patch, views[layout].take(slice(i, None, count)))
+            for layout, count in counts.items()
+            for i in range(count)
+        ]
+
+    def _repeated(self, step: list[MicroBatch]) -> list[MicroBatch]:
+        """A whole step of these images and, in the places left, images that the epoch had before."""
+        none = _micro(step[-1].layout, self._patch, step[-1].views.take(slice(0)))
+        return [self._completed(micro) for micro in step + [none] * (self._per_step - len(step))]
+
+    def _completed(self, micro: MicroBatch) -> MicroBatch:
+        """With images from the epoch's begin, in turn; they get other seeds."""
+        layout, had = micro.layout, len(micro.views)
+        lacking = layout.images - had
+        if not lacking:
             return micro
-        donor = Views.join(self._first.get(layout, [views]))
-        if not len(donor):
-            return micro
-        again = donor.take(np.arange(layout.images - len(views)) % len(donor))
-        again = replace(again, seed=mix(len(views) + 1, again.seed))
-        repeated = np.arange(layout.images) >= len(views)
-        return MicroBatch(layout, self._patch, Views.join([views, again]), repeated)
+        donor, begin = Views.join(self._first[layout]), self._repeats.get(layout, 0)
+        self._repeats[layout] = begin + lacking
+        turn = np.arange(begin, begin + lacking)
+        again = donor.take(turn % len(donor))
+        again = replace(again, seed=mix(0, again.seed + turn.astype(np.uint64)))
+        repeated = np.arange(layout.images) >= had
+        return MicroBatch(layout, self._patch, Views.join([micro.views, again]), repeated)
 
 
 class PackedFormer(Former):
     """Fills packs in order: the oldest image first, then whatever fits, looking `window` images ahead."""
 
-    def __init__(self, tokens: int, images: int, window: int, patch: int, remainder: Remainder) -> None:
-        super().__init__(images)
+    def __init__(self, tokens: int, images: int, window: int, patch: int, per_step: int, remainder: Remainder) -> None:
+        super().__init__(images, per_step)
         self._layout, self._window, self._patch, self._remainder = Pack(tokens, images), window, patch, remainder
         self._waiting: Views | None = None
 
@@ -267,26 +300,33 @@ class PackedFormer(Former):
                 " raise it, or stream a level"
             )
 
-    def finish(self, waiting: list[MicroBatch], per_step: int) -> list[MicroBatch]:
+    def finish(self, waiting: list[MicroBatch]) -> list[MicroBatch]:
         """See `Former`. The last step's images are spread over all its packs, so that no rank runs empty."""
-        none = self._waiting.take(slice(0)) if self._waiting is not None else None
-        last = list(waiting) + (self._pack(none, 0) if none is not None else [])
-        over = len(last) % per_step
+        last = list(waiting)
+        if self._waiting is not None:
+            last += self._pack(self._waiting.take(slice(0)), 0)
+        over = len(last) % self._per_step
         if not over:
             return last
-        whole, part = last[: len(last) - over], last[len(last) - over :]
+        whole, part = last[: len(last) - over], [micro.views for micro in last[len(last) - over :]]
         if self._remainder == "drop":
-            self.dropped += [micro.views for micro in part]
+            self.dropped += part
             return whole
-        return whole + self._spread(Views.join([micro.views for micro in part]), part, per_step)
+        return whole + [_micro(self._layout, self._patch, views) for views in self._spread(part)]
 
-    def _spread(self, views: Views, packs: list[MicroBatch], count: int) -> list[MicroBatch]:
-        """`count` packs of these images, largest first into the emptiest; as they were where that overflows."""
+    def _spread(self, packs: list[Views]) -> list[Views]:
+        """A whole step of these packs' images: largest first into the emptiest; where that overflows, by halving."""
+        views, count = Views.join(packs), self._per_step
         loads, members = [0] * count, [list[int]() for _ in range(count)]
         for i in np.argsort(-views.tokens, kind="stable").tolist():
             emptiest = loads.index(min(loads))
             loads[emptiest] += int(views.tokens[i])
             members[emptiest].append(i)
-        if max(loads) > self._layout.tokens or max(map(len, members)) > self._layout.images:
-            return packs + [_micro(self._layout, self._patch, views.take(slice(0)))] * (count - len(packs))
-        return [_micro(self._layout, self._patch, views.take(np.sort(np.array(m, np.int64)))) for m in members]
+        if max(loads) <= self._layout.tokens and max(map(len, members)) <= self._layout.images:
+            return [views.take(np.sort(np.array(m, np.int64))) for m in members]
+        packs = list(packs)
+        while len(packs) < count:
+            fullest = max(range(len(packs)), key=lambda i: len(packs[i]))
+            packs.append(packs[fullest].take(slice(1, None, 2)))
+            packs[fullest] = packs[fullest].take(slice(0, None, 2))
+        return packs

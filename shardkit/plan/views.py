@@ -5,6 +5,7 @@ resized crop of Szegedy et al. 2015 as torchvision draws it: an area share and a
 centre.
 """
 
+import math
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -105,12 +106,12 @@ def _cropped(region: Ints, recipe: Recipe, seed: Words) -> Ints:
     assert recipe.crop is not None
     top, left, high, wide = region.T
     area = (high * wide).astype(np.float64)
-    low, up = recipe.ratio
+    ratios = _even(*recipe.ratio)
     crop_h, crop_w = _central(high, wide, recipe.ratio)
     found = np.zeros(len(region), np.bool_)
     for attempt in range(_TRIES):
         share = recipe.crop[0] + (recipe.crop[1] - recipe.crop[0]) * _draw(seed, _AREA, attempt)
-        ratio = np.exp(np.log(low) + (np.log(up) - np.log(low)) * _draw(seed, _RATIO, attempt))
+        ratio = ratios[(_draw(seed, _RATIO, attempt) * len(ratios)).astype(np.int64)]
         w, h = np.rint(np.sqrt(area * share * ratio)), np.rint(np.sqrt(area * share / ratio))
         fits = ~found & (w >= 1) & (h >= 1) & (w <= wide) & (h <= high)
         crop_h, crop_w = np.where(fits, h, crop_h), np.where(fits, w, crop_w)
@@ -119,6 +120,15 @@ def _cropped(region: Ints, recipe: Recipe, seed: Words) -> Ints:
     down = np.where(found, (_draw(seed, _TOP) * (high - crop_h + 1)).astype(np.int64), (high - crop_h) // 2)
     right = np.where(found, (_draw(seed, _LEFT) * (wide - crop_w + 1)).astype(np.int64), (wide - crop_w) // 2)
     return np.stack([top + down, left + right, crop_h, crop_w], 1)
+
+
+def _even(low: float, up: float) -> npt.NDArray[np.float64]:
+    """4,096 numbers from `low` to `up` in one proportion, the same to the last bit on every machine, as exp is not."""
+    numbers, proportion = np.array([low], np.float64), up / low
+    for _ in range(12):
+        proportion = math.sqrt(proportion)
+        numbers = np.stack([numbers, numbers * proportion], 1).ravel()
+    return numbers
 
 
 def _central(high: Ints, wide: Ints, ratio: tuple[float, float]) -> tuple[npt.NDArray[np.float64], ...]:
