@@ -23,7 +23,7 @@ from shardkit.codecs import codec
 from shardkit.engine import Batch, Engine, Planned, Setup
 from shardkit.errors import ArgumentError, StateError
 from shardkit.pipeline import CLIPPED, Graph, Normalise, Steps
-from shardkit.plan.batching import Batching
+from shardkit.plan.batching import Batching, settled
 from shardkit.plan.described import Described
 from shardkit.plan.epoch import WINDOW, Account, EpochPlan
 from shardkit.stats import Stats
@@ -88,7 +88,7 @@ class Loader:
         self.rank, self.world_size = _world(rank, world_size)
         self.device = _device(device)
         _check(batching, self.world_size, normalise, dtype, prefetch, read_ahead, max_bad)
-        self.batching, self.window, self._split = batching, window, split
+        self.batching, self.window, self._split = settled(batching), window, split
         self._catalog = Catalog(str(url))
         self._samples = self._catalog.samples(split, where, needs)
         self._seed, self._epoch, self._step = seed, epoch, 0
@@ -121,6 +121,10 @@ class Loader:
         Threads run as long as the iterator lives: to its end, an exception, or until it is closed or dropped.
         """
         plan, epoch = self.plan, self._epoch
+        if not plan.has(0):
+            raise ArgumentError(
+                f"{self.batching} leaves no full step of an epoch: choose remainder=fill, or less a step"
+            )
         self._stats.bad.clear()
         engine = Engine(
             self._planned(plan.twin(), epoch, self._step),

@@ -6,19 +6,21 @@
 import ast
 import math
 from abc import ABC, abstractmethod
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from shardkit.bins import Bins, parse
+from shardkit.bins import Bins, parse, read_json
 from shardkit.errors import ArgumentError
 from shardkit.plan.forming import DenseFormer, Former, PackedFormer, Remainder, Shape
 from shardkit.plan.samples import Samples
 from shardkit.plan.views import Level, Recipe, at_level
 
 _PER_IMAGE = 256  # tokens; bounds the images of a pack where max_images is not given
+_FEWEST = 32
 _CHUNK = 1 << 20  # samples looked at together
 
 
@@ -133,7 +135,8 @@ class Binned(Batching):
 class Packed(Batching):
     """Whole images one after another in a sequence of `tokens` patches; no image is split or dropped.
 
-    max_images: images a pack holds at most; default tokens // 256. window: images looked ahead at for one that fits.
+    max_images: images a pack holds at most; default tokens // 256, at least 32. window: images looked ahead at for one
+    that fits.
     """
 
     tokens: int = 24576
@@ -143,7 +146,7 @@ class Packed(Batching):
     @property
     def slots(self) -> int:
         """Images a pack holds at most."""
-        return self.max_images or max(1, self.tokens // _PER_IMAGE)
+        return self.max_images or max(_FEWEST, self.tokens // _PER_IMAGE)
 
     def former(self, samples: Samples) -> Former:
         """See `Batching`. An image of more tokens than a pack is refused when it comes up."""
@@ -206,6 +209,17 @@ def from_text(text: str) -> Batching:
         return KINDS[kind](**arguments)
     except TypeError:
         raise ArgumentError(f"batching {text!r} lacks a value or has one of the wrong type: see the README") from None
+
+
+def settled(batching: Batching) -> Batching:
+    """The same with its bins spelled out where they come from a file, which may change later."""
+    if not isinstance(batching, Binned) or not batching.bins.endswith(".json"):
+        return batching
+    try:
+        named = Bins.from_json(read_json(Path(batching.bins)), batching.patch)
+    except ArgumentError as error:
+        raise ArgumentError(f"bins '{batching.bins}' cannot be used: {error}") from error
+    return replace(batching, bins="+".join(b.name for b in named.bins))
 
 
 def _value(text: str) -> Any:

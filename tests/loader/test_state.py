@@ -164,6 +164,21 @@ def test_unusable_arguments_are_refused_at_the_start(dataset_folder: Path, chang
         Loader(dataset_folder, batching=BATCHINGS[0], **{**SMALL, **change})
 
 
+def test_bins_from_a_file_are_spelled_out_in_the_state(dataset_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "bins.json"
+    file.write_text("[[320, 320], [160, 320]]")
+    loader = Loader(dataset_folder, batching=Binned(str(file), batch_size=1, patch=16), **SMALL)
+    file.write_text("[[640, 640]]")
+    assert "bins=0160x0320+0320x0320" in loader.state_dict()["format"]
+    assert len(list(loader)) == len(loader) > 0
+
+
+def test_an_epoch_that_is_dropped_whole_is_refused(dataset_folder: Path) -> None:
+    loader = Loader(dataset_folder, batching=Binned(batch_size=64, patch=16, remainder="drop"), **SMALL)
+    with pytest.raises(ArgumentError, match="no full step"):
+        next(iter(loader))
+
+
 def test_a_level_that_is_not_there_is_refused(dataset_folder: Path) -> None:
     with pytest.raises(ArgumentError, match="levels 0 to 5"):
         Loader(dataset_folder, batching=Packed(tokens=512, patch=16, level=6), **SMALL)

@@ -80,7 +80,7 @@ def fixed_samples():
         ),
         (
             Packed(tokens=4096, crop=(0.2, 0.8), flip=0.5),
-            "bba3847b0984a466fcbfa2bbd28df229ad19f47770af4bdbbfd07949fa186f4e",
+            "859d0b5323ab7e5317abf353412b4aa845a484f42458893e2accc35b6bfc8522",
         ),
         (
             Resized(96, 8, crop=(0.1, 1.0), flip=0.5, level="auto", content=True),
