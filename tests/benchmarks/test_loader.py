@@ -1,0 +1,134 @@
+"""The loader benchmark runs from the command line, programs deliver the same samples, figures follow from raw ones."""
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = [sys.executable, "-m", "benchmarks", "loader", "--files", "12", "--scale", "0.08", "--repeats", "1"]
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("benchmark") / "loader.json"
+    words = ["--sources", "s3", "--programs", "webdataset", "dicom", "--out", str(out)]
+    done = subprocess.run([*COMMAND, *words], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Mpx/s" in done.stdout
+    assert "Goals" in done.stdout
+    return dict(json.loads(out.read_text()))
+
+
+def rows(result: dict[str, Any], **wanted: str) -> list[dict[str, Any]]:
+    (repeat,) = result["repeats"]
+    return [row for row in repeat["rows"] if all(row[name] == value for name, value in wanted.items())]
+
+
+def test_every_program_delivers_every_sample_at_both_tasks(result: dict[str, Any]) -> None:
+    programs = {(row["program"], row["variant"], row["task"]) for row in rows(result)}
+    ours = {("shardkit", ""), ("shardkit", "cache"), ("decode", ""), ("read", "")}
+    peers = {("webdataset", "png"), ("webdataset", "htj2k"), ("dicom", "dicom")}
+    assert programs == {(*name, task) for name in ours | peers for task in ("full", "224")}
+    assert {row["samples"] for row in rows(result)} == {result["conditions"]["images"]}
+    assert {row["repeated"] for row in rows(result)} == {0}
+
+
+def test_images_of_the_last_batch_were_compared_with_the_stored_ones(result: dict[str, Any]) -> None:
+    assert all(row["checked"] > 0 for row in rows(result) if row["program"] in ("shardkit", "webdataset"))
+
+
+def test_rates_follow_from_the_raw_figures(result: dict[str, Any]) -> None:
+    for row in rows(result):
+        assert row["samples_s"] == pytest.approx(row["samples"] / row["seconds"])
+        assert row["mpx_s"] == pytest.approx(result["conditions"]["mpx"] / row["seconds"])
+        assert row["read_mb_s"] == pytest.approx(row["read_bytes"] / row["seconds"] / 1e6)
+        assert 0 < row["first_batch_s"] <= row["seconds"]
+        assert row["peak_pss_mib"] > 0
+        assert row["startup_s"] > 0
+
+
+def test_bytes_read_are_those_of_the_levels_or_of_a_peer_s_dataset(result: dict[str, Any]) -> None:
+    facts = result["conditions"]
+    (read,), (ours,) = (
+        rows(result, program="read", task="full"),
+        rows(result, program="shardkit", variant="", task="full"),
+    )
+    assert read["read_bytes"] == facts["image_bytes"]["level 0"] <= ours["read_bytes"] <= facts["bytes"]["shardkit"]
+    for row in rows(result, program="webdataset"):
+        assert row["read_bytes"] == facts["bytes"][f"webdataset-{row['variant']}"]
+    assert result["level_2"]["share"] == result["level_2"]["read_bytes"] / facts["image_bytes"]["level 0"]
+    assert result["level_2"]["images"] == facts["images"]
+
+
+def test_ratios_and_goals_follow_from_the_rows(result: dict[str, Any]) -> None:
+    for part in result["repeats"][0]["ratios"]:
+        rate = {(r["program"], r["variant"]): r["samples_s"] for r in rows(result, task=part["task"])}
+        ours, found = rate["shardkit", ""], part["ratios"]
+        limit = min(rate["read", ""], rate["decode", ""])
+        assert found["shardkit / binding limit"] == pytest.approx(ours / limit)
+        assert found["shardkit / best PNG peer"] == pytest.approx(ours / rate["webdataset", "png"])
+        best = max(rate["webdataset", "png"], rate["webdataset", "htj2k"], rate["dicom", "dicom"])
+        assert found["shardkit / best peer"] == pytest.approx(ours / best)
+    goals = {(g["goal"], g["task"]): g for g in result["summary"]["goals"]}
+    assert goals["shardkit / best PNG peer", "full"]["wanted"] == 2
+    for goal in goals.values():
+        reached = goal["got"] <= goal["wanted"] if "level 2" in goal["goal"] else goal["got"] >= goal["wanted"]
+        assert goal["met"] == reached
+        assert bool(goal["why"]) != goal["met"]
+
+
+def test_a_summary_is_the_median_and_spread_of_the_repeats(result: dict[str, Any]) -> None:
+    from benchmarks.loader_summary import Name, ratios, summarise
+
+    (repeat,) = result["repeats"]
+    slower = [
+        row | {"samples_s": 0.5 * row["samples_s"]} if row["program"] == "shardkit" else row for row in repeat["rows"]
+    ]
+    three = [repeat, repeat | {"rows": slower, "ratios": ratios(slower, 2)}, repeat]
+    summary = summarise(result | {"repeats": three})
+    for row in summary["rows"]:
+        values = [r["samples_s"] for one in three for r in one["rows"] if Name.of(r) == Name.of(row)]
+        assert row["samples_s"] == {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    spread = summary["ratios"][0]["ratios"]["shardkit / best peer"]
+    assert spread["min"] == pytest.approx(0.5 * spread["max"])
+    assert spread["median"] == spread["max"]
+
+
+def test_the_readme_s_table_names_every_program_and_never_images_without_pixels(result: dict[str, Any]) -> None:
+    from benchmarks.loader import readme
+
+    text = readme(result)
+    for word in (
+        "`shardkit.Loader`",
+        "webdataset + DataLoader, PNG",
+        "DICOM",
+        "limit: decoding",
+        "Mpx on average",
+        "moto",
+    ):
+        assert word in text
+
+
+def test_no_path_and_no_host_is_in_the_figures(result: dict[str, Any]) -> None:
+    text = json.dumps(result)
+    assert str(ROOT) not in text
+    assert "/tmp" not in text
+    assert "127.0.0.1" not in text
+    assert {"cpu", "cores", "python", "libraries"} <= set(result["machine"]) & set(result["peers"])
+
+
+def test_a_peer_that_is_not_installed_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    bare = tmp_path / "python"  # this interpreter without any installed package
+    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    bare.chmod(0o755)
+    words = ["--programs", "mosaic", "litdata", "--peers-python", str(bare), "--out", str(tmp_path / "loader.json")]
+    done = subprocess.run([*COMMAND, *words], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert "mosaicml-streaming, litdata" in done.stderr
+    assert "pip install '.[peers]'" in done.stderr
+    assert "Traceback" not in done.stderr
