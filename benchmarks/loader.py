@@ -4,7 +4,7 @@ Every program delivers each sample once, decoded and normalised, as float32 torc
 native size, task `224` as the central square of 224 x 224 pixels. A program is a fresh process; the time runs from
 asking for the iterator to the last batch. In every repeat, interleaved:
 
-shardkit    the loader with its defaults: Packed(24576 tokens of 48 pixels), or Resized(224, level="auto"); also with
+shardkit    the loader with its defaults: Packed(8192 tokens of 48 pixels), or Resized(224, level="auto"); also with
             DALI's CPU decoder (disk), and with an empty disk cache (s3).
 mosaic, litdata, webdataset
             a DataLoader with a worker a core over the same samples in that library's format, twice: as 16-bit PNG, and

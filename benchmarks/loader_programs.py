@@ -18,7 +18,7 @@ LIBRARIES = (
     *("shardkit", "numpy", "torch", "nvidia-dali-cuda130", "imagecodecs", "obstore", "pydicom", "mosaicml-streaming"),
     *("litdata", "webdataset", "opencv-python-headless", "boto3", "moto", "pylibjpeg-libjpeg", "pyjpegls"),
 )
-TOKENS, PATCH = 24576, 48
+TOKENS, PATCH = 8192, 48  # a pack holds about as many images as the peers' batches
 READS = {"s3": 32, "disk": 16, "mount": 16}  # concurrent reads; as many as the loader has
 LONGEST_S = 900
 Delivered = tuple[list[Any], Any]  # samples of a batch, and their images: a tensor, a list of tensors, or None

@@ -18,6 +18,7 @@ class Place:
     """Where a batch stands in the plan: micro-batch `micro` of the `micros` in global step `step` of an epoch.
 
     Of those, a rank has every world-size-th; `last` tells that this is its last of the step: time to update weights.
+    `ends` tells that the step is the epoch's last.
     """
 
     epoch: int
@@ -25,6 +26,7 @@ class Place:
     micro: int
     micros: int
     last: bool
+    ends: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ _NUMBERS = (
     "bin_width",
 )
 _KEPT_SHARDS = 1024  # whose details stay in memory, about 200 bytes a sample
+_KEPT_GROUPS = 4  # decoded row groups, about 2 MB each
 _PIECE = 8 << 20  # bytes of a manifest held while it is copied
 
 
@@ -110,6 +111,7 @@ class Catalog:
         self.codec: str = self.description["codec"]
         self._lock = threading.Lock()
         self._details: OrderedDict[int, Details] = OrderedDict()
+        self._decoded: dict[range, pa.Table] = {}
         self._file = _snapshot(store)
         try:
             with self._legible():
@@ -204,7 +206,7 @@ class Catalog:
             int(np.searchsorted(self._group_starts, first, side="right")) - 1,
             int(np.searchsorted(self._group_starts, end, side="left")),
         )
-        table = self._table.read_row_groups(list(groups), ["key", *_NUMBERS, *_LEVELS], use_threads=False)
+        table = self._groups(groups)
         table = table.slice(first - int(self._group_starts[groups[0]]), end - first).combine_chunks()
         lists = {name: table[name].combine_chunks().flatten() for name in _LEVELS}
         hashes = np.frombuffer(b"".join(lists["level_hash"].to_pylist()), np.uint8)
@@ -216,6 +218,15 @@ class Catalog:
             level_hash=hashes.reshape(end - first, -1, manifest.DIGEST_BYTES),
             keys=pa.array(table["key"].to_pylist(), pa.string()),
         )
+
+    def _groups(self, groups: range) -> pa.Table:
+        """Decoded row groups; the last few are kept, since small shards have one in common."""
+        if groups not in self._decoded:
+            columns = ["key", *_NUMBERS, *_LEVELS]
+            self._decoded[groups] = self._table.read_row_groups(list(groups), columns, use_threads=False)
+            while len(self._decoded) > _KEPT_GROUPS:
+                self._decoded.pop(next(iter(self._decoded)))
+        return self._decoded[groups]
 
     def contents(self, shard: str) -> Contents:
         """The images of a shard, and an id that changes with any of their bytes."""

@@ -332,7 +332,7 @@ def plan(
     window: int = 256,
     world_size: int = 1,
 ) -> int:
-    """Print what an epoch costs: tokens, how well it is shuffled, bytes read and cache needed. Reads the manifest only.
+    """Print what an epoch costs: tokens, how well it is shuffled, bytes read and cache needed. Reads no shard.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
     plan --(this rank's micro-batches)--> event loop: fetch --> threads: decode --> producer: graph, assembly --> queue
 
-Every stage is bounded: encoded bytes by `read_ahead`, decoded micro-batches by two, finished batches by `prefetch`.
+Every stage is bounded: encoded bytes by `read_ahead`, decoded micro-batches by three, finished batches by `prefetch`.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from types import ModuleType
 
@@ -25,7 +25,7 @@ from shardkit.batch import BinnedBatch, PackedBatch, Place, Shown, assemble
 from shardkit.buffers import Buffers
 from shardkit.catalog import Catalog, Detail
 from shardkit.codecs import htj2k
-from shardkit.errors import BadDataError, IntegrityError, ShardkitError
+from shardkit.errors import ArgumentError, BadDataError, IntegrityError, ShardkitError
 from shardkit.pipeline import CLIPPED, Graph, Normalise, Prepared, bounds, roi
 from shardkit.plan.forming import MicroBatch, Pack
 from shardkit.stats import Shares, Stats
@@ -33,7 +33,9 @@ from shardkit.stream.fetch import Fetcher, Got, Want
 
 _log = logging.getLogger("shardkit.loader")
 _DECODED = 2  # micro-batches decoded at a time: one in the graph, one behind it
+_AT_ONCE = 4  # micro-batches asked for before the next one is looked at
 _BLAME = 8  # bad samples named in an error
+_PATIENCE = 30  # seconds without a batch until a line is logged
 
 Batch = BinnedBatch | PackedBatch
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -44,7 +46,8 @@ Planned = Iterator[tuple[Place, MicroBatch]]
 class Setup:
     """What all batches of a loader have in common. decode: whether the graph decodes, or threads do.
 
-    max_bad: samples that may fail before `BadDataError`.
+    stream: the CUDA stream that copies and assembly run on, None on a CPU; one for all epochs, or the allocator would
+    keep memory for each. max_bad: samples that may fail before `BadDataError`.
     """
 
     codec: ModuleType
@@ -56,6 +59,7 @@ class Setup:
     prefetch: int
     threads: int
     max_bad: float
+    stream: torch.cuda.Stream | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +111,12 @@ class Engine:
         """The next batch, or None at the end. Raises what went wrong in any stage."""
         begun = time.perf_counter()
         while True:
+            if self._stopped.is_set():
+                raise ArgumentError(
+                    "this iteration ended when another one of the same loader began: keep one at a time"
+                )
             try:
-                handed = self._out.get(timeout=30)
+                handed = self._out.get(timeout=_PATIENCE)
                 break
             except queue.Empty:
                 _log.warning("no batch for %.0f s: %s", time.perf_counter() - begun, self._stats.where())
@@ -123,6 +131,8 @@ class Engine:
 
     def close(self) -> None:
         """Stop all stages; returns in bounded time. May be called twice."""
+        if self._stopped.is_set():
+            return
         self._stopped.set()
         self._fetcher.close()  # what the producer may be waiting for is cancelled
         while self._producer.is_alive():
@@ -137,38 +147,30 @@ class Engine:
     # --- the producer thread
 
     def _produce(self) -> None:
-        with self._stream():
-            self._produce_all()
-
-    def _stream(self) -> AbstractContextManager[object]:
-        """A CUDA stream of the producer's own: copies and assembly overlap with the consumer's work."""
-        device = self._setup.device
-        if device.type != "cuda":
-            return nullcontext()
-        own: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        return torch.cuda.stream(own)
-
-    def _produce_all(self) -> None:
         try:
-            while not self._stopped.is_set():
-                self._top_up()
-                if not self._pending:
-                    self._hand_over(_Handed(None))
-                    return
-                head = self._pending.popleft()
-                self._open_gates(_DECODED, head)
-                assert head.future is not None
-                ready = head.future.result()
-                self._ahead -= head.size
-                self._top_up()
-                self._open_gates(_DECODED)
-                self._hand_over(_Handed(self._build(head, ready), _shares(head)))
+            with nullcontext() if self._setup.stream is None else torch.cuda.stream(self._setup.stream):
+                self._produce_all()
         except CancelledError:
             if not self._stopped.is_set():
                 lost = BadDataError("the loader's fetcher was cancelled: load again from the last state")
                 self._hand_over(_Handed(lost))
         except BaseException as error:  # whatever it is, the consumer must hear of it
             self._hand_over(_Handed(error))
+
+    def _produce_all(self) -> None:
+        while not self._stopped.is_set():
+            self._top_up()
+            if not self._pending:
+                return self._hand_over(_Handed(None))
+            head = self._pending.popleft()
+            self._open_gates(_DECODED, head)
+            assert head.future is not None
+            ready = head.future.result()
+            self._ahead -= head.size
+            self._top_up()
+            self._open_gates(_DECODED)
+            self._hand_over(_Handed(self._build(head, ready), _shares(head)))
+        return None
 
     def _hand_over(self, item: _Handed) -> None:
         while not self._stopped.is_set():
@@ -177,8 +179,10 @@ class Engine:
                 return
 
     def _top_up(self) -> None:
-        """Ask for more micro-batches until enough bytes are on their way."""
-        while not self._pending or self._ahead < self._setup.read_ahead:
+        """Ask for more micro-batches until enough bytes are on their way; a few at a time, lest the next one waits."""
+        for _ in range(_AT_ONCE):
+            if self._pending and self._ahead >= self._setup.read_ahead:
+                return
             following = next(self._planned, None)
             if following is None:
                 return
@@ -219,7 +223,8 @@ class Engine:
             pixels = self._pixels(data, level, bits)
         except ShardkitError as error:
             return IntegrityError(f"{detail.shard.shard}: the image {detail.key} cannot be decoded: {error}")
-        self._stats.decoded(detail, level, len(data), time.perf_counter() - begun)
+        took = 0.0 if self._setup.decode else time.perf_counter() - begun
+        self._stats.decoded(detail, level, len(data), took)
         return _prepared(pixels, item.micro, at, detail, bits, self._setup.normalise)
 
     def _pixels(self, data: bytes, level: int, bits: int) -> Pixels:
@@ -232,8 +237,7 @@ class Engine:
 
     def _build(self, item: _Pending, ready: list[Prepared | ShardkitError]) -> Batch:
         begun = time.perf_counter()
-        shown = self._substituted(item, ready)
-        images, shown = self._run_graph(item, ready, shown)
+        images, shown = self._run_graph(item, ready)
         between = time.perf_counter()
         batch = assemble(
             item.micro,
@@ -250,15 +254,20 @@ class Engine:
         self._stats.built(item.micro, between - begun, time.perf_counter() - between)
         return batch
 
-    def _substituted(self, item: _Pending, ready: list[Prepared | ShardkitError]) -> list[Shown | None]:
-        """What each place shows: its own view, else by the plan's rule another's, else nothing."""
+    def _substituted(self, item: _Pending, ready: list[Prepared | ShardkitError], told: set[int]) -> list[Shown | None]:
+        """What each place shows: its own view, else by the plan's rule another's, else nothing.
+
+        told: places whose badness has been counted and logged.
+        """
         shown: list[Shown | None] = []
         for at, image in enumerate(ready):
             source: int | None = at
             if isinstance(image, ShardkitError):
                 good = [i for i in item.micro.substitutes(at) if isinstance(ready[i], Prepared)]
                 source = good[0] if good else None
-                self._bad(item, at, image, source)
+                if at not in told:
+                    told.add(at)
+                    self._bad(item, at, image, source)
             shown.append(None if source is None else Shown(source, int(item.micro.views.row[source])))
         return shown
 
@@ -273,11 +282,13 @@ class Engine:
             )
 
     def _run_graph(
-        self, item: _Pending, ready: list[Prepared | ShardkitError], shown: list[Shown | None]
+        self, item: _Pending, ready: list[Prepared | ShardkitError]
     ) -> tuple[list[torch.Tensor], list[Shown | None]]:
+        told: set[int] = set()
+        shown = self._substituted(item, ready, told)
         try:
             return self._graph.run(_chosen(ready, shown)), shown
-        except IntegrityError:
+        except IntegrityError as failed:
             # Sound by its hash and not decodable all the same: find out which, one by one, and go on without it.
             for at, image in enumerate(ready):
                 if isinstance(image, Prepared):
@@ -286,7 +297,9 @@ class Engine:
                     except IntegrityError as error:
                         key = item.details[at].key
                         ready[at] = IntegrityError(f"{item.details[at].shard.shard}: the image {key}: {error}")
-            shown = self._substituted(item, ready)
+            if len(ready) > 1 and not any(isinstance(image, Prepared) for image in ready):
+                raise failed  # the graph is at fault, not every image
+            shown = self._substituted(item, ready, told)
             return self._graph.run(_chosen(ready, shown)), shown
 
 

@@ -8,6 +8,7 @@ for batch in loader:        # one epoch of this rank's micro-batches
         save(loader.state_dict())
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,14 +23,14 @@ from shardkit.catalog import Catalog, Where
 from shardkit.codecs import codec
 from shardkit.engine import Batch, Engine, Planned, Setup
 from shardkit.errors import ArgumentError, StateError
-from shardkit.pipeline import CLIPPED, Graph, Normalise, Steps
-from shardkit.plan.batching import Batching, settled
+from shardkit.pipeline import CLIPPED, Graph, Normalise, Steps, load_dali
+from shardkit.plan.batching import Batching, check_sizes, settled
 from shardkit.plan.described import Described
 from shardkit.plan.epoch import WINDOW, Account, EpochPlan
 from shardkit.stats import Stats
 from shardkit.stream.cache import Cached
 from shardkit.stream.fetch import Fetcher
-from shardkit.stream.reader import Reader, Retrying, StoreReader
+from shardkit.stream.reader import Logged, Reader, Retrying, StoreReader
 
 _FIELDS = ("format", "manifest_digest", "seed", "epoch", "step")
 
@@ -48,10 +49,11 @@ class Loader:
     cache: folder for whole shards on a local disk, of at most `cache_bytes`; without one, just the bytes needed are
     read, every time.
     read_ahead: encoded bytes to have on their way. prefetch: finished batches to hold. connections: reads at a time.
-    threads: that decode; default one a core. decoder: threads (OpenJPH), dali, or auto: dali on a GPU, threads on a
-    CPU, where they are twice as fast.
-    max_bad: share of an epoch's samples that may be unreadable and replaced before `BadDataError`. attempts, deadline:
-    tries and seconds a read may take. wrap: what to put around the reader of the store, e.g. `FaultStore`.
+    threads: that decode; default this rank's share of the cores. decoder: threads (OpenJPH), dali, or auto: dali on a
+    GPU, threads on a CPU, where they are twice as fast.
+    max_bad: share of an epoch's samples that may be unreadable and replaced before `BadDataError`; at least one may,
+    unless it is 0. attempts, deadline: tries and seconds a read may take. wrap: what to put around the reader of the
+    store, e.g. `FaultStore`.
 
     Raises ArgumentError for arguments that cannot be used, IntegrityError for a dataset that is not whole, and
     StorageError.
@@ -87,20 +89,25 @@ class Loader:
     ) -> None:
         self.rank, self.world_size = _world(rank, world_size)
         self.device = _device(device)
-        _check(batching, self.world_size, normalise, dtype, prefetch, read_ahead, max_bad)
+        _check(batching, self.world_size, normalise, dtype, max_bad)
+        _check_counts(prefetch=prefetch, read_ahead=read_ahead, connections=connections, threads=threads)
         self.batching, self.window, self._split = settled(batching), window, split
         self._catalog = Catalog(str(url))
-        self._samples = self._catalog.samples(split, where, needs)
+        self._samples, self._filtered = self._catalog.samples(split, where, needs), where is not None
         self._seed, self._epoch, self._step = seed, epoch, 0
         self._plan: EpochPlan | None = None
         _ = self.plan  # refuses what cannot be planned, now
+        check_sizes(self.batching, self._samples)
         self._reading, self._wrap = (attempts, deadline, connections), wrap
         self._cache = self._check_cache(cache, cache_bytes)
         self._reader(None)  # refuses what cannot be read from or cached in, now
         self._stats, self._buffers = Stats(), Buffers()
-        threads = threads or _cores()
+        self._engine: Engine | None = None
         module, _ = codec(self._catalog.codec)
         in_graph = decoder == "dali" or (decoder == "auto" and self.device.type == "cuda")
+        if decoder == "dali" and self._catalog.codec != "htj2k":
+            raise ArgumentError(f"decoder=dali decodes htj2k, and {self._catalog.url} holds {self._catalog.codec}")
+        load_dali()
         self._setup = Setup(
             codec=module,
             decode=in_graph and self._catalog.codec == "htj2k",
@@ -109,8 +116,9 @@ class Loader:
             device=self.device,
             read_ahead=read_ahead,
             prefetch=prefetch,
-            threads=threads,
-            max_bad=max_bad * len(self._samples) / self.world_size,
+            threads=threads or _threads(self.device),
+            max_bad=max(1.0, max_bad * len(self._samples) / self.world_size) if max_bad else 0.0,
+            stream=_stream(self.device),
         )
 
     # --- iteration
@@ -125,8 +133,12 @@ class Loader:
             raise ArgumentError(
                 f"{self.batching} leaves no full step of an epoch: choose remainder=fill, or less a step"
             )
+        if self._step and not plan.has(self._step):
+            raise StateError(f"epoch {epoch} has {len(plan):,} steps, and the state is at step {self._step:,}")
+        if self._engine is not None:
+            self._engine.close()  # one iteration at a time: they would both move the state
         self._stats.bad.clear()
-        engine = Engine(
+        engine = self._engine = Engine(
             self._planned(plan.twin(), epoch, self._step),
             self._setup,
             self._catalog,
@@ -138,25 +150,25 @@ class Loader:
         try:
             while (batch := engine.get()) is not None:
                 if batch.place.last:
-                    self._delivered(plan, batch.place)
+                    self._delivered(batch.place)
                 yield batch
         finally:
             engine.close()
 
     def _planned(self, plan: EpochPlan, epoch: int, step: int) -> Planned:
         while plan.has(step):
-            micros = plan[step]
+            micros, ends = plan[step], not plan.has(step + 1)
             for at in range(self.rank, len(micros), self.world_size):
                 last = at + self.world_size >= len(micros)
-                yield Place(epoch, step, at, len(micros), last), micros[at]
+                yield Place(epoch, step, at, len(micros), last, ends), micros[at]
             step += 1
 
-    def _delivered(self, plan: EpochPlan, place: Place) -> None:
+    def _delivered(self, place: Place) -> None:
         """The state moves on with a step's last micro-batch; at the end of an epoch, to the next one's start."""
-        if plan.has(place.step + 1):
-            self._step = place.step + 1
-        else:
+        if place.ends:
             self._epoch, self._step, self._plan = place.epoch + 1, 0, None
+        else:
+            self._epoch, self._step = place.epoch, place.step + 1
 
     # --- plan and state
 
@@ -188,7 +200,7 @@ class Loader:
     @property
     def described(self) -> Described:
         """What decides the plan, besides dataset, seed and epoch."""
-        rows = "" if self._samples.digest == self._catalog.digest else self._samples.digest[:12]
+        rows = self._samples.digest[:12] if self._filtered else ""
         return Described(self._split, rows, self.window, self.batching)
 
     def key(self, row: int) -> str:
@@ -227,6 +239,8 @@ class Loader:
         attempts, deadline, connections = self._reading
         store: Reader = StoreReader(self._catalog.url, threads=min(connections, 16))
         reader: Reader = Retrying(wrap(store) if wrap else store, attempts, deadline)
+        if logging.getLogger("shardkit.stream").isEnabledFor(logging.DEBUG):
+            reader = Logged(reader)
         if self._cache is not None:
             reader = Cached(reader, *self._cache, self._catalog, patience=deadline)
         return reader
@@ -300,6 +314,8 @@ def _device(device: str | torch.device | None) -> torch.device:
     if device is None:
         device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
     found = torch.device(device)
+    if found.type == "cuda" and found.index is None:  # a thread of ours would take the first one
+        found = torch.device("cuda", torch.cuda.current_device())
     if found.type not in ("cpu", "cuda"):
         raise ArgumentError(f"device={device} is neither cpu nor cuda")
     return found
@@ -310,8 +326,6 @@ def _check(
     world_size: int,
     normalise: Normalise,
     dtype: torch.dtype,
-    prefetch: int,
-    read_ahead: int,
     max_bad: float,
 ) -> None:
     if batching.per_step % world_size:
@@ -322,12 +336,28 @@ def _check(
         raise ArgumentError(f"normalise={normalise!r} is unknown: none, {', '.join(CLIPPED)}, zscore, or (mean, std)")
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise ArgumentError(f"dtype={dtype} is none of float32, float16, bfloat16")
-    if prefetch < 1 or read_ahead < 1 or not 0 <= max_bad <= 1:
-        raise ArgumentError("prefetch and read_ahead must be at least 1, max_bad a share between 0 and 1")
+    if not 0 <= max_bad <= 1:
+        raise ArgumentError(f"max_bad={max_bad} must be a share between 0 and 1")
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _check_counts(**counts: int | None) -> None:
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ArgumentError(f"{name}={value} must be at least 1")
+
+
+def _threads(device: torch.device) -> int:
+    """This rank's share of the machine's cores; on a GPU a few, which hand its decoder what it decodes."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))  # torchrun's contract, as for the rank
+    return share if device.type == "cpu" else min(share, 8)
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream | None:
+    if device.type != "cuda":
+        return None
+    stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return stream
 
 
 __all__ = ["BinnedBatch", "Loader", "PackedBatch", "TorchDataset"]

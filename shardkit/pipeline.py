@@ -99,8 +99,7 @@ class Graph:
             (out,) = self._pipeline.run()
         except RuntimeError as error:
             self.close()  # DALI: "Current pipeline object is no longer valid"
-            text = str(error).strip()
-            raise IntegrityError(f"DALI could not decode a batch: {text.splitlines()[0] if text else error}") from None
+            raise IntegrityError(f"DALI could not decode a batch: {' '.join(str(error).split())[:400]}") from error
         return [torch.utils.dlpack.from_dlpack(out[i]) for i in range(len(images))]
 
     def _feed(self, name: str, values: list[Any]) -> None:
@@ -115,11 +114,19 @@ def _floats(*values: float) -> npt.NDArray[np.float32]:
     return np.array(values, np.float32)
 
 
-def _build(steps: Steps) -> Any:
+def load_dali() -> Any:
+    """The package, imported where it is needed: it takes a moment. Raises ArgumentError where it is missing."""
     try:
-        from nvidia.dali import fn, math, pipeline_def, types
+        from nvidia import dali
+        from nvidia.dali import fn  # noqa: F401 - its operators take most of the moment
     except ImportError:
         raise ArgumentError("NVIDIA DALI is not installed: pip install 'shardkit[train]'") from None
+    return dali
+
+
+def _build(steps: Steps) -> Any:
+    dali = load_dali()
+    fn, math, pipeline_def, types = dali.fn, dali.math, dali.pipeline_def, dali.types
     gpu = steps.device_id is not None
 
     def given(name: str, kind: Any, ndim: int, **more: Any) -> Any:

@@ -19,7 +19,7 @@ _LABELS = {"patient": ("patient",), "scanner": ("device",), "bin": ("bin_height"
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Of an epoch, on all ranks together.
+    """Of an epoch that shows every sample once, on all ranks together.
 
     full_bytes: of all images at full resolution. range_bytes: read without a cache, one range an image. shard_bytes: of
     the shards, what every machine reads with a cache, if that holds `window_bytes`: the shards in use at a time.
@@ -44,8 +44,10 @@ def costs(catalog: Catalog, plan: EpochPlan) -> Costs:
     sizes = catalog.shard_bytes()
     used = np.searchsorted(catalog.shard_starts, plan.samples.row(plan.samples.starts[:-1]), side="right") - 1
     in_order = np.array([sizes[catalog.shards[i]] for i in used[plan.order.permutation]], np.int64)
-    # A sample's position is at most a window after its shard's place, and shards come in order of their places.
-    live = np.convolve(in_order, np.ones(min(plan.order.width + 1, len(in_order)), np.int64), "valid")
+    # A shard is in use while positions are in [low, low + width); nothing changes between the lows.
+    lows, total = plan.order.lows, np.concatenate([[0], np.cumsum(in_order)])
+    begun, over = np.searchsorted(lows, lows, "right"), np.searchsorted(lows, lows - plan.order.width, "right")
+    live = total[begun] - total[over]
     return Costs(full, wanted, int(in_order.sum()), int(live.max()), len(in_order))
 
 

@@ -51,14 +51,16 @@ def open_loader(url: str, described: Described, seed: int, epoch: int) -> Loader
         rank=0,
         world_size=1,
         device="cpu",
+        read_ahead=1,
+        max_bad=1.0,
     )
 
 
 def replay(loader: Loader, step: int, out: Path) -> str:
     """Write the step's images as a PNG; returns a line about it. Raises ArgumentError where there is no such step.
 
-    The loader stands for the whole world: rank 0 of 1. Augmentations come from the plan, so these are the very pixels
-    of the run; what could not be read then and can now is shown.
+    The loader stands for the whole world: rank 0 of 1. Augmentations come from the plan, so these are the very views of
+    the run, each stretched to its own grey levels; what could not be read then and can now is shown.
     """
     plan, epoch = loader.plan, loader.epoch
     if step < 0 or not plan.has(step):

@@ -23,7 +23,7 @@ class BinStats:
     """Of the images stored in one bin.
 
     wait_s: the consumer waited, shared among a batch's bins by pixels. fetch_s, decode_s: added up over connections and
-    threads.
+    threads; where the graph decodes, decode_s is 0 and graph_s of the loader has it.
     """
 
     images: int = 0
@@ -80,7 +80,7 @@ class Stats:
             of = self.bins[detail.bin]
             of.images += 1
             of.bytes += size
-            of.mpx += (int(detail.number("height")) >> level) * (int(detail.number("width")) >> level) / 1e6
+            of.mpx += -(-int(detail.number("height")) >> level) * -(-int(detail.number("width")) >> level) / 1e6
             of.decode_s += seconds
 
     def built(self, micro: MicroBatch, graph_s: float, assemble_s: float) -> None:

@@ -211,6 +211,28 @@ def from_text(text: str) -> Batching:
         raise ArgumentError(f"batching {text!r} lacks a value or has one of the wrong type: see the README") from None
 
 
+def check_sizes(batching: Batching, samples: Samples) -> None:
+    """Raises ArgumentError for images that no micro-batch can hold, instead of when they come up; one look at all.
+
+    Random crops may make them fit, and are left to the plan.
+    """
+    if batching.crop is not None or not isinstance(batching, (Fixed, Packed)):
+        return
+    high, wide = _uncropped(samples, batching.content, int(batching.level))
+    if isinstance(batching, Fixed):
+        over, limit = np.maximum(high, wide) > batching.side, f"side={batching.side}"
+    else:
+        tokens = -(-high.astype(np.int64) // batching.patch) * -(-wide.astype(np.int64) // batching.patch)
+        over, limit = tokens > batching.tokens, f"tokens={batching.tokens:,}"
+    if over.any():
+        at = int(over.argmax())
+        row = int(samples.row(np.array([at]))[0])
+        raise ArgumentError(
+            f"{int(over.sum()):,} of {len(samples):,} images do not fit {limit}, the first in manifest row {row} with"
+            f" {high[at]} x {wide[at]} pixels: raise it, stream a level, or use resized"
+        )
+
+
 def settled(batching: Batching) -> Batching:
     """The same with its bins spelled out where they come from a file, which may change later."""
     if not isinstance(batching, Binned) or not batching.bins.endswith(".json"):

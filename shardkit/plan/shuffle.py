@@ -76,7 +76,7 @@ class Order:
         return np.argsort(mix(self.key, np.arange(self.shards)), kind="stable")
 
     @cached_property
-    def _lows(self) -> npt.NDArray[np.float64]:
+    def lows(self) -> npt.NDArray[np.float64]:
         """Least position of the samples of the shard at each place; never decreases."""
         middle = np.arange(self.shards) + 0.5 - self.width / 2
         return np.clip(middle, 0.0, self.shards - self.width)
@@ -86,8 +86,8 @@ class Order:
 
         Rounding may put a position on the very end of its range, and that belongs to the next piece.
         """
-        first = np.searchsorted(self._lows, (piece - 1) * self.width, side="left")
-        last = np.searchsorted(self._lows, (piece + 1) * self.width, side="left")
+        first = np.searchsorted(self.lows, (piece - 1) * self.width, side="left")
+        last = np.searchsorted(self.lows, (piece + 1) * self.width, side="left")
         return slice(int(first) if piece else 0, int(last))
 
     def near(self, piece: int) -> Ints:
@@ -101,7 +101,7 @@ class Order:
         counts = (self.starts[1:] - self.starts[:-1])[shards]
         ends = np.cumsum(counts)
         samples = np.arange(int(ends[-1])) + np.repeat(self.starts[shards] - (ends - counts), counts)
-        positions = np.repeat(self._lows[places], counts) + self.width * uniform(self.key ^ 1, samples)
+        positions = np.repeat(self.lows[places], counts) + self.width * uniform(self.key ^ 1, samples)
         inside = positions >= number * self.width
         if number < self.pieces - 1:  # the last one includes its end
             inside &= positions < (number + 1) * self.width

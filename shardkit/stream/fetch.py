@@ -140,10 +140,12 @@ class Fetcher:
     async def _read(self, shard: str, start: int, length: int, fresh: bool = False) -> bytes:
         async with self._limit:
             begun = time.perf_counter()
-            data = await self.reader.read(shard, start, length, fresh=fresh)
-            took = time.perf_counter() - begun
-        self.stats.seconds += took
-        self.stats.bins[folder_of(shard)] += took
+            try:
+                data = await self.reader.read(shard, start, length, fresh=fresh)
+            finally:
+                took = time.perf_counter() - begun
+                self.stats.seconds += took
+                self.stats.bins[folder_of(shard)] += took
         self.stats.requests += 1
         self.stats.read_bytes += length
         return data

@@ -2,15 +2,64 @@
 
 import errno
 import os
+import queue
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
 from io import FileIO
 from pathlib import Path
+from typing import Any, TypeVar
 
 from shardkit.errors import StorageError
 
 _OPEN = 128  # on a network mount an open costs as much as reading a megabyte
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
+
+
+T = TypeVar("T")
+
+
+class Threads:
+    """Runs functions on a few daemon threads, made as they are needed.
+
+    Not a ThreadPoolExecutor: an interpreter waits for that one's threads when it ends, and a read from a hung network
+    mount never returns.
+    """
+
+    def __init__(self, count: int, name: str) -> None:
+        self._count, self._name = count, name
+        self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]] | None] = (
+            queue.SimpleQueue()
+        )
+        self._threads: list[threading.Thread] = []
+        self._idle = threading.Semaphore(0)
+
+    def submit(self, function: Callable[..., T], *arguments: Any) -> "Future[T]":
+        """The function's result, later."""
+        future: Future[T] = Future()
+        self._jobs.put((future, function, arguments))
+        if not self._idle.acquire(blocking=False) and len(self._threads) < self._count:
+            thread = threading.Thread(target=self._work, name=f"{self._name}_{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        return future
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            future, function, arguments = job
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function(*arguments))
+                except BaseException as error:  # it is the caller's
+                    future.set_exception(error)
+            del job, future
+            self._idle.release()
+
+    def close(self) -> None:
+        """End the threads, those that hang excepted, without waiting."""
+        for _ in self._threads:
+            self._jobs.put(None)
 
 
 class Files:

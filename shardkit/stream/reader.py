@@ -7,7 +7,6 @@ import asyncio
 import logging
 import random
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +15,7 @@ from obstore.exceptions import BaseError
 
 from shardkit.errors import ArgumentError, StorageError
 from shardkit.storage import AccessRefused, MissingObject, Store, sentences
-from shardkit.stream.files import Files, cut_short
+from shardkit.stream.files import Files, Threads, cut_short
 
 _log = logging.getLogger("shardkit.stream")
 _BEYOND_THE_END = "416 Range Not Satisfiable"
@@ -45,22 +44,22 @@ class StoreReader:
         place = Store(url)
         self.url, self._root = place.url, place.root or Path()
         self._bucket: Any = None
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: Threads | None = None
         self._files = Files()
         if place.root is None:
             with sentences(self.url):
                 # No client_options: they would replace those of the environment, a proxy or plain http among them.
                 self._bucket = obstore.store.from_url(self.url, retry_config={"max_retries": 0})
         else:
-            self._threads = ThreadPoolExecutor(threads, thread_name_prefix="shardkit-read")
+            self._threads = Threads(threads, "shardkit-read")
 
     async def read(self, name: str, start: int, length: int, *, fresh: bool = False) -> bytes:
         """See `Reader`."""
         where = f"{self.url}/{name}"
         with sentences(where):
             if self._threads is not None:
-                loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self._threads, self._files.read, self._root / name, start, length)
+                reading = self._threads.submit(self._files.read, self._root / name, start, length)
+                return await asyncio.wrap_future(reading)
             data = await self._get(name, start, length)
         if len(data) != length:  # no error to a bucket: it gives what there is of a range
             raise cut_short(where, start + length)
@@ -78,14 +77,13 @@ class StoreReader:
         """See `Reader`."""
         with sentences(f"{self.url}/{name}"):
             if self._threads is not None:
-                loop = asyncio.get_running_loop()
-                return (await loop.run_in_executor(self._threads, (self._root / name).stat)).st_size
+                return (await asyncio.wrap_future(self._threads.submit((self._root / name).stat))).st_size
             return int((await obstore.head_async(self._bucket, name))["size"])
 
     async def close(self) -> None:
         """See `Reader`."""
         if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads.close()
         self._files.close()
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -73,6 +76,32 @@ def test_more_bad_samples_than_allowed_end_the_run_by_name(damaged: tuple[Path, 
         list(Loader(folder, batching=PACKED, max_bad=0.0, **SMALL))
     for word in (detail.key, detail.shard.shard, f"{detail.offset:,}", "max_bad", "verify"):
         assert word in str(caught.value)
+
+
+def test_one_bad_sample_does_not_stop_a_small_dataset(damaged: tuple[Path, int]) -> None:
+    folder, _ = damaged
+    loader = Loader(folder, batching=PACKED, **SMALL)
+    assert len(list(loader)) == len(loader)
+    assert loader.stats()["bad"] == 1
+
+
+def test_a_store_that_hangs_for_good_does_not_keep_the_process(dataset_folder: Path, tmp_path: Path) -> None:
+    """A named pipe in a shard's place: opening it never returns, as on a dead network mount."""
+    folder = tmp_path / "hanging"
+    shutil.copytree(dataset_folder, folder)
+    for shard in (folder / "shards").rglob("*.tar"):
+        shard.unlink()
+        os.mkfifo(shard)
+    script = (
+        "import sys; from shardkit import Loader, Packed\n"
+        "loader = Loader(sys.argv[1], batching=Packed(tokens=512, patch=16, per_step=2), split=None, device='cpu',"
+        " deadline=0.5, attempts=2, max_bad=0.0)\n"
+        "list(loader)"
+    )
+    command = [sys.executable, "-c", script, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "no answer in time" in done.stderr
 
 
 def test_a_replacement_is_the_same_on_any_world_size(damaged: tuple[Path, int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from shardkit import Binned, Loader, Packed, Resized, TorchDataset
+from shardkit import Binned, Fixed, Loader, Packed, Resized, TorchDataset
 from shardkit.errors import ArgumentError, StateError
 from shardkit.testing.resume import assert_resumes_exactly
 
@@ -179,6 +180,13 @@ def test_an_epoch_that_is_dropped_whole_is_refused(dataset_folder: Path) -> None
         next(iter(loader))
 
 
+@pytest.mark.parametrize("batching", [Fixed(64, patch=16), Packed(tokens=20, patch=16)], ids=str)
+def test_images_that_fit_nowhere_are_refused_at_the_start(dataset_folder: Path, batching: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"of \d+ images do not fit .* manifest row"):
+        Loader(dataset_folder, batching=batching, **SMALL)
+    Loader(dataset_folder, batching=replace(batching, level=4), **SMALL)
+
+
 def test_a_level_that_is_not_there_is_refused(dataset_folder: Path) -> None:
     with pytest.raises(ArgumentError, match="levels 0 to 5"):
         Loader(dataset_folder, batching=Packed(tokens=512, patch=16, level=6), **SMALL)
@@ -188,6 +196,31 @@ def test_a_cache_smaller_than_a_shard_is_refused(dataset_folder: Path, tmp_path:
     with pytest.raises(ArgumentError, match="holds no shard"):
         Loader(dataset_folder, batching=BATCHINGS[0], cache=tmp_path / "cache", cache_bytes=1000, **SMALL)
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_second_iteration_ends_the_first_and_the_state_follows_one(dataset_folder: Path) -> None:
+    loader = Loader(dataset_folder, batching=BATCHINGS[0], **SMALL)
+    whole = _identity(Loader(dataset_folder, batching=BATCHINGS[0], **SMALL))
+    first = iter(loader)
+    next(first)
+    assert _identity(loader) == whole
+    assert (loader.epoch, loader.step) == (1, 0)
+    with pytest.raises(ArgumentError, match="another one"):
+        next(first)
+    assert (loader.epoch, loader.step) == (1, 0)
+
+
+def test_a_step_past_the_epoch_s_end_is_refused(dataset_folder: Path) -> None:
+    loader = Loader(dataset_folder, batching=BATCHINGS[0], **SMALL)
+    loader.load_state_dict({**loader.state_dict(), "step": 10**6})
+    with pytest.raises(StateError, match="1,000,000"):
+        next(iter(loader))
+
+
+@pytest.mark.parametrize("change", [{"threads": -1}, {"connections": 0}, {"attempts": 0}, {"deadline": 0.0}])
+def test_counts_that_cannot_work_are_refused_at_the_start(dataset_folder: Path, change: Any) -> None:
+    with pytest.raises(ArgumentError, match=next(iter(change))):
+        Loader(dataset_folder, batching=BATCHINGS[0], **{**SMALL, **change})
 
 
 def test_torchrun_s_environment_names_the_rank(dataset_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
