@@ -5,7 +5,8 @@ The first tile-parts of a stream hold the exact image at 1/2**level, so a prefix
 JPEG 2000 decoder accepts. SIZ precision is always 16: DALI rescales other depths on the GPU but not on the CPU.
 
 Below level 0 the wavelet's low-pass band may leave [0, 2**bits - 1] by a little. `decode` clamps it to that range;
-OpenJPEG and DALI's CPU decoder clamp at 0 and 65,535 (its GPU decoder has not been tried), plain OpenJPH wraps instead, so with those take `min(x, 2**bits - 1)` after.
+OpenJPEG and DALI's CPU decoder clamp at 0 and 65,535 (its GPU decoder has not been tried), plain OpenJPH wraps instead,
+so with those take `min(x, 2**bits - 1)` after.
 """
 
 import struct
