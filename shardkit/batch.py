@@ -1,9 +1,10 @@
 """What a loader hands out: packed or binned batches as torch tensors, and how images become them."""
 
 import math
+from abc import ABC
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from shardkit.buffers import Buffers
 from shardkit.plan.forming import MicroBatch, Pack
+
+B = TypeVar("B", bound="_Tensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +32,32 @@ class Place:
     ends: bool = False
 
 
+class _Tensors(ABC):
+    """What both kinds of batches can do."""
+
+    __slots__ = ()
+    rows: Tensor
+
+    @property
+    def weight(self) -> Tensor:
+        """float32, one an entry of `rows`: 1 for an image, 0 for none."""
+        return (self.rows >= 0).float()
+
+    def to(self: B, device: Any, non_blocking: bool = False) -> B:
+        """A copy on another device."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        moved = {k: v.to(device, non_blocking=non_blocking) if isinstance(v, Tensor) else v for k, v in values.items()}
+        return type(self)(**moved)
+
+    def record_stream(self, stream: Any) -> None:
+        """Tell CUDA's allocator that this stream uses the tensors too."""
+        for f in fields(self):  # type: ignore[arg-type]
+            if isinstance(value := getattr(self, f.name), Tensor):
+                value.record_stream(stream)
+
+
 @dataclass(frozen=True, slots=True)
-class BinnedBatch:
+class BinnedBatch(_Tensors):
     """Images of one size.
 
     images: float (B, 1, H, W), padded with 0 at the bottom and right. sizes: int64 (B, 2), true rows and columns; 0 x 0
@@ -44,23 +71,9 @@ class BinnedBatch:
     seeds: Tensor
     place: Place
 
-    def to(self, device: Any, non_blocking: bool = False) -> "BinnedBatch":
-        """A copy on another device."""
-        moved: BinnedBatch = _moved(self, device, non_blocking)
-        return moved
-
-    def record_stream(self, stream: Any) -> None:
-        """Tell CUDA's allocator that this stream uses the tensors too."""
-        _recorded(self, stream)
-
-    @property
-    def weight(self) -> Tensor:
-        """float32 (B,): 1 for an image, 0 for none."""
-        return (self.rows >= 0).float()
-
 
 @dataclass(frozen=True, slots=True)
-class PackedBatch:
+class PackedBatch(_Tensors):
     """Images of any size as one sequence of T patches; T and S are the same in every batch.
 
     patches: float (T, p * p), row by row; an image's edge patches are padded with 0. yx: int32 (T, 2), row and column
@@ -79,15 +92,6 @@ class PackedBatch:
     seeds: Tensor
     place: Place
 
-    def to(self, device: Any, non_blocking: bool = False) -> "PackedBatch":
-        """A copy on another device."""
-        moved: PackedBatch = _moved(self, device, non_blocking)
-        return moved
-
-    def record_stream(self, stream: Any) -> None:
-        """Tell CUDA's allocator that this stream uses the tensors too."""
-        _recorded(self, stream)
-
     def unpacked(self, sequence: int) -> Tensor:
         """(rows, cols) pixels of one image, without its padding."""
         start, end = self.cu_seqlens[sequence : sequence + 2].tolist()
@@ -96,23 +100,6 @@ class PackedBatch:
         high, wide = -(-height // side), -(-width // side)
         grid = self.patches[start:end].view(high, wide, side, side)
         return grid.permute(0, 2, 1, 3).reshape(high * side, wide * side)[:height, :width]
-
-    @property
-    def weight(self) -> Tensor:
-        """float32 (S,): 1 for an image, 0 for filler."""
-        return (self.rows >= 0).float()
-
-
-def _moved(batch: Any, device: Any, non_blocking: bool) -> Any:
-    values = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    moved = {k: v.to(device, non_blocking=non_blocking) if isinstance(v, Tensor) else v for k, v in values.items()}
-    return type(batch)(**moved)
-
-
-def _recorded(batch: Any, stream: Any) -> None:
-    for f in fields(batch):
-        if isinstance(value := getattr(batch, f.name), Tensor):
-            value.record_stream(stream)
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class Loader:
     read, every time.
     read_ahead: encoded bytes to have on their way. prefetch: finished batches to hold. connections: reads at a time.
     threads: that decode; default this rank's share of the cores. decoder: threads (OpenJPH), dali, or auto: dali on a
-    GPU, threads on a CPU, where they are twice as fast.
+    GPU, threads on a CPU, where they are nearly twice as fast.
     max_bad: share of an epoch's samples that may be unreadable and replaced before `BadDataError`; at least one may,
     unless it is 0. attempts, deadline: tries and seconds a read may take. wrap: what to put around the reader of the
     store, e.g. `FaultStore`.

@@ -3,8 +3,8 @@
     encoded -> decode UINT16 -> clamp -> slice or resize -> flip -> normalise + pad -> torch, by DLPack
 
 One graph serves both devices; what a batching does not ask for is not in it. On the CPU images may come decoded, by
-OpenJPH on the loader's threads, which is about twice as fast as DALI's decoder there and gives the same pixels. The GPU
-graph (`decoders.image(device="mixed")`) has not been run by its authors: no GPU was at hand.
+OpenJPH on the loader's threads, which is nearly twice as fast as DALI's decoder there and gives the same pixels. The
+GPU graph (`decoders.image(device="mixed")`) has not been run by its authors: no GPU was at hand.
 """
 
 import os

@@ -121,9 +121,10 @@ def make_dataset() -> Callable[..., Path]:
         spec = {k: changes.pop(k) for k in list(changes) if k in Conversion.__dataclass_fields__}
         conversion = Conversion(source=Source(str(export)), out=str(out), rules=Rules(**rules), **spec)
         private = out.with_name(f"{out.name}.private")
-        private.mkdir()
-        (private / "pseudonym.key").touch(0o600)
-        (private / "pseudonym.key").write_bytes(bytes(range(32)))  # the same order of files in every session
+        if not private.exists():
+            private.mkdir()
+            (private / "pseudonym.key").touch(0o600)
+            (private / "pseudonym.key").write_bytes(bytes(range(32)))  # the same order of files in every session
         build(Arguments(conversion=conversion, private=private, **{"workers": 2, **changes}), Silent())
         return out
 
