@@ -118,7 +118,7 @@ def assemble(
     *,
     dtype: torch.dtype,
     clip: bool,
-    buffers: Buffers | None,
+    buffers: Buffers,
     device: torch.device,
 ) -> BinnedBatch | PackedBatch:
     """A batch from float32 (1, rows, cols) images; `shown` has an entry for each of the micro-batch's views.
@@ -128,7 +128,7 @@ def assemble(
     """
 
     def empty(shape: tuple[int, ...]) -> Tensor:
-        if buffers is not None and device.type == "cpu":
+        if device.type == "cpu":
             return buffers.empty(shape, dtype)
         return torch.empty(shape, dtype=dtype, device=device)
 

@@ -34,7 +34,7 @@ class Recipe:
     ratio: tuple[float, float]
     flip: float
     side: int | None = None
-    fit: Literal["crop", "stretch", "pad"] = "crop"
+    fit: Literal["crop", "pad"] = "crop"
 
 
 @dataclass(frozen=True, slots=True)
