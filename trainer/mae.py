@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from trainer.attention import attend
 from trainer.masking import Mask, draw
+from trainer.output import Output
 from trainer.positions import Mode, positions
 from trainer.sequences import Sequences, valid_pixels
 
@@ -95,19 +96,6 @@ class PatchEmbed(nn.Module):
         return nn.functional.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
-    """loss: summed over images, weighted; divide by the global step's image count. images: their number (weights' sum).
-
-    prediction: (T, p * p). mask: what was hidden.
-    """
-
-    loss: Tensor
-    images: Tensor
-    prediction: Tensor
-    mask: Mask
-
-
 class Mae(nn.Module):
     """Encoder of the visible patches, decoder of all, loss."""
 
@@ -141,8 +129,8 @@ class Mae(nn.Module):
         """noise: in place of the mask's own, see `trainer.masking.draw`."""
         mask = draw(batch, self.config.mask_ratio, noise)
         prediction = self.decode(self.encode(batch, mask), batch, mask)
-        loss = self.loss(prediction, batch, mask)
-        return Output(loss, batch.weight.sum(), prediction, mask)
+        losses = self.losses(prediction, batch, mask)
+        return Output(losses, batch.weight, prediction, mask.masked)
 
     def encode(self, batch: Sequences, mask: Mask) -> Tensor:
         """Visible patches with a class token before each image's -> (E, width), normalised."""
@@ -177,8 +165,8 @@ class Mae(nn.Module):
             target = (target - mean) / (variance + 1e-6).sqrt()
         return target
 
-    def loss(self, prediction: Tensor, batch: Sequences, mask: Mask) -> Tensor:
-        """Sum over images of each one's mean squared error."""
+    def losses(self, prediction: Tensor, batch: Sequences, mask: Mask) -> Tensor:
+        """(S,), each image's mean squared error."""
         square = (prediction.float() - self.targets(batch)).square()
         image, count = batch.image.long(), batch.weight.shape[0]
         if self.config.loss == "all":
@@ -189,4 +177,4 @@ class Mae(nn.Module):
             weight = mask.masked.float()
         total = torch.zeros(count, device=error.device).index_add(0, image, error * weight)
         of = torch.zeros(count, device=error.device).index_add(0, image, weight)
-        return (total / of.clamp(min=1) * batch.weight).sum()
+        return total / of.clamp(min=1)
