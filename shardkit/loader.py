@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -206,6 +208,17 @@ class Loader:
     def key(self, row: int) -> str:
         """The key of the sample in a manifest row."""
         return self._catalog.detail(row).key
+
+    def bins(self) -> tuple[list[str], npt.NDArray[np.int16]]:
+        """Names of the dataset's bins, and the number of the bin that each manifest row is stored in."""
+        bins = self._catalog.bins.bins
+        number = {(of.height, of.width): i for i, of in enumerate(bins)}
+        table = self._catalog.columns("bin_height", "bin_width")
+        pairs, of = np.unique(
+            np.stack([table[name].to_numpy() for name in ("bin_height", "bin_width")], 1), axis=0, return_inverse=True
+        )
+        numbers = np.array([number[int(high), int(wide)] for high, wide in pairs], np.int16)
+        return [each.name for each in bins], numbers[of.reshape(-1)]
 
     def state_dict(self) -> dict[str, Any]:
         """Five plain fields; the same on all ranks after the same step, and good for any world size."""

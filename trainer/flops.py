@@ -3,19 +3,23 @@
 Two operations a multiply-add; training is three times the forward pass (backward: twice).
 """
 
-from collections.abc import Iterable
+from typing import TypeVar
+
+from torch import Tensor
 
 from shardkit.errors import ArgumentError
 from trainer.mae import MaeConfig
+
+Count = TypeVar("Count", float, Tensor)
 
 PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "A40": 149.7, "L40S": 362.0, "V100": 125.0}
 """Dense half-precision peaks by a part of the device's name, TFLOP/s, of the manufacturer's data sheets."""
 
 
-def image_flops(config: MaeConfig, tokens: int) -> float:
+def image_flops(config: MaeConfig, tokens: Count) -> Count:
     """Of one image's forward pass: `tokens` patches of which int(tokens * (1 - mask_ratio)) are visible, and a class
-    token. Norms, activations and the loss are left out: under a percent."""
-    visible = int(tokens * (1 - config.mask_ratio))
+    token. Norms, activations and the loss are left out: under a percent. Numbers, or float64 tensors of them."""
+    visible = tokens * (1 - config.mask_ratio) // 1
     embed = 2 * visible * config.patch**2 * config.width
     encoder = config.depth * _block(visible + 1, config.width, config.mlp_ratio)
     into = 2 * (visible + 1) * config.width * config.decoder_width
@@ -24,18 +28,10 @@ def image_flops(config: MaeConfig, tokens: int) -> float:
     return embed + encoder + into + decoder + out
 
 
-def _block(tokens: int, width: int, mlp_ratio: float) -> float:
+def _block(tokens: Count, width: int, mlp_ratio: float) -> Count:
     linear = (4 + 2 * mlp_ratio) * width**2  # qkv and output: 4, two layers of the perceptron
     attention = 2 * tokens * width  # scores and their sum of values
     return 2 * tokens * (linear + attention)
-
-
-def training_flops(config: MaeConfig, lengths: Iterable[int]) -> float:
-    """Of forward and backward passes over images of these token counts."""
-    counts: dict[int, int] = {}
-    for length in lengths:
-        counts[length] = counts.get(length, 0) + 1
-    return 3 * sum(count * image_flops(config, length) for length, count in counts.items())
 
 
 def peak_tflops(device_name: str, override: float | None = None) -> float | None:

@@ -1,7 +1,7 @@
 """A masked autoencoder on sequences of patches, its parameters named as timm's and the original's.
 
 The encoder loads strictly into `timm.create_model("vit_...")`, the whole into the original's checkpoints (see
-`trainer.export`). Formulas: He et al. 2022, arXiv:2111.06377. Patches are gathered before they are embedded, so that
+`trainer.formats`). Formulas: He et al. 2022, arXiv:2111.06377. Patches are gathered before they are embedded, so that
 only what is visible costs anything.
 """
 
@@ -22,10 +22,38 @@ Loss = Literal["masked", "all"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaeConfig:
-    """patch: pixels. width, depth, heads: of the encoder. mask_ratio: share of an image's patches that is hidden.
+    """A vision transformer as a masked autoencoder.
 
-    norm_pix: targets are patches normalised by their own mean and deviation. loss: over hidden patches, each image
-    counting the same, or over all patches and pixels, padding too (the thesis'). position: see `trainer.positions`.
+    Parameters
+    ----------
+    patch
+        Side of a patch in pixels.
+    width
+        Channels of the encoder.
+    depth
+        Blocks of the encoder.
+    heads
+        Attention heads of the encoder.
+    decoder_width
+        Channels of the decoder.
+    decoder_depth
+        Blocks of the decoder.
+    decoder_heads
+        Attention heads of the decoder.
+    mlp_ratio
+        Hidden channels of a perceptron, in widths.
+    mask_ratio
+        Share of an image's patches that is hidden.
+    norm_pix
+        Targets are patches normalised by their own mean and deviation.
+    loss
+        masked: over hidden patches, real pixels only; all: over all patches and pixels, padding too (the thesis').
+    position
+        absolute, centered or stretch: see trainer.positions.
+    position_table
+        Side of the table that stretch interpolates, in patches.
+    norm_eps
+        Added to a norm's variance.
     """
 
     patch: int = 16
@@ -125,6 +153,11 @@ class Mae(nn.Module):
         nn.init.normal_(self.cls_token, std=0.02)
         nn.init.normal_(self.mask_token, std=0.02)
 
+    @property
+    def patch(self) -> int:
+        """Side of a token in pixels."""
+        return self.config.patch
+
     def forward(self, batch: Sequences, noise: Tensor | None = None) -> Output:
         """noise: in place of the mask's own, see `trainer.masking.draw`."""
         mask = draw(batch, self.config.mask_ratio, noise)
@@ -149,7 +182,9 @@ class Mae(nn.Module):
         """Encoder output, hidden patches filled in -> (T, p * p), a prediction for every patch."""
         c = self.config
         x = self.decoder_embed(x)
-        y = torch.cat([x, self.mask_token[0].to(x.dtype)])[mask.decoder]
+        hidden = mask.decoder == x.shape[0]
+        # Not gathered from one table with the mask token: its gradient would be a sum in whatever order threads come.
+        y = torch.where(hidden[:, None], self.mask_token[0].to(x.dtype), x[mask.decoder.clamp(max=x.shape[0] - 1)])
         grid = batch.grid[batch.image.long()]
         place = positions(batch.yx, grid, c.decoder_width, c.position, c.position_table).to(y.dtype)
         y = y.index_add(0, mask.patches, place)
@@ -174,7 +209,7 @@ class Mae(nn.Module):
         else:
             valid = valid_pixels(batch, self.config.patch).float()
             error = (square * valid).sum(-1) / valid.sum(-1).clamp(min=1)
-            weight = mask.masked.float()
+            weight = (mask.masked & valid.any(-1)).float()  # a bin's padding is no patch of the image
         total = torch.zeros(count, device=error.device).index_add(0, image, error * weight)
         of = torch.zeros(count, device=error.device).index_add(0, image, weight)
         return total / of.clamp(min=1)

@@ -52,7 +52,7 @@ def draw(of: Sequences, ratio: float, drawn: Tensor | None = None) -> Mask:
     """The mask of a batch. drawn: other noise in its place, float64 (T,) in [0, 1)."""
     tokens, count, device = of.image.shape[0], of.weight.shape[0], of.image.device
     image, cu = of.image.long(), of.cu_seqlens.long()
-    kept = (of.lengths * (1.0 - ratio)).long()
+    kept = (of.lengths.double() * (1.0 - ratio)).long()  # in float64, as Python has it
     order = torch.argsort(image + (noise(of) if drawn is None else drawn), stable=True)
     # Sorting leaves every image where it is and orders its patches by noise.
     rank = torch.arange(tokens, device=device) - cu[image]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainer.export import encoder_state, load_original, original_state, to_colour, to_grey
+from trainer.formats import encoder_state, load_original, original_state, to_colour, to_grey
 from trainer.mae import Mae, MaeConfig
 from trainer.masking import draw, noise
 from trainer.positions import positions

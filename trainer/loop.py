@@ -1,0 +1,249 @@
+"""The loop: micro-batches of a global step forward and back, one update, a line, a checkpoint; again.
+
+Gradients are of the loss summed over images, divided by the number of images of the whole step on all processes, so
+that an image counts the same whatever batch it lies in. What can differ between processes is added up before anything
+is decided: all of them update, skip, save and stop together.
+"""
+
+import math
+import time
+from collections.abc import Callable, Generator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shardkit import Binned, Exact, Loader
+from trainer import optim, parallel, pictures
+from trainer.checkpoint import Checkpoints, State
+from trainer.config import Config
+from trainer.errors import TrainingError
+from trainer.log import Log, Step
+from trainer.output import Output
+from trainer.parallel import World
+from trainer.profiling import Window
+from trainer.schedule import Schedule
+from trainer.task import Batch, Task
+
+_GRAPHS = 64  # of one function; past its limit of 8 torch would go on uncompiled without a word
+LOSS, IMAGES, TOKENS, SLOTS, FLOPS, PADDED, STOP = range(7)
+
+
+@dataclass
+class Progress:
+    """How far a run is: global steps done and skipped, images seen, seconds taken."""
+
+    step: int = 0
+    skipped: int = 0
+    images: float = 0.0
+    seconds: float = 0.0
+
+
+class Loop:
+    """Trains a task until its last step or until told to stop. All processes run the same.
+
+    steps: of the whole run. asked: tells whether somebody asked to stop. Raises TrainingError for a loss that stays
+    without a number, StorageError for checkpoints that cannot be written.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        loader: Loader,
+        config: Config,
+        run: Path,
+        world: World,
+        log: Log,
+        steps: int,
+        asked: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.task, self.loader, self.config, self.run, self.world, self.log = task, loader, config, run, world, log
+        self.steps, self.asked, self.progress = steps, asked, Progress()
+        task.model.to(world.device).train()
+        if config.run.compile:
+            _compile(task, loader, config.run.compile_backend)
+        bf16 = config.run.precision == "bf16"
+        self.model = parallel.share(task.model, task.blocks, config.run.parallel, bf16)
+        self._autocast = (lambda: torch.autocast(world.device.type, torch.bfloat16)) if bf16 else nullcontext
+        self.optimizer = optim.optimizer(self.model, config.optim)
+        self.average = optim.Average(self.model, config.optim.ema) if config.optim.ema else None
+        o = config.optim
+        self.schedule = Schedule(kind=o.schedule, peak=o.lr, floor=o.floor, warmup=round(o.warmup * steps), total=steps)
+        self.checkpoints = Checkpoints(run, config.save.keep, world)
+        self._bins = _Bins(loader, world.device)
+        self._batches = self._endless()
+        self._shown: tuple[Batch, Output] | None = None
+
+    # --- the run
+
+    def go(self) -> bool:
+        """From the last checkpoint to the last step; returns whether it got there."""
+        self._resume()
+        window = Window(self.config.log.profile, self.run / "profile", self.world.first)
+        stop = False
+        try:
+            while self.progress.step < self.steps and not stop:
+                with window.step(self.progress.step):
+                    stop = self._step()
+                self._after(ends=stop or self.progress.step == self.steps)
+        finally:
+            self._batches.close()  # ends the loader's threads
+            self.checkpoints.wait()
+        return self.progress.step == self.steps
+
+    def _after(self, ends: bool) -> None:
+        """What is due after a step."""
+        step = self.progress.step
+        if step % self.config.log.every == 0 or ends:
+            self.log.line()
+        if self._shown is not None:
+            self._draw(*self._shown)
+            self._shown = None
+        self.checkpoints.poll()
+        if step % self.config.save.every == 0 or ends:
+            self._save()
+
+    def _step(self) -> bool:
+        """One global step; returns whether anybody asked to stop."""
+        rate = self.schedule.at(self.progress.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        sums, by_bin, waited, epoch = self._accumulate()
+        sums[STOP] = float(self.asked())
+        count = len(sums)
+        both = parallel.added(torch.cat([sums, by_bin.flatten()]))
+        grads = optim.gradients(self.model)
+        scale = self.world.size / both[IMAGES].clamp(min=1)  # exchanged gradients are means over processes
+        norm = optim.norm(grads) * scale
+        if self.config.optim.clip is not None:
+            scale = scale * (self.config.optim.clip / (norm + 1e-6)).clamp(max=1)
+        torch._foreach_mul_(grads, scale.to(grads[0].dtype))
+        *values, length = torch.cat([both[:count], norm.double()[None]]).tolist()  # waits for the device
+        self._update(values[LOSS], length)
+        self.progress.step += 1
+        self.progress.images += values[IMAGES]
+        self.log.skipped = self.progress.skipped
+        self.log.add(
+            Step(
+                number=self.progress.step,
+                epoch=epoch,
+                lr=rate,
+                loss=values[LOSS] / max(values[IMAGES], 1),
+                norm=length,
+                images=values[IMAGES],
+                tokens=values[TOKENS],
+                slots=values[SLOTS],
+                flops=values[FLOPS],
+                padded_flops=values[PADDED],
+                wait=waited,
+                by_bin=both[count:].view(2, -1).cpu(),
+            )
+        )
+        return bool(values[STOP] > 0)
+
+    def _accumulate(self) -> tuple[Tensor, Tensor, float, int]:
+        """This process's micro-batches of a step -> (sums, losses and images by bin, seconds waited, epoch)."""
+        device = self.world.device
+        sums = torch.zeros(7, dtype=torch.float64, device=device)
+        by_bin = torch.zeros(2, len(self._bins.names), dtype=torch.float64, device=device)
+        waited = 0.0
+        while True:
+            before = time.monotonic()
+            batch = next(self._batches)
+            waited += time.monotonic() - before
+            with parallel.accumulating(self.model, batch.place.last):
+                with self._autocast():
+                    output = self.task.run(self.model, batch)
+                output.loss.backward()  # type: ignore[no-untyped-call]
+            self._count(sums, by_bin, batch, output)
+            if batch.place.last:
+                break
+        if self._due():
+            self._shown = batch, output
+        return sums, by_bin, waited, batch.place.epoch
+
+    def _update(self, loss: float, norm: float) -> None:
+        """Change the weights, unless something is no number."""
+        if math.isfinite(loss) and math.isfinite(norm):
+            self.optimizer.step()
+            if self.average is not None:
+                self.average.update()
+            return
+        self.progress.skipped += 1
+        if self.progress.skipped > self.config.run.max_skipped:
+            raise TrainingError(
+                f"{self.progress.skipped} global steps had no finite loss or gradient, the last of them step"
+                f" {self.progress.step + 1}: lower --optim.lr or set --optim.clip; shardkit replay shows its images"
+            )
+
+    @torch.no_grad()
+    def _count(self, sums: Tensor, by_bin: Tensor, batch: Batch, output: Output) -> None:
+        own, slots = self.task.tokens(batch)
+        flops, padded = self.task.flops(own), self.task.flops(slots)
+        images = (batch.rows >= 0).double()
+        new = (output.loss, images, own, slots, flops, padded)
+        sums[:STOP] += torch.stack([x.double().sum() for x in new])
+        self._bins.add(by_bin, batch.rows, output.losses)
+
+    # --- around it
+
+    def _endless(self) -> Generator[Batch, None, None]:
+        while True:
+            yield from self.loader
+
+    def _due(self) -> bool:
+        every, step = self.config.log.pictures, self.progress.step + 1
+        return bool(every) and self.world.first and (step % every == 0 or step == self.steps)
+
+    def _draw(self, batch: Batch, output: Output) -> None:
+        picture = self.task.picture(batch, output)
+        pictures.save(picture, self.run / "pictures" / f"step_{self.progress.step:08d}.png")
+
+    def _state(self) -> State:
+        return State(self.model, self.optimizer, self.average, self.world.rank)
+
+    def _save(self) -> None:
+        self.progress.seconds = self.log.seconds
+        facts = {**vars(self.progress), "loader": self.loader.state_dict(), "world_size": self.world.size}
+        self.checkpoints.save(self.progress.step, self._state(), facts)
+
+    def _resume(self) -> None:
+        place = self.checkpoints.latest()
+        if place is not None:
+            facts: dict[str, Any] = self._state().load(place)
+            self.loader.load_state_dict(facts["loader"])
+            self.progress = Progress(**{name: facts[name] for name in vars(self.progress)})
+            self.log.seconds, self.log.images = self.progress.seconds, self.progress.images
+            if self.log.console is not None:
+                self.log.console.print(f"going on after step {self.progress.step}", highlight=False)
+        self.log.begin(after=self.progress.step)
+
+
+def _compile(task: Task, loader: Loader, backend: str) -> None:
+    """Block by block: blocks of one shape share a graph, and what surrounds them may do as it likes.
+
+    Static shapes, where batches have one; with many bins dimensions become dynamic with the second.
+    """
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _GRAPHS)
+    dynamic = None if isinstance(loader.batching, (Binned, Exact)) else False
+    for block in task.blocks:
+        block.compile(fullgraph=True, dynamic=dynamic, backend=backend)
+
+
+class _Bins:
+    """Which bin of the dataset a sample is stored in, by its row of the manifest."""
+
+    def __init__(self, loader: Loader, device: torch.device) -> None:
+        self.names, of = loader.bins()
+        self._of = torch.from_numpy(of).to(device)
+
+    def add(self, by_bin: Tensor, rows: Tensor, losses: Tensor) -> None:
+        """Losses and numbers of images to their bins'."""
+        rows = rows.to(by_bin.device)
+        there = (rows >= 0).double()
+        number = self._of[rows.clamp(min=0)].long()
+        by_bin.index_add_(1, number, torch.stack([losses.detach().double() * there, there]))

@@ -1,0 +1,53 @@
+"""Optimiser, its parameter groups, gradient norms, and an average of the weights."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from trainer.config import OptimConfig
+
+
+def optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """Adam or AdamW in two groups. Without decay: biases, norms, class and mask tokens."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in trained if config.decay == "all" or (p.ndim > 1 and p.shape[:-1].numel() > 1)]
+    chosen = {id(p) for p in decayed}
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if id(p) not in chosen], "weight_decay": 0.0},
+    ]
+    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    fused = all(p.is_cuda for p in trained)
+    return kind([g for g in groups if g["params"]], lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
+
+
+def gradients(model: nn.Module) -> list[Tensor]:
+    """Of the parameters that have one."""
+    return [p.grad for p in model.parameters() if p.grad is not None]
+
+
+def norm(grads: Iterable[Tensor]) -> Tensor:
+    """float32 (), of all gradients together, on all ranks."""
+    total = torch.nn.utils.get_total_norm(list(grads))
+    return total.full_tensor() if isinstance(total, DTensor) else total
+
+
+class Average:
+    """Exponential moving average of a model's trained parameters."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._own = [p for p in model.parameters() if p.requires_grad]
+        self._decay, names = decay, [name for name, p in model.named_parameters() if p.requires_grad]
+        self.state = {plain(name): p.detach().clone() for name, p in zip(names, self._own, strict=True)}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """After a step of the optimiser."""
+        torch._foreach_lerp_(list(self.state.values()), [p.detach() for p in self._own], 1 - self._decay)
+
+
+def plain(name: str) -> str:
+    """A parameter's name without what wrappers put before it."""
+    return name.removeprefix("module.")

@@ -1,0 +1,90 @@
+"""Processes and devices: start, share a model out, add numbers up. torchrun's environment says who is who."""
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from shardkit.errors import ArgumentError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Which of how many processes this is, its device, and a group of its own for checkpoints in the background."""
+
+    rank: int
+    size: int
+    device: torch.device
+    group: Any = None
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes what is written once."""
+        return self.rank == 0
+
+
+def start() -> World:
+    """Join the other processes where torchrun started this one."""
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+        torch.set_float32_matmul_precision("high")  # TensorFloat-32 where bfloat16 is not used
+    if "WORLD_SIZE" not in os.environ:
+        return World(0, 1, device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    return World(dist.get_rank(), dist.get_world_size(), device, dist.new_group(backend="gloo"))
+
+
+def stop() -> None:
+    """Leave the others."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def share(model: nn.Module, blocks: Sequence[nn.Module], how: Literal["ddp", "fsdp"], bf16: bool) -> nn.Module:
+    """The model as all processes train it together. fsdp shards block by block and communicates bfloat16 weights."""
+    if how == "fsdp":
+        if not dist.is_initialized():
+            raise ArgumentError("parallel=fsdp needs torchrun: there is nobody to share weights with")
+        policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+        mesh = init_device_mesh(next(model.parameters()).device.type, (dist.get_world_size(),))
+        for part in (*blocks, model):
+            fully_shard(part, mesh=mesh, mp_policy=policy if bf16 else MixedPrecisionPolicy())
+        return model
+    return DistributedDataParallel(model) if dist.is_initialized() else model
+
+
+def accumulating(model: nn.Module, last: bool) -> AbstractContextManager[Any]:
+    """Around a micro-batch: gradients are exchanged with the last of a step only."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(last)
+    elif isinstance(model, DistributedDataParallel) and not last:
+        return model.no_sync()
+    return nullcontext()
+
+
+def added(values: Tensor) -> Tensor:
+    """The sum over processes."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+    return values
+
+
+def agreed(value: T) -> T:
+    """The first process's value."""
+    if not dist.is_initialized():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
