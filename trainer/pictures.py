@@ -14,7 +14,9 @@ from trainer.sequences import Sequences
 Grey = npt.NDArray[np.uint8]
 
 HIDDEN = 110  # grey level of hidden patches: neither background nor bone
-_MARGIN, _HEADING = 6, 22
+_CONTRAST = 3  # white is an error of a third of the image's range, or more
+_CELL = 238  # around an image, so that its end shows, whatever it is filled with
+_MARGIN, _HEADING = 6, 24
 _WIDEST = 1.5  # of a cell's width by its height
 
 
@@ -22,22 +24,29 @@ _WIDEST = 1.5  # of a cell's width by its height
 def triptychs(of: Sequences, output: Output, patch: int, norm_pix: bool, images: int = 6, height: int = 240) -> Grey:
     """A grid as uint8 (rows, cols): a line for each of the first `images` images, `height` pixels high.
 
+    of.patches, output.prediction: any float dtype, any device; one image at a time is brought to the CPU.
     Reconstruction: hidden patches as predicted (with norm_pix brought back to the patch's own mean and deviation),
-    visible ones as they were. Grey levels: the image's own range; difference: absolute, on that range.
+    visible ones as they were. Grey levels: the image's own range; difference: absolute, white from a third of that
+    range on. What is predicted but not finite is black, its difference white. Padding and filler are not shown.
     """
     shown = torch.nonzero(of.weight > 0).flatten()[:images].tolist()
     cells = [[_scaled(view, height) for view in _views(of, output, patch, norm_pix, at)] for at in shown]
     width = max((cell.shape[1] for line in cells for cell in line), default=height)
     return _framed(
         cells,
-        ("input", f"masked {100 * _hidden_share(of, output, shown):.0f} %", "reconstruction", "difference"),
+        (
+            "input",
+            f"masked {100 * _hidden_share(of, output, shown):.0f} %",
+            "reconstruction",
+            f"difference x {_CONTRAST}",
+        ),
         height,
         width,
     )
 
 
 def save(picture: Grey, path: Path) -> None:
-    """As a PNG that appears whole."""
+    """Write uint8 (rows, cols) as a PNG that appears whole; makes the folder. Raises OSError where it cannot."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".part")
     Image.fromarray(picture).save(fresh, "PNG")
@@ -62,21 +71,23 @@ def _views(of: Sequences, output: Output, patch: int, norm_pix: bool, at: int) -
     low, high = float(image.min()), float(image.max())
 
     def grey(values: Tensor) -> Tensor:
-        return ((values - low) / max(high - low, 1e-12)).clamp(0, 1) * 255
+        return (values - low).mul_(255 / max(high - low, 1e-12)).clamp_(0, 255)
 
+    seen, guessed, there = grey(target), grey(made), made.isfinite()
     views = (
-        grey(target),
-        torch.where(masked, torch.tensor(float(HIDDEN)), grey(target)),
-        grey(made),
-        (grey(made) - grey(target)).abs(),
+        seen,
+        torch.where(masked, float(HIDDEN), seen),
+        torch.where(there, guessed, 0.0),
+        torch.where(there, (_CONTRAST * (guessed - seen).abs()).clamp(max=255), 255.0),
     )
-    return [_laid_out(view, yx, patch)[:rows, :cols].round().to(torch.uint8).numpy() for view in views]
+    # As bytes before they are laid out: a radiograph may have ten million pixels.
+    return [_laid_out(view.round_().to(torch.uint8), yx, patch)[:rows, :cols].numpy() for view in views]
 
 
 def _laid_out(patches: Tensor, yx: Tensor, patch: int) -> Tensor:
     """Patches (n, p * p) at rows and columns (n, 2) -> an image of whole patches."""
     high, wide = (int(side) + 1 for side in yx.max(0).values)
-    grid = torch.zeros(high, wide, patch, patch)
+    grid = torch.zeros(high, wide, patch, patch, dtype=patches.dtype)
     grid[yx[:, 0], yx[:, 1]] = patches.view(-1, patch, patch)
     return grid.permute(0, 2, 1, 3).reshape(high * patch, wide * patch)
 
@@ -100,7 +111,8 @@ def _framed(cells: list[list[Grey]], headings: tuple[str, ...], height: int, wid
         pen.text((_MARGIN + column * (width + _MARGIN), 3), heading, fill=40, font=font)
     for line, views in enumerate(cells):
         for column, view in enumerate(views):
-            left = _MARGIN + column * (width + _MARGIN) + (width - view.shape[1]) // 2
-            top = _HEADING + line * (height + _MARGIN) + (height - view.shape[0]) // 2
+            corner = _MARGIN + column * (width + _MARGIN), _HEADING + line * (height + _MARGIN)
+            page.paste(_CELL, (*corner, corner[0] + width, corner[1] + height))
+            left, top = corner[0] + (width - view.shape[1]) // 2, corner[1] + (height - view.shape[0]) // 2
             page.paste(Image.fromarray(view), (left, top))
-    return np.asarray(page)
+    return np.array(page)  # a copy, to be written to

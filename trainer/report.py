@@ -2,152 +2,268 @@
 
 import base64
 import json
+import math
+import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from shardkit import charts
 from shardkit.charts import number, text
 from shardkit.errors import ArgumentError
-from trainer.curves import COLOURS, Line, chart, legend, smoothed
+from trainer import curves
+from trainer.curves import COLOURS, WINDOW, Line, Points, chart, legend, smoothed
 from trainer.log import METRICS, read
 
 NAME = "report.html"
-_PICTURES, _BINS = 6, 12
-_STYLE = """<style>
-.curve{width:100%;height:auto;max-width:760px} .curve text{font-size:12px;fill:#667} .curve .grid{stroke:#e4e8ee}
-.curve path{fill:none} .curve .thin{stroke-width:1;opacity:.3} .curve .thick{stroke-width:2}
-.curve .level{stroke:#b00020;stroke-dasharray:5 4} .curve text.level{fill:#b00020;stroke:none}
-.key{margin-right:1em;white-space:nowrap} .key i{display:inline-block;width:.8em;height:.8em;margin-right:.35em}
-.quad{display:flex;flex-wrap:wrap;gap:24px} .quad>div{flex:1 1 340px} img.grid{max-width:100%;height:auto}
-</style>"""
+_FACTS = "run.json"
+_NEEDED = ("recipe", "config", "baseline", "data", "digest", "parameters", "device", "world_size")
+_EARLIER, _BINS = 6, 12
+_SMOOTH = f"{100 * WINDOW:.0f} %"
+_STYLE = f"""{curves.STYLE}
+@media(min-width:641px){{.tiles{{grid-template-columns:repeat(4,1fr)}}}}
+.quad{{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:26px 44px;margin-top:16px}}
+.split{{display:grid;grid-template-columns:minmax(0,1fr) 300px;gap:40px;align-items:start}}
+.split .dot{{height:4px;vertical-align:middle}}
+img.grid{{display:block;max-width:100%;height:auto;margin:4px 0 18px}}
+summary{{cursor:pointer;color:var(--blue);margin:6px 0 14px}}
+.options{{columns:3 330px;column-gap:44px;margin-top:16px}}.options div{{break-inside:avoid;padding-bottom:26px}}
+.options td{{overflow-wrap:anywhere}}.options th{{white-space:nowrap}}.options td,.options th{{padding:3px 8px 3px 0}}
+@media(max-width:980px){{.quad,.split{{grid-template-columns:minmax(0,1fr)}}}}
+"""
 
-Records = list[dict[str, Any]]
+Record = dict[str, Any]
+Records = list[Record]
 
 
 def write(run: Path) -> Path:
-    """Write `report.html` into a run's folder. Raises ArgumentError for a folder that holds no run."""
-    facts, records = run / "run.json", read(run / METRICS)
-    if not facts.exists() or not records:
-        raise ArgumentError(f"{run} has no {'steps' if facts.exists() else 'run'} to report: name the --out of a run")
-    about: dict[str, Any] = json.loads(facts.read_text())
-    body = [
-        _STYLE,
-        _head(about, records),
-        _loss(about, records),
-        _seen(run),
-        _time(records),
-        _bins(records),
-        _config(about),
-    ]
+    """Write `report.html` into a run's folder, whole or not at all; returns its path.
+
+    Raises ArgumentError where run.json is missing or not a run's, or no step has been logged.
+    """
+    about, records = _facts(run), read(run / METRICS)
+    if not records:
+        raise ArgumentError(f"{run / METRICS} holds no whole line: report once the run has logged its first step")
+    body = [_head(about, records), _loss(about, records), _seen(run), _way(records), _bins(records), _options(about)]
+    page = charts.page(f"{about['recipe']}: training run", "\n".join(part for part in body if part))
     path = run / NAME
     fresh = path.with_suffix(".part")
-    fresh.write_text(charts.page(f"{about['recipe']}: training run", "\n".join(body)), "utf-8")
+    # The first of them is the page's own: its title is escaped.
+    fresh.write_bytes(page.replace("</style>", f"{_STYLE}</style>", 1).encode("utf-8", "backslashreplace"))
     fresh.replace(path)
     return path
 
 
 def last_loss(records: Records) -> float | None:
-    """Mean of the last tenth of the lines."""
-    values = [r["loss"] for r in records[-max(1, len(records) // 10) :] if r["loss"] is not None]
+    """Mean of the finite losses of the last tenth of the lines; None where there are none."""
+    return _mean(records[-max(1, len(records) // 10) :], "loss")
+
+
+def _facts(run: Path) -> dict[str, Any]:
+    path = run / _FACTS
+    if not path.exists():
+        raise ArgumentError(f"{run} has no {_FACTS}: name the --out of a run")
+    try:
+        about = json.loads(path.read_text())
+    except ValueError:
+        about = None
+    if not isinstance(about, dict) or not about.keys() >= {*_NEEDED}:
+        raise ArgumentError(f"{path} does not describe a run: name another run's folder, or restore the file")
+    return about
+
+
+# ------------------------------------------------------------------------------------------------- numbers
+
+
+def _value(record: Record, name: str) -> float | None:
+    """A finite number, or None."""
+    found = record.get(name)
+    return float(found) if isinstance(found, int | float) and math.isfinite(found) else None
+
+
+def _mean(records: Records, name: str) -> float | None:
+    values = [v for v in (_value(record, name) for record in records) if v is not None]
     return sum(values) / len(values) if values else None
 
 
+def _shown(value: float | None, how: Callable[[float], str]) -> str:
+    return "–" if value is None else how(value)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _loss_value(value: float) -> str:
+    return f"{value:.4f}" if 0.001 <= value < 1000 or not value else f"{value:.3g}"
+
+
+def _baseline(about: dict[str, Any]) -> float | None:
+    return _value(about["baseline"] or {}, "mean_image")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60:,} h {minutes % 60:02d} min"
+
+
+def _points(records: Records, name: str, scale: float = 1.0) -> Points:
+    values = ((r["step"], _value(r, name)) for r in records)
+    return [(step, None if value is None else scale * value) for step, value in values]
+
+
+# --------------------------------------------------------------------------------------------------- parts
+
+
 def _head(about: dict[str, Any], records: Records) -> str:
-    last, loss = records[-1], last_loss(records)
-    base = about["baseline"]["mean_image"] if about["baseline"] else None
-    took = max(last["seconds"], 1e-9)
-    tail = records[len(records) // 2 :]
-
-    def mean(name: str) -> float:
-        return float(sum(r[name] for r in tail) / len(tail))
-
-    share = f"{100 * loss / base:.0f} % of the mean image's" if loss and base else "mean of the last tenth"
-    mfu = "not known for this device" if last["mfu"] is None else f"MFU {100 * mean('mfu'):.1f} %"
+    last, late = records[-1], records[len(records) // 2 :]  # the first steps compile, and fill caches
+    loss, base, mfu = last_loss(records), _baseline(about), _mean(late, "mfu")
+    compute = f"{_shown(_mean(late, 'tflops'), '{:.3g}'.format)} TFLOP/s a device"
+    of_base = f"{100 * loss / base:.0f} % of the mean-image baseline" if loss is not None and base else ""
+    skipped = int(_value(last, "skipped") or 0)
     tiles = [
-        ("Steps", f"{number(last['step'])} of {number(last['steps'])}", f"epoch {last['epoch']}"),
-        ("Images seen", number(last["images"]), f"{took / 60:.1f} minutes"),
-        ("Loss", "–" if loss is None else f"{loss:.4f}", share),
-        ("Mean image's error", "–" if base is None else f"{base:.4f}", "what guessing the mean image costs"),
-        ("Images a second", f"{mean('images_per_s'):,.1f}", f"{mean('tokens_per_s') / 1e3:,.1f}k tokens a second"),
-        ("Waiting for data", f"{100 * mean('data_wait'):.0f} %", "of the time"),
-        ("Padding", f"{100 * mean('padding'):.1f} %", "of tokens"),
-        ("Compute", f"{mean('tflops'):.3g} TFLOP/s", mfu),
-        ("Skipped", number(last["skipped"]), "steps without a finite loss"),
-    ]
+        ("Steps", number(last["step"]), f"of {number(last['steps'])}, in epoch {last['epoch']}"),
+        ("Images seen", number(last["images"]), f"in {_duration(last['seconds'])}"),
+        ("Loss", _shown(loss, _loss_value), of_base or "mean of the last tenth of the log"),
+        ("Mean-image baseline", _shown(base, _loss_value), "not measured" if base is None else "without a model"),
+        ("Images a second", _shown(_mean(late, "images_per_s"), "{:,.1f}".format),
+         f"{_shown(_mean(late, 'tokens_per_s'), number)} tokens a second"),
+        ("Waiting for data", _shown(_mean(late, "data_wait"), _percent), "of the time"),
+        ("Padding", _shown(_mean(late, "padding"), _percent), "of tokens"),
+        ("MFU", _shown(mfu, _percent), f"not known for this device; {compute}" if mfu is None else compute),
+    ]  # fmt: skip
     boxes = "".join(
-        f'<div class="tile"><span class="name">{text(name)}</span><b>{value}</b><span>{text(note)}</span></div>'
+        f'<div class="tile"><span class="name">{text(name)}</span><b>{text(value)}</b><span>{text(note)}</span></div>'
         for name, value, note in tiles
     )
-    return (
-        f"<h1>Training run: {text(about['recipe'])}</h1><p class=soft>{about['parameters'] / 1e6:,.1f} M parameters · "
-        f"{about['world_size']} × {text(about['device'])} · dataset <code>{text(about['digest'][:12])}</code></p>"
-        f'<div class="tiles">{boxes}</div>'
+    alert = (
+        f'<p class="note alert">{number(skipped)} step{" was" if skipped == 1 else "s were"} skipped: the loss or the '
+        "gradient was not finite, and the weights stayed as they were.</p>"
     )
-
-
-def _points(records: Records, name: str) -> list[tuple[float, float | None]]:
-    return [(r["step"], r[name]) for r in records]
+    return (
+        f'<h1>Training run: {text(about["recipe"])}</h1><p class="soft">{about["parameters"] / 1e6:,.1f} M parameters '
+        f"· {text(about['world_size'])} × {text(about['device'])} · dataset <code>{text(about['data'])}</code>, digest "
+        f'<code title="{text(about["digest"])}">{text(about["digest"][:12])}</code></p>'
+        f'<div class="tiles">{boxes}</div><p class="soft">Loss: mean of the last tenth of the log. Speeds and shares: '
+        f"means of its second half.</p>{alert if skipped else ''}"
+    )
 
 
 def _loss(about: dict[str, Any], records: Records) -> str:
-    points = _points(records, "loss")
-    base = about["baseline"]
-    level = ("mean image", base["mean_image"]) if base else None
-    lines = [Line("each line of the log", points, thin=True), Line("mean over 5 %", smoothed(points))]
+    config, points, base = _flat(about["config"]), _points(records, "loss"), _baseline(about)
+    over = "all patches, padding too" if config.get("model.loss") == "all" else "hidden patches"
+    of = ", of patches normalised by their own mean and deviation" if config.get("model.norm_pix") else ""
+    level = None if base is None else (f"mean image {_loss_value(base)}", base)
+    lines = _calmed(points)
     return (
-        "<h2>Loss</h2><p>Mean squared error over hidden patches by step, each image counting the same.</p>"
-        f"{chart(lines, level=level)}<p>{legend(lines[1:])}</p>"
+        f"<h2>Loss</h2><p>Mean squared error over {over}{of}, each image counting the same.</p>"
+        f"{chart(lines, level=level, about='Loss by step')}<p>{legend(lines)}</p>"
     )
 
 
 def _seen(run: Path) -> str:
-    paths = sorted((run / "pictures").glob("step_*.png"))
-    if not paths:
+    found = (re.fullmatch(r"step_(\d+)\.png", path.name) for path in (run / "pictures").glob("step_*.png"))
+    steps = sorted((int(match[1]), match[0]) for match in found if match)
+    if not steps:
         return ""
-    earlier = paths[:-1]
-    if len(earlier) > _PICTURES - 1:
-        earlier = [earlier[round(i * (len(earlier) - 1) / (_PICTURES - 2))] for i in range(_PICTURES - 1)]
-    more = "".join(_picture(path) for path in earlier)
-    fold = f"<details><summary>Earlier steps</summary>{more}</details>" if more else ""
-    return f"<h2>What the model sees and makes of it</h2>{_picture(paths[-1])}{fold}"
-
-
-def _picture(path: Path) -> str:
-    step = int(path.stem.removeprefix("step_"))
-    data = base64.b64encode(path.read_bytes()).decode()
-    return f'<p>Step {number(step)}</p><img class="grid" alt="step {step}" src="data:image/png;base64,{data}">'
-
-
-def _time(records: Records) -> str:
-    size = (420.0, 200.0)
-    parts = [
-        ("Images a second", Line("", _points(records, "images_per_s"))),
-        ("Share of time waiting for data", Line("", _points(records, "data_wait"))),
-        ("Learning rate", Line("", _points(records, "lr"))),
-        ("Norm of the gradient", Line("", _points(records, "grad_norm"))),
-    ]
-    cells = "".join(f"<div><h3>{title}</h3>{chart([line], size=size)}</div>" for title, line in parts)
-    return f'<h2>On the way</h2><div class="quad">{cells}</div>'
-
-
-def _bins(records: Records) -> str:
-    seen = Counter(name for r in records for name in r["loss_by_bin"])
-    names = sorted(name for name, _ in seen.most_common(_BINS))
-    lines = [
-        Line(
-            name,
-            smoothed([(r["step"], r["loss_by_bin"].get(name)) for r in records if name in r["loss_by_bin"]]),
-            COLOURS[at],
-        )
-        for at, name in enumerate(names)
-    ]
+    *earlier, last = steps
+    if len(earlier) > _EARLIER:
+        earlier = [earlier[round(i * (len(earlier) - 1) / (_EARLIER - 1))] for i in range(_EARLIER)]
+    folder = run / "pictures"
+    more = "".join(_picture(folder / name, step) for step, name in earlier)
+    fold = f"<details><summary>Earlier steps ({len(earlier)})</summary>{more}</details>" if more else ""
     return (
-        f"<h2>Loss by bin</h2><p>By the bin an image is stored in, height × width; the {len(lines)} fullest.</p>"
-        f"{chart(lines)}<p>{legend(lines)}</p>"
+        "<h2>What the model sees and makes of it</h2><p>Hidden patches are grey in the second column and predicted in "
+        "the third. In the fourth, black is no error, and white one of a third of the image’s range or more. Each "
+        "line has its own image’s range of grey levels.</p>"
+        '<p class="note">This page holds pictures of the data: share it only with those who may see them.</p>'
+        f"{_picture(folder / last[1], last[0])}{fold}"
     )
 
 
-def _config(about: dict[str, Any]) -> str:
-    rows = [[f"<code>--{text(name)}</code>", text(value)] for name, value in about["config"].items()]
-    return "<h2>Configuration</h2>" + charts.table(["Option", "Value"], rows, kind="arguments")
+def _picture(path: Path, step: int) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<h3>Step {number(step)}</h3><img class="grid" alt="step {step}" src="data:image/png;base64,{data}">'
+
+
+def _way(records: Records) -> str:
+    rate = _points(records, "lr")
+    parts: list[tuple[str, list[Line], float | None, str]] = [
+        ("Learning rate", [Line("learning rate", rate, COLOURS[0])], 0.0, ""),
+        ("Norm of the gradient, before clipping", _calmed(_points(records, "grad_norm")), None, ""),
+        ("Images a second", _calmed(_points(records, "images_per_s")), 0.0, ""),
+        ("Waiting for data, share of the time", _calmed(_points(records, "data_wait", 100)), 0.0, " %"),
+    ]
+    cells = "".join(
+        f"<div><h3>{title}</h3>{chart(lines, size=(560, 220), floor=floor, unit=unit, about=title)}</div>"
+        for title, lines, floor, unit in parts
+    )
+    return (
+        f"<h2>On the way</h2><p>Pale: lines of the log. Dark: means over {_SMOOTH} of them.</p>"
+        f'<div class="quad">{cells}</div>'
+    )
+
+
+def _calmed(points: Points) -> list[Line]:
+    return [Line("lines of the log", points, thin=True), Line(f"mean over {_SMOOTH}", smoothed(points), COLOURS[0])]
+
+
+def _bins(records: Records) -> str:
+    seen = Counter(name for record in records for name in record["loss_by_bin"])
+    names = sorted((name for name, _ in seen.most_common(_BINS)), key=_area)
+    if not names:
+        return ""
+    lines, rows = [], []
+    for at, name in enumerate(names):
+        # Most lines of the log have no image of a rare bin: the curve goes on over those.
+        points = [(r["step"], _value(r["loss_by_bin"], name)) for r in records if name in r["loss_by_bin"]]
+        lines.append(Line(_size(name), smoothed(points), COLOURS[at * len(COLOURS) // len(names)]))
+        ends = [value for _, value in points[-max(1, len(points) // 10) :] if value is not None]
+        last = _shown(sum(ends) / len(ends) if ends else None, _loss_value)
+        rows.append([f'<i class="dot" style="background:{lines[-1].colour}"></i>{text(_size(name))}',
+                     number(len(points)), last])  # fmt: skip
+    left = f" The {len(names)} most frequent of {len(seen)}." if len(seen) > len(names) else ""
+    table = charts.table(["Bin, height × width", "Lines", "Last loss"], rows, kind="dense")
+    return (
+        f"<h2>Loss by bin</h2><p>By the bin an image is stored in; means over {_SMOOTH} of a bin’s lines.{left}</p>"
+        f'<div class="split">{chart(lines, size=(840, 380), about="Loss by step and bin")}<div>{table}</div></div>'
+    )
+
+
+def _sides(name: str) -> list[int]:
+    return [int(side) for side in name.split("x")] if re.fullmatch(r"\d+x\d+", name) else []
+
+
+def _area(name: str) -> tuple[int, str]:
+    return math.prod(_sides(name)), name
+
+
+def _size(name: str) -> str:
+    return " × ".join(f"{side:,}" for side in _sides(name)) or name
+
+
+def _options(about: dict[str, Any]) -> str:
+    groups: dict[str, list[list[str]]] = {"run.json": []}
+    for name in ("recipe", "init", "data", "digest", "parameters", "device", "world_size"):
+        groups["run.json"].append([f"<code>{name}</code>", text(_plain(about.get(name)))])
+    for name, value in _flat(about["config"]).items():
+        groups.setdefault(name.partition(".")[0], []).append([f"<code>{text(name)}</code>", text(_plain(value))])
+    tables = "".join(f"<div>{charts.table([text(name), ''], rows)}</div>" for name, rows in groups.items())
+    return f'<h2>Configuration</h2><div class="options">{tables}</div>'
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> value, of a nested dict or one that is flat already."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

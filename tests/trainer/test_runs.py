@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ SMALL = """
 --model.width 32 --model.depth 2 --model.heads 2
 --model.decoder-width 32 --model.decoder-depth 1 --model.decoder-heads 2
 --loader.split all --loader.batching packed:patch=8,level=1,per_step=4,tokens=1024
---run.steps 10 --save.every 3 --log.every 1 --log.pictures 10 --log.baseline 2 --optim.ema 0.9
+--run.steps 10 --save.every 3 --log.every 1 --log.pictures 10 --log.baseline 2 --optim.ema 0.9 --optim.eps 1e-4
 """
+# eps: Adam with its own of 1e-8 makes steps of full length out of rounding where a gradient is 0, as of biases of keys.
 MODEL = MaeConfig(patch=8, width=32, depth=2, heads=2, decoder_width=32, decoder_depth=1, decoder_heads=2)
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
@@ -35,6 +36,10 @@ def _lines(out: Path) -> Lines:
     """(step, loss, norm of the gradient) of every logged step."""
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [(record["step"], record["loss"], record["grad_norm"]) for record in records]
+
+
+def _pairs(words: Sequence[str]) -> dict[str, str]:
+    return dict(zip(words[::2], words[1::2], strict=True))
 
 
 def _weights(out: Path, average: bool = False) -> dict[str, torch.Tensor]:
@@ -51,7 +56,8 @@ def _equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
 @pytest.fixture(scope="module")
 def words(dataset_folder: Path) -> Callable[..., list[str]]:
     def make(out: Path, *more: str) -> list[str]:
-        return ["pretrain", "--data", str(dataset_folder), "--out", str(out), *SMALL.split(), *more]
+        options = {"--data": str(dataset_folder), "--out": str(out), **_pairs(SMALL.split()), **_pairs(more)}
+        return ["pretrain", *(word for pair in options.items() for word in pair)]
 
     return make
 
@@ -82,9 +88,8 @@ def _until(process: subprocess.Popen[str], step: int, out: Path) -> None:
 def test_a_run_leaves_everything_a_user_looks_for(whole: Path) -> None:
     steps = [step for step, _, _ in _lines(whole)]
     assert steps == list(range(1, 11))
-    assert sorted(p.name for p in (whole / "checkpoints").iterdir()) == [
-        "step_00000006", "step_00000009", "step_00000010",
-    ]  # fmt: skip
+    kept = sorted(p.name for p in (whole / "checkpoints").iterdir())
+    assert kept == ["step_00000009", "step_00000010"], "the last two"
     assert (whole / "pictures" / "step_00000010.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (whole / "report.html").read_text()
     assert list((whole / "tensorboard").iterdir())
