@@ -1,7 +1,10 @@
-"""`shardkit demo`: a synthetic export, built and verified: every step, on data that may be shown to anyone."""
+"""`shardkit demo`: a synthetic export, built, verified, and trained on, on data that may be shown to anyone."""
 
 import shutil
+import subprocess
+import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -20,7 +23,7 @@ _MARK = ".shardkit-demo"
 
 
 def demo(out: Path, studies: int, seed: int, workers: int, console: Console) -> int:
-    """Make, build and verify a small export below `out`; returns the exit code."""
+    """Make, build, verify and train on a small export below `out`; returns the exit code."""
     _empty(out)
     started = time.monotonic()
     console.print(f"1. a synthetic PACS export of {studies} studies, one file in four defective", highlight=False)
@@ -48,11 +51,24 @@ def demo(out: Path, studies: int, seed: int, workers: int, console: Console) -> 
         f" (lossless, {ratio:.2f}:1), {'all sound' if not problems else f'{len(problems)} problems'}",
         highlight=False,
     )
+    trained = _train(place, out / "run", console)
+    pages = [place / "report" / "index.html", *([out / "run" / "report.html"] if trained else [])]
     console.print(
-        f"done in {time.monotonic() - started:.0f} s. Open the report: {place / 'report' / 'index.html'}",
+        f"done in {time.monotonic() - started:.0f} s. Open {' and '.join(map(str, pages))}",
         highlight=False,
+        soft_wrap=True,
     )
-    return 1 if problems else 0
+    return 1 if problems or trained is False else 0
+
+
+def _train(data: Path, run: Path, console: Console) -> bool | None:
+    """Pre-train the trainer's smallest recipe, as a user would; None where that is not installed."""
+    if not all(find_spec(name) for name in ("torch", "timm", "nvidia")):
+        console.print("4. no training: pip install -e '.[train]' brings what it needs", highlight=False)
+        return None
+    words = ["pretrain", "--recipe", "tiny", "--data", str(data), "--out", str(run), "--log.every", "10"]
+    console.print(f"4. python -m trainer {' '.join(words)}", highlight=False, soft_wrap=True)
+    return subprocess.run([sys.executable, "-m", "trainer", *words], check=False).returncode == 0
 
 
 def _empty(out: Path) -> None:

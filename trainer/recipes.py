@@ -90,9 +90,9 @@ _HIERA = Recipe(
 _TINY = Recipe(
     Config(
         model=MaeConfig(patch=8, width=128, depth=4, heads=4, decoder_width=96, decoder_depth=2, decoder_heads=4),
-        loader=LoaderConfig(batching="packed:level=3,patch=8,per_step=2,tokens=2048"),
+        loader=LoaderConfig(batching="packed:level=3,patch=8,per_step=2,tokens=4096"),
         optim=OptimConfig(lr=4e-3, warmup=0.1, clip=1.0),
-        run=RunConfig(steps=300, precision="fp32", compile=False),
+        run=RunConfig(steps=200, precision="fp32", compile=False),
         save=SaveConfig(every=100, keep=2),
         log=LogConfig(every=5, pictures=100),
     ),
