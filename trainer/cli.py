@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from shardkit.errors import ArgumentError, ShardkitError
 from trainer.config import defaulting_to, flat
@@ -68,7 +68,7 @@ def recipes(name: str | None = None) -> None:
         Of a recipe.
     """
     if name is None:
-        table = Table("recipe", "whose", box=None)
+        table = Table(Column("recipe", no_wrap=True), "whose", box=None)
         for key, recipe in RECIPES.items():
             table.add_row(key, recipe.source)
         console.print(table)
