@@ -419,7 +419,7 @@ def replay(
 
 @app.command
 def demo(*, out: Path = Path("demo"), studies: int = 24, seed: int = 0) -> int:
-    """Make a small synthetic export, build it, verify it, and say where its report is.
+    """Make a small synthetic export, build it, verify it, train on it, and say where the pages about it are.
 
     Parameters
     ----------

@@ -199,3 +199,19 @@ def test_a_run_begins_with_another_s_weights(
     assert command(words(out, "--init", str(whole), "--run.steps", "2", "--optim.warmup", "0")) == 0
     assert "all weights are those of" in capsys.readouterr().out
     assert _lines(out)[0][1] < 0.5 * _lines(whole)[0][1]
+
+
+def test_a_run_s_encoder_goes_out_as_a_file_that_timm_loads_strictly(whole: Path, tmp_path: Path) -> None:
+    from timm.models.vision_transformer import VisionTransformer
+
+    out = tmp_path / "encoder.pth"
+    assert command(["export", str(whole), "--grid", "4", "6", "--out", str(out)]) == 0
+    vit = VisionTransformer(
+        img_size=(32, 48), patch_size=8, in_chans=1, num_classes=0, embed_dim=32, depth=2, num_heads=2
+    )
+    vit.load_state_dict(torch.load(out, weights_only=True), strict=True)
+    assert torch.equal(vit.blocks[0].attn.qkv.weight, _weights(whole)["blocks.0.attn.qkv.weight"])
+    assert command(["export", str(whole), "--grid", "4", "6", "--out", str(out), "--whole", "--average"]) == 0
+    saved = torch.load(out, weights_only=True)["model"]
+    assert torch.equal(saved["mask_token"], _weights(whole, average=True)["mask_token"])
+    assert command(["export", str(tmp_path), "--grid", "4", "6", "--out", str(out)]) == 1
