@@ -113,7 +113,7 @@ def test_packed_images_have_the_loss_and_gradients_of_the_dense_formula(
     assert packed.images == len(SIZES)
     assert packed.loss.item() == pytest.approx(total.item(), rel=1e-6)
     for name, p in model.named_parameters():
-        torch.testing.assert_close(grads[name], p.grad, rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(grads[name], p.grad, rtol=1e-6, atol=1e-6, msg=name)
 
 
 def test_a_binned_batch_of_full_images_is_the_same_as_packed(make_packed: Any, make_binned: Any) -> None:
