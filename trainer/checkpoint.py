@@ -18,7 +18,7 @@ import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
-from shardkit.errors import StorageError
+from shardkit.errors import ArgumentError, StorageError
 from trainer.errors import TrainingError
 from trainer.optim import Average
 from trainer.parallel import World, agreed
@@ -121,6 +121,14 @@ class State:
 def latest(folder: Path) -> Path | None:
     """The last whole checkpoint below a folder."""
     return max(folder.glob(f"{_PREFIX}????????"), default=None)
+
+
+def named(place: Path) -> Path:
+    """The checkpoint that `place` is, or the last one of the run that it is. Raises ArgumentError if there is none."""
+    found = place if (place / "progress.json").exists() else latest(place / "checkpoints")
+    if found is None:
+        raise ArgumentError(f"{place} is without a whole checkpoint: name a run or a checkpoint")
+    return found
 
 
 def weights(place: Path, model: nn.Module, average: bool = False) -> None:

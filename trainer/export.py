@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from shardkit.errors import ArgumentError
 from trainer import checkpoint
 from trainer.config import from_flat
+from trainer.files import whole as whole_file
 from trainer.formats import encoder_state, original_state
 from trainer.hiera import HieraConfig, HieraMae
 from trainer.mae import Mae, MaeConfig
@@ -16,9 +16,7 @@ from trainer.mae import Mae, MaeConfig
 
 def export(run: Path, out: Path, grid: tuple[int, int], whole: bool, average: bool) -> str:
     """Write the file; returns a sentence about it. Raises ArgumentError and TrainingError."""
-    place = run if (run / "progress.json").exists() else checkpoint.latest(run / "checkpoints")
-    if place is None:
-        raise ArgumentError(f"{run} has no whole checkpoint: name a run's folder or one of its checkpoints")
+    place = checkpoint.named(run)
     facts: dict[str, Any] = json.loads((place.parent.parent / "run.json").read_text())
     values = {name.removeprefix("model."): v for name, v in facts["config"].items() if name.startswith("model.")}
     if "arch" in values:
@@ -29,7 +27,6 @@ def export(run: Path, out: Path, grid: tuple[int, int], whole: bool, average: bo
         model = Mae(from_flat(MaeConfig, values))
         checkpoint.weights(place, model, average)
         state = {"model": original_state(model, grid)} if whole else encoder_state(model, grid)
-    fresh = out.with_name(f"{out.name}.part")
-    torch.save(state, fresh)
-    fresh.replace(out)
+    with whole_file(out) as fresh:
+        torch.save(state, fresh)
     return f"{out} holds {'all' if whole else 'the encoder'} of {place}"

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from shardkit import BinnedBatch
 from shardkit.errors import ArgumentError
 from trainer.formats import to_grey
+from trainer.losses import losses
 from trainer.mae import Block
 from trainer.masking import draw
 from trainer.output import Output
-from trainer.sequences import Sequences, from_binned, valid_pixels
+from trainer.sequences import Sequences, from_binned
 
 _POOLED: Final = 2  # times that queries are pooled: units of 8 x 8 tokens end as 2 x 2, a token for 16 x 16 pixels
 _MLP_RATIO = 4.0
@@ -142,7 +143,8 @@ class HieraMae(nn.Module):
         of = from_binned(batch, self.patch)
         prediction = self.decode(self.encode(batch.images, visible), visible, of)
         masked = ~self._by_patch(visible).flatten()
-        return Output(self.losses(prediction, of, masked), batch.weight, prediction, masked)
+        errors = losses(prediction, of, masked, self.patch, self.config.norm_pix)
+        return Output(errors, batch.weight, prediction, masked)
 
     def encode(self, images: Tensor, visible: Tensor) -> Tensor:
         """float (B, 1, side, side), bool (B, units) -> (B, visible units, 2, 2, width), stages fused and normalised.
@@ -175,23 +177,6 @@ class HieraMae(nn.Module):
         """(B, units) -> (B, high, 2, high, 2): a unit's value at each of its patches, row by row of the image."""
         values = units.view(-1, self.high, 1, self.high, 1)
         return values.expand(-1, -1, self.inside, -1, self.inside)
-
-    def targets(self, of: Sequences) -> Tensor:
-        """float32 (T, patch * patch): pixels, or pixels normalised by patch, as `Mae.targets`."""
-        target = of.patches.float()
-        if self.config.norm_pix:
-            mean, variance = target.mean(-1, keepdim=True), target.var(-1, keepdim=True)
-            target = (target - mean) / (variance + 1e-6).sqrt()
-        return target
-
-    def losses(self, prediction: Tensor, of: Sequences, masked: Tensor) -> Tensor:
-        """float32 (B,), each image's mean squared error over its hidden patches; padding does not count."""
-        valid = valid_pixels(of, self.patch).float()
-        square = (prediction.float() - self.targets(of)).square() * valid
-        pixels = valid.sum(-1)
-        weight = (masked & (pixels > 0)).float().view(of.weight.shape[0], -1)
-        error = (square.sum(-1) / pixels.clamp(min=1)).view_as(weight)
-        return (error * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
 def _encoder(config: HieraConfig) -> Hiera:

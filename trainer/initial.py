@@ -24,9 +24,7 @@ def load_initial(model: Mae | HieraMae, source: str) -> str:
     """
     path = Path(source)
     if path.is_dir():
-        place = path if (path / "progress.json").exists() else checkpoint.latest(path / "checkpoints")
-        if place is None:
-            raise ArgumentError(f"--init {source} is a folder without a whole checkpoint: name a run or a checkpoint")
+        place = checkpoint.named(path)
         checkpoint.weights(place, model)
         return f"all weights are those of {place}"
     state = _file(path) if path.exists() else _timm(source)

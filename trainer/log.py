@@ -11,6 +11,8 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from trainer.files import whole
+
 METRICS = "metrics.jsonl"
 
 
@@ -64,9 +66,8 @@ class Log:
             return
         path = self.folder / METRICS
         kept = [line for line in read(path) if line["step"] <= after]
-        fresh = path.with_suffix(".part")
-        fresh.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        fresh.replace(path)
+        with whole(path) as fresh:
+            fresh.write_text("".join(json.dumps(line) + "\n" for line in kept))
         if self.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 

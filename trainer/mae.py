@@ -6,18 +6,16 @@ only what is visible costs anything.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from trainer.attention import attend
+from trainer.losses import Loss, losses
 from trainer.masking import Mask, draw
 from trainer.output import Output
 from trainer.positions import Mode, positions
-from trainer.sequences import Sequences, valid_pixels
-
-Loss = Literal["masked", "all"]
+from trainer.sequences import Sequences
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,8 +160,9 @@ class Mae(nn.Module):
         """noise: in place of the mask's own, see `trainer.masking.draw`."""
         mask = draw(batch, self.config.mask_ratio, noise)
         prediction = self.decode(self.encode(batch, mask), batch, mask)
-        losses = self.losses(prediction, batch, mask)
-        return Output(losses, batch.weight, prediction, mask.masked)
+        c = self.config
+        errors = losses(prediction, batch, mask.masked, c.patch, c.norm_pix, c.loss)
+        return Output(errors, batch.weight, prediction, mask.masked)
 
     def encode(self, batch: Sequences, mask: Mask) -> Tensor:
         """Visible patches with a class token before each image's -> (E, width), normalised."""
@@ -191,25 +190,3 @@ class Mae(nn.Module):
         for block in self.decoder_blocks:
             y = block(y, mask.decoder_cu, batch.longest + 1)
         return self.decoder_pred(self.decoder_norm(y)[mask.patches])  # type: ignore[no-any-return]
-
-    def targets(self, batch: Sequences) -> Tensor:
-        """float32 (T, p * p): pixels, or pixels normalised by patch (unbiased variance, as the original has it)."""
-        target = batch.patches.float()
-        if self.config.norm_pix:
-            mean, variance = target.mean(-1, keepdim=True), target.var(-1, keepdim=True)
-            target = (target - mean) / (variance + 1e-6).sqrt()
-        return target
-
-    def losses(self, prediction: Tensor, batch: Sequences, mask: Mask) -> Tensor:
-        """(S,), each image's mean squared error."""
-        square = (prediction.float() - self.targets(batch)).square()
-        image, count = batch.image.long(), batch.weight.shape[0]
-        if self.config.loss == "all":
-            error, weight = square.mean(-1), torch.ones_like(image, dtype=torch.float32)
-        else:
-            valid = valid_pixels(batch, self.config.patch).float()
-            error = (square * valid).sum(-1) / valid.sum(-1).clamp(min=1)
-            weight = (mask.masked & valid.any(-1)).float()  # a bin's padding is no patch of the image
-        total = torch.zeros(count, device=error.device).index_add(0, image, error * weight)
-        of = torch.zeros(count, device=error.device).index_add(0, image, weight)
-        return total / of.clamp(min=1)

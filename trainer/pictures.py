@@ -8,6 +8,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from trainer.files import whole
 from trainer.output import Output
 from trainer.sequences import Sequences
 
@@ -48,9 +49,8 @@ def triptychs(of: Sequences, output: Output, patch: int, norm_pix: bool, images:
 def save(picture: Grey, path: Path) -> None:
     """Write uint8 (rows, cols) as a PNG that appears whole; makes the folder. Raises OSError where it cannot."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".part")
-    Image.fromarray(picture).save(fresh, "PNG")
-    fresh.replace(path)
+    with whole(path) as fresh:
+        Image.fromarray(picture).save(fresh, "PNG")
 
 
 def _hidden_share(of: Sequences, output: Output, shown: list[int]) -> float:

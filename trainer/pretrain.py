@@ -16,6 +16,7 @@ from trainer import parallel, report
 from trainer.baseline import mean_image_error
 from trainer.config import Config, LoaderConfig, flat
 from trainer.errors import TrainingError
+from trainer.files import whole
 from trainer.flops import peak_tflops
 from trainer.hiera import HieraConfig
 from trainer.initial import load_initial
@@ -158,9 +159,8 @@ def _claim(
     }
     if world.first:
         out.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(".part")
-        fresh.write_text(json.dumps(facts, indent=1))
-        fresh.replace(path)
+        with whole(path) as fresh:
+            fresh.write_text(json.dumps(facts, indent=1))
     return facts
 
 

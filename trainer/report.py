@@ -14,6 +14,7 @@ from shardkit.charts import number, text
 from shardkit.errors import ArgumentError
 from trainer import curves
 from trainer.curves import COLOURS, WINDOW, Line, Points, chart, legend, smoothed
+from trainer.files import whole
 from trainer.log import METRICS, read
 
 NAME = "report.html"
@@ -48,10 +49,9 @@ def write(run: Path) -> Path:
     body = [_head(about, records), _loss(about, records), _seen(run), _way(records), _bins(records), _options(about)]
     page = charts.page(f"{about['recipe']}: training run", "\n".join(part for part in body if part))
     path = run / NAME
-    fresh = path.with_suffix(".part")
-    # The first of them is the page's own: its title is escaped.
-    fresh.write_bytes(page.replace("</style>", f"{_STYLE}</style>", 1).encode("utf-8", "backslashreplace"))
-    fresh.replace(path)
+    with whole(path) as fresh:
+        # The first of them is the page's own: its title is escaped.
+        fresh.write_bytes(page.replace("</style>", f"{_STYLE}</style>", 1).encode("utf-8", "backslashreplace"))
     return path
 
 

@@ -13,8 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from trainer import pictures
-from trainer.mae import Mae, MaeConfig
+from trainer import losses, pictures
 from trainer.output import Output
 from trainer.pictures import HIDDEN, save, triptychs
 from trainer.sequences import Sequences, sequences, valid_pixels
@@ -111,7 +110,7 @@ def test_a_perfect_prediction_has_a_black_difference(make: Any) -> None:
 
 def test_a_perfect_normalised_prediction_gives_the_image_back(make: Any) -> None:
     of, _ = make([(40, 28)])
-    targets = Mae(MaeConfig(patch=PATCH, width=8, depth=1, heads=1, norm_pix=True)).targets(of)
+    targets = losses.targets(of, norm_pix=True)
     output = _output(of, targets)
     (line,) = _cells(triptychs(of, output, PATCH, True, height=40), 40, 28)
     assert np.abs(line[MADE].astype(int) - line[INPUT]).max() <= 1
