@@ -418,7 +418,7 @@ def replay(
 
 
 @app.command
-def demo(*, out: Path = Path("demo"), studies: int = 24, seed: int = 0) -> int:
+def demo(*, out: Path = Path("demo"), studies: int = 40, seed: int = 0, steps: int = 300) -> int:
     """Make a small synthetic export, build it, verify it, train on it, and say where the pages about it are.
 
     Parameters
@@ -428,11 +428,13 @@ def demo(*, out: Path = Path("demo"), studies: int = 24, seed: int = 0) -> int:
     studies
         How many studies to make.
     seed
-        Seed of the synthetic patients.
+        Seed of the synthetic patients; the same seed gives the same demo.
+    steps
+        How many steps to train.
     """
     from shardkit.demo import demo as show
 
-    return show(out, studies, seed, _cores(), console)
+    return show(out, studies, seed, steps, _cores(), console)
 
 
 def _private(out: str, private: Path | None) -> Path:

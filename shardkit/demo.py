@@ -1,5 +1,6 @@
 """`shardkit demo`: a synthetic export, built, verified, and trained on, on data that may be shown to anyone."""
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -12,9 +13,11 @@ from rich.console import Console
 from shardkit.arguments import Arguments, Conversion
 from shardkit.build import build
 from shardkit.dataset import description
+from shardkit.dicom.privacy import KEY_BYTES
 from shardkit.errors import ArgumentError
 from shardkit.progress import Shown
 from shardkit.source import Source
+from shardkit.state import KEY
 from shardkit.storage import Store
 from shardkit.testing.export import make_export
 from shardkit.verify import Summary, verify
@@ -22,7 +25,7 @@ from shardkit.verify import Summary, verify
 _MARK = ".shardkit-demo"
 
 
-def demo(out: Path, studies: int, seed: int, workers: int, console: Console) -> int:
+def demo(out: Path, studies: int, seed: int, steps: int, workers: int, console: Console) -> int:
     """Make, build, verify and train on a small export below `out`; returns the exit code."""
     _empty(out)
     started = time.monotonic()
@@ -31,6 +34,7 @@ def demo(out: Path, studies: int, seed: int, workers: int, console: Console) -> 
     console.print(f"   {len(export.files)} files in {out / 'pacs_export'}", highlight=False)
     console.print(f"2. shardkit build --source {out / 'pacs_export'} --out {out / 'shards'}", highlight=False)
     place = out / "shards"
+    _write_key(out / "shards.private", seed)
     spec = Conversion(source=Source(str(out / "pacs_export")), out=str(place))
     with Shown(console) as progress:
         outcome = build(
@@ -51,7 +55,7 @@ def demo(out: Path, studies: int, seed: int, workers: int, console: Console) -> 
         f" (lossless, {ratio:.2f}:1), {'all sound' if not problems else f'{len(problems)} problems'}",
         highlight=False,
     )
-    trained = _train(place, out / "run", console)
+    trained = _train(place, out / "run", steps, console)
     pages = [place / "report" / "index.html", *([out / "run" / "report.html"] if trained else [])]
     console.print(
         f"done in {time.monotonic() - started:.0f} s. Open {' and '.join(map(str, pages))}",
@@ -61,14 +65,21 @@ def demo(out: Path, studies: int, seed: int, workers: int, console: Console) -> 
     return 1 if problems or trained is False else 0
 
 
-def _train(data: Path, run: Path, console: Console) -> bool | None:
+def _train(data: Path, run: Path, steps: int, console: Console) -> bool | None:
     """Pre-train the trainer's smallest recipe, as a user would; None where that is not installed."""
     if not all(find_spec(name) for name in ("torch", "timm", "nvidia")):
         console.print("4. no training: pip install -e '.[train]' brings what it needs", highlight=False)
         return None
-    words = ["pretrain", "--recipe", "tiny", "--data", str(data), "--out", str(run), "--log.every", "10"]
+    words = ["pretrain", "--recipe", "tiny", "--data", str(data), "--out", str(run)]
+    words += ["--run.steps", str(steps), "--log.every", "10"]
     console.print(f"4. python -m trainer {' '.join(words)}", highlight=False, soft_wrap=True)
     return subprocess.run([sys.executable, "-m", "trainer", *words], check=False).returncode == 0
+
+
+def _write_key(private: Path, seed: int) -> None:
+    """A pseudonym key made of the seed, so that a demo repeats itself; its patients are invented and need no secret."""
+    private.mkdir()
+    (private / KEY).write_bytes(hashlib.shake_256(f"shardkit demo {seed}".encode()).digest(KEY_BYTES))
 
 
 def _empty(out: Path) -> None:

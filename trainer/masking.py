@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.sequences import Sequences
+from trainer.sequences import Sequences, shortened
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Mask:
     masked: bool (T,). encoder: int64 (E,), where each place of the encoder's sequence comes from: 0..S-1 the class
     token of a sequence, S..S+T-1 a patch, S+T nothing. decoder: int64 (S + T,), likewise of the decoder's: 0..E-1 an
     output of the encoder, E the mask token. patches: int64 (T,), place of each patch in the decoder's sequence.
-    encoder_cu: int32 (S + 2,), decoder_cu: int32 (S + 1,). kept: int64 (S,), visible patches.
+    encoder_cu, decoder_cu: int32, where sequences begin, filler cut into short ones. kept: int64 (S,), visible patches.
     """
 
     masked: Tensor
@@ -75,7 +75,7 @@ def draw(of: Sequences, ratio: float, drawn: Tensor | None = None) -> Mask:
         encoder=encoder,
         decoder=decoder,
         patches=patches,
-        encoder_cu=torch.cat([starts, used, end]).int(),
-        decoder_cu=(cu + torch.arange(count + 1, device=device)).int(),
+        encoder_cu=shortened(torch.cat([starts, used, end]), of.weight, room).int(),
+        decoder_cu=shortened(cu + torch.arange(count + 1, device=device), of.weight, tokens + count).int(),
         kept=kept,
     )

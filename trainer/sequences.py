@@ -11,6 +11,9 @@ from torch import Tensor
 from shardkit import BinnedBatch, PackedBatch
 
 
+_SHORT = 512  # tokens: about an image, and few enough pieces for the kernels
+
+
 @dataclass(frozen=True, slots=True)
 class Sequences:
     """T patches in S sequences; both counts are the same in every batch of a layout.
@@ -38,7 +41,7 @@ class Sequences:
 
 
 def from_packed(batch: PackedBatch, patch: int) -> Sequences:
-    """The batch as it is. The filler sequence may be as long as the pack, which bounds all of them."""
+    """The batch as it is. An image may be as long as the pack, which bounds all of them."""
     grid = -(-batch.hw // patch)
     return Sequences(
         patches=batch.patches,
@@ -84,6 +87,19 @@ def from_binned(batch: BinnedBatch, patch: int) -> Sequences:
 def sequences(batch: BinnedBatch | PackedBatch, patch: int) -> Sequences:
     """Either kind of batch."""
     return from_packed(batch, patch) if isinstance(batch, PackedBatch) else from_binned(batch, patch)
+
+
+def shortened(cu_seqlens: Tensor, weight: Tensor, tokens: int) -> Tensor:
+    """Cut what follows the last image into short sequences: attention is quadratic, and on filler it is for nobody.
+
+    cu_seqlens: int (S + 1 or more,), ascending and ending in `tokens`. weight: float (S,). Returns them with
+    ceil(tokens / 512) more cuts, a number that no batch changes.
+    """
+    count, device = weight.shape[0], weight.device
+    last = (torch.arange(1, count + 1, device=device) * (weight > 0)).max()
+    every = torch.arange(0, -(-tokens // _SHORT), device=device) * _SHORT
+    cuts = (cu_seqlens[last] + every).clamp(max=tokens)
+    return torch.cat([cu_seqlens, cuts]).sort().values
 
 
 def valid_pixels(of: Sequences, patch: int) -> Tensor:

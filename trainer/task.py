@@ -17,7 +17,7 @@ from trainer.hiera import flops as hiera_flops
 from trainer.mae import Mae
 from trainer.output import Output
 from trainer.pictures import triptychs
-from trainer.sequences import from_binned, sequences
+from trainer.sequences import from_binned, sequences, shortened
 
 Batch = BinnedBatch | PackedBatch
 
@@ -46,11 +46,11 @@ class Task(ABC):
         """(rows, cols) grey levels: what the model made of some images."""
 
     def tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """float64 (S,) of each image's own tokens, 0 for none, and of those of the sequence that stands for it."""
+        """float64 (S,) of each image's own tokens, 0 for none, and float64 of those of all sequences that are run."""
         sizes = batch.hw if isinstance(batch, PackedBatch) else batch.sizes
         own = (-(-sizes // self.patch)).double().prod(1) * batch.weight
         if isinstance(batch, PackedBatch):
-            return own, batch.cu_seqlens.diff().double()
+            return own, shortened(batch.cu_seqlens, batch.weight, batch.patches.shape[0]).diff().double()
         height, width = batch.images.shape[-2:]
         return own, torch.full_like(own, (height // self.patch) * (width // self.patch))
 

@@ -148,6 +148,17 @@ def test_shapes_depend_on_the_layout_alone(make_packed: Any) -> None:
     assert len(shapes) == 1
 
 
+def test_filler_is_cut_short_and_images_are_not(make_packed: Any) -> None:
+    of = sequences(make_packed([(320, 480)], tokens=4000)[0], 16)
+    mask = draw(of, 0.75)
+    for lengths, image in ((mask.decoder_cu.diff().tolist(), 601), (mask.encoder_cu.diff().tolist(), 151)):
+        assert lengths[0] == image
+        assert max(lengths[1:]) <= 512
+    assert mask.decoder_cu[-1] == mask.decoder.shape[0]
+    full = sequences(make_packed([(320, 480), (320, 480)], tokens=1200)[0], 16)
+    assert draw(full, 0.75).decoder_cu.diff().tolist()[:2] == [601, 601]
+
+
 def test_every_image_keeps_the_share_the_paper_keeps_whatever_its_size(make_packed: Any) -> None:
     for ratio in (0.6, 0.75, 0.9):
         batch, _ = make_packed(SIZES)

@@ -1,0 +1,45 @@
+"""What every benchmark leaves: its figures as JSON, with their machine, date and conditions, and a plot beside them."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Iterable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import machine
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Record = dict[str, Any]
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "benchmarks" / "results"
+
+
+def begin(question: str, libraries: tuple[str, ...] = machine.LIBRARIES) -> Record:
+    """question: of the benchmark, one sentence. Date and machine in words; the caller adds its figures."""
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {"question": question, "date": now, "machine": machine.describe(libraries)}
+
+
+def spread(values: Iterable[float]) -> dict[str, float]:
+    """Median, least and most."""
+    found = list(values)
+    return {"median": statistics.median(found), "min": min(found), "max": max(found)}
+
+
+def save(result: Record, out: Path, draw: Callable[[Record], Figure] | None = None) -> None:
+    """Write `out` and, beside it, the plot as PNG of the same name."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n")
+    if draw is not None:
+        draw(result).savefig(out.with_suffix(".png"), dpi=120)
+
+
+def table(titles: list[str], rows: Iterable[Iterable[object]]) -> str:
+    """A Markdown table; the first column is words, the others are numbers."""
+    lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *([str(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

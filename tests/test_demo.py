@@ -1,0 +1,23 @@
+"""`shardkit demo` as the README has it: what a newcomer sees first must work, and must learn."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_the_demo_builds_verifies_and_learns(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from shardkit.cli import main; main()", "demo", "--out", "here", "--steps", "30"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "all sound" in run.stdout
+    assert "the mean image's error:" in run.stdout
+    for page in ("here/shards/report/index.html", "here/run/report.html"):
+        assert page in run.stdout
+        assert (tmp_path / page).stat().st_size > 10_000
+    lines = [json.loads(line) for line in (tmp_path / "here/run/metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines]
+    assert losses[-1] < 0.3 * losses[0]
+    assert max(line["padding"] for line in lines) < 0.2
