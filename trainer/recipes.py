@@ -98,7 +98,7 @@ _TINY = Recipe(
     ),
     "shardkit: a few hundred steps on a laptop's CPU, to see that all of it works",
     "- Images are streamed at an eighth of their height and width.\n"
-    "- The images left over at the end of an epoch sit it out: in so short a run a half-empty step would count as much.\n",
+    "- Images left over at an epoch's end sit it out: in so short a run a half-empty step would count as much.\n",
 )
 
 RECIPES: dict[str, Recipe] = {

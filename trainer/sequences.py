@@ -10,7 +10,6 @@ from torch import Tensor
 
 from shardkit import BinnedBatch, PackedBatch
 
-
 _SHORT = 512  # tokens: about an image, and few enough pieces for the kernels
 
 
