@@ -232,7 +232,14 @@ def readme(result: Record) -> str:
         rates = [f"{row['images_s']['median']:,.1f} / {row['decoded_mpx_s']['median']:,.0f}" for row in of]
         share = of[-1]["read_mb"]["median"] * 1e6 / facts["bytes"]
         most = of[-1]["read_mb_by_rank"]["most"] * 1e6 / facts["bytes"]
-        lines.append([LABELS[kind].format(value).replace("1 ranks", "1 rank"), *rates, f"{share:.3f}", f"{most:.3f}"])
+        lines.append(
+            [
+                LABELS[kind].format(value).replace("1 ranks", "1 rank").replace("1 threads", "1 thread"),
+                *rates,
+                f"{share:.3f}",
+                f"{most:.3f}",
+            ]
+        )
     titles = ["", *[f"{names[s]}: images/s / Mpx/s decoded" for s in sources], "read / all bytes", "most of a rank"]
     return (
         f"{facts['images']} synthetic radiographs, {facts['mpx']:,.0f} Mpx, {facts['bytes'] / 1e6:,.0f} MB; packed,"

@@ -238,7 +238,7 @@ def readme(result: Record) -> str:
     hours = [
         [
             f"{row['images']:,} on {row['machines']}",
-            *(f"{row[k]:,.1f}" for k in ("build_h", "epoch_full_h", "epoch_224_h")),
+            *(_hours(row[k]) for k in ("build_h", "epoch_full_h", "epoch_224_h")),
         ]
         for row in found["hours"]
     ]
@@ -248,7 +248,7 @@ def readme(result: Record) -> str:
     return (
         f"{table(titles, lines)}\n\n"
         f"Build by workers (on {result['machine']['cores']} cores): {builds}. A model of CPU seconds a megapixel and"
-        f" bytes an image, in hours on machines that decode on {found['assumed']['cores_a_machine']} cores:\n\n"
+        f" bytes an image, on machines that decode on {found['assumed']['cores_a_machine']} cores:\n\n"
         + table(["images, machines", "build", "epoch at full size", "epoch at 224"], hours)
         + f"\n\nEgress at ${found['assumed']['dollars_a_gb']} a GB, {found['assumed']['epochs']} epochs: {egress}."
         f" The model against measured rows that it was not made from: {checks}."
@@ -256,7 +256,8 @@ def readme(result: Record) -> str:
 
 
 def _hours(hours: float) -> str:
-    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.1f}" if hours >= 1 else f"{60 * hours:.1f} min"
+    """As words, minutes below an hour."""
+    return f"{hours:,.0f} h" if hours >= 10 else f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
 
 
 def _dollars(row: Record) -> str:
