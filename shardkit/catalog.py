@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import IO, Any
 
 import numpy as np
@@ -20,8 +21,10 @@ import pyarrow.parquet as pq
 
 from shardkit import dataset, manifest
 from shardkit.bins import Bin, Bins
+from shardkit.codecs.frame import Frame
 from shardkit.errors import ArgumentError, IntegrityError
 from shardkit.plan.samples import Ints, Samples, Sizes
+from shardkit.shards import listing
 from shardkit.storage import MissingObject, Store, sentences
 from shardkit.stream.cache import Contents
 
@@ -52,11 +55,16 @@ _PIECE = 8 << 20  # bytes of a manifest held while it is copied
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """Columns of one shard's samples: `numbers` by column name, level_bytes (n, levels + 1), level_hash likewise."""
+    """Columns of one shard's samples: `numbers` by column name, level_bytes (n, levels + 1), the others likewise.
 
+    starts: first bytes of levels in their objects.
+    """
+
+    form: ModuleType
     shard: str
     first_row: int
     numbers: dict[str, npt.NDArray[Any]]
+    starts: Ints
     level_bytes: Ints
     level_hash: npt.NDArray[np.uint8]
     keys: pa.Array
@@ -83,8 +91,18 @@ class Detail:
         return Bin(int(self.number("bin_height")), int(self.number("bin_width"))).name
 
     @property
-    def offset(self) -> int:
-        return int(self.shard.numbers["offset"][self.at])
+    def frame(self) -> Frame:
+        """How it lies in its bin."""
+        height, width, rows, cols = (int(self.number(f"{of}{side}")) for of in ("", "bin_") for side in _SIZES)
+        return Frame(height, width, rows, cols)
+
+    def object(self, level: int) -> str:
+        """Name of the object that holds a level."""
+        return str(self.shard.form.part(self.shard.shard, level))
+
+    def start(self, level: int) -> int:
+        """First byte of a level in its object."""
+        return int(self.shard.starts[self.at, level])
 
     def number(self, column: str) -> float:
         """A numeric column's value."""
@@ -109,6 +127,7 @@ class Catalog:
         self.description = dataset.description(store)
         self.digest: str = self.description["digest"]
         self.codec: str = self.description["codec"]
+        self.form = dataset.form_of(self.description)
         self._lock = threading.Lock()
         self._details: OrderedDict[int, Details] = OrderedDict()
         self._decoded: dict[range, pa.Table] = {}
@@ -210,11 +229,15 @@ class Catalog:
         table = table.slice(first - int(self._group_starts[groups[0]]), end - first).combine_chunks()
         lists = {name: table[name].combine_chunks().flatten() for name in _LEVELS}
         hashes = np.frombuffer(b"".join(lists["level_hash"].to_pylist()), np.uint8)
+        numbers = {name: table[name].to_numpy().copy() for name in _NUMBERS}
+        level_bytes = lists["level_bytes"].to_numpy().reshape(end - first, -1).copy()
         return Details(
+            form=self.form,
             shard=self.shards[number],
             first_row=first,
-            numbers={name: table[name].to_numpy().copy() for name in _NUMBERS},
-            level_bytes=lists["level_bytes"].to_numpy().reshape(end - first, -1).copy(),
+            numbers=numbers,
+            starts=self.form.starts(numbers["offset"], level_bytes),
+            level_bytes=level_bytes,
             level_hash=hashes.reshape(end - first, -1, manifest.DIGEST_BYTES),
             keys=pa.array(table["key"].to_pylist(), pa.string()),
         )
@@ -229,17 +252,18 @@ class Catalog:
         return self._decoded[groups]
 
     def contents(self, shard: str) -> Contents:
-        """The images of a shard, and an id that changes with any of their bytes."""
-        found = self.details(self._number_of[shard])
-        hashes = [found.level_hash[i, 0].tobytes() for i in range(len(found.level_bytes))]
-        lengths, offsets = found.level_bytes[:, 0].tolist(), found.numbers["offset"].tolist()
+        """The images of a shard's object, and an id that changes with any of their bytes."""
+        name, level = self.form.whole(shard)
+        found = self.details(self._number_of[name])
+        hashes = [found.level_hash[i, level].tobytes() for i in range(len(found.level_bytes))]
+        lengths, offsets = found.level_bytes[:, level].tolist(), found.starts[:, level].tolist()
         members = list(zip(offsets, lengths, hashes, strict=True))
         text = "".join(f"{offset} {length} {digest.hex()}\n" for offset, length, digest in members)
         return Contents(hashlib.sha256(f"{shard}\n{text}".encode()).hexdigest()[:32], members)
 
     def shard_bytes(self) -> dict[str, int]:
-        """Size of every shard, as the store lists it. Raises IntegrityError where one is missing."""
-        there = dict(Store(self.url).list("shards"))
+        """Size of every shard's first object, as the store lists it. Raises IntegrityError where one is missing."""
+        there = dict(listing(Store(self.url), self.form))
         missing = [name for name in self.shards if name not in there]
         if missing:
             raise IntegrityError(f"{self.url}/{missing[0]} is missing: build it again from the source")

@@ -74,6 +74,13 @@ class Store:
             raise StorageError(f"{self.url}/{name} ends before byte {start + length:,}: it is cut short; run verify")
         return data
 
+    def size(self, name: str) -> int:
+        """Bytes of an object. Raises StorageError."""
+        with sentences(f"{self.url}/{name}"):
+            if self.root is not None:
+                return (self.root / name).stat().st_size
+            return int(obstore.head(self.remote, name)["size"])
+
     def put(self, name: str, data: bytes) -> None:
         """Write an object whole. Raises StorageError."""
         with sentences(f"{self.url}/{name}"):
@@ -101,8 +108,9 @@ class Store:
     def sweep(self) -> None:
         """Remove what interrupted puts left in a local store."""
         if self.root is not None:
-            ours = [self.root.glob(f".{name}.*.tmp") for name in ("dataset.json", "manifest.parquet")]
-            ours += [(self.root / folder).rglob(".*.tmp") for folder in ("shards", "report")]
+            ours = [self.root.glob(f".{name}.*.tmp") for name in ("dataset.json", "manifest.parquet", "zarr.json")]
+            folders = [self.root / "shards", self.root / "report", *self.root.glob("[0-9]*x[0-9]*")]
+            ours += [folder.rglob(".*.tmp") for folder in folders]
             for path in chain.from_iterable(ours):
                 path.unlink(missing_ok=True)
 

@@ -32,7 +32,7 @@ def damaged(dataset_folder: Path, tmp_path: Path) -> tuple[Path, int]:
     detail = Catalog(str(folder)).detail(row)
     path = folder / detail.shard.shard
     data = bytearray(path.read_bytes())
-    data[detail.offset + detail.prefix(0) // 2] ^= 1
+    data[detail.start(0) + detail.prefix(0) // 2] ^= 1
     path.write_bytes(bytes(data))
     return folder, row
 
@@ -74,7 +74,7 @@ def test_more_bad_samples_than_allowed_end_the_run_by_name(damaged: tuple[Path, 
     detail = Catalog(str(folder)).detail(bad)
     with pytest.raises(BadDataError) as caught:
         list(Loader(folder, batching=PACKED, max_bad=0.0, **SMALL))
-    for word in (detail.key, detail.shard.shard, f"{detail.offset:,}", "max_bad", "verify"):
+    for word in (detail.key, detail.shard.shard, f"{detail.start(0):,}", "max_bad", "verify"):
         assert word in str(caught.value)
 
 

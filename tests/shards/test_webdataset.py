@@ -19,6 +19,7 @@ from shardkit import dataset, manifest
 from shardkit.arguments import Arguments, Conversion
 from shardkit.build import build
 from shardkit.errors import IntegrityError
+from shardkit.manifest import fingerprint
 from shardkit.shards import webdataset as shards
 from shardkit.source import Source
 from shardkit.storage import Store
@@ -75,9 +76,12 @@ def test_a_rewrite_leaves_out_samples_and_tells_the_new_offsets(tmp_path: Path) 
     with shards.ShardWriter(tmp_path / "old") as writer:
         for key in "abc":
             writer.add(key, "j2c", key.encode() * 700, json.dumps({"k": key}).encode())
-    offsets = shards.rewrite(tmp_path / "old", tmp_path / "new", lambda member: member.key == "b")
+    kept = [{"key": key, "json_hash": fingerprint(json.dumps({"k": key}).encode())} for key in "ac"]
+    offsets = shards.rewrite([tmp_path / "old"], [tmp_path / "new"], kept, 0)
     data = (tmp_path / "new").read_bytes()
-    assert {key: data[at : at + 700] for key, at in offsets.items()} == {"a": b"a" * 700, "c": b"c" * 700}
+    assert [data[at : at + 700] for at in offsets] == [b"a" * 700, b"c" * 700]
+    with pytest.raises(IntegrityError, match="lost"):
+        shards.rewrite([tmp_path / "old"], [tmp_path / "other"], kept[::-1], 0)
     with shards.ShardWriter(tmp_path / "direct") as writer:
         for key in "ac":
             writer.add(key, "j2c", key.encode() * 700, json.dumps({"k": key}).encode())
