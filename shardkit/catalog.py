@@ -7,7 +7,7 @@ import hashlib
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
@@ -261,13 +261,17 @@ class Catalog:
         text = "".join(f"{offset} {length} {digest.hex()}\n" for offset, length, digest in members)
         return Contents(hashlib.sha256(f"{shard}\n{text}".encode()).hexdigest()[:32], members)
 
-    def shard_bytes(self) -> dict[str, int]:
-        """Size of every shard's first object, as the store lists it. Raises IntegrityError where one is missing."""
+    def shard_bytes(self, levels: Iterable[int]) -> dict[str, int]:
+        """Size of every shard's objects with these levels, as the store lists them.
+
+        Raises IntegrityError where one is missing.
+        """
         there = dict(listing(Store(self.url), self.form))
-        missing = [name for name in self.shards if name not in there]
+        objects = {shard: {self.form.part(shard, level) for level in levels} for shard in self.shards}
+        missing = [name for parts in objects.values() for name in sorted(parts) if name not in there]
         if missing:
             raise IntegrityError(f"{self.url}/{missing[0]} is missing: build it again from the source")
-        return {name: there[name] for name in self.shards}
+        return {shard: sum(there[name] for name in parts) for shard, parts in objects.items()}
 
     @contextmanager
     def _legible(self) -> Iterator[None]:

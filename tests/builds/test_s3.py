@@ -38,6 +38,7 @@ def _objects(url: str) -> dict[str, bytes]:
     return {name: store.get(name) for name, _ in store.list("")}
 
 
+@pytest.mark.formats
 def test_a_build_from_a_bucket_into_a_bucket_gives_the_bytes_of_a_local_one(
     bench: Any, bucket: str, local: Any, tmp_path: Path
 ) -> None:

@@ -37,7 +37,7 @@ def damaged(dataset_folder: Path, tmp_path: Path) -> tuple[Path, int]:
     return folder, row
 
 
-@pytest.mark.parametrize("decoder", ["threads", "dali"])
+@pytest.mark.formats
 @pytest.mark.parametrize("batching", [PACKED, BINNED], ids=str)
 def test_a_damaged_image_is_replaced_by_another_of_its_batch_and_logged(
     damaged: tuple[Path, int], dataset_folder: Path, batching: Any, decoder: Any, caplog: pytest.LogCaptureFixture
@@ -69,6 +69,7 @@ def test_alone_in_its_batch_a_damaged_image_leaves_a_place_of_weight_0(damaged: 
     assert float(empty[0].images.abs().sum()) == 0.0
 
 
+@pytest.mark.formats
 def test_more_bad_samples_than_allowed_end_the_run_by_name(damaged: tuple[Path, int]) -> None:
     folder, bad = damaged
     detail = Catalog(str(folder)).detail(bad)
@@ -148,13 +149,14 @@ def test_a_stream_that_is_sound_and_undecodable_costs_one_image(
     assert len(rows) == Catalog(str(dataset_folder)).rows
 
 
+@pytest.mark.formats
 @pytest.mark.parametrize("kind", FAULTS)
 def test_every_passing_fault_of_a_store_is_survived(dataset_folder: Path, kind: str, images_of: Any) -> None:
     faults: list[FaultStore] = []
 
     def wrap(reader: Any) -> FaultStore:
         # Wrong bytes are read once more and no oftener: a range that is wrong twice is a bad sample.
-        faults.append(FaultStore(reader, seed=1, rate=0.2, kinds=[kind], times=1 if kind == "wrong" else None))
+        faults.append(FaultStore(reader, seed=5, rate=0.2, kinds=[kind], times=1 if kind == "wrong" else None))
         return faults[-1]
 
     calm = images_of(Loader(dataset_folder, batching=PACKED, **SMALL))
@@ -166,6 +168,7 @@ def test_every_passing_fault_of_a_store_is_survived(dataset_folder: Path, kind: 
         np.testing.assert_array_equal(stormy[row], image)
 
 
+@pytest.mark.formats
 @pytest.mark.parametrize("kind", FAULTS)
 def test_a_store_that_never_recovers_ends_in_a_named_error_in_bounded_time(dataset_folder: Path, kind: str) -> None:
     loader = Loader(
@@ -177,11 +180,12 @@ def test_a_store_that_never_recovers_ends_in_a_named_error_in_bounded_time(datas
         **SMALL,
     )
     begun = time.monotonic()
-    with pytest.raises(ShardkitError, match=r"shards/.*tar"):
+    with pytest.raises(ShardkitError, match=r"shards/.*tar|pixels/c/"):
         list(loader)
     assert time.monotonic() - begun < 20
 
 
+@pytest.mark.formats
 def test_a_cached_copy_that_went_bad_is_fetched_again(dataset_folder: Path, tmp_path: Path, images_of: Any) -> None:
     arguments: dict[str, Any] = {"batching": PACKED, "cache": tmp_path / "cache", "cache_bytes": 1 << 30, **SMALL}
     first = images_of(Loader(dataset_folder, **arguments))

@@ -19,11 +19,11 @@ EVERYTHING: dict[str, Any] = {"split": None, "normalise": "none", "device": "cpu
 
 
 @pytest.fixture(scope="module")
-def real_url(request: pytest.FixtureRequest, real_dataset: Path, in_bucket: Any) -> str:
-    return str(real_dataset) if request.param == "folder" else in_bucket(real_dataset, "real")
+def real_url(request: pytest.FixtureRequest, real_dataset: Path, form: str, in_bucket: Any) -> str:
+    return str(real_dataset) if request.param == "folder" else in_bucket(real_dataset, f"real-{form}")
 
 
-@pytest.mark.parametrize("decoder", ["threads", "dali"])
+@pytest.mark.formats
 @pytest.mark.parametrize("real_url", ["folder", "bucket"], indirect=True)
 def test_every_level_of_every_real_radiograph_is_exact_packed_and_binned(
     real_url: str, real_dataset: Path, decoder: Any, images_of: Any, pixels_of: Any
@@ -40,6 +40,7 @@ def test_every_level_of_every_real_radiograph_is_exact_packed_and_binned(
                 np.testing.assert_array_equal(found[row], pixels, err_msg=f"row {row}, level {level}, {batching}")
 
 
+@pytest.mark.formats
 def test_only_the_prefix_of_a_level_is_read(real_dataset: Path) -> None:
     catalog = Catalog(str(real_dataset))
     for level in LEVELS:
@@ -61,7 +62,7 @@ def test_fixed_and_exact_batches_hold_the_same_pixels(
         np.testing.assert_array_equal(found[row], pixels)
 
 
-@pytest.mark.parametrize("decoder", ["threads", "dali"])
+@pytest.mark.formats
 def test_content_boxes_crops_and_flips_are_cut_out_of_the_same_pixels(
     real_dataset: Path, decoder: Any, images_of: Any, pixels_of: Any
 ) -> None:
@@ -82,7 +83,7 @@ def test_content_boxes_crops_and_flips_are_cut_out_of_the_same_pixels(
         np.testing.assert_array_equal(found[row], part[:, ::-1] if shown.flip[i] else part)
 
 
-@pytest.mark.parametrize("decoder", ["threads", "dali"])
+@pytest.mark.formats
 def test_resized_images_are_the_antialiased_image_and_auto_levels_hardly_change_them(
     real_dataset: Path, decoder: Any, images_of: Any, pixels_of: Any
 ) -> None:

@@ -33,6 +33,7 @@ def _identity(batches: Any) -> list[tuple[Any, ...]]:
     return out
 
 
+@pytest.mark.formats
 @pytest.mark.parametrize("batching", BATCHINGS, ids=str)
 def test_stopping_at_every_step_and_resuming_twice_changes_nothing(dataset_folder: Path, batching: Any) -> None:
     assert_resumes_exactly(lambda: Loader(dataset_folder, batching=batching, **SMALL))
@@ -187,6 +188,7 @@ def test_images_that_fit_nowhere_are_refused_at_the_start(dataset_folder: Path, 
     Loader(dataset_folder, batching=replace(batching, level=4), **SMALL)
 
 
+@pytest.mark.formats
 def test_a_level_that_is_not_there_is_refused(dataset_folder: Path) -> None:
     with pytest.raises(ArgumentError, match="levels 0 to 5"):
         Loader(dataset_folder, batching=Packed(tokens=512, patch=16, level=6), **SMALL)
