@@ -71,19 +71,23 @@ FORMATS: dict[str, dict[str, Any]] = {
     "zarr": {"format": "zarr", "codec": "blosc", "levels": 5},
 }
 """Arguments of a build by the format of its shards."""
+DECODERS = {"webdataset": ["threads", "dali"], "zarr": ["threads"]}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests marked `formats` run over shards of every format, with its decoders if they take one; others over tars."""
+    """Tests marked `formats` run over shards of every format, with its decoders if they take one; others over tars.
+
+    Names in the mark choose formats.
+    """
     if "form" not in metafunc.fixturenames:
         return
-    if metafunc.definition.get_closest_marker("formats") is None:
-        metafunc.parametrize("form", ["webdataset"], indirect=True, scope="session")
-    elif "decoder" in metafunc.fixturenames:
-        pairs = [("webdataset", "threads"), ("webdataset", "dali"), ("zarr", "threads")]
+    mark = metafunc.definition.get_closest_marker("formats")
+    forms = ["webdataset"] if mark is None else list(mark.args or FORMATS)
+    if mark is not None and "decoder" in metafunc.fixturenames:
+        pairs = [(form, decoder) for form in forms for decoder in DECODERS[form]]
         metafunc.parametrize(("form", "decoder"), pairs, indirect=["form"], scope="session")
     else:
-        metafunc.parametrize("form", list(FORMATS), indirect=True, scope="session")
+        metafunc.parametrize("form", forms, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")

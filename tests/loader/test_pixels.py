@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from shardkit import Binned, Exact, Fixed, Loader, Packed, PackedBatch, Resized
 from shardkit.catalog import Catalog
 from shardkit.plan.shuffle import key_of
 from shardkit.plan.views import views
+from shardkit.transcode import Target, transcode
 
 LEVELS = range(6)
 EVERYTHING: dict[str, Any] = {"split": None, "normalise": "none", "device": "cpu"}
@@ -21,6 +23,14 @@ EVERYTHING: dict[str, Any] = {"split": None, "normalise": "none", "device": "cpu
 @pytest.fixture(scope="module")
 def real_url(request: pytest.FixtureRequest, real_dataset: Path, form: str, in_bucket: Any) -> str:
     return str(real_dataset) if request.param == "folder" else in_bucket(real_dataset, f"real-{form}")
+
+
+@pytest.fixture(scope="module")
+def converted(real_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real radiographs in Zarr shards."""
+    out = tmp_path_factory.mktemp("converted") / "zarr"
+    transcode(str(real_dataset), Target(str(out), "zarr", "blosc", 2, 8 << 20), 2)
+    return out
 
 
 @pytest.mark.formats
@@ -38,6 +48,26 @@ def test_every_level_of_every_real_radiograph_is_exact_packed_and_binned(
             assert sorted(found) == sorted(wanted), "a sample is missing"
             for row, pixels in wanted.items():
                 np.testing.assert_array_equal(found[row], pixels, err_msg=f"row {row}, level {level}, {batching}")
+
+
+@pytest.mark.formats("webdataset")
+@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize("batching", [Packed(tokens=32768, patch=16, per_step=1), Exact(patch=16, per_step=1)], ids=str)
+def test_batches_of_both_formats_show_equal_pixels(
+    real_dataset: Path, converted: Path, batching: Any, level: int, images_of: Any
+) -> None:
+    """By key: a plan follows from the manifest, and two manifests differ in where images lie."""
+
+    def images(url: Path) -> dict[str, Any]:
+        keys = Catalog(str(url)).columns("key")["key"].to_pylist()
+        found = images_of(Loader(url, batching=replace(batching, level=level), **EVERYTHING))
+        return {keys[row]: image for row, image in found.items()}
+
+    ours, theirs = images(real_dataset), images(converted)
+    assert len(ours) == Catalog(str(real_dataset)).rows
+    assert ours.keys() == theirs.keys()
+    for key, image in ours.items():
+        np.testing.assert_array_equal(theirs[key], image, err_msg=key)
 
 
 @pytest.mark.formats
