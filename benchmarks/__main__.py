@@ -1,14 +1,19 @@
-"""`python -m benchmarks QUESTION [options]`: run one benchmark, print its table, write its figures as JSON."""
+"""`python -m benchmarks QUESTION [options]`: run one benchmark, print its table, write its figures and plot."""
 
 import sys
 
 from cyclopts import App
 
-from benchmarks import build, loader
+from benchmarks import report
 
-app = App(name="benchmarks", help="Where the time goes: one command per question. Figures go to benchmarks/results/.")
-app.command(build.run, name="build")
-app.command(loader.run, name="loader")
+app = App(
+    name="benchmarks",
+    help="Where the time goes: one command per question. Figures and plots go to benchmarks/results/; report makes a"
+    " page of them.",
+)
+for name, module in report.questions().items():
+    app.command(module.run, name=name)
+app.command(report.run, name="report")
 
 
 if __name__ == "__main__":

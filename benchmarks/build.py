@@ -11,16 +11,13 @@ naive  pydicom's pixel_array, MONOCHROME1 inverted, 16-bit PNG, webdataset.Shard
        libpng, as Pillow writes it: smaller, and several times slower.
 """
 
-import functools
 import json
 import os
 import shutil
-import statistics
 import sys
 import tempfile
 from collections import Counter
 from dataclasses import asdict
-from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -28,18 +25,19 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow.parquet as pq
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks import machine
-from benchmarks.build_programs import Record, mpx
+from benchmarks.build_programs import mpx
+from benchmarks.build_summary import PROGRAMS, draw, readme, show, summarise
+from benchmarks.results import FOLDER, ROOT, Record, begin, save
 
-ROOT = Path(__file__).resolve().parents[1]
+__all__ = ["draw", "readme", "run"]
+
 DEFECTS = 0.05
 PNG = {
     "opencv": "imagecodecs.png_encode(level=1, strategy=RLE, filter=SUB), the settings of cv2.imencode",
     "default": "imagecodecs.png_encode(), zlib's default level",
 }
-PROGRAMS = ("build", "bound", "naive")
 RATIOS = {  # name: (numerator, denominator), both a figure of a repeat
     "build / bound": (("build", "mpx_s"), ("bound", "mpx_s")),
     "convert stage / bound": (("build", "convert_mpx_s"), ("bound", "mpx_s")),
@@ -47,7 +45,6 @@ RATIOS = {  # name: (numerator, denominator), both a figure of a repeat
     "codec CPU / build CPU": (("bound", "cpu_s"), ("build", "cpu_s")),  # hardly moved by other load on the machine
     "bytes out, build / naive": (("build", "bytes_out"), ("naive", "bytes_out")),
 }
-FIGURES = ("wall_s", "cpu_s", "mpx_s", "files_s", "source_mb_s", "peak_pss_mib", "peak_rss_mib", "bytes_out")
 
 
 def run(
@@ -61,7 +58,7 @@ def run(
     plan_rows: int = 0,
     png: Literal["opencv", "default"] = "opencv",
     export: Path | None = None,
-    out: Path = ROOT / "benchmarks" / "results" / "build.json",
+    out: Path = FOLDER / "build.json",
 ) -> None:
     """Build a synthetic export, time the codecs alone and the naive script on it, and say where the time goes.
 
@@ -92,11 +89,7 @@ def run(
         work = Path(folder)
         source = export or work / "export"
         _ensure_export(source, files, scale, seed, workers)
-        result: Record = {
-            "question": (__doc__ or "").partition("\n")[0],
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "machine": machine.describe(),
-        }
+        result = begin((__doc__ or "").partition("\n")[0])
         # One unmeasured build finds the files to compare on, and leaves every byte of them in the page cache.
         _build(source, work, workers)
         sample = _written(work, source)
@@ -108,8 +101,7 @@ def run(
             result["profile"] = _child(work, "profile", _spread(sample, profile_files), source, work / "profile")
         if plan_rows:
             result["plan"] = [_plan(work, rows) for rows in (plan_rows // 10, plan_rows) if rows >= 100]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n")
+    save(result, out, draw)
     show(result, Console())
 
 
@@ -194,8 +186,8 @@ def _build(source: Path, work: Path, workers: int) -> Record:
     sample, stages = _written(work, source), json.loads((work / "stages.json").read_text())
     bounds = [("startup", used.started), *stages, ("end", used.ended)]
     seconds: dict[str, float] = {}
-    for (name, begin), (_, end) in pairwise(bounds):
-        seconds[name] = seconds.get(name, 0.0) + end - begin
+    for (name, start), (_, end) in pairwise(bounds):
+        seconds[name] = seconds.get(name, 0.0) + end - start
     size = sum(path.stat().st_size for path in (work / "out" / "shards").rglob("*.tar"))
     rates = {"stages_s": seconds, "convert_mpx_s": mpx(sample) / seconds["convert"]}
     return _figures(used, sample, size) | rates
@@ -261,91 +253,3 @@ def _measure(work: Path, role: str, *arguments: Any) -> machine.Usage:
 def _child(work: Path, role: str, *arguments: Any) -> Any:
     _measure(work, role, *arguments)
     return json.loads((work / "result.json").read_text())
-
-
-# --- what it comes to
-
-
-def summarise(repeats: list[Record]) -> Record:
-    """Median, least and most of every figure and ratio over the repeats; ratios are taken within a repeat first."""
-
-    def over(*keys: str) -> Record:
-        found = [functools.reduce(lambda record, key: record[key], keys, repeat) for repeat in repeats]
-        return {name: _spread_of([record[name] for record in found]) for name in found[0]}
-
-    plain = {name: [{k: r[name][k] for k in FIGURES if k in r[name]} for r in repeats] for name in PROGRAMS}
-    figures = {
-        name: {k: _spread_of([record[k] for record in records]) for k in records[0]} for name, records in plain.items()
-    }
-    parts = {"stages_s": over("build", "stages_s"), "bound_ms_per_mpx": over("bound", "ms_per_mpx")}
-    return {**figures, **parts, "ratios": over("ratios")}
-
-
-def _spread_of(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
-def show(result: Record, console: Console) -> None:
-    """The figures in one screen."""
-    facts, summary = result["conditions"], result["summary"]
-    console.print(
-        f"{facts['files']:,} files, {facts['written']:,} written: {facts['mpx_written']:,.0f} Mpx from"
-        f" {facts['bytes_written_from'] / 1e9:.2f} GB; {facts['workers']} workers on {result['machine']['cpu']},"
-        f" {len(result['repeats'])} repeats, median (min-max)",
-        highlight=False,
-    )
-    table = Table("", "Mpx/s", "files/s", "MB/s in", "CPU s", "peak MiB", box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for program in PROGRAMS:
-        medians = [summary[program].get(name) for name in ("files_s", "source_mb_s", "cpu_s", "peak_pss_mib")]
-        cells = [f"{spread['median']:,.1f}" if spread else "-" for spread in medians]
-        table.add_row(program, _words(summary[program]["mpx_s"], 1), *cells)
-    console.print(table)
-    for name, spread in summary["ratios"].items():
-        console.print(f"{name}: {_words(spread, 2)}", highlight=False)
-    stages = ", ".join(f"{name} {spread['median']:.1f}" for name, spread in summary["stages_s"].items())
-    console.print(f"build, seconds: {stages}", highlight=False)
-    if "profile" in result:
-        profile = result["profile"]
-        costs = {**profile["child_ms_per_mpx"], **profile["parent_ms_per_mpx"]}
-        text = ", ".join(f"{name} {ms:.2f}" for name, ms in costs.items() if ms >= 0.05)
-        console.print(f"CPU ms per Mpx: {text}; codecs are {profile['codecs_share']:.0%} of a child", highlight=False)
-    for plan in result.get("plan", []):
-        console.print(
-            f"plan of {plan['rows']:,} rows: {plan['seconds']:.1f} s, {plan['peak_mib']:,.0f} MiB"
-            f" ({plan['peak_above_imports_mib']:,.0f} above imports)",
-            highlight=False,
-        )
-
-
-def readme(result: Record) -> str:
-    """The README's lines about this benchmark; a test holds them equal to the JSON."""
-    facts, summary = result["conditions"], result["summary"]
-    names = {
-        "build": "`shardkit build`, all of it",
-        "bound": "codecs alone: source decode, encode, check decode",
-        "naive": "script: pydicom, PNG with OpenCV's settings, `webdataset.ShardWriter`",
-    }
-    lines = ["| | Mpx/s | files/s | peak MiB | bytes out |", "|---|---:|---:|---:|---:|"]
-    for program, name in names.items():
-        row = summary[program]
-        memory = f"{row['peak_pss_mib']['median']:,.0f}" if "peak_pss_mib" in row else "–"
-        size = f"{row['bytes_out']['median'] / 1e9:.2f} GB" if "bytes_out" in row else "–"
-        rates = f"{row['mpx_s']['median']:.1f} | {row['files_s']['median']:.1f}"
-        lines.append(f"| {name} | {rates} | {memory} | {size} |")
-    ratios = {name: spread["median"] for name, spread in summary["ratios"].items()}
-    return (
-        f"{facts['files']} synthetic files, {facts['mpx_written']:,.0f} Mpx in"
-        f" {len(facts['syntaxes'])} transfer syntaxes, page cache warm,"
-        f" {facts['workers']} processes on {result['machine']['cores']} cores of an {result['machine']['cpu']},"
-        f" medians of {len(result['repeats'])} repeats in one run:\n\n"
-        + "\n".join(lines)
-        + f"\n\nBuild / codecs alone: **{ratios['build / bound']:.2f}**"
-        f" (its convert stage: {ratios['convert stage / bound']:.2f});"
-        f" build / script: **{ratios['build / naive']:.2f}**."
-    )
-
-
-def _words(spread: dict[str, float], digits: int) -> str:
-    return f"{spread['median']:,.{digits}f} ({spread['min']:,.{digits}f}-{spread['max']:,.{digits}f})"

@@ -26,7 +26,6 @@ import sys
 import tempfile
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,11 +36,11 @@ from benchmarks import loader_data, machine
 from benchmarks.loader_data import Data, Source
 from benchmarks.loader_peers import MODULES, SHUFFLED, SIDE, Record
 from benchmarks.loader_programs import LIBRARIES, PATCH, READS, TOKENS
-from benchmarks.loader_summary import Name, ratios, readme, show, summarise
+from benchmarks.loader_summary import Name, draw, ratios, readme, show, summarise
+from benchmarks.results import FOLDER, ROOT, begin, save
 
-__all__ = ["readme", "run"]
+__all__ = ["draw", "readme", "run"]
 
-ROOT = Path(__file__).resolve().parents[1]
 TASKS, SOURCES = ("full", str(SIDE)), ("disk", "s3", "nas")
 BATCH = {"full": 8, str(SIDE): 64}
 TOLERANCE = {"full": 1e-4, str(SIDE): 0.02}  # of an image's mean; at 224, for other ways to resize
@@ -63,7 +62,7 @@ def run(
     rgw: Path | None = None,
     latency_ms: float = 1.0,
     gbit: float = 1.0,
-    out: Path = ROOT / "benchmarks" / "results" / "loader.json",
+    out: Path = FOLDER / "loader.json",
 ) -> None:
     """Load the same radiographs with shardkit and with other loaders, from a disk, a bucket and a slow mount.
 
@@ -100,12 +99,8 @@ def run(
         bench = Bench(Path(folder), str(peers_python or sys.executable))
         wanted = [p for p in MODULES if programs is None or p in programs]
         bench.require(wanted)
-        result: Record = {
-            "question": (__doc__ or "").partition("\n")[0],
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "machine": machine.describe(LIBRARIES),
-            "peers": bench.child("describe", peers=True),
-        }
+        result = begin((__doc__ or "").partition("\n")[0], LIBRARIES)
+        result["peers"] = bench.child("describe", peers=True)
         data = loader_data.make(bench.data, files, scale, seed, shard_mib, wanted, bench.child)
         opened = [
             stack.enter_context(_source(name, data, bench.work, rgw, latency_ms, gbit)) for name in sources or SOURCES
@@ -115,8 +110,7 @@ def run(
         result["repeats"] = [_repeat(i, repeats, groups, data, bench) for i in range(repeats)]
         result["level_2"] = _level_2(data, bench)
         result["summary"] = summarise(result)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n")
+    save(result, out, draw)
     show(result, Console(width=max(Console().width, 130)))
 
 
@@ -197,11 +191,12 @@ def _repeat(index: int, repeats: int, groups: list[list[tuple[Name, Source]]], d
     rows = []
     for group in groups:
         start = index * len(group) // repeats
-        rows += [_measure(name, source, data, bench) for name, source in group[start:] + group[:start]]
+        rows += [measure(name, source, data, bench) for name, source in group[start:] + group[:start]]
     return {"rows": rows, "ratios": ratios(rows, len(os.sched_getaffinity(0)))}
 
 
-def _measure(name: Name, source: Source, data: Data, bench: Bench) -> Record:
+def measure(name: Name, source: Source, data: Data, bench: Bench) -> Record:
+    """One program in a fresh process, what it delivers checked."""
     folder = data.formats.get((name.program, name.variant), "shardkit")
     scratch = bench.work / "scratch"
     scratch.mkdir()

@@ -10,9 +10,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -71,7 +72,7 @@ def _side(side: int, level: int) -> int:
 
 def make(root: Path, files: int, scale: float, seed: int, shard_mib: int, programs: list[str], run: Run) -> Data:
     """The export, its dataset and the peers' datasets below `root`. `run(role, *arguments, peers=...)` runs a child."""
-    _export(root / "export", files, scale, seed)
+    make_files(root / "export", files, scale, seed)
     words = ["build", "--source", root / "export", "--out", root / "shardkit", "--private", root / "private"]
     run("command", [str(word) for word in [*words, "--shard-size", shard_mib]])
     samples = [_sample(row) for row in pq.read_table(root / "shardkit/manifest.parquet", columns=COLUMNS).to_pylist()]
@@ -93,7 +94,8 @@ def make(root: Path, files: int, scale: float, seed: int, shard_mib: int, progra
     return Data(root, samples, dicom, kept)
 
 
-def _export(folder: Path, files: int, scale: float, seed: int) -> None:
+def make_files(folder: Path, files: int, scale: float, seed: int) -> None:
+    """A synthetic export of sound files, at least so many."""
     from shardkit.testing.export import make_export, plan_export
 
     studies = max(1, files // 2)
@@ -196,6 +198,22 @@ def bucket(data: Data, work: Path, start_rgw: Path | None) -> Iterator[Source]:
             f"{name}, on this machine",
             lambda folder: {"kind": "s3", "url": f"s3://{BUCKET}/{folder}", "endpoint": endpoint},
             environment,
+        )
+
+
+@contextlib.contextmanager
+def wired(source: Source, latency_ms: float, gbit: float) -> Iterator[Source]:
+    """A bucket behind a slow wire, the one that the slow mount has, too."""
+    from tools.slow_wire import Proxy
+
+    where = urlsplit(source.environment["AWS_ENDPOINT_URL"])
+    with Proxy(str(where.hostname), int(where.port or 80), latency_ms / 1e3, gbit * 1e9) as wire:
+        endpoint = f"http://{wire.host}:{wire.port}"
+        yield replace(
+            source,
+            where=f"{source.where}, behind {latency_ms:g} ms each way and {gbit:g} Gbit/s",
+            place=lambda folder: source.place(folder) | {"endpoint": endpoint},
+            environment=source.environment | {"AWS_ENDPOINT_URL": endpoint, "S3_ENDPOINT_URL": endpoint},
         )
 
 

@@ -61,13 +61,19 @@ class Work:
 
     def dicom(self, key: str, data: bytes) -> tuple[str, Image]:
         """As the thesis did: pixel_array, MONOCHROME1 inverted, divided by the image's maximum."""
+        pixels = self.decoded(data)
+        return key, self._finished(pixels, 0, max(int(pixels.max()), 1))
+
+    @staticmethod
+    def decoded(data: bytes) -> np.ndarray:
+        """Stored values of a DICOM file, MONOCHROME1 inverted."""
         import pydicom
 
         dataset = pydicom.dcmread(io.BytesIO(data))
         pixels = dataset.pixel_array
         if dataset.PhotometricInterpretation == "MONOCHROME1":
             pixels = pixels.max() - pixels
-        return key, self._finished(pixels, 0, max(int(pixels.max()), 1))
+        return np.asarray(pixels)
 
     def _finished(self, pixels: np.ndarray, low: int, high: int) -> Image:
         if self.task == str(SIDE):

@@ -1,6 +1,7 @@
 """The programs that the loader benchmark times, each a role of a fresh process: arguments and result are JSON files."""
 
 import asyncio
+import importlib
 import json
 import os
 import signal
@@ -25,7 +26,7 @@ Delivered = tuple[list[Any], Any]  # samples of a batch, and their images: a ten
 
 
 def child(role: str, work: str) -> None:
-    """Entry of a child process."""
+    """Entry of a child process. role: one of these, or module:function of another benchmark."""
     roles: dict[str, Callable[..., Any]] = {
         "command": _command_role,
         "describe": lambda: machine.describe(LIBRARIES),
@@ -33,7 +34,9 @@ def child(role: str, work: str) -> None:
         "epoch": _epoch_role,
         "level": _level_role,
     }
-    result = roles[role](*json.loads((Path(work) / "arguments.json").read_text()))
+    module, _, name = role.partition(":")
+    function = getattr(importlib.import_module(f"benchmarks.{module}"), name) if name else roles[role]
+    result = function(*json.loads((Path(work) / "arguments.json").read_text()))
     (Path(work) / "result.json").write_text(json.dumps(result))
 
 

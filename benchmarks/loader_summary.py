@@ -1,12 +1,18 @@
 """What the loader benchmark's rows come to: medians, ratios within a repeat, goals met or short, tables."""
 
-import statistics
+from __future__ import annotations
+
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.loader_peers import READERS, Record
+from benchmarks.loader_peers import READERS
+from benchmarks.results import Record, spread
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FIGURES = [
     *("samples_s", "mpx_s", "decoded_mpx_s", "read_mb_s", "peak_pss_mib", "peak_rss_mib", "first_batch_s"),
@@ -48,7 +54,7 @@ class Name:
         return f"{self.short} from {self.source} at {self.task}"
 
     @staticmethod
-    def of(row: Record) -> "Name":
+    def of(row: Record) -> Name:
         """Of a row."""
         return Name(row["program"], row["variant"], row["source"], row["task"])
 
@@ -104,11 +110,11 @@ def summarise(result: Record) -> Record:
     rows = []
     for name in names:
         same = [row for repeat in every for row in repeat["rows"] if Name.of(row) == name]
-        rows.append(name.fields() | {figure: _spread([row[figure] for row in same]) for figure in FIGURES})
+        rows.append(name.fields() | {figure: spread([row[figure] for row in same]) for figure in FIGURES})
     parts = []
     for part in first["ratios"]:
         same = [r for repeat in every for r in repeat["ratios"] if (r["source"], r["task"]) == _key(part)]
-        spreads = {label: _spread([r["ratios"][label] for r in same]) for label in part["ratios"]}
+        spreads = {label: spread([r["ratios"][label] for r in same]) for label in part["ratios"]}
         against = {label: sorted({r["against"][label] for r in same}) for label in part["against"]}
         parts.append({"source": part["source"], "task": part["task"], "ratios": spreads, "against": against})
     found = {"rows": rows, "ratios": parts}
@@ -117,10 +123,6 @@ def summarise(result: Record) -> Record:
 
 def _key(record: Record) -> tuple[str, str]:
     return record["source"], record["task"]
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def _goals(found: Record, share: float) -> list[Record]:
@@ -283,3 +285,25 @@ def _where(goal: Record) -> str:
 def _state(goal: Record) -> str:
     wanted = f"{'at most' if goal['goal'] == SHARE else 'at least'} {goal['wanted']:g}"
     return f"wanted {wanted}: {'met' if goal['met'] else 'short'}"
+
+
+def draw(result: Record) -> Figure:
+    """A panel a task: rates of every program by where the data lie, and the limits."""
+    from matplotlib.figure import Figure
+
+    summary = result["summary"]
+    sources = [source for source in HEADINGS if source in result["conditions"]["sources"]]
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    for axes, (task, title) in zip(figure.subplots(1, 2), TASKS.items(), strict=True):
+        name = "mpx_s" if task == "full" else "samples_s"
+        for number, source in enumerate(sources):
+            rates = {(r["program"], r["variant"]): r[name] for r in summary["rows"] if _key(r) == (source, task)}
+            rates = {program: rates[program] for program in LINES if program in rates}
+            places = [list(LINES).index(program) + (number - 1) * 0.27 for program in rates]
+            axes.barh(places, [rate["median"] for rate in rates.values()], 0.27, label=HEADINGS[source])
+        axes.set_yticks(range(len(LINES)), [line.strip("*`") for line in LINES.values()])
+        axes.invert_yaxis()
+        axes.set(title=title, xscale="log")
+        axes.grid(axis="x", alpha=0.3)
+    figure.axes[0].legend(fontsize=8)
+    return figure

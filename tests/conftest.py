@@ -7,6 +7,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -260,3 +261,39 @@ def moto() -> Iterator[str]:
     for name, value in before.items():
         os.environ.pop(name) if value is None else os.environ.update({name: value})
     server.stop()
+
+
+_VOID = {"meta", "img", "br", "rect", "path", "circle"}
+
+
+class _Balance(HTMLParser):
+    """Fails on a tag that is closed without being open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.seen.add(tag)
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in _VOID:
+            assert self.open.pop() == tag
+
+
+def _tags(html: str) -> set[str]:
+    """Those in use; every tag is closed in order."""
+    parser = _Balance()
+    parser.feed(html)
+    parser.close()
+    assert not parser.open
+    return parser.seen
+
+
+@pytest.fixture(scope="session")
+def tags() -> Callable[[str], set[str]]:
+    """HTML -> the tags in use; fails unless every tag is closed in order."""
+    return _tags

@@ -1,18 +1,19 @@
-"""What the README says of speed is what the benchmarks measured."""
+"""What the READMEs say of speed is what the benchmarks measured."""
 
-import json
 from pathlib import Path
 
-from benchmarks import build, loader
+import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks import report
 
-
-def test_the_build_figures_are_those_of_the_committed_run() -> None:
-    result = json.loads((ROOT / "benchmarks" / "results" / "build.json").read_text())
-    assert build.readme(result) in (ROOT / "README.md").read_text()
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 
 
-def test_the_loader_figures_are_those_of_the_committed_run() -> None:
-    result = json.loads((ROOT / "benchmarks" / "results" / "loader.json").read_text())
-    assert loader.readme(result) in (ROOT / "README.md").read_text()
+@pytest.mark.parametrize("name", report.questions())
+def test_the_figures_are_those_of_the_committed_run(name: str) -> None:
+    result = report.load(FOLDER, name)
+    assert result is not None, "no figures are committed"
+    lines = f"<!-- {name} -->\n{report.questions()[name].readme(result)}\n<!-- /{name} -->"
+    assert sum(lines in path.read_text() for path in report.TEXTS) == 1
+    assert {"question", "date", "machine", "conditions"} <= set(result)
+    assert (FOLDER / f"{name}.png").exists()

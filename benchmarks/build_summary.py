@@ -1,0 +1,122 @@
+"""What the build benchmark's repeats come to: medians, tables and a plot."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.results import Record, spread
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PROGRAMS = ("build", "bound", "naive")
+FIGURES = ("wall_s", "cpu_s", "mpx_s", "files_s", "source_mb_s", "peak_pss_mib", "peak_rss_mib", "bytes_out")
+
+
+def summarise(repeats: list[Record]) -> Record:
+    """Median, least and most of every figure and ratio over the repeats; ratios are taken within a repeat first."""
+
+    def over(*keys: str) -> Record:
+        found = [functools.reduce(lambda record, key: record[key], keys, repeat) for repeat in repeats]
+        return {name: spread([record[name] for record in found]) for name in found[0]}
+
+    plain = {name: [{k: r[name][k] for k in FIGURES if k in r[name]} for r in repeats] for name in PROGRAMS}
+    figures = {
+        name: {k: spread([record[k] for record in records]) for k in records[0]} for name, records in plain.items()
+    }
+    parts = {"stages_s": over("build", "stages_s"), "bound_ms_per_mpx": over("bound", "ms_per_mpx")}
+    return {**figures, **parts, "ratios": over("ratios")}
+
+
+def show(result: Record, console: Console) -> None:
+    """The figures in one screen."""
+    facts, summary = result["conditions"], result["summary"]
+    console.print(
+        f"{facts['files']:,} files, {facts['written']:,} written: {facts['mpx_written']:,.0f} Mpx from"
+        f" {facts['bytes_written_from'] / 1e9:.2f} GB; {facts['workers']} workers on {result['machine']['cpu']},"
+        f" {len(result['repeats'])} repeats, median (min-max)",
+        highlight=False,
+    )
+    table = Table("", "Mpx/s", "files/s", "MB/s in", "CPU s", "peak MiB", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for program in PROGRAMS:
+        medians = [summary[program].get(name) for name in ("files_s", "source_mb_s", "cpu_s", "peak_pss_mib")]
+        cells = [f"{spread['median']:,.1f}" if spread else "-" for spread in medians]
+        table.add_row(program, _words(summary[program]["mpx_s"], 1), *cells)
+    console.print(table)
+    for name, ratio in summary["ratios"].items():
+        console.print(f"{name}: {_words(ratio, 2)}", highlight=False)
+    stages = ", ".join(f"{name} {spread['median']:.1f}" for name, spread in summary["stages_s"].items())
+    console.print(f"build, seconds: {stages}", highlight=False)
+    if "profile" in result:
+        profile = result["profile"]
+        costs = {**profile["child_ms_per_mpx"], **profile["parent_ms_per_mpx"]}
+        text = ", ".join(f"{name} {ms:.2f}" for name, ms in costs.items() if ms >= 0.05)
+        console.print(f"CPU ms per Mpx: {text}; codecs are {profile['codecs_share']:.0%} of a child", highlight=False)
+    for plan in result.get("plan", []):
+        console.print(
+            f"plan of {plan['rows']:,} rows: {plan['seconds']:.1f} s, {plan['peak_mib']:,.0f} MiB"
+            f" ({plan['peak_above_imports_mib']:,.0f} above imports)",
+            highlight=False,
+        )
+
+
+def readme(result: Record) -> str:
+    """The README's lines about this benchmark; a test holds them equal to the JSON."""
+    facts, summary = result["conditions"], result["summary"]
+    names = {
+        "build": "`shardkit build`, all of it",
+        "bound": "codecs alone: source decode, encode, check decode",
+        "naive": "script: pydicom, PNG with OpenCV's settings, `webdataset.ShardWriter`",
+    }
+    lines = ["| | Mpx/s | files/s | peak MiB | bytes out |", "|---|---:|---:|---:|---:|"]
+    for program, name in names.items():
+        row = summary[program]
+        memory = f"{row['peak_pss_mib']['median']:,.0f}" if "peak_pss_mib" in row else "–"
+        size = f"{row['bytes_out']['median'] / 1e9:.2f} GB" if "bytes_out" in row else "–"
+        rates = f"{row['mpx_s']['median']:.1f} | {row['files_s']['median']:.1f}"
+        lines.append(f"| {name} | {rates} | {memory} | {size} |")
+    ratios = {name: spread["median"] for name, spread in summary["ratios"].items()}
+    return (
+        f"{facts['files']} synthetic files, {facts['mpx_written']:,.0f} Mpx in"
+        f" {len(facts['syntaxes'])} transfer syntaxes, page cache warm,"
+        f" {facts['workers']} processes on {result['machine']['cores']} cores of an {result['machine']['cpu']},"
+        f" medians of {len(result['repeats'])} repeats in one run:\n\n"
+        + "\n".join(lines)
+        + f"\n\nBuild / codecs alone: **{ratios['build / bound']:.2f}**"
+        f" (its convert stage: {ratios['convert stage / bound']:.2f});"
+        f" build / script: **{ratios['build / naive']:.2f}**."
+    )
+
+
+def draw(result: Record) -> Figure:
+    """Rates of the three programs, and where the build's seconds and a child's CPU time go."""
+    from matplotlib.figure import Figure
+
+    summary = result["summary"]
+    costs = result.get("profile", {}).get("child_ms_per_mpx", {})
+    panels = {
+        "Mpx/s": {name: summary[name]["mpx_s"] for name in PROGRAMS},
+        "build, seconds by stage": summary["stages_s"],
+        "CPU ms per Mpx of a child": {
+            name: dict.fromkeys(("median", "min", "max"), ms) for name, ms in costs.items() if ms >= 0.05
+        },
+    }
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    for axes, (title, bars) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        middle = [bar["median"] for bar in bars.values()]
+        ends = [[b["median"] - b["min"] for b in bars.values()], [b["max"] - b["median"] for b in bars.values()]]
+        axes.barh(list(bars), middle, xerr=ends)
+        axes.invert_yaxis()
+        axes.set_title(title)
+        axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def _words(spread: dict[str, float], digits: int) -> str:
+    return f"{spread['median']:,.{digits}f} ({spread['min']:,.{digits}f}-{spread['max']:,.{digits}f})"

@@ -1,0 +1,127 @@
+"""What `benchmarks gpu-utilization` comes to: medians and spreads, the README's lines, and the plot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.results import Record, spread, table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NAMES = ("Fixed", "DBB", "Packed", "Packed + content")
+_FAR = 20.0
+PARTS = {"model": "model, no loading", "loader": "loader, no model", "joint": "joint"}
+
+
+def summarise(repeats: list[Record]) -> Record:
+    """Median, least and most over the repeats of every figure; a ratio is one of figures of the same repeat."""
+    rows = []
+    for same in zip(*(repeat["rows"] for repeat in repeats), strict=True):
+        facts = {name: same[0][name] for name in ("recipe", "name", "batching", "device", "epoch")}
+        parts = {part: _spreads([row[part] for row in same]) for part in PARTS}
+        rows.append({**facts, **parts, "joint / limit": spread(row["joint / limit"] for row in same)})
+    decode = []
+    for same in zip(*(repeat["decode"] for repeat in repeats), strict=True):
+        facts = {name: same[0][name] for name in ("device", "bin", "level", "batch")}
+        decode.append(facts | {name: spread(row[name] for row in same) for name in ("mpx_s", "images_s")})
+    return {"rows": rows, "decode": decode}
+
+
+def _spreads(records: list[Record]) -> Record:
+    """Of every figure that all of them have."""
+    names = [name for name in records[0] if all(record.get(name) is not None for record in records)]
+    return {name: spread(record[name] for record in records) for name in names}
+
+
+def readme(result: Record) -> str:
+    """The README's lines about this benchmark; a test holds them equal to the JSON."""
+    rows, count, cpu = result["summary"]["rows"], len(result["repeats"]), result["machine"]["cpu"]
+    images, cores = rows[0]["epoch"]["images"], result["machine"]["cores"]
+    sizes = {row["recipe"]: row["epoch"]["mpx"] / images for row in reversed(rows)}  # the first batching's, uncropped
+    means = ", ".join(f"{size:.3g} ({recipe})" for recipe, size in reversed(sizes.items()))
+    titles = ["recipe, batching", "model images/s", "loader images/s", "joint images/s", "Mpx/s", "joint / lower limit"]
+    titles += ["data wait", "tokens run / own", "TFLOP/s", "MFU / HFU / SM busy", "peak MiB"]
+    same = " Resized images are all of one size: there is nothing to batch otherwise."
+    return (
+        f"GPU: {result['gpu']}. {images:,} images, the same for every batching; Mpx on average as the model sees them:"
+        f" {means}; {cores} cores of an {cpu}, medians of {count} repeats. Mpx are the images' own, without padding."
+        + (same if any(row["name"] == "Resized" for row in rows) else "")
+        + "\n\n"
+        + table(titles, map(_cells, rows))
+        + _decode(result["summary"]["decode"])
+    )
+
+
+def _cells(row: Record) -> list[str]:
+    joint = {name: of["median"] for name, of in row["joint"].items()}
+    rates = [f"{row[part]['images_s']['median']:,.1f}" for part in PARTS]
+    shares = [f"{joint[name]:.1%}" for name in ("mfu", "hfu", "sm_busy") if name in joint]
+    return [
+        f"{row['recipe']}, {row['name']}",
+        *rates,
+        f"{joint['mpx_s']:.3g}",
+        f"{row['joint / limit']['median']:.2f}",
+        f"{joint['data_wait']:.1%}",
+        f"{row['epoch']['slots'] / row['epoch']['tokens']:.2f}",
+        f"{joint['tflops']:.3g}",
+        " / ".join(shares) or "–",
+        f"{joint['peak_mib']:,.0f}",
+    ]
+
+
+def _decode(rows: list[Record]) -> str:
+    """A table of a GPU's decoder; a CPU's is measured to test this, and the loader benchmark has the one in use."""
+    of_gpu = [row for row in rows if row["device"] != "CPU"]
+    if not of_gpu:
+        return ""
+    cells = [
+        (row["bin"], row["level"], row["batch"], *(f"{row[name]['median']:,.0f}" for name in ("mpx_s", "images_s")))
+        for row in of_gpu
+    ]
+    return "\n\n" + table(["bin, decoded alone", "level", "images a batch", "Mpx/s", "images/s"], cells)
+
+
+def draw(result: Record) -> Figure:
+    """A panel a recipe: images/s of the model, the loader and both, by batching; spreads as lines."""
+    from matplotlib.figure import Figure
+
+    rows = result["summary"]["rows"]
+    recipes = list(dict.fromkeys(row["recipe"] for row in rows))
+    counts = [sum(row["recipe"] == recipe for row in rows) for recipe in recipes]
+    figure = Figure(figsize=(3 + 1.8 * len(rows), 4.4), layout="constrained")
+    panels = figure.subplots(1, len(recipes), squeeze=False, width_ratios=counts)[0]
+    for axes, recipe in zip(panels, recipes, strict=True):
+        _panel(axes, [row for row in rows if row["recipe"] == recipe])
+        axes.set_title(recipe)
+    figure.suptitle(f"GPU: {result['gpu']}", fontsize=9)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def _panel(axes: Any, rows: list[Record]) -> None:
+    width = 0.86 / len(PARTS)
+    tops, lows = [], []
+    for number, (part, label) in enumerate(PARTS.items()):
+        places = [at + (number - 1) * width for at in range(len(rows))]
+        found = [row[part]["images_s"] for row in rows]
+        axes.bar(places, [f["median"] for f in found], width * 0.92, label=label)
+        axes.vlines(places, [f["min"] for f in found], [f["max"] for f in found], color="black", linewidth=1)
+        for place, row, of in zip(places, rows, found, strict=True):
+            above = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+            axes.annotate(_rates(row[part]), (place, of["max"]), fontsize=6.5, **above)
+        tops.append(max(f["max"] for f in found))
+        lows.append(min(f["min"] for f in found))
+    # On one scale, a loader that is a hundred times faster leaves nothing to see of the rest.
+    far = max(tops) > _FAR * min(lows)
+    axes.set_yscale("log" if far else "linear")
+    axes.set_ylim(min(lows) / 3 if far else 0, max(tops) * (2.5 if far else 1.15))
+    axes.set_ylabel("images/s, logarithmic" if far else "images/s")
+    axes.set_xticks(range(len(rows)), [row["name"] for row in rows])
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
+
+
+def _rates(part: Record) -> str:
+    images, mpx = (part[name]["median"] for name in ("images_s", "mpx_s"))
+    return f"{images:,.{0 if images >= 100 else 1}f}\n{mpx:.2g} Mpx/s"

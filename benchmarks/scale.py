@@ -1,0 +1,288 @@
+"""What a hundred million radiographs would take: planning, opening a dataset, building by workers, and a paper model.
+
+plan    EpochPlan of n samples of published sizes, arrays in memory: seconds and memory to the first global step; up to
+        10**7 samples also seconds to a step in the middle of the epoch, which is what a resume takes.
+index   a loader's view of a manifest of n rows, with all columns: seconds and memory to open it, and seconds for the
+        details of one shard.
+build   `shardkit build` of one synthetic export, with one worker and more.
+model   hours and egress for more images on more machines: see `scale_model`, which `checks` holds against measured rows
+        that it was not made from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from benchmarks import loader_data, machine
+from benchmarks.loader import Bench
+from benchmarks.results import FOLDER, Record, begin, save, spread, table
+from benchmarks.scale_model import model
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from matplotlib.figure import Figure
+
+BATCHINGS = {
+    "packed": "packed:tokens=24576,patch=48",
+    "binned": "binned:tokens=24576,patch=48",
+    "resized": "resized:side=224,batch_size=64,patch=16",
+}
+SHARD = 300  # samples
+CHUNK = 200_000  # rows of a manifest that are made at once
+RESUMED = 10**7  # samples up to which a step in the middle is asked for: all before it has to be planned
+
+SOME = 32  # steps whose mean says how many images a step has
+
+
+def run(
+    *,
+    plan_rows: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (10**5, 10**6, 10**7, 10**8),
+    index_rows: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (10**5, 10**6, 10**7),
+    files: int = 160,
+    scale: float = 1.0,
+    repeats: int = 2,
+    loader: Path = FOLDER / "loader.json",
+    out: Path = FOLDER / "scale.json",
+) -> None:
+    """Measure what grows with the number of images, and extrapolate with a model that is checked.
+
+    Parameters
+    ----------
+    plan_rows
+        Samples of the plans; 4 bytes of memory each.
+    index_rows
+        Rows of the manifests; some 300 bytes of disk each, twice.
+    files
+        Files of the export that is built.
+    scale
+        Factor on heights and widths of its radiographs.
+    repeats
+        How often each build runs.
+    loader
+        Figures of `benchmarks loader`, for the model.
+    out
+        JSON file for the figures; the plot lies beside it.
+    """
+    with tempfile.TemporaryDirectory(prefix="shardkit-bench-") as folder:
+        bench = Bench(Path(folder), sys.executable)
+        result = begin((__doc__ or "").partition("\n")[0])
+        result["conditions"] = {
+            "files": files,
+            "scale": scale,
+            "samples_a_shard": SHARD,
+            "sizes": "published, repeated",
+        }
+        loader_data.make_files(bench.work / "export", files, scale, seed=0)
+        result["build"] = _builds(bench, repeats)
+        result["index"] = list(_index(bench, index_rows))
+        result["plan"] = [bench.child("scale:plan", rows, name) for rows in plan_rows for name in BATCHINGS]
+    result["model"] = model(result["build"], json.loads(loader.read_text()))
+    save(result, out, draw)
+    print(readme(result))
+
+
+# --- build
+
+
+def _builds(bench: Bench, repeats: int) -> list[Record]:
+    """A row a number of workers; the last dataset built stays."""
+    cores = len(os.sched_getaffinity(0))
+    return [_build(bench, workers, repeats) for workers in sorted({1, 2, cores // 2 or 1, cores}) if workers <= cores]
+
+
+def _build(bench: Bench, workers: int, repeats: int) -> Record:
+    from shardkit import dataset
+
+    built, private, used = bench.work / "built", bench.work / "private", []
+    words = ["build", "--source", bench.work / "export", "--out", built, "--private", private, "--workers", workers]
+    for _ in range(repeats):
+        for folder in (built, private):
+            shutil.rmtree(folder, ignore_errors=True)
+        used.append(bench.measured("command", [str(word) for word in words])[0])
+    facts = json.loads((built / dataset.NAME).read_text())
+    mpx = facts["pixels"] / 1e6
+    return {
+        "workers": workers,
+        "images": facts["samples"],
+        "mpx": mpx,
+        "bytes": facts["bytes"],
+        "seconds": spread(of.wall_s for of in used),
+        "mpx_s": spread(mpx / of.wall_s for of in used),
+        "cpu_s": spread(of.cpu_s for of in used),
+        "peak_mib": spread(of.peak_pss_mib for of in used),
+    }
+
+
+# --- index: manifests made of the rows of the dataset built
+
+
+def _index(bench: Bench, rows: tuple[int, ...]) -> Iterator[Record]:
+    for count in rows:
+        place = bench.work / f"index{count}"
+        size = bench.child("scale:write_index", str(bench.work / "built"), str(place), count)
+        bench.child("scale:open_index", str(place))  # brings it into the page cache
+        yield {"rows": count, "manifest_mb": size / 1e6} | bench.child("scale:open_index", str(place))
+        shutil.rmtree(place)
+
+
+def write_index(template: str, place: str, rows: int) -> int:
+    """A manifest of that many rows, a piece at a time; returns its size."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    from shardkit import dataset, manifest
+
+    folder, rng = Path(place), np.random.default_rng(0)
+    folder.mkdir()
+    facts = json.loads((Path(template) / dataset.NAME).read_text())
+    (folder / dataset.NAME).write_text(json.dumps(facts | {"samples": rows}))
+    some = pq.read_table(Path(template) / manifest.NAME)  # its schema names the digest of dataset.json
+    with pq.ParquetWriter(folder / manifest.NAME, some.schema, compression="zstd", write_page_checksum=True) as sink:
+        for start in range(0, rows, CHUNK):
+            numbers = np.arange(start, min(start + CHUNK, rows))
+            sink.write_table(_fresh(some.take(numbers % some.num_rows), numbers, rng), manifest.ROW_GROUP)
+    return (folder / manifest.NAME).stat().st_size
+
+
+def _fresh(part: pa.Table, numbers: Any, rng: Any) -> pa.Table:
+    """The same rows with shards of their own and random keys and hashes, which would compress if they repeated."""
+    import pyarrow as pa
+
+    def cut(size: int, count: int) -> list[bytes]:
+        data = rng.bytes(size * count)
+        return [data[at : at + size] for at in range(0, len(data), size)]
+
+    levels, schema = len(part["level_hash"][0]), part.schema
+    ends = pa.array(range(0, levels * len(numbers) + 1, levels), pa.int32())
+    columns = {
+        "key": [value.hex() for value in cut(24, len(numbers))],
+        "shard": [f"2304x1920/{number // SHARD:07d}.tar" for number in numbers],
+        "pixel_hash": cut(16, len(numbers)),
+        "json_hash": cut(16, len(numbers)),
+        "level_hash": pa.ListArray.from_arrays(ends, pa.array(cut(16, levels * len(numbers)), pa.binary(16))),
+    }
+    for name, column in columns.items():
+        part = part.set_column(schema.get_field_index(name), name, pa.array(column))
+    return part.cast(schema)
+
+
+def open_index(place: str) -> Record:
+    """What a loader does before its first step: a snapshot, sizes and split of all rows; then one shard's details."""
+    from shardkit.catalog import Catalog
+
+    before, clock = machine.peak_of_this_process(), time.perf_counter()
+    catalog = Catalog(place)
+    samples = catalog.samples("train")
+    opened = time.perf_counter() - clock
+    memory = machine.peak_of_this_process() - before
+    clock = time.perf_counter()
+    catalog.details(len(catalog.shards) // 2)
+    return {"samples": len(samples), "open_s": opened, "details_s": time.perf_counter() - clock, "mib": memory / 2**20}
+
+
+# --- plan
+
+
+def plan(rows: int, name: str) -> Record:
+    """mib: beyond what the samples' arrays take."""
+    import numpy as np
+
+    from shardkit.bins import THESIS, Bins
+    from shardkit.plan import EpochPlan, Samples, from_text
+    from shardkit.testing.radiographs import synth_sizes
+
+    height, width, _ = synth_sizes(99_991, np.random.default_rng(0))
+    sides = [np.resize(side.astype(np.uint16), rows) for side in (height, width)]
+    samples = Samples("scale", np.append(np.arange(0, rows, SHARD), rows), *sides, bins=Bins(THESIS, 48))
+    before, clock = machine.peak_of_this_process(), time.perf_counter()
+    of = EpochPlan(samples, 0, 0, from_text(BATCHINGS[name]))
+    _ = of[0]
+    first, peak = time.perf_counter() - clock, machine.peak_of_this_process()
+    found = {"rows": rows, "batching": name, "first_step_s": first, "mib": (peak - before) / 2**20}
+    if rows <= RESUMED:
+        images = statistics.mean(sum(len(micro.views) for micro in step) for step in islice(of, SOME))
+        clock = time.perf_counter()
+        _ = EpochPlan(samples, 0, 0, from_text(BATCHINGS[name]))[int(rows / images / 2)]
+        found["middle_step_s"] = time.perf_counter() - clock
+    return found
+
+
+# --- what it comes to
+
+
+def readme(result: Record) -> str:
+    """The README's lines; a test holds them equal to the JSON."""
+    plans = {(row["rows"], row["batching"]): row for row in result["plan"]}
+    index = {row["rows"]: row for row in result["index"]}
+    lines = []
+    for rows in dict.fromkeys(row["rows"] for row in result["plan"]):
+        opened = f"{index[rows]['open_s']:.1f} s, {index[rows]['mib']:,.0f} MiB" if rows in index else "–"
+        of = [plans[rows, name] for name in BATCHINGS]
+        steps = [f"{row['first_step_s']:.2f} s, {row['mib']:,.0f} MiB" for row in of]
+        middle = [f"{row['middle_step_s']:.1f}" if "middle_step_s" in row else "–" for row in of]
+        lines.append([f"{rows:,}", opened, *steps, " / ".join(middle)])
+    titles = ["images", "open the dataset", *[f"first step, {name}" for name in BATCHINGS], "resume mid-epoch, s"]
+    found = result["model"]
+    hours = [
+        [
+            f"{row['images']:,} on {row['machines']}",
+            *(f"{row[k]:,.1f}" for k in ("build_h", "epoch_full_h", "epoch_224_h")),
+        ]
+        for row in found["hours"]
+    ]
+    builds = ", ".join(f"{row['workers']}: {row['mpx_s']['median']:.0f} Mpx/s" for row in result["build"])
+    checks = "; ".join(f"{check['what']} {check['off']:+.0%}" for check in found["checks"])
+    egress = "; ".join(_dollars(row) for row in found["egress"])
+    return (
+        f"{table(titles, lines)}\n\n"
+        f"Build by workers (on {result['machine']['cores']} cores): {builds}. A model of CPU seconds a megapixel and"
+        f" bytes an image, in hours on machines that decode on {found['assumed']['cores_a_machine']} cores:\n\n"
+        + table(["images, machines", "build", "epoch at full size", "epoch at 224"], hours)
+        + f"\n\nEgress at ${found['assumed']['dollars_a_gb']} a GB, {found['assumed']['epochs']} epochs: {egress}."
+        f" The model against measured rows that it was not made from: {checks}."
+    )
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.1f}" if hours >= 1 else f"{60 * hours:.1f} min"
+
+
+def _dollars(row: Record) -> str:
+    return (
+        f"{row['images']:,} images, {row['epoch_full_tb']:,.1f} TB: ${row['run_full_dollars']:,.0f} at full size,"
+        f" ${row['run_224_dollars']:,.0f} at 224, ${row['cached_dollars']:,.0f} through a disk cache that holds all"
+    )
+
+
+def draw(result: Record) -> Figure:
+    """Seconds and memory by number of images, on logarithmic axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    panels = zip(figure.subplots(1, 2), (("first_step_s", "open_s", "seconds"), ("mib", "mib", "MiB")), strict=True)
+    for axes, (of_plan, of_index, unit) in panels:
+        for name in BATCHINGS:
+            rows = [row for row in result["plan"] if row["batching"] == name]
+            axes.loglog([r["rows"] for r in rows], [r[of_plan] for r in rows], "o-", label=f"first step, {name}")
+        axes.loglog(
+            [r["rows"] for r in result["index"]],
+            [r[of_index] for r in result["index"]],
+            "s--",
+            label="open the dataset",
+        )
+        axes.set(xlabel="images", ylabel=unit)
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend(fontsize=8)
+    return figure
