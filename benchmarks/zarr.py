@@ -1,7 +1,7 @@
 """Tars of HTJ2K against Zarr arrays of Blosc: size, rates of build and loader, bytes read, and latency of one image.
 
 The same synthetic export is built as WebDataset tars, as Zarr, and as Zarr with two smaller images beside each. Every
-build and every epoch is a fresh process; in each repeat the formats take turns.
+build is a fresh process, and so is all that is read of it; in each repeat the formats take turns.
 
 cold        the shards' pages are dropped from this machine's page cache before (posix_fadvise), the disk's own caches
             are not; warm: the epoch after. Both follow one in which graph and threads are made.
@@ -134,10 +134,7 @@ def _measured(work: Path, name: str, shard_mib: int, images: int, seed: int) -> 
         "build_mpx_s": facts["pixels"] / 1e6 / seconds,
         "stored_mb": sum(path.stat().st_size for path in _shards(work / name)) / 1e6,
     }
-    for task in ("full", "small"):
-        figures |= _child("epochs", str(work / name), task)
-    figures |= _child("latencies", str(work / name), images, seed)
-    return figures
+    return figures | _child(work / name, images, seed)
 
 
 def _build(work: Path, name: str, shard_mib: int) -> float:
@@ -172,19 +169,23 @@ def _drop(place: Path) -> None:
             os.close(descriptor)
 
 
-def _child(role: str, *arguments: Any) -> Record:
-    """A function of this module in a fresh process; its last line is its result."""
-    script = f"import json, sys; from benchmarks import zarr; print(json.dumps(zarr.{role}(*json.loads(sys.argv[1]))))"
-    done = subprocess.run(
-        [sys.executable, "-c", script, json.dumps(arguments)], check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT
-    )
+def _child(place: Path, images: int, seed: int) -> Record:
+    """`measure` in a fresh process; its last line is its result."""
+    script = "import json, sys; from benchmarks import zarr; print(json.dumps(zarr.measure(*json.loads(sys.argv[1]))))"
+    words = [sys.executable, "-c", script, json.dumps([str(place), images, seed])]
+    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-# --- what the child processes run
+# --- what the child process runs
 
 
-def epochs(place: str, task: str) -> Record:
+def measure(place: str, images: int, seed: int) -> Record:
+    """All figures of a dataset but those of its making."""
+    return {**_epochs(place, "full"), **_epochs(place, "small"), **_latencies(place, images, seed)}
+
+
+def _epochs(place: str, task: str) -> Record:
     """Epochs of a task: rates of one whose pages were dropped before, and of the one after; bytes read in one."""
     import nvidia.dali.fn  # noqa: F401 - imports are outside the time
 
@@ -211,7 +212,7 @@ def epochs(place: str, task: str) -> Record:
     return figures
 
 
-def latencies(place: str, images: int, seed: int) -> Record:
+def _latencies(place: str, images: int, seed: int) -> Record:
     """Random images one by one, in ms: by the manifest, and by plain zarr where there are arrays."""
     from shardkit import dataset
     from shardkit.storage import Store
