@@ -20,7 +20,7 @@ from shardkit.source import Source
 from shardkit.storage import Store, is_remote, local_path, publish, sentences
 
 NAME, KEY = "build.json", "pseudonym.key"
-_SINCE = {"format": "webdataset", "levels": 0}  # what builds were that recorded no such argument
+_SINCE: dict[str, Any] = {"format": "webdataset", "levels": 0}  # what builds were that recorded no such argument
 
 
 class State:
@@ -104,10 +104,12 @@ class State:
             )
 
     def _check_arguments(self) -> None:
-        wanted, before = self._arguments.fixed(), self._record["arguments"]
-        different = sorted(k for k in wanted if wanted[k] != before.get(k, _SINCE.get(k)))
+        wanted, before = self._arguments.fixed(), _SINCE | self._record["arguments"]
+        different = sorted(k for k in wanted if wanted[k] != before.get(k))
         if different:
-            was = ", ".join(f"--{k.replace('_', '-')} was {before.get(k)}, now {wanted[k]}" for k in different)
+            was = ", ".join(
+                f"--{k.replace('_', '-')} was {before.get(k)}, now {wanted[k]}" for k in different
+            )
             raise BuildError(
                 f"arguments changed since this dataset was begun ({was}): repeat the old ones, or build into another"
                 " --out"
@@ -156,15 +158,15 @@ def recorded_arguments(source: str, out: str, private: Path) -> Arguments:
     """The arguments a build was begun with, limits and workers by default. Raises BuildError where none was."""
     if not (private / NAME).exists():
         raise BuildError(f"{private} has no {NAME}: there is no build to retry; pass its --private folder")
-    fixed: dict[str, Any] = _read(private)["arguments"]
+    fixed: dict[str, Any] = _SINCE | _read(private)["arguments"]
     rules = {name: fixed[name] for name in Rules.__dataclass_fields__}
     rules["modalities"] = tuple(rules["modalities"])
     spec = Conversion(
         source=Source(source, fixed["follow_symlinks"]),
         out=out,
-        format=fixed.get("format", _SINCE["format"]),
+        format=fixed["format"],
         codec=fixed["codec"],
-        levels=fixed.get("levels", _SINCE["levels"]),
+        levels=fixed["levels"],
         rules=Rules(**rules),
         invert=fixed["invert"],
         demographics=fixed["demographics"],
