@@ -36,6 +36,7 @@ def describe(
     verdicts: dict[str, dict[str, int]],
 ) -> dict[str, Any]:
     """The content of dataset.json: nothing in it names a source path or depends on the clock."""
+    lengths = samples["length"] if shard_format(format_name).NESTED else pc.list_flatten(samples["level_bytes"])
     account = bins.account(samples["height"].to_numpy(), samples["width"].to_numpy())
     return {
         "format": FORMAT,
@@ -46,7 +47,7 @@ def describe(
         "bins": bins.to_json(),
         "samples": samples.num_rows,
         "shards": len(pc.unique(samples["shard"])),
-        "bytes": int(pc.sum(samples["length"]).as_py() or 0),
+        "bytes": int(pc.sum(lengths).as_py() or 0),
         "pixels": int((samples["height"].to_numpy().astype(np.int64) * samples["width"].to_numpy()).sum()),
         "tokens": int(account.used),
         "padded_tokens": int(account.padded),

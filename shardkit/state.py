@@ -107,9 +107,7 @@ class State:
         wanted, before = self._arguments.fixed(), _SINCE | self._record["arguments"]
         different = sorted(k for k in wanted if wanted[k] != before.get(k))
         if different:
-            was = ", ".join(
-                f"--{k.replace('_', '-')} was {before.get(k)}, now {wanted[k]}" for k in different
-            )
+            was = ", ".join(f"--{k.replace('_', '-')} was {before.get(k)}, now {wanted[k]}" for k in different)
             raise BuildError(
                 f"arguments changed since this dataset was begun ({was}): repeat the old ones, or build into another"
                 " --out"

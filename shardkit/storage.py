@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import obstore
@@ -140,13 +141,23 @@ class Store:
         """(name, bytes) of every object below the folder `prefix`, sorted by name; temporary files are left out."""
         with sentences(f"{self.url}/{prefix}".rstrip("/")):
             if self.root is not None:
-                base = self.root / prefix
-                found = [(p, p.stat().st_size) for p in base.rglob("*") if p.is_file() and not p.name.endswith(".tmp")]
-                yield from sorted((p.relative_to(self.root).as_posix(), size) for p, size in found)
+                yield from sorted((p.relative_to(self.root).as_posix(), size) for p, size in _files(self.root / prefix))
                 return
             for batch in obstore.list(self.remote, prefix=prefix):
                 for item in batch:
                     yield item["path"], item["size"]
+
+
+def _files(base: Path) -> Iterator[tuple[Path, int]]:
+    """(path, bytes) of every file below a folder, but for what vanishes meanwhile, as files of a running build do."""
+    for folder, _, names in os.walk(base):
+        for path in (Path(folder, name) for name in names if not name.endswith(".tmp")):
+            try:
+                stat = path.stat()
+            except FileNotFoundError:
+                continue
+            if S_ISREG(stat.st_mode):
+                yield path, stat.st_size
 
 
 def publish(temporary: Path, target: Path) -> None:

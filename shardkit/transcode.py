@@ -74,9 +74,12 @@ def transcode(url: str, target: Target, workers: int) -> Done:
     plan = list(_plan(samples, before, arguments))
     done = _finished(store, plan, arguments)
     todo = [shard for shard in plan if shard.name not in done]
-    with ThreadPoolExecutor(workers) as threads:  # codecs let other threads run
+    threads = ThreadPoolExecutor(workers)  # codecs let other threads run
+    try:
         for _ in threads.map(lambda shard: _write(source, before["codec"], store, arguments, shard), todo):
             pass
+    finally:
+        threads.shutdown(cancel_futures=True)
     _publish(store, before, arguments, plan)
     return Done(samples.num_rows, len(plan), len(done))
 

@@ -1,7 +1,7 @@
 """Writers and readers of shards, one module a format, behind the same names.
 
 CODECS       names of the codecs its images may have, the usual one first
-FACTS        whether every image has a JSON member beside it
+FACTS        whether every image has a JSON member beside it; NESTED: whether smaller images are a part of its bytes
 FOLDER       below which its objects lie, and OBJECT: the pattern of their names
 places       images that a shard has room for, 0 for any number
 objects      names of a planned shard's objects; the first appears last and makes it whole

@@ -21,7 +21,7 @@ Ints = npt.NDArray[np.int64]
 
 EXTENSION = "tar"
 CODECS = ("htj2k", "png", "raw")
-FACTS = True
+FACTS = NESTED = True
 FOLDER, OBJECT = "shards", re.compile("shards/.+")
 
 

@@ -29,7 +29,7 @@ Ints = npt.NDArray[np.int64]
 Index = npt.NDArray[np.uint64]
 
 CODECS = ("blosc",)
-FACTS = False
+FACTS = NESTED = False
 FOLDER, OBJECT = "", re.compile(r"\d+x\d+/pixels(?:_\d+)?/c/\d+/0/0")
 _ABSENT = (1 << 64) - 1
 _CRC = 4  # bytes

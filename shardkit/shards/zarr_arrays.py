@@ -181,4 +181,4 @@ def _with(group: dict[str, Any], nodes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _json(node: dict[str, Any]) -> bytes:
-    return json.dumps(node, indent=1).encode()
+    return json.dumps(node).encode()
