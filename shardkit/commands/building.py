@@ -215,8 +215,9 @@ def convert(
     target = Target(out, format, codec or shard_format(format).CODECS[0], levels, size)
     done = transcode(dataset, target, workers or cores())
     console.print(
-        f"{done.samples:,} samples in {done.shards:,} shards of {out}; {done.kept:,} shards were there",
+        f"{done.samples:,} samples in {done.shards:,} shards of {out}, {done.kept:,} of which were there",
         highlight=False,
+        soft_wrap=True,
     )
     return 0
 
