@@ -283,9 +283,9 @@ def readme(result: Record) -> str:
         f" {facts['bins']} bins; local disk, {of['cores']} cores of an {of['cpu']}; medians of"
         f" {len(result['repeats'])} repeats in one run:\n\n"
         + table(["", *(title for title, _ in FORMATS.values())], rows)
-        + f"\n\nZarr takes **{size:.2f}** times the bytes of tars and loads at **{full['median']:.1f}** times their rate"
-        f" at full size, pages cached ({full['min']:.1f} to {full['max']:.1f} by the repeat). At {SIDE} pixels it reads"
-        f" **{small['median']:.0f}** times the bytes of an HTJ2K prefix, with two levels beside"
+        + f"\n\nZarr takes **{size:.2f}** times the bytes of tars and loads at **{full['median']:.1f}** times their"
+        f" rate at full size, pages cached ({full['min']:.1f} to {full['max']:.1f} by the repeat). At {SIDE} pixels it"
+        f" reads **{small['median']:.0f}** times the bytes of an HTJ2K prefix, with two levels beside"
         f" **{halves['small_mb']['median']:.1f}** times, for {halves['stored_mb']['median']:.2f} times the storage."
     )
 
