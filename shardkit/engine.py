@@ -23,9 +23,10 @@ import torch
 
 from shardkit.batch import BinnedBatch, PackedBatch, Place, Shown, assemble
 from shardkit.buffers import Buffers
-from shardkit.catalog import Catalog, Detail
+from shardkit.catalog import Catalog
 from shardkit.codecs import htj2k
 from shardkit.codecs.frame import Frame
+from shardkit.details import Detail
 from shardkit.errors import ArgumentError, BadDataError, IntegrityError, ShardkitError
 from shardkit.pipeline import CLIPPED, Graph, Normalise, Prepared, bounds, roi
 from shardkit.plan.forming import MicroBatch, Pack

@@ -33,6 +33,7 @@ FACTS = NESTED = False
 FOLDER, OBJECT = "", re.compile(r"\d+x\d+/pixels(?:_\d+)?/c/\d+/0/0")
 _ABSENT = (1 << 64) - 1
 _CRC = 4  # bytes
+_PLACES = 1 << 12
 
 
 class ShardWriter:
@@ -102,8 +103,11 @@ def _picked(source: Path, rows: list[dict[str, Any]], level: int, places: int) -
 
 
 def places(bin: Bin, shard_bytes: int) -> int:
-    """Images that a shard has room for, for good: as many as take its size at half of what they take uncompressed."""
-    return max(1, shard_bytes // (bin.height * bin.width))
+    """Images that a shard has room for, for good: as many as take its size at half of what they take uncompressed.
+
+    Not so many that the index, all of which a reader of one image fetches, grows beyond 64 KiB.
+    """
+    return max(1, min(_PLACES, shard_bytes // (bin.height * bin.width)))
 
 
 def objects(name: str, levels: int) -> list[str]:

@@ -169,7 +169,6 @@ def test_more_modalities_take_in_their_files_and_nothing_else(
     assert changed["radiographs/colon_contrast_OT_nometa.dcm"] == ("written", "ok_repaired")
 
 
-@pytest.mark.formats
 def test_written_values_are_those_that_pydicom_gives(many_modalities: Any, real_dicom: Path) -> None:
     """Native and lossless files: raw values, through a Modality LUT where there is one, in MONOCHROME2 sense."""
     rows, samples = many_modalities.ledger(), {row["key"]: row for row in many_modalities.samples()}

@@ -118,7 +118,7 @@ def test_a_replacement_is_the_same_on_any_world_size(damaged: tuple[Path, int]) 
     assert rows[0] == rows[1]
 
 
-@pytest.mark.parametrize("decoder", ["threads", "dali"])
+@pytest.mark.formats
 def test_a_stream_that_is_sound_and_undecodable_costs_one_image(
     dataset_folder: Path, decoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,10 +134,12 @@ def test_a_stream_that_is_sound_and_undecodable_costs_one_image(
     def broken(data: bytes, level: int) -> bytes:
         return data[:100] if len(data) == whole else original(data, level)
 
+    codec = loader._setup.codec
+
     class Refusing:
         @staticmethod
-        def decode(data: bytes, level: int = 0, bits: int = 16) -> Any:
-            return engine.htj2k.decode(data[:100] if len(data) == whole else data, level, bits)
+        def decode(data: bytes, level: int, bits: int, frame: Any) -> Any:
+            return codec.decode(data[:100] if len(data) == whole else data, level, bits, frame)
 
     if decoder == "dali":
         monkeypatch.setattr(engine.htj2k, "standalone", broken)

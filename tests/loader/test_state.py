@@ -33,10 +33,14 @@ def _identity(batches: Any) -> list[tuple[Any, ...]]:
     return out
 
 
-@pytest.mark.formats
-@pytest.mark.parametrize("batching", BATCHINGS, ids=str)
+@pytest.mark.parametrize("batching", BATCHINGS[1:], ids=str)
 def test_stopping_at_every_step_and_resuming_twice_changes_nothing(dataset_folder: Path, batching: Any) -> None:
     assert_resumes_exactly(lambda: Loader(dataset_folder, batching=batching, **SMALL))
+
+
+@pytest.mark.formats
+def test_nor_does_it_change_packs_of_shards_of_any_format(dataset_folder: Path) -> None:
+    assert_resumes_exactly(lambda: Loader(dataset_folder, batching=BATCHINGS[0], **SMALL))
 
 
 @pytest.mark.parametrize("batching", BATCHINGS, ids=str)
