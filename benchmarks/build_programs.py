@@ -210,10 +210,11 @@ def _profile_role(sample: list[Record], source: str, scratch: str) -> Record:
 
 
 def _convert_one(spec: Any, row: Record, source: str) -> Any:
+    from shardkit.codecs.frame import Frame
     from shardkit.convert import convert_file
 
     path = os.fsencode(os.path.relpath(row["path"], source))
-    done = convert_file(spec, path, row["size"], (row["height"], row["width"]))
+    done = convert_file(spec, path, row["size"], Frame(row["height"], row["width"], row["height"], row["width"]))
     if done.verdict != "written":
         raise RuntimeError(f"a file that a build wrote is now {done.verdict}: {done.message}")
     return done
@@ -223,7 +224,7 @@ def _watch_child(watch: machine.Stopwatch) -> None:
     """Names that a later version no longer has are left out: their time shows in the rest."""
     from types import SimpleNamespace
 
-    from shardkit import convert
+    from shardkit import convert, manifest
     from shardkit.codecs import htj2k
     from shardkit.dicom import content, decoding, grayscale, privacy
     from shardkit.source import Source
@@ -248,9 +249,9 @@ def _watch_child(watch: machine.Stopwatch) -> None:
         ("content.perceptual_hash", content, "perceptual_hash"),
         ("encode", htj2k, "encode"),
         ("check decode", htj2k, "decode"),
-        ("compare", convert, "_encode"),
+        ("compare", convert, "encode"),
         ("hash of the pixels", convert, "pixel_hash"),
-        ("hashes of the prefixes", convert, "_prefixes"),
+        ("hashes of the prefixes", manifest, "fingerprint"),
         ("privacy.metadata", privacy, "metadata"),
     ]
     for name, owner, attribute in places:
@@ -272,7 +273,8 @@ def _parent_costs(done: list[Any], scratch: Path, area: float) -> dict[str, floa
     pipe, cpu = time.process_time() - cpu, time.process_time()
     with ShardWriter(scratch / "shard") as shard:
         for number, one in enumerate(done):
-            shard.add(f"{number:06d}", "j2c", one.image, json.dumps({k: str(v) for k, v in one.facts.items()}).encode())
+            facts = json.dumps({k: str(v) for k, v in one.facts.items()}).encode()
+            shard.add(f"{number:06d}", "j2c", one.encoded.image, facts)
     return {"pickle and pipe": 1e3 * pipe / area, "tar": 1e3 * (time.process_time() - cpu) / area}
 
 

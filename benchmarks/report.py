@@ -47,7 +47,7 @@ def run(*, folder: Path = FOLDER, texts: tuple[Path, ...] = TEXTS) -> None:
 
 def questions() -> dict[str, ModuleType]:
     """Name -> module with run, readme (Markdown of a result) and draw (its plot)."""
-    from benchmarks import build, gpu_utilization, loader, loader_sweeps, nas_baseline, scale, token_overhead
+    from benchmarks import build, gpu_utilization, loader, loader_sweeps, nas_baseline, scale, token_overhead, zarr
 
     return {
         "token-overhead": token_overhead,
@@ -57,6 +57,7 @@ def questions() -> dict[str, ModuleType]:
         "nas-baseline": nas_baseline,
         "gpu-utilization": gpu_utilization,
         "scale": scale,
+        "zarr": zarr,
     }
 
 

@@ -7,11 +7,15 @@ from typing import Any
 
 from shardkit import bins as resolution_bins
 from shardkit import isolation
+from shardkit.codecs import htj2k
 from shardkit.dicom.grayscale import Invert
 from shardkit.dicom.triage import Rules
 from shardkit.errors import ArgumentError
+from shardkit.shards import shard_format
 from shardkit.source import Source
 from shardkit.storage import is_remote, local_path
+
+MAX_LEVELS = htj2k.LEVELS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +24,9 @@ class Conversion:
 
     source: Source
     out: str
+    format: str = "webdataset"
     codec: str = "htj2k"
+    levels: int = 0  # smaller images stored beside those of codecs that have none inside
     rules: Rules = field(default_factory=Rules)
     invert: Invert = "full"
     demographics: bool = False
@@ -49,7 +55,9 @@ class Arguments:
             return self.recorded
         spec = self.conversion
         values = {
+            "format": spec.format,
             "codec": spec.codec,
+            "levels": spec.levels,
             "bins": resolution_bins.read_json(Path(self.bins)) if self.bins.endswith(".json") else self.bins,
             "patch": self.patch,
             "shard_bytes": self.shard_bytes,
@@ -80,6 +88,7 @@ class Arguments:
         ):
             if not sound:
                 raise ArgumentError(f"{name} must be {wanted}")
+        check_format(spec.format, spec.codec, spec.levels)
 
     def check_places(self) -> None:
         """Raises ArgumentError where the dataset would lie in the export, or private files in the dataset."""
@@ -95,6 +104,17 @@ class Arguments:
             raise ArgumentError(f"--out {out} lies inside --source: the next build would read its own shards")
         if export.startswith(place):
             raise ArgumentError(f"--source {source} lies inside --out: choose a folder of its own for the dataset")
+
+
+def check_format(form: str, codec: str, levels: int) -> None:
+    """Raises ArgumentError for a codec or levels that shards of this format do not have."""
+    codecs = shard_format(form).CODECS
+    if codec not in codecs:
+        raise ArgumentError(f"codec {codec} is not stored in {form} shards: choose one of {', '.join(codecs)}")
+    if not 0 <= levels <= MAX_LEVELS:
+        raise ArgumentError(f"--levels must be between 0 and {MAX_LEVELS}")
+    if levels and form != "zarr":
+        raise ArgumentError("--levels is for Zarr shards: htj2k in tars holds all levels in one copy")
 
 
 def _place(url: str) -> str:

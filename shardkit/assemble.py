@@ -14,13 +14,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shardkit import duplicates, journal, ledger, manifest, parquet
+from shardkit import shards as storing
 from shardkit.dicom.content import THUMB
 from shardkit.layout import TWINS, Layout, Shard
-from shardkit.shards import webdataset
 from shardkit.storage import Store
 
 FINGERPRINTS, LINKS, NEAR, LEDGER = "fingerprints.parquet", "links.parquet", "near.parquet", ledger.NAME
-_DATASET_FLAGS = {"near_duplicate", "polarity_suspect", "uid_collision"}
+DATASET_FLAGS = {"near_duplicate", "polarity_suspect", "uid_collision"}
+"""Flags that depend on other samples."""
 _BLOCK = 1 << 16  # rows handled as Python objects at once
 _LIGHT = ["serial", "verdict", "repairs", "plain", "pixel_hash", "phash", "key", "patient"]
 _FINGERPRINT = pa.schema(
@@ -109,22 +110,18 @@ def rewrite_shard(store: Store, generation: int, job: Rewrite) -> None:
     The shard is replaced before its journal; redone after a crash in between, it gives the same bytes.
     """
     rows = journal.read(store, generation, job.shard.name).to_pylist()
-    name = f"{job.shard.name}.{webdataset.EXTENSION}"
+    form, objects = storing.shard_format(job.shard.format), job.shard.objects
     for row in rows:
         if row["serial"] in job.losers and row["verdict"] == "written":
             row |= {"verdict": "dropped", "reason": job.losers[row["serial"]], "shard": None, "offset": None}
-    lost = {row["key"] for row in rows if row["verdict"] == "dropped" and row["key"]}
-    kept = {row["key"] for row in rows if row["verdict"] == "written"}
-    with journal.staging(store) as folder:
-        (folder / "old").write_bytes(store.get(name))
-        offsets = webdataset.rewrite(folder / "old", folder / "new", lambda member: member.key in lost - kept)
-        for row in rows:
-            if row["verdict"] == "written":
-                row["offset"] = offsets[row["key"]]
-        if kept:
-            store.put_file(name, folder / "new")
-        else:
-            store.delete(name)
+    kept = [row for row in rows if row["verdict"] == "written"]
+    if kept:
+        with journal.staging(store) as folder:
+            old, new = (storing.files(folder, name, len(objects)) for name in ("old", "new"))
+            storing.fetch(store, objects, old)
+            storing.commit(store, objects, storing.keep(form, old, new, kept, job.shard.places))
+    else:
+        storing.remove(store, objects)
     journal.write(store, generation, job.shard.name, rows)
 
 
@@ -252,7 +249,7 @@ def _flags(column: pa.ChunkedArray, found: dict[int, set[str]]) -> pa.ChunkedArr
     chunks, start = [], 0
     for chunk in (column.slice(i, _BLOCK) for i in range(0, len(column), _BLOCK)):
         rows = chunk.to_pylist()
-        new = [sorted({*row} - _DATASET_FLAGS | found.get(start + i, set())) for i, row in enumerate(rows)]
+        new = [sorted({*row} - DATASET_FLAGS | found.get(start + i, set())) for i, row in enumerate(rows)]
         chunks.append(pa.array(new, pa.list_(pa.string())))
         start += len(rows)
     return pa.chunked_array(chunks, pa.list_(pa.string()))

@@ -5,7 +5,6 @@ beside the shards. A generation is one round of new files; its shards are never 
 """
 
 import json
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
@@ -27,7 +26,7 @@ from shardkit.codecs import codec
 from shardkit.convert import Crew, ShardDone, convert_shard
 from shardkit.errors import ArgumentError, BuildError
 from shardkit.journal import JOURNALS
-from shardkit.shards import webdataset
+from shardkit.shards import listing, shard_format
 from shardkit.source import Entry
 from shardkit.state import State
 from shardkit.storage import Store, sentences
@@ -119,7 +118,7 @@ class _Run:
                 raise ArgumentError(f"--source {self.spec.source.url} holds no files: nothing to build")
             if scanned:
                 new += self._finish(self._lay_out())
-            self._clear_journals()
+            journal.clear(self.store)
             return self._close(known, new)
 
     def _workers(self) -> AbstractContextManager[Any]:
@@ -184,7 +183,14 @@ class _Run:
         else:
             bins = self._bins(heights, widths)
         return layout.make(
-            self.state.folder(generation), parts, self.state.earlier_parts(), bins, numbers, self.arguments.shard_bytes
+            self.state.folder(generation),
+            parts,
+            self.state.earlier_parts(),
+            bins,
+            numbers,
+            self.arguments.shard_bytes,
+            self.spec.format,
+            self.spec.levels,
         )
 
     def _bins(self, heights: npt.NDArray[np.int64], widths: npt.NDArray[np.int64]) -> Bins:
@@ -211,19 +217,19 @@ class _Run:
     def _done(self, plan: layout.Layout, generation: int) -> set[str]:
         """Names of finished shards: journaled, and there (unless nothing was left to write)."""
         journals = {name for name, _ in self.store.list(f"{JOURNALS}/g{generation:03d}")}
-        objects = {name for name, _ in self.store.list("shards")}
+        objects = {name for name, _ in listing(self.store, shard_format(self.spec.format))}
         done = set()
         for shard in plan.shards:
             if journal.object_name(generation, shard.name) in journals:
                 verdicts = journal.read(self.store, generation, shard.name, ["verdict"])["verdict"].to_pylist()
-                if f"{shard.name}.{webdataset.EXTENSION}" in objects or "written" not in verdicts:
+                if shard.objects[0] in objects or "written" not in verdicts:
                     done.add(shard.name)
         return done
 
     def _assemble(self, plan: layout.Layout, generation: int) -> None:
         self.progress.stage("assemble", None)
         store, folder = self.store, self.state.folder(generation)
-        ours = {f"{shard.name}.{webdataset.EXTENSION}" for shard in plan.shards}
+        ours = {shard.objects[0] for shard in plan.shards}
         # Unchecked against dataset.json: an interrupted run may have written one without the other.
         old = manifest.read(store) if store.exists(manifest.NAME) else manifest.SCHEMA.empty_table()
         old = old.filter(pa.array([s not in ours for s in old["shard"].to_pylist()], pa.bool_()))
@@ -249,13 +255,14 @@ class _Run:
             pass
 
     def _publish(self, samples: pa.Table, bins: Bins, generation: int) -> None:
-        """Ledger and report first, dataset.json last: it is what makes a folder a dataset."""
+        """Ledger, arrays and report first, dataset.json last: it is what makes a folder a dataset."""
         merged = self._ledger(generation + 1, samples, set(), set())
         digest = manifest.write(samples, self.store)
         description = dataset.describe(
             samples,
             bins,
             digest,
+            format_name=self.spec.format,
             codec_name=self.spec.codec,
             fingerprint=self.state.name.fingerprint,
             arguments=self.arguments.fixed(),
@@ -263,6 +270,7 @@ class _Run:
         )
         from shardkit import report
 
+        dataset.write_metadata(self.store, samples, description)
         report.write(self.store, samples, description)
         self.state.announce(digest)
         self.store.put(dataset.NAME, json.dumps(description, indent=1).encode())
@@ -274,13 +282,6 @@ class _Run:
         ledger.check_closure(merged, len(scan.Known(parts)))
         parquet.write(merged, self.state.root / ledger.NAME)
         return merged
-
-    def _clear_journals(self) -> None:
-        for name, _ in list(self.store.list(JOURNALS)):
-            self.store.delete(name)
-        if self.store.root is not None:
-            shutil.rmtree(self.store.root / JOURNALS, ignore_errors=True)
-            self.store.sweep()
 
     def _close(self, known: scan.Known, new: int) -> Outcome:
         samples = dataset.samples(self.store, ["key", "flags"])

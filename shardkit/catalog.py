@@ -7,10 +7,9 @@ import hashlib
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shardkit import dataset, manifest
-from shardkit.bins import Bin, Bins
+from shardkit.bins import Bins
+from shardkit.details import Detail, Details
 from shardkit.errors import ArgumentError, IntegrityError
 from shardkit.plan.samples import Ints, Samples, Sizes
+from shardkit.shards import listing
 from shardkit.storage import MissingObject, Store, sentences
 from shardkit.stream.cache import Contents
 
@@ -50,56 +51,6 @@ _KEPT_GROUPS = 4  # decoded row groups, about 2 MB each
 _PIECE = 8 << 20  # bytes of a manifest held while it is copied
 
 
-@dataclass(frozen=True, slots=True)
-class Details:
-    """Columns of one shard's samples: `numbers` by column name, level_bytes (n, levels + 1), level_hash likewise."""
-
-    shard: str
-    first_row: int
-    numbers: dict[str, npt.NDArray[Any]]
-    level_bytes: Ints
-    level_hash: npt.NDArray[np.uint8]
-    keys: pa.Array
-
-    def at(self, row: int) -> "Detail":
-        """One sample's, by its manifest row."""
-        return Detail(self, row - self.first_row)
-
-
-@dataclass(frozen=True, slots=True)
-class Detail:
-    """One sample in its shard's `Details`."""
-
-    shard: Details
-    at: int
-
-    @property
-    def key(self) -> str:
-        return str(self.shard.keys[self.at].as_py())
-
-    @property
-    def bin(self) -> str:
-        """Name of the bin it is stored in."""
-        return Bin(int(self.number("bin_height")), int(self.number("bin_width"))).name
-
-    @property
-    def offset(self) -> int:
-        return int(self.shard.numbers["offset"][self.at])
-
-    def number(self, column: str) -> float:
-        """A numeric column's value."""
-        return float(self.shard.numbers[column][self.at])
-
-    def prefix(self, level: int) -> int:
-        """Length of the prefix that holds a level."""
-        return int(self.shard.level_bytes[self.at, level])
-
-    def hash(self, level: int) -> bytes:
-        """Fingerprint of that prefix."""
-        found: bytes = self.shard.level_hash[self.at, level].tobytes()
-        return found
-
-
 class Catalog:
     """Opens a dataset for loading. Raises ArgumentError where there is none, IntegrityError where it is not whole."""
 
@@ -109,6 +60,7 @@ class Catalog:
         self.description = dataset.description(store)
         self.digest: str = self.description["digest"]
         self.codec: str = self.description["codec"]
+        self.form = dataset.form_of(self.description)
         self._lock = threading.Lock()
         self._details: OrderedDict[int, Details] = OrderedDict()
         self._decoded: dict[range, pa.Table] = {}
@@ -210,11 +162,15 @@ class Catalog:
         table = table.slice(first - int(self._group_starts[groups[0]]), end - first).combine_chunks()
         lists = {name: table[name].combine_chunks().flatten() for name in _LEVELS}
         hashes = np.frombuffer(b"".join(lists["level_hash"].to_pylist()), np.uint8)
+        numbers = {name: table[name].to_numpy().copy() for name in _NUMBERS}
+        level_bytes = lists["level_bytes"].to_numpy().reshape(end - first, -1).copy()
         return Details(
+            form=self.form,
             shard=self.shards[number],
             first_row=first,
-            numbers={name: table[name].to_numpy().copy() for name in _NUMBERS},
-            level_bytes=lists["level_bytes"].to_numpy().reshape(end - first, -1).copy(),
+            numbers=numbers,
+            starts=self.form.starts(numbers["offset"], level_bytes),
+            level_bytes=level_bytes,
             level_hash=hashes.reshape(end - first, -1, manifest.DIGEST_BYTES),
             keys=pa.array(table["key"].to_pylist(), pa.string()),
         )
@@ -229,21 +185,26 @@ class Catalog:
         return self._decoded[groups]
 
     def contents(self, shard: str) -> Contents:
-        """The images of a shard, and an id that changes with any of their bytes."""
-        found = self.details(self._number_of[shard])
-        hashes = [found.level_hash[i, 0].tobytes() for i in range(len(found.level_bytes))]
-        lengths, offsets = found.level_bytes[:, 0].tolist(), found.numbers["offset"].tolist()
+        """The images of a shard's object, and an id that changes with any of their bytes."""
+        name, level = self.form.whole(shard)
+        found = self.details(self._number_of[name])
+        hashes = [found.level_hash[i, level].tobytes() for i in range(len(found.level_bytes))]
+        lengths, offsets = found.level_bytes[:, level].tolist(), found.starts[:, level].tolist()
         members = list(zip(offsets, lengths, hashes, strict=True))
         text = "".join(f"{offset} {length} {digest.hex()}\n" for offset, length, digest in members)
         return Contents(hashlib.sha256(f"{shard}\n{text}".encode()).hexdigest()[:32], members)
 
-    def shard_bytes(self) -> dict[str, int]:
-        """Size of every shard, as the store lists it. Raises IntegrityError where one is missing."""
-        there = dict(Store(self.url).list("shards"))
-        missing = [name for name in self.shards if name not in there]
+    def shard_bytes(self, levels: Iterable[int]) -> dict[str, int]:
+        """Size of every shard's objects with these levels, as the store lists them.
+
+        Raises IntegrityError where one is missing.
+        """
+        there = dict(listing(Store(self.url), self.form))
+        objects = {shard: {self.form.part(shard, level) for level in levels} for shard in self.shards}
+        missing = [name for parts in objects.values() for name in sorted(parts) if name not in there]
         if missing:
             raise IntegrityError(f"{self.url}/{missing[0]} is missing: build it again from the source")
-        return {name: there[name] for name in self.shards}
+        return {shard: sum(there[name] for name in parts) for shard, parts in objects.items()}
 
     @contextmanager
     def _legible(self) -> Iterator[None]:

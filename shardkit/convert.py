@@ -16,16 +16,17 @@ import numpy as np
 import xxhash
 from pydicom.uid import ExplicitVRBigEndian
 
-from shardkit import isolation, journal, manifest
+from shardkit import isolation, journal, manifest, shards
 from shardkit.arguments import Conversion
 from shardkit.bins import Bin
 from shardkit.codecs import codec
+from shardkit.codecs.frame import Frame
 from shardkit.dicom import content, decoding, grayscale, privacy
 from shardkit.dicom.grayscale import Invert, Pixels
 from shardkit.dicom.reading import Header, ImageFacts, frame, read_header
 from shardkit.dicom.triage import halvings, judge_header, judge_pixels
+from shardkit.encoding import Encoded, encode
 from shardkit.errors import Quarantined, Verdict
-from shardkit.shards import webdataset
 from shardkit.storage import Store, sentences
 
 
@@ -36,6 +37,7 @@ class ShardPlan:
     name: str  # object name without extension, e.g. "shards/2304x1920/00007"
     bin: Bin
     files: list[dict[str, Any]] = field(repr=False)  # no log may show paths
+    places: int = 0  # images that its objects have room for; 0 for any number
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class ShardDone:
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """One file's outcome. `image` is None unless it is written; `facts` follow `shardkit.manifest.SAMPLE`."""
+    """One file's outcome. `encoded` is None unless it is written; `facts` follow `shardkit.manifest.SAMPLE`."""
 
     verdict: Literal["written", "dropped", "quarantined"]
     reason: str
@@ -67,14 +69,16 @@ class Converted:
     sha256: str | None
     repairs: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
-    image: bytes | None = None
-    prefixes: tuple[tuple[int, bytes], ...] = ()
+    encoded: Encoded | None = None
     facts: dict[str, Any] | None = None
     thumb: bytes | None = None
 
 
-def convert_file(spec: Conversion, path: bytes, size: int, shape: tuple[int, int]) -> Converted:
-    """Runs in a child: one file from its bytes to an encoded, checked image, or to a verdict. Never raises for one."""
+def convert_file(spec: Conversion, path: bytes, size: int, frame: Frame) -> Converted:
+    """Runs in a child: one file from its bytes to an encoded, checked image, or to a verdict. Never raises for one.
+
+    frame: the image, as the scan saw it, in its bin.
+    """
     sha256: str | None = None
     try:
         data = spec.source.read(path)
@@ -85,7 +89,7 @@ def convert_file(spec: Conversion, path: bytes, size: int, shape: tuple[int, int
             )
         header = read_header(BytesIO(data), size, data)
         image_facts, repairs, flags = judge_header(header, spec.rules)
-        return _convert(spec, header, image_facts, repairs, flags, shape, sha256)
+        return _convert(spec, header, image_facts, repairs, flags, frame, sha256)
     except Verdict as verdict:
         return Converted(verdict.verdict, verdict.reason, verdict.message, sha256)  # type: ignore[arg-type]
     except MemoryError:
@@ -100,7 +104,7 @@ def _convert(
     facts: ImageFacts,
     repairs: tuple[str, ...],
     flags: tuple[str, ...],
-    shape: tuple[int, int],
+    frame: Frame,
     sha256: str,
 ) -> Converted:
     decoded = decode_pixels(header, facts, spec.invert)
@@ -108,7 +112,7 @@ def _convert(
     pixels, times = uniform.pixels, halvings(facts.rows, facts.cols, spec.rules.max_side)
     for _ in range(times):
         pixels = grayscale.halve(pixels)
-    if pixels.shape != shape:
+    if pixels.shape != (frame.height, frame.width):
         raise Quarantined(
             "io_error", "the file changed while the build ran: `shardkit retry --class io_error` takes it in"
         )
@@ -119,7 +123,6 @@ def _convert(
     if content.burned_in_suspect(pixels, uniform.bits):
         flags += ("burned_in_suspect",)
     thumb = content.thumbnail(small)
-    image = _encode(pixels, spec.codec)
     row = {
         "pixel_hash": pixel_hash(pixels, uniform.bits),
         "height": pixels.shape[0],
@@ -156,8 +159,7 @@ def _convert(
         sha256,
         repairs + mended,
         flags + uniform.flags,
-        image,
-        _prefixes(image, spec.codec),
+        encode(pixels, uniform.bits, frame, spec.codec, spec.levels),
         row,
         thumb.tobytes(),
     )
@@ -200,21 +202,6 @@ def pixel_hash(pixels: Pixels, bits: int) -> bytes:
     return digest.digest()
 
 
-def _encode(pixels: Pixels, name: str) -> bytes:
-    """Encode, decode and compare: nothing that does not come back exactly is ever written."""
-    module, _ = codec(name)
-    image: bytes = module.encode(pixels)
-    if not np.array_equal(module.decode(image), pixels):
-        raise Quarantined("internal_error", f"{name} did not give back the pixels it was given")
-    return image
-
-
-def _prefixes(image: bytes, name: str) -> tuple[tuple[int, bytes], ...]:
-    """(length, hash) of each level's prefix."""
-    lengths: list[int] = codec(name)[0].prefixes(image)
-    return tuple((length, manifest.fingerprint(image[:length])) for length in lengths)
-
-
 def convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Crew) -> ShardDone:
     """Runs on a worker: make one shard from its planned files through this process's children, and commit it.
 
@@ -228,31 +215,28 @@ def _convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Cre
     store = Store(spec.out)
     rows: list[dict[str, Any]] = []
     extension = codec(spec.codec)[1]
-    shard = f"{plan.name}.{webdataset.EXTENSION}"
+    form = shards.shard_format(spec.format)
+    objects = form.objects(plan.name, spec.levels)
     with journal.staging(store) as folder:
-        staged = folder / "shard"
-        with webdataset.ShardWriter(staged) as writer:
+        staged = shards.files(folder, "shard", len(objects))
+        with form.writer(staged, plan.places) as writer:
             for file, done in _converted(spec, plan, crew):
                 row = _journal_row(file, done)
-                if done.image is not None and done.facts is not None:
-                    row |= _sample_row(plan, file, done, shard)
-                    facts = _public(row)
-                    row["json_hash"] = manifest.fingerprint(facts)
-                    row["offset"] = writer.add(row["key"], extension, done.image, facts)
+                if done.encoded is not None and done.facts is not None:
+                    row |= _sample_row(plan, file, done, objects[0])
+                    facts = public_facts(row)
+                    row["json_hash"] = manifest.fingerprint(facts) if form.FACTS else None
+                    image = done.encoded
+                    row["offset"] = writer.add(row["key"], extension, image.image, facts, image.smaller)
                 rows.append(row)
-        losers = drop_duplicates(rows)
-        if losers:
-            # By offset: copies of one object have one key, and one of them stays.
-            offsets = webdataset.rewrite(staged, folder / "kept", lambda member: member.offset in losers)
-            staged = folder / "kept"
-            for row in rows:
-                if row["verdict"] == "written":
-                    row["offset"] = offsets[row["key"]]
+        dropped = drop_duplicates(rows)
         written = [row for row in rows if row["verdict"] == "written"]
-        size = staged.stat().st_size if written else 0
+        if dropped:
+            staged = shards.keep(form, staged, shards.files(folder, "kept", len(objects)), written, plan.places)
+        size = sum(path.stat().st_size for path in staged) if written else 0
         journal.write(store, generation, plan.name, rows)
         if written:
-            store.put_file(shard, staged)
+            shards.commit(store, objects, staged)
     return ShardDone(
         name=plan.name,
         files=len(rows),
@@ -277,8 +261,8 @@ def _converted(spec: Conversion, plan: ShardPlan, crew: Crew) -> Iterator[tuple[
     try:
         for file in plan.files:
             timeout = isolation.allowance(file["size"], spec.time_limit)
-            shape = (file["height"], file["width"])
-            future = pool.submit(convert_file, spec, file["path"], file["size"], shape, timeout=timeout)
+            frame = Frame(file["height"], file["width"], plan.bin.height, plan.bin.width)
+            future = pool.submit(convert_file, spec, file["path"], file["size"], frame, timeout=timeout)
             waiting.append((file, future, timeout))
             if len(waiting) >= crew.ahead:
                 yield finish()
@@ -306,14 +290,12 @@ def _journal_row(file: dict[str, Any], done: Converted) -> dict[str, Any]:
 
 def _sample_row(plan: ShardPlan, file: dict[str, Any], done: Converted, shard: str) -> dict[str, Any]:
     assert done.facts is not None
-    assert done.image is not None
+    assert done.encoded is not None
     return {
         **done.facts,
         "key": f"{file['sop'][:20]}-{done.facts['pixel_hash'].hex()[:12]}",
         "shard": shard,
-        "length": len(done.image),
-        "level_bytes": [length for length, _ in done.prefixes],
-        "level_hash": [digest for _, digest in done.prefixes],
+        **storage_columns(done.encoded),
         "bin_height": plan.bin.height,
         "bin_width": plan.bin.width,
         "thumb": done.thumb,
@@ -321,7 +303,16 @@ def _sample_row(plan: ShardPlan, file: dict[str, Any], done: Converted, shard: s
     }
 
 
-def _public(row: dict[str, Any]) -> bytes:
+def storage_columns(encoded: Encoded) -> dict[str, Any]:
+    """The manifest's columns about an image's bytes, but for their place."""
+    return {
+        "length": len(encoded.image),
+        "level_bytes": [length for length, _ in encoded.levels],
+        "level_hash": [digest for _, digest in encoded.levels],
+    }
+
+
+def public_facts(row: dict[str, Any]) -> bytes:
     """The sample's JSON member: the manifest's facts that do not depend on other samples."""
     names = [*manifest.SAMPLE.names, "key", "flags"]
     facts = {k: v.hex() if isinstance(v, bytes) else v for k in names if (v := row.get(k)) is not None}
@@ -333,17 +324,17 @@ def preference(row: dict[str, Any]) -> tuple[int, bool, int]:
     return (len(row["repairs"]), not row["plain"], row["serial"])
 
 
-def drop_duplicates(rows: list[dict[str, Any]]) -> set[int]:
-    """Mark all but one of the rows with equal pixels as dropped, in place; returns the offsets they had."""
+def drop_duplicates(rows: list[dict[str, Any]]) -> int:
+    """Mark all but one of the rows with equal pixels as dropped, in place; returns how many."""
     best: dict[bytes, int] = {}
     for i, row in enumerate(rows):
         if row["verdict"] == "written":
             j = best.setdefault(row["pixel_hash"], i)
             if preference(row) < preference(rows[j]):
                 best[row["pixel_hash"]] = i
-    offsets: set[int] = set()
+    dropped = 0
     for i, row in enumerate(rows):
         if row["verdict"] == "written" and best[row["pixel_hash"]] != i:
-            offsets.add(row["offset"])
+            dropped += 1
             row |= {"verdict": "dropped", "reason": "duplicate_exact", "shard": None, "offset": None}
-    return offsets
+    return dropped

@@ -2,6 +2,8 @@
 
 import json
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,14 @@ import pyarrow.compute as pc
 from shardkit import manifest
 from shardkit.bins import Bins
 from shardkit.codecs import codec
+from shardkit.codecs.frame import Frame
 from shardkit.errors import ArgumentError, IntegrityError
+from shardkit.shards import holder, shard_format
 from shardkit.storage import MissingObject, Store
 
 NAME = "dataset.json"
 FORMAT = 1
+_PUTS = 8  # small objects written at a time
 
 
 def describe(
@@ -24,22 +29,25 @@ def describe(
     bins: Bins,
     digest: str,
     *,
+    format_name: str,
     codec_name: str,
     fingerprint: str,
     arguments: dict[str, Any],
     verdicts: dict[str, dict[str, int]],
 ) -> dict[str, Any]:
     """The content of dataset.json: nothing in it names a source path or depends on the clock."""
+    lengths = samples["length"] if shard_format(format_name).NESTED else pc.list_flatten(samples["level_bytes"])
     account = bins.account(samples["height"].to_numpy(), samples["width"].to_numpy())
     return {
         "format": FORMAT,
+        "shard_format": format_name,
         "codec": codec_name,
         "extension": codec(codec_name)[1],
         "patch": bins.patch,
         "bins": bins.to_json(),
         "samples": samples.num_rows,
         "shards": len(pc.unique(samples["shard"])),
-        "bytes": int(pc.sum(samples["length"]).as_py() or 0),
+        "bytes": int(pc.sum(lengths).as_py() or 0),
         "pixels": int((samples["height"].to_numpy().astype(np.int64) * samples["width"].to_numpy()).sum()),
         "tokens": int(account.used),
         "padded_tokens": int(account.padded),
@@ -73,6 +81,19 @@ def samples(store: Store, columns: list[str] | None = None) -> pa.Table:
     return manifest.read(store, description(store)["digest"])
 
 
+def form_of(description: dict[str, Any]) -> ModuleType:
+    """The format of a dataset's shards, by its dataset.json; tars where that was written before there were others."""
+    return shard_format(description.get("shard_format", "webdataset"))
+
+
+def write_metadata(store: Store, samples: pa.Table, description: dict[str, Any]) -> None:
+    """Write what a format has beside shards and manifest, each kind of object after those that it refers to."""
+    with ThreadPoolExecutor(_PUTS) as threads:
+        for objects in form_of(description).metadata(samples, description):
+            for _ in threads.map(lambda item: store.put(*item), objects):
+                pass
+
+
 def image(store: Store, row: dict[str, Any], codec_name: str, level: int = 0) -> npt.NDArray[np.uint16]:
     """One sample's image at 1/2**level, reading only the bytes that level needs.
 
@@ -81,11 +102,12 @@ def image(store: Store, row: dict[str, Any], codec_name: str, level: int = 0) ->
     lengths = row["level_bytes"]
     if not 0 <= level < len(lengths):
         raise ArgumentError(f"level {level} is not in this dataset: {codec_name} holds levels 0 to {len(lengths) - 1}")
-    data = store.get_range(row["shard"], row["offset"], lengths[level])
+    name, start = holder(row["shard"]).locate(store, row, level)
+    data = store.get_range(name, start, lengths[level])
     if manifest.fingerprint(data) != row["level_hash"][level]:
         raise IntegrityError(
-            f"{store.url}/{row['shard']}: the image of {row['key']} at byte {row['offset']:,} differs from its hash;"
-            " run verify"
+            f"{store.url}/{name}: the image of {row['key']} at byte {start:,} differs from its hash; run verify"
         )
-    pixels: npt.NDArray[np.uint16] = codec(codec_name)[0].decode(data, level, row["bits"])
+    frame = Frame(row["height"], row["width"], row["bin_height"], row["bin_width"])
+    pixels: npt.NDArray[np.uint16] = codec(codec_name)[0].decode(data, level, row["bits"], frame)
     return pixels

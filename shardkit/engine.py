@@ -23,8 +23,10 @@ import torch
 
 from shardkit.batch import BinnedBatch, PackedBatch, Place, Shown, assemble
 from shardkit.buffers import Buffers
-from shardkit.catalog import Catalog, Detail
+from shardkit.catalog import Catalog
 from shardkit.codecs import htj2k
+from shardkit.codecs.frame import Frame
+from shardkit.details import Detail
 from shardkit.errors import ArgumentError, BadDataError, IntegrityError, ShardkitError
 from shardkit.pipeline import CLIPPED, Graph, Normalise, Prepared, bounds, roi
 from shardkit.plan.forming import MicroBatch, Pack
@@ -192,8 +194,8 @@ class Engine:
         details = [self._catalog.detail(row) for row in micro.views.row.tolist()]
         wants = []
         for detail, level in zip(details, micro.views.level.tolist(), strict=True):
-            span = (detail.offset, detail.prefix(level), detail.hash(level))
-            wants.append(Want(detail.shard.shard, *span, f"the image {detail.key}"))
+            span = (detail.start(level), detail.prefix(level), detail.hash(level))
+            wants.append(Want(detail.object(level), *span, f"the image {detail.key}"))
         size = sum(want.length for want in wants)
         item = _Pending(place, micro, details, asyncio.Event(), size)
 
@@ -220,17 +222,17 @@ class Engine:
         level, bits = int(views.level[at]), int(detail.number("bits"))
         begun = time.perf_counter()
         try:
-            pixels = self._pixels(data, level, bits)
+            pixels = self._pixels(data, level, bits, detail.frame)
         except ShardkitError as error:
             return IntegrityError(f"{detail.shard.shard}: the image {detail.key} cannot be decoded: {error}")
         took = 0.0 if self._setup.decode else time.perf_counter() - begun
         self._stats.decoded(detail, level, len(data), took)
         return _prepared(pixels, item.micro, at, detail, bits, self._setup.normalise)
 
-    def _pixels(self, data: bytes, level: int, bits: int) -> Pixels:
+    def _pixels(self, data: bytes, level: int, bits: int, frame: Frame) -> Pixels:
         if self._setup.decode:
             return np.frombuffer(htj2k.standalone(data, level), np.uint8)
-        pixels: Pixels = self._setup.codec.decode(data, level, bits)
+        pixels: Pixels = self._setup.codec.decode(data, level, bits, frame)
         return pixels
 
     # --- graph and assembly

@@ -4,6 +4,7 @@ A journal is written before its shard appears, so a shard that exists is never c
 and no clear identifier: workers that write them need the dataset's store and nothing private.
 """
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +54,15 @@ def write(store: Store, generation: int, name: str, rows: list[dict[str, Any]]) 
 def read(store: Store, generation: int, name: str, columns: list[str] | None = None) -> pa.Table:
     """What became of a shard's files."""
     return parquet.read(store.get(object_name(generation, name)), columns)
+
+
+def clear(store: Store) -> None:
+    """Remove all journals, and what interrupted runs left."""
+    for name, _ in list(store.list(JOURNALS)):
+        store.delete(name)
+    if store.root is not None:
+        shutil.rmtree(store.root / JOURNALS, ignore_errors=True)
+        store.sweep()
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from shardkit import parquet
 from shardkit.bins import Bin, Bins
 from shardkit.convert import ShardPlan
 from shardkit.scan import SCHEMA
+from shardkit.shards import shard_format
 
 PLAN, INDEX, TWINS = "plan.parquet", "plan.json", "for_processing.parquet"
 
@@ -32,6 +33,15 @@ class Shard:
     bin: Bin
     files: int
     group: int
+    format: str
+    levels: int
+    places: int
+
+    @property
+    def objects(self) -> list[str]:
+        """Names of its objects; the first is the one that makes it whole."""
+        names: list[str] = shard_format(self.format).objects(self.name, self.levels)
+        return names
 
 
 class Layout:
@@ -39,14 +49,18 @@ class Layout:
 
     def __init__(self, folder: Path) -> None:
         rows = json.loads((folder / INDEX).read_text())
-        self.shards = [Shard(r["name"], Bin(*r["bin"]), r["files"], i) for i, r in enumerate(rows["shards"])]
+        form = (rows.get("format", "webdataset"), rows.get("levels", 0))  # not in plans of before there were others
+        self.shards = [
+            Shard(r["name"], Bin(*r["bin"]), r["files"], i, *form, r.get("places", 0))
+            for i, r in enumerate(rows["shards"])
+        ]
         self.bins = Bins(tuple(Bin(*b) for b in rows["bins"]), rows["patch"])
         self._folder = folder
 
     def plan(self, shard: Shard) -> ShardPlan:
         """The shard's files in order."""
         with pq.ParquetFile(self._folder / PLAN) as file:
-            return ShardPlan(shard.name, shard.bin, file.read_row_group(shard.group).to_pylist())
+            return ShardPlan(shard.name, shard.bin, file.read_row_group(shard.group).to_pylist(), shard.places)
 
     @property
     def files(self) -> int:
@@ -82,6 +96,8 @@ def make(
     bins: Bins,
     numbers: dict[str, int],
     shard_bytes: int,
+    format: str = "webdataset",
+    levels: int = 0,
 ) -> Layout:
     """Write a generation's plan into `folder`.
 
@@ -96,14 +112,17 @@ def make(
         for index, path in sorted(spill.items()):
             table = parquet.read(path)
             table = table.take(_order(table))
-            ends = _shard_ends(table["estimate"].to_numpy(), shard_bytes)
             one = bins.bins[index]
-            for number, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True), numbers.get(one.name, 0)):
+            places = shard_format(format).places(one, shard_bytes)
+            cuts = ends(table["estimate"].to_numpy(), shard_bytes, places)
+            for number, (start, end) in enumerate(zip([0, *cuts[:-1]], cuts, strict=True), numbers.get(one.name, 0)):
                 writer.write_table(table.slice(start, end - start), row_group_size=end - start)
                 name = f"shards/{one.name}/{number:05d}"
-                shards.append({"name": name, "bin": [one.height, one.width], "files": end - start})
+                row = {"name": name, "bin": [one.height, one.width], "files": end - start, "places": places}
+                shards.append(row)
             path.unlink()
     content = {"patch": bins.patch, "bins": [[b.height, b.width] for b in bins.bins], "shards": shards}
+    content |= {"format": format, "levels": levels}
     temporary = folder / f".{INDEX}.tmp"
     temporary.write_text(json.dumps(content))
     temporary.replace(folder / INDEX)
@@ -155,11 +174,16 @@ def _order(table: pa.Table) -> npt.NDArray[np.int64]:
     return np.lexsort((serial, ~plain.astype(bool), order))
 
 
-def _shard_ends(estimates: npt.NDArray[np.int64], shard_bytes: int) -> list[int]:
-    """Cut after the file that brings a shard nearest to its size, in equal shares rather than a small last shard."""
+def ends(estimates: npt.NDArray[np.int64], shard_bytes: int, places: int) -> list[int]:
+    """Where to cut the files of a bin into shards: after `places` files, where these are fixed.
+
+    Else after the file that brings a shard nearest to its size, in equal shares rather than a small last shard.
+    """
+    if places:
+        return [*range(places, len(estimates), places), len(estimates)]
     total = int(estimates.sum())
     count = max(1, round(total / shard_bytes))
     cumulative = np.cumsum(estimates)
-    ends = np.searchsorted(cumulative, total * np.arange(1, count + 1) / count, side="left") + 1
-    ends[-1] = len(estimates)
-    return [int(e) for e in np.unique(np.minimum(ends, len(estimates)))]
+    found = np.searchsorted(cumulative, total * np.arange(1, count + 1) / count, side="left") + 1
+    found[-1] = len(estimates)
+    return [int(end) for end in np.unique(np.minimum(found, len(estimates)))]

@@ -280,7 +280,8 @@ class Loader:
             raise ArgumentError("cache and cache_bytes go together: a folder, and the bytes it may take")
         if folder is None or limit is None:
             return None
-        largest = max(self._catalog.shard_bytes().values())
+        level = self._catalog.levels if self.batching.level == "auto" else self.batching.level
+        largest = max(self._catalog.shard_bytes([level]).values())
         if limit < largest:
             raise ArgumentError(f"cache_bytes={limit:,} holds no shard: the largest has {largest:,} bytes")
         return Path(folder), limit

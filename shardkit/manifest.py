@@ -28,14 +28,14 @@ STORAGE = [
     (
         "key",
         _text,
-        "name of the sample's members: keyed hash of the SOP Instance UID, start of the pixel hash",
+        "name of the sample: keyed hash of the SOP Instance UID, start of the pixel hash",
     ),
     ("shard", _text, "object that holds it"),
-    ("offset", pa.int64(), "first byte of the image member in the shard"),
-    ("length", pa.int64(), "bytes of the image member"),
-    ("level_bytes", pa.list_(pa.int64()), "bytes of the prefix that holds each level, level 0 first"),
-    ("json_hash", _hash, "XXH3-128 of the JSON member"),
-    ("level_hash", pa.list_(_hash), "XXH3-128 of each of these prefixes, big endian"),
+    ("offset", pa.int64(), "first byte of the image in the shard"),
+    ("length", pa.int64(), "bytes of the image"),
+    ("level_bytes", pa.list_(pa.int64()), "bytes that hold each level, level 0 first; in tars a prefix of the member"),
+    ("json_hash", _hash, "XXH3-128 of the JSON member; null in formats without"),
+    ("level_hash", pa.list_(_hash), "XXH3-128 of each of these, big endian"),
 ]
 PIXELS = [
     ("pixel_hash", _hash, "XXH3-128 of 'rows cols bits ' and the little-endian pixels, big endian"),

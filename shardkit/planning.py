@@ -37,11 +37,13 @@ def costs(catalog: Catalog, plan: EpochPlan) -> Costs:
     lengths = catalog.columns("level_bytes")["level_bytes"].combine_chunks().flatten().to_numpy()
     lengths = lengths.reshape(catalog.rows, -1)
     wanted = full = 0
+    levels = set[int]()
     for piece in range(plan.order.pieces):
         shown = views(plan.samples, plan.order.piece(piece), plan.batching.recipe, plan.view_key)
         wanted += int(lengths[shown.row, shown.level].sum())
         full += int(lengths[shown.row, 0].sum())
-    sizes = catalog.shard_bytes()
+        levels.update(np.unique(shown.level).tolist())
+    sizes = catalog.shard_bytes(levels)
     used = np.searchsorted(catalog.shard_starts, plan.samples.row(plan.samples.starts[:-1]), side="right") - 1
     in_order = np.array([sizes[catalog.shards[i]] for i in used[plan.order.permutation]], np.int64)
     # A shard is in use while positions are in [low, low + width); nothing changes between the lows.

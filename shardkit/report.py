@@ -32,7 +32,7 @@ _PICTURE_BYTES = 12_000
 _TOP = 20
 _SHOW = (
     "key", "shard", "offset", "level_bytes", "level_hash", "height", "width", "bits", "box_top", "box_left",
-    "box_height", "box_width", "p0_5", "p99_5", "body_part", "view",
+    "box_height", "box_width", "bin_height", "bin_width", "p0_5", "p99_5", "body_part", "view",
 )  # fmt: skip
 _WRITTEN = {
     "ok": "decoded, encoded without loss, read back and found equal",

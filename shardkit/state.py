@@ -15,10 +15,12 @@ from shardkit.dicom.privacy import Pseudonyms, load_key
 from shardkit.dicom.triage import Rules
 from shardkit.errors import BuildError
 from shardkit.journal import JOURNALS
+from shardkit.shards import FORMATS, listing
 from shardkit.source import Source
 from shardkit.storage import Store, is_remote, local_path, publish, sentences
 
 NAME, KEY = "build.json", "pseudonym.key"
+_SINCE: dict[str, Any] = {"format": "webdataset", "levels": 0}  # what builds were that recorded no such argument
 
 
 class State:
@@ -96,13 +98,13 @@ class State:
                 f"{url} holds a dataset, but {self.root} has no {NAME}: pass the --private folder it was built with, or"
                 " another --out"
             )
-        if any(True for _ in islice(self._store.list("shards"), 1)):
+        if any(True for form in FORMATS.values() for _ in islice(listing(self._store, form), 1)):
             raise BuildError(
                 f"{url} holds shards that {self.root} knows nothing of: choose another --out, or remove them"
             )
 
     def _check_arguments(self) -> None:
-        wanted, before = self._arguments.fixed(), self._record["arguments"]
+        wanted, before = self._arguments.fixed(), _SINCE | self._record["arguments"]
         different = sorted(k for k in wanted if wanted[k] != before.get(k))
         if different:
             was = ", ".join(f"--{k.replace('_', '-')} was {before.get(k)}, now {wanted[k]}" for k in different)
@@ -154,13 +156,15 @@ def recorded_arguments(source: str, out: str, private: Path) -> Arguments:
     """The arguments a build was begun with, limits and workers by default. Raises BuildError where none was."""
     if not (private / NAME).exists():
         raise BuildError(f"{private} has no {NAME}: there is no build to retry; pass its --private folder")
-    fixed: dict[str, Any] = _read(private)["arguments"]
+    fixed: dict[str, Any] = _SINCE | _read(private)["arguments"]
     rules = {name: fixed[name] for name in Rules.__dataclass_fields__}
     rules["modalities"] = tuple(rules["modalities"])
     spec = Conversion(
         source=Source(source, fixed["follow_symlinks"]),
         out=out,
+        format=fixed["format"],
         codec=fixed["codec"],
+        levels=fixed["levels"],
         rules=Rules(**rules),
         invert=fixed["invert"],
         demographics=fixed["demographics"],

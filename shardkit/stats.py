@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from shardkit.catalog import Detail
+from shardkit.details import Detail
 from shardkit.plan.forming import MicroBatch
 from shardkit.stream.cache import Cached
 from shardkit.stream.fetch import Fetcher

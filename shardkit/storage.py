@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import obstore
@@ -74,6 +75,13 @@ class Store:
             raise StorageError(f"{self.url}/{name} ends before byte {start + length:,}: it is cut short; run verify")
         return data
 
+    def size(self, name: str) -> int:
+        """Bytes of an object. Raises StorageError."""
+        with sentences(f"{self.url}/{name}"):
+            if self.root is not None:
+                return (self.root / name).stat().st_size
+            return int(obstore.head(self.remote, name)["size"])
+
     def put(self, name: str, data: bytes) -> None:
         """Write an object whole. Raises StorageError."""
         with sentences(f"{self.url}/{name}"):
@@ -101,8 +109,9 @@ class Store:
     def sweep(self) -> None:
         """Remove what interrupted puts left in a local store."""
         if self.root is not None:
-            ours = [self.root.glob(f".{name}.*.tmp") for name in ("dataset.json", "manifest.parquet")]
-            ours += [(self.root / folder).rglob(".*.tmp") for folder in ("shards", "report")]
+            ours = [self.root.glob(f".{name}.*.tmp") for name in ("dataset.json", "manifest.parquet", "zarr.json")]
+            folders = [self.root / "shards", self.root / "report", *self.root.glob("[0-9]*x[0-9]*")]
+            ours += [folder.rglob(".*.tmp") for folder in folders]
             for path in chain.from_iterable(ours):
                 path.unlink(missing_ok=True)
 
@@ -132,13 +141,23 @@ class Store:
         """(name, bytes) of every object below the folder `prefix`, sorted by name; temporary files are left out."""
         with sentences(f"{self.url}/{prefix}".rstrip("/")):
             if self.root is not None:
-                base = self.root / prefix
-                found = [(p, p.stat().st_size) for p in base.rglob("*") if p.is_file() and not p.name.endswith(".tmp")]
-                yield from sorted((p.relative_to(self.root).as_posix(), size) for p, size in found)
+                yield from sorted((p.relative_to(self.root).as_posix(), size) for p, size in _files(self.root / prefix))
                 return
             for batch in obstore.list(self.remote, prefix=prefix):
                 for item in batch:
                     yield item["path"], item["size"]
+
+
+def _files(base: Path) -> Iterator[tuple[Path, int]]:
+    """(path, bytes) of every file below a folder, but for what vanishes meanwhile, as files of a running build do."""
+    for folder, _, names in os.walk(base):
+        for path in (Path(folder, name) for name in names if not name.endswith(".tmp")):
+            try:
+                stat = path.stat()
+            except FileNotFoundError:
+                continue
+            if S_ISREG(stat.st_mode):
+                yield path, stat.st_size
 
 
 def publish(temporary: Path, target: Path) -> None:

@@ -4,19 +4,25 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from shardkit import dataset, manifest
+from shardkit.bins import Bin
 from shardkit.codecs import codec
+from shardkit.codecs.frame import Frame
 from shardkit.convert import pixel_hash
 from shardkit.errors import ShardkitError
 from shardkit.journal import JOURNALS
-from shardkit.shards import webdataset
-from shardkit.storage import Store
+from shardkit.shards import listing, webdataset, zarr, zarr_arrays
+from shardkit.storage import MissingObject, Store
 
 _REMEDY = "build the shard again from the source"
+_ANEW = "copy the dataset again, or build it anew elsewhere"
+_COLUMNS = ["key", "shard", "offset", "length", "level_bytes", "level_hash", "json_hash", "pixel_hash", "bits"]
+_COLUMNS += ["height", "width", "bin_height", "bin_width"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +39,24 @@ def verify(url: str, decode: bool, workers: int) -> Iterator[str | Summary]:
     store = Store(url)
     facts = dataset.description(store)
     samples = dataset.samples(store)
-    columns = ["key", "shard", "offset", "length", "level_bytes", "level_hash", "json_hash", "pixel_hash", "bits"]
-    samples = samples.select(columns).sort_by("shard")
+    form = dataset.form_of(facts)
+    derived = form.metadata(samples, facts)
+    samples = samples.select(_COLUMNS).sort_by("shard")
     names, starts = np.unique(samples["shard"].to_numpy(), return_index=True)
     ends = np.append(starts[1:], samples.num_rows)
     spans = dict(zip(names.tolist(), zip(starts.tolist(), ends.tolist(), strict=True), strict=True))
-    there = dict(store.list("shards"))
-    for name in sorted(there.keys() - spans.keys()):
+    levels = facts["arguments"].get("levels", 0)
+    objects = {form.part(name, level): (name, level) for name in spans for level in range(levels + 1)}
+    there = dict(listing(store, form))
+    for name in sorted(there.keys() - objects.keys()):
         yield f"{name}: not in the manifest; remove it, or run the build again if one was interrupted"
     if any(True for _ in store.list(JOURNALS)):
         yield f"{JOURNALS}: journals of an unfinished build; run the same build command again"
     total = 0
 
-    def check(item: tuple[str, tuple[int, int]]) -> tuple[list[str], int]:
-        name, (start, end) = item
+    def check(item: tuple[str, tuple[str, int]]) -> tuple[list[str], int]:
+        name, (shard, level) = item
+        start, end = spans[shard]
         if name not in there:
             return [f"{name}: missing; run the build again from the source"], 0
         try:
@@ -54,17 +64,33 @@ def verify(url: str, decode: bool, workers: int) -> Iterator[str | Summary]:
         except ShardkitError as error:
             return [str(error)], 0
         rows = samples.slice(start, end - start).to_pylist()
-        return list(_shard_problems(name, data, rows, facts, decode)), len(data)
+        problems = _tar_problems if form is webdataset else _zarr_problems
+        return list(problems(name, level, data, rows, facts, decode)), len(data)
 
     with ThreadPoolExecutor(workers) as threads:
-        for problems, size in threads.map(check, spans.items()):
+        for problems, size in threads.map(check, objects.items()):
             total += size
             yield from problems
+        for problem in threads.map(lambda item: _derived_problem(store, *item), chain.from_iterable(derived)):
+            if problem:
+                yield problem
     yield Summary(samples.num_rows, len(spans), total)
 
 
-def _shard_problems(
-    name: str, data: bytes, rows: list[dict[str, Any]], description: dict[str, Any], decode: bool
+def _derived_problem(store: Store, name: str, wanted: bytes) -> str | None:
+    """What is wrong with an object that follows from the manifest."""
+    try:
+        if zarr_arrays.same(name, wanted, store.get(name)):
+            return None
+    except MissingObject:
+        return f"{name}: missing; {_ANEW}"
+    except ShardkitError as error:
+        return f"{name}: cannot be read ({error}); {_ANEW}"
+    return f"{name}: differs from what the manifest says; {_ANEW}"
+
+
+def _tar_problems(
+    name: str, level: int, data: bytes, rows: list[dict[str, Any]], description: dict[str, Any], decode: bool
 ) -> Iterator[str]:
     images = {f"{row['key']}.{description['extension']}": row for row in rows}
     facts = {f"{row['key']}.json": row["json_hash"] for row in rows}
@@ -94,11 +120,47 @@ def _member_problem(member: webdataset.Member, row: dict[str, Any], codec_name: 
     for level, (length, digest) in enumerate(zip(row["level_bytes"], row["level_hash"], strict=True)):
         if manifest.fingerprint(member.data[:length]) != digest:
             return f"differs from its hash (level {level})"
-    if decode:
-        try:
-            pixels = codec(codec_name)[0].decode(member.data)
-        except ShardkitError as error:
-            return f"cannot be decoded ({error})"
-        if pixel_hash(pixels, row["bits"]) != row["pixel_hash"]:
-            return "decodes to other pixels than were written"
+    return _pixel_problem(member.data, row, codec_name, 0) if decode else None
+
+
+def _zarr_problems(
+    name: str, level: int, data: bytes, rows: list[dict[str, Any]], description: dict[str, Any], decode: bool
+) -> Iterator[str]:
+    """An object holds a level of its shard's images, from the first place on and without gaps, then the index."""
+    bin = Bin(rows[0]["bin_height"], rows[0]["bin_width"])
+    places = zarr.places(bin, description["arguments"]["shard_bytes"])
+    lengths = np.array([row["level_bytes"][level] for row in rows], np.int64)
+    starts = np.cumsum(lengths) - lengths
+    try:
+        index = zarr.read_index(data[-zarr.index_bytes(places) :], places, name)
+    except ShardkitError as error:
+        yield str(error)
+        return
+    wanted = np.full((places, 2), -1, np.int64)
+    wanted[: len(rows)] = np.stack([starts, lengths], 1)
+    if not np.array_equal(index, wanted) or len(data) != int(lengths.sum()) + zarr.index_bytes(places):
+        yield f"{name}: its index places images elsewhere than the manifest says; {_REMEDY}"
+        return
+    for row, start, length in zip(rows, starts.tolist(), lengths.tolist(), strict=True):
+        chunk = data[start : start + length]
+        problem = None
+        if level == 0 and row["offset"] != start:
+            problem = "is not where the manifest says"
+        elif manifest.fingerprint(chunk) != row["level_hash"][level]:
+            problem = f"differs from its hash (level {level})"
+        elif decode:
+            problem = _pixel_problem(chunk, row, description["codec"], level)
+        if problem:
+            yield f"{name}: image {row['key']} at byte {start:,} {problem}; {_REMEDY}"
+
+
+def _pixel_problem(data: bytes, row: dict[str, Any], codec_name: str, level: int) -> str | None:
+    """Whether an image's bytes are its pixels; a smaller image has no hash of its pixels, but must decode."""
+    frame = Frame(row["height"], row["width"], row["bin_height"], row["bin_width"])
+    try:
+        pixels = codec(codec_name)[0].decode(data, level, row["bits"], frame)
+    except ShardkitError as error:
+        return f"cannot be decoded ({error})"
+    if not level and pixel_hash(pixels, row["bits"]) != row["pixel_hash"]:
+        return "decodes to other pixels than were written"
     return None

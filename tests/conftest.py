@@ -67,6 +67,36 @@ def dali_pixels() -> Callable[[list[bytes]], list[npt.NDArray[np.uint16]]]:
     return decode
 
 
+FORMATS: dict[str, dict[str, Any]] = {
+    "webdataset": {},
+    "zarr": {"format": "zarr", "codec": "blosc", "levels": 5},
+}
+"""Arguments of a build by the format of its shards."""
+DECODERS = {"webdataset": ["threads", "dali"], "zarr": ["threads"]}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests marked `formats` run over shards of every format, with its decoders if they take one; others over tars.
+
+    Names in the mark choose formats.
+    """
+    if "form" not in metafunc.fixturenames:
+        return
+    mark = metafunc.definition.get_closest_marker("formats")
+    forms = ["webdataset"] if mark is None else list(mark.args or FORMATS)
+    if mark is not None and "decoder" in metafunc.fixturenames:
+        pairs = [(form, decoder) for form in forms for decoder in DECODERS[form]]
+        metafunc.parametrize(("form", "decoder"), pairs, indirect=["form"], scope="session")
+    else:
+        metafunc.parametrize("form", forms, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def form(request: pytest.FixtureRequest) -> str:
+    """Name of the format of the shards that the other fixtures make."""
+    return str(request.param)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What the scan, and the conversion where the scan lets a file pass, make of one file."""
@@ -133,22 +163,24 @@ def make_dataset() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def real_dataset(real_dicom: Path, make_dataset: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def real_dataset(
+    real_dicom: Path, make_dataset: Callable[..., Path], form: str, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The real radiographs, of every modality that has some, as a dataset of several small shards."""
     out = tmp_path_factory.mktemp("real") / "dataset"
-    return make_dataset(real_dicom, out, modalities=EVERY_MODALITY, bins="auto:4", shard_bytes=2 << 20)
+    options = {"modalities": EVERY_MODALITY, "bins": "auto:4", "shard_bytes": 2 << 20, **FORMATS[form]}
+    return make_dataset(real_dicom, out, **options)
 
 
 @pytest.fixture(scope="session")
-def dataset_folder(make_dataset: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dataset_folder(make_dataset: Callable[..., Path], form: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """About ninety small synthetic radiographs in some thirty shards."""
     from shardkit.testing.export import make_export
 
     place = tmp_path_factory.mktemp("synthetic")
     make_export(place / "export", 45, seed=3, defects=0.0, scale=0.08)
-    return make_dataset(
-        place / "export", place / "dataset", bins="auto:4", shard_bytes=64 << 10, near_duplicates="report"
-    )
+    options = {"bins": "auto:4", "shard_bytes": 64 << 10, "near_duplicates": "report", **FORMATS[form]}
+    return make_dataset(place / "export", place / "dataset", **options)
 
 
 @dataclass(frozen=True)

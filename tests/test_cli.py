@@ -65,7 +65,7 @@ def test_a_build_loads_no_gpu_stack(module: str) -> None:
     assert run.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["build", "scan", "info", "verify", "preview", "retry", "demo"])
+@pytest.mark.parametrize("command", ["build", "retry", "convert", "scan", "info", "verify", "preview", "demo"])
 def test_every_command_explains_its_options(command: str) -> None:
     run = _run(command, "--help")
     assert run.returncode == 0
@@ -178,6 +178,56 @@ def test_retry_takes_in_files_of_one_class_that_were_mended(place: Path, tmp_pat
     assert none.returncode == 1
     assert none.stderr.startswith("shardkit: no file is quarantined as empty_file")
     assert _run("verify", tmp_path / "out").returncode == 0
+
+
+def test_a_dataset_is_built_as_zarr_looked_at_and_converted_back(place: Path, tmp_path: Path) -> None:
+    built, back = tmp_path / "zarr", tmp_path / "tars"
+    words = "--source", place / "export", "--out", built, "--format", "zarr", "--bins", "auto:2"
+    assert _run("build", *words, "--levels", 1).returncode == 0
+    shown = _run("info", built)
+    assert (shown.returncode, "zarr, blosc" in shown.stdout) == (0, True), shown.stderr
+    assert _run("retry", "--class", "empty_file", *words[:4]).stderr.startswith("shardkit: no file is quarantined")
+    key = dataset.samples(Store(str(built))).to_pylist()[0]["key"]
+    picture = _run("preview", key, "--dataset", built, "-o", tmp_path / "x.png", "--level", 1)
+    assert picture.returncode == 0, picture.stderr
+    for _ in range(2):
+        done = _run("convert", built, back, "--format", "webdataset")
+        assert done.returncode == 0, done.stderr
+    assert "1 of which were there" in done.stdout
+    assert _run("verify", back).returncode == 0
+    for wrong in (
+        ("build", *words),  # without the levels it was begun with
+        ("build", *words[:2], "--out", tmp_path / "new", "--format", "zarr", "--codec", "png"),
+        ("build", *words[:2], "--out", tmp_path / "new", "--levels", 1),
+        ("convert", built, back, "--format", "zarr"),
+        ("convert", tmp_path / "nowhere", tmp_path / "new", "--format", "zarr"),
+    ):
+        run = _run(*wrong)
+        assert run.returncode == 1, wrong
+        assert run.stderr.startswith("shardkit: ")
+        assert len(run.stderr.splitlines()) == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_dataset_of_before_there_were_formats_is_read_and_grows(place: Path, tmp_path: Path) -> None:
+    import shutil
+
+    for name in ("export", "out", "out.private"):
+        shutil.copytree(place / name, tmp_path / name)
+    files = [tmp_path / "out" / "dataset.json", tmp_path / "out.private" / "build.json"]
+    for path in files:
+        content = json.loads(path.read_text())
+        content.pop("shard_format", None)
+        del content["arguments"]["format"], content["arguments"]["levels"]
+        path.write_text(json.dumps(content))
+    assert _run("verify", tmp_path / "out").returncode == 0
+    (tmp_path / "export" / "notes.txt").write_text("no image")
+    words = "--source", tmp_path / "export", "--out", tmp_path / "out", "--bins", "auto:2", "--source-moved"
+    again = _run("build", *words, "--max-quarantine", 0.9)
+    assert again.returncode == 0, again.stderr
+    assert "1 new files" in again.stdout
+    assert _run("verify", tmp_path / "out").returncode == 0
+    assert "was webdataset, now zarr" in _run("build", *words, "--format", "zarr").stderr
 
 
 def test_a_dataset_names_its_arguments(place: Path) -> None:

@@ -58,6 +58,7 @@ def describe(samples: pa.Table, bins: Bins, codec_name: str = "htj2k", **changes
         samples,
         bins,
         manifest.digest(samples),
+        format_name="webdataset",
         codec_name=codec_name,
         fingerprint="0123abcd",
         arguments={"bins": "auto:3", "modalities": ["CR", "DX"]},

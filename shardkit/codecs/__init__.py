@@ -1,18 +1,20 @@
 """Lossless image codecs. Each module has the same three names.
 
-`encode(pixels) -> bytes`, `prefixes(data) -> list of int` (byte length of the prefix that holds each level, level 0
-first) and `decode(data, level=0, bits=16) -> pixels`, where `data` may be that level's prefix.
+`encode(pixels, frame=None) -> bytes`, `prefixes(data) -> list of int` (byte length of the prefix that holds each level,
+level 0 first) and `decode(data, level=0, bits=16, frame=None) -> pixels`, where `data` may be that level's prefix.
+`frame` says how the image lies in its bin; only codecs that store whole bins need it.
 """
 
 from types import ModuleType
 
-from shardkit.codecs import htj2k, png, raw
+from shardkit.codecs import blosc, htj2k, png, raw
 from shardkit.errors import ArgumentError
 
 CODECS: dict[str, tuple[ModuleType, str]] = {
     "htj2k": (htj2k, "j2c"),
     "png": (png, "png"),
     "raw": (raw, "npy"),
+    "blosc": (blosc, "blosc"),
 }
 """Codec name -> (module, extension of its members in a shard)."""
 

@@ -15,6 +15,7 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
+from shardkit.codecs.frame import Frame
 from shardkit.errors import IntegrityError
 
 Pixels = npt.NDArray[np.uint16]
@@ -27,7 +28,7 @@ _PRECISION = 42  # offset of Ssiz: SOC, SIZ marker, Lsiz, Rsiz, eight extents, C
 _OFFSET = 1 << 15  # DC level shift of an unsigned 16-bit component
 
 
-def encode(pixels: Pixels) -> bytes:
+def encode(pixels: Pixels, frame: Frame | None = None) -> bytes:
     """(rows, cols) uint16 -> codestream."""
     parts = imagecodecs.HTJ2K.TILEPART.RESOLUTIONS
     return bytes(imagecodecs.htj2k_encode(pixels, reversible=True, tlm=True, tilepart=parts))
@@ -39,7 +40,7 @@ def prefixes(data: bytes) -> list[int]:
     return [len(data), *reversed(ends[:-1])]
 
 
-def decode(data: bytes, level: int = 0, bits: int = 16) -> Pixels:
+def decode(data: bytes, level: int = 0, bits: int = 16, frame: Frame | None = None) -> Pixels:
     """The exact image at 1/2**level, (ceil(rows/2**level), ceil(cols/2**level)) uint16, from a stream or its prefix.
 
     Raises IntegrityError when the bytes are not such a stream or hold fewer levels.

@@ -4,12 +4,13 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
+from shardkit.codecs.frame import Frame
 from shardkit.errors import ArgumentError, IntegrityError
 
 Pixels = npt.NDArray[np.uint16]
 
 
-def encode(pixels: Pixels) -> bytes:
+def encode(pixels: Pixels, frame: Frame | None = None) -> bytes:
     """(rows, cols) uint16 -> PNG file."""
     return bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels), level=1))
 
@@ -19,7 +20,7 @@ def prefixes(data: bytes) -> list[int]:
     return [len(data)]
 
 
-def decode(data: bytes, level: int = 0, bits: int = 16) -> Pixels:
+def decode(data: bytes, level: int = 0, bits: int = 16, frame: Frame | None = None) -> Pixels:
     """PNG file -> (rows, cols) uint16. Raises ArgumentError for a level above 0, IntegrityError for bad bytes."""
     if level:
         raise ArgumentError("PNG holds no levels: build with --codec htj2k to stream smaller images")

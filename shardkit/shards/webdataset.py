@@ -1,15 +1,28 @@
 """WebDataset shards: plain tar files of `<key>.<codec extension>` and `<key>.json`, byte-identical for equal input."""
 
 import io
+import re
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from shardkit.errors import IntegrityError
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from shardkit.bins import Bin
+from shardkit.errors import ArgumentError, IntegrityError
+from shardkit.manifest import fingerprint
+from shardkit.storage import Store
+
+Ints = npt.NDArray[np.int64]
 
 EXTENSION = "tar"
+CODECS = ("htj2k", "png", "raw")
+FACTS = NESTED = True
+FOLDER, OBJECT = "shards", re.compile("shards/.+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +46,13 @@ class ShardWriter:
         self._file = path.open("wb")
         self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
 
-    def add(self, key: str, extension: str, image: bytes, facts: bytes) -> int:
-        """Append a sample, `facts` being its JSON member; returns the offset of the image's first byte."""
+    def add(self, key: str, extension: str, image: bytes, facts: bytes, smaller: Sequence[bytes] = ()) -> int:
+        """Append a sample, `facts` being its JSON member; returns the offset of the image's first byte.
+
+        smaller: images at lower levels, of codecs that have none inside; a tar holds none.
+        """
+        if smaller:
+            raise ArgumentError("a tar holds smaller images inside their codec: choose htj2k, or Zarr shards")
         offset = self._add(f"{key}.{extension}", image)
         self._add(f"{key}.json", facts)
         return offset
@@ -73,14 +91,62 @@ def members(file: BinaryIO, name: str) -> Iterator[Member]:
         raise IntegrityError(f"{name}: not a readable tar ({error}); fetch or build the shard again") from None
 
 
-def rewrite(source: Path, target: Path, leave_out: Callable[[Member], bool]) -> dict[str, int]:
-    """Copy a shard without the samples whose image `leave_out` picks; returns the kept images' offsets by key."""
-    offsets: dict[str, int] = {}
-    keep = True
+def rewrite(sources: list[Path], targets: list[Path], rows: list[dict[str, Any]], places: int) -> list[int]:
+    """Copy a shard with only the samples of `rows`, which are some of its own in their order; returns their offsets.
+
+    A sample is known by its JSON's hash: two may have one key. Raises IntegrityError when one is not there.
+    """
+    (source,), (target,) = sources, targets
+    offsets, image = list[int](), None
     with source.open("rb") as file, ShardWriter(target) as writer:
         for member in members(file, source.name):
-            if not member.name.endswith(".json"):  # the image comes first and decides for its JSON
-                keep = not leave_out(member)
-            if keep:
-                offsets.setdefault(member.key, writer.copy(member))
+            if not member.name.endswith(".json"):
+                image = member
+                continue
+            wanted = len(offsets) < len(rows) and rows[len(offsets)]["json_hash"] == fingerprint(member.data)
+            if wanted and image is not None:
+                offsets.append(writer.copy(image))
+                writer.copy(member)
+    if len(offsets) < len(rows):
+        raise IntegrityError(f"the shard of {rows[0]['key']} has lost samples: remove it and run the build again")
     return offsets
+
+
+def writer(paths: list[Path], places: int) -> ShardWriter:
+    """Writes to the one path."""
+    return ShardWriter(paths[0])
+
+
+def places(bin: Bin, shard_bytes: int) -> int:
+    """A tar has no fixed number."""
+    return 0
+
+
+def objects(name: str, levels: int) -> list[str]:
+    """One tar, with all levels of its images inside them."""
+    return [f"{name}.{EXTENSION}"]
+
+
+def part(shard: str, level: int) -> str:
+    """The tar itself."""
+    return shard
+
+
+def whole(name: str) -> tuple[str, int]:
+    """(object that the manifest names, level) of an object."""
+    return name, 0
+
+
+def starts(offsets: Ints, level_bytes: Ints) -> Ints:
+    """(n, levels + 1): every level is a prefix of its image."""
+    return np.broadcast_to(offsets[:, None], level_bytes.shape)
+
+
+def locate(store: Store, row: dict[str, Any], level: int) -> tuple[str, int]:
+    """(object, first byte) of a level of a sample, by its manifest row."""
+    return row["shard"], row["offset"]
+
+
+def metadata(samples: pa.Table, description: dict[str, Any]) -> list[list[tuple[str, bytes]]]:
+    """There are none."""
+    return []

@@ -6,6 +6,7 @@ All of it is asynchronous: an overdue read is cancelled, and a loader that stops
 import asyncio
 import logging
 import random
+import re
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from shardkit.storage import AccessRefused, MissingObject, Store, sentences
 from shardkit.stream.files import Files, Threads, cut_short
 
 _log = logging.getLogger("shardkit.stream")
+_BIN = re.compile(r"(?:^|/)(\d+x\d+)/")
 _BEYOND_THE_END = "416 Range Not Satisfiable"
 
 
@@ -170,5 +172,6 @@ class Logged:
 
 
 def folder_of(name: str) -> str:
-    """The folder that an object lies in: of a shard, its bin."""
-    return name.rpartition("/")[0].rpartition("/")[2]
+    """The bin of a shard's object: a folder above it with a bin's name, else the one that it lies in."""
+    found = _BIN.search(name)
+    return found[1] if found else name.rpartition("/")[0].rpartition("/")[2]

@@ -17,6 +17,7 @@ from shardkit.arguments import Arguments, Conversion
 from shardkit.build import Outcome, build
 from shardkit.convert import ShardDone
 from shardkit.dicom.triage import Rules
+from shardkit.shards import FORMATS, listing, shard_format
 from shardkit.source import Source
 from shardkit.storage import Store
 from shardkit.testing.export import Export, make_export, plan_export
@@ -25,6 +26,7 @@ from shardkit.testing.records import ImageSpec
 STUDIES, SEED, DEFECTS, SCALE = 30, 1, 0.4, 0.08
 KEY = bytes(range(32))
 SHARD_BYTES = 64 << 10
+LEVELS = {"webdataset": 0, "zarr": 1}  # smaller images stored beside others
 PYTHON = sys.executable
 
 # A build in a process of its own: prints every event, and may kill itself before one of its renames or removals.
@@ -85,6 +87,7 @@ class Built:
     private: Path
     outcome: Outcome
     before: dict[str, int]
+    form: str = "webdataset"
 
     @property
     def store(self) -> Store:
@@ -96,36 +99,50 @@ class Built:
     def ledger(self) -> dict[str, dict[str, Any]]:
         return {row["path"]: row for row in pq.read_table(self.private / "ledger.parquet").to_pylist()}
 
+    @property
+    def codec(self) -> str:
+        return str(dataset.description(self.store)["codec"])
+
+    def objects(self, shard: str) -> list[str]:
+        """Names of all objects of a shard, by that in the manifest."""
+        return [shard_format(self.form).part(shard, level) for level in range(LEVELS[self.form] + 1)]
+
     def rewritten(self) -> set[str]:
-        """Shards that lost samples after they were committed."""
+        """Objects of shards that lost samples after they were committed."""
         now: dict[str, int] = {}
         for row in self.samples():
             now[row["shard"]] = now.get(row["shard"], 0) + 1
-        return {name for name, count in self.before.items() if now.get(f"{name}.tar", 0) != count}
+        every = {name: shard_format(self.form).objects(name, LEVELS[self.form]) for name in self.before}
+        changed = [name for name, count in self.before.items() if now.get(every[name][0], 0) != count]
+        return {one for name in changed for one in every[name]}
 
 
 class Bench:
-    """Helpers, handed out as a fixture because test folders are no packages."""
+    """Helpers for builds of one format, handed out as a fixture because test folders are no packages."""
 
     key = KEY
 
-    @staticmethod
-    def arguments(source: Path | str, out: Path | str, private: Path, **changes: Any) -> Arguments:
+    def __init__(self, form: str) -> None:
+        self.form = form
+
+    def arguments(self, source: Path | str, out: Path | str, private: Path, **changes: Any) -> Arguments:
         """A build's arguments with many small shards; `changes` go to Conversion, Rules or Arguments."""
+        if self.form == "zarr":
+            changes = {"format": "zarr", "codec": "blosc", "levels": LEVELS["zarr"], **changes}
         rules = {k: changes.pop(k) for k in list(changes) if k in Rules.__dataclass_fields__}
         spec = {k: changes.pop(k) for k in list(changes) if k in Conversion.__dataclass_fields__}
         conversion = Conversion(source=Source(str(source)), out=str(out), rules=Rules(**rules), **spec)
         defaults = {"bins": "auto:4", "shard_bytes": SHARD_BYTES, "workers": 2}
         return Arguments(conversion=conversion, private=private, **{**defaults, **changes})
 
-    @classmethod
-    def build(cls, source: Path | str, out: Path | str, private: Path, **changes: Any) -> Built:
+    def build(self, source: Path | str, out: Path | str, private: Path, **changes: Any) -> Built:
         """Build in this process, with the shared key unless the private folder has one."""
         retry, executor = changes.pop("retry", None), changes.pop("executor", None)
-        cls.seed_key(private)
+        self.seed_key(private)
         watcher = Watcher()
-        outcome = build(cls.arguments(source, out, private, **changes), watcher, executor, retry)
-        return Built(Path(str(out)), private, outcome, {done.name: done.samples for done in watcher.done})
+        outcome = build(self.arguments(source, out, private, **changes), watcher, executor, retry)
+        before = {done.name: done.samples for done in watcher.done}
+        return Built(Path(str(out)), private, outcome, before, self.form)
 
     @staticmethod
     def seed_key(private: Path) -> None:
@@ -141,9 +158,10 @@ class Bench:
 
     @staticmethod
     def identity(out: Path) -> dict[str, tuple[int, int]]:
-        """(inode, mtime) of every shard, by its name without extension."""
-        shards = sorted((out / "shards").rglob("*.tar"))
-        facts = {p.relative_to(out).with_suffix("").as_posix(): p.stat() for p in shards}
+        """(inode, mtime) of every object of a shard, by its name."""
+        store = Store(str(out))
+        names = [name for form in FORMATS.values() for name, _ in listing(store, form)]
+        facts = {name: (out / name).stat() for name in sorted(names)}
         return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in facts.items()}
 
     @staticmethod
@@ -171,8 +189,8 @@ class Bench:
 
 
 @pytest.fixture(scope="session")
-def bench() -> Bench:
-    return Bench()
+def bench(form: str) -> Bench:
+    return Bench(form)
 
 
 @pytest.fixture(scope="session")
@@ -196,4 +214,4 @@ def built_copy(built: Built, tmp_path: Path) -> Built:
     """A copy that a test may change."""
     shutil.copytree(built.out, tmp_path / "out")
     shutil.copytree(built.private, tmp_path / "private")
-    return Built(tmp_path / "out", tmp_path / "private", built.outcome, built.before)
+    return Built(tmp_path / "out", tmp_path / "private", built.outcome, built.before, built.form)

@@ -45,6 +45,7 @@ def grown(bench: Any, made: Any, tmp_path_factory: pytest.TempPathFactory) -> di
     return {"before": before, "now": second, "old": paths[:half], "new": paths[half:], "place": place}
 
 
+@pytest.mark.formats
 def test_new_files_become_new_shards_and_old_ones_are_not_touched(bench: Any, grown: Any) -> None:
     now, before = grown["now"], grown["before"]
     assert now.outcome.new_files == len(grown["new"])
@@ -58,6 +59,7 @@ def test_new_files_become_new_shards_and_old_ones_are_not_touched(bench: Any, gr
     assert _is_sound(now.out)
 
 
+@pytest.mark.formats
 def test_the_manifest_is_the_old_one_and_the_new_rows(grown: Any) -> None:
     joint = ("flags", "group", "split")
     samples = grown["now"].samples()
@@ -78,6 +80,7 @@ def test_a_patient_keeps_the_split_or_moves_towards_training(grown: Any) -> None
     assert moved <= linked
 
 
+@pytest.mark.formats
 def test_the_grown_dataset_holds_the_images_of_one_built_at_once(made: Any, grown: Any, built: Any) -> None:
     """And raw images whose processed twin came later: a sample is never taken back."""
     once, now = ({row["pixel_hash"] for row in b.samples()} for b in (built, grown["now"]))
@@ -96,6 +99,7 @@ def test_no_file_is_dropped_and_kept_under_another_reason_than_in_one_build(made
             assert ours == theirs, path
 
 
+@pytest.mark.formats
 def test_a_rerun_without_new_files_changes_no_byte(bench: Any, grown: Any) -> None:
     now = grown["now"]
     before, identity, ledger = bench.tree(now.out), bench.identity(now.out), now.ledger()
@@ -106,6 +110,7 @@ def test_a_rerun_without_new_files_changes_no_byte(bench: Any, grown: Any) -> No
     assert again.ledger() == ledger
 
 
+@pytest.mark.formats
 def test_a_copy_that_comes_later_is_dropped_and_names_the_sample_kept(
     bench: Any, made: Any, built: Any, built_copy: Any, tmp_path: Path
 ) -> None:
@@ -122,6 +127,7 @@ def test_a_copy_that_comes_later_is_dropped_and_names_the_sample_kept(
     assert again.outcome.samples == built.outcome.samples
 
 
+@pytest.mark.formats
 def test_an_image_larger_than_every_bin_gets_one(bench: Any, made: Any, tmp_path: Path) -> None:
     from dataclasses import replace
 
@@ -233,6 +239,7 @@ def test_retry_of_a_file_that_is_still_bad_leaves_the_dataset_as_it_was(bench: A
     assert bench.identity(built_copy.out) == identity
 
 
+@pytest.mark.formats
 def test_an_export_without_one_usable_file_ends_in_the_ledger_and_grows_later(
     bench: Any, made: Any, tmp_path: Path
 ) -> None:

@@ -78,6 +78,7 @@ class _KillsAWorker:
             self.worker.wait()
 
 
+@pytest.mark.formats
 def test_a_build_that_loses_a_worker_gives_the_bytes_of_a_local_one(
     bench: Any, made: Any, built: Any, cluster: Any, tmp_path: Path
 ) -> None:

@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from shardkit import dataset, ledger
+from shardkit.codecs import blosc
 from shardkit.errors import BuildError
+from shardkit.shards import shard_format
 from shardkit.testing.defects import DEFECTS
 from shardkit.testing.records import LOSSY, radiograph_of
 
@@ -26,6 +28,7 @@ def test_the_export_holds_every_kind_of_defect(made: Any) -> None:
     assert {spec.defect for spec in made.specs.values()} == {"", *DEFECTS}
 
 
+@pytest.mark.formats
 def test_every_file_ends_as_planted(made: Any, built: Any) -> None:
     rows = built.ledger()
     assert set(rows) == {file.path for file in made.export.files}
@@ -49,7 +52,8 @@ def test_only_written_files_carry_flags_beyond_the_planted(made: Any, built: Any
             assert rows[file.path]["flags"] in (None, []), file.path
 
 
-def test_the_outcome_adds_up(made: Any, built: Any) -> None:
+@pytest.mark.formats
+def test_the_outcome_adds_up(bench: Any, made: Any, built: Any) -> None:
     counts = built.outcome.counts
     assert set(counts) == set(ledger.VERDICTS)
     assert sum(sum(reasons.values()) for reasons in counts.values()) == len(made.export.files)
@@ -64,7 +68,8 @@ def test_the_outcome_adds_up(made: Any, built: Any) -> None:
     assert description["verdicts"] == counts
     assert description["samples"] == built.outcome.samples
     assert sum(description["splits"].values()) == built.outcome.samples
-    assert description["shards"] == len(list(built.out.glob("shards/*/*.tar")))
+    assert description["shards"] == len({row["shard"] for row in built.samples()})
+    assert set(bench.identity(built.out)) == {name for row in built.samples() for name in built.objects(row["shard"])}
 
 
 def test_a_ledger_that_loses_a_file_is_refused(made: Any, built: Any) -> None:
@@ -74,6 +79,7 @@ def test_a_ledger_that_loses_a_file_is_refused(made: Any, built: Any) -> None:
         ledger.check_closure(table.slice(1), len(made.export.files))
 
 
+@pytest.mark.formats
 def test_every_written_row_of_the_ledger_names_its_sample(built: Any) -> None:
     samples = {row["key"]: row for row in built.samples()}
     written = [row for row in built.ledger().values() if row["verdict"] == "written"]
@@ -83,6 +89,7 @@ def test_every_written_row_of_the_ledger_names_its_sample(built: Any) -> None:
         assert sorted(row["flags"]) == sorted(samples[row["key"]]["flags"])
 
 
+@pytest.mark.formats
 def test_a_dropped_duplicate_names_the_sample_that_was_kept(made: Any, built: Any) -> None:
     rows, samples = built.ledger(), {row["key"]: row for row in built.samples()}
     dropped = [row for row in rows.values() if row["reason"] == "duplicate_exact"]
@@ -94,6 +101,7 @@ def test_a_dropped_duplicate_names_the_sample_that_was_kept(made: Any, built: An
         assert samples[row["key"]]["shard"] == row["shard"]
 
 
+@pytest.mark.formats
 def test_every_sound_lossless_file_gives_the_pixels_it_was_made_from(made: Any, built: Any) -> None:
     rows, samples = built.ledger(), {row["key"]: row for row in built.samples()}
     checked = Counter[str]()
@@ -101,7 +109,7 @@ def test_every_sound_lossless_file_gives_the_pixels_it_was_made_from(made: Any, 
         if spec.defect not in SOUND_PIXELS or spec.syntax in LOSSY:
             continue
         sample = samples[rows[path]["key"]]
-        pixels = dataset.image(built.store, sample, "htj2k")
+        pixels = dataset.image(built.store, sample, built.codec)
         np.testing.assert_array_equal(pixels, radiograph_of(spec), err_msg=path)
         assert sample["bits"] == spec.bits
         assert sample["inverted"] == (spec.photometric == "MONOCHROME1")
@@ -111,10 +119,11 @@ def test_every_sound_lossless_file_gives_the_pixels_it_was_made_from(made: Any, 
     assert set(checked) == SOUND_PIXELS
 
 
+@pytest.mark.formats
 def test_every_level_is_half_the_one_above_and_reads_its_prefix_only(built: Any) -> None:
     for row in built.samples()[:6]:
         for level, length in enumerate(row["level_bytes"]):
-            pixels = dataset.image(built.store, row, "htj2k", level)
+            pixels = dataset.image(built.store, row, built.codec, level)
             assert pixels.shape == (-(-row["height"] >> level), -(-row["width"] >> level)) or pixels.shape == (
                 -(-row["height"] // 2**level),
                 -(-row["width"] // 2**level),
@@ -123,6 +132,7 @@ def test_every_level_is_half_the_one_above_and_reads_its_prefix_only(built: Any)
         assert row["level_bytes"] == sorted(row["level_bytes"], reverse=True)
 
 
+@pytest.mark.formats
 def test_no_patient_and_no_group_of_near_duplicates_is_cut_by_a_split(made: Any, built: Any) -> None:
     samples = built.samples()
     for column in ("patient", "group"):
@@ -180,12 +190,14 @@ def _parquet(path: Path, leave_out: tuple[str, ...] = ()) -> bytes:
 
 def _readable(root: Path) -> dict[str, bytes]:
     """All that a reader of a dataset can see, decompressed; names of files included."""
-    out = {}
+    out, pixels = {}, shard_format("zarr").OBJECT
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
         name = path.relative_to(root).as_posix()
         out[name] = name.encode() + b"\n" + path.read_bytes()
         if path.suffix == ".parquet":
             out[f"{name} columns"] = _parquet(path)
+        if "/c/" in name and not pixels.fullmatch(name):
+            out[f"{name} values"] = blosc.decompress(path.read_bytes())
         if path.suffix == ".tar":
             with tarfile.open(path) as tar:
                 for info in tar:
@@ -200,16 +212,18 @@ def _leaks(contents: dict[str, bytes], identifiers: frozenset[str]) -> list[tupl
     return [
         (name, text)
         for name, data in contents.items()
-        # Compressed pixels are noise in which eight digits may turn up: the JSON beside them tells all there is.
-        if not name.endswith(".j2c")
+        # Compressed pixels are noise in which eight digits may turn up: what lies beside them tells all there is.
+        if not name.endswith(".j2c") and not shard_format("zarr").OBJECT.fullmatch(name)
         for text, needle in planted.items()
         if needle in data
     ]
 
 
+@pytest.mark.formats
 def test_nothing_planted_is_found_in_the_dataset(made: Any, built: Any) -> None:
     contents = _readable(built.out)
-    assert any(name.endswith(".json") and ":" in name for name in contents)
+    facts = ".json" if built.form == "webdataset" else "/key/c/0 values"
+    assert any(name.endswith(facts) for name in contents)
     assert "report/index.html" in contents
     assert _leaks(contents, made.export.identifiers) == []
 

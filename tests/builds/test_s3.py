@@ -38,14 +38,15 @@ def _objects(url: str) -> dict[str, bytes]:
     return {name: store.get(name) for name, _ in store.list("")}
 
 
+@pytest.mark.formats
 def test_a_build_from_a_bucket_into_a_bucket_gives_the_bytes_of_a_local_one(
     bench: Any, bucket: str, local: Any, tmp_path: Path
 ) -> None:
     _, reference = local
-    remote = bench.build(f"{bucket}/export", f"{bucket}/data/set", tmp_path / "private")
-    assert _objects(f"{bucket}/data/set") == bench.tree(reference.out)
+    remote = bench.build(f"{bucket}/export", f"{bucket}/data/{bench.form}", tmp_path / "private")
+    assert _objects(f"{bucket}/data/{bench.form}") == bench.tree(reference.out)
     assert remote.ledger() == reference.ledger()
-    again = bench.build(f"{bucket}/export", f"{bucket}/data/set", tmp_path / "private")
+    again = bench.build(f"{bucket}/export", f"{bucket}/data/{bench.form}", tmp_path / "private")
     assert again.outcome.new_files == 0
     assert again.before == {}, "a finished shard was converted again"
 

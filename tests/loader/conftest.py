@@ -50,8 +50,8 @@ def pixels_of() -> Callable[[Path | str, int], dict[int, npt.NDArray[np.uint16]]
 
     def read(url: Path | str, level: int) -> dict[int, npt.NDArray[np.uint16]]:
         store = Store(str(url))
-        rows = dataset.samples(store).to_pylist()
-        return {i: dataset.image(store, row, "htj2k", level) for i, row in enumerate(rows)}
+        rows, codec = dataset.samples(store).to_pylist(), dataset.description(store)["codec"]
+        return {i: dataset.image(store, row, codec, level) for i, row in enumerate(rows)}
 
     return read
 

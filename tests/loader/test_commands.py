@@ -39,13 +39,15 @@ def test_plan_prints_the_accounts_of_the_epoch(dataset_folder: Path) -> None:
         assert word in text
 
 
+@pytest.mark.formats
 def test_the_bytes_of_a_plan_are_those_that_are_read(dataset_folder: Path) -> None:
     for level in (0, 2):
         loader = Loader(dataset_folder, batching=Packed(tokens=4096, patch=8, per_step=2, level=level), split=None)
         catalog = Catalog(str(dataset_folder))
         found = costs(catalog, loader.plan)
         assert found.range_bytes == sum(catalog.detail(row).prefix(level) for row in range(catalog.rows))
-        assert found.shard_bytes == sum(p.stat().st_size for p in (dataset_folder / "shards").rglob("*.tar"))
+        objects = {catalog.detail(row).object(level) for row in range(catalog.rows)}
+        assert found.shard_bytes == sum((dataset_folder / name).stat().st_size for name in objects)
         assert found.window_bytes <= found.shard_bytes
 
 
@@ -67,6 +69,7 @@ def test_a_cache_of_the_size_that_plan_names_reads_hardly_a_shard_twice(dataset_
     assert fills(needed.shard_bytes) == needed.shards
 
 
+@pytest.mark.formats
 def test_replay_draws_the_images_that_the_step_had(dataset_folder: Path, tmp_path: Path) -> None:
     batching = Resized(64, batch_size=3, per_step=2, crop=(0.4, 0.8), flip=0.5, level="auto")
     loader = Loader(dataset_folder, batching=batching, seed=9, split=None, device="cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,26 @@ from shardkit import Binned, Exact, Fixed, Loader, Packed, PackedBatch, Resized
 from shardkit.catalog import Catalog
 from shardkit.plan.shuffle import key_of
 from shardkit.plan.views import views
+from shardkit.transcode import Target, transcode
 
 LEVELS = range(6)
 EVERYTHING: dict[str, Any] = {"split": None, "normalise": "none", "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
-def real_url(request: pytest.FixtureRequest, real_dataset: Path, in_bucket: Any) -> str:
-    return str(real_dataset) if request.param == "folder" else in_bucket(real_dataset, "real")
+def real_url(request: pytest.FixtureRequest, real_dataset: Path, form: str, in_bucket: Any) -> str:
+    return str(real_dataset) if request.param == "folder" else in_bucket(real_dataset, f"real-{form}")
 
 
-@pytest.mark.parametrize("decoder", ["threads", "dali"])
+@pytest.fixture(scope="module")
+def converted(real_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real radiographs in Zarr shards."""
+    out = tmp_path_factory.mktemp("converted") / "zarr"
+    transcode(str(real_dataset), Target(str(out), "zarr", "blosc", 2, 8 << 20), 2)
+    return out
+
+
+@pytest.mark.formats
 @pytest.mark.parametrize("real_url", ["folder", "bucket"], indirect=True)
 def test_every_level_of_every_real_radiograph_is_exact_packed_and_binned(
     real_url: str, real_dataset: Path, decoder: Any, images_of: Any, pixels_of: Any
@@ -40,6 +50,27 @@ def test_every_level_of_every_real_radiograph_is_exact_packed_and_binned(
                 np.testing.assert_array_equal(found[row], pixels, err_msg=f"row {row}, level {level}, {batching}")
 
 
+@pytest.mark.formats("webdataset")
+@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize("batching", [Packed(tokens=32768, patch=16, per_step=1), Exact(patch=16, per_step=1)], ids=str)
+def test_batches_of_both_formats_show_equal_pixels(
+    real_dataset: Path, converted: Path, batching: Any, level: int, images_of: Any
+) -> None:
+    """By key: a plan follows from the manifest, and two manifests differ in where images lie."""
+
+    def images(url: Path) -> dict[str, Any]:
+        keys = Catalog(str(url)).columns("key")["key"].to_pylist()
+        found = images_of(Loader(url, batching=replace(batching, level=level), **EVERYTHING))
+        return {keys[row]: image for row, image in found.items()}
+
+    ours, theirs = images(real_dataset), images(converted)
+    assert len(ours) == Catalog(str(real_dataset)).rows
+    assert ours.keys() == theirs.keys()
+    for key, image in ours.items():
+        np.testing.assert_array_equal(theirs[key], image, err_msg=key)
+
+
+@pytest.mark.formats
 def test_only_the_prefix_of_a_level_is_read(real_dataset: Path) -> None:
     catalog = Catalog(str(real_dataset))
     for level in LEVELS:
@@ -61,7 +92,7 @@ def test_fixed_and_exact_batches_hold_the_same_pixels(
         np.testing.assert_array_equal(found[row], pixels)
 
 
-@pytest.mark.parametrize("decoder", ["threads", "dali"])
+@pytest.mark.formats
 def test_content_boxes_crops_and_flips_are_cut_out_of_the_same_pixels(
     real_dataset: Path, decoder: Any, images_of: Any, pixels_of: Any
 ) -> None:
@@ -82,7 +113,7 @@ def test_content_boxes_crops_and_flips_are_cut_out_of_the_same_pixels(
         np.testing.assert_array_equal(found[row], part[:, ::-1] if shown.flip[i] else part)
 
 
-@pytest.mark.parametrize("decoder", ["threads", "dali"])
+@pytest.mark.formats
 def test_resized_images_are_the_antialiased_image_and_auto_levels_hardly_change_them(
     real_dataset: Path, decoder: Any, images_of: Any, pixels_of: Any
 ) -> None:

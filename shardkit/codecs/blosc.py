@@ -1,0 +1,84 @@
+"""Pixels padded to their bin, Blosc with bit shuffle and Zstandard, as all readers of Zarr decode; no levels inside.
+
+Only for Zarr shards, where an array fixes the size: the bytes do not tell it, so both ways need the image's `Frame`.
+Level 3 and blocks of 1 MiB were chosen on real radiographs: level 1 is 2 to 4 % larger, level 5 is 2 % smaller at 60 %
+of the speed, Blosc's own blocks are 3 % larger. A delta filter before it saves 16 %, but is no codec of Zarr v3.
+"""
+
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import numpy.typing as npt
+
+from shardkit.codecs.frame import Frame
+from shardkit.errors import ArgumentError, IntegrityError
+
+Pixels = npt.NDArray[np.uint16]
+
+CONFIGURATION: dict[str, Any] = {
+    "typesize": 2,
+    "cname": "zstd",
+    "clevel": 3,
+    "shuffle": "bitshuffle",
+    "blocksize": 1 << 20,
+}
+"""As Zarr's metadata have it."""
+_encode: Any = imagecodecs.blosc_encode  # its annotations know no arrays
+_decode: Any = imagecodecs.blosc_decode
+
+
+def encode(pixels: Pixels, frame: Frame | None = None) -> bytes:
+    """(height, width) uint16 -> the compressed bin of `frame`, or the image alone without one."""
+    if frame is None or (frame.rows, frame.cols) == pixels.shape:
+        return compress(np.ascontiguousarray(pixels, "<u2"))
+    canvas = np.zeros((frame.rows, frame.cols), "<u2")  # 0 is background: grey levels are in MONOCHROME2 sense
+    canvas[: pixels.shape[0], : pixels.shape[1]] = pixels
+    return compress(canvas)
+
+
+def compress(values: npt.NDArray[Any]) -> bytes:
+    """An array's bytes, little endian. On one thread: with more, blocks would come in the order they are done."""
+    config = CONFIGURATION
+    return bytes(
+        _encode(
+            values,
+            level=config["clevel"],
+            compressor=config["cname"],
+            shuffle=imagecodecs.BLOSC.SHUFFLE.BITSHUFFLE,
+            typesize=config["typesize"],
+            blocksize=config["blocksize"],
+            numthreads=1,
+        )
+    )
+
+
+def decompress(data: bytes) -> bytes:
+    """Raises IntegrityError when the bytes are no Blosc buffer."""
+    try:
+        return bytes(_decode(data, numthreads=1))
+    except Exception as error:  # the library raises whatever the damage leads to
+        raise IntegrityError(f"not a decodable Blosc chunk ({type(error).__name__})") from None
+
+
+def prefixes(data: bytes) -> list[int]:
+    """The whole chunk is one level."""
+    return [len(data)]
+
+
+def decode(data: bytes, level: int = 0, bits: int = 16, frame: Frame | None = None) -> Pixels:
+    """A level's chunk -> the image in it, (ceil(height / 2**level), ceil(width / 2**level)) uint16.
+
+    Raises ArgumentError without a frame, IntegrityError for bytes that are not a chunk of that size.
+    """
+    if frame is None:
+        raise ArgumentError("a Blosc chunk does not tell its size: give the frame of the image in its bin")
+    frame = frame.at(level)
+    values = np.empty((frame.rows, frame.cols), "<u2")
+    try:
+        out = _decode(data, numthreads=1, out=values.reshape(-1).view(np.uint8))
+    except Exception as error:  # the library raises whatever the damage leads to
+        raise IntegrityError(f"not a decodable Blosc chunk ({type(error).__name__})") from None
+    if out.nbytes != values.nbytes:
+        raise IntegrityError(f"a Blosc chunk of {out.nbytes:,} bytes, not of {values.nbytes:,} as its bin has")
+    return np.ascontiguousarray(values[: frame.height, : frame.width])

@@ -1,0 +1,103 @@
+"""Commands about what a loader would do, or did."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from shardkit.commands import console
+from shardkit.errors import ArgumentError
+
+
+def plan(
+    dataset: str,
+    *,
+    batching: str,
+    seed: int = 0,
+    epoch: int = 0,
+    split: str = "train",
+    window: int = 256,
+    world_size: int = 1,
+) -> int:
+    """Print what an epoch costs: tokens, how well it is shuffled, bytes read and cache needed. Reads no shard.
+
+    Parameters
+    ----------
+    dataset
+        Folder or bucket url of the dataset.
+    batching
+        For example packed:tokens=24576,patch=48, binned:tokens=24576,patch=48 or resized:side=224,batch_size=64.
+    seed
+        Seed of the run.
+    epoch
+        Which epoch.
+    split
+        train, val, test or all.
+    window
+        Shards that are mixed at any time.
+    world_size
+        Ranks that share a step.
+    """
+    from shardkit.catalog import Catalog
+    from shardkit.plan import EpochPlan, from_text
+    from shardkit.plan.described import Described
+    from shardkit.planning import show
+
+    made = from_text(batching)
+    if world_size < 1 or made.per_step % world_size:
+        raise ArgumentError(f"per_step={made.per_step} cannot be shared among --world-size {world_size}")
+    catalog = Catalog(dataset)
+    chosen = None if split == "all" else split
+    planned = EpochPlan(catalog.samples(chosen), seed, epoch, made, window)
+    show(catalog, planned, Described(chosen, "", window, made), seed, epoch, world_size, console)
+    return 0
+
+
+def replay(
+    dataset: str,
+    *,
+    step: int,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    state: Path | None = None,
+    batching: str | None = None,
+    seed: int = 0,
+    epoch: int = 0,
+    split: str = "train",
+    window: int = 256,
+) -> int:
+    """Write the images of one global step as a PNG, as the model saw them: crops and flips included.
+
+    Parameters
+    ----------
+    dataset
+        Folder or bucket url of the dataset.
+    step
+        Which step of the epoch.
+    out
+        PNG file to write.
+    state
+        JSON file with a loader's state; says batching, seed, epoch, split and window.
+    batching
+        Without --state: as for plan.
+    seed
+        Without --state: seed of the run.
+    epoch
+        Without --state: which epoch.
+    split
+        Without --state: train, val, test or all.
+    window
+        Without --state: shards that are mixed at any time.
+    """
+    from shardkit.plan import from_text
+    from shardkit.plan.described import Described
+    from shardkit.replay import open_loader, read_state
+    from shardkit.replay import replay as draw
+
+    if (state is None) == (batching is None):
+        raise ArgumentError("replay needs either --state or --batching, one of the two")
+    if state is not None:
+        described, seed, epoch = read_state(state)
+    else:
+        described = Described(None if split == "all" else split, "", window, from_text(batching or ""))
+    console.print(draw(open_loader(dataset, described, seed, epoch), step, out), highlight=False, soft_wrap=True)
+    return 0
