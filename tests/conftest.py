@@ -18,6 +18,7 @@ import pydicom.uid as uids
 import pytest
 from pydicom.uid import ExplicitVRBigEndian
 
+from shardkit.codecs.frame import Frame
 from shardkit.convert import Conversion, Converted, convert_file
 from shardkit.dicom import decoding
 from shardkit.dicom.reading import Header, ImageFacts, check_structure, frame, image_facts, read_header
@@ -130,8 +131,8 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Outcome]:
         if scanned.verdict is not None:
             return Outcome(scanned, None)
         spec = Conversion(source=source, out="", codec=codec, rules=rules, **options)
-        shape = (scanned.height, scanned.width)
-        return Outcome(scanned, convert_file(spec, b"file", len(data), shape))
+        frame = Frame(scanned.height, scanned.width, scanned.height, scanned.width)
+        return Outcome(scanned, convert_file(spec, b"file", len(data), frame))
 
     return run
 

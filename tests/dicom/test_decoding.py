@@ -242,5 +242,5 @@ def test_big_endian_8_bit_pixels_equal_pydicoms_for_both_representations(judge: 
     plain = judge(records.sound_bytes(image_spec(bits=8, height=97, width=81)))
     outcome = judge(data)
     assert outcome.verdict == plain.verdict == "written"
-    stream = io.BytesIO(outcome.converted.image)
+    stream = io.BytesIO(outcome.converted.encoded.image)
     np.testing.assert_array_equal(np.load(stream), picture)

@@ -31,6 +31,8 @@ def no_warnings() -> Iterator[None]:
     """A reader that warns of what it reads would be read as a reason not to."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("default", ResourceWarning)  # what other tests left open may be collected just now
+        warnings.simplefilter("default", pytest.PytestUnraisableExceptionWarning)
         yield
 
 
