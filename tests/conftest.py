@@ -27,6 +27,9 @@ from shardkit.scan import Scanned, scan_entry
 from shardkit.source import Entry, Source
 from shardkit.testing.records import ImageSpec, Patient, Study
 
+# Torch's threads of one worker otherwise spin on the core that the other needs; it reads this when it is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "dicom"
 EVERY_MODALITY = ("CR", "DX", "MG", "PX", "IO", "RG", "OT", "CT", "XA", "RF", "MR", "NM")
 
