@@ -3,7 +3,8 @@
 import os
 
 # Torch's CPU threads otherwise spin while they wait for one whose core the loader, or another program, has taken:
-# measured on 2 cores, five times as long a step. Read once, when torch is loaded; a user's own value stays.
+# measured on 2 cores, a step took three to five times as long. On an idle machine sleeping costs a third; =active
+# spares that. Read once, when torch is loaded; a user's own value stays.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from trainer.cli import main
