@@ -29,6 +29,7 @@ from rich.console import Console
 from benchmarks import machine
 from benchmarks.build_programs import mpx
 from benchmarks.build_summary import PROGRAMS, draw, readme, show, summarise
+from benchmarks.loader_data import make_files
 from benchmarks.results import FOLDER, ROOT, Record, begin, save
 
 __all__ = ["draw", "readme", "run"]
@@ -88,7 +89,7 @@ def run(
     with tempfile.TemporaryDirectory(prefix="shardkit-bench-") as folder:
         work = Path(folder)
         source = export or work / "export"
-        _ensure_export(source, files, scale, seed, workers)
+        _ensure_export(source, files, scale, seed)
         result = begin((__doc__ or "").partition("\n")[0])
         # One unmeasured build finds the files to compare on, and leaves every byte of them in the page cache.
         _build(source, work, workers)
@@ -108,16 +109,10 @@ def run(
 # --- the files
 
 
-def _ensure_export(folder: Path, files: int, scale: float, seed: int, workers: int) -> None:
+def _ensure_export(folder: Path, files: int, scale: float, seed: int) -> None:
     """A folder with something in it is taken as it is."""
-    from shardkit.testing.export import make_export, plan_export
-
-    if folder.is_dir() and any(folder.iterdir()):
-        return
-    studies = max(1, files // 2)
-    while len(plan_export(studies, seed=seed, defects=DEFECTS, scale=scale)) < files:
-        studies += max(1, files // 50)
-    make_export(folder, studies, seed=seed, defects=DEFECTS, scale=scale, workers=workers)
+    if not folder.is_dir() or not any(folder.iterdir()):
+        make_files(folder, files, scale, seed, DEFECTS)
 
 
 def _written(work: Path, source: Path) -> list[Record]:

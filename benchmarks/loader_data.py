@@ -94,14 +94,14 @@ def make(root: Path, files: int, scale: float, seed: int, shard_mib: int, progra
     return Data(root, samples, dicom, kept)
 
 
-def make_files(folder: Path, files: int, scale: float, seed: int) -> None:
-    """A synthetic export of sound files, at least so many."""
+def make_files(folder: Path, files: int, scale: float, seed: int, defects: float = 0.0) -> None:
+    """A synthetic export of at least so many files."""
     from shardkit.testing.export import make_export, plan_export
 
     studies = max(1, files // 2)
-    while len(plan_export(studies, seed=seed, defects=0.0, scale=scale)) < files:
+    while len(plan_export(studies, seed=seed, defects=defects, scale=scale)) < files:
         studies += max(1, files // 50)
-    make_export(folder, studies, seed=seed, defects=0.0, scale=scale, workers=len(os.sched_getaffinity(0)))
+    make_export(folder, studies, seed=seed, defects=defects, scale=scale, workers=len(os.sched_getaffinity(0)))
 
 
 def _sample(row: Record) -> Record:

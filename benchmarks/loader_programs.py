@@ -149,7 +149,7 @@ def open_loader(job: Record, level: int | str = "auto", **more: Any) -> Any:
     """The loader for the job's task, on the CPU, over all samples."""
     from shardkit import Loader
 
-    return Loader(_url(job), batching=_batching(job, level), split=None, device="cpu", **more)
+    return Loader(url_of(job), batching=_batching(job, level), split=None, device="cpu", **more)
 
 
 def _batching(job: Record, level: int | str = "auto") -> Any:
@@ -160,7 +160,8 @@ def _batching(job: Record, level: int | str = "auto") -> Any:
     return Resized(SIDE, batch_size=job["batch"], level=level, per_step=1)
 
 
-def _url(job: Record) -> str:
+def url_of(job: Record) -> str:
+    """Of the dataset in the job's place."""
     return str(job["place"]["url"] if job["place"]["kind"] == "s3" else job["place"]["root"])
 
 
@@ -172,7 +173,7 @@ def _wanted(job: Record) -> list[tuple[int, int]]:
     from shardkit import EpochPlan
     from shardkit.catalog import Catalog
 
-    plan = EpochPlan(Catalog(_url(job)).samples(None), 0, 0, _batching(job))
+    plan = EpochPlan(Catalog(url_of(job)).samples(None), 0, 0, _batching(job))
     views = [micro.views for step in plan for micro in step]
     return [pair for v in views for pair in zip(v.row.tolist(), v.level.tolist(), strict=True)]
 

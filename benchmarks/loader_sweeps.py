@@ -30,7 +30,7 @@ from cyclopts import Parameter
 
 from benchmarks import loader_data
 from benchmarks.loader import Bench
-from benchmarks.loader_programs import LIBRARIES, LONGEST_S, PATCH, TOKENS
+from benchmarks.loader_programs import LIBRARIES, LONGEST_S, PATCH, TOKENS, url_of
 from benchmarks.results import FOLDER, Record, begin, save, spread, table
 
 if TYPE_CHECKING:
@@ -180,9 +180,9 @@ def _rank(job: Record, rank: int) -> list[Record]:
     from shardkit import Loader, Packed
 
     torch.set_num_threads(1)
-    place, level = job["place"], job["level"]
+    level = job["level"]
     loader = Loader(
-        place["url"] if place["kind"] == "s3" else place["root"],
+        url_of(job),
         batching=Packed(tokens=TOKENS, patch=PATCH >> level, level=level, per_step=PER_STEP),
         split=None,
         device="cpu",

@@ -30,7 +30,7 @@ from cyclopts import Parameter
 from benchmarks import loader_data
 from benchmarks.loader import TASKS, Bench, measure
 from benchmarks.loader_data import Data, Source
-from benchmarks.loader_programs import LIBRARIES, LONGEST_S
+from benchmarks.loader_programs import LIBRARIES, LONGEST_S, open_loader
 from benchmarks.loader_summary import Name
 from benchmarks.results import FOLDER, Record, begin, save, spread, table
 
@@ -147,14 +147,8 @@ def _stages(source: Source, data: Data, bench: Bench, of: Record) -> Record:
 
 def second_epoch(job: Record) -> Record:
     """Its figures; the first has filled the cache."""
-    from shardkit import Loader, Packed
-
     signal.alarm(LONGEST_S)
-    place = job["place"]
-    batching = Packed(tokens=8192, patch=48, per_step=1)
-    loader = Loader(
-        place["url"], batching=batching, split=None, device="cpu", cache=job["scratch"], cache_bytes=job["bytes"]
-    )
+    loader = open_loader({"task": "full", "place": job["place"]}, cache=job["scratch"], cache_bytes=job["bytes"])
     for _ in loader:
         pass
     before, clock, images = loader.stats(), time.perf_counter(), 0

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.console import Console
 
+from benchmarks.loader_data import make_files
 from benchmarks.results import FOLDER, ROOT, Record, begin, save, spread, table
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def run(
     result = begin((__doc__ or "").partition("\n")[0], LIBRARIES)
     with tempfile.TemporaryDirectory(prefix="shardkit-bench-") as folder:
         work = Path(folder)
-        _export(work / "export", files, scale, seed)
+        make_files(work / "export", files, scale, seed)
         _build(work, "tar", shard_mib)  # unmeasured: leaves the export in the page cache
         result["repeats"] = [
             {name: _measured(work, name, shard_mib, images, seed) for name in _turn(number)}
@@ -101,15 +102,6 @@ def run(
 def _turn(number: int) -> list[str]:
     names = list(FORMATS)
     return names[number % 3 :] + names[: number % 3]
-
-
-def _export(folder: Path, files: int, scale: float, seed: int) -> None:
-    from shardkit.testing.export import make_export, plan_export
-
-    studies = max(1, files // 2)
-    while len(plan_export(studies, seed=seed, defects=0.0, scale=scale)) < files:
-        studies += 1
-    make_export(folder, studies, seed=seed, defects=0.0, scale=scale)
 
 
 def _conditions(work: Path) -> Record:

@@ -55,8 +55,12 @@ def compress(values: npt.NDArray[Any]) -> bytes:
 
 def decompress(data: bytes) -> bytes:
     """Raises IntegrityError when the bytes are no Blosc buffer."""
+    return bytes(_decoded(data))
+
+
+def _decoded(data: bytes, **options: Any) -> Any:
     try:
-        return bytes(_decode(data, numthreads=1))
+        return _decode(data, numthreads=1, **options)
     except Exception as error:  # the library raises whatever the damage leads to
         raise IntegrityError(f"not a decodable Blosc chunk ({type(error).__name__})") from None
 
@@ -75,10 +79,7 @@ def decode(data: bytes, level: int = 0, bits: int = 16, frame: Frame | None = No
         raise ArgumentError("a Blosc chunk does not tell its size: give the frame of the image in its bin")
     frame = frame.at(level)
     values = np.empty((frame.rows, frame.cols), "<u2")
-    try:
-        out = _decode(data, numthreads=1, out=values.reshape(-1).view(np.uint8))
-    except Exception as error:  # the library raises whatever the damage leads to
-        raise IntegrityError(f"not a decodable Blosc chunk ({type(error).__name__})") from None
+    out = _decoded(data, out=values.reshape(-1).view(np.uint8))
     if out.nbytes != values.nbytes:
         raise IntegrityError(f"a Blosc chunk of {out.nbytes:,} bytes, not of {values.nbytes:,} as its bin has")
     return np.ascontiguousarray(values[: frame.height, : frame.width])
