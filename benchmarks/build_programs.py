@@ -123,12 +123,11 @@ def _codecs_only(row: Record, seconds: dict[str, float]) -> float:
     t0, cpu = time.perf_counter(), time.thread_time()
     if native:
         big = header.syntax == ExplicitVRBigEndian
-        raw = decoding.native(stream, facts.rows, facts.cols, facts.bits_allocated, big, header.pixels.words)
+        samples = decoding.native(stream, facts.rows, facts.cols, facts.bits_allocated, big, header.pixels.words)
     else:
-        raw = decoding.decode(bytes(stream), header.syntax, header.dataset)[0]
+        samples = decoding.decode(bytes(stream), header.syntax, header.dataset)
     t1, between = time.perf_counter(), time.thread_time()
-    lossy = header.syntax in decoding.LOSSY
-    pixels = grayscale.to_uniform(raw, facts, header.dataset, lossy=lossy).pixels
+    pixels = grayscale.to_uniform(samples, facts, header.dataset).pixels
     t2, cpu = time.perf_counter(), cpu + time.thread_time() - between
     image = htj2k.encode(pixels)
     t3 = time.perf_counter()

@@ -217,7 +217,7 @@ def finish_samples(samples: pa.Table, thumbs: Thumbnails, links: list[Path], spl
     suspects = set(duplicates.minority_sides(samples.num_rows, near, inverse).tolist()) if len(inverse) else set()
     for flag, nodes in (
         ("near_duplicate", set(np.unique(both).tolist())),
-        ("polarity_suspect", suspects | _off_template(samples, thumbs)),
+        ("polarity_suspect", suspects | _off_template(samples, thumbs) | _with_flag(samples, "polarity_conflict")),
         ("uid_collision", set(_shared_uids(samples["key"]))),
     ):
         for node in nodes:
@@ -231,6 +231,12 @@ def finish_samples(samples: pa.Table, thumbs: Thumbnails, links: list[Path], spl
     for name, column in columns.items():
         samples = samples.set_column(samples.schema.get_field_index(name), name, column)
     return samples.cast(manifest.SCHEMA)
+
+
+def _with_flag(samples: pa.Table, flag: str) -> set[int]:
+    flags = samples["flags"].combine_chunks()
+    found = pc.equal(flags.flatten(), flag).to_numpy(zero_copy_only=False)
+    return set(pc.list_parent_indices(flags).to_numpy()[found].tolist())
 
 
 def _groups(samples: pa.Table, pairs: duplicates.Pairs) -> dict[int, str]:

@@ -178,18 +178,13 @@ class Decoded:
 def decode_pixels(header: Header, facts: ImageFacts, invert: Invert) -> Decoded:
     """The pixels of a judged header. Raises Quarantined."""
     data = frame(header, facts)
-    mended: tuple[str, ...] = ()
     if header.pixels is not None and header.pixels.length is not None:
         big = header.syntax == ExplicitVRBigEndian
-        raw, decoder = (
-            decoding.native(data, facts.rows, facts.cols, facts.bits_allocated, big, header.pixels.words),
-            "native",
-        )
+        samples = decoding.native(data, facts.rows, facts.cols, facts.bits_allocated, big, header.pixels.words)
     else:
-        raw, decoder, mended = decoding.decode(bytes(data), header.syntax, header.dataset)
-    lossy = header.pixels is not None and header.pixels.length is None and decoding.is_lossy(data, header.syntax)
-    uniform = grayscale.to_uniform(raw, facts, header.dataset, lossy=lossy, invert=invert)
-    return Decoded(uniform, decoder, mended, lossy)
+        samples = decoding.decode(bytes(data), header.syntax, header.dataset)
+    uniform = grayscale.to_uniform(samples, facts, header.dataset, invert=invert)
+    return Decoded(uniform, samples.decoder, samples.repairs + uniform.repairs, samples.lossy)
 
 
 def pixel_hash(pixels: Pixels, bits: int) -> bytes:

@@ -1,115 +1,223 @@
-"""Compressed frame -> stored values, through the fastest library that is correct for the syntax.
+"""Compressed frame -> stored values, through the fastest library that is correct for the stream.
 
-The choice depends on the bytes alone, never on timing: lossy JPEG differs by one grey level between decoders, so a
-build must not let two of them race. Which one decoded a sample is recorded with its version.
+The stream decides, not the transfer syntax that the file declares: which process it is, its precision and its sign are
+read from its own markers. The choice of a library depends on the bytes alone, never on timing, and is recorded with
+its version.
+
+Damage. A library that notices none is helped: lossless JPEG is held against its codes, 12-bit JPEG and HTJ2K against a
+second decoder; libjpeg-turbo in strict mode and CharLS find out themselves. What cannot be found is damage that is
+itself a valid code: any bits of JPEG 2000's arithmetic code and of run lengths are, and some of the DCT's.
 """
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
 import pydicom.uid as uid
+import simplejpeg
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 
+from shardkit.dicom import lossless_jpeg, streams
+from shardkit.dicom.streams import Codestream, Jpeg
 from shardkit.errors import Quarantined
 
+T = TypeVar("T")
 Array = npt.NDArray[np.integer]
 
-_JPEG = {str(uid.JPEGBaseline8Bit), str(uid.JPEGExtended12Bit)}
-_JPEG_LOSSLESS = {str(uid.JPEGLossless), str(uid.JPEGLosslessSV1)}
-_JPEG_LS = {str(uid.JPEGLSLossless), str(uid.JPEGLSNearLossless)}
-_J2K = {str(uid.JPEG2000Lossless), str(uid.JPEG2000)}
-_HTJ2K = {str(uid.HTJ2KLossless), str(uid.HTJ2KLosslessRPCL), str(uid.HTJ2K)}
+_JPEG = {
+    str(s)
+    for s in (
+        uid.JPEGBaseline8Bit,
+        uid.JPEGExtended12Bit,
+        uid.JPEGLossless,
+        uid.JPEGLosslessSV1,
+        uid.JPEGLSLossless,
+        uid.JPEGLSNearLossless,
+    )
+}
+_J2K = {str(s) for s in (uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)}
 _RLE = {str(uid.RLELossless)}
-SUPPORTED = _JPEG | _JPEG_LOSSLESS | _JPEG_LS | _J2K | _HTJ2K | _RLE
-LOSSY = {str(uid.JPEGBaseline8Bit), str(uid.JPEGExtended12Bit), str(uid.JPEGLSNearLossless)}
+SUPPORTED = _JPEG | _J2K | _RLE
 
-_SOI, _EOI, _SOC, _JP2 = b"\xff\xd8", b"\xff\xd9", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  "
 SIGNATURES: dict[str, tuple[bytes, ...]] = {
-    **dict.fromkeys(_JPEG | _JPEG_LOSSLESS | _JPEG_LS, (_SOI,)),
-    **dict.fromkeys(_J2K | _HTJ2K, (_SOC, _JP2)),
+    **dict.fromkeys(_JPEG, (streams.SOI,)),
+    **dict.fromkeys(_J2K, (streams.SOC_SIZ, streams.JP2)),
     **dict.fromkeys(_RLE, ()),
 }
-_IMAGECODECS, _PYDICOM = f"imagecodecs {version('imagecodecs')}", f"pydicom {version('pydicom')}"
+_DCT = {0xC0, 0xC1, 0xC2}  # baseline, extended sequential, progressive; Huffman codes
+_DCT_12 = 6  # levels that two decoders of 12-bit JPEG may differ by; measured: 4, of noise at any quality
+_WAVELET = 4  # ... of the irreversible wavelet; measured: 1, at 16 bits 2
+_REMEDY = "decompress the file first (gdcmconv --raw, dcmdjpeg) and build again"
+_HARMLESS = ("Unknown Adobe", "Warning: unknown JFIF")  # what libjpeg-turbo says of application segments
 
 
-def decode(stream: bytes, syntax: str, dataset: Dataset) -> tuple[Array, str, tuple[str, ...]]:
-    """Stored values (rows, cols), integer, as the codec gives them; the decoder's name; repairs made.
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """One frame as its codec gives it.
 
-    Raises Quarantined (decode_error, dimension_mismatch).
+    values: (rows, cols) integers. precision, signed: what the stream declares, None where it declares nothing
+    (uncompressed, RLE). lossy: whether its own coding loses.
     """
+
+    values: Array
+    decoder: str
     repairs: tuple[str, ...] = ()
-    _require_whole(stream, syntax, dataset)
-    if syntax in _JPEG:
-        stream, repairs = repair_jpeg_sos(stream)
-    attempts: list[tuple[str, tuple[str, ...], Callable[[], Array]]] = []
-    library = _library(syntax, stream)
-    if library is not None:
-        attempts.append((f"{_IMAGECODECS} {library.__name__}", (), functools.partial(library, stream)))
-    if syntax in _RLE | _JPEG | _J2K:  # of lossless JPEG and JPEG-LS, pylibjpeg reads broken streams without a word
-        attempts.append((f"{_PYDICOM} pylibjpeg", (), functools.partial(_pydicom, stream, syntax, dataset)))
-    if library is not None and syntax in _J2K and (cut := repair_j2k_com(stream)) is not None:
-        attempts.append((f"{_IMAGECODECS} {library.__name__}", ("j2k_com",), functools.partial(library, cut)))
-    failure = ""
-    for name, repair, attempt in attempts:
-        try:
-            image = attempt()
-        except (MemoryError, KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # a panic in a Rust library is no Exception
-            # Only the class of a library's error is kept: its text is not known to be free of header values.
-            failure = f"{name}: {type(error).__name__}"
-            continue
-        return _one_plane(image, dataset), name, repairs + repair
-    raise Quarantined("decode_error", f"no decoder reads the compressed stream (last tried {failure})")
+    lossy: bool = False
+    precision: int | None = None
+    signed: bool | None = None
 
 
-def _require_whole(stream: bytes, syntax: str, dataset: Dataset) -> None:
-    """Most codecs decode a stream cut short as if it were whole, so its end is looked for first."""
-    # The coded data of all three JPEGs never hold the end marker's two bytes (T.81 B.1.1.5, T.87 A.1).
-    if syntax in _JPEG | _JPEG_LOSSLESS | _JPEG_LS and _EOI not in stream[-64:]:
-        raise Quarantined("decode_error", "the compressed stream has no end marker: it is cut short")
-    if syntax in _HTJ2K and not _whole_codestream(stream):
-        raise Quarantined("decode_error", "the compressed stream's tile-parts are not all there: it is cut short")
-    if syntax in _RLE and int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) // 8 > 64 * len(stream):
+def decode(stream: bytes, syntax: str, dataset: Dataset) -> Samples:
+    """Decode the compressed bytes of one frame.
+
+    Raises Quarantined (decode_error, dimension_mismatch, size_mismatch).
+    """
+    if syntax in _RLE:
+        return _decode_rle(stream, syntax, dataset)
+    if stream.startswith(streams.SOI):
+        return _decode_jpeg(stream, dataset)
+    return _decode_j2k(stream, syntax, dataset)
+
+
+def _decode_rle(stream: bytes, syntax: str, dataset: Dataset) -> Samples:
+    if int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) // 8 > 64 * len(stream):
         # PS3.5 G.3: two bytes of a segment stand for 128 at most.
         raise Quarantined("size_mismatch", "the header claims more pixels than the run-length stream can hold")
+    bits = int(dataset.get("BitsStored") or dataset.BitsAllocated)
+    values = _run("pydicom pylibjpeg", functools.partial(_pydicom, stream, syntax, dataset, bits))
+    return Samples(_one_plane(values, dataset), _name("pydicom", "pylibjpeg"))
 
 
-def _whole_codestream(stream: bytes) -> bool:
-    """Whether every tile-part has the length it declares and EOC follows (15444-1 A.4.2)."""
-    at = stream.find(b"\xff\x90")
-    while at >= 0 and stream[at : at + 2] == b"\xff\x90":
-        length = int.from_bytes(stream[at + 6 : at + 10], "big")
-        if length == 0:  # the last tile-part may leave its length open
-            return stream.rstrip(b"\0").endswith(b"\xff\xd9")
-        at += length
-    return stream[at : at + 2] == b"\xff\xd9"
+def _decode_jpeg(stream: bytes, dataset: Dataset) -> Samples:
+    header = streams.jpeg(stream)
+    _require_size(header, dataset)
+    stream, repairs = stream[: header.end], tuple[str, ...]()
+    values: Array
+    if header.lossless:
+        values, repairs = _run("libjpeg-turbo", functools.partial(lossless_jpeg.decode, stream, header))
+        name, lossy = _name("imagecodecs", "jpeg8_decode"), False
+    elif header.ls:
+        values = _run("CharLS", functools.partial(imagecodecs.jpegls_decode, stream))
+        name, lossy = _name("imagecodecs", "jpegls_decode"), header.scans[0].selection != 0  # NEAR (T.87 C.2.3)
+    elif header.process in _DCT:
+        stream, repairs = repair_jpeg_sos(stream, header)
+        values, name = _decode_dct(stream, header, dataset)
+        lossy = True
+    else:
+        raise Quarantined("decode_error", f"its JPEG process ({_process(header)}) has no decoder here: {_REMEDY}")
+    return Samples(_one_plane(values, dataset), name, repairs, lossy, header.precision, None)
 
 
-def _library(syntax: str, stream: bytes) -> Callable[[bytes], Array] | None:
-    if syntax in _JPEG:
-        return imagecodecs.jpeg8_decode
-    if syntax in _JPEG_LOSSLESS:
-        # liblj92 is twice as fast as the alternatives but knows neither restarts nor a point transform.
-        return imagecodecs.ljpeg_decode if _plain_lossless(stream) else imagecodecs.jpegsof3_decode
-    if syntax in _JPEG_LS:
-        return imagecodecs.jpegls_decode
-    if syntax in _J2K:
-        return imagecodecs.jpeg2k_decode
-    if syntax in _HTJ2K:
-        return imagecodecs.htj2k_decode
-    return None
+def _process(header: Jpeg) -> str:
+    kind = "arithmetic coding" if header.process > 0xC8 else "hierarchical" if header.process > 0xC4 else "unknown"
+    return f"SOF{header.process & 15}, {kind}"
+
+
+def _decode_dct(stream: bytes, header: Jpeg, dataset: Dataset) -> tuple[Array, str]:
+    """libjpeg-turbo, strict where that is offered, for 8 bits. The coded data of 12 bits are of the same kind, so
+    its strict face walks them too, as if of 8 bits; and the values are held against libjpeg's."""
+    at = header.precision_at
+    walked = stream[:at] + b"\x08" + stream[at + 1 :]
+    strict = _run("libjpeg-turbo", functools.partial(_strict, walked))
+    if header.precision == 8:
+        return strict, _name("simplejpeg", "decode_jpeg")
+    values = _run("libjpeg-turbo", functools.partial(imagecodecs.jpeg8_decode, stream))
+    syntax = str(uid.JPEGExtended12Bit)
+    second = _run("libjpeg", functools.partial(_pydicom, stream, syntax, dataset, header.precision))
+    # Decoders of the DCT round differently, and wrap where the other clamps.
+    _require_agreement(values, second, header.precision, _DCT_12)
+    return values, _name("imagecodecs", "jpeg8_decode")
+
+
+def _strict(stream: bytes) -> Array:
+    try:
+        return np.asarray(simplejpeg.decode_jpeg(stream, "GRAY", strict=True))
+    except ValueError as error:
+        if str(error).startswith(_HARMLESS):
+            return np.asarray(simplejpeg.decode_jpeg(stream, "GRAY", strict=False))
+        raise
+
+
+def _decode_j2k(stream: bytes, syntax: str, dataset: Dataset) -> Samples:
+    header = streams.codestream(stream)
+    _require_size(header, dataset)
+    described = (not header.reversible, header.precision, header.signed)
+    if header.high_throughput:
+        values, name = _decode_htj2k(stream[header.start :], header)
+        return Samples(_one_plane(values, dataset), name, (), *described)
+    name, failure = _name("imagecodecs", "jpeg2k_decode"), None
+    for data, repairs in ((stream, ()), (repair_j2k_com(stream), ("j2k_com",))):
+        if data is not None:
+            try:
+                values = _run("OpenJPEG", functools.partial(imagecodecs.jpeg2k_decode, data))
+            except Quarantined as error:
+                failure = failure or error
+            else:
+                return Samples(_one_plane(values, dataset), name, repairs, *described)
+    assert failure is not None
+    raise failure
+
+
+def _decode_htj2k(stream: bytes, header: Codestream) -> tuple[Array, str]:
+    """OpenJPH gives zeros for blocks it cannot read and OpenJPEG reads on: only what both agree on is the image."""
+    if not streams.whole(stream, header.tiles - header.start):
+        raise Quarantined("decode_error", "the compressed stream's tile-parts are not all there: it is cut short")
+    first = _run("OpenJPH", functools.partial(imagecodecs.htj2k_decode, stream))
+    second = _run("OpenJPEG", functools.partial(imagecodecs.jpeg2k_decode, stream))
+    # Rounding of the irreversible wavelet; OpenJPH wraps its overshoot, so OpenJPEG's values are taken there.
+    _require_agreement(first, second, header.precision, 0 if header.reversible else _WAVELET)
+    if header.reversible:
+        return first, _name("imagecodecs", "htj2k_decode")
+    return second, _name("imagecodecs", "jpeg2k_decode")
+
+
+def _require_agreement(first: Array, second: Array, bits: int, tolerance: int) -> None:
+    """Raises Quarantined unless two decoders give the same values modulo 2**bits, within `tolerance`."""
+    if first.shape == second.shape:
+        apart = (first.astype(np.int32) - second.astype(np.int32) + tolerance) & ((1 << bits) - 1)
+        if int(apart.max()) <= 2 * tolerance:
+            return
+    raise streams.damaged("two decoders read different images from it")
+
+
+def _run(name: str, attempt: Callable[[], T]) -> T:
+    """What a library gives. Raises Quarantined for whatever else it does."""
+    try:
+        return attempt()
+    except (MemoryError, KeyboardInterrupt, SystemExit, Quarantined):
+        raise
+    except BaseException as error:  # a panic in a Rust library is no Exception
+        # Only the class of a library's error is kept: its text is not known to be free of header values.
+        raise Quarantined(
+            "decode_error", f"{name} cannot read the compressed stream ({type(error).__name__}): it is damaged"
+        ) from None
+
+
+def _name(library: str, function: str) -> str:
+    return f"{library} {_version(library)} {function}"
+
+
+_version = functools.cache(version)
+
+
+def _require_size(header: Jpeg | Codestream, dataset: Dataset) -> None:
+    """Before anything is allocated. Raises Quarantined (dimension_mismatch)."""
+    rows, cols = int(dataset.Rows), int(dataset.Columns)
+    if (header.rows, header.cols, header.components) != (rows, cols, 1):
+        planes = f", {header.components} components" if header.components != 1 else ""
+        raise Quarantined(
+            "dimension_mismatch", f"the stream holds {header.rows}x{header.cols}{planes}, the header says {rows}x{cols}"
+        )
 
 
 def _one_plane(image: Array, dataset: Dataset) -> Array:
-    image = np.asarray(image)
     rows, cols = int(dataset.Rows), int(dataset.Columns)
     if image.ndim == 3 and 1 in (image.shape[0], image.shape[2]):
         image = image.reshape(image.shape[:2] if image.shape[2] == 1 else image.shape[1:])
@@ -121,14 +229,14 @@ def _one_plane(image: Array, dataset: Dataset) -> Array:
     return image
 
 
-def _pydicom(stream: bytes, syntax: str, dataset: Dataset) -> Array:
+def _pydicom(stream: bytes, syntax: str, dataset: Dataset, bits: int) -> Array:
     options: dict[str, Any] = {
         "rows": int(dataset.Rows),
         "columns": int(dataset.Columns),
         "samples_per_pixel": 1,
         "photometric_interpretation": str(dataset.PhotometricInterpretation),
         "bits_allocated": int(dataset.BitsAllocated),
-        "bits_stored": int(dataset.get("BitsStored") or dataset.BitsAllocated),
+        "bits_stored": bits,
         "pixel_representation": int(dataset.PixelRepresentation),
         "number_of_frames": 1,
         "pixel_keyword": "PixelData",
@@ -138,65 +246,26 @@ def _pydicom(stream: bytes, syntax: str, dataset: Dataset) -> Array:
     return array
 
 
-def is_lossy(stream: bytes | memoryview, syntax: str) -> bool:
-    """Whether the stream's own coding loses: by its syntax, or by the wavelet that its JPEG 2000 header names."""
-    if syntax in _J2K | _HTJ2K:
-        at = bytes(stream[:65536]).find(b"\xff\x52")  # COD; its last byte but precincts is the transform (A.6.1)
-        return at >= 0 and at + 13 < len(stream) and stream[at + 13] == 0
-    return syntax in LOSSY
-
-
 def native(
     frame: bytes | memoryview, rows: int, cols: int, bits_allocated: int, big_endian: bool, words: bool = True
-) -> Array:
+) -> Samples:
     """Uncompressed samples, padded to whole words, -> (rows, cols) uint8 or uint16 in the machine's byte order."""
     if bits_allocated == 8:
         if big_endian and words:  # PS3.5 8.1.2: OW swaps the two 8-bit samples of each word
             frame = np.frombuffer(bytes(frame).ljust(len(frame) + len(frame) % 2, b"\0"), "u2").byteswap().tobytes()
-        return np.frombuffer(frame, np.uint8, rows * cols).reshape(rows, cols)
+        return Samples(np.frombuffer(frame, np.uint8, rows * cols).reshape(rows, cols), "native")
     if bits_allocated == 16:
         order = ">u2" if big_endian else "<u2"
-        return np.frombuffer(frame, order, rows * cols).reshape(rows, cols).astype("=u2", copy=False)
+        values = np.frombuffer(frame, order, rows * cols).reshape(rows, cols)
+        return Samples(values.astype("=u2", copy=False), "native")
     raise Quarantined("bad_value", f"BitsAllocated {bits_allocated}: only 8 and 16 bits make a radiograph")
 
 
-def _markers(stream: bytes) -> list[tuple[int, int]]:
-    """(marker code, offset of its segment) of a JPEG stream up to and including the first SOS (ITU-T T.81 B.1.1)."""
-    found, at = [], 2
-    while at + 4 <= len(stream) and stream[at] == 0xFF:
-        code = stream[at + 1]
-        if code == 0xFF:
-            at += 1
-            continue
-        end = at + 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
-        if end > len(stream):
-            break
-        found.append((code, at + 2))
-        if code == 0xDA:
-            break
-        at = end
-    return found
-
-
-def _plain_lossless(stream: bytes) -> bool:
-    """One component, first-order predictors without point transform, no restart intervals."""
-    markers = dict(_markers(stream))
-    if 0xDD in markers or 0xC3 not in markers or 0xDA not in markers:
-        return False
-    sof, sos = markers[0xC3], markers[0xDA]
-    if stream[sof + 7] != 1 or stream[sos + 2] != 1:
-        return False
-    predictor, point_transform = stream[sos + 5], stream[sos + 7] & 0x0F
-    return predictor == 1 and point_transform == 0 and stream[sof + 2] > 8
-
-
-def repair_jpeg_sos(stream: bytes) -> tuple[bytes, tuple[str, ...]]:
+def repair_jpeg_sos(stream: bytes, header: Jpeg) -> tuple[bytes, tuple[str, ...]]:
     """Some PACS write the scan's end of spectral selection as 0; sequential DCT demands 63 (T.81 table B.3)."""
-    markers = dict(_markers(stream))
-    if 0xDA in markers and (0xC0 in markers or 0xC1 in markers):
-        se = markers[0xDA] + 3 + 2 * stream[markers[0xDA] + 2] + 1
-        if se < len(stream) and stream[se] == 0:
-            return stream[:se] + b"\x3f" + stream[se + 1 :], ("jpeg_sos",)
+    end = header.scans[0].start - 2  # Se is the last byte of the scan header but one
+    if header.process in (0xC0, 0xC1) and stream[end] == 0:
+        return stream[:end] + b"\x3f" + stream[end + 1 :], ("jpeg_sos",)
     return stream, ()
 
 

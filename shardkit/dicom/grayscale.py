@@ -7,13 +7,15 @@ left to undo after it is MONOCHROME1 alone; slope and intercept stay metadata an
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
+from shardkit.dicom.decoding import Samples
 from shardkit.dicom.reading import ImageFacts, value
+from shardkit.dicom.stored import Stored, stored_values
 from shardkit.errors import Quarantined
 
 Array = npt.NDArray[np.integer]
@@ -30,25 +32,13 @@ class Uniform:
     inverted: bool
     padding: float
     flags: tuple[str, ...]
+    repairs: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """Stored values as integers that hold their sign, padding set to `low`, the least value `bits` allow."""
-
-    values: Array
-    bits: int
-    low: int
-    padding: npt.NDArray[np.bool_] | None
-    flags: tuple[str, ...] = ()
-
-
-def to_uniform(
-    raw: Array, facts: ImageFacts, dataset: Dataset, *, lossy: bool = False, invert: Invert = "full"
-) -> Uniform:
-    """Raw samples as the decoder gave them -> uniform pixels. Raises Quarantined (bad_value)."""
+def to_uniform(samples: Samples, facts: ImageFacts, dataset: Dataset, *, invert: Invert = "full") -> Uniform:
+    """Samples as the decoder gave them -> uniform pixels. Raises Quarantined (bad_value)."""
     slope = rescale(dataset)[0]
-    stored = _stored(raw, facts, dataset, lossy)
+    stored = stored_values(samples, facts, dataset)
     table = modality_lut(dataset, facts.signed)
     if table is None:
         values: Array = stored.values if stored.low == 0 else stored.values.astype(np.int32) - stored.low
@@ -57,7 +47,7 @@ def to_uniform(
         first, entries = table
         index = np.clip(stored.values.astype(np.int32) - first, 0, len(entries) - 1)
         # The descriptor's depth is that of its container, 8 or 16; the entries' own tells what they reach.
-        values, bits, negative = entries[index], max(facts.bits_stored, int(entries.max()).bit_length()), False
+        values, bits, negative = entries[index], max(stored.bits, int(entries.max()).bit_length()), False
     pixels: Pixels = values.astype(np.uint16, copy=False)  # may still be a read-only view of the file
     inverted = (facts.photometric == "MONOCHROME1") != negative
     if inverted:
@@ -67,90 +57,12 @@ def to_uniform(
     if stored.padding is not None:
         share = float(np.count_nonzero(stored.padding)) / stored.padding.size
         pixels = np.where(stored.padding, np.uint16(0), pixels)
-    return Uniform(pixels, bits, inverted, share, stored.flags)
+    flags = stored.flags + (("polarity_conflict",) if polarity_conflict(dataset, facts.photometric) else ())
+    return Uniform(pixels, bits, inverted, share, flags, stored.repairs)
 
 
-def _inside(stored: _Stored) -> npt.NDArray[np.bool_] | bool:
+def _inside(stored: Stored) -> npt.NDArray[np.bool_] | bool:
     return True if stored.padding is None else ~stored.padding
-
-
-def _stored(raw: Array, facts: ImageFacts, dataset: Dataset, lossy: bool) -> _Stored:
-    """Mask and sign-extend by BitsStored. Words that then would change their value are flagged, never wrapped:
-    a lossy codec's overshoot is clipped to BitsStored, anything else raises the bit depth to what it needs."""
-    bits, width = facts.bits_stored, facts.bits_allocated
-    if raw.dtype.kind == "i":  # some codecs return two's complement themselves
-        raw = raw.astype(np.int32) & ((1 << width) - 1)
-    if _overlay_in_pixels(dataset):
-        raw = raw.astype(np.int32) & ((1 << bits) - 1)
-    low = -(1 << (bits - 1)) if facts.signed else 0
-    high = low + (1 << bits) - 1
-    values = _extend(raw, bits) if facts.signed else raw
-    padding = _padding_mask(raw, values, facts, dataset, low, high)
-    flags: tuple[str, ...] = ()
-    if int(raw.max()) >> bits:
-        above = raw >> bits
-        strange = above != 0
-        if facts.signed:  # sign bits may or may not be extended into the rest of the word
-            strange &= above != (1 << (width - bits)) - 1
-        if padding is not None:
-            strange &= ~padding
-        if strange.any():
-            flags = ("values_exceed_bits",)
-            values = _extend(raw, width) if facts.signed else raw
-            if padding is not None:
-                values = np.where(padding, values.dtype.type(0), values)
-            if lossy:
-                values = np.clip(values, low, high)
-            else:
-                least, most = int(values.min()), int(values.max())
-                bits = max(most.bit_length(), (~least).bit_length() if least < 0 else 0) + facts.signed
-                low = -(1 << (bits - 1)) if facts.signed else 0
-    if padding is not None:
-        values = np.where(padding, values.dtype.type(low), values)
-    return _Stored(values, bits, low, padding, flags)
-
-
-def _extend(values: Array, bits: int) -> npt.NDArray[np.int32]:
-    """Two's complement of the low `bits` bits."""
-    sign = 1 << (bits - 1)
-    wide = values.astype(np.int32) & ((1 << bits) - 1)
-    return (wide ^ sign) - sign
-
-
-def _overlay_in_pixels(dataset: Dataset) -> bool:
-    """An overlay group without data of its own and with a bit position above 0 sits in the pixels' high bits."""
-    for group in range(0x6000, 0x6020, 2):
-        if (group, 0x0102) in dataset and (group, 0x3000) not in dataset:
-            try:
-                if int(dataset[group, 0x0102].value) > 0:
-                    return True
-            except Exception:  # an unreadable position is none
-                continue
-    return False
-
-
-def _padding_mask(
-    raw: Array, values: Array, facts: ImageFacts, dataset: Dataset, low: int, high: int
-) -> npt.NDArray[np.bool_] | None:
-    """PixelPaddingValue and its range limit, read with the sign of the pixels (PS3.3 C.7.5.1.1.2)."""
-    start, limit = (_sample(value(dataset, k), facts) for k in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
-    if start is None:
-        return None
-    first, last = sorted((start, start if limit is None else limit))
-    if first < low or last > high:  # outside BitsStored: only the whole word can tell
-        values = _extend(raw, facts.bits_allocated) if facts.signed else raw
-    mask = values == first if first == last else (values >= first) & (values <= last)
-    return mask if mask.any() else None
-
-
-def _sample(found: Any, facts: ImageFacts) -> int | None:
-    try:
-        number = int(found)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    bits = facts.bits_allocated
-    number &= (1 << bits) - 1
-    return number - (1 << bits) if facts.signed and number >> (bits - 1) else number
 
 
 def rescale(dataset: Dataset) -> tuple[float, float]:
@@ -169,27 +81,59 @@ def rescale(dataset: Dataset) -> tuple[float, float]:
 
 
 def modality_lut(dataset: Dataset, signed: bool) -> tuple[int, Pixels] | None:
-    """(first stored value mapped, entries) of the Modality LUT sequence, or None. Raises Quarantined (bad_value)."""
+    """(first stored value mapped, entries) of the Modality LUT sequence, or None. Raises Quarantined (bad_value).
+
+    An item with neither descriptor nor data is no LUT: some exports keep the empty shell.
+    """
     sequence = value(dataset, "ModalityLUTSequence")
     if not sequence:
         return None
     try:
-        count, first, bits = (int(v) for v in sequence[0].LUTDescriptor)
-        data = sequence[0]["LUTData"].value
-        if isinstance(data, bytes):
-            order = ">" if dataset.original_encoding[1] is False else "<"
-            data = np.frombuffer(data, f"{order}u2" if len(data) >= 2 * (count or 65536) else "u1")
-        entries = np.asarray(data).astype(np.uint16).ravel()
-    except MemoryError:
+        if "LUTDescriptor" not in sequence[0] and "LUTData" not in sequence[0]:
+            return None
+        first, entries = _lut(sequence[0], dataset.original_encoding[1] is False)
+    except (MemoryError, Quarantined):
         raise
     except Exception:
         raise Quarantined("bad_value", "the Modality LUT sequence cannot be read") from None
-    count = count or 65536  # PS3.3 C.11.1.1: 0 stands for 2**16
-    if len(entries) < count or not 1 <= bits <= 16:
-        raise Quarantined("bad_value", "the Modality LUT has fewer entries than its descriptor says")
     if signed and first >= 1 << 15:
         first -= 1 << 16
+    return first, entries
+
+
+def _lut(item: Dataset, big_endian: bool) -> tuple[int, Pixels]:
+    """(first value mapped as an unsigned word, entries) of a LUT (PS3.3 C.11.1.1). Raises whatever its values do."""
+    count, first, bits = (int(v) for v in item.LUTDescriptor)
+    data = item["LUTData"].value
+    count = count or 65536  # 0 stands for 2**16
+    if isinstance(data, bytes):
+        order = ">" if big_endian else "<"
+        data = np.frombuffer(data, f"{order}u2" if len(data) >= 2 * count else "u1")
+    entries = np.asarray(data).astype(np.uint16).ravel()
+    if len(entries) < count or not 1 <= bits <= 16:
+        raise Quarantined("bad_value", "the Modality LUT has fewer entries than its descriptor says")
     return first, entries[:count]
+
+
+def polarity_conflict(dataset: Dataset, photometric: str) -> bool:
+    """Whether the header also says that the image is displayed in the other sense than it is written in.
+
+    PresentationLUTShape must be INVERSE for MONOCHROME1 and IDENTITY for MONOCHROME2 (PS3.3 C.8.11.3.1.2); a VOI LUT
+    that decreases turns the display around.
+    """
+    try:
+        shape = str(value(dataset, "PresentationLUTShape") or "").strip().upper()
+        if shape in ("INVERSE", "IDENTITY") and (shape == "INVERSE") != (photometric == "MONOCHROME1"):
+            return True
+        sequence = value(dataset, "VOILUTSequence")
+        if not sequence:
+            return False
+        _, entries = _lut(sequence[0], dataset.original_encoding[1] is False)
+    except MemoryError:
+        raise
+    except Exception:  # metadata only: what cannot be read tells nothing
+        return False
+    return int(entries[0]) > int(entries[-1])
 
 
 def halve(pixels: Pixels) -> Pixels:

@@ -66,6 +66,7 @@ class ImageFacts:
     bits_stored: int
     signed: bool
     photometric: str
+    high_bit: int = 0  # counts only where it lies above what BitsStored needs
 
     @property
     def frame_bytes(self) -> int:
@@ -86,7 +87,7 @@ def read_header(file: BinaryIO, size: int, data: bytes | None = None) -> Header:
     try:
         dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
         syntax = dataset.file_meta.get("TransferSyntaxUID")
-        implicit, little = dataset.original_encoding
+        implicit, little = _encoding(dataset)
     except (MemoryError, Quarantined):
         raise
     except (Exception, RecursionError) as error:
@@ -96,12 +97,28 @@ def read_header(file: BinaryIO, size: int, data: bytes | None = None) -> Header:
     if syntax == DeflatedExplicitVRLittleEndian:
         stream, data = cast(BinaryIO, dataset.buffer), None
         size = _end(stream)
-    repairs: tuple[str, ...] = ()
-    if syntax is None:
-        syntax = ExplicitVRBigEndian if not little else ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
-        repairs = ("assumed_ts",)
-    pixels = _pixel_element(stream, bool(implicit), "<" if little else ">")
+    syntax, repairs = _effective_syntax(syntax, implicit, little)
+    pixels = _pixel_element(stream, implicit, "<" if little else ">")
     return Header(dataset, str(syntax), pixels, stream, size, repairs, pixels is None and _cut(dataset, size), data)
+
+
+def _encoding(dataset: Dataset) -> tuple[bool, bool]:
+    """(implicit VR, little endian) as the parser read the data set, which may not be what the file declares."""
+    implicit, little = dataset.original_encoding
+    last = dataset.get_item(max(dataset.keys())) if len(dataset) else None
+    if isinstance(last, RawDataElement):
+        implicit, little = last.is_implicit_VR, last.is_little_endian
+    return bool(implicit), bool(little)
+
+
+def _effective_syntax(declared: str | None, implicit: bool, little: bool) -> tuple[str, tuple[str, ...]]:
+    """The transfer syntax that the data set has, and the repair that this is."""
+    found = ExplicitVRBigEndian if not little else ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+    if declared is None:
+        return str(found), ("assumed_ts",)
+    if declared in NATIVE - {DeflatedExplicitVRLittleEndian} and declared != found:
+        return str(found), ("wrong_ts",)
+    return str(declared), ()
 
 
 def _cut(dataset: Dataset, size: int) -> bool:
@@ -161,9 +178,6 @@ def image_facts(dataset: Dataset) -> ImageFacts:
     cols = _integer(dataset, "Columns", range(1, 65536))
     allocated = _integer(dataset, "BitsAllocated", (1, 8, 12, 16, 32, 64))
     stored = _integer(dataset, "BitsStored", range(1, allocated + 1), default=allocated)
-    high = _integer(dataset, "HighBit", range(65536), default=stored - 1)
-    if high != stored - 1 and stored > 1:
-        raise Quarantined("bad_value", f"HighBit {high} with BitsStored {stored}: a retired pixel layout")
     photometric = value(dataset, "PhotometricInterpretation")
     if photometric is None:
         raise Quarantined("missing_required_tag", "PhotometricInterpretation is missing")
@@ -171,11 +185,12 @@ def image_facts(dataset: Dataset) -> ImageFacts:
         rows=rows,
         cols=cols,
         samples=_integer(dataset, "SamplesPerPixel", range(1, 5), default=1),
-        frames=_integer(dataset, "NumberOfFrames", range(1, 1 << 31), default=1),
+        frames=max(1, _integer(dataset, "NumberOfFrames", range(1 << 31), default=1)),  # some write 0 for one
         bits_allocated=allocated,
         bits_stored=stored,
         signed=bool(_integer(dataset, "PixelRepresentation", (0, 1))),
         photometric=str(photometric).strip(),
+        high_bit=_integer(dataset, "HighBit", range(65536), default=stored - 1),
     )
 
 
@@ -210,6 +225,13 @@ def check_structure(header: Header, facts: ImageFacts) -> tuple[str, ...]:
     Raises Quarantined (truncated, size_mismatch, decode_error, unsupported_transfer_syntax).
     """
     assert header.pixels is not None
+    if header.syntax not in NATIVE | SUPPORTED:
+        name = header.syntax if header.syntax.startswith("1.2.840.10008.") else "of a private kind"
+        raise Quarantined(
+            "unsupported_transfer_syntax",
+            f"its transfer syntax ({name}) has no decoder here: transcode the file to explicit VR little endian and"
+            " build again",
+        )
     if header.pixels.length is None:
         _check_encapsulated(header, facts)
         return ()
@@ -221,15 +243,14 @@ def check_structure(header: Header, facts: ImageFacts) -> tuple[str, ...]:
     there = header.size - header.pixels.offset
     if there < claimed:
         raise Quarantined("truncated", f"{claimed - there:,} of {claimed:,} bytes of pixel data are missing")
+    if claimed >= 2 * wanted and claimed % wanted == 0:
+        raise Quarantined("size_mismatch", f"the element has exactly {claimed // wanted} times the bytes of its pixels")
     return ("trailing_bytes",) if claimed > wanted + wanted % 2 else ()
 
 
 def _check_encapsulated(header: Header, facts: ImageFacts) -> None:
     if header.syntax in NATIVE:
         raise Quarantined("size_mismatch", "a native transfer syntax with encapsulated pixel data")
-    if header.syntax not in SUPPORTED:
-        name = header.syntax if header.syntax.startswith("1.2.840.10008.") else "of a private kind"
-        raise Quarantined("unsupported_transfer_syntax", f"its transfer syntax ({name}) has no decoder here")
     if facts.frames > 1:  # dropped by rule later: its framing does not matter
         return
     spans = _fragments(header)

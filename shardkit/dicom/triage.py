@@ -14,10 +14,10 @@ from shardkit.dicom.content import Content, Statistics
 from shardkit.dicom.reading import PIXEL_DATA, Header, ImageFacts, check_structure, image_facts
 from shardkit.errors import Dropped, Quarantined
 
-REPAIRS = ("assumed_ts", "jpeg_sos", "j2k_com", "trailing_bytes")
+REPAIRS = ("assumed_ts", "wrong_ts", "jpeg_sos", "jpeg_modulo", "j2k_com", "trailing_bytes", "high_bits", "high_bit")
 FLAGS = (
-    "values_exceed_bits", "charset", "burned_in_suspect", "polarity_suspect", "near_duplicate", "uid_collision",
-    "missing_patient_id", "source_changed", "source_missing",
+    "values_exceed_bits", "stream_bits", "stream_sign", "charset", "burned_in_suspect", "polarity_conflict",
+    "polarity_suspect", "near_duplicate", "uid_collision", "missing_patient_id", "source_changed", "source_missing",
 )  # fmt: skip
 DROPS = {
     "not_an_image": "reports, presentation states, key objects, segmentations, DICOMDIRs",

@@ -10,9 +10,13 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pydicom.uid as uids
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_file_meta_info
 
+from shardkit.testing import lossless_jpeg
 from shardkit.testing.records import (
     ImageSpec,
     header,
@@ -94,6 +98,21 @@ def _stream(ds: Dataset) -> bytes:
     return bytes(next(generate_frames(ds.PixelData, number_of_frames=1)))
 
 
+def hole(spec: ImageSpec) -> bytes:
+    """Forty bytes in the middle of the coded data are zero."""
+    ds = _pixels_in(spec)
+    stream = bytearray(_stream(ds))
+    middle = len(stream) // 2
+    stream[middle : middle + 40] = bytes(40)
+    set_stream(ds, bytes(stream))
+    return to_bytes(ds)
+
+
+def double_length(spec: ImageSpec) -> bytes:
+    """The header says 8 bits a sample, the data have 16."""
+    return _file(spec, BitsAllocated=8, BitsStored=8, HighBit=7)
+
+
 def no_rows(spec: ImageSpec) -> bytes:
     """A required tag is missing."""
     ds = _pixels_in(spec)
@@ -125,9 +144,27 @@ def other_dimensions(spec: ImageSpec) -> bytes:
 
 def no_meta(spec: ImageSpec) -> bytes:
     """Neither preamble nor file meta: the file starts with its data set."""
-    data = sound_bytes(spec)
-    meta = int.from_bytes(data[140:144], "little")  # value of (0002,0000), after 128 + "DICM" + 8 bytes of element
-    return data[144 + meta :]
+    return _data_set(sound_bytes(spec))
+
+
+def wrong_syntax(spec: ImageSpec) -> bytes:
+    """The file meta says implicit VR, the data set is explicit: seen where only the file meta was rewritten."""
+    return declare(sound_bytes(spec), str(uids.ImplicitVRLittleEndian))
+
+
+def declare(data: bytes, syntax: str) -> bytes:
+    """A file with another transfer syntax in its file meta and the same data set."""
+    meta = dcmread(io.BytesIO(data), stop_before_pixels=True).file_meta
+    meta.TransferSyntaxUID = uids.UID(syntax)
+    out = DicomBytesIO(data[:132])
+    out.seek(132)
+    write_file_meta_info(out, meta)
+    return out.getvalue() + _data_set(data)
+
+
+def _data_set(data: bytes) -> bytes:
+    length = int.from_bytes(data[140:144], "little")  # value of (0002,0000), after 128 + "DICM" + 8 bytes of element
+    return data[144 + length :]
 
 
 def padded_j2k(spec: ImageSpec) -> bytes:
@@ -140,6 +177,13 @@ def padded_j2k(spec: ImageSpec) -> bytes:
         ds,
         stream[:end] + b"\xff\x64" + (len(comment) + 4).to_bytes(2, "big") + b"\0\0" + comment + b"\xff\xd9",
     )
+    return to_bytes(ds)
+
+
+def restarts(spec: ImageSpec) -> bytes:
+    """Lossless JPEG with predictor 4 and a restart interval of eight rows."""
+    ds = _pixels_in(spec)
+    set_stream(ds, lossless_jpeg.encode(stored(spec, radiograph_of(spec)), spec.bits, predictor=4, restart_rows=8))
     return to_bytes(ds)
 
 
@@ -269,19 +313,25 @@ def no_patient_id(spec: ImageSpec) -> bytes:
 
 
 def exceeding(spec: ImageSpec) -> bytes:
-    """A patch of values one step above the declared range."""
-    values = stored(spec, radiograph_of(spec))
-    row, col = spec.height // 2, spec.width // 2
-    values[row : row + 5, col : col + 5] = 2**spec.bits + 7
-    return _file(spec, values)
+    """BitsStored says one bit less than the picture has: its brighter half lies above the declared range."""
+    return _file(spec, BitsStored=spec.bits - 1, HighBit=spec.bits - 2)
+
+
+def high_bits(spec: ImageSpec) -> bytes:
+    """An old graphic left in the first unused high bit, which nothing in the header declares."""
+    return _file(spec, stored(spec, radiograph_of(spec)) | (_graphic(spec) << np.uint16(spec.bits)))
+
+
+def _graphic(spec: ImageSpec) -> U16:
+    plane = np.zeros((spec.height, spec.width), np.uint16)
+    plane[spec.height // 3 : spec.height // 3 + 4, spec.width // 4 : spec.width // 2] = 1
+    return plane
 
 
 def overlay(spec: ImageSpec) -> bytes:
     """A graphic in the first unused high bit, declared as overlay plane 6000 the old way."""
-    plane = np.zeros((spec.height, spec.width), np.uint16)
-    plane[spec.height // 3 : spec.height // 3 + 4, spec.width // 4 : spec.width // 2] = 1
     ds = header(spec)
-    set_pixels(ds, stored(spec, radiograph_of(spec)) | (plane << np.uint16(spec.bits)), spec.syntax)
+    set_pixels(ds, stored(spec, radiograph_of(spec)) | (_graphic(spec) << np.uint16(spec.bits)), spec.syntax)
     ds.add_new(0x60000010, "US", spec.height)
     ds.add_new(0x60000011, "US", spec.width)
     ds.add_new(0x60000040, "CS", "G")

@@ -89,6 +89,11 @@ DEFECTS: dict[str, Defect] = {
     "wrong_photometric": Defect(breakage.wrong_photometric, "written"),
     "too_large": Defect(breakage.too_large, "dropped", "too_large", syntax=_LE),
     "overlay": Defect(breakage.overlay, "written", syntax=_LE, bits=12),
+    "high_bits": Defect(breakage.high_bits, "written", repairs=("high_bits",), syntax=_LE, bits=12),
+    "wrong_syntax": Defect(breakage.wrong_syntax, "written", repairs=("wrong_ts",), syntax=_LE),
+    "hole": Defect(breakage.hole, "quarantined", "decode_error", syntax=records.LOSSLESS_JPEG, bits=12),
+    "double_length": Defect(breakage.double_length, "quarantined", "size_mismatch", syntax=_LE, bits=12),
+    "restarts": Defect(breakage.restarts, "written", syntax=records.LOSSLESS_JPEG, bits=12),
 }
 
 

@@ -41,7 +41,7 @@ FAMILIES = (
 
 def uniform(decoded: Any, name: str) -> Any:
     ours = decoded(f"radiographs/{name}")
-    return to_uniform(ours.raw, ours.facts, ours.header.dataset, lossy=ours.lossy)
+    return to_uniform(ours.samples, ours.facts, ours.header.dataset)
 
 
 def phash(pixels: Any) -> int:

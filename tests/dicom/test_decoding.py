@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import numpy.typing as npt
 import pydicom
@@ -14,8 +15,8 @@ import pytest
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import pixel_array
 
-from shardkit.dicom import decoding
-from shardkit.testing import records
+from shardkit.dicom import decoding, streams
+from shardkit.testing import lossless_jpeg, records
 from shardkit.testing.defects import file_bytes
 
 REAL = {
@@ -28,13 +29,13 @@ REAL = {
     "nasty/voi_lut_sequence.dcm": "native",
     "radiographs/angio_XA1_J2KR.dcm": "jpeg2k_decode",
     "radiographs/colon_contrast_OT_nometa.dcm": "native",
-    "radiographs/dental_panoramic_modalityLUT_M1.dcm": "ljpeg_decode",
+    "radiographs/dental_panoramic_modalityLUT_M1.dcm": "jpeg8_decode",
     "radiographs/fluoro_RF_modalityLUT.dcm": "native",
     "radiographs/fuji_chest_10bit_M1_nopreamble": "native",
     "radiographs/fuji_hip_RG2_J2KI.dcm": "jpeg2k_decode",
     "radiographs/fuji_hip_RG2_J2KR.dcm": "jpeg2k_decode",
     "radiographs/fuji_hip_RG2_JLSN.dcm": "jpegls_decode",
-    "radiographs/fuji_hip_RG2_JPLL.dcm": "ljpeg_decode",
+    "radiographs/fuji_hip_RG2_JPLL.dcm": "jpeg8_decode",
     "radiographs/fuji_hip_RG2_JPLY_badSOS.dcm": "jpeg8_decode",
     "radiographs/fuji_hip_RG2_JPLY_fixedSOS.dcm": "jpeg8_decode",
     "radiographs/fuji_tibia_RG3_J2KI.dcm": "jpeg2k_decode",
@@ -44,11 +45,11 @@ REAL = {
     "radiographs/fuji_tibia_RG3_JPLY.dcm": "jpeg8_decode",
     "radiographs/fuji_tibia_RG3_RLE.dcm": "pylibjpeg",
     "radiographs/kodak_hand_2500x2048_J2K_sot.dcm": "jpeg2k_decode",
-    "radiographs/konica_chest_8bit_M1_jpeg_2446x2010.dcm": "jpeg8_decode",
+    "radiographs/konica_chest_8bit_M1_jpeg_2446x2010.dcm": "decode_jpeg",
     "radiographs/mammo_MG1_4664x3064_J2KI.dcm": "jpeg2k_decode",
-    "radiographs/mammo_tomo_crop_overlay_oob.dcm": "ljpeg_decode",
-    "radiographs/nih_chest_8bit_jpeg_M2.dcm": "jpeg8_decode",
-    "radiographs/nih_chest_8bit_jpeg_fakeM1.dcm": "jpeg8_decode",
+    "radiographs/mammo_tomo_crop_overlay_oob.dcm": "jpeg8_decode",
+    "radiographs/nih_chest_8bit_jpeg_M2.dcm": "decode_jpeg",
+    "radiographs/nih_chest_8bit_jpeg_fakeM1.dcm": "decode_jpeg",
     "radiographs/nih_chest_8bit_native.dcm": "native",
     "radiographs/smpte_CR_16bit_signed.dcm": "native",
     "radiographs/vet_dog_thorax_DX_M1.dcm": "native",
@@ -113,11 +114,11 @@ def test_stored_values_equal_pydicoms_and_lossy_jpeg_within_one_level(
 
 @pytest.mark.parametrize("name", REAL)
 def test_the_decoder_is_recorded_with_its_version(decoded: Any, name: str) -> None:
-    decoder = decoded(name).decoder
+    decoder = decoded(name).samples.decoder
     assert decoder.endswith(REAL[name])
     if decoder != "native":
         library, version, _ = decoder.split()
-        assert library in ("imagecodecs", "pydicom")
+        assert library in ("imagecodecs", "pydicom", "simplejpeg")
         assert version[0].isdigit()
 
 
@@ -144,7 +145,7 @@ def test_a_sound_stream_needs_no_repair(real_dicom: Path) -> None:
     lossless = frame_of(pydicom.dcmread(real_dicom / "radiographs/fuji_hip_RG2_JPLL.dcm"))
     baseline = frame_of(pydicom.dcmread(real_dicom / "radiographs/nih_chest_8bit_jpeg_M2.dcm"))
     for stream in (lossless, baseline):  # a lossless scan's Se is rightly 0
-        assert decoding.repair_jpeg_sos(stream) == (stream, ())
+        assert decoding.repair_jpeg_sos(stream, streams.jpeg(stream)) == (stream, ())
 
 
 @pytest.mark.parametrize("syntax", [uids.JPEGLSLossless, uids.JPEG2000Lossless, uids.JPEGLosslessSV1])
@@ -199,8 +200,6 @@ def test_a_well_framed_but_incomplete_stream_is_never_written(
 
 @pytest.mark.parametrize("share", [0.5, 0.95])
 def test_an_incomplete_htj2k_stream_is_a_decode_error(judge: Any, image_spec: Any, share: float) -> None:
-    import imagecodecs
-
     spec = image_spec()
     dataset = records.header(spec)
     records.set_meta(dataset, str(uids.HTJ2KLossless))
@@ -244,3 +243,92 @@ def test_big_endian_8_bit_pixels_equal_pydicoms_for_both_representations(judge: 
     assert outcome.verdict == plain.verdict == "written"
     stream = io.BytesIO(outcome.converted.encoded.image)
     np.testing.assert_array_equal(np.load(stream), picture)
+
+
+def with_codestream(image_spec: Any, syntax: str, stream: bytes, bits: int = 12) -> bytes:
+    spec = image_spec(bits=bits)
+    dataset = records.header(spec)
+    records.set_meta(dataset, syntax)
+    records.set_stream(dataset, stream)
+    return records.to_bytes(dataset)
+
+
+def damaged(stream: bytes, start: int, rng: np.random.Generator) -> dict[str, bytes]:
+    at = int(rng.integers(start, len(stream) - 60))
+    return {
+        "hole": stream[:at] + bytes(40) + stream[at + 40 :],
+        "cut, then closed": stream[:at] + b"\xff\xd9",
+        "bytes lost": stream[:at] + stream[at + 5 :],
+    }
+
+
+def hand(image_spec: Any, bits: int) -> Any:
+    return records.radiograph_of(image_spec(bits=bits))
+
+
+DAMAGEABLE: dict[str, tuple[str, int, Any]] = {
+    "baseline": (uids.JPEGBaseline8Bit, 8, lambda p: imagecodecs.jpeg8_encode(p.astype(np.uint8), level=90)),
+    "extended": (uids.JPEGExtended12Bit, 12, lambda p: imagecodecs.jpeg8_encode(p, level=90, bitspersample=12)),
+    "lossless": (uids.JPEGLosslessSV1, 12, lambda p: lossless_jpeg.encode(p, 12)),
+    "jpeg-ls": (uids.JPEGLSLossless, 12, imagecodecs.jpegls_encode),
+    "near-lossless": (uids.JPEGLSNearLossless, 12, lambda p: imagecodecs.jpegls_encode(p, level=2)),
+    "htj2k": (uids.HTJ2KLossless, 12, lambda p: imagecodecs.htj2k_encode(p, reversible=True)),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGEABLE)
+def test_damaged_coded_data_are_a_decode_error_and_never_a_drop(judge: Any, image_spec: Any, kind: str) -> None:
+    """Of the formats whose coded data have some redundancy; JPEG 2000's and run lengths have none.
+
+    A hole in DCT blocks may decode to as many blocks, alike in all decoders: only what is missing is surely noticed.
+    """
+    syntax, bits, encode = DAMAGEABLE[kind]
+    stream = bytes(encode(hand(image_spec, bits)))
+    assert judge(with_codestream(image_spec, syntax, stream, bits)).verdict == "written"
+    start = 120 if "htj2k" in kind else streams.jpeg(stream).scans[0].start
+    silent = []
+    for seed in range(12):
+        for name, data in damaged(stream, start, np.random.default_rng(seed)).items():
+            outcome = judge(with_codestream(image_spec, syntax, data, bits))
+            if outcome.reason != "decode_error" and (name.startswith("cut") or kind not in ("baseline", "extended")):
+                silent.append((seed, name, outcome.reason, outcome.converted and outcome.converted.repairs))
+    assert len(silent) <= 1, silent
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_the_overshoot_of_irreversible_htj2k_is_clamped_and_not_wrapped(judge: Any, image_spec: Any, bits: int) -> None:
+    picture = hand(image_spec, bits).copy()
+    picture[20:40, 20:40], picture[40:60, 20:40] = (1 << bits) - 1, 0
+    samples = picture.astype(np.uint8 if bits == 8 else np.uint16)
+    stream = bytes(imagecodecs.htj2k_encode(samples, reversible=False))
+    outcome = judge(with_codestream(image_spec, uids.HTJ2K, stream, bits))
+    assert outcome.verdict == "written", outcome.message
+    got = np.load(io.BytesIO(outcome.converted.encoded.image)).astype(int)
+    assert np.abs(got - picture).max() <= 0.05 * (1 << bits)
+
+
+@pytest.mark.parametrize(
+    ("code", "named"), [(0xC9, "arithmetic coding"), (0xC5, "hierarchical"), (0xCB, "arithmetic coding")]
+)
+def test_a_jpeg_process_without_a_decoder_is_named_with_a_remedy(
+    judge: Any, image_spec: Any, code: int, named: str
+) -> None:
+    stream = bytearray(imagecodecs.jpeg8_encode(hand(image_spec, 8).astype(np.uint8), level=90))
+    stream[stream.index(b"\xff\xc0") + 1] = code
+    outcome = judge(with_codestream(image_spec, uids.JPEGBaseline8Bit, bytes(stream), 8))
+    assert outcome.reason == "decode_error"
+    assert named in outcome.message
+    assert "build again" in outcome.message
+
+
+def test_the_stream_and_not_the_transfer_syntax_says_which_process_it_is(judge: Any, image_spec: Any) -> None:
+    """A lossless stream under the syntax of baseline JPEG, and HTJ2K under that of JPEG 2000."""
+    picture = hand(image_spec, 12)
+    streams_of = (
+        (uids.JPEGBaseline8Bit, lossless_jpeg.encode(picture, 12)),
+        (uids.JPEG2000Lossless, bytes(imagecodecs.htj2k_encode(picture, reversible=True))),
+    )
+    for syntax, stream in streams_of:
+        outcome = judge(with_codestream(image_spec, syntax, stream))
+        np.testing.assert_array_equal(np.load(io.BytesIO(outcome.converted.encoded.image)), picture)
+        assert outcome.converted.facts["lossy"] is False

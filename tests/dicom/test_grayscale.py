@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
+from shardkit.dicom.decoding import Samples
 from shardkit.dicom.grayscale import halve, to_uniform
 from shardkit.dicom.reading import ImageFacts
 from shardkit.errors import Quarantined
@@ -70,7 +72,8 @@ def uniform(values: list[int], bits: int = 12, **rest: Any) -> Any:
     dataset = Dataset()
     for keyword, value in rest.pop("tags", {}).items():
         setattr(dataset, keyword, value)
-    return to_uniform(raw, facts(raw, bits, signed, photometric), dataset, **rest)
+    samples = Samples(raw, "a codec", **{k: rest.pop(k) for k in ("lossy", "precision") if k in rest})
+    return to_uniform(samples, facts(raw, bits, signed, photometric), dataset, **rest)
 
 
 def lut(entries: list[int], first: int = 0, bits: int = 16, count: int | None = None) -> dict[str, Any]:
@@ -79,6 +82,13 @@ def lut(entries: list[int], first: int = 0, bits: int = 16, count: int | None = 
     item.add_new("LUTDescriptor", "US", [len(entries) if count is None else count, first, bits])
     item.add_new("LUTData", "US", entries)
     return {"ModalityLUTSequence": [item]}
+
+
+def no_descriptor(entries: list[int]) -> dict[str, Any]:
+    """A Modality LUT that has data and does not say what of."""
+    found = lut(entries)
+    del found["ModalityLUTSequence"][0].LUTDescriptor
+    return found
 
 
 def rederived(dataset: Dataset, raw: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
@@ -120,7 +130,7 @@ def test_pixels_of_real_files_equal_a_plain_rederivation(real_dicom: Path, decod
     from pydicom.pixels import pixel_array
 
     ours = decoded(name)
-    got = to_uniform(ours.raw, ours.facts, ours.header.dataset, lossy=ours.lossy)
+    got = to_uniform(ours.samples, ours.facts, ours.header.dataset)
     dataset = pydicom.dcmread(real_dicom / name, force=True)
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit = dataset.original_encoding[0]
@@ -186,7 +196,7 @@ def test_pixels_are_always_uint16_within_the_stated_bits(
             dataset.add_new(keyword, "SL", value)
     raw = np.array([words], np.uint16)
     about = facts(raw, bits, signed, "MONOCHROME1" if one else "MONOCHROME2")
-    got = to_uniform(raw, about, dataset, lossy=lossy, invert=invert)
+    got = to_uniform(Samples(raw, "a codec", lossy=lossy), about, dataset, invert=invert)
     assert got.pixels.dtype == np.uint16
     assert got.pixels.shape == raw.shape
     assert got.bits <= 16
@@ -243,7 +253,7 @@ def test_an_overlay_in_the_high_bits_is_masked_without_a_flag(signed: bool) -> N
     dataset = Dataset()
     dataset.add_new(0x60000102, "US", 12)
     raw = np.array([[0x1005, 0x0005, 0xF7FF]], np.uint16)
-    got = to_uniform(raw, facts(raw, 12, signed), dataset)
+    got = to_uniform(Samples(raw, "a codec"), facts(raw, 12, signed), dataset)
     shift = 2048 if signed else 0
     assert got.pixels[0].tolist() == [5 + shift, 5 + shift, 0x7FF + shift]
     assert (got.bits, got.flags) == (12, ())
@@ -253,31 +263,129 @@ def test_an_overlay_over_an_8_bit_stream_is_masked() -> None:
     dataset = Dataset()
     dataset.add_new(0x60000102, "US", 12)
     raw = np.array([[1, 255]], np.uint8)
-    assert to_uniform(raw, ImageFacts(1, 2, 1, 1, 16, 12, False, "MONOCHROME2"), dataset).bits == 12
+    about = ImageFacts(1, 2, 1, 1, 16, 12, False, "MONOCHROME2")
+    got = to_uniform(Samples(raw, "a codec", precision=8), about, dataset)
+    assert (got.pixels[0].tolist(), got.bits, got.flags) == ([1, 255], 8, ("stream_bits",))
 
 
 def test_values_beyond_bits_stored_raise_the_depth_and_are_flagged_and_not_wrapped() -> None:
-    got = uniform([0, 3000, 5], bits=10)
-    assert got.pixels[0].tolist() == [0, 3000, 5]
+    got = uniform([*range(0, 3001, 100)], bits=10)
+    assert got.pixels[0].tolist() == [*range(0, 3001, 100)]
     assert (got.bits, got.flags) == (12, ("values_exceed_bits",))
 
 
 def test_signed_values_beyond_bits_stored_keep_their_distances() -> None:
-    got = uniform([-3000, 0, 5000], bits=10, signed=True)
-    assert np.diff(got.pixels[0].astype(int)).tolist() == [3000, 5000]
+    got = uniform([*range(-3000, 5001, 200)], bits=10, signed=True)
+    assert np.diff(got.pixels[0].astype(int)).tolist() == [200] * 40
     assert got.flags == ("values_exceed_bits",)
 
 
 def test_a_lossy_overshoot_is_clipped_to_bits_stored_and_flagged() -> None:
-    got = uniform([0, 1030, 5], bits=10, lossy=True)
-    assert got.pixels[0].tolist() == [0, 1023, 5]
+    got = uniform([0, 1030, 5, *[9] * 100], bits=10, lossy=True)
+    assert got.pixels[0, :3].tolist() == [0, 1023, 5]
     assert (got.bits, got.flags) == (10, ("values_exceed_bits",))
+
+
+@pytest.mark.parametrize("values", [[0, 1160, *[9] * 100], [0, 1030, 1030, *[9] * 100]])
+def test_a_lossy_stream_that_exceeds_by_more_than_overshoot_keeps_its_values(values: list[int]) -> None:
+    """Too far, or in too many pixels: the stream knows better than BitsStored."""
+    got = uniform(values, bits=10, lossy=True, precision=12)
+    assert got.pixels[0].tolist() == values
+    assert (got.bits, got.flags) == (11, ("values_exceed_bits",))
+
+
+def test_noise_in_unused_high_bits_is_masked_and_recorded() -> None:
+    smooth = np.linspace(100, 900, 400).astype(int)
+    noise = np.random.default_rng(0).integers(0, 64, 400) << 10
+    got = uniform((smooth | noise).tolist(), bits=10)
+    assert got.pixels[0].tolist() == smooth.tolist()
+    assert (got.bits, got.flags, got.repairs) == (10, (), ("high_bits",))
+
+
+def test_a_constant_in_unused_high_bits_is_masked() -> None:
+    got = uniform([v | 0x8000 for v in range(0, 1000, 10)], bits=10)
+    assert got.pixels[0].tolist() == [*range(0, 1000, 10)]
+    assert got.repairs == ("high_bits",)
+
+
+def test_noise_above_signed_values_is_masked_with_their_sign() -> None:
+    smooth = np.linspace(-500, 500, 400).astype(int)
+    noise = np.random.default_rng(0).integers(0, 64, 400) << 10
+    got = uniform(((smooth & 1023) | noise).tolist(), bits=10, signed=True)
+    assert got.pixels[0].tolist() == (smooth + 512).tolist()
+    assert got.repairs == ("high_bits",)
+
+
+@pytest.mark.parametrize("shift", [1, 4])
+def test_high_bit_counts_only_where_the_words_are_aligned_to_it(shift: int) -> None:
+    values = np.arange(0, 4000, 40)
+    for words, repairs in ((values << shift, ("high_bit",)), (values, ())):
+        raw = words.astype(np.uint16)[None]
+        about = replace(facts(raw, 12), high_bit=11 + shift)
+        got = to_uniform(Samples(raw, "native"), about, Dataset())
+        assert got.pixels[0].tolist() == values.tolist()
+        assert (got.bits, got.flags, got.repairs) == (12, (), repairs)
+
+
+def test_a_stream_of_fewer_bits_than_bits_stored_is_inverted_at_its_own_depth() -> None:
+    got = uniform([0, 100, 255], photometric="MONOCHROME1", dtype=np.uint8, precision=8)
+    assert got.pixels[0].tolist() == [255, 155, 0]
+    assert (got.bits, got.flags) == (8, ("stream_bits",))
+
+
+def test_a_signed_stream_under_an_unsigned_header_gives_its_low_bits() -> None:
+    raw = np.array([[-2048, -1, 0, 2047]], np.int16)
+    got = to_uniform(Samples(raw, "a codec", precision=12, signed=True), facts(raw.view(np.uint16), 12), Dataset())
+    assert got.pixels[0].tolist() == [2048, 4095, 0, 2047]
+    assert (got.bits, got.flags) == (12, ("stream_sign",))
+
+
+def test_a_signed_stream_that_cannot_be_read_without_loss_is_a_bad_value() -> None:
+    raw = np.array([[-3000, 3000]], np.int16)
+    with pytest.raises(Quarantined) as caught:
+        to_uniform(Samples(raw, "a codec", precision=16, signed=True), facts(raw.view(np.uint16), 12), Dataset())
+    assert caught.value.reason == "bad_value"
+
+
+@pytest.mark.parametrize("extended", [True, False])
+def test_an_unsigned_stream_under_a_signed_header_is_read_with_the_header_s_sign(extended: bool) -> None:
+    words = [v & (0xFFFF if extended else 0xFFF) for v in (-2000, -1, 0, 2000)]
+    raw = np.array([words], np.uint16)
+    got = to_uniform(Samples(raw, "a codec", precision=16, signed=False), facts(raw, 12, signed=True), Dataset())
+    assert got.pixels[0].tolist() == [48, 2047, 2048, 4048]
+    assert (got.bits, got.flags) == (12, ("stream_sign",))
+
+
+def test_an_empty_modality_lut_item_is_no_lut() -> None:
+    assert uniform([1, 7], tags={"ModalityLUTSequence": [Dataset()]}).pixels[0].tolist() == [1, 7]
+
+
+@pytest.mark.parametrize(
+    ("photometric", "tags", "conflict"),
+    [
+        ("MONOCHROME1", {"PresentationLUTShape": "INVERSE"}, False),
+        ("MONOCHROME2", {"PresentationLUTShape": "IDENTITY"}, False),
+        ("MONOCHROME1", {"PresentationLUTShape": "IDENTITY"}, True),
+        ("MONOCHROME2", {"PresentationLUTShape": "INVERSE"}, True),
+        ("MONOCHROME2", {"PresentationLUTShape": "anything"}, False),
+        ("MONOCHROME2", {"VOILUTSequence": lut([*range(16)])["ModalityLUTSequence"]}, False),
+        ("MONOCHROME2", {"VOILUTSequence": lut([*range(16)][::-1])["ModalityLUTSequence"]}, True),
+        ("MONOCHROME1", {"VOILUTSequence": lut([*range(16)][::-1])["ModalityLUTSequence"]}, True),
+        ("MONOCHROME2", {"VOILUTSequence": [Dataset()]}, False),
+    ],
+)
+def test_a_header_that_displays_the_other_sense_is_flagged_and_not_followed(
+    photometric: str, tags: dict[str, Any], conflict: bool
+) -> None:
+    got = uniform([0, 15], bits=4, photometric=photometric, tags=tags)
+    assert got.flags == (("polarity_conflict",) if conflict else ())
+    assert got.inverted == (photometric == "MONOCHROME1")
 
 
 def test_the_real_lossy_tibia_overshoots_and_is_clipped(decoded: Any) -> None:
     ours = decoded("radiographs/fuji_tibia_RG3_JPLY.dcm")
     assert int(ours.raw.max()) > 1023
-    got = to_uniform(ours.raw, ours.facts, ours.header.dataset, lossy=True)
+    got = to_uniform(ours.samples, ours.facts, ours.header.dataset)
     assert (got.bits, got.flags) == (10, ("values_exceed_bits",))
 
 
@@ -302,7 +410,7 @@ def test_a_modality_lut_count_of_zero_stands_for_65536_entries() -> None:
 
 
 @pytest.mark.parametrize(
-    "tags", [lut([1, 2], count=3), lut([1, 2], bits=17), lut([1, 2], bits=0), {"ModalityLUTSequence": [Dataset()]}]
+    "tags", [lut([1, 2], count=3), lut([1, 2], bits=17), lut([1, 2], bits=0), no_descriptor([1, 2])]
 )
 def test_a_modality_lut_that_cannot_be_read_is_a_bad_value(tags: dict[str, Any]) -> None:
     with pytest.raises(Quarantined) as caught:
@@ -315,7 +423,7 @@ def test_a_slope_of_zero_or_none_finite_is_a_bad_value(slope: str) -> None:
     dataset = Dataset()
     dataset.add_new("RescaleSlope", "FD", float(slope))
     with pytest.raises(Quarantined) as caught:
-        to_uniform(np.zeros((1, 1), np.uint16), facts(np.zeros((1, 1), np.uint16), 12), dataset)
+        to_uniform(Samples(np.zeros((1, 1), np.uint16), "a codec"), facts(np.zeros((1, 1), np.uint16), 12), dataset)
     assert caught.value.reason == "bad_value"
 
 
@@ -338,6 +446,6 @@ def test_halving_is_the_exact_mean_of_two_by_two_rounded_half_up_with_the_edge_r
 def test_the_source_array_is_left_as_it_was() -> None:
     raw = np.arange(16, dtype=np.uint16).reshape(4, 4)
     raw.flags.writeable = False
-    got = to_uniform(raw, facts(raw, 4, photometric="MONOCHROME1"), Dataset())
+    got = to_uniform(Samples(raw, "a codec"), facts(raw, 4, photometric="MONOCHROME1"), Dataset())
     assert got.pixels.flags.writeable
     assert raw[0, 0] == 0

@@ -22,7 +22,7 @@ from shardkit.errors import Quarantined
 from shardkit.isolation import Children, result
 from shardkit.scan import scan_entry
 from shardkit.source import Entry, Source
-from shardkit.testing import records
+from shardkit.testing import breakage, records
 from shardkit.testing.defects import file_bytes
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")  # they quote what is wrong on purpose
@@ -304,3 +304,57 @@ def test_damaged_compressed_streams_get_a_verdict_whatever_the_decoder_does(tmp_
     finally:
         children.close()
     assert set(deaths) <= {"decode_timeout", "decoder_crash", "memory_limit"}
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+@pytest.mark.parametrize("trailing", [0, 12])
+@pytest.mark.parametrize(
+    ("is_really", "declared"),
+    [
+        (uids.ExplicitVRLittleEndian, uids.ImplicitVRLittleEndian),
+        (uids.ImplicitVRLittleEndian, uids.ExplicitVRLittleEndian),
+    ],
+)
+def test_the_encoding_that_the_data_set_has_counts_and_not_the_one_declared(
+    judge: Callable[..., Any], image_spec: Any, is_really: str, declared: str, bits: int, trailing: int
+) -> None:
+    spec = image_spec(bits=bits, syntax=str(is_really))
+    dataset = pydicom.dcmread(io.BytesIO(records.sound_bytes(spec)))
+    dataset.PixelData = dataset.PixelData + bytes(trailing)
+    data = breakage.declare(records.to_bytes(dataset), str(declared))
+    outcome, plain = judge(data), judge(records.sound_bytes(image_spec(bits=bits)))
+    assert outcome.verdict == "written", outcome.message
+    assert outcome.converted.repairs == (("wrong_ts", "trailing_bytes") if trailing else ("wrong_ts",))
+    assert outcome.converted.facts["pixel_hash"] == plain.converted.facts["pixel_hash"]
+    assert outcome.converted.facts["transfer_syntax"] == is_really
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.113619.5.2", "1.3.46.670589.33.1.4.1", "1.2.840.10008.1.2.4.100"])
+@pytest.mark.parametrize("native", [True, False])
+def test_a_transfer_syntax_without_a_decoder_is_named_so_whatever_its_pixels(
+    judge: Callable[..., Any], image_spec: Any, syntax: str, native: bool
+) -> None:
+    spec = image_spec(syntax=str(uids.ExplicitVRLittleEndian if native else uids.JPEGLSLossless))
+    outcome = judge(breakage.declare(records.sound_bytes(spec), syntax))
+    assert (outcome.verdict, outcome.reason) == ("quarantined", "unsupported_transfer_syntax")
+    assert "build again" in outcome.message
+
+
+def test_zero_frames_are_one_as_pydicom_reads_them(judge: Callable[..., Any], image_spec: Any) -> None:
+    data = records.sound_bytes(image_spec())
+    dataset = pydicom.dcmread(io.BytesIO(data))
+    dataset.NumberOfFrames = 0
+    outcome = judge(records.to_bytes(dataset))
+    assert outcome.converted.facts["pixel_hash"] == judge(data).converted.facts["pixel_hash"]
+
+
+@pytest.mark.parametrize(("times", "verdict"), [(2, "quarantined"), (3, "quarantined"), (1.5, "written")])
+def test_a_multiple_of_the_claimed_pixels_is_no_padding(
+    judge: Callable[..., Any], image_spec: Any, times: float, verdict: str
+) -> None:
+    dataset = pydicom.dcmread(io.BytesIO(records.sound_bytes(image_spec())))
+    size = len(dataset.PixelData)
+    dataset.PixelData = (dataset.PixelData * 3)[: int(times * size)]
+    outcome = judge(records.to_bytes(dataset))
+    assert outcome.verdict == verdict
+    assert outcome.reason == ("size_mismatch" if verdict == "quarantined" else "ok_repaired")

@@ -31,7 +31,7 @@ BY_HEADER: dict[str, tuple[dict[str, Any], Rules]] = {
     "multiframe": ({"NumberOfFrames": 2}, DEFAULT),
     "not_grayscale": ({"PhotometricInterpretation": "PALETTE COLOR"}, DEFAULT),
     "not_an_image": ({"Modality": "SR"}, DEFAULT),
-    "bad_value": ({"HighBit": 15}, DEFAULT),
+    "bad_value": ({"BitsStored": 17}, DEFAULT),
     "missing_required_tag": ({"BitsAllocated": None}, DEFAULT),
 }
 
