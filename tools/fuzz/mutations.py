@@ -115,7 +115,7 @@ def _written(draft: Draft) -> bytes:
                 dcmwrite(out, ds, implicit_vr=implicit, little_endian=little, force_encoding=True)
     except Exception:  # pydicom refuses to write it
         raise Unfit from None
-    return out.getvalue()
+    return out.getvalue() if draft.delimiter else out.getvalue().removesuffix(b"\xfe\xff\xdd\xe0\0\0\0\0")
 
 
 def _encapsulated(draft: Draft) -> bytes:
@@ -124,7 +124,7 @@ def _encapsulated(draft: Draft) -> bytes:
         part = draft.pixels[at : at + length]
         parts.append(_item(part + b"\0" * (len(part) % 2)))
         at += length
-    return b"".join([*parts, b"\xfe\xff\xdd\xe0\0\0\0\0" if draft.delimiter else b""])
+    return b"".join(parts)
 
 
 def _item(value: bytes) -> bytes:
