@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="index of the first mutant (default 0)")
     parser.add_argument("--real", type=Path, help="a folder of real DICOM files, of which the small ones join in")
-    parser.add_argument("--notes", action="store_true", help="show what is excused, too")
+    parser.add_argument("--notes", action="store_true", help="show what is excused, too, and what is lost")
     parser.add_argument("--save", type=Path, help="write mutant --first here, and run nothing")
     given = parser.parse_args()
     if given.save is not None:
@@ -25,7 +26,8 @@ def main() -> int:
         given.save.write_bytes(one.data)
         print(one.seed, "|", "; ".join(one.what))
         return 0
-    report = campaign(given.seed, given.files, given.real, given.first, lambda line: print(line, flush=True))
+    told = functools.partial(print, flush=True)
+    report = campaign(given.seed, given.files, given.real, given.first, given.notes, told)
     show(report, given.notes)
     return 1 if report.findings else 0
 

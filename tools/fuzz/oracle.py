@@ -21,7 +21,6 @@ import numpy.typing as npt
 import pydicom
 import pydicom.uid as uids
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_frames
 from pydicom.pixels import pixel_array
 
 Ints = npt.NDArray[np.int64]
@@ -62,6 +61,8 @@ def readings(data: bytes, decoders: tuple[str, ...] = ("pydicom", "gdcm")) -> li
 
 def _header(data: bytes) -> Dataset:
     ds = pydicom.dcmread(BytesIO(data), force=True)
+    if "PixelData" not in ds:  # fragments without an end: they may yet lack only the delimiter
+        ds = pydicom.dcmread(BytesIO(data + b"\xfe\xff\xdd\xe0\0\0\0\0"), force=True)
     if "TransferSyntaxUID" not in ds.file_meta:
         implicit, little = ds.original_encoding
         native = uids.ImplicitVRLittleEndian if implicit else uids.ExplicitVRLittleEndian
@@ -138,7 +139,7 @@ def _complaints() -> Iterator[list[bytes]]:
 
 def _damage(said: list[bytes]) -> str:
     text = b"".join(said)
-    return f"complains: {text[:80].decode(errors='replace').strip()}" if _DAMAGE.search(text) else ""
+    return f"complains: {' '.join(text[:80].decode(errors='replace').split())}" if _DAMAGE.search(text) else ""
 
 
 # ---- the rules
@@ -212,11 +213,13 @@ def opinions(
     written: npt.NDArray[np.uint16],
     bits: int,
     either_sense: bool,
+    deeper: bool,
     decoders: tuple[str, ...] = ("pydicom", "gdcm"),
 ) -> list[Opinion]:
     """What each decoder says of `written` (rows, cols) of depth `bits`, made from the file `data`.
 
-    `either_sense` accepts the inverted image too: for files flagged as having a doubtful polarity.
+    `either_sense` accepts the inverted image too: for files flagged as having a doubtful polarity. `deeper` accepts
+    values that are not reduced to the header's depth: for files flagged as exceeding it.
     """
     found = readings(data, decoders)
     try:
@@ -228,6 +231,8 @@ def opinions(
     # Where stream and header disagree on depth and sign, either may be right.
     told = [(r.bits, r.signed) for r in found if r.bits is not None and r.signed is not None]
     senses = dict.fromkeys([ours, *told, *((ours[0], signed) for _, signed in told), *((b, ours[1]) for b, _ in told)])
+    if deeper:
+        senses[bits, ours[1]] = None
     out = []
     for reading in found:
         if reading.values is None:
@@ -262,7 +267,8 @@ def _compared(
         off = np.minimum(off, np.abs((1 << bits) - 1 - pixels - written.astype(np.int64)))
     if not off.any():
         return "equal", ""
-    if lossy and off[~near].max(initial=0) <= 1:
+    # A few pixels may differ by two: a rounding inside the transform that comes before the one at its end.
+    if lossy and off[~near].max(initial=0) <= 2 and (off[~near] > 1).mean() < 1e-3:
         return "within 1", ""
     return "differs", f"{100 * float((off > lossy).mean()):.1f} % of pixels, by up to {int(off.max())} of {bits} bits"
 
@@ -274,6 +280,6 @@ def _loses(ds: Dataset) -> bool:
         return True
     if syntax not in _J2K:
         return False
-    stream = next(generate_frames(ds.PixelData, number_of_frames=1))
+    stream = bytes(ds.get("PixelData") or b"")
     at = stream.find(b"\xff\x52")
     return at >= 0 and at + 13 < len(stream) and stream[at + 13] == 0
