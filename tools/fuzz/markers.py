@@ -43,11 +43,17 @@ def _byte(stream: bytes, rng: Rng) -> Change:
     code, start, end = segment
     at = int(rng.integers(start + 2, end))
     value = int(rng.integers(256)) if rng.random() < 0.5 else stream[at] ^ (1 << int(rng.integers(8)))
-    return f"segment {code:02X} byte {at - start - 4}: {stream[at]} -> {value}", stream[:at] + bytes([value]) + stream[at + 1 :]
+    return f"segment {code:02X} byte {at - start - 4}: {stream[at]} -> {value}", stream[:at] + bytes([value]) + stream[
+        at + 1 :
+    ]
 
 
 # Offsets behind a segment's length field: the field, values that are possible.
-_FRAME = ((0, "precision", (2, 7, 8, 9, 11, 12, 15, 16)), (5, "components", (0, 1, 2, 3)), (7, "sampling", (0x11, 0x22)))
+_FRAME = (
+    (0, "precision", (2, 7, 8, 9, 11, 12, 15, 16)),
+    (5, "components", (0, 1, 2, 3)),
+    (7, "sampling", (0x11, 0x22)),
+)
 _FIELDS: dict[int, tuple[tuple[int, str, tuple[int, ...]], ...]] = {
     **dict.fromkeys((0xC0, 0xC1, 0xC3, 0xF7), _FRAME),
     0xDA: (
@@ -70,7 +76,11 @@ _FIELDS: dict[int, tuple[tuple[int, str, tuple[int, ...]], ...]] = {
         (8, "block style", (0, 1, 8, 32, 64)),
         (9, "wavelet", (0, 1)),
     ),
-    0x90: ((4, "tile-part length", (0, 1, 12, 14, 255)), (6, "tile-part number", (0, 1, 9)), (7, "tile-parts", (0, 1, 2, 9))),
+    0x90: (
+        (4, "tile-part length", (0, 1, 12, 14, 255)),
+        (6, "tile-part number", (0, 1, 9)),
+        (7, "tile-parts", (0, 1, 2, 9)),
+    ),
 }
 
 
@@ -125,8 +135,13 @@ def _marker_in_data(stream: bytes, rng: Rng) -> Change:
     found = segments(stream)
     if not found or len(stream) - found[-1][2] < 32:
         return None
-    at, code = int(rng.integers(found[-1][2], len(stream) - 2)), int(rng.choice([0xD0, 0xD3, 0xD9, 0xDA, 0xFE, 0x90, 0x93]))
-    return f"marker {code:02X} in the data at {at} of {len(stream)}", stream[:at] + bytes([0xFF, code]) + stream[at + 2 :]
+    at, code = (
+        int(rng.integers(found[-1][2], len(stream) - 2)),
+        int(rng.choice([0xD0, 0xD3, 0xD9, 0xDA, 0xFE, 0x90, 0x93])),
+    )
+    return f"marker {code:02X} in the data at {at} of {len(stream)}", stream[:at] + bytes([0xFF, code]) + stream[
+        at + 2 :
+    ]
 
 
 ON_MARKERS: tuple[Callable[[bytes, Rng], Change], ...] = (

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -105,7 +103,11 @@ def _by_gdcm(data: bytes) -> Reading:
             return Reading("gdcm", None, "cannot read the file")
         image = reader.GetImage()
         form = image.GetPixelFormat()
-        name, bits, signed = form.GetScalarTypeAsString(), int(form.GetBitsStored()), bool(form.GetPixelRepresentation())
+        name, bits, signed = (
+            form.GetScalarTypeAsString(),
+            int(form.GetBitsStored()),
+            bool(form.GetPixelRepresentation()),
+        )
         cols, rows = image.GetDimension(0), image.GetDimension(1)
         try:
             buffer = image.GetBuffer()
