@@ -105,7 +105,7 @@ def _by_gdcm(data: bytes) -> Reading:
     import gdcm
 
     with tempfile.NamedTemporaryFile(suffix=".dcm") as file, _complaints() as said:
-        file.write(data)
+        file.write(_usual_high_bit(data))
         file.flush()
         reader = gdcm.ImageReader()
         reader.SetFileName(file.name)
@@ -131,6 +131,19 @@ def _by_gdcm(data: bytes) -> Reading:
     except (TypeError, ValueError):
         return Reading("gdcm", None, "no pixels, or not rows x columns")
     return Reading("gdcm", values, "", bits, signed)
+
+
+def _usual_high_bit(data: bytes) -> bytes:
+    """The file with BitsStored - 1 as HighBit: where the two disagree GDCM shifts what lossless JPEG gives.
+
+    A stream's values are aligned to the right whatever HighBit says, and pydicom takes all values as such.
+    """
+    for form in (b"\x28\x00%c\x01US\x02\x00", b"\x28\x00%c\x01\x02\x00\x00\x00"):
+        bits, high = (data.find(form % element) + 8 for element in (1, 2))
+        if min(bits, high) > 8:
+            value = int.from_bytes(data[bits : bits + 2], "little") - 1
+            return data[:high] + (value & 0xFFFF).to_bytes(2, "little") + data[high + 2 :]
+    return data
 
 
 @contextmanager
