@@ -261,7 +261,8 @@ def _outcome(row: _Row, said: list[oracle.Opinion]) -> str:
             return "one agrees"
         return "equal" if "equal" in verdicts else "within 1"
     # Values beyond the header's depth are no excuse for data that a decoder finds damaged.
-    if set(row.marks) - ({*_BESIDE, "values_exceed_bits", "trailing_bytes"} if "raises" in verdicts else _BESIDE):
+    damaged = any(one.detail.startswith(oracle.COMPLAINS) for one in said)
+    if set(row.marks) - ({*_BESIDE, "values_exceed_bits", "trailing_bytes"} if damaged else _BESIDE):
         return "repaired" if row.repaired else "flagged"
     return "FINDING"
 
