@@ -1,0 +1,326 @@
+"""What decoders that are not ours make of a file, and the project's pixel rules said a second time, simply.
+
+pydicom with each of its plugins reads the stored values once, GDCM once more with a parser of its own. Both run in a
+child process: native decoders crash. A decoder that complains of damaged data while it decodes has read nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+import pydicom.uid as uids
+from pydicom.dataset import Dataset
+from pydicom.pixels import pixel_array
+
+Ints = npt.NDArray[np.int64]
+COMPLAINS = "complains: "
+_DAMAGE = re.compile(rb"corrupt|premature|damaged|malformed|failed", re.IGNORECASE)
+_BY_HEADER = ("gdcm", "pillow")  # plugins left out: GDCM is asked itself, Pillow has the libraries that we have
+_WRAPS = "pydicom pylibjpeg"
+_DCT = (uids.JPEGBaseline8Bit, uids.JPEGExtended12Bit)
+_J2K = (uids.JPEG2000, uids.JPEG2000Lossless, uids.HTJ2K, uids.HTJ2KLossless, uids.HTJ2KLosslessRPCL)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one decoder made of a file: values (rows, cols), or in `failure` why there are none."""
+
+    decoder: str
+    values: Ints | None
+    failure: str = ""
+    bits: int | None = None  # by the stream, where the decoder tells
+    signed: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """Of one decoder, on written pixels: "equal", "within 1", "differs", "raises"; `detail` for people."""
+
+    decoder: str
+    verdict: str
+    detail: str = ""
+
+
+def readings(data: bytes, decoders: tuple[str, ...] = ("pydicom", "gdcm")) -> list[Reading]:
+    """Every independent decoder's reading of the file's only frame."""
+    found = list(_by_pydicom(data)) if "pydicom" in decoders else []
+    return [*found, _by_gdcm(data)] if "gdcm" in decoders else found
+
+
+# ---- the decoders
+
+
+def _header(data: bytes) -> Dataset:
+    ds = pydicom.dcmread(BytesIO(data), force=True)
+    if "PixelData" not in ds:  # fragments without an end: they may yet lack only the delimiter
+        ds = pydicom.dcmread(BytesIO(data + b"\xfe\xff\xdd\xe0\0\0\0\0"), force=True)
+    if "TransferSyntaxUID" not in ds.file_meta:
+        implicit, little = ds.original_encoding
+        native = uids.ImplicitVRLittleEndian if implicit else uids.ExplicitVRLittleEndian
+        ds.file_meta.TransferSyntaxUID = native if little else uids.ExplicitVRBigEndian
+    if ds.get("NumberOfFrames") in (0, ""):
+        del ds.NumberOfFrames
+    return ds
+
+
+def _by_pydicom(data: bytes) -> Iterator[Reading]:
+    try:
+        ds = _header(data)
+        syntax = ds.file_meta.TransferSyntaxUID
+        plugins = [""]
+        if syntax.is_encapsulated:
+            plugins = [p for p in pydicom.pixels.get_decoder(syntax).available_plugins if p not in _BY_HEADER]
+    except Exception as error:
+        yield Reading("pydicom", None, type(error).__name__)
+        return
+    for plugin in plugins:
+        with _complaints() as said:
+            try:
+                values, failure = pixel_array(ds, raw=True, decoding_plugin=plugin).astype(np.int64), ""
+            except BaseException as error:  # a panic in a Rust library is no Exception
+                values, failure = None, f"{type(error).__name__}: {' '.join(str(error).split())[-60:]}"
+        if damage := _damage(said):
+            values, failure = None, damage
+        if values is not None and values.ndim == 3:  # an element twice as long is two frames to it
+            values = values[0]
+        yield Reading(f"pydicom {plugin}".strip(), values, failure)
+
+
+def _words(ds: Dataset) -> Reading:
+    """Native words as they stand, because decoders mask what lies above BitsStored."""
+    order = "<" if ds.original_encoding[1] else ">"
+    count = int(ds.Rows) * int(ds.Columns)
+    values = np.frombuffer(ds.PixelData, f"{order}u{int(ds.BitsAllocated) // 8}", count)
+    return Reading("words", values.reshape(int(ds.Rows), int(ds.Columns)).astype(np.int64))
+
+
+def _by_gdcm(data: bytes) -> Reading:
+    import gdcm
+
+    with tempfile.NamedTemporaryFile(suffix=".dcm") as file, _complaints() as said:
+        file.write(_usual_high_bit(data))
+        file.flush()
+        reader = gdcm.ImageReader()
+        reader.SetFileName(file.name)
+        if not reader.Read():
+            return Reading("gdcm", None, "cannot read the file")
+        image = reader.GetImage()
+        form = image.GetPixelFormat()
+        name, bits, signed = (
+            form.GetScalarTypeAsString(),
+            int(form.GetBitsStored()),
+            bool(form.GetPixelRepresentation()),
+        )
+        cols, rows = image.GetDimension(0), image.GetDimension(1)
+        try:
+            buffer = image.GetBuffer()
+        except Exception as error:
+            return Reading("gdcm", None, type(error).__name__)
+    if damage := _damage(said):
+        return Reading("gdcm", None, damage)
+    raw = buffer.encode("utf-8", "surrogateescape") if buffer else b""
+    try:
+        values = np.frombuffer(raw, np.dtype(name.lower())).reshape(rows, cols).astype(np.int64)
+    except (TypeError, ValueError):
+        return Reading("gdcm", None, "no pixels, or not rows x columns")
+    return Reading("gdcm", values, "", bits, signed)
+
+
+def _usual_high_bit(data: bytes) -> bytes:
+    """The file with BitsStored - 1 as HighBit: where the two disagree GDCM shifts what lossless JPEG gives.
+
+    A stream's values are aligned to the right whatever HighBit says, and pydicom takes all values as such.
+    """
+    for form in (b"\x28\x00%c\x01US\x02\x00", b"\x28\x00%c\x01\x02\x00\x00\x00"):
+        bits, high = (data.find(form % element) + 8 for element in (1, 2))
+        if min(bits, high) > 8:
+            value = int.from_bytes(data[bits : bits + 2], "little") - 1
+            return data[:high] + (value & 0xFFFF).to_bytes(2, "little") + data[high + 2 :]
+    return data
+
+
+@contextmanager
+def _complaints() -> Iterator[list[bytes]]:
+    """A list that holds, afterwards, what native code printed meanwhile: it warns of damage there and nowhere else."""
+    found: list[bytes] = []
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield found
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            said.seek(0)
+            found.append(said.read())
+
+
+def _damage(said: list[bytes]) -> str:
+    found = _DAMAGE.search(text := b"".join(said))
+    return f"{COMPLAINS}{text[found.start() :][:60].decode(errors='replace').splitlines()[0]}" if found else ""
+
+
+# ---- the rules
+
+
+def uniform(values: Ints, ds: Dataset, bits: int, signed: bool) -> tuple[Ints, int, npt.NDArray[np.bool_]]:
+    """Stored values -> (uniform pixels, their depth, where the value is padding or next to it)."""
+    allocated = int(ds.BitsAllocated)
+    stored = _two(values, bits, signed)
+    low = -(1 << (bits - 1)) if signed else 0
+    padding, near = _padding(values, stored, ds, bits, signed, allocated)
+    table = _table(ds, signed)
+    slope = float(ds.get("RescaleSlope") or 1)
+    if table is None:
+        pixels, depth = stored - low, bits
+    else:
+        first, entries = table
+        # Padding has no grey value; it stands at the least index.
+        pixels = entries[np.clip(np.where(padding, low, stored) - first, 0, len(entries) - 1)]
+        depth = max(bits, int(entries.max()).bit_length())
+    if (str(ds.PhotometricInterpretation).strip() == "MONOCHROME1") != (table is None and slope < 0):
+        pixels = (1 << depth) - 1 - pixels
+    return np.where(padding, 0, pixels), depth, near
+
+
+def _two(values: Ints, bits: int, signed: bool) -> Ints:
+    """The low `bits` bits, as two's complement where signed."""
+    low = values & ((1 << bits) - 1)
+    return np.where(low >> (bits - 1) & 1, low - (1 << bits), low) if signed else low
+
+
+def _padding(
+    values: Ints, stored: Ints, ds: Dataset, bits: int, signed: bool, allocated: int
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    none = np.zeros(values.shape, bool)
+    ends = []
+    for name in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
+        try:
+            ends.append(int(_two(np.int64(int(ds.get(name))), allocated, signed)))  # type: ignore[arg-type]
+        except (TypeError, ValueError, OverflowError):
+            ends.append(None)
+    if ends[0] is None:
+        return none, none
+    first, last = sorted((ends[0], ends[0] if ends[1] is None else ends[1]))
+    low = -(1 << (bits - 1)) if signed else 0
+    inside = low <= first and last < low + (1 << bits)
+    words = stored if inside else _two(values, allocated, signed)
+    return (words >= first) & (words <= last), (words >= first - 2) & (words <= last + 2)
+
+
+def _table(ds: Dataset, signed: bool) -> tuple[int, Ints] | None:
+    """(first value mapped, entries) of a Modality LUT that can be used."""
+    try:
+        item = ds.ModalityLUTSequence[0]
+        count, first, _ = (int(v) for v in item.LUTDescriptor)
+        data = item["LUTData"].value
+        if isinstance(data, bytes):
+            order = "<" if ds.original_encoding[1] else ">"
+            data = np.frombuffer(data, f"{order}u2" if len(data) >= 2 * (count or 65536) else "u1")
+        entries = np.asarray(data, np.int64)[: count or 65536]
+    except Exception:
+        return None
+    return (first - 65536 if signed and first > 32767 else first), entries
+
+
+# ---- the comparison
+
+
+def opinions(
+    data: bytes,
+    written: npt.NDArray[np.uint16],
+    bits: int,
+    either_sense: bool,
+    deeper: bool,
+    decoders: tuple[str, ...] = ("pydicom", "gdcm"),
+) -> list[Opinion]:
+    """What each decoder says of `written` (rows, cols) of depth `bits`, made from the file `data`.
+
+    `either_sense` accepts the inverted image too: for files flagged as having a doubtful polarity. `deeper` accepts
+    values that are not reduced to the header's depth: for files flagged as exceeding it.
+    """
+    found = readings(data, decoders)
+    try:
+        ds = _header(data)
+        ours = (int(ds.get("BitsStored") or ds.BitsAllocated), ds.get("PixelRepresentation") == 1)
+        step = _rounding(ds) if _loses(ds) else 0
+    except Exception as error:
+        return [Opinion("pydicom", "raises", type(error).__name__)]
+    # Where stream and header disagree on depth and sign, either may be right.
+    told = [(r.bits, r.signed) for r in found if r.bits is not None and r.signed is not None]
+    senses = dict.fromkeys([ours, *told, *((ours[0], signed) for _, signed in told), *((b, ours[1]) for b, _ in told)])
+    if deeper:
+        senses[bits, ours[1]] = None
+        if not ds.file_meta.TransferSyntaxUID.is_encapsulated:
+            found.append(_words(ds))
+    out = []
+    for reading in found:
+        if reading.values is None:
+            out.append(Opinion(reading.decoder, "raises", reading.failure))
+            continue
+        verdicts = []
+        # pydicom's plugin wraps a DCT's overshoot around, where others clip it: at the ends it is not asked.
+        ends = (written <= 1) | (written >= (1 << bits) - 2) if reading.decoder == _WRAPS and _dct(ds) else False
+        for sense in senses:
+            try:
+                pixels, depth, near = uniform(reading.values, ds, *sense)
+                verdicts.append(_compared(pixels, depth, near | ends, written, bits, either_sense, step))
+            except Exception as error:
+                verdicts.append(("raises", f"{type(error).__name__}: {error}"))
+        best = min(verdicts, key=lambda v: ("equal", "within 1", "differs", "raises").index(v[0]))
+        out.append(Opinion(reading.decoder, *best))
+    return out
+
+
+def _compared(
+    pixels: Ints,
+    depth: int,
+    near: npt.NDArray[np.bool_],
+    written: npt.NDArray[np.uint16],
+    bits: int,
+    either_sense: bool,
+    step: int,
+) -> tuple[str, str]:
+    if pixels.shape != written.shape:
+        return "differs", f"{pixels.shape} pixels, written {written.shape}"
+    if depth != bits:
+        return "differs", f"{depth} bits, written {bits}"
+    off = np.abs(pixels - written.astype(np.int64))
+    if either_sense:
+        off = np.minimum(off, np.abs((1 << bits) - 1 - pixels - written.astype(np.int64)))
+    if not off.any():
+        return "equal", ""
+    # A few pixels may differ by two: a rounding inside the transform comes before the one at its end.
+    if off[~near].max(initial=0) <= 2 * step and (off[~near] > step).mean() < 1e-3:
+        return "within 1", ""
+    return "differs", f"{100 * float((off > step).mean()):.1f} % of pixels, by up to {int(off.max())} of {bits} bits"
+
+
+def _rounding(ds: Dataset) -> int:
+    """Grey levels that one stored value makes: 1, or the steepest step of a Modality LUT."""
+    table = _table(ds, ds.get("PixelRepresentation") == 1)
+    return 1 if table is None else max(1, int(np.abs(np.diff(table[1])).max(initial=1)))
+
+
+def _dct(ds: Dataset) -> bool:
+    return ds.file_meta.TransferSyntaxUID in _DCT
+
+
+def _loses(ds: Dataset) -> bool:
+    """Whether decoders may round differently: DCT, or the irreversible wavelet."""
+    if _dct(ds):
+        return True
+    if ds.file_meta.TransferSyntaxUID not in _J2K:
+        return False
+    stream = bytes(ds.get("PixelData") or b"")
+    at = stream.find(b"\xff\x52")
+    return at >= 0 and at + 13 < len(stream) and stream[at + 13] == 0
