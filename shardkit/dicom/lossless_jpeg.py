@@ -72,7 +72,7 @@ def _check_codes(stream: bytes, sums: Words, header: Jpeg, scan: Scan) -> None:
     if len(starts) != len(scan.intervals):
         raise damaged("it has another number of restart intervals than its rows need")
     differences = _differences(sums, scan.selection, step, 1 << (15 - scan.point_transform))
-    codes, lengths = _code_of_differences(header.tables[scan.table])
+    codes, lengths = _code_of_differences(header.tables[scan.table], header.precision - scan.point_transform)
     for row, (start, end) in zip(starts, scan.intervals, strict=True):
         coded = stream[start:end].replace(b"\xff\0", b"\xff")
         rows = differences[row : row + step]
@@ -109,7 +109,7 @@ def _in_step(
     return np.array_equal(found, codes[first])
 
 
-def _code_of_differences(table: Huffman) -> tuple[Codes, npt.NDArray[np.uint8]]:
+def _code_of_differences(table: Huffman, precision: int) -> tuple[Codes, npt.NDArray[np.uint8]]:
     """(code, its length in bits) of every difference modulo 2**16: its category's code, then as many bits as the
     category says, of the difference, less 1 where that is negative (H.1.2.2)."""
     difference = np.arange(65536).astype(np.uint16).view(np.int16).astype(np.int64)
@@ -118,8 +118,8 @@ def _code_of_differences(table: Huffman) -> tuple[Codes, npt.NDArray[np.uint8]]:
     rest = (difference - (difference < 0)) & ((1 << more) - 1)
     length = table.lengths[category].astype(np.int64)
     code = table.codes[category].astype(np.int64) << more | rest
-    # What has no code matches nothing: 40 bits, more than any code has, of which the first is set.
-    missing = length == 0
+    # What has no code, or leads from no value to another, matches nothing: 40 bits, of which the first is set.
+    missing = (length == 0) | (category > precision)
     return np.where(missing, 1 << 39, code).astype(np.uint64), np.where(missing, 40, length + more).astype(np.uint8)
 
 

@@ -106,3 +106,10 @@ def test_a_restart_inside_a_row_is_named() -> None:
     stream[at : at + 2] = (34).to_bytes(2, "big")
     with pytest.raises(Quarantined, match="restarts inside a row"):
         decode(bytes(stream))
+
+
+def test_differences_that_its_precision_cannot_have_are_damage() -> None:
+    stream = bytearray(encode(picture(16), 16))
+    stream[streams.jpeg(bytes(stream)).precision_at] = 7
+    with pytest.raises(Quarantined, match="damaged"):
+        decode(bytes(stream))
