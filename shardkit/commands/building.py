@@ -67,7 +67,8 @@ def build(
     shard_size
         Size aimed at for a shard, in MiB.
     modalities
-        DICOM modalities to take; default CR DX MG PX IO RG.
+        DICOM modalities to take; default CR DX MG PX IO RG. The SOP class stands in for one that is absent; NONE takes
+        files for which it cannot.
     min_side
         Drop images with a side below this, in pixels.
     max_side
