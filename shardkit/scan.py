@@ -4,6 +4,7 @@ Rows go to Parquet parts in the private folder as they are done, so that a rerun
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -12,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -194,6 +197,22 @@ def rows(entries: list[tuple[int, Entry]], scanned: list[Scanned], name: Pseudon
             }
         )
     return pa.Table.from_pylist(out, SCHEMA)
+
+
+def modalities(parts: list[Path]) -> Counter[str]:
+    """Files of earlier passes by modality, as it may be shown; of a path that was scanned again, the last counts."""
+    hashes, names = [np.zeros(0, np.uint64)], [pa.array([], pa.string())]
+    for part in parts:
+        with pq.ParquetFile(part) as file:
+            if "modality" not in file.schema_arrow.names:  # scanned by an earlier version
+                continue
+            table = file.read(["path", "modality"])
+        hashes.append(np.fromiter(map(path_hash, table["path"].to_pylist()), np.uint64, table.num_rows))
+        names.extend(table["modality"].chunks)
+    _, last = np.unique(np.concatenate(hashes)[::-1], return_index=True)
+    found = pa.concat_arrays(names)
+    chosen = found.take(pa.array(len(found) - 1 - last)).drop_null()
+    return Counter({row["values"]: row["counts"] for row in pc.value_counts(chosen).to_pylist()})
 
 
 def path_hash(path: bytes) -> int:
