@@ -59,7 +59,7 @@ def unwanted(
 
 def _no_sample(counts: Counts, modalities: Counter[str] | None) -> str:
     dropped, quarantined = (sum(counts.get(verdict, {}).values()) for verdict in ("dropped", "quarantined"))
-    export = f"; the export has {listed(modalities)}" if modalities else ""
+    export = f"; by modality the export has {listed(modalities)}" if modalities else ""
     return f"no sample was written: {dropped:,} files were dropped and {quarantined:,} quarantined{export}"
 
 
@@ -96,7 +96,7 @@ def _dropping(counts: Counts, rules: Rules, modalities: Callable[[], Counter[str
     start = f"the rule {reason} dropped {dropped[reason]:,} of {images:,} images"
     if reason != "modality_excluded":
         return [f"{start} ({DROPS[reason]}): look at some of them"]
-    found = f"the export has {listed(modalities())}, --modalities takes {' '.join(rules.modalities)}"
+    found = f"by modality the export has {listed(modalities())}, --modalities takes {' '.join(rules.modalities)}"
     return [f"{start}: {found}; name what you want, and build into another --out"]
 
 

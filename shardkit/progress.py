@@ -64,10 +64,10 @@ class Shown:
     def _rates(self) -> list[str]:
         """Most telling first; none of a stage without files."""
         seconds = max(time.monotonic() - self._started, 1e-3)
-        rates = [f"{self._files / seconds:,.0f}/s"] if self._files else []
+        rates = [f"{_rate(self._files / seconds)}/s"] if self._files else []
         if self._pixels:
             ratio = 2 * self._pixels / max(self._stored, 1)
-            rates += [f"{self._pixels / seconds / 1e6:,.0f} Mpx/s", f"ratio {ratio:.2f}"]
+            rates += [f"{_rate(self._pixels / seconds / 1e6)} Mpx/s", f"ratio {ratio:.2f}"]
         return rates
 
     def _show(self) -> None:
@@ -83,6 +83,10 @@ class Shown:
             words = self._bars.tasks[-1].description
             self._console.print(f"{words}: {self._files:,} files, {'  '.join(self._rates())}", highlight=False)
         self._task = None
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
 
 
 class _Facts(ProgressColumn):

@@ -58,7 +58,7 @@ def build(
     out
         Folder or bucket url of the dataset.
     private
-        Folder for the ledger and the pseudonym key; default <out>.private, required when --out is a bucket.
+        Folder for the ledger and the pseudonym key; default OUT.private, required when --out is a bucket.
     bins
         auto:K, thesis, or a JSON file of [height, width] pairs.
     patch
@@ -169,7 +169,7 @@ def retry(
     out
         Folder or bucket url of the dataset.
     private
-        Folder of the ledger and the pseudonym key; default <out>.private.
+        Folder of the ledger and the pseudonym key; default OUT.private.
     source_moved
         The export of the earlier runs now lies here.
     max_quarantine
@@ -261,7 +261,7 @@ def _complaints(outcome: "Outcome", arguments: "Arguments", accept: bool) -> lis
     if not outcome.within_quarantine:
         share, limit = 100 * outcome.quarantine_share, 100 * arguments.max_quarantine
         said.append(f"{share:.1f} % of the files are quarantined, above --max-quarantine {limit:g} %")
-    if said:
+    if said and any(outcome.counts[verdict] for verdict in ("dropped", "quarantined")):
         places = shlex.join([arguments.conversion.out, "--private", str(arguments.private)])
         said.append(f"see why: shardkit ledger {places}")
     if outcome.unwanted and not accept:

@@ -54,7 +54,7 @@ def ledger(
     verdict
         Show the files of this verdict.
     private
-        Folder of the ledger and the pseudonym key; default <out>.private.
+        Folder of the ledger and the pseudonym key; default OUT.private.
     limit
         Files to show; default 50 on a terminal, else all.
     csv

@@ -89,6 +89,9 @@ DEFECTS: dict[str, Defect] = {
     "wrong_photometric": Defect(breakage.wrong_photometric, "written"),
     "too_large": Defect(breakage.too_large, "dropped", "too_large", syntax=_LE),
     "overlay": Defect(breakage.overlay, "written", syntax=_LE, bits=12),
+    "apple_double": Defect(breakage.apple_double, "dropped", "apple_double"),
+    "gzipped": Defect(breakage.gzipped, "quarantined", "not_dicom"),
+    "no_modality": Defect(breakage.no_modality, "written"),
 }
 
 

@@ -21,7 +21,7 @@ from shardkit.testing.defects import DEFECTS
 from shardkit.testing.records import LOSSY, radiograph_of
 
 # These defects leave the intended picture as it is, though something else is odd.
-SOUND_PIXELS = {"", "no_meta", "padded_j2k", "uid_collision", "no_patient_id", "overlay"}
+SOUND_PIXELS = {"", "no_meta", "padded_j2k", "uid_collision", "no_patient_id", "overlay", "no_modality"}
 
 
 def test_the_export_holds_every_kind_of_defect(made: Any) -> None:
