@@ -261,7 +261,7 @@ def test_only_the_owner_reads_the_key(bench: Any, made: Any, tmp_path: Path) -> 
     source = tmp_path / "export"
     sound = [path for path, spec in made.specs.items() if not spec.defect][:2]
     bench.copy(made.root, source, sound)
-    run = bench.cli("build", "--source", source, "--out", tmp_path / "out", "--workers", 1)
+    run = bench.cli("build", "--source", source, "--out", tmp_path / "out", "--workers", 1, "--accept-outcome")
     assert run.returncode == 0, run.stderr
     key = tmp_path / "out.private" / "pseudonym.key"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
