@@ -117,8 +117,12 @@ def _count(task: Task) -> str:
 
 
 def _clock(task: Task) -> str:
-    """Time left, else time taken; h:mm:ss."""
-    left = None if task.finished else task.time_remaining
-    seconds = int((task.finished_time or task.elapsed or 0) if left is None else left)
-    text = f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-    return text if left is None else f"{text} left"
+    """Time left at the pace so far, else time taken; h:mm:ss."""
+    if task.finished or not task.total or not task.completed:
+        return _hours(task.finished_time or task.elapsed or 0)
+    return f"{_hours((task.elapsed or 0) * (task.total / task.completed - 1))} left"
+
+
+def _hours(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

@@ -227,7 +227,8 @@ class Known:
         hashes, sizes = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
         for part in parts:
             table = parquet.read(part, ["path", "size"])
-            keep = [i for i, p in enumerate(table["path"].to_pylist()) if not leave_out or p not in leave_out]
+            paths = table["path"].to_pylist()
+            keep = pa.array([i for i, p in enumerate(paths) if not leave_out or p not in leave_out], pa.int64())
             paths = table["path"].take(keep).to_pylist()
             hashes.append(np.fromiter(map(path_hash, paths), np.uint64, len(paths)))
             sizes.append(table["size"].take(keep).to_numpy())
