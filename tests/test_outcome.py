@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pydicom
 import pytest
 
-from shardkit import outcome
+from shardkit import outcome, parquet, scan
 from shardkit.build import build
 from shardkit.dicom.triage import DROPS, Rules
 from shardkit.testing import records
@@ -220,19 +221,28 @@ def test_an_interrupted_retry_goes_on_and_counts_its_own_files(export: Any) -> N
 
 
 def test_modalities_count_a_file_that_was_scanned_again_once(export: Any) -> None:
-    from shardkit import scan
-
     source = export("twice", 3)
     whole = (source / "000.dcm").read_bytes()
-    (source / "000.dcm").write_bytes(b"")
+    (source / "000.dcm").write_bytes(whole[:-1000])
     arguments = _arguments(source)
     build(arguments, Silent())
     (source / "000.dcm").write_bytes(whole)
-    build(arguments, Silent(), retry="empty_file")
+    assert build(arguments, Silent(), retry="truncated").retried == {"ok": 1}
     parts = sorted(arguments.private.glob("g*/scan/*.parquet"))
     assert len(parts) == 2
-    assert scan.modalities(parts) == Counter({"CR": 3})
-    assert scan.modalities(parts[1:]) == Counter({"CR": 1})
-    old = pa.parquet.ParquetFile(parts[0]).read()
-    pa.parquet.write_table(old.drop_columns(["modality"]), parts[0])
-    assert scan.modalities(parts) == Counter({"CR": 1}), "parts of earlier versions know of none"
+    assert scan.modalities(parts) == scan.modalities(parts[:1]) == Counter({"CR": 3})
+    _forget_modalities(parts[0])
+    assert scan.modalities(parts) == Counter({"CR": 1})
+
+
+def test_a_build_that_an_earlier_version_scanned_for_goes_on(export: Any) -> None:
+    arguments = _arguments(export("early", 2))
+    with pytest.raises(KeyboardInterrupt):
+        build(arguments, Stops("plan"))
+    _forget_modalities(arguments.private / "g000" / "scan" / "00000.parquet")
+    assert build(arguments, Silent()).samples == 2
+
+
+def _forget_modalities(part: Path) -> None:
+    """Make a scan part what it was before modalities were counted."""
+    pq.write_table(parquet.read(part).drop_columns(["modality"]), part)
