@@ -153,6 +153,7 @@ def _dataset(work: Path, *, studies: int, scale: float, bins: str, seed: int) ->
     workers = len(os.sched_getaffinity(0))
     make_export(work / "export", studies, seed=seed, defects=0.0, scale=scale, workers=workers)
     words = ["--source", work / "export", "--out", work / "dataset", "--private", work / "private", "--bins", bins]
+    words.append("--accept-outcome")
     command = [sys.executable, "-c", "from shardkit.cli import main; main()", "build", *map(str, words)]
     machine.measure(command, work / "log")
     return str(work / "dataset")

@@ -74,7 +74,7 @@ def make(root: Path, files: int, scale: float, seed: int, shard_mib: int, progra
     """The export, its dataset and the peers' datasets below `root`. `run(role, *arguments, peers=...)` runs a child."""
     make_files(root / "export", files, scale, seed)
     words = ["build", "--source", root / "export", "--out", root / "shardkit", "--private", root / "private"]
-    run("command", [str(word) for word in [*words, "--shard-size", shard_mib]])
+    run("command", [str(word) for word in [*words, "--shard-size", shard_mib, "--accept-outcome"]])
     samples = [_sample(row) for row in pq.read_table(root / "shardkit/manifest.parquet", columns=COLUMNS).to_pylist()]
     ledger = pq.read_table(root / "private/ledger.parquet", columns=["path", "verdict", "key"]).to_pylist()
     dicom = {os.fsdecode(row["path"]): row["key"] for row in ledger if row["verdict"] == "written"}

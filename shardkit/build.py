@@ -5,17 +5,17 @@ beside the shards. A generation is one round of new files; its shards are never 
 """
 
 import json
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from itertools import count, islice
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shardkit import assemble, dataset, isolation, journal, layout, ledger, manifest, parquet, scan
@@ -26,6 +26,7 @@ from shardkit.codecs import codec
 from shardkit.convert import Crew, ShardDone, convert_shard
 from shardkit.errors import ArgumentError, BuildError
 from shardkit.journal import JOURNALS
+from shardkit.outcome import Outcome, unwanted
 from shardkit.shards import listing, shard_format
 from shardkit.source import Entry
 from shardkit.state import State
@@ -52,19 +53,6 @@ class Quiet:
     def scanned(self, files: int) -> None: ...
 
     def converted(self, done: ShardDone) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a run ended with. `counts` are files by verdict and reason over all generations."""
-
-    counts: dict[str, dict[str, int]]
-    samples: int
-    new_files: int
-    changed: int
-    missing: int
-    quarantine_share: float
-    within_quarantine: bool
 
 
 def build(
@@ -107,37 +95,47 @@ class _Run:
 
     def run(self, retry: str | None) -> Outcome:
         with self._workers():
-            new = 0
+            new, again = 0, set[str]()
             folder = self.state.folder(self.state.complete)
             if (folder / layout.INDEX).exists():  # planned, then interrupted: finish that first
+                again = self._taken_again() if retry else again
                 new += self._finish(layout.Layout(folder))
-                retry = None  # if this was one, its files have been taken in
-            known = self._known(retry)
+            chosen = self._quarantined(retry) if retry and self.state.complete and not again else set()
+            known = self._known(chosen)
             listed, scanned = self._scan(known)
             if listed == 0 and self.state.complete == 0:
                 raise ArgumentError(f"--source {self.spec.source.url} holds no files: nothing to build")
             if scanned:
                 new += self._finish(self._lay_out())
             journal.clear(self.store)
-            return self._close(known, new)
+            return self._close(known, new, (again or chosen) if retry else None)
 
     def _workers(self) -> AbstractContextManager[Any]:
         if not self._own:
             return nullcontext()
         return _LocalWorkers(self)
 
-    def _known(self, retry: str | None) -> scan.Known:
-        again: set[bytes] = set()
-        if retry is not None and self.state.complete:
-            rows = parquet.read(self.state.root / ledger.NAME, ["path", "verdict", "reason"])
-            chosen = pc.and_(pc.equal(rows["verdict"], "quarantined"), pc.equal(rows["reason"], retry))
-            texts = set(rows["path"].filter(chosen).to_pylist())
-            if not texts:
-                raise ArgumentError(f"no file is quarantined as {retry}: see `shardkit info` for what there is")
-            for part in self.state.earlier_parts():
-                paths = parquet.read(part, ["path"])["path"].to_pylist()
-                again.update(p for p in paths if ledger.path_text(p) in texts)
-        return scan.Known(self.state.earlier_parts(), again)
+    def _taken_again(self) -> set[str]:
+        """Paths of this generation that an earlier one has too: then it is a retry that was interrupted."""
+        earlier = scan.Known(self.state.earlier_parts())
+        paths = (p for part in self.state.parts(self.state.complete) for p in _paths(part))
+        return {ledger.path_text(path) for path in paths if Entry(path, 0, "file") in earlier}
+
+    def _quarantined(self, reason: str) -> set[str]:
+        rows = parquet.read(self.state.root / ledger.NAME, ["path", "verdict", "reason"])
+        chosen = ledger.select(rows, "quarantined", reason)["path"].to_pylist()
+        if not chosen:
+            raise ArgumentError(
+                f"no file is quarantined as {reason}: `shardkit info {shlex.quote(self.spec.out)}` says what there is"
+            )
+        return set(chosen)
+
+    def _known(self, again: set[str]) -> scan.Known:
+        """What earlier generations scanned, but for paths (as the ledger has them) to take in again."""
+        parts = self.state.earlier_parts()
+        return scan.Known(
+            parts, {p for part in parts for p in _paths(part) if ledger.path_text(p) in again} if again else None
+        )
 
     def _scan(self, known: scan.Known) -> tuple[int, int]:
         """(names listed, new ones in this generation): header pass over what no earlier pass has seen."""
@@ -283,13 +281,12 @@ class _Run:
         parquet.write(merged, self.state.root / ledger.NAME)
         return merged
 
-    def _close(self, known: scan.Known, new: int) -> Outcome:
-        samples = dataset.samples(self.store, ["key", "flags"])
+    def _close(self, known: scan.Known, new: int, again: set[str] | None) -> Outcome:
+        samples = dataset.samples(self.store, ["key", "flags", "patient", "study", "group", "split"])
         changed = {ledger.path_text(path) for path in known.changed}
         missing: set[str] = set()
         for part in self.state.earlier_parts():
-            paths = parquet.read(part, ["path"])["path"].to_pylist()
-            missing.update(ledger.path_text(p) for p in paths if known.missing(p))
+            missing.update(ledger.path_text(p) for p in _paths(part) if known.missing(p))
         merged = self._ledger(self.state.complete, samples, changed, missing)
         counts = {v: dict(sorted(c.items())) for v, c in ledger.counts(merged).items()}
         share = sum(counts["quarantined"].values()) / max(1, merged.num_rows)
@@ -301,6 +298,8 @@ class _Run:
             len(missing),
             share,
             share <= self.arguments.max_quarantine,
+            unwanted(samples, counts, self.spec.rules, lambda: scan.modalities(self.state.earlier_parts())),
+            None if again is None else ledger.reasons(merged, again),
         )
 
     def _map(self, function: Callable[..., T], jobs: Iterable[tuple[Any, tuple[Any, ...]]]) -> Iterator[tuple[Any, T]]:
@@ -319,6 +318,11 @@ class _Run:
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _paths(part: Path) -> list[bytes]:
+    """The paths of a scan part."""
+    return list(parquet.read(part, ["path"])["path"].to_pylist())
 
 
 class _LocalWorkers:

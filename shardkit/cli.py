@@ -1,6 +1,7 @@
 """The command line. Every error a user can cause ends in one sentence and exit code 1; a traceback is a bug.
 
-Exit codes: 0 done, 1 could not, 2 bad usage, 3 done, but more files are quarantined than --max-quarantine allows.
+Exit codes: 0 done, 1 could not, 2 bad usage, 3 done, but more files are quarantined than --max-quarantine allows,
+4 done, but with an outcome that nobody can want (`shardkit.outcome`), whether or not 3 is true as well.
 """
 
 import os
@@ -24,6 +25,7 @@ for command in (
     building.convert,
     looking.scan,
     looking.info,
+    looking.ledger,
     looking.verify,
     looking.preview,
     loading.plan,
@@ -43,6 +45,9 @@ def run(words: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         errors.print("shardkit: stopped; run the same command again to go on", style="yellow")
         return 130
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return code if isinstance(code, int) else 0
 
 

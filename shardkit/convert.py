@@ -21,7 +21,7 @@ from shardkit.arguments import Conversion
 from shardkit.bins import Bin
 from shardkit.codecs import codec
 from shardkit.codecs.frame import Frame
-from shardkit.dicom import content, decoding, grayscale, privacy
+from shardkit.dicom import content, decoding, grayscale, modality, privacy
 from shardkit.dicom.grayscale import Invert, Pixels
 from shardkit.dicom.reading import Header, ImageFacts, frame, read_header
 from shardkit.dicom.triage import halvings, judge_header, judge_pixels
@@ -146,7 +146,7 @@ def _convert(
         "transfer_syntax": header.syntax,
         "lossy": decoded.lossy or privacy.text(header.dataset, "LossyImageCompression") == "01",
         "decoder": decoded.decoder,
-        "modality": privacy.text(header.dataset, "Modality").upper(),
+        "modality": modality.effective(header.dataset) or None,
         **privacy.metadata(header.dataset, spec.demographics),
     }
     for side in ("spacing_row", "spacing_col"):

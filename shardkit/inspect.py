@@ -1,27 +1,41 @@
-"""Looking at things: what a scan would find, what a dataset holds, one sample as a picture."""
+"""Looking at things: what a scan would find, what became of files, what a dataset holds, one sample as a picture."""
 
+import csv
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from shardkit import dataset, isolation, scan
-from shardkit.dicom.triage import Rules
+from shardkit import dataset, isolation, ledger, parquet, scan
+from shardkit.dicom.triage import DROPS, QUARANTINES, Rules
 from shardkit.errors import ArgumentError
 from shardkit.source import Entry, Source
 from shardkit.storage import Store, sentences
 
+_BLOCK = 1 << 12  # rows handled as Python objects at once
 
-def scan_counts(source: Source, workers: int) -> tuple[Counter[tuple[str, str]], float]:
-    """(files by verdict and reason, megapixels worth converting). Raises ArgumentError for an empty source."""
+
+@dataclass
+class ScanCounts:
+    """What headers say of an export: files by verdict and reason and by modality, pixels worth converting."""
+
+    verdicts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    modalities: Counter[str] = field(default_factory=Counter)
+    pixels: int = 0
+
+
+def scan_counts(source: Source, workers: int) -> ScanCounts:
+    """Read every header. Raises ArgumentError for an empty source."""
     source.check()
-    counts, pixels = Counter[tuple[str, str]](), 0
+    counts = ScanCounts()
 
     def read(part: list[tuple[int, Entry]]) -> list[scan.Scanned]:
         entries = [entry for _, entry in part]
@@ -33,13 +47,49 @@ def scan_counts(source: Source, workers: int) -> tuple[Counter[tuple[str, str]],
                 chunks = [part[i : i + scan.CHUNK] for i in range(0, len(part), scan.CHUNK)]
                 for found in threads.map(read, chunks):
                     for row in found:
-                        counts[row.verdict or "to convert", row.reason or ""] += 1
-                        pixels += row.height * row.width
+                        counts.verdicts[row.verdict or "to convert", row.reason or ""] += 1
+                        counts.pixels += row.height * row.width
+                        if row.modality:
+                            counts.modalities[row.modality] += 1
     finally:
         isolation.close_children()
-    if not counts:
+    if not counts.verdicts:
         raise ArgumentError(f"--source {source.url} holds no files")
-    return counts, pixels / 1e6
+    return counts
+
+
+def ledger_rows(private: Path, verdict: str | None, reason: str | None) -> pa.Table:
+    """Rows of the ledger in a private folder, by path; without either choice, of all files that are not written.
+
+    Raises ArgumentError where no ledger is, and for a reason that does not exist.
+    """
+    path = private / ledger.NAME
+    if not path.exists():
+        raise ArgumentError(f"{private} holds no {ledger.NAME}: name the --private folder of a build that has ended")
+    if reason is not None and reason not in {*DROPS, *QUARANTINES, *ledger.WRITTEN}:
+        there = ", ".join(sorted(set(parquet.read(path, ["reason"])["reason"].to_pylist())))
+        raise ArgumentError(f"--class {reason} does not exist: this ledger has {there}")
+    rows = ledger.select(parquet.read(path, ["verdict", "reason", "path", "message"]), verdict, reason)
+    return rows if verdict or reason else rows.filter(pc.not_equal(rows["verdict"], "written"))
+
+
+def show_ledger(rows: pa.Table, limit: int | None, as_csv: bool, console: Console, errors: Console) -> None:
+    """Print rows of a ledger and how many there are: as text that fits a terminal, or as CSV with the count apart."""
+    shown = rows.slice(0, limit)
+    count = f"{rows.num_rows:,} files" + (f", {shown.num_rows:,} shown" if shown.num_rows < rows.num_rows else "")
+    if as_csv:
+        writer = csv.writer(console.file)
+        writer.writerow(rows.column_names)
+        for batch in shown.to_batches(_BLOCK):
+            writer.writerows(row.values() for row in batch.to_pylist())
+        errors.print(count, highlight=False)
+        return
+    for row in shown.to_pylist():
+        name = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in row["path"])
+        console.print(f"{row['verdict']} {row['reason']}  {name}", highlight=False, soft_wrap=True)
+        if row["message"]:
+            console.print(f"    {row['message']}", style="dim", highlight=False, soft_wrap=True)
+    console.print(count, highlight=False)
 
 
 def show(url: str, console: Console) -> None:

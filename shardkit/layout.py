@@ -158,7 +158,8 @@ def _spill(folder: Path, parts: list[Path], bins: Bins, leave_out: set[int]) -> 
     out = pa.array(sorted(leave_out), pa.int64())
     with ExitStack() as stack:
         for part in parts:
-            table = _accepted(part)
+            # Parts of a build that an earlier version began lack columns.
+            table = pa.concat_tables([SCHEMA.empty_table(), _accepted(part)], promote_options="default")
             table = table.filter(pc.invert(pc.is_in(table["serial"], out)))
             index = bins.assign(table["height"].to_numpy(), table["width"].to_numpy())
             for number in np.unique(index).tolist():

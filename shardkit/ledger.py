@@ -13,6 +13,8 @@ from shardkit.errors import BuildError
 _BLOCK = 1 << 16  # rows handled as Python objects at once
 NAME = "ledger.parquet"
 VERDICTS = ("written", "dropped", "quarantined")
+WRITTEN = ("ok", "ok_repaired")
+"""Reasons of files that are written."""
 SCHEMA = pa.schema(
     [
         ("path", pa.string()),  # bytes that are no UTF-8 stand as \xNN
@@ -72,6 +74,20 @@ def counts(table: pa.Table) -> dict[str, Counter[str]]:
     for row in groups.to_pylist():
         out.setdefault(row["verdict"], Counter())[row["reason"]] += row["count_all"]
     return out
+
+
+def select(table: pa.Table, verdict: str | None = None, reason: str | None = None) -> pa.Table:
+    """The rows of a verdict, of a reason, or of both."""
+    for column, value in (("verdict", verdict), ("reason", reason)):
+        if value is not None:
+            table = table.filter(pc.equal(table[column], value))
+    return table
+
+
+def reasons(table: pa.Table, paths: set[str]) -> dict[str, int]:
+    """The files of these paths by reason."""
+    chosen = table.filter(pc.is_in(table["path"], pa.array(sorted(paths), pa.string())))
+    return dict(sorted(Counter(chosen["reason"].to_pylist()).items()))
 
 
 def check_closure(table: pa.Table, inputs: int) -> None:

@@ -75,7 +75,7 @@ ORIGIN = [
     ("lossy", pa.bool_(), "whether the file was compressed with loss"),
     ("decoder", _text, "library that decoded it, with version"),
     ("repairs", pa.list_(_text), "what had to be mended to decode it"),
-    ("modality", _text, "code"),
+    ("modality", _text, "code; by the SOP class where the header states none, null where that tells none either"),
     ("body_part", _text, "label, from an enumeration"),
     ("view", _text, "code"),
     ("laterality", _text, "R, L, U or B"),

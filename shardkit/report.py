@@ -4,6 +4,7 @@ The page needs nothing but itself and is a pure function of the dataset: no cloc
 """
 
 import base64
+import shlex
 from collections.abc import Iterable, Sequence
 from io import BytesIO
 from typing import Any
@@ -40,6 +41,8 @@ _WRITTEN = {
 }
 _MEANINGS = {"written": _WRITTEN, "dropped": triage.DROPS, "quarantined": triage.QUARANTINES}
 _TITLES = {"written": "Written", "dropped": "Dropped by a rule", "quarantined": "Quarantined for an error"}
+_RAISED = {"decode_timeout": " --time-limit 300", "memory_limit": " --memory-limit 16"}
+"""Limits to raise for a second try."""
 _CHECKS = {
     "polarity_suspect": ("Polarity suspects", (
         "These look like negatives beside samples of the same kind, or are the negative of another sample. "
@@ -101,7 +104,8 @@ def _head(samples: pa.Table, description: dict[str, Any]) -> str:
     if verdicts["written"] != n or n != samples.num_rows:
         warning = (
             f'<p class="note alert">Verdicts count {number(verdicts["written"])} files written, the description '
-            f"{number(n)} samples and the manifest {number(samples.num_rows)}: run verify.</p>"
+            f"{number(n)} samples and the manifest {number(samples.num_rows)}: run "
+            "<code>shardkit verify DATASET</code>.</p>"
         )
     digest = description["digest"]
     return (
@@ -129,18 +133,26 @@ def _files(description: dict[str, Any]) -> str:
         for reason, n in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
             meaning = text(_MEANINGS[verdict].get(reason, ""))
             if verdict == "quarantined":
-                meaning += f"<br><code>shardkit retry --class {text(reason)}</code>"
+                meaning += "".join(f"<br><code>{text(words)}</code>" for words in _commands(reason))
             share = charts.bar(n / top, verdict)
             rows.append([f"<code>{text(reason)}</code>", meaning, share, number(n), percent(n, total)])
     head = ["Verdict and reason", "What it means", "", "Files", "Of all files"]
     foot = ["All files", "", "", number(total), percent(total, total)]
     return (
         "<h2>What became of every file</h2><p>Every file of the export ends with exactly one verdict. Rules drop "
-        "by design; errors quarantine, so that a person may look. Once the cause of an error is mended, the "
-        "command beside it takes those files in again.</p>"
+        "by design; errors quarantine, so that a person may look. The first command beside an error lists its files; "
+        "once the cause is mended, the second takes them in again. Put your places for EXPORT, DATASET and PRIVATE "
+        "(the folder of ledger and key): this page names none.</p>"
         + charts.stacked([(v, sum(reasons.values())) for v, reasons in verdicts.items()])
         + charts.table(head, rows, foot, "reasons")
     )
+
+
+def _commands(reason: str) -> tuple[str, str]:
+    """What to type to see the files of an error, and to take them in again."""
+    places, name = "DATASET --private PRIVATE", shlex.quote(reason)
+    retry = f"shardkit retry --class {name} --source EXPORT --out {places}{_RAISED.get(reason, '')}"
+    return f"shardkit ledger {places} --class {name}", retry
 
 
 def _bins(samples: pa.Table, description: dict[str, Any]) -> dict[tuple[int, int], Rows]:

@@ -4,6 +4,7 @@ Rows go to Parquet parts in the private folder as they are done, so that a rerun
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -12,15 +13,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from shardkit import isolation, parquet
-from shardkit.dicom import privacy
+from shardkit.dicom import foreign, modality, privacy
 from shardkit.dicom.privacy import Pseudonyms
 from shardkit.dicom.reading import NATIVE, read_header
 from shardkit.dicom.triage import Rules, for_presentation, halvings, judge_header
-from shardkit.errors import Quarantined, Verdict
+from shardkit.errors import Dropped, Quarantined, Verdict
 from shardkit.source import Entry, Source
 
 CHUNK = 64  # files a child reads per task
@@ -41,6 +44,7 @@ SCHEMA = pa.schema(
         ("estimate", pa.int64()),  # bytes it will take in a shard
         ("plain", pa.bool_()),  # explicit little endian: needs no interpretation
         ("presentation", pa.string()),
+        ("modality", pa.string()),  # a defined term, "other" or "none"; null where the header was not read
         ("order", pa.uint64()),
         ("sop", pa.string()),  # pseudonyms from here on
         ("patient", pa.string()),
@@ -67,6 +71,7 @@ class Scanned:
     estimate: int = 0
     plain: bool = False
     presentation: str | None = None
+    modality: str | None = None  # as it may be shown; None where the header was not read
     sop: str = ""
     patient: str = ""
     study: str = ""
@@ -76,20 +81,28 @@ class Scanned:
 
 
 _NOT_FILES = {
-    "symlink": ("not_dicom", "a symbolic link: scan with --follow-symlinks to read what it points to"),
-    "loop": ("not_dicom", "a symbolic link to a folder above it, which would never end"),
+    "symlink": ("not_dicom", "a symbolic link, not followed: build into a new --out with --follow-symlinks"),
+    "broken_link": ("not_dicom", "a symbolic link to what is not there: bring its target back, or remove it"),
+    "endless_link": ("not_dicom", "a symbolic link that leads back to itself: remove it"),
+    "loop": ("not_dicom", "a symbolic link to a folder above it, which would never end: remove it"),
     "special": ("not_dicom", "a pipe, socket or device, not a file"),
+    "too_long": ("io_error", "its path is longer than the system opens: move its folder up, or shorten its name"),
     "unreadable": ("io_error", "the name cannot be opened: check its permissions"),
 }
 
 
 def scan_entry(source: Source, entry: Entry, rules: Rules) -> Scanned:
     """Read one header. Never raises for a bad file: the verdict says what is wrong."""
+    found: str | None = None
     try:
         if entry.kind != "file":
             raise Quarantined(*_NOT_FILES[entry.kind])
         with source.open(entry.path, entry.size) as file:
+            if foreign.is_apple_double(entry.path, file.read(foreign.START)):
+                raise Dropped("apple_double", "a file that macOS keeps beside another, no image")
+            file.seek(0)
             header = read_header(file, entry.size)
+            found = modality.shown(modality.effective(header.dataset))
             facts, repairs, flags = judge_header(header, rules)
         times = halvings(facts.rows, facts.cols, rules.max_side)
         height, width = -(-facts.rows // (1 << times)), -(-facts.cols // (1 << times))
@@ -104,10 +117,11 @@ def scan_entry(source: Source, entry: Entry, rules: Rules) -> Scanned:
             estimate=estimate,
             plain=header.syntax == ExplicitVRLittleEndian and not repairs,
             presentation=for_presentation(header.dataset),
+            modality=found,
             **_identifiers(header.dataset, f"{facts.rows}x{facts.cols}"),
         )
     except Verdict as verdict:
-        return Scanned(verdict.verdict, verdict.reason, verdict.message)
+        return Scanned(verdict.verdict, verdict.reason, verdict.message, modality=found)
     except MemoryError:
         return Scanned("quarantined", "memory_limit", "reading the header wanted more memory than the limit")
     except OSError:
@@ -171,7 +185,7 @@ def rows(entries: list[tuple[int, Entry]], scanned: list[Scanned], name: Pseudon
                 "serial": serial,
                 "path": entry.path,
                 "size": entry.size,
-                **{k: getattr(facts, k) for k in SCHEMA.names[3:13]},
+                **{k: getattr(facts, k) for k in SCHEMA.names[3:14]},
                 "order": int(name("order", identity)[:16], 16),
                 "sop": name("sop", identity),
                 "patient": name("patient", facts.patient or identity),
@@ -183,6 +197,22 @@ def rows(entries: list[tuple[int, Entry]], scanned: list[Scanned], name: Pseudon
             }
         )
     return pa.Table.from_pylist(out, SCHEMA)
+
+
+def modalities(parts: list[Path]) -> Counter[str]:
+    """Files of earlier passes by modality, as it may be shown; of a path that was scanned again, the last counts."""
+    hashes, names = [np.zeros(0, np.uint64)], [pa.array([], pa.string())]
+    for part in parts:
+        with pq.ParquetFile(part) as file:
+            if "modality" not in file.schema_arrow.names:  # scanned by an earlier version
+                continue
+            table = file.read(["path", "modality"])
+        hashes.append(np.fromiter(map(path_hash, table["path"].to_pylist()), np.uint64, table.num_rows))
+        names.extend(table["modality"].chunks)
+    _, last = np.unique(np.concatenate(hashes)[::-1], return_index=True)
+    found = pa.concat_arrays(names)
+    chosen = found.take(pa.array(len(found) - 1 - last)).drop_null()
+    return Counter({row["values"]: row["counts"] for row in pc.value_counts(chosen).to_pylist()})
 
 
 def path_hash(path: bytes) -> int:
@@ -197,7 +227,8 @@ class Known:
         hashes, sizes = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
         for part in parts:
             table = parquet.read(part, ["path", "size"])
-            keep = [i for i, p in enumerate(table["path"].to_pylist()) if not leave_out or p not in leave_out]
+            paths = table["path"].to_pylist()
+            keep = pa.array([i for i, p in enumerate(paths) if not leave_out or p not in leave_out], pa.int64())
             paths = table["path"].take(keep).to_pylist()
             hashes.append(np.fromiter(map(path_hash, paths), np.uint64, len(paths)))
             sizes.append(table["size"].take(keep).to_numpy())

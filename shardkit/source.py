@@ -3,6 +3,7 @@
 Whatever is not a plain file is listed too, so that it ends in the ledger: symbolic links, pipes, unreadable folders.
 """
 
+import errno
 import functools
 import os
 import stat
@@ -17,7 +18,12 @@ import obstore
 from shardkit.errors import ArgumentError, Quarantined, StorageError
 from shardkit.storage import Store, is_remote, local_path
 
-Kind = Literal["file", "symlink", "loop", "special", "unreadable"]
+Kind = Literal["file", "symlink", "broken_link", "endless_link", "loop", "special", "too_long", "unreadable"]
+_LINKS: dict[int | None, Kind] = {
+    errno.ENOENT: "broken_link",
+    errno.ENOTDIR: "broken_link",
+    errno.ELOOP: "endless_link",
+}
 _HEAD = 1 << 18  # one request brings nearly every header
 
 
@@ -58,20 +64,14 @@ class Source:
             with os.scandir(folder) as found:
                 # A folder sorts as its files' paths do, with the slash: as a bucket lists them.
                 names = sorted(found, key=_as_in_a_bucket)
-        except OSError:
-            yield Entry(below, 0, "unreadable")
+        except OSError as error:
+            yield Entry(below, 0, _trouble(error))
             return
         for name in (one.name for one in names):
             path = os.path.join(below, name)
-            try:
-                facts = os.lstat(os.path.join(root, path))
-                if stat.S_ISLNK(facts.st_mode):
-                    if not self.follow_symlinks:
-                        yield Entry(path, 0, "symlink")
-                        continue
-                    facts = os.stat(os.path.join(root, path))
-            except OSError:
-                yield Entry(path, 0, "unreadable")
+            facts = self._facts(os.path.join(root, path))
+            if isinstance(facts, str):
+                yield Entry(path, 0, facts)
                 continue
             identity = (facts.st_dev, facts.st_ino)
             if stat.S_ISDIR(facts.st_mode):
@@ -81,6 +81,20 @@ class Source:
                     yield from self._walk(root, path, above | {identity})
             else:
                 yield Entry(path, facts.st_size, "file" if stat.S_ISREG(facts.st_mode) else "special")
+
+    def _facts(self, path: bytes) -> "os.stat_result | Kind":
+        """What stands behind a name, or why nothing can be read there."""
+        try:
+            facts = os.lstat(path)
+        except OSError as error:
+            return _trouble(error)
+        if not stat.S_ISLNK(facts.st_mode):
+            return facts
+        try:
+            facts = os.stat(path)  # even if it is not followed: it may lead nowhere
+        except OSError as error:
+            return _LINKS.get(error.errno) or (_trouble(error) if self.follow_symlinks else "symlink")
+        return facts if self.follow_symlinks else "symlink"
 
     def open(self, path: bytes, size: int) -> BinaryIO:
         """A seekable file for reading a header. Raises Quarantined (io_error)."""
@@ -102,6 +116,10 @@ class Source:
             return Path(os.fsdecode(os.path.join(os.fsencode(local_path(self.url)), path))).read_bytes()
         except (OSError, obstore.exceptions.BaseError) as error:
             raise unreadable(error) from None
+
+
+def _trouble(error: OSError) -> Kind:
+    return "too_long" if error.errno == errno.ENAMETOOLONG else "unreadable"
 
 
 def _as_in_a_bucket(entry: "os.DirEntry[bytes]") -> bytes:

@@ -133,16 +133,16 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Outcome]:
     """bytes -> Outcome, through scan_entry and convert_file (raw codec, every modality, unless told otherwise)."""
     folder = tmp_path_factory.mktemp("judged")
 
-    def run(data: bytes, rules: Rules | None = None, codec: str = "raw", **options: Any) -> Outcome:
+    def run(data: bytes, rules: Rules | None = None, codec: str = "raw", name: str = "file", **options: Any) -> Outcome:
         rules = rules or Rules(modalities=EVERY_MODALITY, max_side=6000)
-        (folder / "file").write_bytes(data)
+        (folder / name).write_bytes(data)
         source = Source(str(folder))
-        scanned = scan_entry(source, Entry(b"file", len(data), "file"), rules)
+        scanned = scan_entry(source, Entry(name.encode(), len(data), "file"), rules)
         if scanned.verdict is not None:
             return Outcome(scanned, None)
         spec = Conversion(source=source, out="", codec=codec, rules=rules, **options)
         frame = Frame(scanned.height, scanned.width, scanned.height, scanned.width)
-        return Outcome(scanned, convert_file(spec, b"file", len(data), frame))
+        return Outcome(scanned, convert_file(spec, name.encode(), len(data), frame))
 
     return run
 

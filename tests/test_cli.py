@@ -17,6 +17,9 @@ from shardkit import dataset
 from shardkit.storage import Store
 from shardkit.testing.export import make_export
 
+ACCEPT = ("--accept-outcome",)
+"""Among a few patients, chance may leave no one for the train split."""
+
 
 def _run(*words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from shardkit.cli import main; main()", *map(str, words)]
@@ -28,7 +31,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an export of sound files and its dataset, built by the command line."""
     root = tmp_path_factory.mktemp("cli")
     make_export(root / "export", 3, seed=6, defects=0.0, scale=0.06)
-    run = _run("build", "--source", root / "export", "--out", root / "out", "--bins", "auto:2")
+    run = _run("build", "--source", root / "export", "--out", root / "out", "--bins", "auto:2", *ACCEPT)
     assert run.returncode == 0, run.stderr
     assert run.stderr == ""
     return root
@@ -52,7 +55,7 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     assert run.stdout.splitlines()[-1] == "HEAVY []"
     # Its own work, which other programs on the machine do not lengthen.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
-    for command in ("build", "scan", "info", "verify", "preview", "retry", "demo"):
+    for command in ("build", "scan", "info", "ledger", "verify", "preview", "retry", "demo"):
         assert command in run.stdout
 
 
@@ -65,7 +68,9 @@ def test_a_build_loads_no_gpu_stack(module: str) -> None:
     assert run.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["build", "retry", "convert", "scan", "info", "verify", "preview", "demo"])
+@pytest.mark.parametrize(
+    "command", ["build", "retry", "convert", "scan", "info", "ledger", "verify", "preview", "demo"]
+)
 def test_every_command_explains_its_options(command: str) -> None:
     run = _run(command, "--help")
     assert run.returncode == 0
@@ -149,7 +154,7 @@ def test_too_many_quarantined_files_are_exit_code_3_and_a_sentence(place: Path, 
 
     shutil.copytree(place / "export", tmp_path / "export")
     (tmp_path / "export" / "notes.txt").write_text("no image")
-    build = "build", "--source", tmp_path / "export", "--out", tmp_path / "out"
+    build = "build", "--source", tmp_path / "export", "--out", tmp_path / "out", *ACCEPT
     strict = _run(*build)
     assert strict.returncode == 3
     assert "--max-quarantine" in strict.stderr
@@ -167,9 +172,9 @@ def test_retry_takes_in_files_of_one_class_that_were_mended(place: Path, tmp_pat
     broken.write_bytes(b"")
     (source / "notes.txt").write_text("no image")
     places = "--source", source, "--out", tmp_path / "out"
-    assert _run("build", *places, "--max-quarantine", 0.9).returncode == 0
+    assert _run("build", *places, "--max-quarantine", 0.9, *ACCEPT).returncode == 0
     broken.write_bytes(whole)
-    again = _run("retry", "--class", "empty_file", *places)
+    again = _run("retry", "--class", "empty_file", *places, *ACCEPT)
     assert again.returncode == 3, again.stderr  # the notes are still there
     reasons = {row["path"]: row["reason"] for row in _ledger(tmp_path / "out.private")}
     assert reasons.pop("notes.txt") == "not_dicom"
@@ -183,7 +188,7 @@ def test_retry_takes_in_files_of_one_class_that_were_mended(place: Path, tmp_pat
 def test_a_dataset_is_built_as_zarr_looked_at_and_converted_back(place: Path, tmp_path: Path) -> None:
     built, back = tmp_path / "zarr", tmp_path / "tars"
     words = "--source", place / "export", "--out", built, "--format", "zarr", "--bins", "auto:2"
-    assert _run("build", *words, "--levels", 1).returncode == 0
+    assert _run("build", *words, "--levels", 1, *ACCEPT).returncode == 0
     shown = _run("info", built)
     assert (shown.returncode, "zarr, blosc" in shown.stdout) == (0, True), shown.stderr
     assert _run("retry", "--class", "empty_file", *words[:4]).stderr.startswith("shardkit: no file is quarantined")
@@ -223,7 +228,7 @@ def test_a_dataset_of_before_there_were_formats_is_read_and_grows(place: Path, t
     assert _run("verify", tmp_path / "out").returncode == 0
     (tmp_path / "export" / "notes.txt").write_text("no image")
     words = "--source", tmp_path / "export", "--out", tmp_path / "out", "--bins", "auto:2", "--source-moved"
-    again = _run("build", *words, "--max-quarantine", 0.9)
+    again = _run("build", *words, "--max-quarantine", 0.9, *ACCEPT)
     assert again.returncode == 0, again.stderr
     assert "1 new files" in again.stdout
     assert _run("verify", tmp_path / "out").returncode == 0

@@ -148,7 +148,9 @@ def test_every_reason_stands_with_its_sentence_its_count_and_its_remedy(html: st
         at = shown.index(reason)
         assert shown[at + 1 : at + 3] == [sentence, f"{VERDICTS['dropped'][reason]:,}"]
     at = shown.index("truncated")
-    assert shown[at + 1 : at + 4] == [triage.QUARANTINES["truncated"], "shardkit retry --class truncated", "3"]
+    ledger = "shardkit ledger DATASET --private PRIVATE --class truncated"
+    retry = "shardkit retry --class truncated --source EXPORT --out DATASET --private PRIVATE"
+    assert shown[at + 1 : at + 5] == [triage.QUARANTINES["truncated"], ledger, retry, "3"]
 
 
 def test_the_table_of_bins_adds_up_to_the_description(html: str, made: Made) -> None:
@@ -165,9 +167,10 @@ def test_the_table_of_bins_adds_up_to_the_description(html: str, made: Made) -> 
 
 def test_counts_that_do_not_agree_are_pointed_out(folder: Path, made: Made, html: str) -> None:
     samples, description = made
-    assert "run verify.</p>" not in html
+    assert "shardkit verify DATASET" not in html
     short = page(folder, samples, description | {"verdicts": {"written": {"ok": 7}}})
-    assert "Verdicts count 7 files written, the description 12 samples and the manifest 12: run verify." in short
+    assert "Verdicts count 7 files written, the description 12 samples and the manifest 12: run <code>" in short
+    assert "shardkit verify DATASET" in cells(short)
 
 
 def test_hostile_strings_are_shown_and_never_obeyed(folder: Path, made: Made, tags: Tags) -> None:

@@ -1,13 +1,31 @@
 """The commands of `shardkit`, by what they are about. Heavy modules are imported where they are used: help is quick."""
 
 import os
+from pathlib import Path
 
 from rich.console import Console
 
-console = Console()
-errors = Console(stderr=True)
+from shardkit.errors import ArgumentError
+
+console = Console(markup=False)  # paths may hold brackets
+errors = Console(stderr=True, markup=False)
 
 
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def private_folder(out: str, private: Path | None) -> Path:
+    """Where a dataset's ledger and key lie: <out>.private unless named. Raises ArgumentError for a bucket."""
+    from shardkit.storage import is_remote, local_path
+
+    if private is not None:
+        return private
+    if is_remote(out):
+        raise ArgumentError(
+            "--private DIR is required when --out is a bucket: keys and source paths must stay with you"
+        )
+    place = local_path(out)
+    place = place if place.name else place.absolute()
+    return place.with_name(f"{place.name}.private")

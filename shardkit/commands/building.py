@@ -1,16 +1,16 @@
 """Commands that make datasets."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from shardkit.commands import console, cores, errors
-from shardkit.errors import ArgumentError
+from shardkit.commands import console, cores, errors, private_folder
 
 if TYPE_CHECKING:
     from shardkit.arguments import Arguments
-    from shardkit.build import Outcome
+    from shardkit.outcome import Outcome
 
 Format = Literal["webdataset", "zarr"]
 Codec = Literal["htj2k", "png", "raw", "blosc"]
@@ -39,12 +39,17 @@ def build(
     follow_symlinks: bool = False,
     source_moved: bool = False,
     max_quarantine: float = 0.01,
+    accept_outcome: bool = False,
     workers: int | None = None,
     time_limit: float = 30.0,
     memory_limit: float = 4.0,
     dask: str | None = None,
 ) -> int:
     """Turn a DICOM export into a dataset. Run the same command again to resume, or to add new files.
+
+    Exit code 4 means an outcome that nobody can want, each said in a sentence: no sample; no sample in the train split;
+    a patient, a study or a group of near-duplicates with more than half of the samples (and 20 or more); a rule that
+    dropped more than half of the images. Exit code 3 means too many quarantined files; where both are true it is 4.
 
     Parameters
     ----------
@@ -53,7 +58,7 @@ def build(
     out
         Folder or bucket url of the dataset.
     private
-        Folder for the ledger and the pseudonym key; default <out>.private, required when --out is a bucket.
+        Folder for the ledger and the pseudonym key; default OUT.private, required when --out is a bucket.
     bins
         auto:K, thesis, or a JSON file of [height, width] pairs.
     patch
@@ -67,7 +72,8 @@ def build(
     shard_size
         Size aimed at for a shard, in MiB.
     modalities
-        DICOM modalities to take; default CR DX MG PX IO RG.
+        DICOM modalities to take; default CR DX MG PX IO RG. The SOP class stands in for one that is absent; NONE takes
+        files for which it cannot.
     min_side
         Drop images with a side below this, in pixels.
     max_side
@@ -90,6 +96,8 @@ def build(
         The export of the earlier runs now lies here.
     max_quarantine
         Share of files that may be quarantined before the exit code is 3.
+    accept_outcome
+        Do not end with exit code 4 for a dataset that nobody can want.
     workers
         Processes that decode; default one per core.
     time_limit
@@ -126,7 +134,7 @@ def build(
             time_limit=time_limit,
             memory_limit=int(memory_limit * (1 << 30)),
         ),
-        private=_private(out, private),
+        private=private_folder(out, private),
         bins=bins,
         patch=patch,
         shard_bytes=shard_size << 20,
@@ -134,7 +142,7 @@ def build(
         source_moved=source_moved,
         workers=cores() if workers is None else workers,
     )
-    return _run(arguments, dask, None)
+    return _run(arguments, dask, None, accept_outcome)
 
 
 def retry(
@@ -143,7 +151,9 @@ def retry(
     source: str,
     out: str,
     private: Path | None = None,
+    source_moved: bool = False,
     max_quarantine: float = 0.01,
+    accept_outcome: bool = False,
     workers: int | None = None,
     time_limit: float = 30.0,
     memory_limit: float = 4.0,
@@ -159,9 +169,13 @@ def retry(
     out
         Folder or bucket url of the dataset.
     private
-        Folder of the ledger and the pseudonym key; default <out>.private.
+        Folder of the ledger and the pseudonym key; default OUT.private.
+    source_moved
+        The export of the earlier runs now lies here.
     max_quarantine
         Share of files that may be quarantined before the exit code is 3.
+    accept_outcome
+        Do not end with exit code 4 for a dataset that nobody can want.
     workers
         Processes that decode; default one per core.
     time_limit
@@ -173,10 +187,10 @@ def retry(
 
     from shardkit.state import recorded_arguments
 
-    arguments = recorded_arguments(source, out, _private(out, private))
+    arguments = recorded_arguments(source, out, private_folder(out, private))
     limits = replace(arguments.conversion, time_limit=time_limit, memory_limit=int(memory_limit * (1 << 30)))
     arguments = replace(arguments, conversion=limits, max_quarantine=max_quarantine, workers=workers or cores())
-    return _run(arguments, None, class_)
+    return _run(replace(arguments, source_moved=source_moved), None, class_, accept_outcome)
 
 
 def convert(
@@ -222,7 +236,7 @@ def convert(
     return 0
 
 
-def _run(arguments: "Arguments", dask: str | None, again: str | None) -> int:
+def _run(arguments: "Arguments", dask: str | None, again: str | None, accept: bool) -> int:
     from shardkit import build as building
     from shardkit.dask import dask_executor
     from shardkit.progress import Shown
@@ -234,15 +248,31 @@ def _run(arguments: "Arguments", dask: str | None, again: str | None) -> int:
             with dask_executor(dask) as (executor, slots, children):
                 outcome = building.build(arguments.with_workers(slots, children), progress, executor, again)
     _print_outcome(outcome, arguments.conversion.out, arguments.private)
-    if outcome.within_quarantine:
-        return 0
-    share = f"{100 * outcome.quarantine_share:.1f} % of the files are quarantined, above --max-quarantine"
-    errors.print(f"{share} {100 * arguments.max_quarantine:g} %: the ledger says why", style="yellow", highlight=False)
-    return 3
+    for sentence in _complaints(outcome, arguments, accept):
+        errors.print(sentence, style="yellow", highlight=False, soft_wrap=True)
+    if outcome.unwanted and not accept:
+        return 4
+    return 0 if outcome.within_quarantine else 3
+
+
+def _complaints(outcome: "Outcome", arguments: "Arguments", accept: bool) -> list[str]:
+    """A sentence for each thing that may make this dataset useless, and where to look and what to do."""
+    said = [f"outcome: {sentence}" for sentence in outcome.unwanted]
+    if not outcome.within_quarantine:
+        share, limit = 100 * outcome.quarantine_share, 100 * arguments.max_quarantine
+        said.append(f"{share:.1f} % of the files are quarantined, above --max-quarantine {limit:g} %")
+    if said and any(outcome.counts[verdict] for verdict in ("dropped", "quarantined")):
+        places = shlex.join([arguments.conversion.out, "--private", str(arguments.private)])
+        said.append(f"see why: shardkit ledger {places}")
+    if outcome.unwanted and not accept:
+        said.append("if this is what you want: --accept-outcome")
+    return said
 
 
 def _print_outcome(outcome: "Outcome", out: str, private: Path) -> None:
     from rich.table import Table
+
+    from shardkit.outcome import recovered
 
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(justify="right")
@@ -258,26 +288,10 @@ def _print_outcome(outcome: "Outcome", out: str, private: Path) -> None:
             " stay as they were, the ledger flags them",
             style="yellow",
         )
-    console.print(
-        f"{outcome.new_files:,} new files; {outcome.samples:,} samples in {out}, ledger and key in {private}",
-        highlight=False,
-    )
+    lines = [f"{outcome.new_files:,} new files; {outcome.samples:,} samples in {out}, ledger and key in {private}"]
+    if outcome.retried is not None:
+        lines.insert(0, recovered(outcome.retried))
     if "://" not in out:
-        console.print(f"report: {Path(out) / 'report' / 'index.html'}", highlight=False)
-
-
-def _private(out: str, private: Path | None) -> Path:
-    from shardkit.storage import is_remote, local_path
-
-    if private is not None:
-        return private
-    if is_remote(out):
-        raise ArgumentError(
-            "--private DIR is required when --out is a bucket: keys and source paths must stay with you"
-        )
-    place = local_path(out)
-    return (
-        place.with_name(f"{place.name}.private")
-        if place.name
-        else place.absolute().with_name(f"{place.absolute().name}.private")
-    )
+        lines.append(f"report: {Path(out) / 'report' / 'index.html'}")
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)

@@ -1,11 +1,12 @@
 """Commands that look at exports, datasets and samples."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from shardkit.commands import console, cores, errors
+from shardkit.commands import console, cores, errors, private_folder
+from shardkit.errors import ArgumentError
 
 
 def scan(*, source: str, workers: int | None = None, follow_symlinks: bool = False) -> int:
@@ -21,12 +22,51 @@ def scan(*, source: str, workers: int | None = None, follow_symlinks: bool = Fal
         Read what symbolic links point to.
     """
     from shardkit.inspect import scan_counts
+    from shardkit.outcome import listed
     from shardkit.source import Source
 
-    counts, sizes = scan_counts(Source(source, follow_symlinks), workers or cores())
-    for (verdict, reason), count in sorted(counts.items()):
+    counts = scan_counts(Source(source, follow_symlinks), workers or cores())
+    for (verdict, reason), count in sorted(counts.verdicts.items()):
         console.print(f"{count:>10,}  {verdict:<12} {reason}", highlight=False)
-    console.print(f"{sum(counts.values()):>10,}  files; {sizes:,.0f} Mpx worth converting", highlight=False)
+    total, pixels = sum(counts.verdicts.values()), counts.pixels / 1e6
+    console.print(f"{total:>10,}  files; {pixels:,.0f} Mpx worth converting", highlight=False)
+    console.print(f"modalities: {listed(counts.modalities)}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def ledger(
+    out: str,
+    *,
+    class_: Annotated[str | None, Parameter(name="--class")] = None,
+    verdict: Literal["written", "dropped", "quarantined"] | None = None,
+    private: Path | None = None,
+    limit: int | None = None,
+    csv: bool = False,
+) -> int:
+    """Print which files of the export were dropped or quarantined, and why. Source paths are private: so is the output.
+
+    Parameters
+    ----------
+    out
+        Folder or bucket url of the dataset. Only its private folder is read.
+    class_
+        Show the files of this reason, e.g. decode_error.
+    verdict
+        Show the files of this verdict.
+    private
+        Folder of the ledger and the pseudonym key; default OUT.private.
+    limit
+        Files to show; default 50 on a terminal, else all.
+    csv
+        Print comma-separated values, as is done where the output is no terminal; the count goes to standard error.
+    """
+    from shardkit.inspect import ledger_rows, show_ledger
+
+    if limit is not None and limit < 0:
+        raise ArgumentError("--limit must be at least 0")
+    as_csv = csv or not console.is_terminal
+    rows = ledger_rows(private_folder(out, private), verdict, class_)
+    show_ledger(rows, 50 if limit is None and not as_csv else limit, as_csv, console, errors)
     return 0
 
 

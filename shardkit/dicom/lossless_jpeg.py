@@ -119,7 +119,7 @@ def _code_of_differences(table: Huffman, precision: int) -> tuple[Codes, npt.NDA
     length = table.lengths[category].astype(np.int64)
     code = table.codes[category].astype(np.int64) << more | rest
     # What has no code, or leads from no value to another, matches nothing: 40 bits, of which the first is set.
-    missing = (length == 0) | (category > precision)
+    missing = (length == 0) | (category > precision + 1)  # predictors 4 to 6 leave the range by one bit
     return np.where(missing, 1 << 39, code).astype(np.uint64), np.where(missing, 40, length + more).astype(np.uint8)
 
 

@@ -19,6 +19,7 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import VR
 
+from shardkit.dicom import foreign
 from shardkit.dicom.decoding import SIGNATURES, SUPPORTED
 from shardkit.errors import Quarantined
 
@@ -81,7 +82,7 @@ def read_header(file: BinaryIO, size: int, data: bytes | None = None) -> Header:
     """
     if size == 0:
         raise Quarantined("empty_file", "the file has no bytes")
-    start = file.read(144)
+    start = file.read(foreign.START)
     _sniff(start)
     file.seek(0)
     try:
@@ -142,8 +143,8 @@ def _sniff(start: bytes) -> None:
     """`force=True` parses anything as DICOM, so look first for the prefix or a plausible first element."""
     if start[128:132] == b"DICM":
         return
-    if start.startswith(b"PK\x03\x04"):
-        raise Quarantined("not_dicom", "a zip archive: unpack it into the export and build again")
+    if words := foreign.packed(start):
+        raise Quarantined("not_dicom", words)
     if len(start) >= 8:
         for order in "<>":
             group, element, length = struct.unpack(f"{order}HHI", start[:8])

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydicom.dataset import Dataset
 
-from shardkit.dicom import privacy
+from shardkit.dicom import modality, privacy
 from shardkit.dicom.content import Content, Statistics
 from shardkit.dicom.reading import PIXEL_DATA, Header, ImageFacts, check_structure, image_facts
 from shardkit.errors import Dropped, Quarantined
@@ -20,6 +20,7 @@ FLAGS = (
     "polarity_suspect", "near_duplicate", "uid_collision", "missing_patient_id", "source_changed", "source_missing",
 )  # fmt: skip
 DROPS = {
+    "apple_double": "what macOS keeps beside a file, named ._*: no image",
     "not_an_image": "reports, presentation states, key objects, segmentations, DICOMDIRs",
     "no_pixel_data": "an image header without pixels",
     "not_integer_pixels": "floating-point pixel data",
@@ -72,7 +73,7 @@ _NOT_IMAGE_MODALITIES = {
     "ECG",
     "AU",
 }
-_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7."  # and all below it
 _BLANK_RANGE = 0.002  # of the power of two above the image's brightest pixel
 _NOISE = 0.4  # see Content.structure
 _SMALL_CONTENT = 0.05  # measured: border-only and label-only images 0-0.014, real ones 0.32 and more
@@ -80,7 +81,7 @@ _SMALL_CONTENT = 0.05  # measured: border-only and label-only images 0-0.014, re
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What a build accepts. Sizes in pixels."""
+    """What a build accepts. Sizes in pixels; `modalities` may hold `modality.NONE`."""
 
     modalities: tuple[str, ...] = ("CR", "DX", "MG", "PX", "IO", "RG")
     min_side: int = 64
@@ -105,14 +106,11 @@ def judge_header(header: Header, rules: Rules) -> tuple[ImageFacts, tuple[str, .
         raise Dropped("multiframe", f"{facts.frames} frames")
     if facts.bits_allocated not in (8, 16):
         raise Quarantined("bad_value", f"BitsAllocated {facts.bits_allocated}: only 8 and 16 bits make a radiograph")
-    modality = privacy.text(dataset, "Modality").upper()
-    if modality not in rules.modalities:
-        # The value itself may be anything: it is not repeated.
-        raise Dropped("modality_excluded", f"its modality is not among {', '.join(rules.modalities)}")
+    _require_modality(modality.effective(dataset), rules)
     _require_size(facts, rules)
     if privacy.text(dataset, "BurnedInAnnotation").upper() == "YES":
         raise Dropped("burned_in", "BurnedInAnnotation is YES")
-    if rules.secondary_capture == "drop" and privacy.text(dataset, "SOPClassUID").startswith(_SECONDARY_CAPTURE):
+    if rules.secondary_capture == "drop" and f"{modality.sop_class(dataset)}.".startswith(_SECONDARY_CAPTURE):
         raise Dropped("secondary_capture", "a secondary capture, and --secondary-capture is drop")
     flags: tuple[str, ...] = ()
     if not privacy.text(dataset, "PatientID"):
@@ -126,7 +124,7 @@ def judge_header(header: Header, rules: Rules) -> tuple[ImageFacts, tuple[str, .
 
 def _require_image(header: Header) -> None:
     dataset = header.dataset
-    sop_class = privacy.text(dataset, "SOPClassUID") or str(dataset.file_meta.get("MediaStorageSOPClassUID") or "")
+    sop_class = modality.sop_class(dataset)
     if sop_class == _DICOMDIR or "DirectoryRecordSequence" in dataset:
         raise Dropped("not_an_image", "a DICOMDIR: it lists files, it is none of them")
     if sop_class.startswith(_NOT_IMAGES) or privacy.text(dataset, "Modality").upper() in _NOT_IMAGE_MODALITIES:
@@ -139,6 +137,17 @@ def _require_image(header: Header) -> None:
         raise Quarantined("missing_required_tag", "neither pixel data nor a SOP class")
     if header.pixels.tag != PIXEL_DATA:
         raise Dropped("not_integer_pixels", "its pixels are floating-point numbers")
+
+
+def _require_modality(found: str, rules: Rules) -> None:
+    if (found or modality.NONE) in rules.modalities:
+        return
+    if not found:
+        raise Dropped(
+            "modality_excluded", "its modality is absent and its SOP class names none: --modalities lacks NONE"
+        )
+    wanted = ", ".join(rules.modalities)
+    raise Dropped("modality_excluded", f"its modality ({modality.shown(found)}) is not among {wanted}")
 
 
 def _require_size(facts: ImageFacts, rules: Rules) -> None:

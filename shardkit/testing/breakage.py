@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import struct
 import zipfile
 from dataclasses import replace
 from typing import TypeAlias
@@ -68,6 +70,18 @@ def zip_archive(spec: ImageSpec) -> bytes:
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(zipfile.ZipInfo(f"{spec.study.patient.family}.txt", (2019, 1, 1, 0, 0, 0)), text(spec))
     return out.getvalue()
+
+
+def gzipped(spec: ImageSpec) -> bytes:
+    """A sound file, compressed to save space."""
+    return gzip.compress(sound_bytes(spec), mtime=0)
+
+
+def apple_double(spec: ImageSpec) -> bytes:
+    """What macOS writes beside a file on a disk that is not its own: Finder facts, here with where it came from."""
+    origin = f"https://pacs.example/{spec.study.patient.number}".encode()
+    entry = struct.pack(">3I", 9, 38, len(origin))
+    return b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        \x00\x01" + entry + origin
 
 
 # ---- broken on the way
@@ -193,6 +207,16 @@ def zero_sos(spec: ImageSpec) -> bytes:
     stream = bytearray(_stream(ds))
     stream[stream.index(b"\xff\xda\x00\x08\x01") + 8] = 0
     set_stream(ds, bytes(stream))
+    return to_bytes(ds)
+
+
+# ---- odd, but sound
+
+
+def no_modality(spec: ImageSpec) -> bytes:
+    """Few tags are left of it: of what made it, only the file meta's SOP class tells."""
+    ds = _pixels_in(spec)
+    del ds.Modality, ds.SOPClassUID
     return to_bytes(ds)
 
 

@@ -94,6 +94,9 @@ DEFECTS: dict[str, Defect] = {
     "hole": Defect(breakage.hole, "quarantined", "decode_error", syntax=records.LOSSLESS_JPEG, bits=12),
     "double_length": Defect(breakage.double_length, "quarantined", "size_mismatch", syntax=_LE, bits=12),
     "restarts": Defect(breakage.restarts, "written", syntax=records.LOSSLESS_JPEG, bits=12),
+    "apple_double": Defect(breakage.apple_double, "dropped", "apple_double"),
+    "gzipped": Defect(breakage.gzipped, "quarantined", "not_dicom"),
+    "no_modality": Defect(breakage.no_modality, "written"),
 }
 
 

@@ -57,7 +57,7 @@ _GIVEN = (
 # Few different dates, so that a leak test's eight digits hardly ever turn up in honest numbers by chance.
 _BIRTHS = tuple(f"19{31 + 3 * k}{1 + k % 12:02d}{3 + k:02d}" for k in range(16))
 _DATES = tuple(f"20{11 + k}{12 - k % 12:02d}{2 + 2 * k:02d}" for k in range(10))
-_HEADLESS = ("empty", "text", "zip", "symlink")  # these hold no header
+_HEADLESS = ("empty", "text", "zip", "symlink", "apple_double", "gzipped")  # these hold no header
 _PLACES = ("Klinikum Nebelwald Nord", "Krankenhaus Quellgrund", "Radiologie am Falkenbruch")
 _SHARES_BITS = ((8, 0.10), (10, 0.25), (12, 0.37), (14, 0.14), (15, 0.14))
 _SHARES_SYNTAX = (
@@ -310,4 +310,5 @@ def _file_name(host: ImageSpec, name: str, seed: tuple[int, ...]) -> str:
         return f"XR_9/EXPORT{number:04d}.TXT"
     if name == "zip":
         return f"XR_9/IMAGES{number:04d}.ZIP"
-    return f"XR_9/IM{number:04d}{PurePosixPath(host.path).suffix}"
+    start, end = {"apple_double": ("._", ""), "gzipped": ("", ".gz")}.get(name, ("", ""))
+    return f"XR_9/{start}IM{number:04d}{PurePosixPath(host.path).suffix}{end}"

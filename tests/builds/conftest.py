@@ -14,16 +14,17 @@ import pytest
 
 from shardkit import dataset
 from shardkit.arguments import Arguments, Conversion
-from shardkit.build import Outcome, build
+from shardkit.build import build
 from shardkit.convert import ShardDone
 from shardkit.dicom.triage import Rules
+from shardkit.outcome import Outcome
 from shardkit.shards import FORMATS, listing, shard_format
 from shardkit.source import Source
 from shardkit.storage import Store
 from shardkit.testing.export import Export, make_export, plan_export
 from shardkit.testing.records import ImageSpec
 
-STUDIES, SEED, DEFECTS, SCALE = 30, 1, 0.4, 0.08
+STUDIES, SEED, DEFECTS, SCALE = 30, 1, 0.43, 0.08
 KEY = bytes(range(32))
 SHARD_BYTES = 64 << 10
 LEVELS = {"webdataset": 0, "zarr": 1}  # smaller images stored beside others

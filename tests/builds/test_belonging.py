@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -169,8 +170,8 @@ def test_a_link_to_itself_costs_no_other_file_its_row(tmp_path: Path, follow: bo
     (tmp_path / "d" / "self").symlink_to("self")
     (tmp_path / "d" / "up").symlink_to(tmp_path)
     kinds = {entry.path: entry.kind for entry in Source(str(tmp_path), follow).entries()}
-    link, loop = ("unreadable", "loop") if follow else ("symlink", "symlink")
-    assert kinds == {b"d/a.dcm": "file", b"d/self": link, b"d/up": loop}
+    loop = "loop" if follow else "symlink"
+    assert kinds == {b"d/a.dcm": "file", b"d/self": "endless_link", b"d/up": loop}
 
 
 def test_sweeping_a_store_leaves_what_is_not_its_own(tmp_path: Path) -> None:
@@ -181,3 +182,38 @@ def test_sweeping_a_store_leaves_what_is_not_its_own(tmp_path: Path) -> None:
     Store(str(tmp_path)).sweep()
     left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
     assert left == {"mine/.notes.tmp", ".other.tmp"}
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_what_a_link_leads_to_decides_what_is_said_of_it(tmp_path: Path, follow: bool) -> None:
+    export, outside = tmp_path / "export", tmp_path / "outside"
+    export.mkdir()
+    outside.mkdir()
+    (outside / "b.dcm").write_bytes(b"b")
+    targets = {
+        "file": "../outside/b.dcm",
+        "folder": "../outside",
+        "gone": "nowhere",
+        "below": "file/x",
+        "back": "forth",
+    }
+    for name, target in {**targets, "forth": "back"}.items():
+        (export / name).symlink_to(target)
+    kinds = {entry.path: entry.kind for entry in Source(str(export), follow).entries()}
+    there = {b"file": "file", b"folder/b.dcm": "file"} if follow else {b"file": "symlink", b"folder": "symlink"}
+    nowhere = dict.fromkeys((b"gone", b"below"), "broken_link") | dict.fromkeys((b"back", b"forth"), "endless_link")
+    assert kinds == {**there, **nowhere}
+
+
+def test_a_path_that_is_too_long_is_said_to_be_and_costs_no_other_file_its_row(tmp_path: Path) -> None:
+    (tmp_path / "z.dcm").write_bytes(b"z")
+    part, folder = "d" * 200, os.open(tmp_path, os.O_RDONLY)
+    for _ in range(25):  # no system call takes more than 4,096 bytes at once
+        os.mkdir(part, dir_fd=folder)
+        below = os.open(part, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = below
+    os.close(folder)
+    entries = list(Source(str(tmp_path)).entries())
+    assert [entry.kind for entry in entries] == ["too_long", "file"]
+    assert part.encode() in entries[0].path

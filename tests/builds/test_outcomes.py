@@ -21,7 +21,7 @@ from shardkit.testing.defects import DEFECTS
 from shardkit.testing.records import LOSSY, radiograph_of
 
 # These defects leave the intended picture as it is, though something else is odd.
-SOUND_PIXELS = {"", "no_meta", "padded_j2k", "uid_collision", "no_patient_id", "overlay"}
+SOUND_PIXELS = {"", "no_meta", "padded_j2k", "uid_collision", "no_patient_id", "overlay", "no_modality"}
 
 
 def test_the_export_holds_every_kind_of_defect(made: Any) -> None:
@@ -261,7 +261,7 @@ def test_only_the_owner_reads_the_key(bench: Any, made: Any, tmp_path: Path) -> 
     source = tmp_path / "export"
     sound = [path for path, spec in made.specs.items() if not spec.defect][:2]
     bench.copy(made.root, source, sound)
-    run = bench.cli("build", "--source", source, "--out", tmp_path / "out", "--workers", 1)
+    run = bench.cli("build", "--source", source, "--out", tmp_path / "out", "--workers", 1, "--accept-outcome")
     assert run.returncode == 0, run.stderr
     key = tmp_path / "out.private" / "pseudonym.key"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600

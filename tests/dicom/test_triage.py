@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import Any, get_args
 
 import pydicom
 import pydicom.uid as uids
@@ -11,7 +11,7 @@ import pytest
 
 from shardkit.dicom.triage import DROPS, QUARANTINES, Rules, halvings
 from shardkit.scan import scan_entry
-from shardkit.source import Entry, Source
+from shardkit.source import Entry, Kind, Source
 from shardkit.testing import records
 from shardkit.testing.defects import DEFECTS, file_bytes
 
@@ -63,7 +63,7 @@ def test_each_synthetic_defect_gets_its_outcome(judge: Any, image_spec: Any, def
         defect=defect, bits=kind.bits or 12, syntax=kind.syntax or str(uids.ExplicitVRLittleEndian),
         modality=kind.modality or "CR", height=700, width=600,
     )  # fmt: skip
-    outcome = judge(file_bytes(spec), DEFAULT)
+    outcome = judge(file_bytes(spec), DEFAULT, name="._file" if defect == "apple_double" else "file")
     assert (outcome.verdict, outcome.reason.removesuffix("_repaired").replace("ok", "")) == (kind.verdict, kind.reason)
     if outcome.verdict == "written":
         assert (outcome.converted.repairs, outcome.converted.flags) == (kind.repairs, kind.flags)
@@ -77,13 +77,16 @@ def test_every_code_is_reached_by_a_test_here_or_named_as_belonging_elsewhere() 
     assert not reached & ELSEWHERE
 
 
-@pytest.mark.parametrize(
-    ("kind", "reason"),
-    [("symlink", "not_dicom"), ("special", "not_dicom"), ("unreadable", "io_error"), ("file", "io_error")],
-)
-def test_what_is_no_readable_file_is_quarantined(tmp_path: Any, kind: Any, reason: str) -> None:
-    scanned = scan_entry(Source(str(tmp_path)), Entry(b"gone", 10, kind), DEFAULT)
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_what_is_no_readable_file_is_quarantined_in_its_own_words(tmp_path: Any, kind: Any) -> None:
+    source = Source(str(tmp_path))
+    scanned = scan_entry(source, Entry(b"gone", 10, kind), DEFAULT)
+    others = {
+        scan_entry(source, Entry(b"gone", 10, other), DEFAULT).message for other in get_args(Kind) if other != kind
+    }
+    reason = "io_error" if kind in ("file", "unreadable", "too_long") else "not_dicom"
     assert (scanned.verdict, scanned.reason) == ("quarantined", reason)
+    assert scanned.message not in others
 
 
 ORDER: list[tuple[str, dict[str, Any]]] = [
