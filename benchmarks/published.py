@@ -20,7 +20,10 @@ IMAGES, TOKENS = 639_877, 9.22e8
 """Of the set: images, and patches when each is padded to whole ones, as table 4.1 of Buehler 2024 (thesis) says."""
 PATCH, SIDE = 48, 3072
 CONTENT = 0.82
-"""Share of pixels that are not 0: the mean over the set, of which no distribution is published."""
+"""Share of pixels that are not 0: the mean over the set, of which no distribution is published.
+
+That content boxes have this share is an assumption. Those that builds find are larger: see the README.
+"""
 
 # Images of the training split by bin: a row a height, in the order of `shardkit.bins.THESIS`.
 BIN_COUNTS = np.array(

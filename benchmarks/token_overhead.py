@@ -84,7 +84,7 @@ def run(
     ----------
     data
         Folder or bucket url of a dataset, whose manifest gives sizes and content boxes; default the sizes of a large
-        published set, and boxes of its mean share of content.
+        published set, and boxes assumed to have its mean share of pixels that are not 0.
     images
         Images drawn from the published sizes. Of a dataset, all are taken.
     patch

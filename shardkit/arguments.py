@@ -82,6 +82,7 @@ class Arguments:
             ("--workers", self.workers >= 1, "at least 1"),
             ("--max-quarantine", 0 <= self.max_quarantine <= 1, "a share between 0 and 1"),
             ("--min-side", 1 <= rules.min_side <= rules.max_side, "between 1 and --max-side"),
+            ("--min-content", 0 <= rules.min_content < 1, "a share of at least 0 and below 1"),
             ("--time-limit", spec.time_limit > 0, "above 0 seconds"),
             ("--memory-limit", spec.memory_limit > 0, "above 0 GiB"),
             ("--modalities", len(rules.modalities) > 0, "one code or more"),

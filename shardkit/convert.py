@@ -117,9 +117,10 @@ def _convert(
             "io_error", "the file changed while the build ran: `shardkit retry --class io_error` takes it in"
         )
     small = content.reduce(pixels, content.ANALYSIS)
-    found = content.find_content(pixels, small)
-    stats = content.statistics(pixels, found.box)
-    judge_pixels(found, stats)
+    padded = uniform.padding > 0
+    found = content.find_content(pixels, small, padded=padded)
+    stats = content.statistics(pixels, found.mask, padded=padded)
+    judge_pixels(found, stats, spec.rules)
     if content.burned_in_suspect(pixels, uniform.bits):
         flags += ("burned_in_suspect",)
     thumb = content.thumbnail(small)

@@ -204,7 +204,8 @@ def bounds(
     """(mean, std) such that (x - mean) / std is the normalised image.
 
     low, high: least and greatest grey level; percentiles: 0.5th and 99.5th; moments: mean and standard deviation, all
-    inside the content box. A pair as mode is a dataset's mean and standard deviation, as shares of 2**bits - 1.
+    of what is neither border nor padding, so that they hold with and without the content box. A pair as mode is a
+    dataset's mean and standard deviation, as shares of 2**bits - 1.
     """
     top = float((1 << bits) - 1)
     if isinstance(mode, tuple):

@@ -338,8 +338,8 @@ def _gallery(album: _Album, bins: dict[tuple[int, int], Rows]) -> str:
         f"<h2>Pictures by bin</h2><p>{number(total)} of {number(album.samples.num_rows)} samples: up to {a_bin} a "
         f"bin and {PICTURES} in all, evenly spaced by key."
         + (f" The {number(left)} least filled bins are left out." if left else "")
-        + " Windowed from the 0.5th to the 99.5th percentile of the content box, which is the thin line. Sizes are "
-        "height × width.</p>" + _shelf(blocks)
+        + " Windowed from the 0.5th to the 99.5th percentile of what is neither border nor padding; the thin line "
+        "encloses that. Sizes are height × width.</p>" + _shelf(blocks)
     )
 
 

@@ -20,7 +20,8 @@ from shardkit.source import Source
 from shardkit.storage import Store, is_remote, local_path, publish, sentences
 
 NAME, KEY = "build.json", "pseudonym.key"
-_SINCE: dict[str, Any] = {"format": "webdataset", "levels": 0}  # what builds were that recorded no such argument
+# What builds were that recorded no such argument.
+_SINCE: dict[str, Any] = {"format": "webdataset", "levels": 0, "min_content": 0.05}
 
 
 class State:

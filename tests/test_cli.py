@@ -214,7 +214,9 @@ def test_a_dataset_is_built_as_zarr_looked_at_and_converted_back(place: Path, tm
     assert not (tmp_path / "new").exists()
 
 
-def test_a_dataset_of_before_there_were_formats_is_read_and_grows(place: Path, tmp_path: Path) -> None:
+def test_a_dataset_of_before_there_were_formats_or_a_least_content_is_read_and_grows(
+    place: Path, tmp_path: Path
+) -> None:
     import shutil
 
     for name in ("export", "out", "out.private"):
@@ -223,7 +225,8 @@ def test_a_dataset_of_before_there_were_formats_is_read_and_grows(place: Path, t
     for path in files:
         content = json.loads(path.read_text())
         content.pop("shard_format", None)
-        del content["arguments"]["format"], content["arguments"]["levels"]
+        for name in ("format", "levels", "min_content"):
+            del content["arguments"][name]
         path.write_text(json.dumps(content))
     assert _run("verify", tmp_path / "out").returncode == 0
     (tmp_path / "export" / "notes.txt").write_text("no image")

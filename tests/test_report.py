@@ -78,7 +78,7 @@ def sample(writer: ShardWriter, shard: str, one: Bin, i: int, high: int, wide: i
         "level_hash": [manifest.fingerprint(data[:n]) for n in module.prefixes(data)],
         "height": high, "width": wide, "bits": 12, "bin_height": one.height,
         "bin_width": one.width, **{f"box_{k}": v for k, v in asdict(box).items()},
-        **asdict(content.statistics(pixels, box)), "inverted": i % 2 == 0, "lossy": False,
+        **asdict(content.statistics(pixels, content.find_content(pixels).mask)), "inverted": i % 2 == 0, "lossy": False,
         "transfer_syntax": "1.2.840.10008.1.2.1", "modality": "DX", "body_part": "hand" if i else None, "view": "PA",
         "manufacturer": "Agfa", "repairs": ["jpeg_sos"] if i == 5 else [], "split": "train" if i % 4 else "test",
         "flags": ["polarity_suspect"] if i in (2, 3) else ["near_duplicate"] if i > 9 else [],

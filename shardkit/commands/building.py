@@ -30,6 +30,7 @@ def build(
     modalities: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     min_side: int = 64,
     max_side: int = 3072,
+    min_content: float = 0.05,
     oversize: Literal["drop", "halve"] = "drop",
     invert: Literal["full", "imagemax"] = "full",
     secondary_capture: Literal["keep", "drop"] = "keep",
@@ -78,6 +79,8 @@ def build(
         Drop images with a side below this, in pixels.
     max_side
         Images with a side above this are dropped or halved, in pixels.
+    min_content
+        Drop images of which all but borders and padding fill less than this share.
     oversize
         What to do with images above --max-side.
     invert
@@ -116,6 +119,7 @@ def build(
         modalities=tuple(m.upper() for m in modalities) if modalities else Rules().modalities,
         min_side=min_side,
         max_side=max_side,
+        min_content=min_content,
         oversize=oversize,
         secondary_capture=secondary_capture,
         missing_patient_id=missing_patient_id,

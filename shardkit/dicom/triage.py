@@ -33,7 +33,7 @@ DROPS = {
     "secondary_capture": "a secondary capture, dropped on request",
     "for_processing": "unprocessed twin of an image for presentation",
     "blank": "no range of grey levels, or nothing but noise",
-    "small_content": "content fills less than 5 % of the image",
+    "small_content": "content fills less of the image than --min-content",
     "duplicate_exact": "the same pixels as another file",
     "duplicate_near": "almost the same pixels as another file, dropped on request",
 }
@@ -74,18 +74,22 @@ _NOT_IMAGE_MODALITIES = {
     "AU",
 }
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7."  # and all below it
-_BLANK_RANGE = 0.002  # of the power of two above the image's brightest pixel
+_BLANK_RANGE = 0.002  # of the power of two above the brightest pixel
+_BLANK_DEPTH = 1 << 12  # at most: above, a pedestal may well be what reaches so far
 _NOISE = 0.4  # see Content.structure
-_SMALL_CONTENT = 0.05  # measured: border-only and label-only images 0-0.014, real ones 0.32 and more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What a build accepts. Sizes in pixels; `modalities` may hold `modality.NONE`."""
+    """What a build accepts. Sizes in pixels; `modalities` may hold `modality.NONE`; `min_content` is a share.
+
+    Measured: content fills 0-0.014 of images that hold a border or a label only, 0.5 and more of clinical ones.
+    """
 
     modalities: tuple[str, ...] = ("CR", "DX", "MG", "PX", "IO", "RG")
     min_side: int = 64
     max_side: int = 3072
+    min_content: float = 0.05
     oversize: Literal["drop", "halve"] = "drop"
     secondary_capture: Literal["keep", "drop"] = "keep"
     missing_patient_id: Literal["study", "quarantine"] = "study"
@@ -166,13 +170,15 @@ def halvings(rows: int, cols: int, max_side: int) -> int:
     return count
 
 
-def judge_pixels(content: Content, stats: Statistics) -> None:
-    """Raises Dropped (blank, small_content). Relative to the depth in use, never to absolute grey levels."""
-    depth = 1 << max(1, stats.max.bit_length())
-    if content.contrast < _BLANK_RANGE * depth or content.structure < _NOISE:
+def judge_pixels(content: Content, stats: Statistics, rules: Rules) -> None:
+    """Raises Dropped (blank, small_content). Judges the content's own contrast, whatever border or pedestal it has."""
+    depth = min(1 << max(1, stats.max.bit_length()), _BLANK_DEPTH)
+    small = content.area < rules.min_content
+    if (content.contrast < _BLANK_RANGE * depth or content.structure < _NOISE) and not (small and content.area):
         raise Dropped("blank", "no range of grey levels, or nothing but noise")
-    if content.area < _SMALL_CONTENT:
-        raise Dropped("small_content", f"content fills {100 * content.area:.1f} % of the image")
+    if small:
+        share = f"content fills {100 * content.area:.1f} % of the image"
+        raise Dropped("small_content", f"{share}, below --min-content {rules.min_content:g}")
 
 
 def for_presentation(dataset: Dataset) -> str | None:

@@ -44,6 +44,7 @@ CHANGES: list[dict[str, Any]] = [
     {"shard_bytes": 1 << 20},
     {"codec": "png"},
     {"min_side": 65},
+    {"min_content": 0.1},
     {"modalities": ("CR", "DX")},
     {"invert": "imagemax"},
     {"demographics": True},

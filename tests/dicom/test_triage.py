@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any, get_args
 
+import numpy as np
 import pydicom
 import pydicom.uid as uids
 import pytest
@@ -14,6 +15,7 @@ from shardkit.scan import scan_entry
 from shardkit.source import Entry, Kind, Source
 from shardkit.testing import records
 from shardkit.testing.defects import DEFECTS, file_bytes
+from shardkit.testing.radiographs import radiograph
 
 DEFAULT = Rules()
 ELSEWHERE = {
@@ -119,6 +121,27 @@ def test_oversize_images_are_halved_on_request(judge: Any, image_spec: Any) -> N
     assert (facts["height"], facts["width"], facts["halvings"]) == (76, 40, 2)
     assert halvings(3072, 3072, 3072) == 0
     assert halvings(3073, 1, 3072) == 1
+
+
+def test_the_least_content_is_a_rule(judge: Any, image_spec: Any) -> None:
+    def filled(share: float) -> bytes:
+        """A picture in a black frame that leaves it this share of the area."""
+        spec = image_spec(height=400, width=400)
+        picture, side = np.zeros((400, 400), np.uint16), round(400 * share**0.5)
+        picture[50 : 50 + side, 90 : 90 + side] = radiograph(side, side, 12, np.random.default_rng(5), "chest")
+        dataset = records.header(spec)
+        records.set_pixels(dataset, records.stored(spec, picture), spec.syntax)
+        return records.to_bytes(dataset)
+
+    for share, least, reason in (
+        (0.03, 0.05, "small_content"),
+        (0.03, 0.02, "ok"),
+        (0.3, 0.05, "ok"),
+        (0.3, 0.5, "small_content"),
+    ):
+        outcome = judge(filled(share), Rules(min_content=least))
+        assert outcome.reason == reason, (share, least)
+    assert "--min-content 0.5" in outcome.message
 
 
 def test_blankness_is_relative_to_the_depth_in_use(judge: Any, image_spec: Any) -> None:
