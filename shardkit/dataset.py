@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from shardkit import manifest
 from shardkit.bins import Bins
-from shardkit.codecs import codec
+from shardkit.codecs import codec, htj2k
 from shardkit.codecs.frame import Frame
 from shardkit.errors import ArgumentError, IntegrityError
 from shardkit.shards import holder, shard_format
@@ -43,6 +43,7 @@ def describe(
         "shard_format": format_name,
         "codec": codec_name,
         "extension": codec(codec_name)[1],
+        "transfer_syntax": _transfer_syntax(samples, codec_name),
         "patch": bins.patch,
         "bins": bins.to_json(),
         "samples": samples.num_rows,
@@ -57,6 +58,13 @@ def describe(
         "key_fingerprint": fingerprint,
         "arguments": arguments,
     }
+
+
+def _transfer_syntax(samples: pa.Table, codec_name: str) -> str | None:
+    """The DICOM transfer syntax that every image's stream is: none if one of an earlier shardkit has too few levels."""
+    counts = pc.list_value_length(samples["level_bytes"]).to_numpy() - 1
+    enough = htj2k.enough(samples["height"].to_numpy(), samples["width"].to_numpy(), counts)
+    return htj2k.TRANSFER_SYNTAX if codec_name == "htj2k" and enough else None
 
 
 def description(store: Store) -> dict[str, Any]:
@@ -101,7 +109,9 @@ def image(store: Store, row: dict[str, Any], codec_name: str, level: int = 0) ->
     """
     lengths = row["level_bytes"]
     if not 0 <= level < len(lengths):
-        raise ArgumentError(f"level {level} is not in this dataset: {codec_name} holds levels 0 to {len(lengths) - 1}")
+        raise ArgumentError(
+            f"level {level} is not stored of this image: {codec_name} holds levels 0 to {len(lengths) - 1}"
+        )
     name, start = holder(row["shard"]).locate(store, row, level)
     data = store.get_range(name, start, lengths[level])
     if manifest.fingerprint(data) != row["level_hash"][level]:
