@@ -20,7 +20,8 @@ from shardkit.shards import holder, shard_format
 from shardkit.storage import MissingObject, Store
 
 NAME = "dataset.json"
-FORMAT = 1
+FORMAT = 2
+_READABLE = (1, FORMAT)  # 1: every HTJ2K image has five levels, whatever its size
 _PUTS = 8  # small objects written at a time
 
 
@@ -77,7 +78,7 @@ def description(store: Store) -> dict[str, Any]:
         ) from None
     except ValueError:
         raise IntegrityError(f"{store.url}/{NAME} is damaged: run the build again") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") not in _READABLE:
         raise IntegrityError(f"{store.url}/{NAME} has another format than {FORMAT}: use the shardkit that wrote it")
     return content
 
