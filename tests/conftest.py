@@ -76,7 +76,7 @@ FORMATS: dict[str, dict[str, Any]] = {
     "zarr": {"format": "zarr", "codec": "blosc", "levels": 5},
 }
 """Arguments of a build by the format of its shards."""
-LARGE_AND_SMALL = ((64, 72, 8), (640, 500, 12), (2048, 2304, 10), (2049, 2049, 15), (2560, 2176, 12))
+LARGE_AND_SMALL = ((64, 72, 8), (640, 500, 12), (2049, 2049, 15), (2304, 2176, 12))
 """Height, width and bits of the images of `large_and_small`."""
 DECODERS = {"webdataset": ["threads", "dali"], "zarr": ["threads"]}
 
