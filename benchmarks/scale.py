@@ -165,14 +165,13 @@ def _fresh(part: pa.Table, numbers: Any, rng: Any) -> pa.Table:
         data = rng.bytes(size * count)
         return [data[at : at + size] for at in range(0, len(data), size)]
 
-    levels, schema = len(part["level_hash"][0]), part.schema
-    ends = pa.array(range(0, levels * len(numbers) + 1, levels), pa.int32())
+    schema, ends = part.schema, part["level_hash"].combine_chunks().offsets
     columns = {
         "key": [value.hex() for value in cut(24, len(numbers))],
         "shard": [f"2304x1920/{number // SHARD:07d}.tar" for number in numbers],
         "pixel_hash": cut(16, len(numbers)),
         "json_hash": cut(16, len(numbers)),
-        "level_hash": pa.ListArray.from_arrays(ends, pa.array(cut(16, levels * len(numbers)), pa.binary(16))),
+        "level_hash": pa.ListArray.from_arrays(ends, pa.array(cut(16, ends[-1].as_py()), pa.binary(16))),
     }
     for name, column in columns.items():
         part = part.set_column(schema.get_field_index(name), name, pa.array(column))

@@ -15,7 +15,7 @@ from shardkit.shards import shard_format
 from shardkit.source import Source
 from shardkit.storage import is_remote, local_path
 
-MAX_LEVELS = htj2k.LEVELS
+MAX_LEVELS = htj2k.LEVELS  # which every image has
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

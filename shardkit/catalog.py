@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from shardkit import dataset, manifest
 from shardkit.bins import Bins
-from shardkit.details import Detail, Details
+from shardkit.details import Detail, Details, common_levels
 from shardkit.errors import ArgumentError, IntegrityError
 from shardkit.plan.samples import Ints, Samples, Sizes
 from shardkit.shards import listing
@@ -160,7 +160,7 @@ class Catalog:
         )
         table = self._groups(groups)
         table = table.slice(first - int(self._group_starts[groups[0]]), end - first).combine_chunks()
-        lists = {name: table[name].combine_chunks().flatten() for name in _LEVELS}
+        lists = {name: common_levels(table[name]) for name in _LEVELS}
         hashes = np.frombuffer(b"".join(lists["level_hash"].to_pylist()), np.uint8)
         numbers = {name: table[name].to_numpy().copy() for name in _NUMBERS}
         level_bytes = lists["level_bytes"].to_numpy().reshape(end - first, -1).copy()

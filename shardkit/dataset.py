@@ -13,14 +13,15 @@ import pyarrow.compute as pc
 
 from shardkit import manifest
 from shardkit.bins import Bins
-from shardkit.codecs import codec
+from shardkit.codecs import codec, htj2k
 from shardkit.codecs.frame import Frame
 from shardkit.errors import ArgumentError, IntegrityError
 from shardkit.shards import holder, shard_format
 from shardkit.storage import MissingObject, Store
 
 NAME = "dataset.json"
-FORMAT = 1
+FORMAT = 2
+_READABLE = (1, FORMAT)  # 1: every HTJ2K image has five levels, whatever its size
 _PUTS = 8  # small objects written at a time
 
 
@@ -43,6 +44,7 @@ def describe(
         "shard_format": format_name,
         "codec": codec_name,
         "extension": codec(codec_name)[1],
+        "transfer_syntax": _transfer_syntax(samples, codec_name),
         "patch": bins.patch,
         "bins": bins.to_json(),
         "samples": samples.num_rows,
@@ -59,6 +61,13 @@ def describe(
     }
 
 
+def _transfer_syntax(samples: pa.Table, codec_name: str) -> str | None:
+    """The DICOM transfer syntax that every image's stream is: none if one of an earlier shardkit has too few levels."""
+    counts = pc.list_value_length(samples["level_bytes"]).to_numpy() - 1
+    enough = htj2k.enough(samples["height"].to_numpy(), samples["width"].to_numpy(), counts)
+    return htj2k.TRANSFER_SYNTAX if codec_name == "htj2k" and enough else None
+
+
 def description(store: Store) -> dict[str, Any]:
     """dataset.json. Raises ArgumentError where there is none, IntegrityError where it is not one of ours."""
     try:
@@ -69,7 +78,7 @@ def description(store: Store) -> dict[str, Any]:
         ) from None
     except ValueError:
         raise IntegrityError(f"{store.url}/{NAME} is damaged: run the build again") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") not in _READABLE:
         raise IntegrityError(f"{store.url}/{NAME} has another format than {FORMAT}: use the shardkit that wrote it")
     return content
 
@@ -101,7 +110,9 @@ def image(store: Store, row: dict[str, Any], codec_name: str, level: int = 0) ->
     """
     lengths = row["level_bytes"]
     if not 0 <= level < len(lengths):
-        raise ArgumentError(f"level {level} is not in this dataset: {codec_name} holds levels 0 to {len(lengths) - 1}")
+        raise ArgumentError(
+            f"level {level} is not stored of this image: {codec_name} holds levels 0 to {len(lengths) - 1}"
+        )
     name, start = holder(row["shard"]).locate(store, row, level)
     data = store.get_range(name, start, lengths[level])
     if manifest.fingerprint(data) != row["level_hash"][level]:

@@ -7,10 +7,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from shardkit.bins import Bin
+from shardkit.codecs import htj2k
 from shardkit.codecs.frame import Frame
 from shardkit.plan.samples import Ints
+
+
+def common_levels(lists: pa.ChunkedArray) -> pa.Array:
+    """One flat array of a manifest's level_bytes or level_hash, as many an image: only large images have more levels.
+
+    Loaders stop where the smallest image does, so that a level stands for one scale.
+    """
+    return pc.list_slice(lists, 0, htj2k.LEVELS + 1).combine_chunks().flatten()
 
 
 @dataclass(frozen=True, slots=True)

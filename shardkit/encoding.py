@@ -36,6 +36,9 @@ def encode(pixels: Pixels, bits: int, frame: Frame, name: str, halves: int) -> E
         if not np.array_equal(back, smaller):
             raise Quarantined("internal_error", f"{name} did not give back the pixels it was given")
     image, *rest = images
+    height, width = pixels.shape
+    if name == "htj2k" and (fault := htj2k.fault(image, height, width, htj2k.prefixes(image))):
+        raise Quarantined("internal_error", f"htj2k made a stream that no DICOM file may hold: {fault}")
     pieces = images if halves else [image[:length] for length in module.prefixes(image)]
     return Encoded(image, tuple(rest), tuple((len(piece), manifest.fingerprint(piece)) for piece in pieces))
 

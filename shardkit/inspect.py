@@ -101,7 +101,8 @@ def show(url: str, console: Console) -> None:
     lines = {
         "samples": f"{facts['samples']:,} in {facts['shards']:,} shards",
         "size": f"{stored / 1e9:,.3f} GB, {pixels / 1e6:,.0f} Mpx, ratio {2 * pixels / max(stored, 1):.2f}",
-        "format": f"{facts.get('shard_format', 'webdataset')}, {facts['codec']} (.{facts['extension']})",
+        "format": f"{facts.get('shard_format', 'webdataset')}, {facts['codec']} (.{facts['extension']})"
+        + (f", DICOM transfer syntax {syntax}" if (syntax := facts.get("transfer_syntax")) else ""),
         "splits": ", ".join(f"{k} {v:,}" for k, v in facts["splits"].items()),
         "tokens": f"{facts['tokens']:,} at patch {facts['patch']}, {facts['padded_tokens']:,} padded to bins"
         f" ({100 * facts['padded_tokens'] / max(facts['tokens'], 1):.1f} %)",

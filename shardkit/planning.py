@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from shardkit.catalog import Catalog
+from shardkit.details import common_levels
 from shardkit.plan import Account, EpochPlan
 from shardkit.plan.described import Described
 from shardkit.plan.score import Score, score
@@ -34,8 +35,7 @@ class Costs:
 
 def costs(catalog: Catalog, plan: EpochPlan) -> Costs:
     """Bytes of the plan's epoch, from the manifest and the sizes of the shards."""
-    lengths = catalog.columns("level_bytes")["level_bytes"].combine_chunks().flatten().to_numpy()
-    lengths = lengths.reshape(catalog.rows, -1)
+    lengths = common_levels(catalog.columns("level_bytes")["level_bytes"]).to_numpy().reshape(catalog.rows, -1)
     wanted = full = 0
     levels = set[int]()
     for piece in range(plan.order.pieces):

@@ -83,6 +83,8 @@ FORMATS: dict[str, dict[str, Any]] = {
     "zarr": {"format": "zarr", "codec": "blosc", "levels": 5},
 }
 """Arguments of a build by the format of its shards."""
+LARGE_AND_SMALL = ((64, 72, 8), (640, 500, 12), (2049, 2049, 15), (2304, 2176, 12))
+"""Height, width and bits of the images of `large_and_small`."""
 DECODERS = {"webdataset": ["threads", "dali"], "zarr": ["threads"]}
 
 
@@ -192,6 +194,21 @@ def dataset_folder(make_dataset: Callable[..., Path], form: str, tmp_path_factor
     make_export(place / "export", 45, seed=3, defects=0.0, scale=0.08)
     options = {"bins": "auto:4", "shard_bytes": 64 << 10, "near_duplicates": "report", **FORMATS[form]}
     return make_dataset(place / "export", place / "dataset", **options)
+
+
+@pytest.fixture(scope="session")
+def large_and_small(
+    image_spec: Callable[..., ImageSpec], make_dataset: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A dataset of radiographs on both sides of 2,048 pixels, of 8 to 15 bits, in tars."""
+    from shardkit.testing.defects import file_bytes
+
+    place = tmp_path_factory.mktemp("large")
+    (place / "export").mkdir()
+    for i, (height, width, bits) in enumerate(LARGE_AND_SMALL):
+        spec = image_spec(height=height, width=width, bits=bits, seed=(i,), sop_uid=f"1.2.826.0.1.3680043.8.498.9.{i}")
+        (place / "export" / f"{i}.dcm").write_bytes(file_bytes(spec))
+    return make_dataset(place / "export", place / "dataset", bins="auto:3", near_duplicates="report")
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,16 @@ The first tile-parts of a stream hold the exact image at 1/2**level, so a prefix
 `standalone` turns such a prefix into a complete codestream by rewriting its main header (15444-1 Annex A), which any
 JPEG 2000 decoder accepts. SIZ precision is always 16: DALI rescales other depths on the GPU but not on the CPU.
 
+A whole stream is what the DICOM transfer syntax HTJ2K Lossless RPCL encapsulates (PS3.5 section 10.18: RPCL, TLM, and
+"the width or height of the base resolution to be <= 64"). `levels` takes the shorter side, and `fault` checks.
+
 Below level 0 the wavelet's low-pass band may leave [0, 2**bits - 1] by a little. `decode` clamps it to that range;
 OpenJPEG and DALI's CPU decoder clamp at 0 and 65,535 (its GPU decoder has not been tried), plain OpenJPH wraps instead,
 so with those take `min(x, 2**bits - 1)` after.
 """
 
 import struct
+from collections.abc import Sequence
 
 import imagecodecs
 import numpy as np
@@ -20,18 +24,35 @@ from shardkit.errors import IntegrityError
 
 Pixels = npt.NDArray[np.uint16]
 
+TRANSFER_SYNTAX = "1.2.840.10008.1.2.4.202"
 LEVELS = 5
-_SOC, _SIZ, _COD, _QCD, _TLM, _SOT, _EOC = (
-    bytes.fromhex(m) for m in ("ff4f", "ff51", "ff52", "ff5c", "ff55", "ff90", "ffd9")
+"""Levels that every image has, however small: as far as loaders and `--levels` go. Large images have more."""
+_LOWEST = 64  # pixels of the shorter side at the lowest resolution, at most
+_MOST = 32  # decompositions that JPEG 2000 allows
+_RPCL, _REVERSIBLE = 2, 1  # in COD
+_SOC, _CAP, _SIZ, _COD, _QCD, _TLM, _SOT, _EOC = (
+    bytes.fromhex(m) for m in ("ff4f", "ff50", "ff51", "ff52", "ff5c", "ff55", "ff90", "ffd9")
 )
 _PRECISION = 42  # offset of Ssiz: SOC, SIZ marker, Lsiz, Rsiz, eight extents, Csiz
 _OFFSET = 1 << 15  # DC level shift of an unsigned 16-bit component
+_DAMAGED = "not an HTJ2K stream: its main header is damaged"
+
+
+def levels(height: int, width: int) -> int:
+    """How often an image is halved: at least LEVELS times, and until its shorter side is at most 64 pixels."""
+    return max(LEVELS, (-(-min(height, width) // _LOWEST) - 1).bit_length())
+
+
+def enough(height: npt.ArrayLike, width: npt.ArrayLike, count: npt.ArrayLike) -> bool:
+    """Whether `count` levels make the shorter side at most 64 pixels: of an image, or of all images of arrays."""
+    return bool(np.all(np.minimum(height, width) <= np.left_shift(_LOWEST, count)))
 
 
 def encode(pixels: Pixels, frame: Frame | None = None) -> bytes:
     """(rows, cols) uint16 -> codestream."""
-    parts = imagecodecs.HTJ2K.TILEPART.RESOLUTIONS
-    return bytes(imagecodecs.htj2k_encode(pixels, reversible=True, tlm=True, tilepart=parts))
+    parts, halvings = imagecodecs.HTJ2K.TILEPART.RESOLUTIONS, levels(*pixels.shape)
+    # Its `resolutions` are decompositions, one less than there are resolutions; RPCL is what it always writes.
+    return bytes(imagecodecs.htj2k_encode(pixels, resolutions=halvings, reversible=True, tlm=True, tilepart=parts))
 
 
 def prefixes(data: bytes) -> list[int]:
@@ -48,7 +69,7 @@ def decode(data: bytes, level: int = 0, bits: int = 16, frame: Frame | None = No
     try:
         if level == 0:
             # OpenJPH decodes a stream cut short as if it were whole: look before.
-            if _tile_parts(data)[-1][1] + len(_EOC) != len(data) or not data.endswith(_EOC):
+            if not _whole(data, _tile_parts(data)):
                 raise IntegrityError("not a whole HTJ2K stream: its end is missing")
             return np.asarray(imagecodecs.htj2k_decode(data))
         # As a signed 18-bit component the band comes out unshifted and unwrapped, so that it can be clamped.
@@ -68,15 +89,9 @@ def standalone(prefix: bytes, level: int) -> bytes:
     """
     if level == 0:
         return prefix
-    out, at = bytearray(_SOC), 2
-    while (marker := prefix[at : at + 2]) != _SOT:
-        length = int.from_bytes(prefix[at + 2 : at + 4], "big")
-        if length < 2 or at + 2 + length > len(prefix):
-            raise IntegrityError("not an HTJ2K prefix: its main header is damaged")
-        segment = _rewrite(marker, bytearray(prefix[at : at + 2 + length]), level)
-        out += segment
-        at += 2 + length
-    parts = _tile_parts(prefix, level)
+    parts, out = _tile_parts(prefix, level), bytearray(_SOC)
+    for segment in _segments(prefix):
+        out += _rewrite(bytearray(segment), level)
     for index, (start, end) in enumerate(parts):
         part = bytearray(prefix[start:end])
         part[10:12] = bytes((index, len(parts)))  # TPsot, TNsot
@@ -84,8 +99,36 @@ def standalone(prefix: bytes, level: int) -> bytes:
     return bytes(out + _EOC)
 
 
-def _rewrite(marker: bytes, segment: bytearray, level: int) -> bytearray:
+def fault(data: bytes, height: int, width: int, lengths: Sequence[int], small: bool = True) -> str | None:
+    """What keeps a whole stream from being this image in HTJ2K Lossless RPCL with these prefixes; None where nothing.
+
+    Reads headers only. small: whether the lowest resolution must be within 64 pixels, as datasets of before do not say.
+    """
+    try:
+        segments, parts = _segments(data), _tile_parts(data)
+    except IntegrityError as error:
+        return str(error)
+    siz, cod = segments[0], _cod(segments)
+    listed = [length for segment in segments if segment[:2] == _TLM for length in _listed(segment)]
+    extents = (width, height, 0, 0) * 2
+    for sound, words in (
+        (_whole(data, parts), "it does not end after a tile-part for each resolution"),
+        (struct.unpack(">8I", siz[6:38]) == extents, f"it is not one tile of {height} x {width} pixels"),
+        (any(segment[:2] == _CAP for segment in segments), "it is not high-throughput JPEG 2000"),
+        (cod[5] == _RPCL, "its progression is not RPCL"),
+        (cod[13] == _REVERSIBLE, "its wavelet is not the reversible one"),
+        (listed == [end - start for start, end in parts], "its TLM marker segments do not list its tile-parts"),
+        (list(lengths) == prefixes(data), "its levels are not those of the manifest"),
+        (not small or enough(height, width, cod[9]), f"its lowest resolution has more than {_LOWEST} rows and columns"),
+    ):
+        if not sound:
+            return words
+    return None
+
+
+def _rewrite(segment: bytearray, level: int) -> bytearray:
     """One main-header segment as it must read for an image with `level` fewer decompositions."""
+    marker = segment[:2]
     if marker == _SIZ:
         extents = struct.unpack(">8I", segment[6:38])
         segment[6:38] = struct.pack(">8I", *(-(-extent >> level) for extent in extents))
@@ -99,20 +142,58 @@ def _rewrite(marker: bytes, segment: bytearray, level: int) -> bytearray:
         del segment[-3 * level :]  # reversible: one exponent byte a subband, three subbands a level
     elif marker == _TLM:
         return bytearray()  # lists tile-parts that are no longer there; optional
+    if len(segment) < 4:
+        raise IntegrityError(_DAMAGED)
     segment[2:4] = struct.pack(">H", len(segment) - 2)
     return segment
 
 
+def _segments(data: bytes) -> list[bytes]:
+    """The main header's marker segments, from SIZ to the last before the first tile-part. Raises IntegrityError."""
+    if not data.startswith(_SOC + _SIZ):
+        raise IntegrityError("not an HTJ2K codestream")
+    found, at = list[bytes](), len(_SOC)
+    while (marker := data[at : at + 2]) != _SOT:
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker[:1] != b"\xff" or end < at + 4 or end > len(data):
+            raise IntegrityError(_DAMAGED)
+        found.append(data[at:end])
+        at = end
+    if len(found[0]) <= _PRECISION - len(_SOC):
+        raise IntegrityError(_DAMAGED)
+    return found
+
+
+def _cod(segments: list[bytes]) -> bytes:
+    """The coding style: [5] progression, [9] decompositions, [13] wavelet. Raises IntegrityError."""
+    found = [segment for segment in segments if segment[:2] == _COD]
+    if len(found) != 1 or len(found[0]) < 14 or found[0][9] > _MOST:
+        raise IntegrityError(_DAMAGED)
+    return found[0]
+
+
+def _listed(tlm: bytes) -> list[int]:
+    """Lengths of tile-parts in a TLM segment: after its sizes in byte 5, pairs of tile and length (15444-1 A.7.1)."""
+    if len(tlm) < 6:
+        return []
+    tile, length = tlm[5] >> 4 & 3, 4 if tlm[5] & 0x40 else 2
+    return [int.from_bytes(tlm[at + tile : at + tile + length], "big") for at in range(6, len(tlm), tile + length)]
+
+
 def _tile_parts(data: bytes, level: int = 0) -> list[tuple[int, int]]:
     """(start, end) of the tile-parts that make up the image at 1/2**level. Raises IntegrityError."""
-    at = data.find(_SOT)
-    if not data.startswith(_SOC + _SIZ) or at < 0:
-        raise IntegrityError("not an HTJ2K codestream")
-    parts, total = list[tuple[int, int]](), LEVELS + 1
-    while len(parts) < total - level:
+    segments = _segments(data)
+    at, total = len(_SOC) + sum(map(len, segments)), _cod(segments)[9] + 1 - level
+    parts = list[tuple[int, int]]()
+    while len(parts) < total:
         length = int.from_bytes(data[at + 6 : at + 10], "big")
         if data[at : at + 2] != _SOT or length < 14 or at + length > len(data):
-            raise IntegrityError(f"an HTJ2K stream cut short: {len(parts)} of {total - level} tile-parts are whole")
+            raise IntegrityError(f"an HTJ2K stream cut short: {len(parts)} of {total} tile-parts are whole")
         parts.append((at, at + length))
         at += length
     return parts
+
+
+def _whole(data: bytes, parts: list[tuple[int, int]]) -> bool:
+    """Whether nothing but the end of the codestream follows the tile-parts."""
+    return data[parts[-1][1] :] == _EOC

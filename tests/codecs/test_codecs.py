@@ -74,12 +74,6 @@ def test_the_prefix_alone_decodes_like_the_whole_stream_and_like_openjpeg(
     assert int(got.max()) < 1 << bits
 
 
-def test_prefix_lengths_fall_with_the_level_and_cover_six_levels() -> None:
-    lengths = htj2k.prefixes(htj2k.encode(picture((300, 400), 12, 1)))
-    assert len(lengths) == htj2k.LEVELS + 1
-    assert lengths == sorted(set(lengths), reverse=True)
-
-
 def test_level_zero_of_standalone_is_the_stream_itself() -> None:
     data = htj2k.encode(picture((30, 40), 12, 1))
     assert htj2k.standalone(data, 0) == data
