@@ -24,7 +24,7 @@ from shardkit.storage import Store
 from shardkit.testing.export import Export, make_export, plan_export
 from shardkit.testing.records import ImageSpec
 
-STUDIES, SEED, DEFECTS, SCALE = 30, 1, 0.43, 0.08
+STUDIES, SEED, DEFECTS, SCALE = 32, 1, 0.43, 0.08
 KEY = bytes(range(32))
 SHARD_BYTES = 64 << 10
 LEVELS = {"webdataset": 0, "zarr": 1}  # smaller images stored beside others
