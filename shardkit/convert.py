@@ -75,7 +75,7 @@ class Converted:
 
 
 def convert_file(spec: Conversion, path: bytes, size: int, frame: Frame) -> Converted:
-    """Runs in a child: one file from its bytes to an encoded, checked image, or to a verdict. Never raises for one.
+    """Runs in a child: one file from its bytes to an encoded, checked image, or to a verdict. Raises MemoryError.
 
     frame: the image, as the scan saw it, in its bin.
     """
@@ -93,7 +93,7 @@ def convert_file(spec: Conversion, path: bytes, size: int, frame: Frame) -> Conv
     except Verdict as verdict:
         return Converted(verdict.verdict, verdict.reason, verdict.message, sha256)  # type: ignore[arg-type]
     except MemoryError:
-        return Converted("quarantined", "memory_limit", "decoding wanted more memory than the limit", sha256)
+        raise  # maybe this process's fault: the file is tried once more in a new one
     except Exception as error:
         return Converted("quarantined", "internal_error", f"{type(error).__name__} while converting", sha256)
 
