@@ -23,8 +23,9 @@ def shut(root: Path) -> None:
 
 
 def folder(path: Path) -> None:
-    """Make a folder that only its owner may enter; one that is there stays."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make a folder, and those above that are missing, for its owner alone; one that is there stays as it is."""
+    for missing in reversed([one for one in (path, *path.parents) if not one.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
 
 
 def create(path: Path) -> BinaryIO:

@@ -8,46 +8,49 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-STAGES = ("scan", "plan", "convert", "assemble")
+LASTS = {"scan": 1.5, "plan": 0.1, "convert": 1.0, "assemble": 1.0}  # seconds after which a stage may be over
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds children in /proc")
 
 
 class _Run:
-    """A build in a process of its own, and what it said when."""
+    """A build in a process of its own, and what it said."""
 
     def __init__(self, bench: Any, arguments: Any) -> None:
         self.process: subprocess.Popen[str] = bench.driver(arguments, stderr=subprocess.PIPE)
-        self.said: list[tuple[float, str]] = []
+        self.said: list[str] = []
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            self.said.append((time.monotonic(), line.strip()))
+            self.said.append(line.strip())
 
     def wait_for(self, stage: str) -> bool:
         """Whether the stage is reached before the build ends."""
         while self.process.poll() is None:
-            if any(line == f"stage {stage}" for _, line in list(self.said)):
+            if f"stage {stage}" in self.said:
                 return True
             time.sleep(0.005)
         return False
 
     @property
     def stage(self) -> str:
-        return next((line.split()[1] for _, line in reversed(self.said) if line.startswith("stage")), "start")
+        return next((line.split()[1] for line in reversed(self.said) if line.startswith("stage")), "start")
 
     def end(self) -> str:
         """Wait for its end; what it wrote on stderr."""
@@ -56,11 +59,6 @@ class _Run:
         self.process.wait()
         self._reader.join()
         return errors
-
-    def durations(self) -> dict[str, float]:
-        starts = [(at, line.split()[1]) for at, line in self.said if line.startswith("stage")]
-        ends = [at for at, _ in starts[1:]] + [time.monotonic()]
-        return {stage: end - at for (at, stage), end in zip(starts, ends, strict=True)}
 
 
 def _children(pid: int) -> list[int]:
@@ -79,23 +77,21 @@ def _command(pid: int) -> bytes:
         return b""
 
 
-def _whole(bench: Any, arguments: Any, chance: random.Random, count: int) -> Counter[str]:
-    """Kill the same build again and again in one stage after the other; kills by the stage they came in."""
+def _kill_builds(bench: Any, arguments: Any, chance: random.Random, moments: Sequence[str]) -> Counter[str]:
+    """Kill the same build again and again, each time in or after the stage named; kills by the stage they came in."""
     kills = Counter[str]()
-    lasts = {"scan": 1.5, "plan": 0.1, "convert": 4.0, "assemble": 0.5}
-    for number in range(count):
+    for stage in moments:
         run = _Run(bench, arguments)
-        if number % 8 == 7:
-            time.sleep(chance.random())  # while it starts
-        elif run.wait_for(stage := STAGES[number % len(STAGES)]):
-            time.sleep(chance.random() * lasts[stage])
+        if stage == "start":
+            time.sleep(chance.random())
+        elif run.wait_for(stage):
+            time.sleep(chance.random() * LASTS[stage])
         run.process.kill()
         errors = run.end()
-        if run.process.returncode == -signal.SIGKILL:
-            kills[run.stage] += 1
-        else:
-            assert run.process.returncode == 0, errors
-            lasts.update(run.durations())
+        if run.process.returncode == 0:  # it was done before
+            break
+        assert run.process.returncode == -signal.SIGKILL, errors
+        kills[f"build in {run.stage}"] += 1
     return kills
 
 
@@ -110,53 +106,59 @@ def _kill_children(run: _Run, chance: random.Random, count: int) -> Counter[str]
         here = _children(run.process.pid)
         new = [pid for pid in here if pid not in known]
         known.update(new)
-        if kills and new and chance.random() < 0.4:
+        if kills and new and chance.random() < 0.6:
             os.kill(new[0], signal.SIGKILL)
-            kills["starting"] += 1
+            kills["child that starts"] += 1
         elif here and len(run.said) >= events + 3:
             time.sleep(chance.random() * 0.2)
             with suppress(ProcessLookupError):
                 os.kill(chance.choice(here), signal.SIGKILL)
-                kills[run.stage] += 1
+                kills[f"child in {run.stage}"] += 1
             events = len(run.said)
         time.sleep(0.01)
     return kills
 
 
-def _chaos(bench: Any, made: Any, built: Any, place: Path, seed: int, whole: int, single: int) -> Counter[str]:
-    """One build, killed `whole` times, with `single` kills of children in the run that is to end; kills by kind."""
-    chance = random.Random(seed)
-    place.mkdir()
-    out, private = place / "out", place / "private"
-    bench.seed_key(private)
-    arguments = bench.arguments(made.root, out, private)
-    kills = Counter({f"build in {stage}": n for stage, n in _whole(bench, arguments, chance, whole).items()})
-    run = _Run(bench, arguments)
-    kills.update({f"child in {stage}": n for stage, n in _kill_children(run, chance, single).items()})
-    errors = run.end()
-    assert run.process.returncode == 0, errors
-    again = bench.build(made.root, out, private)
-    assert again.outcome.new_files == 0
-    assert bench.tree(out) == bench.tree(built.out), f"seed {seed}"
-    assert again.ledger() == built.ledger(), f"seed {seed}"
-    return kills
+@pytest.fixture
+def killed(bench: Any, made: Any, built: Any, tmp_path: Path) -> Callable[..., Counter[str]]:
+    """(seed, moments, children) -> kills by kind, of one build that is compared with the undisturbed one at its end."""
+
+    def run(seed: int, moments: Sequence[str] = (), children: int = 0) -> Counter[str]:
+        chance, place = random.Random(seed), tmp_path / str(seed)
+        bench.seed_key(place / "private")
+        arguments = bench.arguments(made.root, place / "out", place / "private")
+        kills = _kill_builds(bench, arguments, chance, moments)
+        last = _Run(bench, arguments)
+        kills += _kill_children(last, chance, children)
+        errors = last.end()
+        assert last.process.returncode == 0, errors
+        ended = replace(built, out=place / "out", private=place / "private")
+        assert bench.tree(ended.out) == bench.tree(built.out), f"seed {seed}"
+        assert ended.ledger() == built.ledger(), f"seed {seed}"
+        shutil.rmtree(place)
+        return kills
+
+    return run
 
 
-def test_a_build_and_its_children_killed_again_and_again_end_as_if_nothing_had_been(
-    bench: Any, made: Any, built: Any, tmp_path: Path
-) -> None:
-    kills = _chaos(bench, made, built, tmp_path / "whole", seed=1, whole=4, single=0)
-    kills += _chaos(bench, made, built, tmp_path / "single", seed=2, whole=0, single=6)
-    assert sum(n for kind, n in kills.items() if kind.startswith("build")) >= 3, kills
-    assert sum(n for kind, n in kills.items() if kind.startswith("child")) >= 3, kills
+def test_a_build_killed_in_one_stage_after_the_other_ends_as_if_nothing_had_been(killed: Any) -> None:
+    kills = killed(1, ("scan", "convert", "assemble"))
+    assert kills.total() >= 2, kills
+
+
+def test_a_build_whose_children_are_killed_ends_as_if_nothing_had_been(killed: Any) -> None:
+    kills = killed(2, children=6)
+    assert kills.total() >= 3, kills
 
 
 @pytest.mark.deep
-def test_two_hundred_kills(bench: Any, made: Any, built: Any, tmp_path: Path) -> None:
+def test_two_hundred_kills(killed: Any) -> None:
     kills, seed = Counter[str](), 100
     while kills.total() < 200:
-        kills += _chaos(bench, made, built, tmp_path / str(seed), seed, whole=12, single=6)
-        seed += 1
+        moments = ("start", "scan", "plan", "convert", "convert", "convert", "assemble", "assemble")
+        kills += killed(seed, moments)
+        kills += killed(seed + 1, children=10)
+        seed += 2
     print(f"{kills.total()} kills in {seed - 100} builds: {dict(sorted(kills.items()))}")
     for kind in ("build in scan", "build in convert", "build in assemble", "child in scan", "child in convert"):
         assert kills[kind] > 0, kills

@@ -73,9 +73,11 @@ def test_the_same_command_twice_at_once_makes_one_dataset_with_its_key(bench: An
     assert bench.cli(*words).returncode == 0
 
 
-def test_retry_and_convert_are_refused_while_another_run_works(bench: Any, built_copy: Any, tmp_path: Path) -> None:
+def test_retry_and_convert_are_refused_while_another_run_works(
+    bench: Any, made: Any, built_copy: Any, tmp_path: Path
+) -> None:
     holder = _hold(built_copy.private, tmp_path / "elsewhere")
-    words = ["--source", tmp_path, "--out", built_copy.out, "--private", built_copy.private]
+    words = ["--source", made.root, "--out", built_copy.out, "--private", built_copy.private]
     run = bench.cli("retry", "--class", "decode_error", *words)
     _kill(holder)
     assert (run.returncode, run.stderr.count("another build is running (")) == (1, 1)
