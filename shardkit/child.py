@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 _START = 120.0  # seconds a child may take to load its libraries
+_END = 5.0  # and to be gone
 _READY, _BEGUN, _DONE, _MEMORY, _RAISED = range(5)
 
 
@@ -102,11 +103,13 @@ class Child:
         return self._pipe.recv()  # of a child that died: what it said before, or the end
 
     def _exit_code(self) -> int:
-        self._process.join(5)
+        self._process.join(_END)
         self.kill()
-        while (code := self._process.exitcode) is None:  # another thread may just be collecting it
-            time.sleep(0.01)
-        return code
+        for _ in range(100):  # another thread may just be collecting it
+            if (code := self._process.exitcode) is not None:
+                return code
+            time.sleep(_END / 100)
+        return -signal.SIGKILL
 
     def kill(self) -> None:
         """End the process, whatever it does. May be called by any thread, and again."""
@@ -115,7 +118,7 @@ class Child:
     def close(self) -> None:
         """End the process and forget it; by the thread that runs its tasks."""
         self.kill()
-        self._process.join()
+        self._process.join(_END)  # not for ever: one that waits for a dead server cannot be killed
         self._pipe.close()
 
 

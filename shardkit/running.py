@@ -6,7 +6,8 @@ that ends, so nothing is ever unlocked by hand; the file goes when the run ends 
 A bucket has no locks. There a run makes an object, which the store lets only one do, and renews it. Another run that
 finds the object watches it: where it is renewed, the other is refused; where it is not for `LAPSE` seconds, the first
 is dead, and its object is taken over, which again only one can do. A run that holds the same private folder need not
-watch: the kernel has told it that the first is gone. Stores without conditional writes have no lock.
+watch: the kernel has told it that the first is gone. Stores without conditional writes have no lock, nor has a dataset
+on a disk without file locks; there the private folder's alone keeps a second run of the same command out.
 """
 
 import errno
@@ -33,6 +34,9 @@ NAME = ".running.json"
 BEAT, LAPSE = 10.0, 35.0
 """Seconds between two signs of life in a bucket; seconds without one after which a run is dead."""
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+
+
+_Tag = dict[str, str]
 
 
 class Running:
@@ -157,13 +161,18 @@ def _unlock(held: int | None, path: Path) -> None:
         os.close(held)
 
 
+def _tag(facts: Any) -> _Tag:
+    """What names this state of an object: clouds differ in which of the two they compare."""
+    return {name: facts[name] for name in ("e_tag", "version") if facts.get(name)}
+
+
 class _Beat:
     """Holds an object in a bucket and renews it on a thread, until stopped."""
 
     def __init__(self, store: Store, running: Running) -> None:
         self._store, self._running = store, running
         self._record = {**_who(), "private": running.private, "token": secrets.token_hex(8), "beat": 0}
-        self._tag: str | None = self._take()
+        self._tag = self._take()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="beat", daemon=True)
         self._thread.start()
@@ -171,23 +180,23 @@ class _Beat:
     def stop(self) -> None:
         """Let the object go."""
         self._end.set()
-        self._thread.join()
-        if not self._running.lost:
-            with suppress(BaseError, OSError):
+        self._thread.join(BEAT)  # not for ever: the store may be away
+        with suppress(BaseError, OSError):
+            if self._read()[1].get("token") == self._record["token"]:
                 obstore.delete(self._store.remote, NAME)
 
-    def _put(self, tag: str | None) -> str | None:
+    def _put(self, tag: _Tag | None) -> _Tag:
         """Write the record over what has this tag, or as a new object; its new tag. Raises what obstore raises."""
         data = json.dumps(self._record).encode()
+        mode: Any = "create" if tag is None else tag
         try:
-            found = obstore.put(self._store.remote, NAME, data, mode={"e_tag": tag} if tag else "create")
+            return _tag(obstore.put(self._store.remote, NAME, data, mode=mode))
         except (NotSupportedError, NotImplementedError):
-            found = obstore.put(self._store.remote, NAME, data)
-        return found["e_tag"]
+            return _tag(obstore.put(self._store.remote, NAME, data))
 
-    def _take(self) -> str | None:
+    def _take(self) -> _Tag:
         """The tag of the object made or taken over. Raises BuildError while another run renews it."""
-        seen: str | None = None
+        seen: _Tag | None = None
         deadline = time.monotonic() + LAPSE
         while True:
             try:
@@ -195,10 +204,9 @@ class _Beat:
             except (AlreadyExistsError, PreconditionError):
                 pass
             try:
-                there = self._read()
+                tag, who = self._read()
             except FileNotFoundError:  # it ended meanwhile
                 continue
-            tag, who = there
             ours = bool(self._running.private) and all(who.get(k) == self._record[k] for k in ("host", "private"))
             if not ours and seen is not None and seen != tag:
                 raise _refused(self._store.url, who)
@@ -210,13 +218,13 @@ class _Beat:
             seen = tag
             time.sleep(BEAT / 4)
 
-    def _read(self) -> tuple[str, dict[str, Any]]:
+    def _read(self) -> tuple[_Tag, dict[str, Any]]:
         found = obstore.get(self._store.remote, NAME)
         try:
             who = dict(json.loads(bytes(found.bytes())))
         except ValueError:
             who = {}
-        return str(found.meta["e_tag"]), who
+        return _tag(found.meta), who
 
     def _renew(self) -> None:
         while not self._end.wait(BEAT):
@@ -235,7 +243,7 @@ class _Beat:
         try:
             tag, who = self._read()
         except FileNotFoundError:
-            tag, who = "", {}
+            tag, who = {}, {}
         except (BaseError, OSError):
             return
         if who.get("token") == self._record["token"]:
