@@ -86,7 +86,8 @@ def build(
             private.shut(arguments.private)
             return _Run(arguments, progress or Quiet(), executor, held).run(retry)
     except BrokenExecutor as error:
-        raise BuildError(f"the workers were lost ({type(error).__name__}): run the same command again") from None
+        what = error if isinstance(error, isolation.Stopped) else type(error).__name__
+        raise BuildError(f"the workers were lost ({what}): run the same command again") from None
 
 
 class _Run:

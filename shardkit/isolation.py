@@ -10,7 +10,6 @@ import atexit
 import queue
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ MEMORY_LIMIT = 4 << 30
 """Bytes of address space a child may take beyond what its libraries need."""
 _READ_RATE = 1 << 20  # bytes a second the slowest storage is trusted with, on top of the time limit
 _CLOSED = "the children are closed"
-_STARTS = 8  # children in a row that may be lost before they take a task up
+_STARTS = 12  # children in a row that may be lost before they take a task up, in the course of about 40 s
 
 
 def allowance(size: int, limit: float = TIME_LIMIT) -> float:
@@ -54,10 +53,10 @@ class Children:
 
     def __init__(self, workers: int, memory_limit: int = MEMORY_LIMIT) -> None:
         self._memory_limit = memory_limit
-        self._lock, self._closed, self._alive = threading.Lock(), False, set[Child]()
+        self._lock, self._closed, self._alive = threading.Lock(), threading.Event(), set[Child]()
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         turns = _Turns()
-        keepers = [_Keeper(self._tasks, turns, self._start, self._end) for _ in range(workers)]
+        keepers = [_Keeper(self, turns) for _ in range(workers)]
         # Daemons: an interpreter that ends without `close` must not wait for them.
         self._threads = [threading.Thread(target=keeper.live, name="keeper", daemon=True) for keeper in keepers]
         for thread in self._threads:
@@ -70,7 +69,7 @@ class Children:
         """
         task = _Task(function, args, timeout, again)
         with self._lock:
-            if self._closed:
+            if self._closed.is_set():
                 raise Stopped(_CLOSED)
             self._tasks.put(task)
         return task.future
@@ -78,7 +77,7 @@ class Children:
     def close(self) -> None:
         """Kill the children and end every future: one that nobody ends would keep its reader waiting for ever."""
         with self._lock:
-            self._closed = True
+            self._closed.set()
             for child in self._alive:
                 child.kill()
             for _ in self._threads:
@@ -86,18 +85,23 @@ class Children:
         for thread in self._threads:
             thread.join()
 
-    def _start(self) -> Child:
-        """A new child. Raises Stopped, and OSError where no process can be started."""
-        if self._closed:
+    def next(self) -> _Task | None:
+        """For keepers: a task, once there is one; None when there are no more."""
+        return self._tasks.get()
+
+    def start(self, delay: float) -> Child:
+        """For keepers: a new child, in `delay` seconds. Raises Stopped, and OSError where no process can be started."""
+        if self._closed.wait(delay):
             raise Stopped(_CLOSED)
         child = Child(self._memory_limit)
         with self._lock:
             self._alive.add(child)
-            if self._closed:
+            if self._closed.is_set():
                 child.kill()
         return child
 
-    def _end(self, child: Child) -> None:
+    def end(self, child: Child) -> None:
+        """For keepers: kill a child, and forget it."""
         with self._lock:
             self._alive.discard(child)
         child.close()
@@ -129,19 +133,13 @@ class _Turns:
 class _Keeper:
     """Feeds one child after another, on one thread: a child dies with the thread that made it."""
 
-    def __init__(
-        self,
-        tasks: "queue.SimpleQueue[_Task | None]",
-        turns: _Turns,
-        start: Callable[[], Child],
-        end: Callable[[Child], None],
-    ) -> None:
-        self._tasks, self._turns, self._start, self._end = tasks, turns, start, end
+    def __init__(self, pool: Children, turns: _Turns) -> None:
+        self._pool, self._turns = pool, turns
         self._child: Child | None = None
 
     def live(self) -> None:
-        """Until a None comes."""
-        while task := self._tasks.get():
+        """Until there are no more tasks."""
+        while task := self._pool.next():
             if task.future.set_running_or_notify_cancel():
                 try:
                     value = self._attempts(task)
@@ -166,11 +164,10 @@ class _Keeper:
         with self._turns.take(alone):
             for lost in range(_STARTS):
                 try:
-                    self._child = self._child or self._start()
+                    self._child = self._child or self._pool.start(0.01 * 2**lost if lost else 0)
                     value = self._child.run(task.function, task.args, task.timeout)
                 except (NotBegun, OSError):
                     self._drop()
-                    time.sleep(0.1 * lost)
                     continue
                 except Raised:
                     raise
@@ -184,7 +181,7 @@ class _Keeper:
 
     def _drop(self) -> None:
         if self._child is not None:
-            self._end(self._child)
+            self._pool.end(self._child)
         self._child = None
 
 

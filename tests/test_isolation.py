@@ -189,6 +189,7 @@ def test_a_pool_without_children_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
         raise OSError("no more processes")
 
     monkeypatch.setattr(isolation, "Child", refuse)
+    monkeypatch.setattr(isolation, "_STARTS", 4)
     pool = isolation.Children(1)
     try:
         with pytest.raises(isolation.Stopped, match="in a row"):

@@ -96,25 +96,27 @@ def _kill_builds(bench: Any, arguments: Any, chance: random.Random, moments: Seq
 
 
 def _kill_children(run: _Run, chance: random.Random, count: int) -> Counter[str]:
-    """Kill children of a running build; how many were killed as they came up, and how many at some later moment.
+    """Kill children of a running build; how many were killed as they came up, and in which stage others.
 
     A child that comes up has no file yet. A later one is killed only when three events came since the last such kill:
     two may have been on their way, and no third comes before the file of that kill is done.
     """
-    kills, events, known = Counter[str](), 0, set[int]()
+    kills, events, known, streak = Counter[str](), 0, set[int](), 0
     while run.process.poll() is None and kills.total() < count:
         here = _children(run.process.pid)
         new = [pid for pid in here if pid not in known]
         known.update(new)
-        if kills and new and chance.random() < 0.6:
-            os.kill(new[0], signal.SIGKILL)
-            kills["child that starts"] += 1
+        if kills and new and streak < 4 and chance.random() < 0.6:
+            with suppress(ProcessLookupError):
+                os.kill(new[0], signal.SIGKILL)
+                kills["child that starts"] += 1
+            streak += 1
         elif here and len(run.said) >= events + 3:
             time.sleep(chance.random() * 0.2)
             with suppress(ProcessLookupError):
                 os.kill(chance.choice(here), signal.SIGKILL)
                 kills[f"child in {run.stage}"] += 1
-            events = len(run.said)
+            events, streak = len(run.said), 0
         time.sleep(0.01)
     return kills
 
