@@ -69,7 +69,7 @@ class Children:
         """
         task = _Task(function, args, timeout, again)
         with self._lock:
-            if self._closed.is_set():
+            if self.closed:
                 raise Stopped(_CLOSED)
             self._tasks.put(task)
         return task.future
@@ -85,6 +85,11 @@ class Children:
         for thread in self._threads:
             thread.join()
 
+    @property
+    def closed(self) -> bool:
+        """Whether the children are, or are being, killed."""
+        return self._closed.is_set()
+
     def next(self) -> _Task | None:
         """For keepers: a task, once there is one; None when there are no more."""
         return self._tasks.get()
@@ -96,7 +101,7 @@ class Children:
         child = Child(self._memory_limit)
         with self._lock:
             self._alive.add(child)
-            if self._closed.is_set():
+            if self.closed:
                 child.kill()
         return child
 
@@ -143,8 +148,8 @@ class _Keeper:
             if task.future.set_running_or_notify_cancel():
                 try:
                     value = self._attempts(task)
-                except BaseException as error:
-                    task.future.set_exception(error)
+                except BaseException as error:  # of a child that was killed by `close`, nothing is known
+                    task.future.set_exception(Stopped(_CLOSED) if self._pool.closed else error)
                 else:
                     task.future.set_result(value)
         self._drop()
@@ -174,8 +179,9 @@ class _Keeper:
                 except BaseException:
                     self._drop()
                     raise
-                if self._child.worn:
-                    self._drop()
+                finally:
+                    if self._child and self._child.worn:
+                        self._drop()
                 return value
         raise Stopped(f"{_STARTS} decoding processes in a row ended before they had begun")
 

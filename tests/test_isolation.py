@@ -46,11 +46,12 @@ def test_what_a_task_raises_is_a_verdict_and_its_child_stays(pool: isolation.Chi
     assert _alive(pool) == before
 
 
-def test_a_pool_that_is_closed_is_no_verdict_on_the_files_it_had() -> None:
+@pytest.mark.parametrize("again", [True, False])
+def test_a_pool_that_is_closed_is_no_verdict_on_the_files_it_had(again: bool) -> None:
     children = isolation.Children(1)
-    futures = [children.submit(time.sleep, 30, timeout=LONG) for _ in range(3)]
-    while not futures[0].running():
-        time.sleep(0.02)
+    _alive(children)
+    futures = [children.submit(time.sleep, 30, timeout=LONG, again=again) for _ in range(3)]
+    time.sleep(0.5)  # the first is under way
     children.close()
     for future in futures:
         with pytest.raises(BaseException) as caught:  # noqa: PT011 - any but a verdict
