@@ -201,6 +201,7 @@ def test_journals_of_a_killed_build_hold_no_clear_text(bench: Any, made: Any, tm
 def test_digests_that_a_killed_build_could_not_keep_are_taken_again_without_converting(
     bench: Any, made: Any, built: Any, tmp_path: Path
 ) -> None:
+    bench.seed_key(tmp_path / "private")
     _stop_after_conversion(bench, made.root, tmp_path)
     kept = sorted((tmp_path / "private" / "g000" / "digests").iterdir())
     assert kept
