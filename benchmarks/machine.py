@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("shardkit", "numpy", "pydicom", "imagecodecs", "pyarrow", "scipy", "pebble", "webdataset")
+LIBRARIES = ("shardkit", "numpy", "pydicom", "imagecodecs", "pyarrow", "scipy", "webdataset")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MIB = 1 << 20
 _PSS_SHARE = 0.02  # of a core that reading PSS may cost: the kernel walks every page table for it

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from shardkit import duplicates, journal, ledger, manifest, parquet
+from shardkit import duplicates, journal, ledger, manifest, parquet, private
 from shardkit import shards as storing
 from shardkit.dicom.content import THUMB
 from shardkit.layout import TWINS, Layout, Shard
@@ -27,6 +27,7 @@ _LIGHT = ["serial", "verdict", "repairs", "plain", "pixel_hash", "phash", "key",
 _FINGERPRINT = pa.schema(
     [("key", pa.string()), ("body_part", pa.string()), ("view", pa.string()), ("thumb", pa.binary(THUMB**2))]
 )
+_DIGEST = pa.schema([("serial", pa.int64()), ("sha256", pa.string())])
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,16 +312,27 @@ def _shared_uids(keys: pa.ChunkedArray) -> list[int]:
     return np.flatnonzero(counts[index] > 1).tolist() if len(index) else []
 
 
+def write_digests(path: Path, digests: dict[int, str]) -> None:
+    """Keep the SHA-256 of a shard's source files, by serial, in the private folder."""
+    private.folder(path.parent)
+    parquet.write(pa.table([list(digests), list(digests.values())], schema=_DIGEST), path)
+
+
 def write_ledger(
-    store: Store, layout: Layout, generation: int, folder: Path, parts: list[Path], samples: pa.Table
+    store: Store,
+    layout: Layout,
+    generation: int,
+    folder: Path,
+    parts: list[Path],
+    samples: pa.Table,
+    digests: list[Path],
 ) -> None:
-    """One row per file of this generation."""
+    """One row per file of this generation. digests: what `write_digests` wrote of each shard."""
     columns = [
         "serial",
         "verdict",
         "reason",
         "message",
-        "sha256",
         "repairs",
         "flags",
         "key",
@@ -331,6 +343,7 @@ def write_ledger(
     tables += [journal.read(store, generation, shard.name, columns) for shard in layout.shards]
     done = _name_kept(pa.concat_tables(tables).combine_chunks(), samples, folder / NEAR)
     unused = parquet.read(folder / TWINS)["serial"].combine_chunks()
+    hashed = pa.concat_tables([_DIGEST.empty_table(), *map(parquet.read, digests)]).combine_chunks()
     with parquet.writing(folder / LEDGER, ledger.SCHEMA) as writer:
         for part in parts:
             scanned = parquet.read(part)
@@ -340,7 +353,7 @@ def write_ledger(
             chosen = {
                 "path": pa.array([ledger.path_text(p) for p in scanned["path"].to_pylist()], pa.string()),
                 "size": scanned["size"],
-                "sha256": done["sha256"].take(at),
+                "sha256": hashed["sha256"].take(pc.index_in(scanned["serial"], hashed["serial"].combine_chunks())),
                 "verdict": pc.if_else(twin, "dropped", pc.coalesce(done["verdict"].take(at), scanned["verdict"])),
                 "reason": pc.if_else(twin, "for_processing", pc.coalesce(done["reason"].take(at), scanned["reason"])),
                 "repairs": _choose(converted, done["repairs"].take(at), scanned["repairs"]),

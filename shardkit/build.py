@@ -18,12 +18,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shardkit import assemble, dataset, isolation, journal, layout, ledger, manifest, parquet, scan
+from shardkit import assemble, dataset, isolation, journal, layout, ledger, manifest, parquet, private, running, scan
 from shardkit import bins as resolution_bins
 from shardkit.arguments import Arguments
 from shardkit.bins import Bins
 from shardkit.codecs import codec
-from shardkit.convert import Crew, ShardDone, convert_shard
+from shardkit.convert import Crew, ShardDone, convert_shard, hash_shard
 from shardkit.errors import ArgumentError, BuildError
 from shardkit.journal import JOURNALS
 from shardkit.outcome import Outcome, unwanted
@@ -66,19 +66,24 @@ def build(
     `executor` runs scan parts and shards; by default, threads that each feed isolated child processes. `retry` takes
     quarantined files of that reason in again, as new files.
     """
+    arguments.check_values()
+    arguments.check_places()
     try:
-        with sentences(str(arguments.private)):  # what other stores raise is a sentence already
-            return _Run(arguments, progress or Quiet(), executor).run(retry)
+        place = sentences(str(arguments.private))  # what other stores raise is a sentence already
+        with place, running.alone(arguments.private, Store(arguments.conversion.out)) as held:
+            private.shut(arguments.private)
+            return _Run(arguments, progress or Quiet(), executor, held).run(retry)
     except BrokenExecutor as error:
-        raise BuildError(f"the workers were lost ({type(error).__name__}): run the same command again") from None
+        what = error if isinstance(error, isolation.Stopped) else type(error).__name__
+        raise BuildError(f"the workers were lost ({what}): run the same command again") from None
 
 
 class _Run:
-    def __init__(self, arguments: Arguments, progress: Progress, executor: Executor | None) -> None:
-        self.arguments, self.progress = arguments, progress
+    def __init__(
+        self, arguments: Arguments, progress: Progress, executor: Executor | None, held: running.Running
+    ) -> None:
+        self.arguments, self.progress, self.held = arguments, progress, held
         self.spec = arguments.conversion
-        arguments.check_values()
-        arguments.check_places()
         codec(self.spec.codec)
         # Refuse before the scan what could only fail after it.
         resolution_bins.parse(arguments.bins, [1], [1], arguments.patch, self.spec.rules.max_side)
@@ -155,7 +160,7 @@ class _Run:
         limits = (self.spec.rules, self.children, self.spec.memory_limit, self.spec.time_limit)
         for part in scan.parts(fresh(), scan.PART):
             self.state.begin()
-            folder.mkdir(parents=True, exist_ok=True)
+            private.folder(folder)
             chunks = [part[i : i + scan.CHUNK] for i in range(0, len(part), scan.CHUNK)]
             jobs = ((i, (self.spec.source, [e for _, e in chunk], *limits)) for i, chunk in enumerate(chunks))
             found: dict[int, list[scan.Scanned]] = {}
@@ -207,10 +212,19 @@ class _Run:
         crew = Crew(self.children, max(2, -(-2 * self.arguments.workers // max(1, len(todo)))))
         jobs = ((s, (self.spec, plan.plan(s), generation, crew)) for s in todo)
         for _, counts in self._map(convert_shard, jobs):
+            assemble.write_digests(self.state.digests(generation, counts.name), counts.digests)
             self.progress.converted(counts)
+        self._hash(plan, generation)
         self._assemble(plan, generation)
         self.state.finish_generation()
         return sum(pq.read_metadata(p).num_rows for p in self.state.parts(generation))
+
+    def _hash(self, plan: layout.Layout, generation: int) -> None:
+        """Read again the files of shards whose digests an interrupted run did not come to keep."""
+        lacking = [s for s in plan.shards if not self.state.digests(generation, s.name).exists()]
+        jobs = ((s, (self.spec, plan.plan(s), generation)) for s in lacking)
+        for shard, digests in self._map(hash_shard, jobs):
+            assemble.write_digests(self.state.digests(generation, shard.name), digests)
 
     def _done(self, plan: layout.Layout, generation: int) -> set[str]:
         """Names of finished shards: journaled, and there (unless nothing was left to write)."""
@@ -219,7 +233,10 @@ class _Run:
         done = set()
         for shard in plan.shards:
             if journal.object_name(generation, shard.name) in journals:
-                verdicts = journal.read(self.store, generation, shard.name, ["verdict"])["verdict"].to_pylist()
+                rows = journal.read(self.store, generation, shard.name, ["verdict", "read"])
+                if "read" not in rows.column_names:  # an earlier version's, with hashes of source files: replaced
+                    continue
+                verdicts = rows["verdict"].to_pylist()
                 if shard.objects[0] in objects or "written" not in verdicts:
                     done.add(shard.name)
         return done
@@ -244,7 +261,8 @@ class _Run:
         assemble.write_links(store, plan, generation, folder, samples)
         links = [self.state.folder(g) / assemble.LINKS for g in range(generation + 1)]
         samples = assemble.finish_samples(samples, thumbs, links, self.state.name.split)
-        assemble.write_ledger(store, plan, generation, folder, self.state.parts(generation), samples)
+        digests = [self.state.digests(generation, shard.name) for shard in plan.shards]
+        assemble.write_ledger(store, plan, generation, folder, self.state.parts(generation), samples, digests)
         self._publish(samples, plan.bins, generation)
 
     def _rewrite(self, jobs: list[assemble.Rewrite], generation: int) -> None:
@@ -313,7 +331,9 @@ class _Run:
                     waiting[self.executor.submit(function, *arguments)] = label
                 if not waiting:
                     return
-                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                finished = wait(waiting, return_when=FIRST_COMPLETED).done
+                self.held.check()
+                for future in finished:
                     yield waiting.pop(future), future.result()
         finally:
             for future in waiting:

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from typing import Any, Literal
@@ -57,6 +58,7 @@ class ShardDone:
     samples: int
     pixels: int
     bytes_out: int
+    digests: dict[int, str] = field(default_factory=dict, repr=False)  # serial -> SHA-256 of the file, private
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class Converted:
 
 
 def convert_file(spec: Conversion, path: bytes, size: int, frame: Frame) -> Converted:
-    """Runs in a child: one file from its bytes to an encoded, checked image, or to a verdict. Never raises for one.
+    """Runs in a child: one file from its bytes to an encoded, checked image, or to a verdict. Raises MemoryError.
 
     frame: the image, as the scan saw it, in its bin.
     """
@@ -93,7 +95,7 @@ def convert_file(spec: Conversion, path: bytes, size: int, frame: Frame) -> Conv
     except Verdict as verdict:
         return Converted(verdict.verdict, verdict.reason, verdict.message, sha256)  # type: ignore[arg-type]
     except MemoryError:
-        return Converted("quarantined", "memory_limit", "decoding wanted more memory than the limit", sha256)
+        raise  # maybe this process's fault: the file is tried once more in a new one
     except Exception as error:
         return Converted("quarantined", "internal_error", f"{type(error).__name__} while converting", sha256)
 
@@ -210,6 +212,7 @@ def convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Crew
 def _convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Crew) -> ShardDone:
     store = Store(spec.out)
     rows: list[dict[str, Any]] = []
+    digests: dict[int, str] = {}
     extension = codec(spec.codec)[1]
     form = shards.shard_format(spec.format)
     objects = form.objects(plan.name, spec.levels)
@@ -218,6 +221,8 @@ def _convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Cre
         with form.writer(staged, plan.places) as writer:
             for file, done in _converted(spec, plan, crew):
                 row = _journal_row(file, done)
+                if done.sha256 is not None:
+                    digests[file["serial"]] = done.sha256
                 if done.encoded is not None and done.facts is not None:
                     row |= _sample_row(plan, file, done, objects[0])
                     facts = public_facts(row)
@@ -239,7 +244,20 @@ def _convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Cre
         samples=len(written),
         pixels=sum(row["height"] * row["width"] for row in written),
         bytes_out=size,
+        digests=digests,
     )
+
+
+def hash_shard(spec: Conversion, plan: ShardPlan, generation: int) -> dict[int, str]:
+    """Runs on a worker: the digests of a finished shard anew, for a run that ended before it could keep them."""
+    table = journal.read(Store(spec.out), generation, plan.name, ["serial", "read"])
+    read = dict(zip(table["serial"].to_pylist(), table["read"].to_pylist(), strict=True))
+    digests = {}
+    for file in plan.files:
+        if read[file["serial"]]:
+            with suppress(Quarantined):  # it vanished since
+                digests[file["serial"]] = hashlib.sha256(spec.source.read(file["path"])).hexdigest()
+    return digests
 
 
 def _converted(spec: Conversion, plan: ShardPlan, crew: Crew) -> Iterator[tuple[dict[str, Any], Converted]]:
@@ -277,7 +295,7 @@ def _journal_row(file: dict[str, Any], done: Converted) -> dict[str, Any]:
         "verdict": done.verdict,
         "reason": done.reason,
         "message": done.message,
-        "sha256": done.sha256,
+        "read": done.sha256 is not None,
         "repairs": list(done.repairs),
         "flags": flags,
         "plain": file["plain"],

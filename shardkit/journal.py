@@ -1,7 +1,7 @@
 """What became of a shard's files, kept beside the dataset while a build runs; and where unfinished shards lie.
 
-A journal is written before its shard appears, so a shard that exists is never converted again. Journals hold no path
-and no clear identifier: workers that write them need the dataset's store and nothing private.
+A journal is written before its shard appears, so a shard that exists is never converted again. Journals hold no path,
+no clear identifier and no hash of a source file: workers that write them need the dataset's store and nothing private.
 """
 
 import shutil
@@ -29,7 +29,7 @@ SCHEMA = pa.schema(
         pa.field("verdict", pa.string()),
         pa.field("reason", pa.string()),
         pa.field("message", pa.string()),
-        pa.field("sha256", pa.string()),
+        pa.field("read", pa.bool_()),  # whether the file's SHA-256 was taken; it is kept in the private folder
         pa.field("repairs", pa.list_(pa.string())),
         pa.field("flags", pa.list_(pa.string())),
         pa.field("plain", pa.bool_()),

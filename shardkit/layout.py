@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from shardkit import parquet
+from shardkit import parquet, private
 from shardkit.bins import Bin, Bins
 from shardkit.convert import ShardPlan
 from shardkit.scan import SCHEMA
@@ -105,7 +105,7 @@ def make(
     the rows of one bin at a time.
     """
     twins = _processing_twins(parts, earlier)
-    pq.write_table(pa.table({"serial": pa.array(twins, pa.int64())}), folder / TWINS)
+    parquet.write(pa.table({"serial": pa.array(twins, pa.int64())}), folder / TWINS)
     shards: list[dict[str, Any]] = []
     spill = _spill(folder, parts, bins, set(twins))
     with parquet.writing(folder / PLAN, SCHEMA) as writer:
@@ -123,9 +123,7 @@ def make(
             path.unlink()
     content = {"patch": bins.patch, "bins": [[b.height, b.width] for b in bins.bins], "shards": shards}
     content |= {"format": format, "levels": levels}
-    temporary = folder / f".{INDEX}.tmp"
-    temporary.write_text(json.dumps(content))
-    temporary.replace(folder / INDEX)
+    private.write(folder / INDEX, json.dumps(content).encode())
     return Layout(folder)
 
 

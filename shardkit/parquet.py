@@ -7,6 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from shardkit import private
+from shardkit.storage import publish
+
 
 def read(source: Path | bytes, columns: list[str] | None = None) -> pa.Table:
     """A file's table. Not by `pq.read_table`: its threads abort a process that ends soon after (seen with 26.0)."""
@@ -22,14 +25,15 @@ def write(table: pa.Table, path: Path) -> None:
 
 @contextmanager
 def writing(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    """Replace a file by what is written to it, row group by row group."""
+    """Replace a file by what is written to it, row group by row group; only its owner may read it."""
     temporary = path.with_name(f".{path.name}.tmp")
-    writer = pq.ParquetWriter(temporary, schema, compression="zstd")
-    try:
-        yield writer
-        writer.close()
-    except BaseException:
-        writer.is_open = False  # its destructor would try again, and print
-        temporary.unlink(missing_ok=True)
-        raise
-    temporary.replace(path)
+    with private.create(temporary) as file:
+        writer = pq.ParquetWriter(file, schema, compression="zstd")
+        try:
+            yield writer
+            writer.close()
+        except BaseException:
+            writer.is_open = False  # its destructor would try again, and print
+            temporary.unlink(missing_ok=True)
+            raise
+    publish(temporary, path)

@@ -92,7 +92,7 @@ _NOT_FILES = {
 
 
 def scan_entry(source: Source, entry: Entry, rules: Rules) -> Scanned:
-    """Read one header. Never raises for a bad file: the verdict says what is wrong."""
+    """Read one header. Never raises for a bad file but MemoryError: the verdict says what is wrong."""
     found: str | None = None
     try:
         if entry.kind != "file":
@@ -123,7 +123,7 @@ def scan_entry(source: Source, entry: Entry, rules: Rules) -> Scanned:
     except Verdict as verdict:
         return Scanned(verdict.verdict, verdict.reason, verdict.message, modality=found)
     except MemoryError:
-        return Scanned("quarantined", "memory_limit", "reading the header wanted more memory than the limit")
+        raise  # maybe this process's fault: the file is tried once more in a new one
     except OSError:
         return Scanned("quarantined", "io_error", "the file cannot be read to the end of its header")
     except Exception as error:
@@ -158,13 +158,15 @@ def scan_chunk(source: Source, entries: list[Entry], rules: Rules) -> list[Scann
 def scan_part(
     source: Source, entries: list[Entry], rules: Rules, children: int, memory: int, limit: float
 ) -> list[Scanned]:
-    """Runs on a worker: `entries` through its children, file by file where a chunk kills or outlasts its child."""
+    """Runs on a worker: `entries` through its children; a chunk that loses its child is halved down to single files."""
     pool = isolation.children(children, memory)
 
     def run(chunk: list[Entry]) -> list[Scanned]:
         timeout = limit + 0.25 * len(chunk)
         try:
-            return isolation.result(pool.submit(scan_chunk, source, chunk, rules, timeout=timeout), timeout)
+            alone = len(chunk) == 1
+            future = pool.submit(scan_chunk, source, chunk, rules, timeout=timeout, again=alone)
+            return isolation.result(future, timeout)
         except Quarantined as verdict:
             if len(chunk) == 1:
                 return [Scanned("quarantined", verdict.reason, verdict.message)]

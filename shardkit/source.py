@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from io import BytesIO
+from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
@@ -100,7 +100,7 @@ class Source:
         """A seekable file for reading a header. Raises Quarantined (io_error)."""
         try:
             if not is_remote(self.url):
-                return open(os.path.join(os.fsencode(local_path(self.url)), path), "rb")
+                return _Local(os.path.join(os.fsencode(local_path(self.url)), path), size)
             store, name = _store(self.url).remote, path.decode()
             if size <= _HEAD:
                 return BytesIO(bytes(obstore.get(store, name).bytes()))
@@ -131,6 +131,18 @@ def _as_in_a_bucket(entry: "os.DirEntry[bytes]") -> bytes:
 def _store(url: str) -> Store:
     """One client per bucket and process."""
     return Store(url)
+
+
+class _Local(BufferedReader):
+    """A file that allocates no more than it holds: others take all that is asked for, and a header asks for 4 GiB."""
+
+    def __init__(self, path: bytes, size: int) -> None:
+        super().__init__(FileIO(path))
+        self._size = size
+
+    def read(self, count: int | None = -1, /) -> bytes:
+        left = max(0, self._size - self.tell())
+        return super().read(left if count is None or count < 0 else min(count, left))
 
 
 class _Remote(BytesIO):

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from shardkit import dataset
+from shardkit import dataset, private
 from shardkit.arguments import Arguments, Conversion
 from shardkit.dicom.privacy import Pseudonyms, load_key
 from shardkit.dicom.triage import Rules
@@ -17,7 +17,7 @@ from shardkit.errors import BuildError
 from shardkit.journal import JOURNALS
 from shardkit.shards import FORMATS, listing
 from shardkit.source import Source
-from shardkit.storage import Store, is_remote, local_path, publish, sentences
+from shardkit.storage import Store, is_remote, local_path, sentences
 
 NAME, KEY = "build.json", "pseudonym.key"
 # What builds were that recorded no such argument.
@@ -58,7 +58,7 @@ class State:
         self._store.put(probe, b"")
         self._store.delete(probe)
         with sentences(str(self.root)):
-            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)  # the ledger names source paths
+            private.folder(self.root)  # the ledger names source paths
             self._record["fingerprint"] = self.name.fingerprint
             self._save()
 
@@ -78,6 +78,10 @@ class State:
         """Where a generation's private files lie."""
         return self.root / f"g{generation:03d}"
 
+    def digests(self, generation: int, shard: str) -> Path:
+        """Where the SHA-256 of a shard's source files are kept: beside the dataset they would tell who has which."""
+        return self.folder(generation) / "digests" / f"{shard.removeprefix('shards/').replace('/', '-')}.parquet"
+
     def parts(self, generation: int) -> list[Path]:
         """A generation's scan parts."""
         return sorted((self.folder(generation) / "scan").glob("*.parquet"))
@@ -87,9 +91,7 @@ class State:
         return [part for generation in range(self.complete) for part in self.parts(generation)]
 
     def _save(self) -> None:
-        temporary = self.root / f".{NAME}.tmp"
-        temporary.write_text(json.dumps(self._record, indent=1))
-        publish(temporary, self.root / NAME)
+        private.write(self.root / NAME, json.dumps(self._record, indent=1).encode())
 
     def _check_new(self) -> None:
         """A first build may not land in what another one left."""

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shardkit import dataset, journal, layout, manifest, shards
+from shardkit import dataset, journal, layout, manifest, running, shards
 from shardkit.arguments import check_format
 from shardkit.assemble import DATASET_FLAGS
 from shardkit.bins import Bin, Bins
@@ -58,12 +58,18 @@ class _Shard:
 def transcode(url: str, target: Target, workers: int) -> Done:
     """Write the dataset at `url` as `target`.
 
-    Raises ArgumentError, BuildError for a place that holds something else, IntegrityError for damage in the source.
+    Raises ArgumentError, BuildError for a place that holds something else or that another run works on, IntegrityError
+    for damage in the source.
     """
     check_format(target.format, target.codec, target.levels)
     source, store = Store(url), Store(target.out)
     if f"{store.url}/".startswith(f"{source.url}/") or f"{source.url}/".startswith(f"{store.url}/"):
         raise ArgumentError(f"{store.url} and {source.url} lie in one another: name another place for the new dataset")
+    with running.alone(None, store) as held:
+        return _transcode(source, store, target, workers, held)
+
+
+def _transcode(source: Store, store: Store, target: Target, workers: int, held: running.Running) -> Done:
     before = dataset.description(source)
     samples = dataset.samples(source)
     arguments = before["arguments"] | {"format": target.format, "codec": target.codec, "levels": target.levels}
@@ -77,7 +83,7 @@ def transcode(url: str, target: Target, workers: int) -> Done:
     threads = ThreadPoolExecutor(workers)  # codecs let other threads run
     try:
         for _ in threads.map(lambda shard: _write(source, before["codec"], store, arguments, shard), todo):
-            pass
+            held.check()
     finally:
         threads.shutdown(cancel_futures=True)
     _publish(store, before, arguments, plan)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
+import signal
 import subprocess
 import sys
 import time
@@ -44,11 +46,12 @@ def test_what_a_task_raises_is_a_verdict_and_its_child_stays(pool: isolation.Chi
     assert _alive(pool) == before
 
 
-def test_a_pool_that_is_closed_is_no_verdict_on_the_files_it_had() -> None:
+@pytest.mark.parametrize("again", [True, False])
+def test_a_pool_that_is_closed_is_no_verdict_on_the_files_it_had(again: bool) -> None:
     children = isolation.Children(1)
-    futures = [children.submit(time.sleep, 30, timeout=LONG) for _ in range(3)]
-    while not futures[0].running():
-        time.sleep(0.02)
+    _alive(children)
+    futures = [children.submit(time.sleep, 30, timeout=LONG, again=again) for _ in range(3)]
+    time.sleep(0.5)  # the first is under way
     children.close()
     for future in futures:
         with pytest.raises(BaseException) as caught:  # noqa: PT011 - any but a verdict
@@ -93,6 +96,107 @@ def test_one_crash_costs_no_other_task_its_result(pool: isolation.Children) -> N
     with pytest.raises(Quarantined):
         isolation.result(crash, LONG)
     assert [isolation.result(f, LONG) for f in futures] == [2**i for i in range(6)]
+
+
+def _child(pool: isolation.Children) -> int:
+    """A child that waits for a task."""
+    pid = _alive(pool)
+    os.kill(pid, 0)
+    return pid
+
+
+def test_killing_children_that_wait_costs_nothing() -> None:
+    pool = isolation.Children(2)
+    try:
+        for _ in range(6):
+            os.kill(_child(pool), signal.SIGKILL)
+            assert isolation.result(pool.submit(divmod, 17, 5, timeout=LONG), LONG) == (3, 2)
+    finally:
+        pool.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_killing_children_that_start_costs_nothing() -> None:
+    pool = isolation.Children(1)
+    try:
+        future = pool.submit(divmod, 17, 5, timeout=LONG)
+        killed: set[int] = set()
+        while len(killed) < 3 and not future.done():
+            for pid in set(_below(os.getpid())) - killed:
+                if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+                    killed.add(pid)
+        assert isolation.result(future, LONG) == (3, 2)
+        assert killed
+    finally:
+        pool.close()
+
+
+# Does what it is told to with its own process at its first run, and says at the next one what the time is.
+TWICE = """
+import os, pathlib, signal, time
+first = pathlib.Path({path!r})
+if not first.exists():
+    first.touch()
+    {deed}
+first.write_text(str(time.time()))
+"""
+
+
+@pytest.mark.parametrize(
+    "deed", ["os.kill(os.getpid(), signal.SIGKILL)", "os.abort()", "time.sleep(600)", "raise MemoryError"]
+)
+def test_a_task_whose_child_is_lost_runs_once_more_in_a_new_one(
+    pool: isolation.Children, tmp_path: Path, deed: str
+) -> None:
+    before, code = _alive(pool), TWICE.format(path=str(tmp_path / "first"), deed=deed)
+    assert isolation.result(pool.submit(exec, code, timeout=2), 2) is None
+    assert _alive(pool) != before
+    (tmp_path / "first").unlink()
+    with pytest.raises(Quarantined):
+        isolation.result(pool.submit(exec, code, timeout=2, again=False), 2)
+
+
+def test_a_task_whose_child_was_killed_from_outside_runs_again_when_no_other_does(tmp_path: Path) -> None:
+    pool, code = isolation.Children(3), TWICE.format(path=str(tmp_path / "t"), deed="os.kill(os.getpid(), 9)")
+    try:
+        for future in [pool.submit(time.sleep, 0.2, timeout=LONG) for _ in range(3)]:  # children are up
+            isolation.result(future, LONG)
+        sleeping = [pool.submit(exec, f"import time; time.sleep({s})", timeout=LONG) for s in (1.5, 2.5)]
+        isolation.result(pool.submit(exec, code, timeout=LONG), LONG)
+        assert all(future.done() for future in sleeping), "it ran beside what may have taken the memory"
+        assert isolation.result(pool.submit(divmod, 17, 5, timeout=LONG), LONG) == (3, 2)
+    finally:
+        pool.close()
+
+
+def test_a_child_that_has_grown_is_replaced_and_no_file_blamed(pool: isolation.Children) -> None:
+    """The limit of this pool is 1 GiB."""
+    for _ in range(3):
+        isolation.result(pool.submit(exec, "import builtins; builtins.kept = bytearray(700 << 20)", timeout=LONG), LONG)
+        assert isolation.result(pool.submit(len, bytes(1 << 20), timeout=LONG), LONG) == 1 << 20
+        assert isolation.result(pool.submit(exec, "bytearray(700 << 20)", timeout=LONG), LONG) is None
+
+
+def test_a_child_leaves_no_core_dump(pool: isolation.Children) -> None:
+    assert isolation.result(pool.submit(resource.getrlimit, resource.RLIMIT_CORE, timeout=LONG), LONG) == (0, 0)
+    # PR_GET_DUMPABLE: what a dump is piped to heeds no limit.
+    code = "import ctypes; assert ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 0"
+    assert isolation.result(pool.submit(exec, code, timeout=LONG), LONG) is None
+
+
+def test_a_pool_without_children_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(limit: int) -> None:
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(isolation, "Child", refuse)
+    monkeypatch.setattr(isolation, "_STARTS", 4)
+    pool = isolation.Children(1)
+    try:
+        with pytest.raises(isolation.Stopped, match="in a row"):
+            isolation.result(pool.submit(divmod, 17, 5, timeout=LONG), LONG)
+    finally:
+        pool.close()
 
 
 def test_large_files_get_more_time() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from pydicom.charset import python_encoding
 from pydicom.dataset import Dataset
 
+from shardkit import private
 from shardkit.errors import ArgumentError
 
 KEY_BYTES = 32
@@ -84,13 +85,18 @@ def load_key(path: Path) -> bytes:
         key = path.read_bytes()
     except FileNotFoundError:
         key = secrets.token_bytes(KEY_BYTES)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".new")
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(key)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
+        private.folder(path.parent)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        private.write(temporary, key)
+        try:
+            os.link(temporary, path)  # whole, and only the first: of several who make a key at once, all use one
+        except FileExistsError:
+            pass
+        except OSError:  # a filesystem without links
+            if not path.exists():
+                temporary.replace(path)
+        temporary.unlink(missing_ok=True)
+        key = path.read_bytes()
     if len(key) != KEY_BYTES:
         raise ArgumentError(
             f"{path} is not a pseudonym key ({KEY_BYTES} bytes): restore it, or build under a new --private"

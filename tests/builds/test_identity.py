@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import shutil
@@ -184,9 +185,33 @@ def test_journals_of_a_killed_build_hold_no_clear_text(bench: Any, made: Any, tm
     _kill(process)
     journals = sorted((out / ".build").rglob("*.parquet"))
     assert journals
+    hashes = {
+        file.path: (hashed.hexdigest(), repr(hashed.digest())[2:-1])
+        for file in made.export.files
+        if (made.root / file.path).is_file()
+        for hashed in (kind((made.root / file.path).read_bytes()) for kind in (hashlib.md5, hashlib.sha256))
+    }
     for journal in journals:
         text = repr(pq.read_table(journal).to_pylist())
         assert not [word for word in made.export.identifiers if word in text]
+        assert not [path for path, forms in hashes.items() if any(one in text for one in forms)]
+
+
+@pytest.mark.formats
+def test_digests_that_a_killed_build_could_not_keep_are_taken_again_without_converting(
+    bench: Any, made: Any, built: Any, tmp_path: Path
+) -> None:
+    bench.seed_key(tmp_path / "private")
+    _stop_after_conversion(bench, made.root, tmp_path)
+    kept = sorted((tmp_path / "private" / "g000" / "digests").iterdir())
+    assert kept
+    for path in kept[::2]:
+        path.unlink()
+    before = bench.identity(tmp_path / "out")
+    finished = bench.build(made.root, tmp_path / "out", tmp_path / "private")
+    _only_replaced(before, bench.identity(tmp_path / "out"), built.rewritten())
+    assert finished.before == {}, "a finished shard was converted again"
+    assert finished.ledger() == built.ledger()
 
 
 # ---- a crash before every single commit of the last stage, first build and appended one

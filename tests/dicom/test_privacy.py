@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import stat
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +185,15 @@ def test_a_new_key_is_private_and_kept(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert privacy.load_key(path) == key == path.read_bytes()
     assert [p.name for p in path.parent.iterdir()] == ["key"]
+
+
+def test_several_who_make_a_key_at_once_all_use_one(tmp_path: Path) -> None:
+    for trial in range(20):
+        path, barrier = tmp_path / f"{trial}" / "key", threading.Barrier(4)
+        with ThreadPoolExecutor(4) as threads:
+            keys = set(threads.map(lambda _, p=path, b=barrier: (b.wait(), privacy.load_key(p))[1], range(4)))
+        assert keys == {path.read_bytes()}
+        assert [p.name for p in path.parent.iterdir()] == ["key"]
 
 
 @pytest.mark.parametrize("size", [0, 31, 33])
