@@ -32,6 +32,11 @@ from shardkit.testing.records import ImageSpec, Patient, Study
 
 # Torch's threads of one worker otherwise spin on the core that the other needs; it reads this when it is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# What a user's shell may hold: a forced colour, their own buckets, a proxy, which servers of tests are not behind.
+for variable in [name for name in os.environ if name.startswith(("FORCE_COLOR", "AWS_"))]:
+    del os.environ[variable]
+for variable in ("no_proxy", "NO_PROXY"):
+    os.environ[variable] = ",".join(filter(None, [os.environ.get(variable), "127.0.0.1", "localhost"]))
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "dicom"
 EVERY_MODALITY = ("CR", "DX", "MG", "PX", "IO", "RG", "OT", "CT", "XA", "RF", "MR", "NM")
