@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pydicom.uid as uids
 import pytest
+from hypothesis import HealthCheck, settings
 from pydicom.uid import ExplicitVRBigEndian
 
 from shardkit.codecs.frame import Frame
@@ -37,6 +38,9 @@ for variable in [name for name in os.environ if name.startswith(("FORCE_COLOR", 
     del os.environ[variable]
 for variable in ("no_proxy", "NO_PROXY"):
     os.environ[variable] = ",".join(filter(None, [os.environ.get(variable), "127.0.0.1", "localhost"]))
+# A slow or busy machine is no fault of an example.
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "dicom"
 EVERY_MODALITY = ("CR", "DX", "MG", "PX", "IO", "RG", "OT", "CT", "XA", "RF", "MR", "NM")
