@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Iterable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ FOLDER = ROOT / "benchmarks" / "results"
 
 def begin(question: str, libraries: tuple[str, ...] = machine.LIBRARIES) -> Record:
     """question: of the benchmark, one sentence. Date and machine in words; the caller adds its figures."""
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     return {"question": question, "date": now, "machine": machine.describe(libraries)}
 
 

@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ def _who() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "since": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "since": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
 
 

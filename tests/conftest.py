@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import os
-from collections.abc import Callable, Iterator
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from io import BytesIO
@@ -16,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pydicom.uid as uids
 import pytest
+from hypothesis import HealthCheck, settings
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import ExplicitVRBigEndian
 
@@ -30,6 +34,14 @@ from shardkit.testing.records import ImageSpec, Patient, Study
 
 # Torch's threads of one worker otherwise spin on the core that the other needs; it reads this when it is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# What a user's shell may hold: a forced colour, their own buckets, a proxy, which servers of tests are not behind.
+for variable in [name for name in os.environ if name.startswith(("FORCE_COLOR", "AWS_"))]:
+    del os.environ[variable]
+for variable in ("no_proxy", "NO_PROXY"):
+    os.environ[variable] = ",".join(filter(None, [os.environ.get(variable), "127.0.0.1", "localhost"]))
+# A slow or busy machine is no fault of an example.
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 # python-gdcm is here as a second opinion for the fuzz test, in processes of its own: it aborts on broken streams, and
 # pydicom would prefer it to pylibjpeg.
@@ -39,6 +51,67 @@ for _syntax in decoding.SUPPORTED:
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "dicom"
 EVERY_MODALITY = ("CR", "DX", "MG", "PX", "IO", "RG", "OT", "CT", "XA", "RF", "MR", "NM")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    text = "fail, instead of skipping, where this machine lacks a program or a right that a test needs"
+    parser.addoption("--require-programs", action="store_true", help=text)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip tests marked `needs` where something is missing. With --require-programs they run, and fail of it."""
+    if config.getoption("require_programs"):
+        return
+    for item in items:
+        for mark in item.iter_markers("needs"):
+            if reason := _lacking(mark.args, mark.kwargs):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _lacking(rights: tuple[str, ...], packages: dict[str, str]) -> str:
+    """Which of the programs or rights are not here, and what to do; empty if all are."""
+    path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"  # a user's PATH may lack where servers lie
+    if missing := [program for program in packages if not shutil.which(program, path=path)]:
+        install = " ".join(dict.fromkeys(packages[program] for program in missing))
+        return f"needs {', '.join(missing)}: apt-get install {install}"
+    if "/dev/fuse" in rights and not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return "needs /dev/fuse: load the module fuse"
+    return "needs the right to mount: run as root" if "root" in rights and os.geteuid() else ""
+
+
+@pytest.fixture
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Size as mount(8) takes it -> a new folder that is a disk of its own of that size, gone after the test."""
+    places = []
+
+    def mount(size: str) -> Path:
+        place = tmp_path / f"disk{len(places)}"
+        place.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+        if not shutil.which("mount") or subprocess.run(command, capture_output=True, check=False).returncode:
+            end = pytest.fail if request.config.getoption("require_programs") else pytest.skip
+            end("needs the right to mount a small disk: run as root")
+        places.append(place)
+        return place
+
+    yield mount
+    for place in places:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.fixture(scope="session")
+def alive() -> Callable[[Iterable[int]], set[int]]:
+    """Process ids -> those of them that run. A zombie does not: where nobody collects it, it stays for ever."""
+
+    def run(pids: Iterable[int]) -> set[int]:
+        found = set()
+        for pid in pids:
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
+                    found.add(pid)
+        return found
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -230,7 +230,7 @@ def _below(parent: int) -> list[int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_children_die_with_their_parent() -> None:
+def test_children_die_with_their_parent(alive: Callable[[Iterable[int]], set[int]]) -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     assert parent.stdout.readline() == "running\n"
@@ -239,7 +239,7 @@ def test_children_die_with_their_parent() -> None:
     parent.kill()
     parent.communicate()
     for _ in range(200):
-        if not any(Path(f"/proc/{pid}").exists() for pid in children):
+        if not alive(children):
             break
         time.sleep(0.05)
-    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+    assert not alive(children)

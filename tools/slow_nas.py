@@ -2,8 +2,8 @@
 
 python -m tools.slow_nas FOLDER MOUNTPOINT --latency-ms 1 --gbit 1 [--measure]
 
-Needs Debian's sshfs, fuse3, openssh-server and openssh-client. The wire is
-`tools.slow_wire.Proxy`. Not modelled: packet loss, TCP's slow start, more than one connection a mount.
+Needs Debian's sshfs and openssh-server. The wire is `tools.slow_wire.Proxy`.
+Not modelled: packet loss, TCP's slow start, more than one connection a mount.
 """
 
 from __future__ import annotations
@@ -27,7 +27,15 @@ from time import monotonic
 from shardkit.errors import ArgumentError, ShardkitError, StorageError
 from tools.slow_wire import Proxy
 
-PACKAGES = {"sshfs": "sshfs", "fusermount3": "fuse3", "sshd": "openssh-server", "ssh-keygen": "openssh-client"}
+PACKAGES = {
+    "sshfs": "sshfs",
+    "fusermount3": "fuse3",
+    "sshd": "openssh-server",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
+    "setpriv": "util-linux",
+}
+"""Programs that a mount takes, and Debian's packages of them."""
 SSHD = """\
 ListenAddress 127.0.0.1:{port}
 HostKey "{private}/host_key"

@@ -129,9 +129,9 @@ class Retrying:
                 return await asyncio.wait_for(once(), left if attempt == self._attempts else left / 2)
             except (MissingObject, AccessRefused):
                 raise
-            except (StorageError, OSError, TimeoutError, asyncio.TimeoutError) as error:
+            except (StorageError, OSError, TimeoutError) as error:
                 took = time.monotonic() - begun
-                late = isinstance(error, (TimeoutError, asyncio.TimeoutError))
+                late = isinstance(error, TimeoutError)
                 reason = "no answer in time" if late else str(error)
                 pause = self._pause * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
                 if attempt == self._attempts or took + pause >= self._deadline:

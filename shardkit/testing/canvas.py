@@ -128,8 +128,8 @@ class Canvas:
         dx, dy = self.x[box] - np.float32(centre[0]), self.y[box] - np.float32(centre[1])
         cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
         u, v = np.abs(dx * cos + dy * sin) / np.float32(a), np.abs(dy * cos - dx * sin) / np.float32(b)
-        q: F32 = u * u + v * v if power == 2 else u**power + v**power
-        return box, q
+        q = u * u + v * v if power == 2 else u**power + v**power
+        return box, q.astype(np.float32, copy=False)  # float32 already, which NumPy does not tell of a power
 
     def add_ribs(
         self,

@@ -8,27 +8,17 @@ from typing import Any
 
 import pytest
 
+from tools.slow_nas import PACKAGES
+
+pytestmark = pytest.mark.needs("/dev/fuse", "root", **PACKAGES)
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("nas") / "nas-baseline.json"
-    words = [
-        "--files",
-        "8",
-        "--scale",
-        "0.08",
-        "--repeats",
-        "1",
-        "--latency-ms",
-        "20",
-        "--gbit",
-        "1",
-        "--tasks",
-        "full",
-    ]
-    command = [sys.executable, "-m", "benchmarks", "nas-baseline", *words, "--out", str(out)]
+    words = ["--files", "8", "--scale", "0.08", "--repeats", "1", "--latency-ms", "20", "--gbit", "1"]
+    command = [sys.executable, "-m", "benchmarks", "nas-baseline", *words, "--tasks", "full", "--out", str(out)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "DICOM files, NAS" in done.stdout

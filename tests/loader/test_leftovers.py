@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +47,25 @@ def own_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def _shared() -> set[str]:
-    return {entry.name for entry in Path("/dev/shm").iterdir()}
+def _family(pid: int) -> set[int]:
+    """A process and those below it."""
+    found = {pid}
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            found |= {one for child in children.read_text().split() for one in _family(int(child))}
+    return found
+
+
+def _shared(pids: Iterable[int]) -> set[str]:
+    """Named shared memory that these processes, and no others, have open or mapped. Other programs use it, too."""
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it has ended
+            found |= {line.split(maxsplit=5)[-1] for line in Path(f"/proc/{pid}/maps").read_text().splitlines()}
+            for link in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):  # closed
+                    found.add(str(link.readlink()))
+    return {name for name in found if name.startswith("/dev/shm/") and not name.endswith(" (deleted)")}
 
 
 def _fail_at_the_first(loader: Loader) -> None:
@@ -55,7 +75,7 @@ def _fail_at_the_first(loader: Loader) -> None:
 
 @pytest.mark.parametrize("end", ["whole", "break", "exception", "next"])
 def test_no_thread_outlives_an_iteration(dataset_folder: Path, own_temporary: Path, end: str) -> None:
-    before, others = _shared(), _threads()  # tests of hung reads leave such threads behind, and mean to
+    before, others = _shared([os.getpid()]), _threads()  # tests of hung reads leave such threads behind, and mean to
     loader = Loader(dataset_folder, batching=PACKED, **SMALL)
     if end == "exception":
         with pytest.raises(ZeroDivisionError):
@@ -71,30 +91,31 @@ def test_no_thread_outlives_an_iteration(dataset_folder: Path, own_temporary: Pa
     while _threads() - others and time.monotonic() < deadline:
         time.sleep(0.01)
     assert _threads() <= others
-    assert _shared() <= before
+    assert _shared([os.getpid()]) <= before
     assert list(own_temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_process_leaves_nothing_and_the_next_one_starts_at_once(
-    dataset_folder: Path, tmp_path: Path, own_temporary: Path, how: signal.Signals
+    dataset_folder: Path, tmp_path: Path, own_temporary: Path, how: signal.Signals, alive: Any
 ) -> None:
-    before = _shared()
     cache, largest = tmp_path / "cache", max(p.stat().st_size for p in (dataset_folder / "shards").rglob("*.tar"))
     command = [sys.executable, "-c", STREAM, str(dataset_folder), str(cache), str(3 * largest)]
     for _ in range(2):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert process.stdout is not None
+        family, shared = set[int](), set[str]()
         for _ in range(5):
             assert process.stdout.readline() == "batch\n", process.communicate()[1]
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            family |= _family(process.pid)
+            shared |= _shared(family)
         process.send_signal(how)
         _, error = process.communicate(timeout=20)
         assert process.returncode in ((1, -how) if how == signal.SIGINT else (-how,))
         if how == signal.SIGINT:
             assert "KeyboardInterrupt" in error
-        assert not [child for child in children if Path(f"/proc/{child}").exists()]
-        assert _shared() <= before
+        assert not alive(family)
+        assert not [name for name in shared if Path(name).exists()]
         assert list(own_temporary.iterdir()) == []
         files = [p for p in cache.rglob("*") if p.is_file()]
         assert all(p.name == "shard" for p in files)

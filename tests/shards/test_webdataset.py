@@ -62,6 +62,7 @@ def test_a_damaged_tar_is_named_and_no_partial_member_comes_out(tmp_path: Path, 
 # ---- readers that are not ours
 
 
+@pytest.mark.needs(tar="tar")
 def test_tar_lists_an_image_and_its_json_for_every_sample(look: Any, place: Path) -> None:
     for name, rows in look.by_shard(place).items():
         listed = subprocess.run(["tar", "tf", place / name], capture_output=True, text=True, check=True).stdout

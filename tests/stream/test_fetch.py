@@ -229,7 +229,7 @@ def test_no_connections_and_a_reader_that_cannot_be_made_leave_no_thread(kit: An
 
     with pytest.raises(ArgumentError, match="no cache"):
         Fetcher(make)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # those of earlier tests may end meanwhile
 
 
 # ---- the end

@@ -1,7 +1,6 @@
 """The slow wire delays and limits bytes and changes none; the mount behind it is real and leaves nothing."""
 
 import contextlib
-import functools
 import os
 import random
 import shutil
@@ -18,14 +17,10 @@ from pathlib import Path
 import pytest
 
 from shardkit.errors import ArgumentError, StorageError
+from tools import slow_nas
+from tools.slow_wire import Proxy
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-from tools import slow_nas  # noqa: E402
-from tools.slow_wire import Proxy  # noqa: E402
-
-sys.path.remove(str(ROOT))
-
 Serve = Callable[[socket.socket], object]
 
 
@@ -190,27 +185,9 @@ def test_a_wire_ends_when_its_user_is_killed() -> None:
     assert soon(lambda: not alive({pid}))
 
 
-# The mount. Where it cannot be made, its tests check that the error says what is missing.
+# The mount
 
-
-def obstacle() -> str:
-    for program, package in slow_nas.PACKAGES.items():
-        if not shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin:/sbin"):
-            return f"apt-get install {package}$"
-    return "" if os.access("/dev/fuse", os.R_OK | os.W_OK) else "^/dev/fuse"
-
-
-def needs_mount(test: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(test)
-    def tested(place: Path, **fixtures: object) -> None:
-        if missing := obstacle():
-            with pytest.raises(StorageError, match=missing), slow_nas.slow_mount(place / "folder", place / "mount"):
-                pass
-            assert sorted(p.name for p in place.iterdir()) == ["folder", "temporary"]
-        else:
-            test(place, **fixtures)
-
-    return tested
+needs_mount = pytest.mark.needs("/dev/fuse", **slow_nas.PACKAGES)
 
 
 @pytest.fixture
@@ -270,6 +247,7 @@ def test_the_mount_shows_the_folder_read_only_and_leaves_nothing(place: Path) ->
 
 
 @needs_mount
+@pytest.mark.needs("root")
 def test_names_are_asked_for_again_after_caches_are_dropped(place: Path) -> None:
     latency = 0.02
 
@@ -351,6 +329,17 @@ def test_a_missing_program_is_named_with_its_package(
         slow_nas.slow_mount(place / "folder", place / "mount"),
     ):
         pass
+
+
+def test_a_machine_without_fuse_is_told_so(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name, path: "/bin/false")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != "/dev/fuse")
+    with (
+        pytest.raises(StorageError, match=r"^/dev/fuse cannot be opened.* load the module fuse"),
+        slow_nas.slow_mount(place / "folder", place / "mount"),
+    ):
+        pass
+    assert sorted(p.name for p in place.iterdir()) == ["folder", "temporary"]
 
 
 def test_a_missing_folder_and_a_full_mountpoint_are_refused(place: Path) -> None:
