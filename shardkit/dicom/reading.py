@@ -123,9 +123,10 @@ def _effective_syntax(declared: str | None, implicit: bool, little: bool) -> tup
 
 
 def _cut(dataset: Dataset, size: int) -> bool:
-    """Whether the data set stops in the middle of an element: the parser itself takes the end of a file as its own."""
+    """Whether the data set stops in the middle of an element: the parser takes the end of a file as its own, or, where
+    it comes in the middle of a sequence, returns nothing at all."""
     if not len(dataset):
-        return False
+        return size > 0 and "MediaStorageSOPClassUID" in dataset.file_meta
     last = dataset.get_item(max(dataset.keys()))
     if not isinstance(last, RawDataElement) or last.length == _UNDEFINED:
         return False

@@ -358,3 +358,13 @@ def test_a_multiple_of_the_claimed_pixels_is_no_padding(
     outcome = judge(records.to_bytes(dataset))
     assert outcome.verdict == verdict
     assert outcome.reason == ("size_mismatch" if verdict == "quarantined" else "ok_repaired")
+
+
+def test_an_image_of_which_only_the_file_meta_is_left_is_truncated_and_no_image_without_pixels(
+    judge: Callable[..., Any], image_spec: Any
+) -> None:
+    data = records.sound_bytes(image_spec())
+    length = int.from_bytes(data[140:144], "little")
+    for rest in (b"", b"\0\0"):
+        outcome = judge(data[: 144 + length] + rest)
+        assert (outcome.verdict, outcome.reason) == ("quarantined", "truncated")
