@@ -158,7 +158,7 @@ def write_index(template: str, place: str, rows: int) -> int:
 
 
 def _fresh(part: pa.Table, numbers: Any, rng: Any) -> pa.Table:
-    """The same rows with shards of their own and random keys and hashes, which would compress if they repeated."""
+    """The same rows with splits, shards, keys and hashes of their own, which would compress if they repeated."""
     import pyarrow as pa
 
     def cut(size: int, count: int) -> list[bytes]:
@@ -171,6 +171,7 @@ def _fresh(part: pa.Table, numbers: Any, rng: Any) -> pa.Table:
         "shard": [f"2304x1920/{number // SHARD:07d}.tar" for number in numbers],
         "pixel_hash": cut(16, len(numbers)),
         "json_hash": cut(16, len(numbers)),
+        "split": rng.choice(["train", "val", "test"], len(numbers), p=[0.8, 0.05, 0.15]),
         "level_hash": pa.ListArray.from_arrays(ends, pa.array(cut(16, ends[-1].as_py()), pa.binary(16))),
     }
     for name, column in columns.items():
