@@ -1,8 +1,8 @@
 """Compressed frame -> stored values, through the fastest library that is correct for the stream.
 
-The stream decides, not the transfer syntax that the file declares: which process it is, its precision and its sign are
-read from its own markers. The choice of a library depends on the bytes alone, never on timing, and is recorded with
-its version.
+The stream decides, not the transfer syntax that the file declares (repair `wrong_ts`): which process it is, its
+precision and its sign are read from its own markers. The choice of a library depends on the bytes alone, never on
+timing, and is recorded with its version.
 
 Damage. A library that notices none is helped: lossless JPEG is held against its codes, 12-bit JPEG and HTJ2K against a
 second decoder; libjpeg-turbo in strict mode and CharLS find out themselves. What cannot be found is damage that is
@@ -11,7 +11,7 @@ itself a valid code: any bits of JPEG 2000's arithmetic code and of run lengths 
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -31,18 +31,12 @@ from shardkit.errors import Quarantined
 T = TypeVar("T")
 Array = npt.NDArray[np.integer]
 
-_JPEG = {
-    str(s)
-    for s in (
-        uid.JPEGBaseline8Bit,
-        uid.JPEGExtended12Bit,
-        uid.JPEGLossless,
-        uid.JPEGLosslessSV1,
-        uid.JPEGLSLossless,
-        uid.JPEGLSNearLossless,
-    )
-}
-_J2K = {str(s) for s in (uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)}
+_SEQUENTIAL = {str(uid.JPEGBaseline8Bit), str(uid.JPEGExtended12Bit)}
+_LOSSLESS = {str(uid.JPEGLossless), str(uid.JPEGLosslessSV1)}
+_LS = {str(uid.JPEGLSLossless), str(uid.JPEGLSNearLossless)}
+_PART_1 = {str(uid.JPEG2000Lossless), str(uid.JPEG2000)}
+_HTJ2K = {str(uid.HTJ2KLossless), str(uid.HTJ2KLosslessRPCL), str(uid.HTJ2K)}
+_JPEG, _J2K = _SEQUENTIAL | _LOSSLESS | _LS, _PART_1 | _HTJ2K
 _RLE = {str(uid.RLELossless)}
 SUPPORTED = _JPEG | _J2K | _RLE
 
@@ -81,9 +75,9 @@ def decode(stream: bytes, syntax: str, dataset: Dataset) -> Samples:
     """
     if syntax in _RLE:
         return _decode_rle(stream, syntax, dataset)
-    if stream.startswith(streams.SOI):
-        return _decode_jpeg(stream, dataset)
-    return _decode_j2k(stream, syntax, dataset)
+    found = _decode_jpeg(stream, dataset) if stream.startswith(streams.SOI) else _decode_j2k(stream, dataset)
+    kind, samples = found
+    return samples if syntax in kind else replace(samples, repairs=("wrong_ts", *samples.repairs))
 
 
 def _decode_rle(stream: bytes, syntax: str, dataset: Dataset) -> Samples:
@@ -95,24 +89,28 @@ def _decode_rle(stream: bytes, syntax: str, dataset: Dataset) -> Samples:
     return Samples(_one_plane(values, dataset), _name("pydicom", "pylibjpeg"))
 
 
-def _decode_jpeg(stream: bytes, dataset: Dataset) -> Samples:
+def _decode_jpeg(stream: bytes, dataset: Dataset) -> tuple[set[str], Samples]:
+    """(the transfer syntaxes of its process, samples)."""
     header = streams.jpeg(stream)
     _require_size(header, dataset)
     stream, repairs = stream[: header.end], tuple[str, ...]()
     values: Array
     if header.lossless:
+        kind = _LOSSLESS
         values, repairs = _run("libjpeg-turbo", functools.partial(lossless_jpeg.decode, stream, header))
         name, lossy = _name("imagecodecs", "jpeg8_decode"), False
     elif header.ls:
+        kind = _LS
         values = _run("CharLS", functools.partial(imagecodecs.jpegls_decode, stream))
         name, lossy = _name("imagecodecs", "jpegls_decode"), header.scans[0].selection != 0  # NEAR (T.87 C.2.3)
     elif header.process in _DCT:
+        kind = _SEQUENTIAL
         stream, repairs = repair_jpeg_sos(stream, header)
         values, name = _decode_dct(stream, header, dataset)
         lossy = True
     else:
         raise Quarantined("decode_error", f"its JPEG process ({_process(header)}) has no decoder here: {_REMEDY}")
-    return Samples(_one_plane(values, dataset), name, repairs, lossy, header.precision, None)
+    return kind, Samples(_one_plane(values, dataset), name, repairs, lossy, header.precision, None)
 
 
 def _process(header: Jpeg) -> str:
@@ -145,13 +143,14 @@ def _strict(stream: bytes) -> Array:
         raise
 
 
-def _decode_j2k(stream: bytes, syntax: str, dataset: Dataset) -> Samples:
+def _decode_j2k(stream: bytes, dataset: Dataset) -> tuple[set[str], Samples]:
+    """(the transfer syntaxes of its block coder, samples)."""
     header = streams.codestream(stream)
     _require_size(header, dataset)
     described = (not header.reversible, header.precision, header.signed)
     if header.high_throughput:
         values, name = _decode_htj2k(stream[header.start :], header)
-        return Samples(_one_plane(values, dataset), name, (), *described)
+        return _HTJ2K, Samples(_one_plane(values, dataset), name, (), *described)
     name, failure = _name("imagecodecs", "jpeg2k_decode"), None
     for data, repairs in ((stream, ()), (repair_j2k_com(stream), ("j2k_com",))):
         if data is not None:
@@ -160,7 +159,7 @@ def _decode_j2k(stream: bytes, syntax: str, dataset: Dataset) -> Samples:
             except Quarantined as error:
                 failure = failure or error
             else:
-                return Samples(_one_plane(values, dataset), name, repairs, *described)
+                return _PART_1, Samples(_one_plane(values, dataset), name, repairs, *described)
     assert failure is not None
     raise failure
 

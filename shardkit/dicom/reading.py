@@ -96,6 +96,8 @@ def read_header(file: BinaryIO, size: int, data: bytes | None = None) -> Header:
         raise Quarantined("parse_error", f"the header cannot be parsed ({type(error).__name__})") from None
     stream: BinaryIO = file
     if syntax == DeflatedExplicitVRLittleEndian:
+        if not len(dataset) or dataset.buffer is None:
+            raise Quarantined("truncated", "the file ends inside its header")
         stream, data = cast(BinaryIO, dataset.buffer), None
         size = _end(stream)
     syntax, repairs = _effective_syntax(syntax, implicit, little)

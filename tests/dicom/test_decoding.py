@@ -332,3 +332,4 @@ def test_the_stream_and_not_the_transfer_syntax_says_which_process_it_is(judge: 
         outcome = judge(with_codestream(image_spec, syntax, stream))
         np.testing.assert_array_equal(np.load(io.BytesIO(outcome.converted.encoded.image)), picture)
         assert outcome.converted.facts["lossy"] is False
+        assert outcome.converted.repairs == ("wrong_ts",)

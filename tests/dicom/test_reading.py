@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -368,3 +369,20 @@ def test_an_image_of_which_only_the_file_meta_is_left_is_truncated_and_no_image_
     for rest in (b"", b"\0\0"):
         outcome = judge(data[: 144 + length] + rest)
         assert (outcome.verdict, outcome.reason) == ("quarantined", "truncated")
+
+
+@pytest.mark.parametrize("syntax", [uids.ExplicitVRLittleEndian, uids.DeflatedExplicitVRLittleEndian])
+def test_a_data_set_that_an_element_of_the_file_meta_swallows_is_truncated(
+    judge: Callable[..., Any], image_spec: Any, syntax: str
+) -> None:
+    data = records.sound_bytes(image_spec())
+    start = 144 + int.from_bytes(data[140:144], "little")
+    meta = breakage.declare(data, str(syntax))[: -len(data[start:])]
+    squeeze = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    deflated = squeeze.compress(data[start:]) + squeeze.flush()
+    body = deflated if syntax == uids.DeflatedExplicitVRLittleEndian else data[start:]
+    assert judge(meta + body).verdict == "written"
+    at = meta.rindex(b"\x02\x00\x13\x00SH") + 6
+    swallowing = meta[:at] + (len(meta) - at - 2 + len(body)).to_bytes(2, "little") + meta[at + 2 :]
+    outcome = judge(swallowing + body)
+    assert (outcome.verdict, outcome.reason) == ("quarantined", "truncated")

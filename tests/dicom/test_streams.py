@@ -80,6 +80,7 @@ def test_markers_inside_a_comment_are_none(judge: Any, image_spec: Any, kind: st
         assert outcome.verdict == "written", outcome.message
         hashes.append(outcome.converted.facts["pixel_hash"])
         assert outcome.converted.facts["lossy"] is False
+        assert outcome.converted.repairs == ()
     assert hashes[0] == hashes[1]
 
 
