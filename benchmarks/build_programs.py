@@ -325,6 +325,7 @@ def _made_up(start: int, count: int, rng: np.random.Generator) -> pa.Table:
         **{name: names(32, each) for name, each in (("patient", 3), ("study", 2), ("series", 2), ("device", 100))},
         "source": names(32),
         "twin": names(32, 2),
+        "modality": ["DX"] * count,
     }
     return pa.table({field.name: pa.array(columns[field.name], field.type) for field in SCHEMA}, SCHEMA)
 

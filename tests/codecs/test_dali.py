@@ -24,7 +24,7 @@ def test_dali_openjpeg_and_our_decoder_agree_at_every_level(decoded: Any, dali_p
     depths = [16, 16, 12, 14]
     for name in REAL:
         ours = decoded(f"radiographs/{name}")
-        image = to_uniform(ours.raw, ours.facts, ours.header.dataset, lossy=ours.lossy)
+        image = to_uniform(ours.samples, ours.facts, ours.header.dataset)
         images.append(image.pixels)
         depths.append(image.bits)
     encoded = [htj2k.encode(image) for image in images]
