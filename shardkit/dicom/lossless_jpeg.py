@@ -59,7 +59,11 @@ def _one_scan(header: Jpeg) -> Scan:
     if not 2 <= header.precision <= 16 or scan.point_transform >= header.precision:
         raise damaged("it declares a precision that lossless JPEG does not have")
     if header.restart % header.cols:
-        raise Quarantined("decode_error", "the lossless JPEG restarts inside a row, which no decoder here reads")
+        raise Quarantined(
+            "decode_error",
+            "the lossless JPEG restarts inside a row, which no decoder here reads: decompress the file first"
+            " (gdcmconv --raw, dcmdjpeg) and build again",
+        )
     if scan.table not in header.tables:
         raise damaged("its Huffman table is missing")
     return scan
