@@ -17,6 +17,8 @@ from benchmarks.gpu_summary import NAMES, PARTS, summarise
 from shardkit import from_text
 from trainer.recipes import RECIPES
 
+pytestmark = pytest.mark.deep  # whole benchmarks: half a minute and more
+
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -10,7 +10,7 @@ import pytest
 
 from tools.slow_nas import PACKAGES
 
-pytestmark = pytest.mark.needs("/dev/fuse", "root", **PACKAGES)
+pytestmark = [pytest.mark.deep, pytest.mark.needs("/dev/fuse", "root", **PACKAGES)]
 ROOT = Path(__file__).resolve().parents[2]
 
 

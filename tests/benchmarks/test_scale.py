@@ -10,6 +10,8 @@ import pytest
 
 from benchmarks.scale_model import model
 
+pytestmark = pytest.mark.deep  # whole benchmarks: half a minute and more
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "benchmarks" / "results"
 

@@ -10,6 +10,8 @@ import pytest
 
 from benchmarks import zarr
 
+pytestmark = pytest.mark.deep  # whole benchmarks: half a minute and more
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -106,6 +106,7 @@ def test_some_shards_are_rewritten_for_duplicates_so_that_crashes_there_are_test
     assert len(built.before) >= 15
 
 
+@pytest.mark.deep
 @pytest.mark.formats
 def test_a_build_killed_at_random_moments_goes_on_and_gives_the_same_bytes(
     bench: Any, made: Any, built: Any, tmp_path: Path
@@ -263,6 +264,7 @@ def few(bench: Any, made: Any, tmp_path_factory: pytest.TempPathFactory) -> tupl
     return source, first, second
 
 
+@pytest.mark.deep
 @pytest.mark.formats
 def test_a_crash_before_any_commit_of_the_last_stage_is_mended(bench: Any, made: Any, few: Any, tmp_path: Path) -> None:
     _, first, second = few
@@ -276,6 +278,7 @@ def test_a_crash_before_any_commit_of_the_last_stage_is_mended(bench: Any, made:
     assert _crash_everywhere(bench, source, place, tmp_path, wanted.out) == []
 
 
+@pytest.mark.deep
 @pytest.mark.formats
 def test_a_crash_before_any_commit_of_an_append_is_mended(bench: Any, made: Any, few: Any, tmp_path: Path) -> None:
     _, first, second = few
