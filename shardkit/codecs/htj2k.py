@@ -51,8 +51,10 @@ def enough(height: npt.ArrayLike, width: npt.ArrayLike, count: npt.ArrayLike) ->
 def encode(pixels: Pixels, frame: Frame | None = None) -> bytes:
     """(rows, cols) uint16 -> codestream."""
     parts, halvings = imagecodecs.HTJ2K.TILEPART.RESOLUTIONS, levels(*pixels.shape)
-    # Its `resolutions` are decompositions, one less than there are resolutions; RPCL is what it always writes.
-    return bytes(imagecodecs.htj2k_encode(pixels, resolutions=halvings, reversible=True, tlm=True, tilepart=parts))
+    # Its `resolutions` are decompositions, one less than there are resolutions: 5 where it is not told, while a number
+    # that is told is lowered for small images since 2026.10. RPCL is what it always writes.
+    more = halvings if halvings > LEVELS else None
+    return bytes(imagecodecs.htj2k_encode(pixels, resolutions=more, reversible=True, tlm=True, tilepart=parts))
 
 
 def prefixes(data: bytes) -> list[int]:
