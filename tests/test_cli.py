@@ -33,7 +33,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_export(root / "export", 3, seed=6, defects=0.0, scale=0.06)
     run = _run("build", "--source", root / "export", "--out", root / "out", "--bins", "auto:2", *ACCEPT)
     assert run.returncode == 0, run.stderr
-    assert run.stderr == ""
+    # Under a random key so few patients may all come into one split.
+    assert all(line.startswith("outcome: ") for line in run.stderr.splitlines()), run.stderr
     return root
 
 

@@ -60,7 +60,7 @@ def test_a_second_run_on_a_private_folder_or_a_dataset_is_refused_and_goes_on_af
 def test_the_same_command_twice_at_once_makes_one_dataset_with_its_key(bench: Any, made: Any, tmp_path: Path) -> None:
     source = tmp_path / "export"
     bench.copy(made.root, source, [path for path, spec in made.specs.items() if not spec.defect][:3])
-    words = ["build", "--source", source, "--out", tmp_path / "out", "--workers", "1"]
+    words = ["build", "--source", source, "--out", tmp_path / "out", "--workers", "1", "--accept-outcome"]
     script = "from shardkit.cli import main; main()"
     command = [sys.executable, "-c", script, *map(str, words)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
