@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.deep  # whole benchmarks: half a minute and more
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -61,6 +61,7 @@ def torchrun(dataset_folder: Path, tmp_path: Path) -> Any:
     return run
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("text", ["packed:patch=16,per_step=4,tokens=512", "binned:patch=16,per_step=4,batch_size=2"])
 def test_two_ranks_share_every_global_step_and_one_rank_resumes_their_state(torchrun: Any, text: str) -> None:
     alone = torchrun(1, text)

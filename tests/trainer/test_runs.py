@@ -108,6 +108,7 @@ def test_the_same_command_again_does_nothing_more(whole: Path, words: Any) -> No
     assert _lines(whole) == before
 
 
+@pytest.mark.deep
 def test_a_run_killed_at_any_moment_goes_on_as_if_nothing_happened(whole: Path, words: Any, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     for step in (5, 8):
@@ -139,6 +140,7 @@ def test_sigterm_saves_and_leaves_and_the_run_goes_on_from_there(whole: Path, wo
     assert _equal(_weights(out), _weights(whole))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_two_processes_train_the_same_weights_and_either_number_goes_on_from_the_other(
     whole: Path, words: Any, tmp_path: Path, parallel: str
@@ -160,6 +162,7 @@ def test_two_processes_train_the_same_weights_and_either_number_goes_on_from_the
     assert _lines(out)[-1] == pytest.approx(_lines(whole)[-1], rel=1e-4)
 
 
+@pytest.mark.deep
 def test_a_run_of_one_process_goes_on_with_two(whole: Path, words: Any, tmp_path: Path) -> None:
     out = tmp_path / "grown"
     process = _start(words(out, "--save.every", "1000"))
