@@ -48,7 +48,6 @@ SIGNATURES: dict[str, tuple[bytes, ...]] = {
 _DCT = {0xC0, 0xC1, 0xC2}  # baseline, extended sequential, progressive; Huffman codes
 _DCT_12 = 6  # levels that two decoders of 12-bit JPEG may differ by; measured: 4, of noise at any quality
 _WAVELET = 4  # ... of the irreversible wavelet; measured: 1, at 16 bits 2
-_REMEDY = "decompress the file first (gdcmconv --raw, dcmdjpeg) and build again"
 _HARMLESS = ("Unknown Adobe", "Warning: unknown JFIF")  # what libjpeg-turbo says of application segments
 
 
@@ -75,8 +74,8 @@ def decode(stream: bytes, syntax: str, dataset: Dataset) -> Samples:
     """
     if syntax in _RLE:
         return _decode_rle(stream, syntax, dataset)
-    found = _decode_jpeg(stream, dataset) if stream.startswith(streams.SOI) else _decode_j2k(stream, dataset)
-    kind, samples = found
+    attempt = _decode_jpeg if stream.startswith(streams.SOI) else _decode_j2k
+    kind, samples = attempt(stream, dataset)
     return samples if syntax in kind else replace(samples, repairs=("wrong_ts", *samples.repairs))
 
 
@@ -109,7 +108,9 @@ def _decode_jpeg(stream: bytes, dataset: Dataset) -> tuple[set[str], Samples]:
         values, name = _decode_dct(stream, header, dataset)
         lossy = True
     else:
-        raise Quarantined("decode_error", f"its JPEG process ({_process(header)}) has no decoder here: {_REMEDY}")
+        raise Quarantined(
+            "decode_error", f"its JPEG process ({_process(header)}) has no decoder here: {streams.REMEDY}"
+        )
     return kind, Samples(_one_plane(values, dataset), name, repairs, lossy, header.precision, None)
 
 

@@ -13,7 +13,7 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
-from shardkit.dicom.streams import Huffman, Jpeg, Scan, damaged
+from shardkit.dicom.streams import REMEDY, Huffman, Jpeg, Scan, damaged
 from shardkit.errors import Quarantined
 
 Words = npt.NDArray[np.uint16]
@@ -60,9 +60,7 @@ def _one_scan(header: Jpeg) -> Scan:
         raise damaged("it declares a precision that lossless JPEG does not have")
     if header.restart % header.cols:
         raise Quarantined(
-            "decode_error",
-            "the lossless JPEG restarts inside a row, which no decoder here reads: decompress the file first"
-            " (gdcmconv --raw, dcmdjpeg) and build again",
+            "decode_error", f"the lossless JPEG restarts inside a row, which no decoder here reads: {REMEDY}"
         )
     if scan.table not in header.tables:
         raise damaged("its Huffman table is missing")

@@ -13,10 +13,12 @@ from shardkit.errors import Quarantined
 
 SOI, JP2 = b"\xff\xd8", b"\x00\x00\x00\x0cjP  "
 SOC_SIZ = b"\xff\x4f\xff\x51"
+REMEDY = "decompress the file first (gdcmconv --raw, dcmdjpeg) and build again"
+"""For a stream that is sound and has no decoder here."""
 
 # Marker codes: ITU-T T.81 table B.1, T.87 C.1.1, ISO/IEC 15444-1 table A.2
 _SOF3, _SOF55 = 0xC3, 0xF7
-_DHT, _DRI, _SOS, _EOI, _DNL = 0xC4, 0xDD, 0xDA, 0xD9, 0xDC
+_DHT, _DRI, _SOS, _EOI = 0xC4, 0xDD, 0xDA, 0xD9
 _FRAMES = {*range(0xC0, 0xD0), _SOF55} - {_DHT, 0xC8, 0xCC}
 _ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a segment
 _MOST = 65535  # rows or columns of a DICOM image
