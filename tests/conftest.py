@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import fcntl
 import functools
 import os
 import shutil
@@ -249,24 +250,46 @@ def make_dataset() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def real_dataset(
-    real_dicom: Path, make_dataset: Callable[..., Path], form: str, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """The real radiographs, of every modality that has some, as a dataset of several small shards."""
-    out = tmp_path_factory.mktemp("real") / "dataset"
-    options = {"modalities": EVERY_MODALITY, "bins": "auto:4", "shard_bytes": 2 << 20, **FORMATS[form]}
-    return make_dataset(real_dicom, out, **options)
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """(name, what fills a new folder) -> the folder, filled once for all tests and workers of a session.
+
+    A fixture that depends on `form` is made anew whenever the format of the tests changes. Tests only read these.
+    """
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def fill(name: str, make: Callable[[Path], object]) -> Path:
+        place, whole = root / f"kept-{name}", root / f"kept-{name}.whole"
+        with (root / f"kept-{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not whole.exists():
+                shutil.rmtree(place, ignore_errors=True)  # of a worker that failed while it filled it
+                place.mkdir()
+                make(place)
+                whole.touch()
+        return place
+
+    return fill
 
 
 @pytest.fixture(scope="session")
-def dataset_folder(make_dataset: Callable[..., Path], form: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def real_dataset(real_dicom: Path, make_dataset: Callable[..., Path], form: str, kept: Callable[..., Path]) -> Path:
+    """The real radiographs, of every modality that has some, as a dataset of several small shards."""
+    options = {"modalities": EVERY_MODALITY, "bins": "auto:4", "shard_bytes": 2 << 20, **FORMATS[form]}
+    return kept(f"real-{form}", lambda place: make_dataset(real_dicom, place / "dataset", **options)) / "dataset"
+
+
+@pytest.fixture(scope="session")
+def dataset_folder(make_dataset: Callable[..., Path], form: str, kept: Callable[..., Path]) -> Path:
     """About ninety small synthetic radiographs in some thirty shards."""
     from shardkit.testing.export import make_export
 
-    place = tmp_path_factory.mktemp("synthetic")
-    make_export(place / "export", 45, seed=3, defects=0.0, scale=0.08)
-    options = {"bins": "auto:4", "shard_bytes": 64 << 10, "near_duplicates": "report", **FORMATS[form]}
-    return make_dataset(place / "export", place / "dataset", **options)
+    def make(place: Path) -> None:
+        make_export(place / "export", 45, seed=3, defects=0.0, scale=0.08)
+        options = {"bins": "auto:4", "shard_bytes": 64 << 10, "near_duplicates": "report", **FORMATS[form]}
+        make_dataset(place / "export", place / "dataset", **options)
+
+    return kept(f"synthetic-{form}", make) / "dataset"
 
 
 @pytest.fixture(scope="session")

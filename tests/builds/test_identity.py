@@ -136,7 +136,9 @@ def test_a_build_killed_at_random_moments_goes_on_and_gives_the_same_bytes(
     assert not (out / ".build").exists()
 
 
-@pytest.mark.parametrize("shards", [2, 4, 7])
+@pytest.mark.parametrize(
+    "shards", [pytest.param(2, marks=pytest.mark.deep), 4, pytest.param(7, marks=pytest.mark.deep)]
+)
 def test_an_interrupted_build_ends_and_goes_on_as_if_nothing_had_been(
     bench: Any, made: Any, built: Any, tmp_path: Path, shards: int
 ) -> None:
