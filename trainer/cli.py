@@ -49,8 +49,9 @@ def application(recipe: str) -> App:
             Weights to begin with: a run, a checkpoint, a file, or a model of timm.
         """
         from trainer.pretrain import pretrain as train
+        from trainer.start import Job
 
-        return train(recipe, config, data, out, init, console)
+        return train(Job(recipe, config, data, out, init), console)
 
     app.command(pretrain)
     app.command(recipes)

@@ -109,6 +109,9 @@ class RunConfig:
         Of torch.compile.
     max_skipped
         Global steps without a finite loss or gradient that may be skipped before the run stops.
+    on_new_data
+        Where the dataset has changed since the last checkpoint: refuse, or restart-epoch, which keeps weights, moments,
+        step and schedule, and begins the epoch anew on the dataset as it is.
     """
 
     epochs: float = 1.0
@@ -119,6 +122,7 @@ class RunConfig:
     compile: bool = True
     compile_backend: str = "inductor"
     max_skipped: int = 10
+    on_new_data: Literal["refuse", "restart-epoch"] = "refuse"
 
 
 @dataclass(frozen=True, kw_only=True)

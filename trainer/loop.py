@@ -45,7 +45,8 @@ class Progress:
 class Loop:
     """Trains a task until its last step or until told to stop. All processes run the same.
 
-    steps: of the whole run. asked: tells whether somebody asked to stop. Raises TrainingError for a loss that stays
+    steps: of the whole run. asked: tells whether somebody asked to stop. anew: begin the epoch of the last checkpoint
+    again, on the loader's dataset instead of the one it was of. Raises TrainingError for a loss that stays
     without a number, StorageError for checkpoints that cannot be written.
     """
 
@@ -59,9 +60,10 @@ class Loop:
         log: Log,
         steps: int,
         asked: Callable[[], bool] = lambda: False,
+        anew: bool = False,
     ) -> None:
         self.task, self.loader, self.config, self.run, self.world, self.log = task, loader, config, run, world, log
-        self.steps, self.asked, self.progress = steps, asked, Progress()
+        self.steps, self.asked, self.anew, self.progress = steps, asked, anew, Progress()
         task.model.to(world.device).train()
         if config.run.compile:
             _compile(task, loader, config.run.compile_backend)
@@ -212,14 +214,18 @@ class Loop:
         self.checkpoints.save(self.progress.step, self._state(), facts)
 
     def _resume(self) -> None:
-        place = self.checkpoints.latest()
-        if place is not None:
-            facts: dict[str, Any] = self._state().load(place)
-            self.loader.load_state_dict(facts["loader"])
-            self.progress = Progress(**{name: facts[name] for name in vars(self.progress)})
+        found = self.checkpoints.latest()
+        if found.place is not None:
+            facts: dict[str, Any] = self._state().load(found.place)
+            fresh = self.loader.state_dict()
+            epoch = facts["loader"]["epoch"]
+            self.loader.load_state_dict({**fresh, "epoch": epoch, "step": 0} if self.anew else facts["loader"])
+            self.progress = Progress(**{name: facts.get(name, value) for name, value in vars(self.progress).items()})
             self.log.seconds, self.log.images = self.progress.seconds, self.progress.images
+            self.checkpoints.set_aside(found)
             if self.log.console is not None:
-                self.log.console.print(f"going on after step {self.progress.step}", highlight=False)
+                after = f" ({found.told}; set aside as .damaged)" if found.damaged else ""
+                self.log.console.print(f"going on after step {self.progress.step}{after}", highlight=False)
         self.log.begin(after=self.progress.step)
 
 

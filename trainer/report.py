@@ -1,7 +1,6 @@
 """One page about a run, self-contained: how far the loss fell, what the model sees, where the time went."""
 
 import base64
-import json
 import math
 import re
 from collections import Counter
@@ -15,11 +14,10 @@ from shardkit.errors import ArgumentError
 from trainer import curves
 from trainer.curves import COLOURS, WINDOW, Line, Points, chart, legend, smoothed
 from trainer.files import whole
+from trainer.folder import facts
 from trainer.log import METRICS, read
 
 NAME = "report.html"
-_FACTS = "run.json"
-_NEEDED = ("recipe", "config", "baseline", "data", "digest", "parameters", "device", "world_size")
 _EARLIER, _BINS = 6, 12
 _SMOOTH = f"{100 * WINDOW:.0f} %"
 _STYLE = f"""{curves.STYLE}
@@ -43,7 +41,7 @@ def write(run: Path) -> Path:
 
     Raises ArgumentError where run.json is missing or not a run's, or no step has been logged.
     """
-    about, records = _facts(run), read(run / METRICS)
+    about, records = facts(run), read(run / METRICS)
     if not records:
         raise ArgumentError(f"{run / METRICS} holds no whole line: report once the run has logged its first step")
     body = [_head(about, records), _loss(about, records), _seen(run), _way(records), _bins(records), _options(about)]
@@ -58,19 +56,6 @@ def write(run: Path) -> Path:
 def last_loss(records: Records) -> float | None:
     """Mean of the finite losses of the last tenth of the lines; None where there are none."""
     return _mean(records[-max(1, len(records) // 10) :], "loss")
-
-
-def _facts(run: Path) -> dict[str, Any]:
-    path = run / _FACTS
-    if not path.exists():
-        raise ArgumentError(f"{run} has no {_FACTS}: name the --out of a run")
-    try:
-        about = json.loads(path.read_text())
-    except ValueError:
-        about = None
-    if not isinstance(about, dict) or not about.keys() >= {*_NEEDED}:
-        raise ArgumentError(f"{path} does not describe a run: name another run's folder, or restore the file")
-    return about
 
 
 # ------------------------------------------------------------------------------------------------- numbers
