@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_type_hints
 
+from shardkit.errors import ArgumentError
 from trainer.hiera import HieraConfig
 from trainer.mae import MaeConfig
 
@@ -212,5 +213,7 @@ Record = TypeVar("Record")
 
 
 def from_flat(kind: type[Record], values: dict[str, Any]) -> Record:
-    """A record of plain fields from what `flat` said of one."""
+    """A record of plain fields from what `flat` said of one. Raises ArgumentError for fields that it does not have."""
+    if unknown := sorted(values.keys() - {f.name for f in fields(cast(Any, kind))}):
+        raise ArgumentError(f"the run has the option {unknown[0]}, which this version does not know: use the run's")
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
