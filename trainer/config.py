@@ -143,6 +143,19 @@ class SaveConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ValConfig:
+    """Validation on the val split.
+
+    Parameters
+    ----------
+    every
+        Steps between two validations, and one at the end: loss, pictures, loss by bin; 0 does none.
+    """
+
+    every: int = 500
+
+
+@dataclass(frozen=True, kw_only=True)
 class LogConfig:
     """What is written down on the way.
 
@@ -156,6 +169,8 @@ class LogConfig:
         Micro-batches to measure the mean image on, before the first step; 0 leaves it out.
     tensorboard
         Write its event files too.
+    wandb
+        Project of Weights & Biases to write to, too; needs its package, wandb.
     profile
         First step, and steps, of a window for torch's profiler.
     peak_tflops
@@ -166,6 +181,7 @@ class LogConfig:
     pictures: int = 500
     baseline: int = 16
     tensorboard: bool = True
+    wandb: str | None = None
     profile: tuple[int, int] | None = None
     peak_tflops: float | None = None
 
@@ -179,6 +195,7 @@ class Config:
     optim: OptimConfig
     run: RunConfig = RunConfig()
     save: SaveConfig = SaveConfig()
+    val: ValConfig = ValConfig()
     log: LogConfig = LogConfig()
 
 

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from shardkit import Loader, from_text
 from shardkit.errors import ArgumentError
-from trainer import folder, parallel, report
+from trainer import folder, parallel, report, writers
 from trainer.baseline import mean_image_error
 from trainer.config import Config, LoaderConfig
 from trainer.flops import peak_tflops
@@ -20,6 +21,7 @@ from trainer.loop import Loop
 from trainer.parallel import World
 from trainer.start import Job, Start, start
 from trainer.task import Pretrain
+from trainer.validation import Validation
 
 STOPPED = 143  # as a shell says of SIGTERM
 
@@ -39,6 +41,7 @@ def pretrain(job: Job, console: Console) -> int:
 
 def _train(job: Job, world: World, console: Console | None, asked: list[int]) -> bool:
     """Returns whether the last step was reached."""
+    writers.check(job.config.log.wandb)
     torch.manual_seed(job.config.run.seed)
     loader = open_loader(job.config, job.data, world.device, world.rank, world.size)
     task = Pretrain(job.config.model)
@@ -71,8 +74,10 @@ def _go(
         devices=world.size,
         console=console,
         tensorboard=config.log.tensorboard,
+        wandb=config.log.wandb,
     )
-    loop = Loop(task, loader, config, job.out, world, log, begun.steps, lambda: bool(asked), begun.anew)
+    validation = _validation(job, loader, task, world, console)
+    loop = Loop(task, loader, config, job.out, world, log, begun.steps, lambda: bool(asked), begun.anew, validation)
     if console is not None:
         folder.write(job.out, facts)
         _introduce(facts, begun.steps, loader, console)
@@ -80,6 +85,22 @@ def _go(
         return loop.go()
     finally:
         log.close()
+
+
+def _validation(job: Job, loader: Loader, task: Pretrain, world: World, console: Console | None) -> Validation | None:
+    """Of the val split, where it is wanted, not trained on and not empty."""
+    config = job.config
+    if not config.val.every:
+        return None
+    if config.loader.split in ("all", "val"):
+        _say(console, f"no validation: --loader.split {config.loader.split} trains on the val split")
+        return None
+    if not loader.splits.get("val"):
+        _say(console, f"no validation: {job.data} has no image in the val split, so that over-fitting will not show")
+        return None
+    batching = str(replace(from_text(config.loader.batching), crop=None, flip=0.0, remainder="fill"))
+    plain = replace(config, loader=replace(config.loader, batching=batching, split="val"))
+    return Validation(task, open_loader(plain, job.data, world.device, world.rank, world.size), world)
 
 
 def open_loader(config: Config, data: str, device: torch.device, rank: int, size: int) -> Loader:
