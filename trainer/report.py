@@ -146,7 +146,8 @@ def _loss(about: dict[str, Any], records: Records, validations: Records) -> str:
     if validations:
         lines.append(Line("on the val split", _points(validations, "loss"), COLOURS[7]))
     return (
-        f"<h2>Loss</h2><p>Mean squared error over {over}{of}, each image counting the same.</p>"
+        f"<h2>Loss</h2><p>Mean squared error over {over}{of}, each image counting the same. It does not say how "
+        "useful the features are: only a task with labels does.</p>"
         f"{chart(lines, level=level, about='Loss by step')}<p>{legend(lines)}</p>"
     )
 
