@@ -73,7 +73,14 @@ def _train(data: Path, run: Path, steps: int, console: Console) -> bool | None:
     words = ["pretrain", "--recipe", "tiny", "--data", str(data), "--out", str(run)]
     words += ["--run.steps", str(steps), "--log.every", "10"]
     console.print(f"4. python -m trainer {' '.join(words)}", highlight=False, soft_wrap=True)
-    return subprocess.run([sys.executable, "-m", "trainer", *words], check=False).returncode == 0
+    done = subprocess.run([sys.executable, "-m", "trainer", *words], check=False).returncode == 0
+    if done:
+        console.print(
+            f"   {steps} steps show that all of it works; features worth using take thousands, and labels to judge",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return done
 
 
 def _write_key(private: Path, seed: int) -> None:

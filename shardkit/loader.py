@@ -209,6 +209,11 @@ class Loader:
         """The key of the sample in a manifest row."""
         return self._catalog.detail(row).key
 
+    @property
+    def splits(self) -> dict[str, int]:
+        """Samples of each split of the dataset."""
+        return dict(self._catalog.description["splits"])
+
     def bins(self) -> tuple[list[str], npt.NDArray[np.int16]]:
         """Names of the dataset's bins, and the number of the bin that each manifest row is stored in."""
         bins = self._catalog.bins.bins

@@ -1,7 +1,6 @@
 """One run at a time on a place: another is refused with a sentence that names the first.
 
-On a disk a run holds the kernel's lock on a small file that says who it is. The lock ends with the process, however
-that ends, so nothing is ever unlocked by hand; the file goes when the run ends well, and means nothing by itself.
+On a disk a run holds the kernel's lock on a file in the folder (`shardkit.locks`).
 
 A bucket has no locks. There a run makes an object, which the store lets only one do, and renews it. Another run that
 finds the object watches it: where it is renewed, the other is refused; where it is not for `LAPSE` seconds, the first
@@ -10,31 +9,26 @@ watch: the kernel has told it that the first is gone. Stores without conditional
 on a disk without file locks; there the private folder's alone keeps a second run of the same command out.
 """
 
-import errno
-import fcntl
 import json
 import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError, PreconditionError
 
+from shardkit import locks
 from shardkit.errors import BuildError
+from shardkit.locks import NAME
 from shardkit.storage import Store, sentences
 
-NAME = ".running.json"
 BEAT, LAPSE = 10.0, 35.0
 """Seconds between two signs of life in a bucket; seconds without one after which a run is dead."""
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
-
 
 _Tag = dict[str, str]
 
@@ -60,24 +54,13 @@ class Running:
 
         required: whether a filesystem without locks is an error.
         """
-        missing = [path for path in (folder, *folder.parents) if not path.exists()]
-        try:
-            with sentences(str(folder)):
-                folder.mkdir(mode=0o700 if required else 0o777, parents=True, exist_ok=True)
-                held = _lock(folder / NAME)
+        with locks.held(folder, _refused, 0o700 if required else 0o777) as held:
             if held is None and required:
                 raise BuildError(f"{folder} is on a disk without file locks: name a folder on another one")
             if held is not None and required:
                 there = os.fstat(held)
                 self.private = f"{there.st_dev}:{there.st_ino}"
-            try:
-                yield
-            finally:
-                _unlock(held, folder / NAME)
-        finally:
-            for path in missing:  # a run that was refused leaves nothing
-                with suppress(OSError):
-                    path.rmdir()
+            yield
 
     @contextmanager
     def dataset(self, store: Store) -> Iterator[None]:
@@ -106,59 +89,8 @@ def alone(private: Path | None, store: Store) -> Iterator[Running]:
             yield running
 
 
-def _who() -> dict[str, Any]:
-    return {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "since": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-    }
-
-
-def _refused(place: str, who: dict[str, Any]) -> BuildError:
-    known = f" ({who['host']}, since {who['since']})" if who else ""
+def _refused(place: str, known: str) -> BuildError:
     return BuildError(f"another build is running{known} on {place}: run the same command again when it has ended")
-
-
-def _lock(path: Path) -> int | None:
-    """A descriptor that holds the lock, or None where the filesystem has none. Raises BuildError when it is held."""
-    while True:
-        held = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(held), path.stat()):  # else its holder removed it meanwhile
-                os.ftruncate(held, 0)
-                os.pwrite(held, json.dumps(_who()).encode(), 0)
-                return held
-        except FileNotFoundError:
-            pass
-        except BlockingIOError:
-            who = _holder(held)
-            os.close(held)
-            raise _refused(str(path.parent), who) from None
-        except OSError as error:
-            os.close(held)
-            if error.errno not in _NO_LOCKS:
-                raise
-            return None
-        os.close(held)
-
-
-def _holder(held: int) -> dict[str, Any]:
-    for _ in range(5):  # it may just be writing
-        try:
-            return dict(json.loads(os.pread(held, 4096, 0)))
-        except ValueError:
-            time.sleep(0.05)
-    return {}
-
-
-def _unlock(held: int | None, path: Path) -> None:
-    with suppress(OSError):
-        os.unlink(path)  # noqa: PTH108 - while it is held, so that nobody's else goes
-    if held is not None:
-        with suppress(OSError):
-            fcntl.flock(held, fcntl.LOCK_UN)  # closing alone would not, had a child been forked meanwhile
-        os.close(held)
 
 
 def _tag(facts: Any) -> _Tag:
@@ -171,7 +103,7 @@ class _Beat:
 
     def __init__(self, store: Store, running: Running) -> None:
         self._store, self._running = store, running
-        self._record = {**_who(), "private": running.private, "token": secrets.token_hex(8), "beat": 0}
+        self._record = {**locks.who(), "private": running.private, "token": secrets.token_hex(8), "beat": 0}
         self._tag = self._take()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="beat", daemon=True)
@@ -209,12 +141,12 @@ class _Beat:
                 continue
             ours = bool(self._running.private) and all(who.get(k) == self._record[k] for k in ("host", "private"))
             if not ours and seen is not None and seen != tag:
-                raise _refused(self._store.url, who)
+                raise _refused(self._store.url, locks.known(who))
             if ours or (seen == tag and time.monotonic() >= deadline):
                 try:
                     return self._put(tag)
                 except PreconditionError:
-                    raise _refused(self._store.url, who) from None
+                    raise _refused(self._store.url, locks.known(who)) from None
             seen = tag
             time.sleep(BEAT / 4)
 

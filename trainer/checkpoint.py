@@ -1,7 +1,8 @@
 """Checkpoints of a run: written in the background, whole or not at all, readable on any number of processes.
 
 `<run>/checkpoints/step_00000500/` holds torch's distributed checkpoint (weights, moments, average, random states) and
-`progress.json` (step, counts, the loader's state). It has the name `.part` until all of it is on disk.
+`progress.json` (step, counts, the loader's state). It has the name `.part` until all of it is on disk; one that a disk
+damaged later is set aside as `.damaged`, and the newest whole one is gone on with.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import json
 import shutil
 import warnings
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +20,30 @@ import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
-from shardkit.errors import ArgumentError, StorageError
+from shardkit.errors import ArgumentError, ShardkitError, StorageError
+from trainer import reading
 from trainer.errors import TrainingError
 from trainer.optim import Average
-from trainer.parallel import World, agreed
+from trainer.parallel import World, from_first
 
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as it is on one process, on purpose
 
 Facts = dict[str, Any]
 _FLAT = StateDictOptions(flatten_optimizer_state_dict=True)  # by parameter, so that another sharding can read it
 _PREFIX = "step_"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """place: the newest whole checkpoint. damaged: newer ones, each with what it lacks."""
+
+    place: Path | None
+    damaged: tuple[tuple[Path, str], ...] = ()
+
+    @property
+    def told(self) -> str:
+        """About the damaged ones, for a sentence."""
+        return ", ".join(f"{place.name} is not whole: {lacks}" for place, lacks in self.damaged)
 
 
 class Checkpoints:
@@ -37,9 +53,16 @@ class Checkpoints:
         self._folder, self._keep, self._world = run / "checkpoints", keep, world
         self._pending: tuple[Future[Any], Path, Facts] | None = None
 
-    def latest(self) -> Path | None:
-        """The last whole one."""
-        return agreed(latest(self._folder))
+    def latest(self) -> Found:
+        """The newest whole one. Raises TrainingError where all are damaged."""
+        return from_first(lambda: newest(self._folder), self._world)
+
+    def set_aside(self, found: Found) -> None:
+        """Rename the damaged ones, so that they are not counted among those to keep."""
+        for place, _ in found.damaged if self._world.first else ():
+            aside = place.with_suffix(".damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            place.rename(aside)
 
     def save(self, step: int, state: "State", facts: Facts) -> None:
         """Copy the state now, write it while training goes on. Raises StorageError if the one before failed."""
@@ -103,11 +126,11 @@ class State:
         its own. Raises TrainingError for one of another model."""
         held = self.tensors()
         with _readable(place):
-            facts: Facts = json.loads((place / "progress.json").read_text())
-            names = dcp.FileSystemReader(place).read_metadata().state_dict_metadata
+            facts = reading.progress(place)
+            names = _check_shapes(place, "model", held["model"])
             if not any(name.startswith(f"rng.{self.rank}.") for name in names):
                 del held["rng"]
-            dcp.load(held, checkpoint_id=place, no_dist=not dist.is_initialized())
+            reading.load(held, place, alone=not dist.is_initialized())
         set_state_dict(
             self.model, self.optimizer, model_state_dict=held["model"], optim_state_dict=held["optim"], options=_FLAT
         )
@@ -118,29 +141,61 @@ class State:
         return facts
 
 
+def newest(folder: Path) -> Found:
+    """The newest whole checkpoint in a folder. Raises TrainingError where there are some and all are damaged."""
+    damaged: list[tuple[Path, str]] = []
+    for place in sorted(folder.glob(f"{_PREFIX}????????"), reverse=True):
+        lacks = reading.damage(place)
+        if not lacks:
+            return Found(place, tuple(damaged))
+        damaged.append((place, lacks))
+    if damaged:
+        raise TrainingError(
+            f"{folder} has no whole checkpoint ({Found(None, tuple(damaged)).told}): restore one, or remove the folder"
+            " to begin anew"
+        )
+    return Found(None)
+
+
 def latest(folder: Path) -> Path | None:
-    """The last whole checkpoint below a folder."""
-    return max(folder.glob(f"{_PREFIX}????????"), default=None)
+    """The newest whole checkpoint in a folder."""
+    return newest(folder).place
 
 
 def named(place: Path) -> Path:
-    """The checkpoint that `place` is, or the last one of the run that it is. Raises ArgumentError if there is none."""
-    found = place if (place / "progress.json").exists() else latest(place / "checkpoints")
-    if found is None:
-        raise ArgumentError(f"{place} is without a whole checkpoint: name a run or a checkpoint")
-    return found
+    """The checkpoint that `place` is, or the newest whole one of the run that it is. Raises ArgumentError."""
+    if not (place / reading.TABLE).exists():
+        found = latest(place / "checkpoints")
+        if found is None:
+            raise ArgumentError(f"{place} is without a whole checkpoint: name a run or a checkpoint")
+        return found
+    if lacks := reading.damage(place):
+        raise ArgumentError(f"the checkpoint {place} is not whole ({lacks}): name another one of the run")
+    return place
 
 
 def weights(place: Path, model: nn.Module, average: bool = False) -> None:
     """Load a checkpoint's weights, or their average, into a model on one process. Raises TrainingError."""
-    held = dict(model.state_dict())
+    held, kind = dict(model.state_dict()), "average" if average else "model"
+    own = {name: held[name] for name, _ in model.named_parameters() if name in held} if average else held
     with _readable(place):
-        if average:
-            own = {name: held[name] for name, _ in model.named_parameters() if name in held}
-            dcp.load({"average": own}, checkpoint_id=place, no_dist=True)
-        else:
-            dcp.load({"model": held}, checkpoint_id=place, no_dist=True)
-    model.load_state_dict(held)
+        if average and not any(name.startswith("average.") for name in reading.shapes(place)):
+            raise TrainingError(f"{place} holds no average of the weights: its run had --optim.ema 0")
+        _check_shapes(place, kind, own)
+        reading.load({kind: own}, place, alone=True)
+        model.load_state_dict({**held, **own})
+
+
+def _check_shapes(place: Path, kind: str, held: dict[str, Any]) -> dict[str, tuple[int, ...] | None]:
+    """Raises TrainingError where a checkpoint's weights are not those of this model; returns all its names."""
+    there = reading.shapes(place)
+    for name, value in held.items():
+        if (shape := there.get(f"{kind}.{name}")) != tuple(value.shape):
+            raise TrainingError(
+                f"the checkpoint {place} is of another model: {name} is {shape or 'missing'} there and"
+                f" {tuple(value.shape)} here; use the model options that it was written with"
+            )
+    return there
 
 
 def _sentence(place: Path) -> contextlib.AbstractContextManager[None]:
@@ -149,7 +204,7 @@ def _sentence(place: Path) -> contextlib.AbstractContextManager[None]:
 
 def _readable(place: Path) -> contextlib.AbstractContextManager[None]:
     return _Translated(
-        TrainingError, f"the checkpoint {place} cannot be read", "use the model and options that it was written with"
+        TrainingError, f"the checkpoint {place} cannot be read", "remove it to go on from the one before"
     )
 
 
@@ -160,6 +215,8 @@ class _Translated(contextlib.AbstractContextManager[None]):
         self.kind, self.what, self.remedy = kind, what, remedy
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, ShardkitError):
+            return
         if isinstance(error, Exception) or type(error).__name__ == "CheckpointException":
             cause = str(error).strip().splitlines()
             raise self.kind(f"{self.what}: {cause[-1] if cause else type(error).__name__}; {self.remedy}") from error

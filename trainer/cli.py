@@ -7,7 +7,7 @@ done, 1 could not, 2 bad usage, 143 asked to stop and saved.
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 from rich.console import Console
@@ -49,8 +49,9 @@ def application(recipe: str) -> App:
             Weights to begin with: a run, a checkpoint, a file, or a model of timm.
         """
         from trainer.pretrain import pretrain as train
+        from trainer.start import Job
 
-        return train(recipe, config, data, out, init, console)
+        return train(Job(recipe, config, data, out, init), console)
 
     app.command(pretrain)
     app.command(recipes)
@@ -80,7 +81,15 @@ def recipes(name: str | None = None) -> None:
     console.print(recipe.notes, highlight=False, soft_wrap=True)
 
 
-def export(run: Path, *, out: Path, grid: tuple[int, int], whole: bool = False, average: bool = False) -> None:
+def export(
+    run: Path,
+    *,
+    out: Path,
+    grid: tuple[int, int] | None = None,
+    whole: bool = False,
+    average: bool = False,
+    in_chans: Literal[1, 3] = 1,
+) -> None:
     """Write a run's weights as a file for timm, or for programs that read the original masked autoencoders.
 
     Parameters
@@ -88,17 +97,21 @@ def export(run: Path, *, out: Path, grid: tuple[int, int], whole: bool = False, 
     run
         Folder of a run, or of one of its checkpoints.
     out
-        File to write, .pth.
+        File to write: .safetensors, which carries all that has to be known of it, or .pth.
     grid
-        Rows and columns of patches that the file's position table is for.
+        Rows and columns of patches that the file's position table is for; Hiera has its own.
     whole
-        The whole model as facebookresearch/mae saves it, instead of the encoder for timm.
+        The whole model by the names of facebookresearch/mae, instead of the encoder for timm.
     average
         The average of the weights instead of the last ones.
+    in_chans
+        1, or 3 for colour images, of which grey ones have the same features.
     """
+    from trainer.export import Export
     from trainer.export import export as write
 
-    console.print(write(run, out, grid, whole, average), highlight=False, soft_wrap=True)
+    asked = Export(run=run, out=out, grid=grid, whole=whole, average=average, channels=in_chans)
+    console.print(write(asked), highlight=False, soft_wrap=True, markup=False)
 
 
 def report(run: Path) -> None:

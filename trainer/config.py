@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_type_hints
 
+from shardkit.errors import ArgumentError
 from trainer.hiera import HieraConfig
 from trainer.mae import MaeConfig
 
@@ -109,6 +110,9 @@ class RunConfig:
         Of torch.compile.
     max_skipped
         Global steps without a finite loss or gradient that may be skipped before the run stops.
+    on_new_data
+        Where the dataset has changed since the last checkpoint: refuse, or restart-epoch, which keeps weights, moments,
+        step and schedule, and begins the epoch anew on the dataset as it is.
     """
 
     epochs: float = 1.0
@@ -119,6 +123,7 @@ class RunConfig:
     compile: bool = True
     compile_backend: str = "inductor"
     max_skipped: int = 10
+    on_new_data: Literal["refuse", "restart-epoch"] = "refuse"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +143,19 @@ class SaveConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ValConfig:
+    """Validation on the val split.
+
+    Parameters
+    ----------
+    every
+        Steps between two validations, and one at the end: loss, pictures, loss by bin; 0 does none.
+    """
+
+    every: int = 500
+
+
+@dataclass(frozen=True, kw_only=True)
 class LogConfig:
     """What is written down on the way.
 
@@ -151,6 +169,8 @@ class LogConfig:
         Micro-batches to measure the mean image on, before the first step; 0 leaves it out.
     tensorboard
         Write its event files too.
+    wandb
+        Project of Weights & Biases to write to, too; needs its package, wandb.
     profile
         First step, and steps, of a window for torch's profiler.
     peak_tflops
@@ -161,6 +181,7 @@ class LogConfig:
     pictures: int = 500
     baseline: int = 16
     tensorboard: bool = True
+    wandb: str | None = None
     profile: tuple[int, int] | None = None
     peak_tflops: float | None = None
 
@@ -174,6 +195,7 @@ class Config:
     optim: OptimConfig
     run: RunConfig = RunConfig()
     save: SaveConfig = SaveConfig()
+    val: ValConfig = ValConfig()
     log: LogConfig = LogConfig()
 
 
@@ -208,5 +230,7 @@ Record = TypeVar("Record")
 
 
 def from_flat(kind: type[Record], values: dict[str, Any]) -> Record:
-    """A record of plain fields from what `flat` said of one."""
+    """A record of plain fields from what `flat` said of one. Raises ArgumentError for fields that it does not have."""
+    if unknown := sorted(values.keys() - {f.name for f in fields(cast(Any, kind))}):
+        raise ArgumentError(f"the run has the option {unknown[0]}, which this version does not know: use the run's")
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

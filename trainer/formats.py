@@ -1,6 +1,6 @@
 """Checkpoints of other programs, in and out: timm's vision transformers, the original masked autoencoders.
 
-Positions are a formula here and a table there, which is why a grid has to be named.
+Positions are a formula here and a table there, which is why a grid has to be named: the table is exact for it alone.
 """
 
 from typing import Literal
@@ -11,33 +11,37 @@ from torch import Tensor
 
 from shardkit.errors import ArgumentError
 from trainer.mae import Mae
-from trainer.positions import positions
+from trainer.positions import Mode, positions
 
 State = dict[str, Tensor]
 _DECODER = ("decoder_", "mask_token")
+_PREDICTION = "decoder_pred."
 
 
-def position_table(grid: tuple[int, int], width: int) -> Tensor:
+def position_table(grid: tuple[int, int], width: int, mode: Mode = "absolute", table: int = 64) -> Tensor:
     """float32 (1, 1 + rows * cols, width): positions of a grid, row by row, after a zero for the class token."""
     rows, cols = grid
     yx = torch.cartesian_prod(torch.arange(rows), torch.arange(cols)).int()
-    table = positions(yx, torch.tensor([[rows, cols]]).expand(len(yx), 2), width, "absolute")
-    return torch.cat([torch.zeros(1, width), table])[None]
+    places = positions(yx, torch.tensor([[rows, cols]]).expand(len(yx), 2), width, mode, table)
+    return torch.cat([torch.zeros(1, width), places])[None]
 
 
-def encoder_state(model: Mae, grid: tuple[int, int]) -> State:
-    """For `timm.create_model("vit_...", in_chans=1, num_classes=0)` of this grid; loads strictly."""
+def encoder_state(model: Mae, grid: tuple[int, int], channels: Literal[1, 3] = 1) -> State:
+    """For timm's vision transformer of this grid, see `trainer.usage`; loads strictly."""
     state = {name: value for name, value in model.state_dict().items() if not name.startswith(_DECODER)}
-    return {**state, "pos_embed": position_table(grid, model.config.width)}
+    if channels == 3:
+        state["patch_embed.proj.weight"] = to_colour(state["patch_embed.proj.weight"])
+    c = model.config
+    return {**state, "pos_embed": position_table(grid, c.width, c.position, c.position_table)}
 
 
-def original_state(model: Mae, grid: tuple[int, int]) -> State:
-    """As `facebookresearch/mae` saves a whole model under "model"."""
-    tables = {
-        "pos_embed": position_table(grid, model.config.width),
-        "decoder_pos_embed": position_table(grid, model.config.decoder_width),
-    }
-    return {**model.state_dict(), **tables}
+def original_state(model: Mae, grid: tuple[int, int], channels: Literal[1, 3] = 1) -> State:
+    """A whole model by the names of `facebookresearch/mae`; with three channels, it predicts the grey level of each."""
+    state, c = model.state_dict(), model.config
+    if channels == 3:
+        state |= {name: value.repeat_interleave(3, 0) for name, value in state.items() if name.startswith(_PREDICTION)}
+    decoder = position_table(grid, c.decoder_width, c.position, c.position_table)
+    return {**state, **encoder_state(model, grid, channels), "decoder_pos_embed": decoder}
 
 
 def load_original(model: Mae, state: State, channels: Literal["sum", "mean"] = "sum") -> list[str]:
@@ -67,7 +71,7 @@ def _fitted(name: str, value: Tensor, own: Tensor, channels: Literal["sum", "mea
         value = to_grey(value, channels)
     if name == "patch_embed.proj.weight" and value.shape[0] == own.shape[0]:
         value = resample_patch_embed(value, list(own.shape[2:]))  # patches of another size (FlexiViT); same size: as is
-    if name.startswith("decoder_pred.") and value.shape[0] == 3 * own.shape[0]:
+    if name.startswith(_PREDICTION) and value.shape[0] == 3 * own.shape[0]:
         value = value.reshape(own.shape[0], 3, *own.shape[1:]).mean(1)  # rows are pixels, colours innermost
     if value.shape != own.shape:
         raise ArgumentError(f"{name} is {tuple(value.shape)} in the checkpoint and {tuple(own.shape)} in this model")

@@ -8,7 +8,7 @@ whole: https://github.com/facebookresearch/hiera (Apache-2.0).
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Final
+from typing import Final, Literal
 
 import timm
 import torch
@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from shardkit import BinnedBatch
 from shardkit.errors import ArgumentError
-from trainer.formats import to_grey
+from trainer.formats import to_colour, to_grey
 from trainer.losses import losses
 from trainer.mae import Block
 from trainer.masking import draw
 from trainer.output import Output
 from trainer.sequences import Sequences, from_binned
 
-_POOLED: Final = 2  # times that queries are pooled: units of 8 x 8 tokens end as 2 x 2, a token for 16 x 16 pixels
+POOLED: Final = 2  # times that queries are pooled: units of 8 x 8 tokens end as 2 x 2, a token for 16 x 16 pixels
 _MLP_RATIO = 4.0
 
 
@@ -83,7 +83,7 @@ class HieraMae(nn.Module):
         self.encoder = _encoder(c)
         unit, stride = int(self.encoder.mask_unit_size[0]), int(self.encoder.patch_stride[0])  # in tokens, in pixels
         pool = int(self.encoder.q_stride[0])
-        self.unit, self.inside = unit * stride, unit // pool**_POOLED
+        self.unit, self.inside = unit * stride, unit // pool**POOLED
         self.high = c.side // self.unit
         self.visible = int(self.high**2 * (1 - c.mask_ratio))
         if c.side % self.unit:
@@ -93,8 +93,8 @@ class HieraMae(nn.Module):
                 f"mask_ratio={c.mask_ratio} must be at least 0 and leave one of {self.high**2} mask units visible"
             )
         width = self.encoder.num_features
-        widths = [int(of["num_chs"]) for of in self.encoder.feature_info[:_POOLED]]
-        kernels = [unit // pool**stage // self.inside for stage in range(_POOLED)]
+        widths = [int(of["num_chs"]) for of in self.encoder.feature_info[:POOLED]]
+        kernels = [unit // pool**stage // self.inside for stage in range(POOLED)]
         self.multi_scale_fusion_heads = nn.ModuleList(
             nn.Conv2d(own, width, kernel, kernel) for own, kernel in zip(widths, kernels, strict=True)
         )
@@ -189,7 +189,7 @@ def _encoder(config: HieraConfig) -> Hiera:
         in_chans=1,
         num_classes=0,
         img_size=(config.side, config.side),
-        q_pool=_POOLED,
+        q_pool=POOLED,
         norm_layer=partial(nn.LayerNorm, eps=config.norm_eps),
     )
     assert isinstance(encoder, Hiera)
@@ -229,6 +229,17 @@ def load_timm(model: HieraMae, state: Mapping[str, Tensor]) -> list[str]:
         )
     model.load_state_dict({**own, **taken})
     return missing
+
+
+def hiera_state(model: HieraMae, whole: bool, channels: Literal[1, 3] = 1) -> dict[str, Tensor]:
+    """The encoder for timm, or the whole model; with three channels, it predicts the grey level of each."""
+    state = dict((model if whole else model.encoder).state_dict())
+    if channels == 3:
+        state |= {name: to_colour(value) for name, value in state.items() if name.endswith("patch_embed.proj.weight")}
+        state |= {
+            name: torch.cat([value] * 3) for name, value in state.items() if name.startswith("decoder_pred.")
+        }  # colours outermost
+    return state
 
 
 @lru_cache

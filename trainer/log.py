@@ -1,4 +1,4 @@
-"""What a run says: one line a few steps on the terminal, in `metrics.jsonl`, and in TensorBoard's event files."""
+"""What a run says: a line every few steps on the terminal and in `metrics.jsonl`, and what `trainer.writers` know."""
 
 import json
 import math
@@ -12,8 +12,11 @@ from rich.console import Console
 from torch import Tensor
 
 from trainer.files import whole
+from trainer.validation import Measured
+from trainer.writers import Writer, writers
 
-METRICS = "metrics.jsonl"
+_MISSING = "–"
+METRICS, VALIDATION = "metrics.jsonl", "validation.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,25 +56,24 @@ class Log:
     devices: int
     console: Console | None
     tensorboard: bool
+    wandb: str | None = None
     seconds: float = 0.0
     images: float = 0.0
     skipped: int = 0
     _since: list[Step] = field(default_factory=list)
     _started: float = field(default_factory=time.monotonic)
-    _writer: Any = None
+    _writers: list[Writer] = field(default_factory=list)
 
     def begin(self, after: int) -> None:
         """Drop lines of steps that will be trained again, those after `after`."""
         if self.console is None:
             return
-        path = self.folder / METRICS
-        kept = [line for line in read(path) if line["step"] <= after]
-        with whole(path) as fresh:
-            fresh.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        if self.tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=after + 1)
+        for path in (self.folder / METRICS, self.folder / VALIDATION):
+            kept = [line for line in read(path) if line["step"] <= after]
+            if path.exists():
+                with whole(path) as fresh:
+                    fresh.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self._writers = writers(self.folder, after, self.tensorboard, self.wandb)
         self._started = time.monotonic()
 
     def add(self, step: Step) -> None:
@@ -88,16 +90,33 @@ class Log:
         if self.console is None:
             return
         record = self._record(steps, took)
-        with (self.folder / METRICS).open("a") as file:
-            file.write(json.dumps(record) + "\n")
-        self.console.print(text(record), highlight=False, soft_wrap=True)
-        if self._writer is not None:
-            self._draw(record)
+        self._append(METRICS, record, text(record))
+        self._write(record["step"], record, "")
+
+    def validated(self, step: int, measured: Measured) -> None:
+        """A validation after a step; its time is the run's, and no line's."""
+        self.seconds, self._started = self.seconds + measured.seconds, self._started + measured.seconds
+        if self.console is None:
+            return
+        loss = measured.loss if math.isfinite(measured.loss) else None
+        record = {"step": step, "loss": loss, "images": measured.images, "loss_by_bin": measured.by_bin}
+        shown = _MISSING if loss is None else f"{loss:.5f}"
+        self._append(
+            VALIDATION, record, f"step {step}/{self.steps}  val loss {shown}  on {measured.images:,} images"
+            f"  in {duration(measured.seconds)}",
+        )  # fmt: skip
+        self._write(step, {"loss": loss, "loss_by_bin": measured.by_bin}, "val/")
 
     def close(self) -> None:
         """No more lines."""
-        if self._writer is not None:
-            self._writer.close()
+        for writer in self._writers:
+            writer.close()
+
+    def _append(self, name: str, record: dict[str, Any], said: str) -> None:
+        with (self.folder / name).open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        assert self.console is not None
+        self.console.print(said, highlight=False, soft_wrap=True)
 
     def _record(self, steps: list[Step], took: float) -> dict[str, Any]:
         last = steps[-1]
@@ -124,32 +143,40 @@ class Log:
             "images": self.images,
             "skipped": self.skipped,
             "seconds": self.seconds,
+            "eta": (self.steps - last.number) * took / len(steps),
             "loss_by_bin": {
                 name: loss / count for name, loss, count in zip(self.bins, sums, counts, strict=False) if count
             },
         }
 
-    def _draw(self, record: dict[str, Any]) -> None:
-        for name, value in record.items():
-            if isinstance(value, float):
-                self._writer.add_scalar(name, value, record["step"])
-        for name, value in record["loss_by_bin"].items():
-            self._writer.add_scalar(f"loss_by_bin/{name}", value, record["step"])
+    def _write(self, step: int, record: dict[str, Any], group: str) -> None:
+        values = {f"{group}{name}": value for name, value in record.items() if isinstance(value, float)}
+        values |= {f"{group}loss_by_bin/{name}": value for name, value in record["loss_by_bin"].items()}
+        for writer in self._writers:
+            writer.write(step, values)
 
 
 def text(record: dict[str, Any]) -> str:
     """A record as one line."""
-    missing = "–"
-    loss = missing if record["loss"] is None else f"{record['loss']:.5f}"
-    norm = missing if record["grad_norm"] is None else f"{record['grad_norm']:.3g}"
-    share = missing if record["mfu"] is None else f"{100 * record['mfu']:.1f} %"
+    loss = _MISSING if record["loss"] is None else f"{record['loss']:.5f}"
+    norm = _MISSING if record["grad_norm"] is None else f"{record['grad_norm']:.3g}"
+    share = _MISSING if record["mfu"] is None else f"{100 * record['mfu']:.1f} %"
+    left = f"  {duration(record['eta'])} to go" if record["step"] < record["steps"] else ""
     skipped = f"  skipped {record['skipped']}" if record["skipped"] else ""
     return (
         f"step {record['step']:>{len(str(record['steps']))}}/{record['steps']}  loss {loss}  lr {record['lr']:.2e}  "
         f"{record['images_per_s']:,.1f} images/s  {_thousands(record['tokens_per_s'])} tokens/s  "
         f"pad {100 * record['padding']:.1f} %  wait {100 * record['data_wait']:.0f} %  "
-        f"{record['tflops']:.3g} TFLOP/s  MFU {share}  norm {norm}{skipped}"
+        f"{record['tflops']:.3g} TFLOP/s  MFU {share}  norm {norm}{skipped}{left}"
     )
+
+
+def duration(seconds: float) -> str:
+    """For people."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60:,} h {minutes % 60:02d} min"
 
 
 def read(path: Path) -> list[dict[str, Any]]:

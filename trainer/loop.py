@@ -18,6 +18,7 @@ from torch import Tensor
 
 from shardkit import Binned, Exact, Loader
 from trainer import optim, parallel, pictures
+from trainer.bins import Bins
 from trainer.checkpoint import Checkpoints, State
 from trainer.config import Config
 from trainer.errors import TrainingError
@@ -27,6 +28,7 @@ from trainer.parallel import World
 from trainer.profiling import Window
 from trainer.schedule import Schedule
 from trainer.task import Batch, Task
+from trainer.validation import Validation
 
 _GRAPHS = 64  # of one function; past its limit of 8 torch would go on uncompiled without a word
 LOSS, IMAGES, TOKENS, SLOTS, FLOPS, PADDED, STOP = range(7)
@@ -45,7 +47,8 @@ class Progress:
 class Loop:
     """Trains a task until its last step or until told to stop. All processes run the same.
 
-    steps: of the whole run. asked: tells whether somebody asked to stop. Raises TrainingError for a loss that stays
+    steps: of the whole run. asked: tells whether somebody asked to stop. anew: begin the epoch of the last checkpoint
+    again, on the loader's dataset instead of the one it was of. Raises TrainingError for a loss that stays
     without a number, StorageError for checkpoints that cannot be written.
     """
 
@@ -59,9 +62,12 @@ class Loop:
         log: Log,
         steps: int,
         asked: Callable[[], bool] = lambda: False,
+        anew: bool = False,
+        validation: Validation | None = None,
     ) -> None:
         self.task, self.loader, self.config, self.run, self.world, self.log = task, loader, config, run, world, log
-        self.steps, self.asked, self.progress = steps, asked, Progress()
+        self.validation = validation
+        self.steps, self.asked, self.anew, self.progress = steps, asked, anew, Progress()
         task.model.to(world.device).train()
         if config.run.compile:
             _compile(task, loader, config.run.compile_backend)
@@ -73,7 +79,7 @@ class Loop:
         o = config.optim
         self.schedule = Schedule(kind=o.schedule, peak=o.lr, floor=o.floor, warmup=round(o.warmup * steps), total=steps)
         self.checkpoints = Checkpoints(run, config.save.keep, world)
-        self._bins = _Bins(loader, world.device)
+        self._bins = Bins(loader, world.device)
         self._batches = self._endless()
         self._shown: tuple[Batch, Output] | None = None
 
@@ -88,6 +94,8 @@ class Loop:
             while self.progress.step < self.steps and not stop:
                 with window.step(self.progress.step):
                     stop = self._step()
+                if self._due(self.config.val.every) and self.validation is not None:
+                    self._validate(self.validation)
                 self._after(ends=stop or self.progress.step == self.steps)
         finally:
             self._batches.close()  # ends the loader's threads
@@ -149,7 +157,7 @@ class Loop:
         """This process's micro-batches of a step -> (sums, losses and images by bin, seconds waited, epoch)."""
         device = self.world.device
         sums = torch.zeros(7, dtype=torch.float64, device=device)
-        by_bin = torch.zeros(2, len(self._bins.names), dtype=torch.float64, device=device)
+        by_bin = self._bins.zeros()
         waited = 0.0
         while True:
             before = time.monotonic()
@@ -162,7 +170,7 @@ class Loop:
             self._count(sums, by_bin, batch, output)
             if batch.place.last:
                 break
-        if self._due():
+        if self.world.first and self._due(self.config.log.pictures, after=1):
             self._shown = batch, output
         return sums, by_bin, waited, batch.place.epoch
 
@@ -195,13 +203,20 @@ class Loop:
         while True:
             yield from self.loader
 
-    def _due(self) -> bool:
-        every, step = self.config.log.pictures, self.progress.step + 1
-        return bool(every) and self.world.first and (step % every == 0 or step == self.steps)
+    def _due(self, every: int, after: int = 0) -> bool:
+        """Whether `after` steps from now is a multiple, or the last one."""
+        step = self.progress.step + after
+        return bool(every) and (step % every == 0 or step == self.steps)
 
-    def _draw(self, batch: Batch, output: Output) -> None:
+    def _draw(self, batch: Batch, output: Output, what: str = "step") -> None:
         picture = self.task.picture(batch, output)
-        pictures.save(picture, self.run / "pictures" / f"step_{self.progress.step:08d}.png")
+        pictures.save(picture, self.run / "pictures" / f"{what}_{self.progress.step:08d}.png")
+
+    def _validate(self, validation: Validation) -> None:
+        measured = validation.measure(self.model, self._autocast)
+        self.log.validated(self.progress.step, measured)
+        if self.world.first and self.config.log.pictures:
+            self._draw(*measured.shown, what="val")
 
     def _state(self) -> State:
         return State(self.model, self.optimizer, self.average, self.world.rank)
@@ -212,14 +227,18 @@ class Loop:
         self.checkpoints.save(self.progress.step, self._state(), facts)
 
     def _resume(self) -> None:
-        place = self.checkpoints.latest()
-        if place is not None:
-            facts: dict[str, Any] = self._state().load(place)
-            self.loader.load_state_dict(facts["loader"])
-            self.progress = Progress(**{name: facts[name] for name in vars(self.progress)})
+        found = self.checkpoints.latest()
+        if found.place is not None:
+            facts: dict[str, Any] = self._state().load(found.place)
+            fresh = self.loader.state_dict()
+            epoch = facts["loader"]["epoch"]
+            self.loader.load_state_dict({**fresh, "epoch": epoch, "step": 0} if self.anew else facts["loader"])
+            self.progress = Progress(**{name: facts.get(name, value) for name, value in vars(self.progress).items()})
             self.log.seconds, self.log.images = self.progress.seconds, self.progress.images
+            self.checkpoints.set_aside(found)
             if self.log.console is not None:
-                self.log.console.print(f"going on after step {self.progress.step}", highlight=False)
+                after = f" ({found.told}; set aside as .damaged)" if found.damaged else ""
+                self.log.console.print(f"going on after step {self.progress.step}{after}", highlight=False)
         self.log.begin(after=self.progress.step)
 
 
@@ -232,18 +251,3 @@ def _compile(task: Task, loader: Loader, backend: str) -> None:
     dynamic = None if isinstance(loader.batching, (Binned, Exact)) else False
     for block in task.blocks:
         block.compile(fullgraph=True, dynamic=dynamic, backend=backend)
-
-
-class _Bins:
-    """Which bin of the dataset a sample is stored in, by its row of the manifest."""
-
-    def __init__(self, loader: Loader, device: torch.device) -> None:
-        self.names, of = loader.bins()
-        self._of = torch.from_numpy(of).to(device)
-
-    def add(self, by_bin: Tensor, rows: Tensor, losses: Tensor) -> None:
-        """Losses and numbers of images to their bins'."""
-        rows = rows.to(by_bin.device)
-        there = (rows >= 0).double()
-        number = self._of[rows.clamp(min=0)].long()
-        by_bin.index_add_(1, number, torch.stack([losses.detach().double() * there, there]))

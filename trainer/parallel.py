@@ -1,10 +1,10 @@
 """Processes and devices: start, share a model out, add numbers up. torchrun's environment says who is who."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -13,7 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from shardkit.errors import ArgumentError
+from shardkit.errors import ArgumentError, ShardkitError
 
 T = TypeVar("T")
 
@@ -88,3 +88,17 @@ def agreed(value: T) -> T:
     box = [value]
     dist.broadcast_object_list(box)
     return box[0]
+
+
+def from_first(make: Callable[[], T], world: World) -> T:
+    """What the first process makes, for all of them; or its error, raised on all: nobody waits for the others."""
+    made: tuple[T | None, ShardkitError | None] = None, None
+    if world.first:
+        try:
+            made = make(), None
+        except ShardkitError as error:
+            made = None, error
+    value, refused = agreed(made)
+    if refused is not None:
+        raise refused
+    return cast(T, value)

@@ -1,10 +1,9 @@
 """One pre-training run: its folder, its loader, its model, the loop, and the page about it."""
 
-import json
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,30 +11,27 @@ from rich.console import Console
 
 from shardkit import Loader, from_text
 from shardkit.errors import ArgumentError
-from trainer import parallel, report
+from trainer import folder, parallel, report, writers
 from trainer.baseline import mean_image_error
-from trainer.config import Config, LoaderConfig, flat
-from trainer.errors import TrainingError
-from trainer.files import whole
+from trainer.config import Config, LoaderConfig
 from trainer.flops import peak_tflops
 from trainer.hiera import HieraConfig
-from trainer.initial import load_initial
 from trainer.log import Log
 from trainer.loop import Loop
 from trainer.parallel import World
+from trainer.start import Job, Start, start
 from trainer.task import Pretrain
+from trainer.validation import Validation
 
-_FREE = ("save.", "log.", "run.compile", "run.parallel", "run.max_skipped")
-_FREE_LOADER = ("cache", "cache_gib", "threads", "prefetch", "max_bad")
 STOPPED = 143  # as a shell says of SIGTERM
 
 
-def pretrain(recipe: str, config: Config, data: str, out: Path, init: str | None, console: Console) -> int:
-    """Train, or go on where the run in `out` stopped; returns the exit code."""
+def pretrain(job: Job, console: Console) -> int:
+    """Train, or go on where the run in its folder stopped; returns the exit code."""
     world = parallel.start()
     try:
         with _asked_to_stop() as asked:
-            done = _train(recipe, config, data, out, init, world, console if world.first else None, asked)
+            done = _train(job, world, console if world.first else None, asked)
     finally:
         parallel.stop()
     if world.first and not done:
@@ -43,46 +39,68 @@ def pretrain(recipe: str, config: Config, data: str, out: Path, init: str | None
     return 0 if done else STOPPED
 
 
-def _train(
-    recipe: str,
-    config: Config,
-    data: str,
-    out: Path,
-    init: str | None,
-    world: World,
-    console: Console | None,
-    asked: list[int],
-) -> bool:
-    torch.manual_seed(config.run.seed)
-    loader = open_loader(config, data, world.device, world.rank, world.size)
-    task = Pretrain(config.model)
+def _train(job: Job, world: World, console: Console | None, asked: list[int]) -> bool:
+    """Returns whether the last step was reached."""
+    writers.check(job.config.log.wandb)
+    torch.manual_seed(job.config.run.seed)
+    loader = open_loader(job.config, job.data, world.device, world.rank, world.size)
+    task = Pretrain(job.config.model)
     _check_patch(task, loader)
-    steps = config.run.steps or max(1, round(config.run.epochs * len(loader.plan)))
-    facts = _claim(recipe, config, data, out, init, loader, task, world)
-    if console is not None:
-        _introduce(facts, steps, loader, console)
-    if init is not None:
-        taken = load_initial(task.model, init)
+    with folder.held(job.out, world):
+        begun = start(job, loader, task, world)
+        for note in begun.notes:
+            _say(console, note)
+        done = begun.done == begun.steps or _go(job, begun, loader, task, world, console, asked)
         if console is not None:
-            console.print(taken, highlight=False, soft_wrap=True)
+            if begun.done == begun.steps:
+                _say(console, f"{job.out} has all its {begun.steps:,} steps: a greater --run.steps trains on")
+            _say(console, f"report: {report.write(job.out)}")
+    return done
+
+
+def _go(
+    job: Job, begun: Start, loader: Loader, task: Pretrain, world: World, console: Console | None, asked: list[int]
+) -> bool:
+    config, facts = job.config, begun.facts
+    if facts["baseline"] is None and world.first and config.log.baseline and not config.model.norm_pix:
+        alone = open_loader(config, job.data, world.device, 0, 1)
+        facts["baseline"] = {"mean_image": mean_image_error(alone, task.patch, config.log.baseline)}
     name = torch.cuda.get_device_name() if world.device.type == "cuda" else "cpu"
     log = Log(
-        folder=out,
+        folder=job.out,
         bins=loader.bins()[0],
-        steps=steps,
+        steps=begun.steps,
         peak=peak_tflops(name, config.log.peak_tflops),
         devices=world.size,
         console=console,
         tensorboard=config.log.tensorboard,
+        wandb=config.log.wandb,
     )
+    validation = _validation(job, loader, task, world, console)
+    loop = Loop(task, loader, config, job.out, world, log, begun.steps, lambda: bool(asked), begun.anew, validation)
+    if console is not None:
+        folder.write(job.out, facts)
+        _introduce(facts, begun.steps, loader, console)
     try:
-        loop = Loop(task, loader, config, out, world, log, steps, lambda: bool(asked))
-        done = loop.go()
+        return loop.go()
     finally:
         log.close()
-    if console is not None:
-        console.print(f"report: {report.write(out)}", highlight=False, soft_wrap=True)
-    return done
+
+
+def _validation(job: Job, loader: Loader, task: Pretrain, world: World, console: Console | None) -> Validation | None:
+    """Of the val split, where it is wanted, not trained on and not empty."""
+    config = job.config
+    if not config.val.every:
+        return None
+    if config.loader.split in ("all", "val"):
+        _say(console, f"no validation: --loader.split {config.loader.split} trains on the val split")
+        return None
+    if not loader.splits.get("val"):
+        _say(console, f"no validation: {job.data} has no image in the val split, so that over-fitting will not show")
+        return None
+    batching = str(replace(from_text(config.loader.batching), crop=None, flip=0.0, remainder="fill"))
+    plain = replace(config, loader=replace(config.loader, batching=batching, split="val"))
+    return Validation(task, open_loader(plain, job.data, world.device, world.rank, world.size), world)
 
 
 def open_loader(config: Config, data: str, device: torch.device, rank: int, size: int) -> Loader:
@@ -132,58 +150,20 @@ def _check_patch(task: Pretrain, loader: Loader) -> None:
         )
 
 
-def _claim(
-    recipe: str, config: Config, data: str, out: Path, init: str | None, loader: Loader, task: Pretrain, world: World
-) -> dict[str, Any]:
-    """Write down what the run is, or check that the folder holds the same one. Raises TrainingError."""
-    path = out / "run.json"
-    told = parallel.agreed(path.read_text() if path.exists() else None)
-    if told is not None:
-        before: dict[str, Any] = json.loads(told)
-        _compare(before["config"], flat(config), out)
-        return before
-    baseline = None
-    if world.first and config.log.baseline and not config.model.norm_pix:
-        alone = open_loader(config, data, world.device, 0, 1)
-        baseline = {"mean_image": mean_image_error(alone, task.patch, config.log.baseline)}
-    facts = {
-        "recipe": recipe,
-        "config": flat(config),
-        "init": init,
-        "baseline": baseline,
-        "data": data,
-        "digest": loader.state_dict()["manifest_digest"],
-        "parameters": sum(p.numel() for p in task.model.parameters()),
-        "device": torch.cuda.get_device_name() if world.device.type == "cuda" else "CPU",
-        "world_size": world.size,
-    }
-    if world.first:
-        out.mkdir(parents=True, exist_ok=True)
-        with whole(path) as fresh:
-            fresh.write_text(json.dumps(facts, indent=1))
-    return facts
-
-
-def _compare(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
-    free = (*_FREE, *(f"loader.{name}" for name in _FREE_LOADER))
-    for name in sorted(before.keys() | now.keys()):
-        if before.get(name) != now.get(name) and not name.startswith(free):
-            raise TrainingError(
-                f"{out} holds a run with --{name} {before.get(name)}, not {now.get(name)}: go on with the same, name"
-                f" another --out, or begin from its weights with --init {out}"
-            )
+def _say(console: Console | None, sentence: str) -> None:
+    if console is not None:
+        console.print(sentence, highlight=False, soft_wrap=True)
 
 
 def _introduce(facts: dict[str, Any], steps: int, loader: Loader, console: Console) -> None:
     micro = loader.batching.per_step
-    console.print(
+    _say(
+        console,
         f"{facts['recipe']}: {facts['parameters'] / 1e6:,.1f} M parameters on {facts['world_size']} x"
         f" {facts['device']}, {steps:,} steps of {micro} micro-batches ({loader.batching})",
-        highlight=False,
-        soft_wrap=True,
     )
     if facts["baseline"]:
-        console.print(f"the mean image's error: {facts['baseline']['mean_image']:.5f}", highlight=False)
+        _say(console, f"the mean image's error: {facts['baseline']['mean_image']:.5f}")
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """One page about a run, self-contained: how far the loss fell, what the model sees, where the time went."""
 
 import base64
-import json
 import math
 import re
 from collections import Counter
@@ -15,11 +14,10 @@ from shardkit.errors import ArgumentError
 from trainer import curves
 from trainer.curves import COLOURS, WINDOW, Line, Points, chart, legend, smoothed
 from trainer.files import whole
-from trainer.log import METRICS, read
+from trainer.folder import facts
+from trainer.log import METRICS, VALIDATION, duration, read
 
 NAME = "report.html"
-_FACTS = "run.json"
-_NEEDED = ("recipe", "config", "baseline", "data", "digest", "parameters", "device", "world_size")
 _EARLIER, _BINS = 6, 12
 _SMOOTH = f"{100 * WINDOW:.0f} %"
 _STYLE = f"""{curves.STYLE}
@@ -43,10 +41,17 @@ def write(run: Path) -> Path:
 
     Raises ArgumentError where run.json is missing or not a run's, or no step has been logged.
     """
-    about, records = _facts(run), read(run / METRICS)
+    about, records = facts(run), read(run / METRICS)
     if not records:
         raise ArgumentError(f"{run / METRICS} holds no whole line: report once the run has logged its first step")
-    body = [_head(about, records), _loss(about, records), _seen(run), _way(records), _bins(records), _options(about)]
+    body = [
+        _head(about, records),
+        _loss(about, records, read(run / VALIDATION)),
+        _seen(run),
+        _way(records),
+        _bins(records),
+        _options(about),
+    ]
     page = charts.page(f"{about['recipe']}: training run", "\n".join(part for part in body if part))
     path = run / NAME
     with whole(path) as fresh:
@@ -58,19 +63,6 @@ def write(run: Path) -> Path:
 def last_loss(records: Records) -> float | None:
     """Mean of the finite losses of the last tenth of the lines; None where there are none."""
     return _mean(records[-max(1, len(records) // 10) :], "loss")
-
-
-def _facts(run: Path) -> dict[str, Any]:
-    path = run / _FACTS
-    if not path.exists():
-        raise ArgumentError(f"{run} has no {_FACTS}: name the --out of a run")
-    try:
-        about = json.loads(path.read_text())
-    except ValueError:
-        about = None
-    if not isinstance(about, dict) or not about.keys() >= {*_NEEDED}:
-        raise ArgumentError(f"{path} does not describe a run: name another run's folder, or restore the file")
-    return about
 
 
 # ------------------------------------------------------------------------------------------------- numbers
@@ -103,13 +95,6 @@ def _baseline(about: dict[str, Any]) -> float | None:
     return _value(about["baseline"] or {}, "mean_image")
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60:,} h {minutes % 60:02d} min"
-
-
 def _points(records: Records, name: str, scale: float = 1.0) -> Points:
     values = ((r["step"], _value(r, name)) for r in records)
     return [(step, None if value is None else scale * value) for step, value in values]
@@ -126,7 +111,7 @@ def _head(about: dict[str, Any], records: Records) -> str:
     skipped = int(_value(last, "skipped") or 0)
     tiles = [
         ("Steps", number(last["step"]), f"of {number(last['steps'])}, in epoch {last['epoch']}"),
-        ("Images seen", number(last["images"]), f"in {_duration(last['seconds'])}"),
+        ("Images seen", number(last["images"]), f"in {duration(last['seconds'])}"),
         ("Loss", _shown(loss, _loss_value), of_base or "mean of the last tenth of the log"),
         ("Mean-image baseline", _shown(base, _loss_value), "not measured" if base is None else "without a model"),
         ("Images a second", _shown(_mean(late, "images_per_s"), "{:,.1f}".format),
@@ -152,14 +137,17 @@ def _head(about: dict[str, Any], records: Records) -> str:
     )
 
 
-def _loss(about: dict[str, Any], records: Records) -> str:
+def _loss(about: dict[str, Any], records: Records, validations: Records) -> str:
     config, points, base = _flat(about["config"]), _points(records, "loss"), _baseline(about)
     over = "all patches, padding too" if config.get("model.loss") == "all" else "hidden patches"
     of = ", of patches normalised by their own mean and deviation" if config.get("model.norm_pix") else ""
     level = None if base is None else (f"mean image {_loss_value(base)}", base)
     lines = _calmed(points)
+    if validations:
+        lines.append(Line("on the val split", _points(validations, "loss"), COLOURS[7]))
     return (
-        f"<h2>Loss</h2><p>Mean squared error over {over}{of}, each image counting the same.</p>"
+        f"<h2>Loss</h2><p>Mean squared error over {over}{of}, each image counting the same. It does not say how "
+        "useful the features are: only a task with labels does.</p>"
         f"{chart(lines, level=level, about='Loss by step')}<p>{legend(lines)}</p>"
     )
 
@@ -180,8 +168,14 @@ def _seen(run: Path) -> str:
         "the third. In the fourth, black is no error, and white one of a third of the image’s range or more. Each "
         "line has its own image’s range of grey levels.</p>"
         '<p class="note">This page holds pictures of the data: share it only with those who may see them.</p>'
-        f"{_picture(folder / last[1], last[0])}{fold}"
+        f"{_picture(folder / last[1], last[0])}{fold}{_held_out(folder)}"
     )
+
+
+def _held_out(folder: Path) -> str:
+    """The last picture of images that are not trained on."""
+    found = sorted(folder.glob("val_????????.png"))
+    return f"<p>Of the val split:</p>{_picture(found[-1], int(found[-1].stem[4:]))}" if found else ""
 
 
 def _picture(path: Path, step: int) -> str:

@@ -54,10 +54,11 @@ def plan(
 
 
 def replay(
-    dataset: str,
+    dataset: str | None = None,
     *,
     step: int,
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    run: Path | None = None,
     state: Path | None = None,
     batching: str | None = None,
     seed: int = 0,
@@ -70,11 +71,13 @@ def replay(
     Parameters
     ----------
     dataset
-        Folder or bucket url of the dataset.
+        Folder or bucket url of the dataset; with --run, only if it has moved.
     step
-        Which step of the epoch.
+        Which step of the epoch, from 0; with --run, which step of the run's log, from 1.
     out
         PNG file to write.
+    run
+        Folder of a training run, which says all the rest.
     state
         JSON file with a loader's state; says batching, seed, epoch, split and window.
     batching
@@ -88,6 +91,10 @@ def replay(
     window
         Without --state: shards that are mixed at any time.
     """
+    if run is not None:
+        return _replay_run(run, step, dataset, out)
+    if dataset is None:
+        raise ArgumentError("name the dataset, or a training run with --run")
     from shardkit.plan import from_text
     from shardkit.plan.described import Described
     from shardkit.replay import open_loader, read_state
@@ -100,4 +107,13 @@ def replay(
     else:
         described = Described(None if split == "all" else split, "", window, from_text(batching or ""))
     console.print(draw(open_loader(dataset, described, seed, epoch), step, out), highlight=False, soft_wrap=True)
+    return 0
+
+
+def _replay_run(run: Path, step: int, dataset: str | None, out: Path) -> int:
+    from shardkit.replay import replay as draw
+    from shardkit.replay_run import at_step
+
+    said = draw(*at_step(run, step, dataset), out)
+    console.print(f"step {step:,} of {run}: {said}", highlight=False, soft_wrap=True)
     return 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from trainer.checkpoint import Checkpoints, State
 from trainer.config import OptimConfig
 from trainer.errors import TrainingError
 from trainer.formats import original_state
+from trainer.hiera import HieraConfig, HieraMae
 from trainer.initial import load_initial
 from trainer.mae import Mae, MaeConfig
 from trainer.optim import optimizer
@@ -48,7 +52,7 @@ def test_a_checkpoint_holds_the_moment_it_was_asked_for(tmp_path: Path) -> None:
             p.fill_(7.0)
     checkpoints.wait()
     other = _state(1)
-    place = checkpoints.latest()
+    place = checkpoints.latest().place
     assert place is not None
     assert other.load(place) == {"step": 1}
     assert _same(other.model.state_dict(), before)
@@ -60,7 +64,7 @@ def test_what_is_half_written_is_no_checkpoint_and_goes_with_the_next(tmp_path: 
     left = tmp_path / "checkpoints" / "step_00000009.part"
     left.mkdir(parents=True)
     checkpoints = Checkpoints(tmp_path, 2, ALONE)
-    assert checkpoints.latest() is None
+    assert checkpoints.latest().place is None
     for step in (1, 2, 3):
         checkpoints.save(step, _state(step), {"step": step})
     checkpoints.wait()
@@ -73,16 +77,16 @@ def test_a_checkpoint_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     checkpoints.save(1, _state(0), {"step": object()})  # no JSON
     with pytest.raises(StorageError, match="step_00000001 cannot be written"):
         checkpoints.wait()
-    assert checkpoints.latest() is None
+    assert checkpoints.latest().place is None
 
 
 def test_a_checkpoint_of_another_model_is_refused_with_a_sentence(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, 2, ALONE)
     checkpoints.save(1, _state(0), {})
     checkpoints.wait()
-    place = checkpoints.latest()
+    place = checkpoints.latest().place
     assert place is not None
-    with pytest.raises(TrainingError, match="cannot be read"):
+    with pytest.raises(TrainingError, match=r"of another model: blocks\.2\..* is missing there"):
         _state(0, MaeConfig(patch=8, width=192, depth=3, heads=3, decoder_depth=1)).load(place)
 
 
@@ -107,6 +111,76 @@ def test_a_safetensors_file_of_timm_s_gives_the_encoder_summed_over_colours(tmp_
     assert "decoder begins at random" in load_initial(model, str(tmp_path / "vit.safetensors"))
     torch.testing.assert_close(model.patch_embed.proj.weight, vit.patch_embed.proj.weight.sum(1, keepdim=True))
     assert torch.equal(model.blocks[1].mlp.fc2.weight, vit.blocks[1].mlp.fc2.weight)
+
+
+def _timm() -> dict[str, Tensor]:
+    import timm
+
+    torch.manual_seed(4)
+    made: dict[str, Tensor] = timm.create_model(
+        "vit_tiny_patch16_224", depth=2, patch_size=8, in_chans=1, num_classes=3
+    ).state_dict()
+    return made
+
+
+def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: value for name, value in state.items()}
+
+
+ARGUMENTS = argparse.Namespace(lr=1, output_dir=Path("out"))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "where"),
+    [
+        (lambda s: _under("module.", s), "(module.*)"),
+        (lambda s: _under("_orig_mod.", s), ""),
+        (lambda s: _under("module._orig_mod.", s), "(module.*)"),
+        (lambda s: {"state_dict": _under("model.", s), "epoch": 3}, "(state_dict / model.*)"),
+        (lambda s: {"state_dict": _under("net.backbone.", s) | {"loss.weight": torch.ones(2)}}, "net.backbone.*"),
+        (lambda s: {"model": s, "optimizer": {}, "epoch": 799, "args": ARGUMENTS}, "(model)"),
+        (lambda s: {"state_dict": s, "state_dict_ema": {n: v * 0 for n, v in s.items()}}, "(state_dict)"),
+        (lambda s: {"model_ema": s}, "(model_ema)"),
+        (lambda s: {"ema": {"module": _under("module.", s)}}, "(ema / module / module.*)"),
+    ],
+)
+def test_weights_are_found_in_what_programs_wrap_around_them(tmp_path: Path, wrap: Any, where: str) -> None:
+    state, model = _timm(), Mae(TINY)
+    torch.save(wrap(state), tmp_path / "wrapped.pth")
+    assert where in load_initial(model, str(tmp_path / "wrapped.pth"))
+    own = model.state_dict()
+    assert all(torch.equal(own[name], value) for name, value in state.items() if name in own and "embed" not in name)
+
+
+def test_a_whole_hiera_keeps_its_decoder_under_any_wrapper(tmp_path: Path) -> None:
+    small = HieraConfig(side=64, decoder_width=32, decoder_depth=1, decoder_heads=2)
+    one, two = HieraMae(small), HieraMae(small)
+    torch.save({"model": _under("module.", one.state_dict())}, tmp_path / "hiera.pth")
+    assert "at random" not in load_initial(two, str(tmp_path / "hiera.pth"))
+    assert _same(one.state_dict(), two.state_dict())
+
+
+class _Payload:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (lambda mark: {"model": _Payload(mark)}, "holds posix.mkdir, which is no weights and could run code"),
+        (lambda mark: _under("student.", _timm()) | _under("teacher.", _timm()), "several models, student., teacher."),
+        (lambda mark: {"optimizer": {"a": 1}, "epoch": 3}, "no weights by name, but optimizer, epoch"),
+    ],
+)
+def test_the_true_obstacle_is_named_and_no_file_is_run(tmp_path: Path, content: Any, told: str) -> None:
+    torch.save(content(tmp_path / "ran"), tmp_path / "file.pth")
+    with pytest.raises(ArgumentError, match=re.escape(told)):
+        load_initial(Mae(TINY), str(tmp_path / "file.pth"))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_patches_of_another_size_are_resampled_to_keep_what_they_respond_to(tmp_path: Path) -> None:

@@ -1,0 +1,58 @@
+"""The loss on images that are not trained on: every image of the split once, the same views and masks each time."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from shardkit import Loader
+from trainer import parallel
+from trainer.bins import Bins
+from trainer.output import Output
+from trainer.parallel import World
+from trainer.task import Batch, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """loss: mean over images. by_bin: the same by bin. seconds: that it took. shown: a batch and what became of it."""
+
+    loss: float
+    images: int
+    by_bin: dict[str, float]
+    seconds: float
+    shown: tuple[Batch, Output]
+
+
+class Validation:
+    """loader: of the split, without augmentation, its last batches filled with padding."""
+
+    def __init__(self, task: Task, loader: Loader, world: World) -> None:
+        self._task, self._loader = task, loader
+        self._bins = Bins(loader, world.device)
+
+    @torch.no_grad()
+    def measure(self, model: nn.Module, autocast: Callable[[], AbstractContextManager[Any]]) -> Measured:
+        """All processes call it together, each with its share of the images."""
+        started, by_bin, shown = time.monotonic(), self._bins.zeros(), None
+        self._loader.load_state_dict({**self._loader.state_dict(), "epoch": 0, "step": 0})
+        model.eval()
+        for batch in self._loader:
+            with autocast():
+                output = self._task.run(model, batch)
+            self._bins.add(by_bin, batch.rows, output.losses)
+            shown = shown or (batch, output)
+        model.train()
+        assert shown is not None  # a loader without a step refuses to iterate
+        sums, counts = parallel.added(by_bin).tolist()
+        return Measured(
+            loss=sum(sums) / sum(counts),
+            images=round(sum(counts)),
+            by_bin={n: loss / count for n, loss, count in zip(self._bins.names, sums, counts, strict=True) if count},
+            seconds=time.monotonic() - started,
+            shown=shown,
+        )
