@@ -61,7 +61,7 @@ class OptimConfig:
     weight_decay
         Of the parameters that decay.
     decay
-        Which do: matrices, or all of them, biases and norms too.
+        Which do: matrices, all but biases, norms and what the model's no_weight_decay names; or all of them.
     schedule
         cosine with linear warm-up, or one cycle.
     warmup

@@ -74,17 +74,6 @@ def test_peaks_are_known_by_name_and_can_be_given() -> None:
     assert flops.PEAK_TFLOPS["A40"] == 149.7
 
 
-def test_biases_norms_and_tokens_do_not_decay_unless_all_do() -> None:
-    model = Mae(MaeConfig(width=32, depth=1, heads=2, decoder_width=32, decoder_depth=1, decoder_heads=2))
-    free = {n for n, p in model.named_parameters() if p.ndim == 1 or n in ("cls_token", "mask_token")}
-    decayed, rest = optim.optimizer(model, OptimConfig(lr=1.0)).param_groups
-    names = {id(p): n for n, p in model.named_parameters()}
-    assert {names[id(p)] for p in rest["params"]} == free
-    assert (decayed["weight_decay"], rest["weight_decay"]) == (0.05, 0.0)
-    (only,) = optim.optimizer(model, OptimConfig(lr=1.0, decay="all")).param_groups
-    assert len(only["params"]) == len(names)
-
-
 def test_the_mean_image_s_error_is_the_variance_within_its_cells(make_packed: Any) -> None:
     """Images of one pixel a cell: the mean image is the plain mean of the images."""
     batch, images = make_packed([(32, 32)] * 5, tokens=20, sequences=6)
