@@ -25,10 +25,10 @@ def targets(of: Sequences, norm_pix: bool) -> Tensor:
 
 
 def moments(patches: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each patch's real pixels, as norm_pix takes them: (T, 1) of float (T, p * p), bool likewise.
+    """Mean and deviation of each patch's real pixels, as norm_pix takes them: (T, 1) each.
 
-    deviation: root of the unbiased variance + 1e-6. Of whole patches to the last bit as the original has them; of a
-    single pixel the variance is 0.
+    patches: float (T, p * p). valid: bool, likewise. deviation: root of the unbiased variance + 1e-6. Of whole patches
+    to the last bit as the original has them; of a single pixel the variance is 0.
     """
     whole, count = valid.all(-1, keepdim=True), valid.sum(-1, keepdim=True)
     mean = (patches * valid).sum(-1, keepdim=True) / count.clamp(min=1)
