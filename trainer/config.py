@@ -22,6 +22,8 @@ class LoaderConfig:
         none, percentile, minmax, fullscale, zscore, or a dataset's mean,deviation in full scale.
     split
         train, val, test, or all.
+    window
+        Shards that are mixed at any time; `shardkit plan` says how well.
     cache
         Folder for whole shards on a local disk; without one, just the bytes needed are read.
     cache_gib
@@ -37,6 +39,7 @@ class LoaderConfig:
     batching: str
     normalise: str = "percentile"
     split: str = "train"
+    window: int = 256
     cache: Path | None = None
     cache_gib: float = 100.0
     threads: int | None = None
