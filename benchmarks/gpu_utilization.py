@@ -9,7 +9,8 @@ joint   the trainer's loop on the loader, as `python -m trainer pretrain` runs i
 Batchings: Fixed pads to the largest image's side, DBB to a bin (as the thesis does), Packed not at all, and Packed +
 content also leaves blank borders out. All have as many tokens a micro-batch at most. A recipe that resizes its images
 has all of one size, and runs as it is. Mpx and tokens are the images' own, without padding; MFU counts operations on
-them, HFU all that are run. The decoder of the loader is measured alone, by bin, level and images a batch.
+them, HFU all that are run, padding and filler too but no recomputation. The decoder of the loader is measured alone, by
+bin, level and images a batch.
 
 Without a GPU the smallest recipe runs on the CPU, to test all this. What only a GPU reaches has not been run by its
 authors: no GPU was at hand.

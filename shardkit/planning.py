@@ -13,8 +13,10 @@ from shardkit.details import common_levels
 from shardkit.plan import Account, EpochPlan
 from shardkit.plan.described import Described
 from shardkit.plan.score import Score, score
+from shardkit.plan.shuffle import Ints, Order
 from shardkit.plan.views import views
 
+_TOGETHER = 2  # times chance that samples of one shard may meet before a wider window is advised
 _LABELS = {"patient": ("patient",), "scanner": ("device",), "bin": ("bin_height", "bin_width")}
 
 
@@ -44,17 +46,45 @@ def costs(catalog: Catalog, plan: EpochPlan) -> Costs:
         full += int(lengths[shown.row, 0].sum())
         levels.update(np.unique(shown.level).tolist())
     sizes = catalog.shard_bytes(levels)
-    used = np.searchsorted(catalog.shard_starts, plan.samples.row(plan.samples.starts[:-1]), side="right") - 1
-    in_order = np.array([sizes[catalog.shards[i]] for i in used[plan.order.permutation]], np.int64)
+    of_shards = np.array([sizes[catalog.shards[i]] for i in _shard(catalog, plan, plan.samples.starts[:-1])], np.int64)
+    return Costs(full, wanted, int(of_shards.sum()), _most_in_use(plan.order, of_shards), len(of_shards))
+
+
+def _shard(catalog: Catalog, plan: EpochPlan, samples: Ints) -> Ints:
+    """Number of the dataset's shard that each sample of the plan lies in."""
+    found: Ints = np.searchsorted(catalog.shard_starts, plan.samples.row(samples), side="right") - 1
+    return found
+
+
+def _most_in_use(order: Order, sizes: Ints) -> int:
+    """Bytes of the shards in use at a time, at most. sizes: of the order's shards."""
     # A shard is in use while positions are in [low, low + width); nothing changes between the lows.
-    lows, total = plan.order.lows, np.concatenate([[0], np.cumsum(in_order)])
-    begun, over = np.searchsorted(lows, lows, "right"), np.searchsorted(lows, lows - plan.order.width, "right")
-    live = total[begun] - total[over]
-    return Costs(full, wanted, int(in_order.sum()), int(live.max()), len(in_order))
+    lows, total = order.lows, np.concatenate([[0], np.cumsum(sizes[order.permutation])])
+    begun, over = np.searchsorted(lows, lows, "right"), np.searchsorted(lows, lows - order.width, "right")
+    return int((total[begun] - total[over]).max())
+
+
+def advice(order: Order, found: Costs) -> str | None:
+    """What to say of a window so narrow that samples of one shard meet too often; None where it is wide enough.
+
+    Two samples that are close in an order share one of the shards in use, whatever the shuffle, `order.shards /
+    order.width` times as often as any two: only more shards at a time mix further.
+    """
+    together = order.shards / order.width
+    if together <= _TOGETHER:
+        return None
+    wider = -(-order.shards // _TOGETHER)
+    bytes_ = found.window_bytes * wider // order.width
+    return (
+        f"samples of one shard meet {together:.1f} times as often as in a perfect shuffle, since {order.width:,} of"
+        f" {order.shards:,} shards are mixed at a time: where an export is sorted by patient, scanner or date, like"
+        f" samples stay together; --window {wider} brings it to {_TOGETHER}, with a cache of about"
+        f" {bytes_ / 1e6:,.1f} MB, and without a cache --window {order.shards} costs nothing more"
+    )
 
 
 def scores(catalog: Catalog, plan: EpochPlan) -> dict[str, Score]:
-    """How often two samples of a step share a patient, a scanner, a bin, against a perfect shuffle."""
+    """How often two samples of a step share a patient, a scanner, a bin, a shard, against a perfect shuffle."""
     found = {}
     for name, columns in _LABELS.items():
         table = catalog.columns(*columns)
@@ -67,6 +97,7 @@ def scores(catalog: Catalog, plan: EpochPlan) -> dict[str, Score]:
         codes[unknown] = -1
         labels = codes[plan.samples.row(np.arange(len(plan.samples)))]
         found[name] = score(plan, labels)
+    found["shard"] = score(plan, _shard(catalog, plan, np.arange(len(plan.samples))))
     return found
 
 
@@ -94,6 +125,8 @@ def show(
     console.print(_shuffle(scores(catalog, plan)))
     console.print()
     console.print(_storage(bytes_, world))
+    if told := advice(plan.order, bytes_):
+        console.print(f"\n{told}", highlight=False, soft_wrap=True)
 
 
 def _tokens(account: Account) -> Table:

@@ -23,6 +23,8 @@ class LoaderConfig:
         none, percentile, minmax, fullscale, zscore, or a dataset's mean,deviation in full scale.
     split
         train, val, test, or all.
+    window
+        Shards that are mixed at any time; `shardkit plan` says how well.
     cache
         Folder for whole shards on a local disk; without one, just the bytes needed are read.
     cache_gib
@@ -38,6 +40,7 @@ class LoaderConfig:
     batching: str
     normalise: str = "percentile"
     split: str = "train"
+    window: int = 256
     cache: Path | None = None
     cache_gib: float = 100.0
     threads: int | None = None
@@ -62,7 +65,7 @@ class OptimConfig:
     weight_decay
         Of the parameters that decay.
     decay
-        Which do: matrices, or all of them, biases and norms too.
+        Which do: matrices, all but biases, norms and what the model's no_weight_decay names; or all of them.
     schedule
         cosine with linear warm-up, or one cycle.
     warmup

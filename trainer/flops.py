@@ -1,6 +1,9 @@
 """Floating-point operations of a masked autoencoder, exact for linear maps and attention, and what a device can do.
 
-Two operations a multiply-add; training is three times the forward pass (backward: twice).
+Two operations a multiply-add; training is three times the forward pass (backward: twice). MFU counts those that images
+need, `image_flops`; HFU those that are run for them, `run_flops`: padding, filler and places without an image too. In
+other places HFU means the operations of recomputation as well; ours leaves out what attention computes again in its
+backward pass, so that both shares have one peak, and their ratio is what padding costs.
 """
 
 from typing import TypeVar
@@ -9,6 +12,8 @@ from torch import Tensor
 
 from shardkit.errors import ArgumentError
 from trainer.mae import MaeConfig
+from trainer.masking import cuts, places
+from trainer.sequences import Sequences
 
 Count = TypeVar("Count", float, Tensor)
 
@@ -26,6 +31,18 @@ def image_flops(config: MaeConfig, tokens: Count) -> Count:
     decoder = config.decoder_depth * _block(tokens + 1, config.decoder_width, config.mlp_ratio)
     out = 2 * tokens * config.decoder_width * config.patch**2
     return embed + encoder + into + decoder + out
+
+
+def run_flops(config: MaeConfig, of: Sequences) -> Tensor:
+    """float64 (), of the forward pass of a batch as it is run: whatever lies in its sequences, image or not."""
+    encoder, decoder = (cu.diff().double() for cu in cuts(of, config.mask_ratio))
+    seen, tokens = places(of, config.mask_ratio), of.image.shape[0]
+    embed = 2 * seen * config.patch**2 * config.width  # of places for class tokens too
+    into = 2 * seen * config.width * config.decoder_width
+    out = 2 * tokens * config.decoder_width * config.patch**2
+    first = config.depth * _block(encoder, config.width, config.mlp_ratio).sum()
+    second = config.decoder_depth * _block(decoder, config.decoder_width, config.mlp_ratio).sum()
+    return embed + first + into + second + out
 
 
 def _block(tokens: Count, width: int, mlp_ratio: float) -> Count:

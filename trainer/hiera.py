@@ -47,7 +47,7 @@ class HieraConfig:
     decoder_heads
         Attention heads of the decoder.
     norm_pix
-        Targets are patches normalised by their own mean and deviation.
+        Targets are patches normalised by the mean and deviation of their own real pixels.
     norm_eps
         Added to a norm's variance.
     """
@@ -127,6 +127,10 @@ class HieraMae(nn.Module):
     def blocks(self) -> nn.ModuleList:
         """Blocks of the encoder."""
         return self.encoder.blocks
+
+    def no_weight_decay(self) -> frozenset[str]:
+        """Parameters that do not decay beside biases and norms: tables of positions. The mask token decays."""
+        return frozenset({"encoder.pos_embed", "encoder.pos_embed_win", "decoder_pos_embed"})
 
     def forward(self, batch: BinnedBatch) -> Output:
         """Masks follow `batch.seeds`; T is B * (side / patch)^2, in the order of `from_binned(batch, patch)`.

@@ -24,8 +24,8 @@ class Step:
     """Of one global step, over all processes.
 
     loss: mean over images. norm: of the gradient, before clipping. images, tokens: seen. slots: tokens with padding.
-    flops, padded_flops: of training, without and with padding. wait: seconds this process waited for data.
-    by_bin: float64 (2, bins), loss summed and images.
+    flops, padded_flops: of training, of the images alone and of all that is run, which MFU and HFU are shares of: see
+    `trainer.flops`. wait: seconds this process waited for data. by_bin: float64 (2, bins), loss summed and images.
     """
 
     number: int

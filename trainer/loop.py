@@ -191,7 +191,7 @@ class Loop:
     @torch.no_grad()
     def _count(self, sums: Tensor, by_bin: Tensor, batch: Batch, output: Output) -> None:
         own, slots = self.task.tokens(batch)
-        flops, padded = self.task.flops(own), self.task.flops(slots)
+        flops, padded = self.task.flops(own), self.task.run_flops(batch)
         images = (batch.rows >= 0).double()
         new = (output.loss, images, own, slots, flops, padded)
         sums[:STOP] += torch.stack([x.double().sum() for x in new])

@@ -43,7 +43,7 @@ class MaeConfig:
     mask_ratio
         Share of an image's patches that is hidden.
     norm_pix
-        Targets are patches normalised by their own mean and deviation.
+        Targets are patches normalised by the mean and deviation of their own real pixels.
     loss
         masked: over hidden patches, real pixels only; all: over all patches and pixels, padding too (the thesis').
     position
@@ -155,6 +155,10 @@ class Mae(nn.Module):
     def patch(self) -> int:
         """Side of a token in pixels."""
         return self.config.patch
+
+    def no_weight_decay(self) -> frozenset[str]:
+        """Parameters that do not decay beside biases and norms: none, for the original decays its tokens too."""
+        return frozenset()
 
     def forward(self, batch: Sequences, noise: Tensor | None = None) -> Output:
         """noise: in place of the mask's own, see `trainer.masking.draw`."""

@@ -48,34 +48,53 @@ def _shift(x: Tensor, bits: int) -> Tensor:
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
+def visible(of: Sequences, ratio: float) -> Tensor:
+    """int64 (S,), patches of each sequence that the encoder sees."""
+    return (of.lengths.double() * (1.0 - ratio)).long()  # in float64, as Python has it
+
+
+def places(of: Sequences, ratio: float) -> int:
+    """Length of the encoder's sequence: the class tokens, and what can be visible at most."""
+    return int(of.image.shape[0] * (1.0 - ratio)) + of.weight.shape[0]
+
+
+def cuts(of: Sequences, ratio: float) -> tuple[Tensor, Tensor]:
+    """int32, where sequences begin that attention runs on, class tokens included and filler cut into short ones: the
+    encoder's and the decoder's. No patch needs to be drawn for them."""
+    tokens, count, room = of.image.shape[0], of.weight.shape[0], places(of, ratio)
+    own = torch.cumsum(visible(of, ratio) + 1, 0)
+    ends = own.new_zeros(1), own, own.new_full((1,), room)
+    whole = of.cu_seqlens.long() + torch.arange(count + 1, device=own.device)
+    encoder, decoder = shortened(torch.cat(ends), of.weight, room), shortened(whole, of.weight, tokens + count)
+    return encoder.int(), decoder.int()
+
+
 def draw(of: Sequences, ratio: float, drawn: Tensor | None = None) -> Mask:
     """The mask of a batch. drawn: other noise in its place, float64 (T,) in [0, 1)."""
     tokens, count, device = of.image.shape[0], of.weight.shape[0], of.image.device
     image, cu = of.image.long(), of.cu_seqlens.long()
-    kept = (of.lengths.double() * (1.0 - ratio)).long()  # in float64, as Python has it
+    kept, room = visible(of, ratio), places(of, ratio)
     order = torch.argsort(image + (noise(of) if drawn is None else drawn), stable=True)
     # Sorting leaves every image where it is and orders its patches by noise.
     rank = torch.arange(tokens, device=device) - cu[image]
-    visible = rank < kept[image]
+    shown = rank < kept[image]
 
-    room = int(tokens * (1.0 - ratio)) + count  # the class tokens and what can be visible at most
     starts = torch.cumsum(kept + 1, 0) - (kept + 1)
-    target = torch.where(visible, starts[image] + 1 + rank, room)
+    target = torch.where(shown, starts[image] + 1 + rank, room)
     encoder = torch.full((room + 1,), count + tokens, dtype=torch.int64, device=device)
     encoder = encoder.scatter(0, target, count + order)[:room].scatter(0, starts, torch.arange(count, device=device))
 
-    place = torch.empty_like(order).scatter(0, order, torch.where(visible, target, room))
+    place = torch.empty_like(order).scatter(0, order, torch.where(shown, target, room))
     patches = torch.arange(tokens, device=device) + image + 1
     decoder = torch.empty(count + tokens, dtype=torch.int64, device=device)
     decoder = decoder.scatter(0, patches, place).scatter(0, cu[:-1] + torch.arange(count, device=device), starts)
-    used = starts[-1:] + kept[-1:] + 1
-    end = torch.full((1,), room, dtype=torch.int64, device=device)
+    encoder_cu, decoder_cu = cuts(of, ratio)
     return Mask(
         masked=place == room,
         encoder=encoder,
         decoder=decoder,
         patches=patches,
-        encoder_cu=shortened(torch.cat([starts, used, end]), of.weight, room).int(),
-        decoder_cu=shortened(cu + torch.arange(count + 1, device=device), of.weight, tokens + count).int(),
+        encoder_cu=encoder_cu,
+        decoder_cu=decoder_cu,
         kept=kept,
     )

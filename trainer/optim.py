@@ -5,21 +5,23 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 
 from trainer.config import OptimConfig
 
 
 def optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW in two groups. Without decay: biases, norms, class and mask tokens."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in trained if config.decay == "all" or (p.ndim > 1 and p.shape[:-1].numel() > 1)]
-    chosen = {id(p) for p in decayed}
+    """Adam or AdamW in two groups. Without decay: biases, norms, and what the model's `no_weight_decay()` names."""
+    named = getattr(model.module if isinstance(model, DistributedDataParallel) else model, "no_weight_decay", None)
+    exempt = frozenset[str]() if named is None else named()
+    trained = {plain(name): p for name, p in model.named_parameters() if p.requires_grad}
+    decayed = {name for name, p in trained.items() if config.decay == "all" or (p.ndim > 1 and name not in exempt)}
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if id(p) not in chosen], "weight_decay": 0.0},
+        {"params": [p for name, p in trained.items() if name in decayed], "weight_decay": config.weight_decay},
+        {"params": [p for name, p in trained.items() if name not in decayed], "weight_decay": 0.0},
     ]
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-    fused = all(p.is_cuda for p in trained)
+    fused = all(p.is_cuda for p in trained.values())
     return kind([g for g in groups if g["params"]], lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
 
 

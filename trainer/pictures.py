@@ -9,8 +9,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from trainer.files import whole
+from trainer.losses import moments
 from trainer.output import Output
-from trainer.sequences import Sequences
+from trainer.sequences import Sequences, valid_pixels
 
 Grey = npt.NDArray[np.uint8]
 
@@ -64,7 +65,8 @@ def _views(of: Sequences, output: Output, patch: int, norm_pix: bool, at: int) -
     target, masked = of.patches[own].float().cpu(), output.masked[own].cpu()[:, None]
     predicted = output.prediction[own].float().cpu()
     if norm_pix:
-        predicted = predicted * (target.var(-1, keepdim=True) + 1e-6).sqrt() + target.mean(-1, keepdim=True)
+        mean, deviation = moments(target, valid_pixels(of, patch)[own].cpu())
+        predicted = predicted * deviation + mean
     made = torch.where(masked, predicted, target)
     yx, (rows, cols) = of.yx[own].cpu().long(), of.hw[at].tolist()
     image = _laid_out(target, yx, patch)[:rows, :cols]

@@ -111,6 +111,7 @@ def open_loader(config: Config, data: str, device: torch.device, rank: int, size
         batching=from_text(c.batching),
         seed=config.run.seed,
         split=None if c.split == "all" else c.split,
+        window=c.window,
         rank=rank,
         world_size=size,
         device=device,

@@ -45,6 +45,7 @@ _THESIS = Recipe(
 _RESIZED = "resized:batch_size=256,crop=0.5/1.0,flip=0.5,level=auto,patch=16,per_step=8,side=224"
 _MEDMAE_NOTES = """\
 - lr: the paper says 1.5e-4, which the code scales by 2048/256 to 1.2e-3. Warm-up: 20 epochs in the paper, 40 in code.
+- Weight decay acts on class and mask token too, as in the code: only biases and norms are without.
 - int(196 * 0.1) = 19 patches are visible. The loss is over hidden pixels, not normalised by patch.
 - They resized to 256, then cropped (RandomResizedCrop 0.5-1, bicubic) to 224; here the crop is of the full image and
   resized once.
@@ -83,6 +84,8 @@ _HIERA = Recipe(
 - The report's table calls the model ViT-T/16; code and parameter count (27.9 M) are Hiera-T. 20 epochs in the ablation.
 - They resized to 256 and cropped the centre to 224; here the central square is resized to 224.
 - Normalised by (.516, .501, .503) / (.222, .225, .226) there; by their means here, as one channel.
+- No weight decay, so that lists of exceptions do not matter. With one, tables of positions are without it: the
+  encoder's as in the public code, and the decoder's, which the public code does not name.
 - per_step=1 is for one rank, as theirs was: raise it, and lower batch_size, for more.
 """,
 )

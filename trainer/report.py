@@ -106,6 +106,7 @@ def _points(records: Records, name: str, scale: float = 1.0) -> Points:
 def _head(about: dict[str, Any], records: Records) -> str:
     last, late = records[-1], records[len(records) // 2 :]  # the first steps compile, and fill caches
     loss, base, mfu = last_loss(records), _baseline(about), _mean(late, "mfu")
+    of_peak = "not known for this device" if mfu is None else f"HFU {_shown(_mean(late, 'hfu'), _percent)}"
     compute = f"{_shown(_mean(late, 'tflops'), '{:.3g}'.format)} TFLOP/s a device"
     of_base = f"{100 * loss / base:.0f} % of the mean-image baseline" if loss is not None and base else ""
     skipped = int(_value(last, "skipped") or 0)
@@ -118,7 +119,7 @@ def _head(about: dict[str, Any], records: Records) -> str:
          f"{_shown(_mean(late, 'tokens_per_s'), number)} tokens a second"),
         ("Waiting for data", _shown(_mean(late, "data_wait"), _percent), "of the time"),
         ("Padding", _shown(_mean(late, "padding"), _percent), "of tokens"),
-        ("MFU", _shown(mfu, _percent), f"not known for this device; {compute}" if mfu is None else compute),
+        ("MFU", _shown(mfu, _percent), f"{of_peak}; {compute}"),
     ]  # fmt: skip
     boxes = "".join(
         f'<div class="tile"><span class="name">{text(name)}</span><b>{text(value)}</b><span>{text(note)}</span></div>'
@@ -133,7 +134,8 @@ def _head(about: dict[str, Any], records: Records) -> str:
         f"· {text(about['world_size'])} × {text(about['device'])} · dataset <code>{text(about['data'])}</code>, digest "
         f'<code title="{text(about["digest"])}">{text(about["digest"][:12])}</code></p>'
         f'<div class="tiles">{boxes}</div><p class="soft">Loss: mean of the last tenth of the log. Speeds and shares: '
-        f"means of its second half.</p>{alert if skipped else ''}"
+        f"means of its second half. MFU: operations that the images need, as a share of the device's peak; HFU: all "
+        f"that are run, padding and filler too, without what attention computes again.</p>{alert if skipped else ''}"
     )
 
 

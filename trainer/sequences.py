@@ -3,6 +3,7 @@
 A packed batch is one already; a binned batch becomes one of equal sequences, so that both run through the same code.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,11 @@ class Sequences:
     def lengths(self) -> Tensor:
         """int64 (S,), patches of each sequence."""
         return self.cu_seqlens.diff().long()
+
+    @property
+    def patch(self) -> int:
+        """Side of a patch in pixels."""
+        return math.isqrt(self.patches.shape[1])
 
 
 def from_packed(batch: PackedBatch, patch: int) -> Sequences:

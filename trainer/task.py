@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from shardkit import BinnedBatch, PackedBatch
 from trainer.config import Model
-from trainer.flops import image_flops
+from trainer.flops import image_flops, run_flops
 from trainer.hiera import HieraConfig, HieraMae
 from trainer.hiera import flops as hiera_flops
 from trainer.mae import Mae
 from trainer.output import Output
 from trainer.pictures import triptychs
-from trainer.sequences import from_binned, sequences, shortened
+from trainer.sequences import from_binned, sequences
 
 Batch = BinnedBatch | PackedBatch
 
@@ -42,17 +42,19 @@ class Task(ABC):
         """float64 (S,), operations of training on images of so many tokens, float64 (S,)."""
 
     @abstractmethod
+    def run_flops(self, batch: Batch) -> Tensor:
+        """float64 (), operations of training on a batch as it is run, padding and filler too."""
+
+    @abstractmethod
     def picture(self, batch: Batch, output: Output) -> npt.NDArray[np.uint8]:
         """(rows, cols) grey levels: what the model made of some images."""
 
     def tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """float64 (S,) of each image's own tokens, 0 for none, and float64 of those of all sequences that are run."""
+        """float64 (S,) of each image's own tokens, 0 for none, and float64 () of all that are run."""
         sizes = batch.hw if isinstance(batch, PackedBatch) else batch.sizes
         own = (-(-sizes // self.patch)).double().prod(1) * batch.weight
-        if isinstance(batch, PackedBatch):
-            return own, shortened(batch.cu_seqlens, batch.weight, batch.patches.shape[0]).diff().double()
-        height, width = batch.images.shape[-2:]
-        return own, torch.full_like(own, (height // self.patch) * (width // self.patch))
+        pixels = batch.patches if isinstance(batch, PackedBatch) else batch.images
+        return own, own.new_full((), pixels.numel() // self.patch**2)
 
 
 @final
@@ -80,6 +82,12 @@ class Pretrain(Task):
         if isinstance(self.config, HieraConfig):
             return (tokens > 0) * (3.0 * hiera_flops(self.config))
         return (tokens > 0) * 3.0 * image_flops(self.config, tokens)
+
+    def run_flops(self, batch: Batch) -> Tensor:
+        """See `Task`."""
+        if isinstance(self.config, HieraConfig):
+            return batch.weight.new_full((), 3.0 * hiera_flops(self.config) * len(batch.weight), dtype=torch.float64)
+        return 3.0 * run_flops(self.config, sequences(batch, self.patch))
 
     def picture(self, batch: Batch, output: Output) -> npt.NDArray[np.uint8]:
         """See `Task`."""

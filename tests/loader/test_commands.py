@@ -35,8 +35,17 @@ def test_plan_prints_the_accounts_of_the_epoch(dataset_folder: Path) -> None:
     assert f"used {account.used:,} 100.00 %" in text
     assert f"padded {account.padded:,}" in text
     assert f"{100 * account.overhead:.2f} %" in text
-    for word in ("their patient", "their scanner", "their bin", "read by a rank", "cache needs"):
+    for word in ("their patient", "their scanner", "their bin", "their shard", "read by a rank", "cache needs"):
         assert word in text
+    assert "--window" not in text
+
+
+def test_plan_advises_a_wider_window_where_shards_stay_together(dataset_folder: Path) -> None:
+    shards = len(Catalog(str(dataset_folder)).shards)
+    done = _run("plan", dataset_folder, "--batching", TEXT, "--split", "all", "--window", 1)
+    assert done.returncode == 0, done.stderr
+    assert f"meet {shards:.1f} times as often as in a perfect shuffle, since 1 of {shards} shards" in done.stdout
+    assert f"--window {-(-shards // 2)} brings it to 2" in done.stdout
 
 
 @pytest.mark.formats

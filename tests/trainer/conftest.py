@@ -1,18 +1,29 @@
-"""Packed batches of made-up images, and the images themselves."""
+"""Packed and binned batches of made-up images, and a tiny Hiera."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from timm.models import register_model
+from timm.models.hiera import Hiera, hiera_tiny_224
 from torch import Tensor
 
 from shardkit import BinnedBatch, PackedBatch
 from shardkit.batch import Place
 
 HERE = Place(0, 0, 0, 1, True)
+
+
+@register_model
+def hiera_micro(pretrained: bool = False, **changes: Any) -> Hiera:
+    """timm's own code with few parameters, by a name that only these tests know."""
+    made = hiera_tiny_224(pretrained, **{"embed_dim": 16, "stages": (1, 1, 2, 1), **changes})
+    assert isinstance(made, Hiera)
+    return made
 
 
 @pytest.fixture

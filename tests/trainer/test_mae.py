@@ -76,15 +76,16 @@ class _Dense:
             y = self.block(y, f"decoder_blocks.{i}", c.decoder_heads)
         predicted = self.linear(self.norm(y, "decoder_norm"), "decoder_pred")[1:]
         target = image.view(high, p, wide, p).permute(0, 2, 1, 3).reshape(n, p * p)
+        inside = torch.zeros_like(image)
+        inside[: size[0], : size[1]] = 1
+        inside = inside.view(high, p, wide, p).permute(0, 2, 1, 3).reshape(n, p * p)
         if c.norm_pix:
-            target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6) ** 0.5
+            for row, real in zip(target, inside.bool(), strict=True):
+                row[real] = (row[real] - row[real].mean()) / (row[real].var() + 1e-6) ** 0.5
         mask = torch.ones(n, dtype=torch.float64)
         mask[shuffle[:kept]] = 0
         if c.loss == "all":
             return (predicted - target).square().mean(), mask
-        inside = torch.zeros_like(image)
-        inside[: size[0], : size[1]] = 1
-        inside = inside.view(high, p, wide, p).permute(0, 2, 1, 3).reshape(n, p * p)
         error = ((predicted - target).square() * inside).sum(-1) / inside.sum(-1)
         return (error * mask).sum() / mask.sum(), mask
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from shardkit import from_text
+from trainer import pretrain
 from trainer.cli import application
 from trainer.cli import run as command
-from trainer.config import defaulting_to, flat, from_flat
+from trainer.config import LoaderConfig, defaulting_to, flat, from_flat
 from trainer.mae import MaeConfig
 from trainer.recipes import RECIPES
 
@@ -91,3 +95,16 @@ def test_recipes_are_listed_and_shown_with_their_notes(capsys: pytest.CaptureFix
     told = capsys.readouterr().out
     assert "--model.patch 48" in told
     assert "bicubically" in told
+
+
+def test_a_run_s_loader_gets_what_its_configuration_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(pretrain, "Loader", lambda url, **given: seen.update(given, url=url))
+    values: dict[str, Any] = {"window": 7, "threads": 3, "prefetch": 5, "max_bad": 0.25}
+    text = "packed:patch=8,tokens=64"
+    loader = LoaderConfig(batching=text, split="all", normalise="0.5,0.25", cache=Path("c"), cache_gib=0.5, **values)
+    pretrain.open_loader(replace(RECIPES["tiny"].config, loader=loader), "shards", torch.device("cpu"), 1, 2)
+    assert seen == values | {
+        "url": "shards", "batching": from_text(text), "seed": 0, "split": None, "rank": 1, "world_size": 2,
+        "device": torch.device("cpu"), "normalise": (0.5, 0.25), "cache": Path("c"), "cache_bytes": 2**29,
+    }  # fmt: skip

@@ -127,6 +127,8 @@ def test_the_headline_gives_the_numbers_of_the_log(make: Make) -> None:
 def test_the_share_of_the_peak_is_shown_where_it_is_known(make: Make) -> None:
     shown = " ".join(_texts(_page(make(_records(mfu=0.382, hfu=0.41)))))
     assert "38.2 %" in shown
+    assert "HFU 41.0 %" in shown
+    assert "HFU: all that are run, padding and filler too" in shown
     assert "not known" not in shown
 
 
