@@ -7,7 +7,9 @@ OpenJPH on the loader's threads, which is nearly twice as fast as DALI's decoder
 GPU graph (`decoders.image(device="mixed")`) has not been run by its authors: no GPU was at hand.
 """
 
+import ctypes
 import os
+import weakref
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -68,6 +70,7 @@ class Graph:
         self._steps = steps
         self._pipeline: Any = None
         self._lent: list[Prepared] = []
+        _graphs.add(self)
 
     def run(self, images: list[Prepared]) -> list[torch.Tensor]:
         """float32 (1, rows, cols) of every image, on the graph's device; padding is 0.
@@ -108,6 +111,25 @@ class Graph:
     def close(self) -> None:
         """Give threads and memory back."""
         self._pipeline, self._lent = None, []
+
+    def abandon(self) -> None:
+        """Forget a pipeline of the process that forked this one: DALI would wait here for threads that are there."""
+        pipe = getattr(self._pipeline, "_pipe", None)
+        if pipe is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(pipe))  # never freed
+            self._pipeline._pipe = None
+        self._pipeline = None
+
+
+_graphs: "weakref.WeakSet[Graph]" = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for graph in list(_graphs):
+        graph.abandon()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def _floats(*values: float) -> npt.NDArray[np.float32]:
