@@ -20,7 +20,6 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from shardkit import closing
@@ -31,8 +30,8 @@ from shardkit.codecs import htj2k
 from shardkit.codecs.frame import Frame
 from shardkit.details import Detail
 from shardkit.errors import ArgumentError, BadDataError, IntegrityError, ShardkitError
-from shardkit.pipeline import CLIPPED, Graph, Normalise, Prepared, bounds, roi
-from shardkit.plan.forming import MicroBatch, Pack
+from shardkit.pipeline import CLIPPED, Graph, Normalise, Pixels, Prepared, prepared
+from shardkit.plan.forming import MicroBatch
 from shardkit.stats import Shares, Stats
 from shardkit.stream.fetch import Fetcher, Got, Want
 from shardkit.stream.files import Threads
@@ -46,7 +45,6 @@ _CLOSING = 15.0  # seconds that closing waits at most: more than a fetcher does
 _DECODING = 2.0  # seconds of these for images that are being decoded
 
 Batch = BinnedBatch | PackedBatch
-Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Planned = Iterator[tuple[Place, MicroBatch]]
 
 
@@ -66,7 +64,7 @@ class Setup:
     read_ahead: int
     prefetch: int
     threads: int
-    max_bad: float
+    max_bad: float = 0.0
     stream: torch.cuda.Stream | None = None
 
 
@@ -245,7 +243,7 @@ class Engine:
             return IntegrityError(f"{detail.shard.shard}: the image {detail.key} cannot be decoded: {error}")
         took = 0.0 if self._setup.decode else time.perf_counter() - begun
         self._stats.decoded(detail, level, len(data), took)
-        return _prepared(pixels, item.micro, at, detail, bits, self._setup.normalise)
+        return prepared(pixels, item.micro, at, detail, bits, self._setup.normalise)
 
     def _pixels(self, data: bytes, level: int, bits: int, frame: Frame) -> Pixels:
         if self._setup.decode:
@@ -335,35 +333,3 @@ def _shares(item: _Pending) -> Shares:
 def _chosen(ready: list[Prepared | ShardkitError], shown: list[Shown | None]) -> list[Prepared]:
     images = [ready[s.view] for s in shown if s is not None]
     return [image for image in images if isinstance(image, Prepared)]
-
-
-def _prepared(pixels: Pixels, micro: MicroBatch, at: int, detail: Detail, bits: int, mode: Normalise) -> Prepared:
-    views, layout, patch = micro.views, micro.layout, micro.patch
-    size = (int(views.out_height[at]), int(views.out_width[at]))
-    if isinstance(layout, Pack):
-        pad = (-(-size[0] // patch) * patch, -(-size[1] // patch) * patch)
-    else:
-        pad = (layout.height, layout.width)
-    number, region = detail.number, views.region[at].tolist()
-    start, end = roi((region[0], region[1], region[2], region[3]), int(views.level[at]))
-    mean, std = bounds(
-        mode,
-        bits,
-        number("min"),
-        number("max"),
-        (number("p0_5"), number("p99_5")),
-        (number("mean"), number("std")),
-    )
-    return Prepared(
-        data=pixels,
-        top=(1 << bits) - 1,
-        start=(int(views.top[at]), int(views.left[at])),
-        shape=(int(views.height[at]), int(views.width[at])),
-        roi_start=start,
-        roi_end=end,
-        size=size,
-        pad=pad,
-        flip=bool(views.flip[at]),
-        mean=mean,
-        std=std,
-    )
