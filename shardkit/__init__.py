@@ -6,14 +6,15 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from shardkit.batch import BinnedBatch, PackedBatch
-    from shardkit.loader import Loader, TorchDataset
+    from shardkit.loader import Loader
     from shardkit.plan import Batching, Binned, EpochPlan, Exact, Fixed, Packed, Resized, from_text
+    from shardkit.torch_dataset import TorchDataset
 
 _HOMES = {
     "BinnedBatch": "batch",
     "PackedBatch": "batch",
     "Loader": "loader",
-    "TorchDataset": "loader",
+    "TorchDataset": "torch_dataset",
     **dict.fromkeys(("Batching", "Binned", "EpochPlan", "Exact", "Fixed", "Packed", "Resized", "from_text"), "plan"),
 }
 __all__ = [
@@ -39,3 +40,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(f"shardkit.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

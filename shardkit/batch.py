@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shardkit import markup
 from shardkit.buffers import Buffers
 from shardkit.plan.forming import MicroBatch, Pack
 
@@ -31,23 +32,52 @@ class Place:
     last: bool
     ends: bool = False
 
+    @property
+    def following(self) -> tuple[int, int]:
+        """(epoch, step) that a run goes on at after this batch; within a step, at that step, which runs again."""
+        if not self.last:
+            return self.epoch, self.step
+        return (self.epoch + 1, 0) if self.ends else (self.epoch, self.step + 1)
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch}, step {self.step:,}, micro-batch {self.micro + 1} of {self.micros}"
+
 
 class _Tensors(ABC):
-    """What both kinds of batches can do."""
+    """What both kinds of batches can do. `batch["rows"]` is `batch.rows`, and `{**batch}` a plain dictionary.
+
+    No `Mapping` by type, though: torch, Lightning and Accelerate would rebuild those, and call this one's `to`.
+    """
 
     __slots__ = ()
+    __iter__: None = None  # else Python would try batch[0], batch[1] ...
     rows: Tensor
+    place: Place
 
     @property
     def weight(self) -> Tensor:
         """float32, one an entry of `rows`: 1 for an image, 0 for none."""
         return (self.rows >= 0).float()
 
+    def keys(self) -> tuple[str, ...]:
+        """Names that can be asked for: the fields, and weight."""
+        return (*(f.name for f in fields(self)), "weight")  # type: ignore[arg-type]
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.keys():
+            raise KeyError(f"{name!r} is none of {type(self).__name__}'s {', '.join(self.keys())}")
+        return getattr(self, name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.keys()
+
     def to(self: B, device: Any, non_blocking: bool = False) -> B:
         """A copy on another device."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-        moved = {k: v.to(device, non_blocking=non_blocking) if isinstance(v, Tensor) else v for k, v in values.items()}
-        return type(self)(**moved)
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self: B) -> B:
+        """A copy in pinned memory, which a GPU reads faster; itself where there is no GPU."""
+        return self._each(Tensor.pin_memory) if torch.cuda.is_available() else self
 
     def record_stream(self, stream: Any) -> None:
         """Tell CUDA's allocator that this stream uses the tensors too."""
@@ -55,8 +85,27 @@ class _Tensors(ABC):
             if isinstance(value := getattr(self, f.name), Tensor):
                 value.record_stream(stream)
 
+    def _each(self: B, change: Callable[[Tensor], Tensor]) -> B:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return type(self)(**{k: change(v) if isinstance(v, Tensor) else v for k, v in values.items()})
 
-@dataclass(frozen=True, slots=True)
+    def _facts(self) -> markup.Facts:
+        """No pixels: shapes, and how many of the places hold an image."""
+        facts: markup.Facts = {}
+        for f in fields(self):  # type: ignore[arg-type]
+            if isinstance(value := getattr(self, f.name), Tensor):
+                facts[f.name] = f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+        held = int((self.rows >= 0).sum())
+        return {**facts, "holds": f"{held:,} images in {len(self.rows):,} places", "place": self.place}
+
+    def __repr__(self) -> str:
+        return markup.line(type(self).__name__, self._facts())
+
+    def _repr_html_(self) -> str:
+        return markup.table(type(self).__name__, self._facts())
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class BinnedBatch(_Tensors):
     """Images of one size.
 
@@ -72,7 +121,7 @@ class BinnedBatch(_Tensors):
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class PackedBatch(_Tensors):
     """Images of any size as one sequence of T patches; T and S are the same in every batch.
 

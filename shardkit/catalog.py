@@ -4,6 +4,7 @@ The manifest is copied once into an unnamed local file: a build that appends to 
 """
 
 import hashlib
+import re
 import tempfile
 import threading
 from collections import OrderedDict
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 from shardkit import dataset, manifest
 from shardkit.bins import Bins
 from shardkit.details import Detail, Details, common_levels
-from shardkit.errors import ArgumentError, IntegrityError
+from shardkit.errors import ArgumentError, IntegrityError, RowError
 from shardkit.plan.samples import Ints, Samples, Sizes
 from shardkit.shards import listing
 from shardkit.storage import MissingObject, Store, sentences
@@ -115,7 +116,7 @@ class Catalog:
         if split is not None:
             keep &= _equals(self.columns("split")["split"], split)
         if where is not None:
-            chosen = np.asarray(where(self.columns(*needs)), np.bool_)
+            chosen = np.asarray(self._filter(where, needs), np.bool_)
             if chosen.shape != keep.shape:
                 raise ArgumentError(
                     f"where gave values of shape {chosen.shape}, not a boolean for each of {self.rows:,} rows"
@@ -129,13 +130,32 @@ class Catalog:
         digest = hashlib.sha256(self.digest.encode() + np.packbits(keep).tobytes()).hexdigest()
         return everything.select(keep, digest)
 
+    def _filter(self, where: Where, needs: tuple[str, ...]) -> npt.ArrayLike:
+        """What a filter says. Raises ArgumentError where it asks for a column that it was not given."""
+        try:
+            return where(self.columns(*needs))
+        except (KeyError, pa.ArrowInvalid) as error:
+            asked = re.findall(r"[A-Za-z0-9_]+", str(error))
+            missing = [name for name in self._table.schema_arrow.names if name in asked and name not in needs]
+            if not missing:
+                raise
+            raise ArgumentError(
+                f"where asks for the manifest's column {missing[0]}, and needs does not name it:"
+                f" pass needs={(*needs, missing[0])!r}"
+            ) from error
+
     @property
     def levels(self) -> int:
         """How many times every image can be halved."""
         return int(self.details(0).level_bytes.shape[1]) - 1 if self.shards else 0
 
     def detail(self, row: int) -> Detail:
-        """What is known of a manifest row."""
+        """What is known of a manifest row. Raises RowError outside them, as for the -1 of an empty place."""
+        if not 0 <= row < self.shard_starts[-1]:
+            raise RowError(
+                f"row {row} is none of {self.url}'s manifest rows 0 to {self.rows - 1};"
+                " a batch's places without an image have row -1 and weight 0"
+            )
         number = int(np.searchsorted(self.shard_starts, row, side="right")) - 1
         return self.details(number).at(row)
 

@@ -7,20 +7,22 @@ Every stage is bounded: encoded bytes by `read_ahead`, decoded micro-batches by 
 
 import asyncio
 import logging
+import os
 import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from types import ModuleType
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from shardkit import closing
 from shardkit.batch import BinnedBatch, PackedBatch, Place, Shown, assemble
 from shardkit.buffers import Buffers
 from shardkit.catalog import Catalog
@@ -28,19 +30,21 @@ from shardkit.codecs import htj2k
 from shardkit.codecs.frame import Frame
 from shardkit.details import Detail
 from shardkit.errors import ArgumentError, BadDataError, IntegrityError, ShardkitError
-from shardkit.pipeline import CLIPPED, Graph, Normalise, Prepared, bounds, roi
-from shardkit.plan.forming import MicroBatch, Pack
+from shardkit.pipeline import CLIPPED, Graph, Normalise, Pixels, Prepared, prepared
+from shardkit.plan.forming import MicroBatch
 from shardkit.stats import Shares, Stats
 from shardkit.stream.fetch import Fetcher, Got, Want
+from shardkit.stream.files import Threads
 
 _log = logging.getLogger("shardkit.loader")
 _DECODED = 2  # micro-batches decoded at a time: one in the graph, one behind it
 _AT_ONCE = 4  # micro-batches asked for before the next one is looked at
 _BLAME = 8  # bad samples named in an error
 _PATIENCE = 30  # seconds without a batch until a line is logged
+_CLOSING = 15.0  # seconds that closing waits at most: more than a fetcher does
+_DECODING = 2.0  # seconds of these for images that are being decoded
 
 Batch = BinnedBatch | PackedBatch
-Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Planned = Iterator[tuple[Place, MicroBatch]]
 
 
@@ -60,7 +64,7 @@ class Setup:
     read_ahead: int
     prefetch: int
     threads: int
-    max_bad: float
+    max_bad: float = 0.0
     stream: torch.cuda.Stream | None = None
 
 
@@ -83,7 +87,10 @@ class _Pending:
 
 
 class Engine:
-    """Runs from construction to `close`; `get` hands out batches in the order of the plan, then None."""
+    """Runs from construction to `close`; `get` hands out batches in the order of the plan, then None.
+
+    The producer cleans up behind itself, so that closing is a signal, given from any thread and in a finaliser too.
+    """
 
     def __init__(
         self,
@@ -99,31 +106,33 @@ class Engine:
         self._buffers = buffers
         self._fetcher = make_fetcher()
         self._stats.watch(self._fetcher)
-        self._decoders = ThreadPoolExecutor(setup.threads, thread_name_prefix="shardkit-decode")
+        self._decoders = Threads(setup.threads, "shardkit-decode")
+        self._awaited: Future[Any] | None = None  # what the producer waits for
         self._pending: deque[_Pending] = deque()
         self._ahead = 0  # encoded bytes asked for and not yet in a batch
         self._out: queue.Queue[_Handed] = queue.Queue(setup.prefetch)
-        self._stopped = threading.Event()
+        self._stopped, self._pid = threading.Event(), os.getpid()
         self._producer = threading.Thread(target=self._produce, name="shardkit-producer", daemon=True)
         self._producer.start()
+        closing.watch(self)
 
     # --- the consumer's side
 
     def get(self) -> Batch | None:
         """The next batch, or None at the end. Raises what went wrong in any stage."""
+        if os.getpid() != self._pid:
+            raise ArgumentError("this iteration belongs to the process that forked this one: begin one of its own here")
         begun = time.perf_counter()
-        while True:
-            if self._stopped.is_set():
-                raise ArgumentError(
-                    "this iteration ended when another one of the same loader began: keep one at a time"
-                )
+        handed = None
+        while handed is None and not self._stopped.is_set():
             try:
                 handed = self._out.get(timeout=_PATIENCE)
-                break
             except queue.Empty:
                 _log.warning("no batch for %.0f s: %s", time.perf_counter() - begun, self._stats.where())
                 if not self._producer.is_alive():
                     raise BadDataError("the loader's producer thread is gone: load again from the last state") from None
+        if handed is None or self._stopped.is_set():
+            raise ArgumentError("this iteration ended when another one of the same loader began: keep one at a time")
         self._stats.waited(time.perf_counter() - begun, handed.shares)
         if isinstance(handed.item, BaseException):
             raise handed.item
@@ -132,19 +141,16 @@ class Engine:
         return handed.item
 
     def close(self) -> None:
-        """Stop all stages; returns in bounded time. May be called twice."""
-        if self._stopped.is_set():
+        """Stop all stages; returns in bounded time, and at once in a forked process. May be called twice."""
+        if os.getpid() != self._pid or self._stopped.is_set():
             return
         self._stopped.set()
-        self._fetcher.close()  # what the producer may be waiting for is cancelled
-        while self._producer.is_alive():
-            try:
-                self._out.get_nowait()
-            except queue.Empty:
-                self._producer.join(timeout=0.02)
-        self._decoders.shutdown(wait=True, cancel_futures=True)
-        self._graph.close()
-        self._stats.watch(None)
+        if (awaited := self._awaited) is not None:
+            awaited.cancel()
+        with suppress(queue.Full):
+            self._out.put_nowait(_Handed(None))  # wakes a thread that waits in `get`
+        if closing.may_wait(self._pid):
+            self._producer.join(_CLOSING)
 
     # --- the producer thread
 
@@ -158,6 +164,14 @@ class Engine:
                 self._hand_over(_Handed(lost))
         except BaseException as error:  # whatever it is, the consumer must hear of it
             self._hand_over(_Handed(error))
+        finally:
+            self._clean_up()
+
+    def _clean_up(self) -> None:
+        self._fetcher.close()
+        self._decoders.close(wait=_DECODING)
+        self._graph.close()
+        self._stats.watch(None)
 
     def _produce_all(self) -> None:
         while not self._stopped.is_set():
@@ -167,6 +181,9 @@ class Engine:
             head = self._pending.popleft()
             self._open_gates(_DECODED, head)
             assert head.future is not None
+            self._awaited = head.future
+            if self._stopped.is_set():  # `close` may have looked for it too early
+                return None
             ready = head.future.result()
             self._ahead -= head.size
             self._top_up()
@@ -201,9 +218,8 @@ class Engine:
 
         async def prepare(got: list[Got]) -> list[Prepared | ShardkitError]:
             await item.gate.wait()
-            loop = asyncio.get_running_loop()
-            jobs = [loop.run_in_executor(self._decoders, self._prepare, item, i, data) for i, data in enumerate(got)]
-            return list(await asyncio.gather(*jobs))
+            jobs = [self._decoders.submit(self._prepare, item, i, data) for i, data in enumerate(got)]
+            return list(await asyncio.gather(*map(asyncio.wrap_future, jobs)))
 
         item.future = self._fetcher.submit(wants, prepare)
         self._ahead += size
@@ -227,7 +243,7 @@ class Engine:
             return IntegrityError(f"{detail.shard.shard}: the image {detail.key} cannot be decoded: {error}")
         took = 0.0 if self._setup.decode else time.perf_counter() - begun
         self._stats.decoded(detail, level, len(data), took)
-        return _prepared(pixels, item.micro, at, detail, bits, self._setup.normalise)
+        return prepared(pixels, item.micro, at, detail, bits, self._setup.normalise)
 
     def _pixels(self, data: bytes, level: int, bits: int, frame: Frame) -> Pixels:
         if self._setup.decode:
@@ -317,35 +333,3 @@ def _shares(item: _Pending) -> Shares:
 def _chosen(ready: list[Prepared | ShardkitError], shown: list[Shown | None]) -> list[Prepared]:
     images = [ready[s.view] for s in shown if s is not None]
     return [image for image in images if isinstance(image, Prepared)]
-
-
-def _prepared(pixels: Pixels, micro: MicroBatch, at: int, detail: Detail, bits: int, mode: Normalise) -> Prepared:
-    views, layout, patch = micro.views, micro.layout, micro.patch
-    size = (int(views.out_height[at]), int(views.out_width[at]))
-    if isinstance(layout, Pack):
-        pad = (-(-size[0] // patch) * patch, -(-size[1] // patch) * patch)
-    else:
-        pad = (layout.height, layout.width)
-    number, region = detail.number, views.region[at].tolist()
-    start, end = roi((region[0], region[1], region[2], region[3]), int(views.level[at]))
-    mean, std = bounds(
-        mode,
-        bits,
-        number("min"),
-        number("max"),
-        (number("p0_5"), number("p99_5")),
-        (number("mean"), number("std")),
-    )
-    return Prepared(
-        data=pixels,
-        top=(1 << bits) - 1,
-        start=(int(views.top[at]), int(views.left[at])),
-        shape=(int(views.height[at]), int(views.width[at])),
-        roi_start=start,
-        roi_end=end,
-        size=size,
-        pad=pad,
-        flip=bool(views.flip[at]),
-        mean=mean,
-        std=std,
-    )

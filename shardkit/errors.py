@@ -9,6 +9,10 @@ class ArgumentError(ShardkitError, ValueError):
     """An argument, a file of arguments or a combination of them cannot be used."""
 
 
+class RowError(ShardkitError, IndexError):
+    """A number is none of a dataset's manifest rows."""
+
+
 class StorageError(ShardkitError, OSError):
     """A store refused, vanished or is full."""
 

@@ -9,42 +9,45 @@ for batch in loader:        # one epoch of this rank's micro-batches
 """
 
 import logging
-import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import IterableDataset, get_worker_info
 
-from shardkit.batch import BinnedBatch, PackedBatch, Place
+from shardkit import device as devices
+from shardkit import markup, saved, world
+from shardkit.batch import Place
 from shardkit.buffers import Buffers
 from shardkit.catalog import Catalog, Where
 from shardkit.codecs import codec
 from shardkit.engine import Batch, Engine, Planned, Setup
 from shardkit.errors import ArgumentError, StateError
 from shardkit.pipeline import CLIPPED, Graph, Normalise, Steps, load_dali
-from shardkit.plan.batching import Batching, check_sizes, settled
+from shardkit.plan.batching import Batching, check_sizes, from_text, settled
 from shardkit.plan.described import Described
 from shardkit.plan.epoch import WINDOW, Account, EpochPlan
 from shardkit.stats import Stats
 from shardkit.stream.cache import Cached
 from shardkit.stream.fetch import Fetcher
 from shardkit.stream.reader import Logged, Reader, Retrying, StoreReader
+from shardkit.world import World
 
-_FIELDS = ("format", "manifest_digest", "seed", "epoch", "step")
+_log = logging.getLogger("shardkit.loader")
 
 
 class Loader:
     """Iterates over this rank's micro-batches of an epoch; the next iteration is the next epoch.
 
-    url: folder or bucket of a dataset. batching: see `shardkit.plan.batching`. epoch: to begin with.
-    split: train, val, test, or None for all. where: a function from a table of manifest columns, those named in
-    `needs`, to a boolean a row: which samples to take. window: shards that are mixed at any time.
-    rank, world_size: default those of torch.distributed, else of torchrun's environment. device: "cpu", "cuda:0";
-    default the current GPU where there is one.
+    url: folder or bucket of a dataset. batching: see `shardkit.plan.batching`; also the command line's text, such as
+    "packed:tokens=24576,patch=48". epoch: to begin with. split: train, val, test, or None or "all" for all.
+    where: a function from a table of manifest columns, those named in `needs`, to a boolean a row: which samples to
+    take. window: shards that are mixed at any time.
+    rank, world_size: default those of torch.distributed, else of torchrun's or Slurm's variables, as they are when an
+    iteration begins. device: "cpu", "cuda:0"; default the current GPU where there is one.
     normalise: none (grey levels), percentile (0.5th to 99.5th of the image to 0..1, cut off), minmax, fullscale (all
     grey levels of its bit depth to 0..1), zscore, or a pair: a dataset's mean and standard deviation in full scale.
     dtype: of the images, float32, float16 or bfloat16.
@@ -65,7 +68,7 @@ class Loader:
         self,
         url: str | Path,
         *,
-        batching: Batching,
+        batching: Batching | str,
         seed: int = 0,
         epoch: int = 0,
         split: str | None = "train",
@@ -89,17 +92,21 @@ class Loader:
         deadline: float = 60.0,
         wrap: Callable[[Reader], Reader] | None = None,
     ) -> None:
-        self.rank, self.world_size = _world(rank, world_size)
-        self.device = _device(device)
-        _check(batching, self.world_size, normalise, dtype, max_bad)
+        self._named = world.given(rank, world_size)
+        self.device = devices.chosen(device)
+        _check(normalise, dtype, max_bad)
         _check_counts(prefetch=prefetch, read_ahead=read_ahead, connections=connections, threads=threads)
-        self.batching, self.window, self._split = settled(batching), window, split
+        self.batching = settled(from_text(batching) if isinstance(batching, str) else batching)
+        self.window, self._split, self._max_bad = window, None if split == "all" else split, max_bad
+        if (foreseen := world.foreseen(self._named)) is not None:
+            foreseen.check(self.batching.per_step)
+        self._told: World | None = None  # whose length was asked for
         self._catalog = Catalog(str(url))
-        self._samples, self._filtered = self._catalog.samples(split, where, needs), where is not None
+        self._samples, self._filtered = self._catalog.samples(self._split, where, needs), where is not None
         self._seed, self._epoch, self._step = seed, epoch, 0
         self._plan: EpochPlan | None = None
         _ = self.plan  # refuses what cannot be planned, now
-        check_sizes(self.batching, self._samples)
+        check_sizes(self.batching, self._samples, self.key)
         self._reading, self._wrap = (attempts, deadline, connections), wrap
         self._cache = self._check_cache(cache, cache_bytes)
         self._reader(None)  # refuses what cannot be read from or cached in, now
@@ -118,9 +125,8 @@ class Loader:
             device=self.device,
             read_ahead=read_ahead,
             prefetch=prefetch,
-            threads=threads or _threads(self.device),
-            max_bad=max(1.0, max_bad * len(self._samples) / self.world_size) if max_bad else 0.0,
-            stream=_stream(self.device),
+            threads=threads or devices.threads(self.device),
+            stream=devices.stream(self.device),
         )
 
     # --- iteration
@@ -130,7 +136,7 @@ class Loader:
 
         Threads run as long as the iterator lives: to its end, an exception, or until it is closed or dropped.
         """
-        plan, epoch = self.plan, self._epoch
+        plan, epoch, mine = self.plan, self._epoch, self._world()
         if not plan.has(0):
             raise ArgumentError(
                 f"{self.batching} leaves no full step of an epoch: choose remainder=fill, or less a step"
@@ -139,10 +145,13 @@ class Loader:
             raise StateError(f"epoch {epoch} has {len(plan):,} steps, and the state is at step {self._step:,}")
         if self._engine is not None:
             self._engine.close()  # one iteration at a time: they would both move the state
+        if self._told not in (None, mine):
+            _log.warning("the loader's length was asked for as %s, and it is %s now: ask again", self._told, mine)
+        world.warn(self._named)
         self._stats.bad.clear()
         engine = self._engine = Engine(
-            self._planned(plan.twin(), epoch, self._step),
-            self._setup,
+            self._planned(plan.twin(), epoch, self._step, mine),
+            replace(self._setup, max_bad=self._allowed(mine)),
             self._catalog,
             self._fetcher,
             self._graph(),
@@ -157,20 +166,41 @@ class Loader:
         finally:
             engine.close()
 
-    def _planned(self, plan: EpochPlan, epoch: int, step: int) -> Planned:
+    def _planned(self, plan: EpochPlan, epoch: int, step: int, mine: World) -> Planned:
         while plan.has(step):
             micros, ends = plan[step], not plan.has(step + 1)
-            for at in range(self.rank, len(micros), self.world_size):
-                last = at + self.world_size >= len(micros)
+            for at in range(mine.rank, len(micros), mine.size):
+                last = at + mine.size >= len(micros)
                 yield Place(epoch, step, at, len(micros), last, ends), micros[at]
             step += 1
 
     def _delivered(self, place: Place) -> None:
         """The state moves on with a step's last micro-batch; at the end of an epoch, to the next one's start."""
+        self._epoch, self._step = place.following
         if place.ends:
-            self._epoch, self._step, self._plan = place.epoch + 1, 0, None
-        else:
-            self._epoch, self._step = place.epoch, place.step + 1
+            self._plan = None
+
+    # --- its share
+
+    def _world(self) -> World:
+        """As it is now: a launcher may make the process group long after the loader."""
+        found = world.current(self._named)
+        found.check(self.batching.per_step)
+        return found
+
+    @property
+    def rank(self) -> int:
+        """Which of `world_size` processes this one is, as of now."""
+        return self._world().rank
+
+    @property
+    def world_size(self) -> int:
+        """Processes that share every global step, as of now."""
+        return self._world().size
+
+    def _allowed(self, mine: World) -> float:
+        """Bad samples that an epoch of this rank may have."""
+        return max(1.0, self._max_bad * len(self._samples) / mine.size) if self._max_bad else 0.0
 
     # --- plan and state
 
@@ -193,7 +223,8 @@ class Loader:
 
     def __len__(self) -> int:
         """Micro-batches of an epoch on this rank, from its first step; plans the whole epoch."""
-        return len(self.plan) * self.batching.per_step // self.world_size
+        self._told = self._world()
+        return len(self.plan) * self.batching.per_step // self._told.size
 
     def account(self) -> Account:
         """Tokens of the current epoch: used, padded, repeated, dropped; plans the whole epoch."""
@@ -225,31 +256,46 @@ class Loader:
         numbers = np.array([number[int(high), int(wide)] for high, wide in pairs], np.int16)
         return [each.name for each in bins], numbers[of.reshape(-1)]
 
-    def state_dict(self) -> dict[str, Any]:
-        """Five plain fields; the same on all ranks after the same step, and good for any world size."""
-        values = (str(self.described), self._catalog.digest, self._seed, self._epoch, self._step)
-        return dict(zip(_FIELDS, values, strict=True))
+    def state_dict(self, after: Place | None = None) -> dict[str, Any]:
+        """Five plain fields; the same on all ranks after the same step, and good for any world size.
+
+        It moves when a batch is handed out. Who looks ahead, as prefetchers do, says with `after` which batch was the
+        last to be used: `loader.state_dict(after=batch.place)`.
+        """
+        epoch, step = (self._epoch, self._step) if after is None else after.following
+        return saved.make(str(self.described), self._catalog.digest, self._seed, epoch, step)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken. Raises StateError for a state of another dataset or plan."""
-        if set(state) != set(_FIELDS):
-            raise StateError(f"this is no loader's state: it has the fields {sorted(state)}, not {sorted(_FIELDS)}")
-        if state["manifest_digest"] != self._catalog.digest:
-            raise StateError(
-                f"the state belongs to the dataset {state['manifest_digest'][:12]}, and {self._catalog.url} is"
-                f" {self._catalog.digest[:12]}: samples were added or it is another one; start an epoch anew"
-            )
-        if state["format"] != str(self.described):
-            raise StateError(
-                f"the state was saved with {state['format']!r} and this loader has {str(self.described)!r}:"
-                " use the same"
-            )
-        self._seed, self._epoch, self._step = int(state["seed"]), int(state["epoch"]), int(state["step"])
+        self._seed, self._epoch, self._step = saved.read(
+            state, str(self.described), self._catalog.digest, self._catalog.url
+        )
         self._plan = None
 
     def stats(self) -> dict[str, Any]:
         """Where the time went: see `shardkit.stats.Stats`."""
         return self._stats.report()
+
+    # --- how it shows itself
+
+    def _facts(self) -> markup.Facts:
+        return {
+            "url": self._catalog.url,
+            "batching": self.batching,
+            "split": self._split or "all",
+            "samples": f"{len(self._samples):,}" + (" (filtered)" if self._filtered else ""),
+            "seed": self._seed,
+            "epoch": self._epoch,
+            "step": self._step,
+            "device": self.device,
+            "share": world.foreseen(self._named) or "unknown yet",
+        }
+
+    def __repr__(self) -> str:
+        return markup.line("Loader", self._facts())
+
+    def _repr_html_(self) -> str:
+        return markup.table("Loader", self._facts())
 
     # --- parts
 
@@ -292,65 +338,7 @@ class Loader:
         return Path(folder), limit
 
 
-class TorchDataset(IterableDataset[Batch]):
-    """A loader for those who want a DataLoader: `DataLoader(TorchDataset(loader), batch_size=None)`.
-
-    The loader has its own threads, so num_workers stays 0. State passes through, as StatefulDataLoader wants it.
-    """
-
-    def __init__(self, loader: Loader) -> None:
-        self.loader = loader
-
-    def __iter__(self) -> Iterator[Batch]:
-        """See `Loader`. Raises ArgumentError in a worker process."""
-        if get_worker_info() is not None:
-            raise ArgumentError("shardkit's loader has threads of its own: use num_workers=0")
-        return iter(self.loader)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The loader's."""
-        return self.loader.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Into the loader."""
-        self.loader.load_state_dict(state)
-
-
-def _world(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    if (rank is None) != (world_size is None):
-        raise ArgumentError("rank and world_size go together")
-    if rank is None or world_size is None:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        else:  # torchrun's contract; else every rank would silently load everything
-            rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if not 0 <= rank < world_size:
-        raise ArgumentError(f"rank={rank} is none of the {world_size} ranks 0 to {world_size - 1}")
-    return rank, world_size
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
-    found = torch.device(device)
-    if found.type == "cuda" and found.index is None:  # a thread of ours would take the first one
-        found = torch.device("cuda", torch.cuda.current_device())
-    if found.type not in ("cpu", "cuda"):
-        raise ArgumentError(f"device={device} is neither cpu nor cuda")
-    return found
-
-
-def _check(
-    batching: Batching,
-    world_size: int,
-    normalise: Normalise,
-    dtype: torch.dtype,
-    max_bad: float,
-) -> None:
-    if batching.per_step % world_size:
-        raise ArgumentError(
-            f"per_step={batching.per_step} micro-batches cannot be shared among {world_size} ranks: choose a multiple"
-        )
+def _check(normalise: Normalise, dtype: torch.dtype, max_bad: float) -> None:
     if not isinstance(normalise, tuple) and normalise not in (*CLIPPED, "none", "zscore"):
         raise ArgumentError(f"normalise={normalise!r} is unknown: none, {', '.join(CLIPPED)}, zscore, or (mean, std)")
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
@@ -363,20 +351,3 @@ def _check_counts(**counts: int | None) -> None:
     for name, value in counts.items():
         if value is not None and value < 1:
             raise ArgumentError(f"{name}={value} must be at least 1")
-
-
-def _threads(device: torch.device) -> int:
-    """This rank's share of the machine's cores; on a GPU a few, which hand its decoder what it decodes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))  # torchrun's contract, as for the rank
-    return share if device.type == "cpu" else min(share, 8)
-
-
-def _stream(device: torch.device) -> torch.cuda.Stream | None:
-    if device.type != "cuda":
-        return None
-    stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    return stream
-
-
-__all__ = ["BinnedBatch", "Loader", "PackedBatch", "TorchDataset"]

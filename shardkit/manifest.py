@@ -122,6 +122,9 @@ def _schema(*parts: list[tuple[str, pa.DataType, str]]) -> pa.Schema:
 SAMPLE = _schema(PIXELS, ORIGIN)
 """What the conversion of one file finds out; stands in the sample's JSON member too."""
 SCHEMA = _schema(STORAGE, PIXELS, ORIGIN, DATASET)
+_HASHES = "level_hash"
+_STORED = pa.list_(pa.binary())
+"""Its type in the file: pandas reads no list of binaries of a fixed size. Files of either type are read."""
 
 
 def digest(table: pa.Table) -> str:
@@ -160,11 +163,19 @@ def write(table: pa.Table, store: Store) -> str:
     """
     table = table.cast(SCHEMA)
     name = digest(table)
-    table = table.replace_schema_metadata({_DIGEST_FIELD: name})
+    table = _as(table, _STORED).replace_schema_metadata({_DIGEST_FIELD: name})
     buffer = BytesIO()
     pq.write_table(table, buffer, compression="zstd", row_group_size=ROW_GROUP, write_page_checksum=True)
     store.put(NAME, buffer.getvalue())
     return name
+
+
+def _as(table: pa.Table, kind: pa.DataType) -> pa.Table:
+    """The table with its level hashes in this type."""
+    at = table.schema.get_field_index(_HASHES)
+    if at < 0 or table.schema.field(at).type == kind:
+        return table
+    return table.set_column(at, table.schema.field(at).with_type(kind), table[_HASHES].cast(kind))
 
 
 def named_digest(file: pq.ParquetFile) -> str:
@@ -174,7 +185,7 @@ def named_digest(file: pq.ParquetFile) -> str:
 
 def read(store: Store, expected: str | None = None, columns: list[str] | None = None) -> pa.Table:
     """The manifest's table. With `expected`, raises IntegrityError unless the digest matches (needs all columns)."""
-    table = parquet.read(store.get(NAME), columns)
+    table = _as(parquet.read(store.get(NAME), columns), SCHEMA.field(_HASHES).type)
     if expected is not None and digest(table) != expected:
         raise IntegrityError(
             f"{store.url}/{NAME} does not belong to dataset.json: a build is running or was interrupted; run it again"

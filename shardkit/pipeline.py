@@ -7,7 +7,9 @@ OpenJPH on the loader's threads, which is nearly twice as fast as DALI's decoder
 GPU graph (`decoders.image(device="mixed")`) has not been run by its authors: no GPU was at hand.
 """
 
+import ctypes
 import os
+import weakref
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,11 +18,14 @@ import numpy.typing as npt
 import torch
 import torch.utils.dlpack
 
+from shardkit.details import Detail
 from shardkit.errors import ArgumentError, IntegrityError
+from shardkit.plan.forming import MicroBatch, Pack
 
 os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # else DALI's CPU decoder prints a line an image
 
 Normalise = Literal["none", "percentile", "minmax", "fullscale", "zscore"] | tuple[float, float]
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 CLIPPED = ("percentile", "minmax", "fullscale")
 """Modes whose output is cut off at 0 and 1."""
 
@@ -35,7 +40,7 @@ class Prepared:
     mean, std: output = (grey level - mean) / std.
     """
 
-    data: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+    data: Pixels
     top: int
     start: tuple[int, int]
     shape: tuple[int, int]
@@ -68,6 +73,7 @@ class Graph:
         self._steps = steps
         self._pipeline: Any = None
         self._lent: list[Prepared] = []
+        _graphs.add(self)
 
     def run(self, images: list[Prepared]) -> list[torch.Tensor]:
         """float32 (1, rows, cols) of every image, on the graph's device; padding is 0.
@@ -108,6 +114,25 @@ class Graph:
     def close(self) -> None:
         """Give threads and memory back."""
         self._pipeline, self._lent = None, []
+
+    def abandon(self) -> None:
+        """Forget a pipeline of the process that forked this one: DALI would wait here for threads that are there."""
+        pipe = getattr(self._pipeline, "_pipe", None)
+        if pipe is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(pipe))  # never freed
+            self._pipeline._pipe = None
+        self._pipeline = None
+
+
+_graphs: "weakref.WeakSet[Graph]" = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for graph in list(_graphs):
+        graph.abandon()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def _floats(*values: float) -> npt.NDArray[np.float32]:
@@ -218,3 +243,36 @@ def bounds(
         return moments[0], max(moments[1], 1e-6)
     first, last = (low, high) if mode == "minmax" else percentiles
     return first, max(last - first, 1.0)
+
+
+def prepared(pixels: Pixels, micro: MicroBatch, at: int, detail: Detail, bits: int, mode: Normalise) -> Prepared:
+    """What the graph needs for one view of a micro-batch."""
+    views, layout, patch = micro.views, micro.layout, micro.patch
+    size = (int(views.out_height[at]), int(views.out_width[at]))
+    if isinstance(layout, Pack):
+        pad = (-(-size[0] // patch) * patch, -(-size[1] // patch) * patch)
+    else:
+        pad = (layout.height, layout.width)
+    number, region = detail.number, views.region[at].tolist()
+    start, end = roi((region[0], region[1], region[2], region[3]), int(views.level[at]))
+    mean, std = bounds(
+        mode,
+        bits,
+        number("min"),
+        number("max"),
+        (number("p0_5"), number("p99_5")),
+        (number("mean"), number("std")),
+    )
+    return Prepared(
+        data=pixels,
+        top=(1 << bits) - 1,
+        start=(int(views.top[at]), int(views.left[at])),
+        shape=(int(views.height[at]), int(views.width[at])),
+        roi_start=start,
+        roi_end=end,
+        size=size,
+        pad=pad,
+        flip=bool(views.flip[at]),
+        mean=mean,
+        std=std,
+    )

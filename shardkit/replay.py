@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +23,22 @@ _MOST = 512  # images on a page
 Grey = npt.NDArray[np.uint8]
 
 
-def read_state(path: Path) -> tuple[Described, int, int]:
-    """(what decides the plan, seed, epoch) of a saved state. Raises ArgumentError for a file that holds none."""
+def from_state(url: str, path: Path) -> Loader:
+    """A loader of the epoch that a saved state stands in, for the whole world.
+
+    Raises ArgumentError for a file that holds none, and StateError for a state of another dataset.
+    """
+    state, described, seed, epoch = _read(path)
+    loader = open_loader(url, described, seed, epoch)
+    loader.load_state_dict(state)
+    return loader
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Described, int, int]:
+    """(state, what decides the plan, seed, epoch)."""
     try:
         state = json.loads(path.read_text())
-        return Described.read(str(state["format"])), int(state["seed"]), int(state["epoch"])
+        return state, Described.read(str(state["format"])), int(state["seed"]), int(state["epoch"])
     except OSError as error:
         raise ArgumentError(f"--state {path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:

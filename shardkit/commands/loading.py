@@ -8,11 +8,14 @@ from cyclopts import Parameter
 from shardkit.commands import console
 from shardkit.errors import ArgumentError
 
+BATCHING = "packed:tokens=24576,patch=48"
+"""What is shown where no batching is named: whole images, and radiographs of any size fit."""
+
 
 def plan(
     dataset: str,
     *,
-    batching: str,
+    batching: str = BATCHING,
     seed: int = 0,
     epoch: int = 0,
     split: str = "train",
@@ -40,6 +43,7 @@ def plan(
     """
     from shardkit.catalog import Catalog
     from shardkit.plan import EpochPlan, from_text
+    from shardkit.plan.batching import check_sizes
     from shardkit.plan.described import Described
     from shardkit.planning import show
 
@@ -48,7 +52,9 @@ def plan(
         raise ArgumentError(f"per_step={made.per_step} cannot be shared among --world-size {world_size}")
     catalog = Catalog(dataset)
     chosen = None if split == "all" else split
-    planned = EpochPlan(catalog.samples(chosen), seed, epoch, made, window)
+    samples = catalog.samples(chosen)
+    check_sizes(made, samples, lambda row: catalog.detail(row).key)
+    planned = EpochPlan(samples, seed, epoch, made, window)
     show(catalog, planned, Described(chosen, "", window, made), seed, epoch, world_size, console)
     return 0
 
@@ -81,7 +87,7 @@ def replay(
     state
         JSON file with a loader's state; says batching, seed, epoch, split and window.
     batching
-        Without --state: as for plan.
+        Without --state: as for plan, with the same default.
     seed
         Without --state: seed of the run.
     epoch
@@ -97,16 +103,17 @@ def replay(
         raise ArgumentError("name the dataset, or a training run with --run")
     from shardkit.plan import from_text
     from shardkit.plan.described import Described
-    from shardkit.replay import open_loader, read_state
+    from shardkit.replay import from_state, open_loader
     from shardkit.replay import replay as draw
 
-    if (state is None) == (batching is None):
-        raise ArgumentError("replay needs either --state or --batching, one of the two")
+    if state is not None and batching is not None:
+        raise ArgumentError("--state names the batching of its run: leave --batching out")
     if state is not None:
-        described, seed, epoch = read_state(state)
+        loader = from_state(dataset, state)
     else:
-        described = Described(None if split == "all" else split, "", window, from_text(batching or ""))
-    console.print(draw(open_loader(dataset, described, seed, epoch), step, out), highlight=False, soft_wrap=True)
+        chosen = None if split == "all" else split
+        loader = open_loader(dataset, Described(chosen, "", window, from_text(batching or BATCHING)), seed, epoch)
+    console.print(draw(loader, step, out), highlight=False, soft_wrap=True)
     return 0
 
 

@@ -6,6 +6,7 @@
 import ast
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -211,25 +212,28 @@ def from_text(text: str) -> Batching:
         raise ArgumentError(f"batching {text!r} lacks a value or has one of the wrong type: see the README") from None
 
 
-def check_sizes(batching: Batching, samples: Samples) -> None:
+def check_sizes(batching: Batching, samples: Samples, key_of: Callable[[int], str]) -> None:
     """Raises ArgumentError for images that no micro-batch can hold, instead of when they come up; one look at all.
 
-    Random crops may make them fit, and are left to the plan.
+    Names the largest by the key of its manifest row, and what would hold it. Random crops may make them fit, and are
+    left to the plan.
     """
     if batching.crop is not None or not isinstance(batching, (Fixed, Packed)):
         return
     high, wide = _uncropped(samples, batching.content, int(batching.level))
+    patch = batching.patch
     if isinstance(batching, Fixed):
-        over, limit = np.maximum(high, wide) > batching.side, f"side={batching.side}"
+        name, limit, needed = "side", batching.side, -(-np.maximum(high, wide).astype(np.int64) // patch) * patch
     else:
-        tokens = -(-high.astype(np.int64) // batching.patch) * -(-wide.astype(np.int64) // batching.patch)
-        over, limit = tokens > batching.tokens, f"tokens={batching.tokens:,}"
-    if over.any():
-        at = int(over.argmax())
-        row = int(samples.row(np.array([at]))[0])
+        name, limit = "tokens", batching.tokens
+        needed = -(-high.astype(np.int64) // patch) * -(-wide.astype(np.int64) // patch)
+    at = int(needed.argmax())
+    if needed[at] > limit:
+        key = key_of(int(samples.row(np.array([at]))[0]))
+        over, more = int((needed > limit).sum()), ", a larger patch" if name == "tokens" else ""
         raise ArgumentError(
-            f"{int(over.sum()):,} of {len(samples):,} images do not fit {limit}, the first in manifest row {row} with"
-            f" {high[at]} x {wide[at]} pixels: raise it, stream a level, or use resized"
+            f"{over:,} of {len(samples):,} images do not fit {name}={limit}, the largest being {key} with"
+            f" {high[at]} x {wide[at]} pixels: give {name}={needed[at]}{more} or a higher level, or use resized"
         )
 
 

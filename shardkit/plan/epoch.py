@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from shardkit import markup
 from shardkit.errors import ArgumentError
 from shardkit.plan.batching import Batching
 from shardkit.plan.forming import Former, MicroBatch
@@ -70,7 +71,7 @@ class EpochPlan:
             raise ArgumentError(f"window={window} must be at least 1 shard")
         if batching.level != "auto" and batching.level > samples.levels:
             raise ArgumentError(f"level={batching.level} is not in this dataset: it holds levels 0 to {samples.levels}")
-        self.samples, self.batching = samples, batching
+        self.samples, self.batching, self.seed, self.epoch = samples, batching, seed, epoch
         key = key_of("shardkit plan", samples.digest, seed, epoch)
         self.order = Order(samples.starts, window, key_of(key, "order"))
         self.view_key = key_of(key, "views")
@@ -119,6 +120,24 @@ class EpochPlan:
         for part in self._accounts:
             total += part
         return total
+
+    def _facts(self) -> markup.Facts:
+        """What is known without planning further."""
+        done = len(self._begun) > self.order.pieces
+        return {
+            "batching": self.batching,
+            "samples": f"{len(self.samples):,}",
+            "seed": self.seed,
+            "epoch": self.epoch,
+            "steps": f"{self._begun[-1].steps:,}" if done else f"{self._begun[-1].steps:,} so far",
+            "window": f"{self.order.width:,}",
+        }
+
+    def __repr__(self) -> str:
+        return markup.line("EpochPlan", self._facts())
+
+    def _repr_html_(self) -> str:
+        return markup.table("EpochPlan", self._facts())
 
     def _piece_of(self, step: int) -> int:
         if step < 0:

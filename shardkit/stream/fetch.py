@@ -162,7 +162,7 @@ class Fetcher:
         if self._thread.is_alive():  # something hangs, and nobody shall wait for it
             for future in list(self._under_way):
                 future.cancel()
-        else:
+        elif stopping.done():  # not where the thread is gone for another reason, as in a forked process
             stopping.result()
 
     async def _stop(self) -> None:

@@ -4,6 +4,7 @@ import errno
 import os
 import queue
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -56,10 +57,13 @@ class Threads:
             del job, future
             self._idle.release()
 
-    def close(self) -> None:
-        """End the threads, those that hang excepted, without waiting."""
+    def close(self, wait: float = 0.0) -> None:
+        """End the threads, those that hang excepted; wait for them for so many seconds at most."""
         for _ in self._threads:
             self._jobs.put(None)
+        until = time.monotonic() + wait
+        for thread in self._threads if wait else ():
+            thread.join(max(0.0, until - time.monotonic()))
 
 
 class Files:
