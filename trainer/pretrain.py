@@ -12,6 +12,7 @@ from rich.console import Console
 
 from shardkit import Loader, from_text
 from shardkit.errors import ArgumentError
+from shardkit.storage import shown
 from trainer import parallel, report
 from trainer.baseline import mean_image_error
 from trainer.config import Config, LoaderConfig, flat
@@ -26,7 +27,7 @@ from trainer.parallel import World
 from trainer.task import Pretrain
 
 _FREE = ("save.", "log.", "run.compile", "run.parallel", "run.max_skipped")
-_FREE_LOADER = ("cache", "cache_gib", "threads", "prefetch", "max_bad")
+_FREE_LOADER = ("cache", "cache_gib", "threads", "prefetch", "max_bad", "attempts", "deadline")
 STOPPED = 143  # as a shell says of SIGTERM
 
 
@@ -102,6 +103,8 @@ def open_loader(config: Config, data: str, device: torch.device, rank: int, size
         threads=c.threads,
         prefetch=c.prefetch,
         max_bad=c.max_bad,
+        attempts=c.attempts,
+        deadline=c.deadline,
     )
 
 
@@ -151,7 +154,7 @@ def _claim(
         "config": flat(config),
         "init": init,
         "baseline": baseline,
-        "data": data,
+        "data": shown(data),
         "digest": loader.state_dict()["manifest_digest"],
         "parameters": sum(p.numel() for p in task.model.parameters()),
         "device": torch.cuda.get_device_name() if world.device.type == "cuda" else "CPU",
