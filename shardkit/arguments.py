@@ -13,7 +13,7 @@ from shardkit.dicom.triage import Rules
 from shardkit.errors import ArgumentError
 from shardkit.shards import shard_format
 from shardkit.source import Source
-from shardkit.storage import is_remote, local_path
+from shardkit.storage import is_remote, local_path, shown
 
 MAX_LEVELS = htj2k.LEVELS  # which every image has
 
@@ -102,9 +102,11 @@ class Arguments:
         if private.startswith(export):
             raise ArgumentError(f"--private {private} lies inside --source: choose a folder outside the export")
         if place.startswith(export):
-            raise ArgumentError(f"--out {out} lies inside --source: the next build would read its own shards")
+            raise ArgumentError(f"--out {shown(out)} lies inside --source: the next build would read its own shards")
         if export.startswith(place):
-            raise ArgumentError(f"--source {source} lies inside --out: choose a folder of its own for the dataset")
+            raise ArgumentError(
+                f"--source {shown(source)} lies inside --out: choose a folder of its own for the dataset"
+            )
 
 
 def check_format(form: str, codec: str, levels: int) -> None:

@@ -30,7 +30,7 @@ from shardkit.outcome import Outcome, unwanted
 from shardkit.shards import listing, shard_format
 from shardkit.source import Entry
 from shardkit.state import State
-from shardkit.storage import Store, sentences
+from shardkit.storage import Store, sentences, shown
 
 T = TypeVar("T")
 
@@ -109,7 +109,7 @@ class _Run:
             known = self._known(chosen)
             listed, scanned = self._scan(known)
             if listed == 0 and self.state.complete == 0:
-                raise ArgumentError(f"--source {self.spec.source.url} holds no files: nothing to build")
+                raise ArgumentError(f"--source {shown(self.spec.source.url)} holds no files: nothing to build")
             if scanned:
                 new += self._finish(self._lay_out())
             journal.clear(self.store)
@@ -131,7 +131,8 @@ class _Run:
         chosen = ledger.select(rows, "quarantined", reason)["path"].to_pylist()
         if not chosen:
             raise ArgumentError(
-                f"no file is quarantined as {reason}: `shardkit info {shlex.quote(self.spec.out)}` says what there is"
+                f"no file is quarantined as {reason}:"
+                f" `shardkit info {shlex.quote(shown(self.spec.out))}` says what there is"
             )
         return set(chosen)
 

@@ -56,9 +56,11 @@ class Catalog:
     """Opens a dataset for loading. Raises ArgumentError where there is none, IntegrityError where it is not whole."""
 
     def __init__(self, url: str) -> None:
-        store = Store(url)
+        self.store = store = Store(url)
         self.url = store.url
         self.description = dataset.description(store)
+        if self.url.startswith("http"):
+            store.get_range(dataset.NAME, 0, 1)  # a web server without byte ranges is named now, not at every image
         self.digest: str = self.description["digest"]
         self.codec: str = self.description["codec"]
         self.form = dataset.form_of(self.description)
@@ -219,7 +221,7 @@ class Catalog:
 
         Raises IntegrityError where one is missing.
         """
-        there = dict(listing(Store(self.url), self.form))
+        there = dict(listing(self.store, self.form))
         objects = {shard: {self.form.part(shard, level) for level in levels} for shard in self.shards}
         missing = [name for parts in objects.values() for name in sorted(parts) if name not in there]
         if missing:

@@ -17,7 +17,7 @@ from shardkit.codecs import codec, htj2k
 from shardkit.codecs.frame import Frame
 from shardkit.errors import ArgumentError, IntegrityError
 from shardkit.shards import holder, shard_format
-from shardkit.storage import MissingObject, Store
+from shardkit.storage import MissingObject, Store, no_folder
 
 NAME = "dataset.json"
 FORMAT = 2
@@ -70,17 +70,26 @@ def _transfer_syntax(samples: pa.Table, codec_name: str) -> str | None:
 
 def description(store: Store) -> dict[str, Any]:
     """dataset.json. Raises ArgumentError where there is none, IntegrityError where it is not one of ours."""
+    if store.root is not None and (absent := no_folder(store.root)):
+        raise ArgumentError(absent)
     try:
         content = json.loads(store.get(NAME))
-    except MissingObject:
-        raise ArgumentError(
-            f"{store.url} is no shardkit dataset: it has no {NAME} (an interrupted build has none; run it again)"
-        ) from None
+    except MissingObject as error:
+        raise ArgumentError(_no_dataset(store, error)) from None
     except ValueError:
         raise IntegrityError(f"{store.url}/{NAME} is damaged: run the build again") from None
     if not isinstance(content, dict) or content.get("format") not in _READABLE:
         raise IntegrityError(f"{store.url}/{NAME} has another format than {FORMAT}: use the shardkit that wrote it")
     return content
+
+
+def _no_dataset(store: Store, error: MissingObject) -> str:
+    """Why there is no dataset at a place, and where there is one nearby."""
+    if "the bucket does not exist" in str(error):
+        return str(error)
+    below = [] if store.root is None else sorted(store.root.glob(f"*/{NAME}"))
+    hint = f"there is one in {below[0].parent}" if below else "an interrupted build has none; run it again"
+    return f"{store.url} is no shardkit dataset: it has no {NAME} ({hint})"
 
 
 def samples(store: Store, columns: list[str] | None = None) -> pa.Table:

@@ -18,7 +18,7 @@ from shardkit import dataset, isolation, ledger, parquet, scan
 from shardkit.dicom.triage import DROPS, QUARANTINES, Rules
 from shardkit.errors import ArgumentError
 from shardkit.source import Entry, Source
-from shardkit.storage import Store, sentences
+from shardkit.storage import Store, sentences, shown
 
 _BLOCK = 1 << 12  # rows handled as Python objects at once
 
@@ -54,7 +54,7 @@ def scan_counts(source: Source, workers: int) -> ScanCounts:
     finally:
         isolation.close_children()
     if not counts.verdicts:
-        raise ArgumentError(f"--source {source.url} holds no files")
+        raise ArgumentError(f"--source {shown(source.url)} holds no files")
     return counts
 
 

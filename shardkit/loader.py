@@ -9,6 +9,7 @@ for batch in loader:        # one epoch of this rank's micro-batches
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,10 @@ from shardkit.stream.fetch import Fetcher
 from shardkit.stream.reader import Logged, Reader, Retrying, StoreReader
 from shardkit.world import World
 
+_ELSEWHERE = (  # its rank was settled, and files and locks opened, where it was made
+    "a Loader works only in the process it was made in: make one in every process that loads, and start those with the"
+    " start method spawn, or with torchrun"
+)
 _log = logging.getLogger("shardkit.loader")
 
 
@@ -57,7 +62,9 @@ class Loader:
     threads: that decode; default this rank's share of the cores. decoder: threads (OpenJPH), dali, or auto: dali on a
     GPU, threads on a CPU, where they are nearly twice as fast.
     max_bad: share of an epoch's samples that may be unreadable and replaced before `BadDataError`; at least one may,
-    unless it is 0. attempts, deadline: tries and seconds a read may take. wrap: what to put around the reader of the
+    unless it is 0. attempts: times that bytes are read which come back wrong, before their sample is bad. deadline:
+    seconds to wait for a store that is away or refuses, before an iteration ends with StorageError; it goes on from the
+    state. wrap: what to put around the reader of the
     store, e.g. `FaultStore`.
 
     Raises ArgumentError for arguments that cannot be used, IntegrityError for a dataset that is not whole, and
@@ -92,6 +99,7 @@ class Loader:
         deadline: float = 60.0,
         wrap: Callable[[Reader], Reader] | None = None,
     ) -> None:
+        self._process = os.getpid()
         self._named = world.given(rank, world_size)
         self.device = devices.chosen(device)
         _check(normalise, dtype, max_bad)
@@ -136,6 +144,8 @@ class Loader:
 
         Threads run as long as the iterator lives: to its end, an exception, or until it is closed or dropped.
         """
+        if os.getpid() != self._process:
+            raise ArgumentError(_ELSEWHERE)
         plan, epoch, mine = self.plan, self._epoch, self._world()
         if not plan.has(0):
             raise ArgumentError(
@@ -165,6 +175,10 @@ class Loader:
                 yield batch
         finally:
             engine.close()
+
+    def __reduce__(self) -> Any:
+        """No loader travels. Raises ArgumentError."""
+        raise ArgumentError(_ELSEWHERE)
 
     def _planned(self, plan: EpochPlan, epoch: int, step: int, mine: World) -> Planned:
         while plan.has(step):
@@ -301,7 +315,7 @@ class Loader:
 
     def _reader(self, wrap: Callable[[Reader], Reader] | None) -> Reader:
         attempts, deadline, connections = self._reading
-        store: Reader = StoreReader(self._catalog.url, threads=min(connections, 16))
+        store: Reader = StoreReader(self._catalog.store, threads=min(connections, 16))
         reader: Reader = Retrying(wrap(store) if wrap else store, attempts, deadline)
         if logging.getLogger("shardkit.stream").isEnabledFor(logging.DEBUG):
             reader = Logged(reader)
@@ -310,7 +324,7 @@ class Loader:
         return reader
 
     def _fetcher(self) -> Fetcher:
-        return Fetcher(lambda: self._reader(self._wrap), self._reading[2])
+        return Fetcher(lambda: self._reader(self._wrap), self._reading[2], self._reading[0])
 
     def _graph(self) -> Graph:
         recipe, device = self.batching.recipe, self.device

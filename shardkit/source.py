@@ -16,7 +16,7 @@ from typing import BinaryIO, Literal, cast
 import obstore
 
 from shardkit.errors import ArgumentError, Quarantined, StorageError
-from shardkit.storage import Store, is_remote, local_path
+from shardkit.storage import Store, is_remote, local_path, no_folder
 
 Kind = Literal["file", "symlink", "broken_link", "endless_link", "loop", "special", "too_long", "unreadable"]
 _LINKS: dict[int | None, Kind] = {
@@ -45,8 +45,8 @@ class Source:
 
     def check(self) -> None:
         """Raises ArgumentError for a local path that is no folder."""
-        if not is_remote(self.url) and not local_path(self.url).is_dir():
-            raise ArgumentError(f"--source {self.url} is not a folder: name the folder or bucket that holds the export")
+        if not is_remote(self.url) and (absent := no_folder(local_path(self.url))):
+            raise ArgumentError(f"--source: {absent}: name the folder or bucket that holds the export")
 
     def entries(self) -> Iterator[Entry]:
         """Every name, sorted by path. Raises StorageError when the bucket cannot be listed."""

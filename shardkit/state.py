@@ -17,7 +17,7 @@ from shardkit.errors import BuildError
 from shardkit.journal import JOURNALS
 from shardkit.shards import FORMATS, listing
 from shardkit.source import Source
-from shardkit.storage import Store, is_remote, local_path, sentences
+from shardkit.storage import Store, is_remote, local_path, sentences, shown
 
 NAME, KEY = "build.json", "pseudonym.key"
 # What builds were that recorded no such argument.
@@ -116,10 +116,10 @@ class State:
                 " --out"
             )
         source = _absolute(self._arguments.conversion.source.url)
-        if source != self._record["source"]:
+        if source != (recorded := shown(self._record["source"])):
             if not self._arguments.source_moved:
                 raise BuildError(
-                    f"--source was {self._record['source']}, now {source}: files are known by their path in the export,"
+                    f"--source was {recorded}, now {source}: files are known by their path in the export,"
                     " so build another export into another --out, or pass --source-moved if it is the same one"
                 )
             self._record["source"] = source
@@ -145,7 +145,7 @@ class State:
 
 
 def _absolute(url: str) -> str:
-    return url.rstrip("/") if is_remote(url) else str(local_path(url).resolve())
+    return shown(url).rstrip("/") if is_remote(url) else str(local_path(url).resolve())
 
 
 def _read(folder: Path) -> dict[str, Any]:

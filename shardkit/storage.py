@@ -1,34 +1,26 @@
 """A place for named byte objects: a local directory or a bucket (S3, GCS, Azure, HTTP, memory) behind one small class.
 
 An object appears whole or not at all: locally by fsync and rename, remotely because a put is atomic. Credentials come
-from the environment, as each cloud's own tools read them, and never appear in a message.
+from the environment, as each cloud's own tools read them, and never appear in a message, nor do those in a url.
 """
 
 import errno
 import os
 import re
 from collections.abc import Iterator
+from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
 import obstore
-from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import BaseError, NotSupportedError, PermissionDeniedError, UnauthenticatedError
 
-from shardkit.errors import ArgumentError, StorageError
-
-SCHEMES = ("s3", "gs", "az", "azure", "abfs", "abfss", "http", "https", "memory")
-
-
-def is_remote(url: str) -> bool:
-    """Whether `url` names a bucket and not a local path. Raises ArgumentError for an unknown scheme."""
-    scheme, colon, _ = url.partition("://")
-    if not colon or scheme == "file":
-        return False
-    if scheme not in SCHEMES:
-        raise ArgumentError(f"{url}: unknown scheme {scheme!r}; use a local path or one of {', '.join(SCHEMES)}")
-    return True
+from shardkit import remote
+from shardkit.errors import StorageError
+from shardkit.remote import is_remote as is_remote
+from shardkit.remote import shown as shown
 
 
 def local_path(url: str) -> Path:
@@ -37,23 +29,32 @@ def local_path(url: str) -> Path:
 
 
 class Store:
-    """Named objects under one root. Names are relative posix paths."""
+    """Named objects under one root. Names are relative posix paths.
+
+    url: of messages and records, without any credentials that it was given with.
+    """
 
     def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/") if is_remote(url) else str(local_path(url).absolute())
-        self.root = None if is_remote(url) else Path(self.url)
+        self._given = url.rstrip("/") if is_remote(url) else str(local_path(url).absolute())
+        self.root = None if is_remote(url) else Path(self._given)
+        self.url = shown(self._given).rstrip("/") if self.root is None else self._given
         self._store: Any = None
 
     @property
     def remote(self) -> Any:
         """The obstore store behind a remote url, opened on first use (never carried across processes)."""
+        remote.check_process()
         if self._store is None:
-            with sentences(self.url):
-                self._store = obstore.store.from_url(self.url)
+            self._store = self.opened()
         return self._store
 
+    def opened(self, **options: Any) -> Any:
+        """The obstore store, opened anew with options of its own. Raises ArgumentError, StorageError."""
+        with sentences(self.url):
+            return remote.opened(self._given, **options)
+
     def __getstate__(self) -> dict[str, Any]:
-        return {"url": self.url, "root": self.root, "_store": None}
+        return {**self.__dict__, "_store": None}
 
     def get(self, name: str) -> bytes:
         """The whole object. Raises StorageError."""
@@ -84,7 +85,7 @@ class Store:
 
     def put(self, name: str, data: bytes) -> None:
         """Write an object whole. Raises StorageError."""
-        with sentences(f"{self.url}/{name}"):
+        with sentences(f"{self.url}/{name}", writing=True):
             if self.root is None:
                 obstore.put(self.remote, name, data)
                 return
@@ -97,7 +98,7 @@ class Store:
 
     def put_file(self, name: str, path: Path) -> None:
         """Move the local file `path` in as an object; it must lie on the same filesystem as a local store."""
-        with sentences(f"{self.url}/{name}"):
+        with sentences(f"{self.url}/{name}", writing=True):
             if self.root is None:
                 obstore.put(self.remote, name, path)
                 path.unlink()
@@ -117,7 +118,7 @@ class Store:
 
     def delete(self, name: str) -> None:
         """Remove an object; one that is not there is no error."""
-        with sentences(f"{self.url}/{name}"):
+        with sentences(f"{self.url}/{name}", writing=True):
             if self.root is not None:
                 (self.root / name).unlink(missing_ok=True)
                 return
@@ -175,28 +176,50 @@ def publish(temporary: Path, target: Path) -> None:
         os.close(directory)
 
 
-class sentences:
-    """Turns what stores raise into one StorageError sentence, without debug dumps or signed urls."""
+def no_folder(path: Path) -> str:
+    """What to say of a folder that is not there, naming one beside it with nearly its name; empty if it is there."""
+    if path.is_dir():
+        return ""
+    if path.exists():
+        return f"{path} is a file, not a folder"
+    try:
+        beside = [p.name for p in path.parent.iterdir() if p.is_dir()]
+    except OSError:
+        beside = []
+    near = get_close_matches(path.name, beside, 1)
+    return f"the folder {path} does not exist" + (f"; there is {path.parent / near[0]}" if near else "")
 
-    def __init__(self, where: str) -> None:
-        self.where = where
+
+class sentences:
+    """Turns what stores raise into one StorageError sentence, without debug dumps, passwords or signed urls."""
+
+    def __init__(self, where: str, writing: bool = False) -> None:
+        self.where, self._doing = shown(where), "write" if writing else "read or write"
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None or isinstance(error, StorageError):
-            return
-        if isinstance(error, (PermissionDeniedError, UnauthenticatedError, PermissionError)) or (
-            isinstance(error, BaseError) and re.search(r"40[13] (Forbidden|Unauthorized)|AccessDenied", str(error))
+        if isinstance(error, (BaseError, OSError)) and not isinstance(error, StorageError):
+            raise self._sentence(error) from None
+
+    def _sentence(self, error: BaseException) -> StorageError:
+        where, said = self.where, str(error)
+        if isinstance(error, PermissionError):
+            return AccessRefused(f"cannot {self._doing} {where} as this user: change its rights, or name another place")
+        if isinstance(error, NotSupportedError) or remote.advice(said):
+            return Unusable(f"{where}: {reason(error)}")
+        if isinstance(error, (PermissionDeniedError, UnauthenticatedError)) or re.search(
+            r"40[13] (Forbidden|Unauthorized)|AccessDenied", said
         ):
-            raise AccessRefused(f"{self.where}: access refused; check the credentials and the rights on it") from None
+            return AccessRefused(f"{where}: access refused; check the credentials and the rights on it")
+        if re.search("NoSuchBucket|NoSuchContainer|ContainerNotFound|bucket does not exist", said):
+            return MissingObject(f"{where}: the bucket does not exist; check its name and the endpoint")
         if isinstance(error, FileNotFoundError):
-            raise MissingObject(f"{self.where} does not exist") from None
+            return MissingObject(f"{where} does not exist")
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageError(f"{self.where}: no space left; free some and run the same command again") from None
-        if isinstance(error, (BaseError, OSError)):
-            raise StorageError(f"{self.where}: {reason(error)}") from None
+            return StorageError(f"{where}: no space left; free some and run the same command again")
+        return StorageError(f"{where}: {reason(error)}")
 
 
 class AccessRefused(StorageError):
@@ -207,11 +230,17 @@ class MissingObject(StorageError, FileNotFoundError):
     """The object is not there."""
 
 
+class Unusable(StorageError):
+    """This store, as it is set up, will never do what is asked."""
+
+
 def reason(error: BaseException) -> str:
-    """The telling part of a store's error: its innermost message, in one line, without query strings."""
+    """The telling part of a store's error: its innermost message, in one line, without secrets of urls."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    if re.search(r"404 Not Found|NoSuchBucket", str(error)):
+    if advice := remote.advice(str(error)):
+        return advice
+    if "404 Not Found" in str(error):
         return "there is no such bucket; check its name and the endpoint"
     first = str(error).split("\n\nDebug source")[0].replace("\n", " ").strip()
-    return re.sub(r"\?[^\s\"')]*", "", first)[:300] or type(error).__name__
+    return shown(first)[:300] or type(error).__name__

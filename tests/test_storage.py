@@ -102,7 +102,7 @@ def test_a_local_url_is_its_path(tmp_path: Path) -> None:
     [
         (OSError(errno.ENOSPC, "No space left on device"), "no space left; free some"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "no space left"),
-        (PermissionError(errno.EACCES, "Permission denied"), "access refused"),
+        (PermissionError(errno.EACCES, "Permission denied"), "cannot read or write place as this user"),
         (FileNotFoundError(errno.ENOENT, "No such file"), "does not exist"),
         (OSError(errno.EIO, "Input/output error"), "Input/output error"),
     ],
@@ -110,7 +110,7 @@ def test_a_local_url_is_its_path(tmp_path: Path) -> None:
 def test_errors_become_one_sentence(error: OSError, words: str) -> None:
     with pytest.raises(StorageError, match=words) as caught, sentences("place"):
         raise error
-    assert str(caught.value).startswith("place")
+    assert "place" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -35,6 +35,10 @@ class LoaderConfig:
         Finished batches to hold.
     max_bad
         Share of an epoch's samples that may be unreadable.
+    attempts
+        Times that bytes are read which come back wrong, before their sample counts as unreadable.
+    deadline
+        Seconds to wait for a store that is away or refuses, before the run ends.
     """
 
     batching: str
@@ -46,6 +50,8 @@ class LoaderConfig:
     threads: int | None = None
     prefetch: int = 2
     max_bad: float = 0.001
+    attempts: int = 5
+    deadline: float = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from shardkit import Loader, from_text
 from shardkit.errors import ArgumentError
+from shardkit.storage import shown
 from trainer import folder, parallel, report, writers
 from trainer.baseline import mean_image_error
 from trainer.config import Config, LoaderConfig
@@ -96,7 +97,10 @@ def _validation(job: Job, loader: Loader, task: Pretrain, world: World, console:
         _say(console, f"no validation: --loader.split {config.loader.split} trains on the val split")
         return None
     if not loader.splits.get("val"):
-        _say(console, f"no validation: {job.data} has no image in the val split, so that over-fitting will not show")
+        _say(
+            console,
+            f"no validation: {shown(job.data)} has no image in the val split, so that over-fitting will not show",
+        )
         return None
     batching = str(replace(from_text(config.loader.batching), crop=None, flip=0.0, remainder="fill"))
     plain = replace(config, loader=replace(config.loader, batching=batching, split="val"))
@@ -121,6 +125,8 @@ def open_loader(config: Config, data: str, device: torch.device, rank: int, size
         threads=c.threads,
         prefetch=c.prefetch,
         max_bad=c.max_bad,
+        attempts=c.attempts,
+        deadline=c.deadline,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from shardkit import Loader
+from shardkit.storage import shown
 from trainer import folder, reading
 from trainer.checkpoint import Checkpoints
 from trainer.config import Config, flat
@@ -60,7 +61,7 @@ def start(job: Job, loader: Loader, task: Pretrain, world: World) -> Start:
     changes = {at: change for at, change in about.get("changes", {}).items() if int(at) <= done} if last else {}
     new: dict[str, Any] = {}
     if last is not None and anew:
-        new |= {"digest": about["digest"], "data": job.data, "epoch": last["loader"]["epoch"]}
+        new |= {"digest": about["digest"], "data": shown(job.data), "epoch": last["loader"]["epoch"]}
     if last is not None and before is not None and steps != (old := before.get("steps", steps)):
         new["steps"] = steps
         notes.append(
@@ -97,7 +98,7 @@ def _data_changed(before: Facts | None, last: Facts, job: Job, loader: Loader, n
     accepted = before is not None and before["digest"] == now  # by a command that ended before its first checkpoint
     if job.config.run.on_new_data == "refuse" and not accepted:
         raise TrainingError(
-            f"{job.data} is not as it was at step {last['step']:,} of {job.out}: samples were added, or it is another"
+            f"{shown(job.data)} is not as it was at step {last['step']:,} of {job.out}: samples were added, or it is another"
             " dataset; go on with --run.on-new-data restart-epoch, which keeps weights, moments, step and schedule"
         )
     epoch = last["loader"].get("epoch")
@@ -113,7 +114,7 @@ def _facts(before: Facts | None, last: Facts | None, job: Job, loader: Loader, t
         "config": flat(job.config),
         "init": job.init if last is None else known.get("init"),
         "baseline": known.get("baseline"),
-        "data": job.data,
+        "data": shown(job.data),
         "digest": loader.state_dict()["manifest_digest"],
         "parameters": sum(p.numel() for p in task.model.parameters()),
         "device": torch.cuda.get_device_name() if world.device.type == "cuda" else "CPU",

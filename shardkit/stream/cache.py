@@ -22,12 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from shardkit.errors import ArgumentError, StorageError
+from shardkit.errors import ArgumentError, IntegrityError, StorageError
 from shardkit.manifest import fingerprint
-from shardkit.storage import reason, sentences
+from shardkit.storage import MissingObject, Unusable, reason, sentences
 from shardkit.stream.files import Unnamed, read_once
 from shardkit.stream.locks import lock, release, unlock
-from shardkit.stream.reader import Reader, folder_of
+from shardkit.stream.reader import Reader, StoreAway, folder_of
 
 _log = logging.getLogger("shardkit.stream")
 _PIECE, _AT_ONCE = 8 << 20, 16  # bytes of a read, and how many reads at a time: bounds the memory of fills
@@ -117,7 +117,7 @@ class Cached:
         """A range of the shard's copy; None if it has gone."""
         try:
             return await self._in_thread(read_once, path, start, length)
-        except StorageError:  # cut short
+        except IntegrityError:  # cut short
             self._drop(name)
         except OSError:  # evicted meanwhile, or a bad disk
             self._known.pop(name, None)
@@ -139,8 +139,12 @@ class Cached:
         task = self._filling.get(name)
         if task is None:
             task = self._filling[name] = asyncio.create_task(self._try(name))
-            task.add_done_callback(lambda _: self._filling.pop(name, None))
+            task.add_done_callback(lambda task: self._filled(name, task))
         return await asyncio.shield(task)
+
+    def _filled(self, name: str, task: asyncio.Task[Path | None]) -> None:
+        self._filling.pop(name, None)
+        _ = task.cancelled() or task.exception()  # seen, lest asyncio reports it where nobody waits any more
 
     def _note(self, name: str, path: Path) -> None:
         with suppress(OSError):
@@ -158,9 +162,11 @@ class Cached:
         """Bring the shard in; None, and no further try for a while, where that fails."""
         try:
             return await self._bring(name)
-        except OSError as error:
-            # The store, the limit or patience are at fault for this shard, the disk for all.
-            at_fault = name if isinstance(error, StorageError) else ""
+        except (StoreAway, MissingObject, Unusable):  # no other way leads to it
+            raise
+        except (OSError, IntegrityError) as error:
+            # The shard, the limit or patience are at fault for this shard, the disk for all.
+            at_fault = name if isinstance(error, (StorageError, IntegrityError)) else ""
             self._refused[at_fault] = time.monotonic() + _PAUSE
             what = f"{name} is" if at_fault else f"{self._folder}: shards are"
             _log.warning("%s not cached for %.0f s, but read from the store: %s", what, _PAUSE, reason(error))

@@ -1,7 +1,8 @@
 """Fetches what micro-batches need, ahead of them, and checks every byte against the manifest.
 
-One thread runs an event loop; a request is a micro-batch's ranges, an answer its bytes or, for each range that cannot
-be had sound, the error. Ranges that lie close together in a shard are read as one.
+One thread runs an event loop; a request is a micro-batch's ranges, an answer its bytes or, for each range whose bytes
+stay wrong, the error. A store that cannot be read is the request's error. Ranges that lie close
+together in a shard are read as one.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from shardkit.errors import ArgumentError, IntegrityError, ShardkitError, StorageError
+from shardkit.errors import ArgumentError, IntegrityError
 from shardkit.manifest import fingerprint
 from shardkit.stream.reader import Reader, folder_of
 
@@ -34,7 +35,7 @@ class Want:
     what: str
 
 
-Got = bytes | ShardkitError
+Got = bytes | IntegrityError
 
 
 @dataclass
@@ -50,14 +51,17 @@ class FetchStats:
 
 
 class Fetcher:
-    """Runs reads of a `Reader` on a thread of its own, at most `connections` at a time."""
+    """Runs reads of a `Reader` on a thread of its own, at most `connections` at a time.
 
-    def __init__(self, make_reader: Callable[[], Reader], connections: int = 32) -> None:
+    attempts: how often bytes are read that differ from their hash, at least twice, past the cache from the second time.
+    """
+
+    def __init__(self, make_reader: Callable[[], Reader], connections: int = 32, attempts: int = 2) -> None:
         if connections < 1:
             raise ArgumentError(f"connections={connections} cannot read anything: use at least 1")
         self.stats = FetchStats()
         self.reader = make_reader()  # first: it may raise, and would leave a thread behind
-        self._limit = asyncio.Semaphore(connections)
+        self._limit, self._attempts = asyncio.Semaphore(connections), max(attempts, 2)
         self._closed, self._closing = False, threading.Lock()
         self._under_way: set[Future[Any]] = set()
         self._loop = asyncio.new_event_loop()
@@ -71,7 +75,8 @@ class Fetcher:
     def submit(self, wants: Sequence[Want], then: Callable[[list[Got]], Coroutine[Any, Any, Any]]) -> "Future[Any]":
         """Fetch the ranges, then hand the answers, in order, to `then` on the loop; the future has its result.
 
-        A fetcher that is closed, now or before the answer, cancels the future.
+        It raises StorageError where the store cannot be read. A fetcher that is closed, now or before the answer,
+        cancels the future.
         """
 
         async def run() -> Any:
@@ -93,7 +98,7 @@ class Fetcher:
             self._loop.call_soon_threadsafe(function)
 
     async def _fetch(self, wants: Sequence[Want]) -> list[Got]:
-        got: list[Got] = [StorageError("not read")] * len(wants)
+        got: list[Got] = [b""] * len(wants)
 
         async def one(span: list[int]) -> None:
             for index, data in zip(span, await self._span([wants[i] for i in span]), strict=True):
@@ -103,38 +108,38 @@ class Fetcher:
         return got
 
     async def _span(self, wants: list[Want]) -> list[Got]:
-        """Ranges close together, in one read; each on its own where that fails or a hash is wrong."""
+        """Ranges close together, in one read; each on its own where that ends too early or a hash is wrong."""
         start, end = wants[0].start, max(w.start + w.length for w in wants)
         try:
             data = await self._read(wants[0].shard, start, end - start)
-        except ShardkitError as error:
+        except IntegrityError as error:
             if len(wants) == 1:
                 self.stats.bad += 1
                 return [error]
-            return list(await asyncio.gather(*(self._again(want, fresh=False) for want in wants)))
+            return list(await asyncio.gather(*(self._again(want, 1) for want in wants)))
         parts = [data] if len(wants) == 1 else [data[w.start - start : w.start - start + w.length] for w in wants]
         out: list[Got] = list(parts)
         wrong = [i for i, want in enumerate(wants) if fingerprint(parts[i]) != want.hash]
-        better = await asyncio.gather(*(self._again(wants[i], fresh=True) for i in wrong))
+        better = await asyncio.gather(*(self._again(wants[i], 2) for i in wrong))
         for i, got in zip(wrong, better, strict=True):
             out[i] = got
         return out
 
-    async def _again(self, want: Want, fresh: bool) -> Got:
-        """One range once more, past the cache if its bytes were wrong."""
-        self.stats.refetched += 1
-        try:
-            data = await self._read(want.shard, want.start, want.length, fresh)
-        except ShardkitError as error:
-            self.stats.bad += 1
-            return error
-        if fingerprint(data) == want.hash:
-            return data
-        if not fresh:
-            return await self._again(want, fresh=True)
+    async def _again(self, want: Want, attempt: int) -> Got:
+        """One range once more, and for as many attempts as there are left; past the cache if its bytes were wrong."""
+        for fresh in (number > 1 for number in range(attempt, self._attempts + 1)):
+            self.stats.refetched += 1
+            try:
+                data = await self._read(want.shard, want.start, want.length, fresh)
+            except IntegrityError as error:
+                self.stats.bad += 1
+                return error
+            if fingerprint(data) == want.hash:
+                return data
         self.stats.bad += 1
         return IntegrityError(
-            f"{want.shard}: {want.what} at byte {want.start:,} differs from its hash, read twice; run verify"
+            f"{want.shard}: {want.what} at byte {want.start:,} differs from its hash, read {self._attempts} times;"
+            " run verify"
         )
 
     async def _read(self, shard: str, start: int, length: int, fresh: bool = False) -> bytes:

@@ -12,7 +12,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, TypeVar
 
-from shardkit.errors import StorageError
+from shardkit.errors import IntegrityError, StorageError
 
 _OPEN = 128  # on a network mount an open costs as much as reading a megabyte
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
@@ -74,13 +74,13 @@ class Files:
         self._lock = threading.Lock()
 
     def read(self, path: Path, start: int, length: int) -> bytes:
-        """Exactly `length` bytes from `start`. Raises OSError, or StorageError when the file is shorter.
+        """Exactly `length` bytes from `start`. Raises OSError, or IntegrityError when the file is shorter.
 
         After an error the file is opened anew: it may have been replaced, and a handle on a network mount go stale.
         """
         try:
             return _read(self._open(path), path, start, length)
-        except OSError:
+        except (OSError, IntegrityError):
             self.forget(path)
             raise
 
@@ -163,9 +163,9 @@ def read_once(path: Path, start: int, length: int) -> bytes:
         return _read(file, path, start, length)
 
 
-def cut_short(where: str, end: int) -> StorageError:
+def cut_short(where: str, end: int) -> IntegrityError:
     """What to raise for an object that ends before byte `end`."""
-    return StorageError(f"{where} ends before byte {end:,}: it is cut short; run verify")
+    return IntegrityError(f"{where} ends before byte {end:,}: it is cut short; run verify")
 
 
 def _read(file: FileIO, path: Path, start: int, length: int) -> bytes:

@@ -14,20 +14,26 @@ from typing import Any, Protocol
 import obstore
 from obstore.exceptions import BaseError
 
-from shardkit.errors import ArgumentError, StorageError
-from shardkit.storage import AccessRefused, MissingObject, Store, sentences
+from shardkit.errors import ArgumentError, IntegrityError, StorageError
+from shardkit.remote import check_process
+from shardkit.storage import MissingObject, Store, Unusable, sentences
 from shardkit.stream.files import Files, Threads, cut_short
 
 _log = logging.getLogger("shardkit.stream")
 _BIN = re.compile(r"(?:^|/)(\d+x\d+)/")
 _BEYOND_THE_END = "416 Range Not Satisfiable"
+_LONGEST_PAUSE, _LONGEST_TRY = 2.0, 30.0  # seconds
+_SILENCE = 1.0  # seconds between two lines about failed reads
 
 
 class Reader(Protocol):
     """Byte ranges of named objects."""
 
     async def read(self, name: str, start: int, length: int, *, fresh: bool = False) -> bytes:
-        """Exactly `length` bytes from `start`, past any cache if `fresh`. Raises StorageError."""
+        """Exactly `length` bytes from `start`, past any cache if `fresh`.
+
+        Raises IntegrityError where the object ends before them, StorageError where they cannot be had.
+        """
         ...
 
     async def size(self, name: str) -> int:
@@ -42,16 +48,14 @@ class Reader(Protocol):
 class StoreReader:
     """Reads a local folder with a few threads, or a bucket with one request a range and no retries of its own."""
 
-    def __init__(self, url: str, threads: int = 8) -> None:
-        place = Store(url)
+    def __init__(self, place: Store | str, threads: int = 8) -> None:
+        place = place if isinstance(place, Store) else Store(place)
         self.url, self._root = place.url, place.root or Path()
         self._bucket: Any = None
         self._threads: Threads | None = None
         self._files = Files()
         if place.root is None:
-            with sentences(self.url):
-                # No client_options: they would replace those of the environment, a proxy or plain http among them.
-                self._bucket = obstore.store.from_url(self.url, retry_config={"max_retries": 0})
+            self._bucket = place.opened(retry_config={"max_retries": 0})
         else:
             self._threads = Threads(threads, "shardkit-read")
 
@@ -68,6 +72,7 @@ class StoreReader:
         return data
 
     async def _get(self, name: str, start: int, length: int) -> bytes:
+        check_process()
         try:
             return bytes(await obstore.get_range_async(self._bucket, name, start=start, length=length))
         except BaseError as error:
@@ -90,10 +95,11 @@ class StoreReader:
 
 
 class Retrying:
-    """Repeats failed reads with growing pauses, up to `attempts` times and `deadline` seconds in all.
+    """Repeats failed reads. What fails decides for how long.
 
-    A try that takes longer than its share of the deadline is cancelled. What cannot get better is not repeated: a
-    missing object, refused access.
+    A store that is away or refuses is waited for, with growing pauses, for `deadline` seconds a read; then `StoreAway`
+    is raised. An object that ends too early is read `attempts` times. What cannot get better is raised at once: a
+    missing object, a store that is not set up for reading.
     """
 
     def __init__(self, inner: Reader, attempts: int = 5, deadline: float = 60.0, pause: float = 0.1) -> None:
@@ -102,15 +108,16 @@ class Retrying:
                 f"attempts={attempts} and deadline={deadline} leave no try: use at least 1 and some seconds"
             )
         self._inner, self._attempts, self._deadline, self._pause = inner, attempts, deadline, pause
+        self._told, self._untold = 0.0, 0  # when the log was last told of failed reads, and how many since
         self.retries = 0
 
     async def read(self, name: str, start: int, length: int, *, fresh: bool = False) -> bytes:
-        """See `Reader`. A body of another length counts as failed."""
+        """See `Reader`. A body of another length counts as an object that ends too early."""
 
         async def once() -> bytes:
             data = await self._inner.read(name, start, length, fresh=fresh)
             if len(data) != length:
-                raise StorageError(f"got {len(data):,} of {length:,} bytes")
+                raise IntegrityError(f"{name}: got {len(data):,} of {length:,} bytes from byte {start:,}; run verify")
             return data
 
         found: bytes = await self._repeat(once, f"{name}: bytes {start:,} to {start + length:,}")
@@ -121,32 +128,53 @@ class Retrying:
         return int(await self._repeat(lambda: self._inner.size(name), name))
 
     async def _repeat(self, once: Any, what: str) -> Any:
-        begun = time.monotonic()
-        for attempt in range(1, self._attempts + 1):
+        begun, tries, short = time.monotonic(), 0, 0
+        while True:
             left = self._deadline - (time.monotonic() - begun)
+            tries += 1
             try:
-                # The last try may take all that is left, the ones before half of it.
-                return await asyncio.wait_for(once(), left if attempt == self._attempts else left / 2)
-            except (MissingObject, AccessRefused):
+                return await asyncio.wait_for(once(), self._patience(left))
+            except (MissingObject, Unusable):
                 raise
-            except (StorageError, OSError, TimeoutError) as error:
-                took = time.monotonic() - begun
-                late = isinstance(error, TimeoutError)
-                reason = "no answer in time" if late else str(error)
-                pause = self._pause * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
-                if attempt == self._attempts or took + pause >= self._deadline:
-                    raise StorageError(
-                        f"{what} could not be read in {attempt} attempts and {took:.1f} s: {reason};"
-                        " check the store, or raise the deadline"
-                    ) from None
+            except IntegrityError as error:
+                short, reason = short + 1, str(error)
+                if short == self._attempts:
+                    raise
+            except TimeoutError:
+                reason = "no answer in time"
+            except OSError as error:
+                reason = str(error)
+            took = time.monotonic() - begun
+            pause = min(self._pause * 2 ** (tries - 1), _LONGEST_PAUSE) * random.uniform(0.5, 1.0)
+            if took + pause >= self._deadline:
+                raise StoreAway(
+                    f"{what} could not be read in {tries} tries and {took:.1f} s: {reason}; check the store and go on"
+                    " from the last state, or raise the deadline"
+                )
             self.retries += 1
-            _log.warning("%s: attempt %d failed (%s), trying again", what, attempt, reason)
+            self._tell(what, reason)
             await asyncio.sleep(pause)
-        raise AssertionError("unreachable")
+
+    def _patience(self, left: float) -> float:
+        """Seconds until a try without an answer is given up: half of what is left, so that there is another try."""
+        return min(left, _LONGEST_TRY, max(left / 2, self._deadline / 64))
+
+    def _tell(self, what: str, reason: str) -> None:
+        """One line a second at most: in an outage every read fails, again and again."""
+        self._untold += 1
+        now = time.monotonic()
+        if now - self._told >= _SILENCE:
+            others = f" (and {self._untold - 1:,} reads before it)" if self._untold > 1 else ""
+            _log.warning("%s: failed%s, trying again for up to %.0f s: %s", what, others, self._deadline, reason)
+            self._told, self._untold = now, 0
 
     async def close(self) -> None:
         """See `Reader`."""
         await self._inner.close()
+
+
+class StoreAway(StorageError):
+    """A store did not answer, or refused, for as long as it is waited for."""
 
 
 class Logged:

@@ -9,11 +9,12 @@ from collections.abc import Iterable
 
 from shardkit.errors import ArgumentError, StorageError
 from shardkit.plan.shuffle import key_of
+from shardkit.storage import AccessRefused
 from shardkit.stream.reader import Reader
 
-FAULTS = ("reset", "stall", "unavailable", "truncated", "short", "wrong")
-"""Connection reset; no answer ever; 503; body cut short, as the client reports it; fewer bytes without an error; other
-bytes than asked for."""
+FAULTS = ("reset", "stall", "unavailable", "refused", "truncated", "short", "wrong")
+"""Connection reset; no answer ever; 503; 403; body cut short, as the client reports it; fewer bytes without an
+error; other bytes than asked for."""
 
 
 class FaultStore:
@@ -52,6 +53,8 @@ class FaultStore:
             raise StorageError(f"{name}: connection reset by peer")
         if kind == "unavailable":
             raise StorageError(f"{name}: 503 Slow Down")
+        if kind == "refused":
+            raise AccessRefused(f"{name}: 403 Forbidden")
         if kind == "stall":
             await asyncio.Event().wait()
         data = await self._inner.read(name, start, length, fresh=fresh)

@@ -181,26 +181,43 @@ def test_one_damaged_image_costs_its_neighbours_nothing(kit: Any, tmp_path: Path
     assert len(watched.calls) == 2
 
 
-def test_a_failed_joint_read_is_tried_range_by_range_at_once(kit: Any, goods: Any, store: Any) -> None:
-    """One after the other, each with its own deadline, a dead store would be noticed after hours."""
+def test_a_joint_read_that_ends_too_early_is_tried_range_by_range_at_once(kit: Any, goods: Any, store: Any) -> None:
     shard = next(iter(goods.members))
     wants = goods.wants(shard)
 
     async def trick(inner: Any, name: str, start: int, length: int, fresh: bool) -> bytes:
         await asyncio.sleep(0.2)
         if length > wants[0].length and start == wants[0].start:
-            raise StorageError("cut")
+            raise IntegrityError("cut")
         if start == wants[4].start:
-            raise StorageError(f"{name}: still cut")
+            raise IntegrityError(f"{name}: still cut")
         return await inner.read(name, start, length, fresh=fresh)
 
     begun = time.monotonic()
     got = kit.fetched(kit.Watched(store, trick), wants)
     assert time.monotonic() - begun < 1.1
     error = got.pop(4)
-    assert isinstance(error, StorageError)
+    assert isinstance(error, IntegrityError)
     assert "still cut" in str(error)
     assert got == _bytes(goods, [want for want in wants if want != wants[4]])
+
+
+def test_a_store_that_cannot_be_read_is_no_answer_but_the_error_of_the_request(
+    kit: Any, tidy: None, goods: Any, store: Any
+) -> None:
+    """And is asked once: with a deadline for each range, one after the other, it would be noticed after hours."""
+    watched = kit.Watched(store, kit.broken)
+    with pytest.raises(StorageError, match="the line is cut"):
+        kit.fetched(watched, goods.every)
+    assert len(watched.calls) == len(goods.members)
+
+
+def test_bytes_are_read_as_often_as_told_before_they_count_as_wrong(kit: Any, goods: Any, store: Any) -> None:
+    want = goods.every[3]
+    watched = kit.Watched(store, _flip(4))
+    with contextlib.closing(Fetcher(lambda: watched, attempts=5)) as fetcher:
+        assert kit.ask(fetcher, [want]) == [goods.data(want)]
+    assert [fresh for *_, fresh in watched.calls] == [False, True, True, True, True]
 
 
 def test_what_a_wrapper_raises_on_purpose_is_the_answer(kit: Any, goods: Any, store: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from shardkit.errors import StorageError
+from shardkit.errors import IntegrityError, StorageError
 from shardkit.stream.files import Files, Unnamed, read_once
 
 WRITER = """
@@ -46,7 +46,7 @@ def test_reads_that_give_less_than_asked_for_are_gone_on_with(tmp_path: Path, mo
 def test_a_short_file_is_named_in_one_sentence(kit: Any, tmp_path: Path, start: int, length: int) -> None:
     (tmp_path / "x").write_bytes(bytes(100))
     with pytest.raises(
-        StorageError, match=rf"{tmp_path}/x ends before byte {start + length:,}: .* run verify"
+        IntegrityError, match=rf"{tmp_path}/x ends before byte {start + length:,}: .* run verify"
     ) as caught:
         Files().read(tmp_path / "x", start, length)
     assert kit.one_sentence(caught.value)
@@ -113,7 +113,7 @@ def test_a_replaced_or_deleted_file_stays_readable_until_it_is_forgotten(kit: An
 def test_after_an_error_a_file_is_opened_anew(tmp_path: Path) -> None:
     path, files = tmp_path / "x", Files()
     path.write_bytes(b"half")
-    with pytest.raises(StorageError):
+    with pytest.raises(IntegrityError):
         files.read(path, 0, 8)
     (tmp_path / "y").write_bytes(b"complete")
     (tmp_path / "y").replace(path)
