@@ -99,7 +99,8 @@ def _data_changed(before: Facts | None, last: Facts, job: Job, loader: Loader, n
     if job.config.run.on_new_data == "refuse" and not accepted:
         raise TrainingError(
             f"{shown(job.data)} is not as it was at step {last['step']:,} of {job.out}: samples were added, or it is"
-            " another dataset; go on with --run.on-new-data restart-epoch, which keeps weights, moments, step and schedule"
+            " another dataset; go on with --run.on-new-data restart-epoch, which keeps weights, moments, step and"
+            " schedule"
         )
     epoch = last["loader"].get("epoch")
     notes.append(f"the dataset has changed since step {last['step']:,}: epoch {epoch} begins anew with all of it")
