@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from trainer.checkpoint import Checkpoints, State
 from trainer.config import OptimConfig
 from trainer.errors import TrainingError
 from trainer.formats import original_state
-from trainer.hiera import HieraConfig, HieraMae
 from trainer.initial import load_initial
 from trainer.mae import Mae, MaeConfig
 from trainer.optim import optimizer
@@ -87,7 +87,7 @@ def test_a_checkpoint_of_another_model_is_refused_with_a_sentence(tmp_path: Path
     place = checkpoints.latest().place
     assert place is not None
     with pytest.raises(TrainingError, match=r"of another model: blocks\.2\..* is missing there"):
-        _state(0, MaeConfig(patch=8, width=192, depth=3, heads=3, decoder_depth=1)).load(place)
+        _state(0, replace(TINY, depth=3)).load(place)
 
 
 @pytest.mark.parametrize("nested", [True, False])
@@ -150,14 +150,6 @@ def test_weights_are_found_in_what_programs_wrap_around_them(tmp_path: Path, wra
     assert where in load_initial(model, str(tmp_path / "wrapped.pth"))
     own = model.state_dict()
     assert all(torch.equal(own[name], value) for name, value in state.items() if name in own and "embed" not in name)
-
-
-def test_a_whole_hiera_keeps_its_decoder_under_any_wrapper(tmp_path: Path) -> None:
-    small = HieraConfig(side=64, decoder_width=32, decoder_depth=1, decoder_heads=2)
-    one, two = HieraMae(small), HieraMae(small)
-    torch.save({"model": _under("module.", one.state_dict())}, tmp_path / "hiera.pth")
-    assert "at random" not in load_initial(two, str(tmp_path / "hiera.pth"))
-    assert _same(one.state_dict(), two.state_dict())
 
 
 class _Payload:
