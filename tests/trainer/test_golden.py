@@ -105,7 +105,7 @@ class _DenseHiera:
     """One image through the parameters of a model, as grids of tokens in each visible mask unit."""
 
     def __init__(self, model: HieraMae, dense: Any) -> None:
-        self.p, self.decoder = dict(model.named_parameters()), dense(Mae(MaeConfig(norm_eps=1e-6)))
+        self.p, self.decoder = dict(model.named_parameters()), dense(Mae(replace(MAE, norm_eps=HIERA.norm_eps)))
         self.decoder.p = self.p
 
     def pooled(self, x: Tensor) -> Tensor:
