@@ -328,6 +328,31 @@ def test_a_separable_grid_covers_its_images_with_all_pairs(seed, rows, cols):
     grid.assign(heights, widths)
 
 
+@pytest.mark.parametrize(
+    ("heights", "widths", "best"),
+    [
+        ([7, 5, 5, 7, 5, 6, 6, 2, 1, 3, 2, 7], [7, 1, 4, 6, 1, 6, 1, 4, 6, 3, 3, 2], 335),  # from the heights
+        ([1, 3, 6, 4, 7, 7, 2, 7, 1, 1, 4, 1], [3, 4, 3, 7, 2, 6, 5, 7, 5, 6, 7, 2], 332),  # from the widths
+    ],
+)
+def test_the_search_for_a_grid_starts_from_either_axis_and_keeps_the_better(heights, widths, best):
+    high, wide = 8 * np.array(heights), 8 * np.array(widths)
+    assert separable(high, wide, 2, 2, 8).account(high, wide).padded == best
+    assert separable(wide, high, 2, 2, 8).account(wide, high).padded == best
+
+
+@pytest.mark.parametrize("counts", [(0, 2, 8), (2, 0, 8), (2, 2, 0)])
+def test_a_separable_grid_of_less_than_one_is_refused(counts):
+    with pytest.raises(ArgumentError, match="at least 1"):
+        separable([5], [5], *counts)
+
+
+@pytest.mark.parametrize("rows", [[[96, 96], [48, 96, 1]], [[96, 96], [48]], [[96, 96], 48]])
+def test_what_is_no_pair_is_no_bin(rows):
+    with pytest.raises(ArgumentError, match="entry 1 of the bins"):
+        Bins.from_json(rows, PATCH)
+
+
 def test_a_separable_grid_of_nothing_is_refused():
     with pytest.raises(ArgumentError, match="got none"):
         separable([], [], 6, 6, PATCH)

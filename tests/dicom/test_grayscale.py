@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from shardkit.dicom.decoding import Samples
-from shardkit.dicom.grayscale import halve, to_uniform
+from shardkit.dicom.grayscale import halve, modality_lut, polarity_conflict, to_uniform
 from shardkit.dicom.reading import ImageFacts
 from shardkit.errors import Quarantined
 
@@ -398,6 +398,44 @@ def test_values_outside_a_modality_lut_take_its_ends() -> None:
 def test_a_modality_lut_of_signed_pixels_may_begin_below_zero() -> None:
     got = uniform([-2, -1, 0, 1], signed=True, tags=lut([1, 2, 3, 4], first=65534))
     assert got.pixels[0].tolist() == [1, 2, 3, 4]
+
+
+def test_a_modality_lut_of_signed_pixels_may_begin_above_zero() -> None:
+    assert uniform([5, 6, 7], signed=True, tags=lut([1, 2, 3], first=5)).pixels[0].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("data", "count", "entries"), [(bytes([9, 7, 5, 3]), 4, [9, 7, 5, 3]), (b"\x34\x12", 1, [0x1234] * 4)]
+)
+def test_entries_of_a_lut_are_bytes_only_where_there_is_no_room_for_words(
+    data: bytes, count: int, entries: list[int]
+) -> None:
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [count, 0, 16])
+    item.add_new("LUTData", "OW", data)
+    assert uniform([0, 1, 2, 3], tags={"ModalityLUTSequence": [item]}).pixels[0].tolist() == entries
+
+
+@pytest.mark.parametrize("little", [True, False])
+def test_words_of_a_lut_have_the_byte_order_of_their_file(little: bool) -> None:
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [2, 0, 16])
+    item.add_new("LUTData", "OW", np.array([1, 256], "<u2" if little else ">u2").tobytes())
+    dataset = Dataset()
+    dataset.set_original_encoding(False, little)
+    dataset.VOILUTSequence = [item]
+    assert not polarity_conflict(dataset, "MONOCHROME2"), "it increases"
+    dataset.ModalityLUTSequence = [item]
+    found = modality_lut(dataset, signed=False)
+    assert found is not None
+    assert (found[0], found[1].tolist()) == (0, [1, 256])
+
+
+@pytest.mark.parametrize("keyword", ["RescaleSlope", "RescaleIntercept"])
+def test_a_slope_or_intercept_of_two_numbers_is_a_bad_value(keyword: str) -> None:
+    with pytest.raises(Quarantined, match=f"{keyword} is not one number") as caught:
+        uniform([1], tags={keyword: [1, 2]})
+    assert caught.value.reason == "bad_value"
 
 
 def test_a_modality_lut_count_of_zero_stands_for_65536_entries() -> None:

@@ -10,7 +10,9 @@ import pydicom
 import pydicom.uid as uids
 import pytest
 
-from shardkit.dicom.triage import DROPS, QUARANTINES, Rules, halvings
+from shardkit.dicom.content import Box, Content, Statistics
+from shardkit.dicom.triage import DROPS, QUARANTINES, Rules, halvings, judge_pixels
+from shardkit.errors import Dropped
 from shardkit.scan import scan_entry
 from shardkit.source import Entry, Kind, Source
 from shardkit.testing import records
@@ -144,8 +146,78 @@ def test_the_least_content_is_a_rule(judge: Any, image_spec: Any) -> None:
     assert "--min-content 0.5" in outcome.message
 
 
-def test_blankness_is_relative_to_the_depth_in_use(judge: Any, image_spec: Any) -> None:
-    dim = pydicom.dcmread(io.BytesIO(records.sound_bytes(image_spec(bits=8))))
-    data = records.sound_bytes(image_spec(bits=8))
-    assert dim.BitsStored == 8
-    assert judge(data, DEFAULT).verdict == "written"  # an 8-bit image has no value above 255
+def _looks(contrast: float, greatest: int, structure: float = 1.0, area: float = 1.0) -> str:
+    """Reason of an image with content of this contrast, "" where it is fine."""
+    content = Content(Box(0, 0, 9, 9), area, structure, contrast, np.ones((1, 1), bool))
+    statistics = Statistics(0, greatest, 0.0, 1.0, 0, 0, greatest, greatest)
+    try:
+        judge_pixels(content, statistics, DEFAULT)
+    except Dropped as drop:
+        return drop.reason
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("greatest", "least"), [(255, 0.512), (1023, 2.048), (4095, 8.192), (65535, 8.192)]
+)  # 0.002 of 256, 1,024, 4,096, and no more
+def test_blankness_is_relative_to_the_depth_in_use(greatest: int, least: float) -> None:
+    assert _looks(0.999 * least, greatest) == "blank"
+    assert _looks(1.001 * least, greatest) == ""
+
+
+def test_noise_is_blank_and_a_speck_on_it_is_small_content() -> None:
+    assert [_looks(100, 4095, structure) for structure in (0.39, 0.41)] == ["blank", ""]
+    assert [_looks(100, 4095, 0.1, area) for area in (0.0, 0.049, 0.051)] == ["blank", "small_content", "blank"]
+    assert [_looks(100, 4095, 1.0, area) for area in (0.049, 0.05)] == ["small_content", ""]
+
+
+def _header(image_spec: Any, absent: tuple[str, ...] = (), **tags: Any) -> bytes:
+    """A sound file with other tags and without some."""
+    dataset = pydicom.dcmread(io.BytesIO(changed(image_spec, tags)))
+    for keyword in absent:
+        del dataset[keyword]
+        dataset.file_meta.pop(f"MediaStorage{keyword}", None)
+    out = io.BytesIO()
+    dataset.save_as(out, enforce_file_format=False)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("absent", "reason"),
+    [
+        (("PixelData",), "no_pixel_data"),
+        (("PixelData", "Rows", "BitsAllocated"), "no_pixel_data"),
+        (("PixelData", "SOPClassUID", "Rows"), "no_pixel_data"),
+        (("PixelData", "SOPClassUID", "BitsAllocated"), "no_pixel_data"),
+        (("PixelData", "SOPClassUID", "Rows", "BitsAllocated"), "missing_required_tag"),
+    ],
+)
+def test_a_header_without_pixels_is_told_from_no_header_of_an_image(
+    judge: Any, image_spec: Any, absent: tuple[str, ...], reason: str
+) -> None:
+    assert judge(_header(image_spec, absent), DEFAULT).reason == reason
+
+
+def test_a_file_that_ends_inside_its_header_is_truncated_and_not_without_pixels(judge: Any, image_spec: Any) -> None:
+    data = changed(image_spec, {})
+    (rows,) = (at for at in range(len(data)) if data[at : at + 6] == b"\x28\x00\x10\x00US")
+    assert judge(data[: rows + 7], DEFAULT).reason == "truncated"
+
+
+def test_colour_is_dropped_before_its_layout_is_looked_at(judge: Any, image_spec: Any) -> None:
+    colour = _header(image_spec, SamplesPerPixel=3, PhotometricInterpretation="RGB")  # and pixels of one sample
+    assert judge(colour, DEFAULT).reason == "not_grayscale"
+
+
+def test_an_unknown_character_set_is_a_flag(judge: Any, image_spec: Any) -> None:
+    outcome = judge(_header(image_spec, SpecificCharacterSet="ISO_IR 999"), DEFAULT)
+    assert outcome.verdict == "written"
+    assert outcome.converted.flags == ("charset",)
+
+
+@pytest.mark.parametrize("bits", [1, 32])
+def test_words_of_other_sizes_make_no_radiograph(judge: Any, image_spec: Any, bits: int) -> None:
+    size = bits * 96 * 80 // 8
+    tags = {"BitsAllocated": bits, "BitsStored": bits, "HighBit": bits - 1, "PixelData": bytes(size)}
+    outcome = judge(_header(image_spec, **tags), DEFAULT)
+    assert (outcome.reason, f"BitsAllocated {bits}" in outcome.message) == ("bad_value", True)

@@ -21,8 +21,8 @@ def _resize(pixels: Pixels, region: Box, level: int, size: tuple[int, int], flip
     """float32 of this size: a full-resolution rectangle of an image that is given at a level."""
     start, end = roi(region, level)
     one = Prepared(
-        data=np.ascontiguousarray(pixels), top=65535, start=(0, 0), shape=(0, 0), roi_start=start, roi_end=end, size=size, pad=size,
-        flip=flip, mean=0.0, std=1.0,
+        data=np.ascontiguousarray(pixels), top=65535, start=(0, 0), shape=(0, 0), roi_start=start, roi_end=end,
+        size=size, pad=size, flip=flip, mean=0.0, std=1.0,
     )  # fmt: skip
     graph = Graph(Steps(device_id=None, decode=False, slice=False, flip=flip, resize=True, max_images=1, threads=1))
     (out,) = graph.run([one])

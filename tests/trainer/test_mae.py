@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from trainer.formats import encoder_state, load_original, original_state, to_colour, to_grey
@@ -23,77 +20,10 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _table(rows: int, cols: int, width: int) -> Tensor:
-    """The original's table in NumPy float64: columns in the first half, rows in the second; sines before cosines."""
-
-    def encode(place: Any) -> Any:
-        omega = 1.0 / 10000 ** (np.arange(width // 4, dtype=np.float64) / (width / 4))
-        angles = np.einsum("n,k->nk", place.reshape(-1), omega)
-        return np.concatenate([np.sin(angles), np.cos(angles)], 1)
-
-    x, y = np.meshgrid(np.arange(cols, dtype=np.float64), np.arange(rows, dtype=np.float64))
-    return torch.from_numpy(np.concatenate([encode(x), encode(y)], 1))
-
-
-class _Dense:
-    """One image through the parameters of a model: plain float64, no packing, no gathering before embedding."""
-
-    def __init__(self, model: Mae) -> None:
-        self.c, self.p = model.config, dict(model.named_parameters())
-
-    def linear(self, x: Tensor, name: str) -> Tensor:
-        return F.linear(x, self.p[f"{name}.weight"], self.p[f"{name}.bias"])
-
-    def norm(self, x: Tensor, name: str) -> Tensor:
-        return F.layer_norm(x, x.shape[-1:], self.p[f"{name}.weight"], self.p[f"{name}.bias"], self.c.norm_eps)
-
-    def block(self, x: Tensor, name: str, heads: int) -> Tensor:
-        n, width = x.shape
-        q, k, v = (
-            self.linear(self.norm(x, f"{name}.norm1"), f"{name}.attn.qkv").view(n, 3, heads, -1).permute(1, 2, 0, 3)
-        )
-        scores = q @ k.transpose(1, 2) / math.sqrt(width // heads)
-        x = x + self.linear((scores.softmax(-1) @ v).transpose(0, 1).reshape(n, width), f"{name}.attn.proj")
-        hidden = self.linear(self.norm(x, f"{name}.norm2"), f"{name}.mlp.fc1")
-        return x + self.linear(0.5 * hidden * (1 + torch.erf(hidden / math.sqrt(2))), f"{name}.mlp.fc2")
-
-    def __call__(self, image: Tensor, size: tuple[int, int], drawn: Tensor) -> tuple[Tensor, Tensor]:
-        """(loss, mask); drawn: the noise of its patches."""
-        c, p = self.c, self.c.patch
-        high, wide = image.shape[0] // p, image.shape[1] // p
-        n = high * wide
-        embedded = F.conv2d(image[None, None], self.p["patch_embed.proj.weight"], self.p["patch_embed.proj.bias"], p)
-        x = embedded.flatten(2).transpose(1, 2)[0] + _table(high, wide, c.width)
-        shuffle = drawn.argsort()
-        restore, kept = shuffle.argsort(), int(n * (1 - c.mask_ratio))
-        x = torch.cat([self.p["cls_token"][0], x[shuffle[:kept]]])
-        for i in range(c.depth):
-            x = self.block(x, f"blocks.{i}", c.heads)
-        x = self.linear(self.norm(x, "norm"), "decoder_embed")
-        filled = torch.cat([x[1:], self.p["mask_token"][0].expand(n - kept, -1)])[restore]
-        y = torch.cat([x[:1], filled + _table(high, wide, c.decoder_width)])
-        for i in range(c.decoder_depth):
-            y = self.block(y, f"decoder_blocks.{i}", c.decoder_heads)
-        predicted = self.linear(self.norm(y, "decoder_norm"), "decoder_pred")[1:]
-        target = image.view(high, p, wide, p).permute(0, 2, 1, 3).reshape(n, p * p)
-        inside = torch.zeros_like(image)
-        inside[: size[0], : size[1]] = 1
-        inside = inside.view(high, p, wide, p).permute(0, 2, 1, 3).reshape(n, p * p)
-        if c.norm_pix:
-            for row, real in zip(target, inside.bool(), strict=True):
-                row[real] = (row[real] - row[real].mean()) / (row[real].var() + 1e-6) ** 0.5
-        mask = torch.ones(n, dtype=torch.float64)
-        mask[shuffle[:kept]] = 0
-        if c.loss == "all":
-            return (predicted - target).square().mean(), mask
-        error = ((predicted - target).square() * inside).sum(-1) / inside.sum(-1)
-        return (error * mask).sum() / mask.sum(), mask
-
-
 @pytest.mark.parametrize("norm_pix", [False, True])
 @pytest.mark.parametrize("loss", ["masked", "all"])
 def test_packed_images_have_the_loss_and_gradients_of_the_dense_formula(
-    make_packed: Any, norm_pix: bool, loss: Any
+    make_packed: Any, dense: Any, norm_pix: bool, loss: Any
 ) -> None:
     torch.manual_seed(0)
     batch, images = make_packed(SIZES)
@@ -107,7 +37,7 @@ def test_packed_images_have_the_loss_and_gradients_of_the_dense_formula(
     total = torch.zeros((), dtype=torch.float64)
     for number, (image, size) in enumerate(zip(images, SIZES, strict=True)):
         own = slice(*batch.cu_seqlens[number : number + 2].tolist())
-        value, mask = _Dense(model)(image.double(), size, drawn[own])
+        value, mask, _ = dense(model)(image.double(), size, drawn[own])
         assert torch.equal(packed.masked[own].double(), mask)
         total = total + value
     total.backward()
@@ -181,14 +111,14 @@ def test_noise_is_uniform_and_follows_the_seed(make_packed: Any) -> None:
     assert not torch.equal(one, other)
 
 
-def test_absolute_positions_are_the_published_table() -> None:
+def test_absolute_positions_are_the_published_table(dense: Any) -> None:
     yx = torch.cartesian_prod(torch.arange(9), torch.arange(14)).int()
     grid = torch.tensor([[9, 14]]).expand(len(yx), 2)
-    torch.testing.assert_close(positions(yx, grid, 64, "absolute"), _table(9, 14, 64).float(), rtol=0, atol=1e-7)
+    torch.testing.assert_close(positions(yx, grid, 64, "absolute"), dense.table(9, 14, 64).float(), rtol=0, atol=1e-7)
 
 
-def test_stretched_positions_are_torch_s_bicubic_interpolation_of_the_table() -> None:
-    table = _table(64, 64, 32).float().view(1, 64, 64, 32).permute(0, 3, 1, 2)
+def test_stretched_positions_are_torch_s_bicubic_interpolation_of_the_table(dense: Any) -> None:
+    table = dense.table(64, 64, 32).float().view(1, 64, 64, 32).permute(0, 3, 1, 2)
     for rows, cols in ((64, 64), (40, 23), (7, 90)):
         wanted = F.interpolate(table, (rows, cols), mode="bicubic", align_corners=False)[0].flatten(1).T
         yx = torch.cartesian_prod(torch.arange(rows), torch.arange(cols)).int()
