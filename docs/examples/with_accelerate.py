@@ -19,7 +19,9 @@ def main(data: str) -> None:
     net = torch.nn.Sequential(torch.nn.Linear(PATCH**2, 16), torch.nn.Linear(16, PATCH**2))
     model, optimizer = accelerator.prepare(net, torch.optim.AdamW(net.parameters(), 1e-3))
     batching = Packed(tokens=2048, patch=PATCH, level=3, per_step=PER_STEP)
-    loader = Loader(data, batching=batching, seed=0, device=accelerator.device)  # not prepared: it would be divided twice
+    loader = Loader(
+        data, batching=batching, seed=0, device=accelerator.device
+    )  # not prepared: it would be divided twice
     rows = []
     for batch in loader:
         with accelerator.accumulate(model):
