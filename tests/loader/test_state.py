@@ -187,7 +187,7 @@ def test_an_epoch_that_is_dropped_whole_is_refused(dataset_folder: Path) -> None
 
 @pytest.mark.parametrize("batching", [Fixed(64, patch=16), Packed(tokens=20, patch=16)], ids=str)
 def test_images_that_fit_nowhere_are_refused_at_the_start(dataset_folder: Path, batching: Any) -> None:
-    with pytest.raises(ArgumentError, match=r"of \d+ images do not fit .* manifest row"):
+    with pytest.raises(ArgumentError, match=r"of \d+ images do not fit .* the largest being"):
         Loader(dataset_folder, batching=batching, **SMALL)
     Loader(dataset_folder, batching=replace(batching, level=4), **SMALL)
 
