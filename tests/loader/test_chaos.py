@@ -111,7 +111,7 @@ class Trial:
         self.source, first = EVERY[seed % len(EVERY)]
         others = [kind for source, kind in EVERY if source == self.source and kind != first]
         self.kinds, self.percent = [first, *draw.sample(others, draw.randint(0, 2))], draw.choice((3, 10, 30))
-        self.batching, self.deadline = draw.randrange(len(BATCHINGS)), draw.choice((20.0, 0.4))
+        self.batching, self.deadline = draw.randrange(len(BATCHINGS)), draw.choice((3.0, 0.4))
         self.cached, self.web = draw.random() < 0.25, draw.random() < 0.5
         # After how many batches the server is killed, and for how many seconds it stays away.
         self.kills = [(draw.randrange(1, 20), draw.choice((0.0, 0.2, 0.5))) for _ in range(draw.choice((0, 0, 1, 2)))]
