@@ -176,9 +176,9 @@ def test_every_read_ends_in_the_right_bytes_or_a_named_error_in_bounded_time(
 ) -> None:
     faulty = FaultStore(StoreReader(str(folder)), seed, rate, sorted(kinds), persistent)
     begun = time.monotonic()
-    with _fetcher(Retrying(faulty, attempts=3, deadline=0.15, pause=0.001)) as fetcher:
-        with contextlib.suppress(StoreAway):
-            _sound(_ask(fetcher))
+    retrying = Retrying(faulty, attempts=3, deadline=0.15, pause=0.001)
+    with _fetcher(retrying) as fetcher, contextlib.suppress(StoreAway):
+        _sound(_ask(fetcher))
     # A range is read twice at most, each time within the deadline.
     assert time.monotonic() - begun < 2 * 0.15 + 1.5
 
