@@ -6,7 +6,6 @@ Every stage is bounded: encoded bytes by `read_ahead`, decoded micro-batches by 
 """
 
 import asyncio
-import logging
 import queue
 import threading
 import time
@@ -32,8 +31,9 @@ from shardkit.pipeline import CLIPPED, Graph, Normalise, Prepared, bounds, roi
 from shardkit.plan.forming import MicroBatch, Pack
 from shardkit.stats import Shares, Stats
 from shardkit.stream.fetch import Fetcher, Got, Want
+from shardkit.terminal import logger
 
-_log = logging.getLogger("shardkit.loader")
+_log = logger("shardkit.loader")
 _DECODED = 2  # micro-batches decoded at a time: one in the graph, one behind it
 _AT_ONCE = 4  # micro-batches asked for before the next one is looked at
 _BLAME = 8  # bad samples named in an error

@@ -5,6 +5,7 @@ Columns are plain Parquet types, so that any tool reads them. The digest covers 
 
 import hashlib
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -167,6 +168,11 @@ def write(table: pa.Table, store: Store) -> str:
     return name
 
 
+def opened(source: Any) -> pq.ParquetFile:
+    """A manifest's file, whose pages are held against their checksums; a context manager."""
+    return pq.ParquetFile(source, page_checksum_verification=True)
+
+
 def named_digest(file: pq.ParquetFile) -> str:
     """The digest that a manifest file names; empty where it names none."""
     return ((file.schema_arrow.metadata or {}).get(_DIGEST_FIELD) or b"").decode()
@@ -174,7 +180,8 @@ def named_digest(file: pq.ParquetFile) -> str:
 
 def read(store: Store, expected: str | None = None, columns: list[str] | None = None) -> pa.Table:
     """The manifest's table. With `expected`, raises IntegrityError unless the digest matches (needs all columns)."""
-    table = parquet.read(store.get(NAME), columns)
+    with parquet.legible(f"{store.url}/{NAME}"):
+        table = parquet.read(store.get(NAME), columns)
     if expected is not None and digest(table) != expected:
         raise IntegrityError(
             f"{store.url}/{NAME} does not belong to dataset.json: a build is running or was interrupted; run it again"

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from rich.console import Console
 from rich.table import Table
 
 from shardkit.catalog import Catalog
@@ -14,6 +13,7 @@ from shardkit.plan import Account, EpochPlan
 from shardkit.plan.described import Described
 from shardkit.plan.score import Score, score
 from shardkit.plan.views import views
+from shardkit.terminal import Terminal
 
 _LABELS = {"patient": ("patient",), "scanner": ("device",), "bin": ("bin_height", "bin_width")}
 
@@ -77,7 +77,7 @@ def _codes(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
 
 
 def show(
-    catalog: Catalog, plan: EpochPlan, described: Described, seed: int, epoch: int, world: int, console: Console
+    catalog: Catalog, plan: EpochPlan, described: Described, seed: int, epoch: int, world: int, console: Terminal
 ) -> None:
     """Print the plan of an epoch as tables."""
     account, bytes_ = plan.account(), costs(catalog, plan)

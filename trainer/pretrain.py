@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from shardkit import Loader, from_text
 from shardkit.errors import ArgumentError
+from shardkit.terminal import Terminal
 from trainer import parallel, report
 from trainer.baseline import mean_image_error
 from trainer.config import Config, LoaderConfig, flat
@@ -30,7 +30,7 @@ _FREE_LOADER = ("cache", "cache_gib", "threads", "prefetch", "max_bad")
 STOPPED = 143  # as a shell says of SIGTERM
 
 
-def pretrain(recipe: str, config: Config, data: str, out: Path, init: str | None, console: Console) -> int:
+def pretrain(recipe: str, config: Config, data: str, out: Path, init: str | None, console: Terminal) -> int:
     """Train, or go on where the run in `out` stopped; returns the exit code."""
     world = parallel.start()
     try:
@@ -50,7 +50,7 @@ def _train(
     out: Path,
     init: str | None,
     world: World,
-    console: Console | None,
+    console: Terminal | None,
     asked: list[int],
 ) -> bool:
     torch.manual_seed(config.run.seed)
@@ -174,7 +174,7 @@ def _compare(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
             )
 
 
-def _introduce(facts: dict[str, Any], steps: int, loader: Loader, console: Console) -> None:
+def _introduce(facts: dict[str, Any], steps: int, loader: Loader, console: Terminal) -> None:
     micro = loader.batching.per_step
     console.print(
         f"{facts['recipe']}: {facts['parameters'] / 1e6:,.1f} M parameters on {facts['world_size']} x"

@@ -28,7 +28,7 @@ TRANSFER_SYNTAX = "1.2.840.10008.1.2.4.202"
 LEVELS = 5
 """Levels that every image has, however small: as far as loaders and `--levels` go. Large images have more."""
 _LOWEST = 64  # pixels of the shorter side at the lowest resolution, at most
-_MOST = 32  # decompositions that JPEG 2000 allows
+MOST = 32  # decompositions that JPEG 2000 allows
 _RPCL, _REVERSIBLE = 2, 1  # in COD
 _SOC, _CAP, _SIZ, _COD, _QCD, _TLM, _SOT, _EOC = (
     bytes.fromhex(m) for m in ("ff4f", "ff50", "ff51", "ff52", "ff5c", "ff55", "ff90", "ffd9")
@@ -169,7 +169,7 @@ def _segments(data: bytes) -> list[bytes]:
 def _cod(segments: list[bytes]) -> bytes:
     """The coding style: [5] progression, [9] decompositions, [13] wavelet. Raises IntegrityError."""
     found = [segment for segment in segments if segment[:2] == _COD]
-    if len(found) != 1 or len(found[0]) < 14 or found[0][9] > _MOST:
+    if len(found) != 1 or len(found[0]) < 14 or found[0][9] > MOST:
         raise IntegrityError(_DAMAGED)
     return found[0]
 

@@ -23,6 +23,7 @@ EXTENSION = "tar"
 CODECS = ("htj2k", "png", "raw")
 FACTS = NESTED = True
 FOLDER, OBJECT = "shards", re.compile("shards/.+")
+SHARD = re.compile(r"shards/(?P<bin>[0-9]{4,6}x[0-9]{4,6})/[0-9]{5,9}\.tar")
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,8 @@ Index = npt.NDArray[np.uint64]
 
 CODECS = ("blosc",)
 FACTS = NESTED = False
-FOLDER, OBJECT = "", re.compile(r"\d+x\d+/pixels(?:_\d+)?/c/\d+/0/0")
+FOLDER, OBJECT = "", re.compile(r"[0-9]+x[0-9]+/pixels(?:_[0-9]+)?/c/[0-9]+/0/0")
+SHARD = re.compile(r"(?P<bin>[0-9]{4,6}x[0-9]{4,6})/pixels/c/(?:0|[1-9][0-9]{0,8})/0/0")
 _ABSENT = (1 << 64) - 1
 _CRC = 4  # bytes
 _PLACES = 1 << 12
