@@ -231,6 +231,7 @@ class Engine:
 
     def _pixels(self, data: bytes, level: int, bits: int, frame: Frame) -> Pixels:
         if self._setup.decode:
+            htj2k.check(data, frame)  # here, because the graph takes memory by what a stream claims
             return np.frombuffer(htj2k.standalone(data, level), np.uint8)
         pixels: Pixels = self._setup.codec.decode(data, level, bits, frame)
         return pixels

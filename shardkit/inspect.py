@@ -96,7 +96,7 @@ def show(url: str, console: Terminal) -> None:
     """Print a dataset's description as tables."""
     store = Store(url)
     facts = dataset.description(store)
-    samples = dataset.samples(store, ["bin_height", "bin_width", "length", "bits", "body_part"])
+    samples = dataset.samples(store, ["bin_height", "bin_width", "length", "bits", "body_part"], facts)
     pixels, stored = facts["pixels"], facts["bytes"]
     lines = {
         "samples": f"{facts['samples']:,} in {facts['shards']:,} shards",
@@ -136,7 +136,7 @@ def preview(url: str, key: str, level: int, out: Path) -> str:
     """Write a sample as an 8-bit PNG; returns a line about it. Raises ArgumentError for an unknown or ambiguous key."""
     store = Store(url)
     facts = dataset.description(store)
-    samples = dataset.samples(store, None)
+    samples = dataset.samples(store, facts=facts)
     found = samples.filter(pc.starts_with(samples["key"], key)) if key else samples.slice(0, 0)
     if found.num_rows != 1:
         count = "no" if not found.num_rows else f"{found.num_rows:,}"
