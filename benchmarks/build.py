@@ -24,13 +24,13 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
-from rich.console import Console
 
 from benchmarks import machine
 from benchmarks.build_programs import mpx
 from benchmarks.build_summary import PROGRAMS, draw, readme, show, summarise
 from benchmarks.loader_data import make_files
 from benchmarks.results import FOLDER, ROOT, Record, begin, save
+from shardkit.terminal import Terminal
 
 __all__ = ["draw", "readme", "run"]
 
@@ -103,7 +103,7 @@ def run(
         if plan_rows:
             result["plan"] = [_plan(work, rows) for rows in (plan_rows // 10, plan_rows) if rows >= 100]
     save(result, out, draw)
-    show(result, Console())
+    show(result, Terminal())
 
 
 # --- the files

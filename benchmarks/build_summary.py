@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.results import Record, spread
+from shardkit.terminal import Terminal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +32,7 @@ def summarise(repeats: list[Record]) -> Record:
     return {**figures, **parts, "ratios": over("ratios")}
 
 
-def show(result: Record, console: Console) -> None:
+def show(result: Record, console: Terminal) -> None:
     """The figures in one screen."""
     facts, summary = result["conditions"], result["summary"]
     console.print(

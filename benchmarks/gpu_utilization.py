@@ -30,12 +30,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import machine
 from benchmarks.gpu_summary import NAMES, draw, readme, summarise
 from benchmarks.results import FOLDER, Record, begin, save
+from shardkit.terminal import Terminal
 
 if TYPE_CHECKING:
     from benchmarks.gpu_decode import Grid
@@ -136,7 +136,7 @@ def run(
     result["gpu"] = NO_GPU.format(" and ".join(chosen)) if where == "cpu" else result["repeats"][0]["rows"][0]["device"]
     result["summary"] = summarise(result["repeats"])
     save(result, out, draw)
-    show(result, Console(width=max(Console().width, 120)))
+    show(result, Terminal(width=max(Terminal().width, 120)))
 
 
 def _device(wanted: str) -> Literal["cpu", "cuda"]:
@@ -238,7 +238,7 @@ def _child(function: Callable[..., Any], *arguments: Any) -> Any:
 # --- what it comes to
 
 
-def show(result: Record, console: Console) -> None:
+def show(result: Record, console: Terminal) -> None:
     """The figures in one screen."""
     console.print(f"GPU: {result['gpu']}", highlight=False)
     titles = ("recipe", "batching", "model images/s", "loader", "joint", "Mpx/s", "joint / limit", "wait", "TFLOP/s")

@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from benchmarks import loader_data, machine
 from benchmarks.loader_data import Data, Source
@@ -38,6 +37,7 @@ from benchmarks.loader_peers import MODULES, SHUFFLED, SIDE, Record
 from benchmarks.loader_programs import LIBRARIES, PATCH, READS, TOKENS
 from benchmarks.loader_summary import Name, draw, ratios, readme, show, summarise
 from benchmarks.results import FOLDER, ROOT, begin, save
+from shardkit.terminal import Terminal
 
 __all__ = ["draw", "readme", "run"]
 
@@ -111,7 +111,7 @@ def run(
         result["level_2"] = _level_2(data, bench)
         result["summary"] = summarise(result)
     save(result, out, draw)
-    show(result, Console(width=max(Console().width, 130)))
+    show(result, Terminal(width=max(Terminal().width, 130)))
 
 
 def _source(name: str, data: Data, work: Path, rgw: Path | None, latency_ms: float, gbit: float) -> Any:

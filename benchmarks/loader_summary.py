@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.loader_peers import READERS
 from benchmarks.results import Record, spread
+from shardkit.terminal import Terminal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -165,7 +165,7 @@ def _samples(row: Record) -> float:
 # --- tables
 
 
-def show(result: Record, console: Console) -> None:
+def show(result: Record, console: Terminal) -> None:
     """A table by source and task, the ratios, and which goals were met."""
     facts, summary = result["conditions"], result["summary"]
     console.print(

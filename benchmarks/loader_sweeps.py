@@ -32,6 +32,7 @@ from benchmarks import loader_data
 from benchmarks.loader import Bench
 from benchmarks.loader_programs import LIBRARIES, LONGEST_S, PATCH, TOKENS, url_of
 from benchmarks.results import FOLDER, Record, begin, save, spread, table
+from shardkit.terminal import say
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -111,7 +112,7 @@ def run(
         ]
     result["summary"] = summarise(result)
     save(result, out, draw)
-    print(readme(result))
+    say(readme(result))
 
 
 def _measure(kind: str, value: int, source: Any, data: Any, bench: Bench) -> list[Record]:

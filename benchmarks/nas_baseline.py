@@ -33,6 +33,7 @@ from benchmarks.loader_data import Data, Source
 from benchmarks.loader_programs import LIBRARIES, LONGEST_S, open_loader
 from benchmarks.loader_summary import Name
 from benchmarks.results import FOLDER, Record, begin, save, spread, table
+from shardkit.terminal import say
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,7 +102,7 @@ def run(
         result["repeats"] = [_repeat(wires, tasks, gateway, data, bench) for _ in range(repeats)]
         result["summary"] = summarise(result)
     save(result, out, draw)
-    print(readme(result))
+    say(readme(result))
 
 
 def _repeat(

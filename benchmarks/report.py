@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from benchmarks.results import FOLDER, ROOT, Record
+from shardkit.terminal import say
 
 PAGE = "index.html"
 TEXTS = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
@@ -42,7 +43,7 @@ def run(*, folder: Path = FOLDER, texts: tuple[Path, ...] = TEXTS) -> None:
         for name, (module, result) in found.items():
             text = renewed(text, name, module.readme(result))
         path.write_text(text)
-    print(f"{folder / PAGE}: {len(found)} benchmarks")
+    say(f"{folder / PAGE}: {len(found)} benchmarks")
 
 
 def questions() -> dict[str, ModuleType]:

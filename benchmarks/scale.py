@@ -29,6 +29,7 @@ from benchmarks import loader_data, machine
 from benchmarks.loader import Bench
 from benchmarks.results import FOLDER, Record, begin, save, spread, table
 from benchmarks.scale_model import model
+from shardkit.terminal import say
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -90,7 +91,7 @@ def run(
         result["plan"] = [bench.child("scale:plan", rows, name) for rows in plan_rows for name in BATCHINGS]
     result["model"] = model(result["build"], json.loads(loader.read_text()))
     save(result, out, draw)
-    print(readme(result))
+    say(readme(result))
 
 
 # --- build

@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import published
@@ -47,6 +46,7 @@ from benchmarks.token_strategies import (
 )
 from shardkit.errors import ArgumentError
 from shardkit.plan import Batching
+from shardkit.terminal import Terminal
 from trainer.flops import image_flops
 from trainer.mae import MaeConfig
 from trainer.recipes import RECIPES
@@ -115,7 +115,7 @@ def run(
     result["published"] = {"dbb_tokens": published.dbb_tokens() * published.IMAGES, "tokens": published.TOKENS}
     result["goals"] = goals(result)
     save(result, out, draw)
-    show(result, Console(width=max(Console().width, 160)))
+    show(result, Terminal(width=max(Terminal().width, 160)))
 
 
 # --- what they cost
@@ -226,7 +226,7 @@ def goals(result: Record) -> list[Record]:
     return [dict(zip(("goal", "wanted", "got", "met"), goal, strict=True)) for goal in found]
 
 
-def show(result: Record, console: Console) -> None:
+def show(result: Record, console: Terminal) -> None:
     """All columns, what was left out, and which goals were met."""
     shown = Table("", *CELLS, box=None, pad_edge=False)
     for row in result["rows"]:

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.console import Console
 
 from benchmarks.loader_data import make_files
 from benchmarks.results import FOLDER, ROOT, Record, begin, save, spread, table
+from shardkit.terminal import Terminal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,7 +96,7 @@ def run(
         result["conditions"] |= _conditions(work)
     result["summary"] = summarise(result["repeats"])
     save(result, out, draw)
-    Console(width=120).print(readme(result), highlight=False)
+    Terminal(width=120).print(readme(result), highlight=False)
 
 
 def _turn(number: int) -> list[str]:

@@ -4,25 +4,26 @@ The manifest is copied once into an unnamed local file: a build that appends to 
 """
 
 import hashlib
+import os
 import re
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 import obstore
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from shardkit import dataset, manifest
+from shardkit import dataset, manifest, parquet, schema
 from shardkit.bins import Bins
 from shardkit.details import Detail, Details, common_levels
 from shardkit.errors import ArgumentError, IntegrityError, RowError
 from shardkit.plan.samples import Ints, Samples, Sizes
+from shardkit.regular import opened
 from shardkit.shards import listing
 from shardkit.storage import MissingObject, Store, sentences
 from shardkit.stream.cache import Contents
@@ -70,9 +71,8 @@ class Catalog:
         self._file = _snapshot(store)
         try:
             with self._legible():
-                self._table = pq.ParquetFile(self._file, page_checksum_verification=True)
-                self._check_belongs()
-                self.shards, self.shard_starts = self._shard_index()
+                self._table = manifest.opened(self._file)
+                self.shards, self.shard_starts = self._checked()
                 groups = [self._table.metadata.row_group(i).num_rows for i in range(self._table.num_row_groups)]
         except BaseException:
             self.close()
@@ -228,45 +228,23 @@ class Catalog:
             raise IntegrityError(f"{self.url}/{missing[0]} is missing: build it again from the source")
         return {shard: sum(there[name] for name in parts) for shard, parts in objects.items()}
 
-    @contextmanager
-    def _legible(self) -> Iterator[None]:
-        """Turns what Parquet raises on damaged bytes into a sentence."""
-        try:
-            yield
-        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-            said = " ".join(str(error).split())[:200] or type(error).__name__
-            raise IntegrityError(
-                f"{self.url}/{manifest.NAME} is damaged: copy the dataset again, or build it anew elsewhere ({said})"
-            ) from None
+    def _legible(self) -> AbstractContextManager[None]:
+        return parquet.legible(f"{self.url}/{manifest.NAME}")
 
-    def _check_belongs(self) -> None:
-        named = manifest.named_digest(self._table)
-        if not named:
+    def _checked(self) -> tuple[list[str], Ints]:
+        """Names of the shards in manifest order, and where their rows start; checks all that loading depends on."""
+        where = f"{self.url}/{manifest.NAME}"
+        if not manifest.named_digest(self._table):
             raise IntegrityError(
-                f"{self.url}/{manifest.NAME} names no digest: it was written by an older shardkit or by another tool;"
+                f"{where} names no digest: it was written by an older shardkit or by another tool;"
                 " build the dataset anew elsewhere"
             )
-        if named != self.digest:
-            raise IntegrityError(
-                f"{self.url}/{manifest.NAME} does not belong to {dataset.NAME}: a build is running or was interrupted;"
-                " run it again"
-            )
-
-    def _shard_index(self) -> tuple[list[str], Ints]:
-        """Names of the shards in manifest order, and where their rows start. Rows of a shard lie together."""
-        names, starts, row = list[str](), list[int](), 0
-        for batch in self._table.iter_batches(1 << 16, columns=["shard"], use_threads=False):
-            column = batch.column(0).dictionary_encode()
-            index, words = column.indices.to_numpy(), column.dictionary.to_pylist()
-            for at in np.flatnonzero(np.diff(index, prepend=-1)).tolist():
-                name = words[index[at]]
-                if not names or names[-1] != name:
-                    names.append(name)
-                    starts.append(row + at)
-            row += len(index)
-        if len(set(names)) != len(names):
-            raise IntegrityError(f"{self.url}/{manifest.NAME}: the rows of a shard do not lie together; build again")
-        return names, np.array([*starts, row], np.int64)
+        names = list(schema.COLUMNS)
+        schema.opened(self._table, os.fstat(self._file.fileno()).st_size, self.description, where, names)
+        rows = schema.Rows(self.description, where)
+        for batch in self._table.iter_batches(schema.BATCH, columns=names, use_threads=False):
+            rows.check(batch)
+        return rows.done()
 
 
 def _snapshot(store: Store) -> IO[bytes]:
@@ -274,7 +252,7 @@ def _snapshot(store: Store) -> IO[bytes]:
     try:
         if store.root is not None:
             with sentences(f"{store.url}/{manifest.NAME}"):
-                return (store.root / manifest.NAME).open("rb")
+                return opened(store.root, manifest.NAME)
         return _downloaded(store)
     except MissingObject:
         raise IntegrityError(f"{store.url} has no {manifest.NAME}: copy the dataset again, or build it anew") from None

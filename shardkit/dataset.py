@@ -11,11 +11,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shardkit import manifest
+from shardkit import manifest, parquet, schema
 from shardkit.bins import Bins
 from shardkit.codecs import codec, htj2k
 from shardkit.codecs.frame import Frame
 from shardkit.errors import ArgumentError, IntegrityError
+from shardkit.regular import ANEW
 from shardkit.shards import holder, shard_format
 from shardkit.storage import MissingObject, Store, no_folder
 
@@ -73,14 +74,14 @@ def description(store: Store) -> dict[str, Any]:
     if store.root is not None and (absent := no_folder(store.root)):
         raise ArgumentError(absent)
     try:
-        content = json.loads(store.get(NAME))
+        content = json.loads(store.get(NAME, most=schema.MOST))
     except MissingObject as error:
         raise ArgumentError(_no_dataset(store, error)) from None
-    except ValueError:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         raise IntegrityError(f"{store.url}/{NAME} is damaged: run the build again") from None
     if not isinstance(content, dict) or content.get("format") not in _READABLE:
         raise IntegrityError(f"{store.url}/{NAME} has another format than {FORMAT}: use the shardkit that wrote it")
-    return content
+    return schema.description(content, f"{store.url}/{NAME}")
 
 
 def _no_dataset(store: Store, error: MissingObject) -> str:
@@ -92,11 +93,26 @@ def _no_dataset(store: Store, error: MissingObject) -> str:
     return f"{store.url} is no shardkit dataset: it has no {NAME} ({hint})"
 
 
-def samples(store: Store, columns: list[str] | None = None) -> pa.Table:
-    """The manifest; whole and checked against the digest unless `columns` are named."""
-    if columns is not None or not store.exists(NAME):
-        return manifest.read(store, columns=columns)
-    return manifest.read(store, description(store)["digest"])
+def samples(store: Store, columns: list[str] | None = None, facts: dict[str, Any] | None = None) -> pa.Table:
+    """The manifest, its values checked; whole and checked against the digest unless `columns` are named.
+
+    facts: the dataset's description, where it was read before. Raises IntegrityError, and as `description`.
+    """
+    facts, where = facts or description(store), f"{store.url}/{manifest.NAME}"
+    try:
+        data = store.get(manifest.NAME)
+    except MissingObject:
+        raise IntegrityError(f"{store.url} has no {manifest.NAME}: {ANEW}") from None
+    with parquet.legible(where), manifest.opened(pa.BufferReader(data)) as file:
+        schema.opened(file, len(data), facts, where, columns)
+        table = manifest.typed(file.read(columns))
+    rows = schema.Rows(facts, where)
+    for batch in table.to_batches(schema.BATCH):
+        rows.check(batch)
+    rows.done()
+    if columns is None and manifest.digest(table) != facts["digest"]:
+        raise IntegrityError(f"{where} differs from the digest in {NAME}: {ANEW}")
+    return table
 
 
 def form_of(description: dict[str, Any]) -> ModuleType:

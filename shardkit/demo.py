@@ -8,8 +8,6 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from rich.console import Console
-
 from shardkit.arguments import Arguments, Conversion
 from shardkit.build import build
 from shardkit.dataset import description
@@ -19,13 +17,14 @@ from shardkit.progress import Shown
 from shardkit.source import Source
 from shardkit.state import KEY
 from shardkit.storage import Store
+from shardkit.terminal import Terminal
 from shardkit.testing.export import make_export
 from shardkit.verify import Summary, verify
 
 _MARK = ".shardkit-demo"
 
 
-def demo(out: Path, studies: int, seed: int, steps: int, workers: int, console: Console) -> int:
+def demo(out: Path, studies: int, seed: int, steps: int, workers: int, console: Terminal) -> int:
     """Make, build, verify and train on a small export below `out`; returns the exit code."""
     _empty(out)
     started = time.monotonic()
@@ -65,7 +64,7 @@ def demo(out: Path, studies: int, seed: int, steps: int, workers: int, console: 
     return 1 if problems or trained is False else 0
 
 
-def _train(data: Path, run: Path, steps: int, console: Console) -> bool | None:
+def _train(data: Path, run: Path, steps: int, console: Terminal) -> bool | None:
     """Pre-train the trainer's smallest recipe, as a user would; None where that is not installed."""
     if not all(find_spec(name) for name in ("torch", "timm", "nvidia")):
         console.print("4. no training: pip install -e '.[train]' brings what it needs", highlight=False)

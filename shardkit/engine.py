@@ -6,7 +6,6 @@ Every stage is bounded: encoded bytes by `read_ahead`, decoded micro-batches by 
 """
 
 import asyncio
-import logging
 import os
 import queue
 import threading
@@ -35,8 +34,9 @@ from shardkit.plan.forming import MicroBatch
 from shardkit.stats import Shares, Stats
 from shardkit.stream.fetch import Fetcher, Got, Want
 from shardkit.stream.files import Threads
+from shardkit.terminal import logger
 
-_log = logging.getLogger("shardkit.loader")
+_log = logger("shardkit.loader")
 _DECODED = 2  # micro-batches decoded at a time: one in the graph, one behind it
 _AT_ONCE = 4  # micro-batches asked for before the next one is looked at
 _BLAME = 8  # bad samples named in an error
@@ -247,6 +247,7 @@ class Engine:
 
     def _pixels(self, data: bytes, level: int, bits: int, frame: Frame) -> Pixels:
         if self._setup.decode:
+            htj2k.check(data, frame)  # here, because the graph takes memory by what a stream claims
             return np.frombuffer(htj2k.standalone(data, level), np.uint8)
         pixels: Pixels = self._setup.codec.decode(data, level, bits, frame)
         return pixels

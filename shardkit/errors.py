@@ -1,8 +1,24 @@
 """Every error shardkit raises on purpose. A message is one sentence: what is wrong, where, and what to do."""
 
+import unicodedata
+
+_STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode's categories of what moves, hides or turns around text instead of showing: ESC, NUL, right-to-left marks."""
+
+
+def clean(text: str) -> str:
+    """Text on one line, with escapes like \\x1b for characters that would steer a terminal."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in _STEERING else c for c in text)
+
 
 class ShardkitError(Exception):
     """Base of all errors a user is meant to read; the command line prints the message without a traceback."""
+
+    def __str__(self) -> str:
+        """One line without control characters, whatever the names in it hold."""
+        return clean(super().__str__())
 
 
 class ArgumentError(ShardkitError, ValueError):

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
-from rich.console import Console
 from rich.table import Table
 
 from shardkit import dataset, isolation, ledger, parquet, scan
@@ -19,6 +18,7 @@ from shardkit.dicom.triage import DROPS, QUARANTINES, Rules
 from shardkit.errors import ArgumentError
 from shardkit.source import Entry, Source
 from shardkit.storage import Store, sentences, shown
+from shardkit.terminal import Terminal
 
 _BLOCK = 1 << 12  # rows handled as Python objects at once
 
@@ -73,7 +73,7 @@ def ledger_rows(private: Path, verdict: str | None, reason: str | None) -> pa.Ta
     return rows if verdict or reason else rows.filter(pc.not_equal(rows["verdict"], "written"))
 
 
-def show_ledger(rows: pa.Table, limit: int | None, as_csv: bool, console: Console, errors: Console) -> None:
+def show_ledger(rows: pa.Table, limit: int | None, as_csv: bool, console: Terminal, errors: Terminal) -> None:
     """Print rows of a ledger and how many there are: as text that fits a terminal, or as CSV with the count apart."""
     shown = rows.slice(0, limit)
     count = f"{rows.num_rows:,} files" + (f", {shown.num_rows:,} shown" if shown.num_rows < rows.num_rows else "")
@@ -92,11 +92,11 @@ def show_ledger(rows: pa.Table, limit: int | None, as_csv: bool, console: Consol
     console.print(count, highlight=False)
 
 
-def show(url: str, console: Console) -> None:
+def show(url: str, console: Terminal) -> None:
     """Print a dataset's description as tables."""
     store = Store(url)
     facts = dataset.description(store)
-    samples = dataset.samples(store, ["bin_height", "bin_width", "length", "bits", "body_part"])
+    samples = dataset.samples(store, ["bin_height", "bin_width", "length", "bits", "body_part"], facts)
     pixels, stored = facts["pixels"], facts["bytes"]
     lines = {
         "samples": f"{facts['samples']:,} in {facts['shards']:,} shards",
@@ -136,7 +136,7 @@ def preview(url: str, key: str, level: int, out: Path) -> str:
     """Write a sample as an 8-bit PNG; returns a line about it. Raises ArgumentError for an unknown or ambiguous key."""
     store = Store(url)
     facts = dataset.description(store)
-    samples = dataset.samples(store, None)
+    samples = dataset.samples(store, facts=facts)
     found = samples.filter(pc.starts_with(samples["key"], key)) if key else samples.slice(0, 0)
     if found.num_rows != 1:
         count = "no" if not found.num_rows else f"{found.num_rows:,}"

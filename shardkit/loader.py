@@ -35,13 +35,14 @@ from shardkit.stats import Stats
 from shardkit.stream.cache import Cached
 from shardkit.stream.fetch import Fetcher
 from shardkit.stream.reader import Logged, Reader, Retrying, StoreReader
+from shardkit.terminal import logger
 from shardkit.world import World
 
 _ELSEWHERE = (  # its rank was settled, and files and locks opened, where it was made
     "a Loader works only in the process it was made in: make one in every process that loads, and start those with the"
     " start method spawn, or with torchrun"
 )
-_log = logging.getLogger("shardkit.loader")
+_log = logger("shardkit.loader")
 
 
 class Loader:

@@ -5,6 +5,7 @@ Columns are plain Parquet types, so that any tool reads them. The digest covers 
 
 import hashlib
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -170,12 +171,27 @@ def write(table: pa.Table, store: Store) -> str:
     return name
 
 
+def typed(table: pa.Table) -> pa.Table:
+    """A stored table with the types of SCHEMA. Raises pyarrow.ArrowInvalid for hashes of another length."""
+    return _as(table, SCHEMA.field(_HASHES).type)
+
+
+def is_stored(name: str, kind: pa.DataType) -> bool:
+    """Whether a column of a manifest file may have this type."""
+    return bool(kind == SCHEMA.field(name).type or (name == _HASHES and kind == _STORED))
+
+
 def _as(table: pa.Table, kind: pa.DataType) -> pa.Table:
     """The table with its level hashes in this type."""
     at = table.schema.get_field_index(_HASHES)
     if at < 0 or table.schema.field(at).type == kind:
         return table
     return table.set_column(at, table.schema.field(at).with_type(kind), table[_HASHES].cast(kind))
+
+
+def opened(source: Any) -> pq.ParquetFile:
+    """A manifest's file, whose pages are held against their checksums; a context manager."""
+    return pq.ParquetFile(source, page_checksum_verification=True)
 
 
 def named_digest(file: pq.ParquetFile) -> str:
@@ -185,7 +201,8 @@ def named_digest(file: pq.ParquetFile) -> str:
 
 def read(store: Store, expected: str | None = None, columns: list[str] | None = None) -> pa.Table:
     """The manifest's table. With `expected`, raises IntegrityError unless the digest matches (needs all columns)."""
-    table = _as(parquet.read(store.get(NAME), columns), SCHEMA.field(_HASHES).type)
+    with parquet.legible(f"{store.url}/{NAME}"):
+        table = typed(parquet.read(store.get(NAME), columns))
     if expected is not None and digest(table) != expected:
         raise IntegrityError(
             f"{store.url}/{NAME} does not belong to dataset.json: a build is running or was interrupted; run it again"

@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shardkit import private
+from shardkit.errors import IntegrityError, ShardkitError
+from shardkit.regular import ANEW
 from shardkit.storage import publish
 
 
@@ -15,6 +17,18 @@ def read(source: Path | bytes, columns: list[str] | None = None) -> pa.Table:
     """A file's table. Not by `pq.read_table`: its threads abort a process that ends soon after (seen with 26.0)."""
     with pq.ParquetFile(source if isinstance(source, Path) else pa.BufferReader(source)) as file:
         return file.read(columns)
+
+
+@contextmanager
+def legible(where: str) -> Iterator[None]:
+    """Turns what Parquet raises on damaged bytes into a sentence. Raises IntegrityError."""
+    try:
+        yield
+    except ShardkitError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise IntegrityError(f"{where} is damaged: {ANEW} ({said})") from None
 
 
 def write(table: pa.Table, path: Path) -> None:

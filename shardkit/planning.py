@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from rich.console import Console
 from rich.table import Table
 
 from shardkit.catalog import Catalog
@@ -15,6 +14,7 @@ from shardkit.plan.described import Described
 from shardkit.plan.score import Score, score
 from shardkit.plan.shuffle import Ints, Order
 from shardkit.plan.views import views
+from shardkit.terminal import Terminal
 
 _TOGETHER = 2  # times chance that samples of one shard may meet before a wider window is advised
 _LABELS = {"patient": ("patient",), "scanner": ("device",), "bin": ("bin_height", "bin_width")}
@@ -108,7 +108,7 @@ def _codes(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
 
 
 def show(
-    catalog: Catalog, plan: EpochPlan, described: Described, seed: int, epoch: int, world: int, console: Console
+    catalog: Catalog, plan: EpochPlan, described: Described, seed: int, epoch: int, world: int, console: Terminal
 ) -> None:
     """Print the plan of an epoch as tables."""
     account, bytes_ = plan.account(), costs(catalog, plan)

@@ -3,12 +3,12 @@
 import time
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TaskID
 from rich.progress import Progress as Bars
 from rich.text import Text
 
 from shardkit.convert import ShardDone
+from shardkit.terminal import Terminal
 
 _WORDS = {
     "scan": "scanning headers",
@@ -23,7 +23,7 @@ _BAR = 8  # cells
 class Shown:
     """Shows a build's stages; a context manager. On a terminal that is none, one line per stage."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Terminal) -> None:
         self._console = console
         self._bars = Bars(
             SpinnerColumn(), BarColumn(_BAR), _Facts(console), console=console, disable=not console.is_terminal
@@ -94,7 +94,7 @@ class _Facts(ProgressColumn):
 
     max_refresh = 0.5  # seconds
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Terminal) -> None:
         super().__init__()
         self._console = console
 

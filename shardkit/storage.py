@@ -17,8 +17,8 @@ from typing import Any
 import obstore
 from obstore.exceptions import BaseError, NotSupportedError, PermissionDeniedError, UnauthenticatedError
 
-from shardkit import remote
-from shardkit.errors import StorageError
+from shardkit import regular, remote
+from shardkit.errors import IntegrityError, StorageError
 from shardkit.remote import is_remote as is_remote
 from shardkit.remote import shown as shown
 
@@ -56,20 +56,30 @@ class Store:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_store": None}
 
-    def get(self, name: str) -> bytes:
-        """The whole object. Raises StorageError."""
+    def get(self, name: str, most: int | None = None) -> bytes:
+        """The whole object. Raises StorageError, and IntegrityError for no file of the store, or above `most`."""
         with sentences(f"{self.url}/{name}"):
+            regular.check_name(self.url, name)
             if self.root is not None:
-                return (self.root / name).read_bytes()
-            return bytes(obstore.get(self.remote, name).bytes())
+                with regular.opened(self.root, name) as file:
+                    self._check_size(name, os.fstat(file.fileno()).st_size, most)
+                    return file.read()
+            found = obstore.get(self.remote, name)
+            self._check_size(name, int(found.meta["size"]), most)
+            return bytes(found.bytes())
+
+    def _check_size(self, name: str, size: int, most: int | None) -> None:
+        if most is not None and size > most:
+            raise IntegrityError(f"{self.url}/{name} has {size:,} bytes, more than it can have: {regular.ANEW}")
 
     def get_range(self, name: str, start: int, length: int) -> bytes:
         """Exactly `length` bytes from `start`. Raises StorageError when the object is shorter."""
         with sentences(f"{self.url}/{name}"):
+            regular.check_name(self.url, name)
             if self.root is not None:
-                with (self.root / name).open("rb") as file:
+                with regular.opened(self.root, name) as file:
                     file.seek(start)
-                    data = file.read(length)
+                    data = file.read(max(0, min(length, os.fstat(file.fileno()).st_size - start)))
             else:
                 data = bytes(obstore.get_range(self.remote, name, start=start, length=length))
         if len(data) != length:
@@ -79,8 +89,9 @@ class Store:
     def size(self, name: str) -> int:
         """Bytes of an object. Raises StorageError."""
         with sentences(f"{self.url}/{name}"):
+            regular.check_name(self.url, name)
             if self.root is not None:
-                return (self.root / name).stat().st_size
+                return regular.size(self.root, name)
             return int(obstore.head(self.remote, name)["size"])
 
     def put(self, name: str, data: bytes) -> None:

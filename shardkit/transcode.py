@@ -71,7 +71,7 @@ def transcode(url: str, target: Target, workers: int) -> Done:
 
 def _transcode(source: Store, store: Store, target: Target, workers: int, held: running.Running) -> Done:
     before = dataset.description(source)
-    samples = dataset.samples(source)
+    samples = dataset.samples(source, facts=before)
     arguments = before["arguments"] | {"format": target.format, "codec": target.codec, "levels": target.levels}
     if target.shard_bytes is not None:
         arguments["shard_bytes"] = target.shard_bytes

@@ -1,5 +1,6 @@
 """`shardkit verify`: read every byte of a dataset back and name what is not as the manifest says."""
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,15 +15,17 @@ from shardkit.bins import Bin
 from shardkit.codecs import codec, htj2k
 from shardkit.codecs.frame import Frame
 from shardkit.convert import pixel_hash
-from shardkit.errors import ShardkitError
+from shardkit.errors import IntegrityError, ShardkitError, clean
 from shardkit.journal import JOURNALS
 from shardkit.shards import listing, webdataset, zarr, zarr_arrays
 from shardkit.storage import MissingObject, Store
 
 _REMEDY = "build the shard again from the source"
 _ANEW = "copy the dataset again, or build it anew elsewhere"
-_COLUMNS = ["key", "shard", "offset", "length", "level_bytes", "level_hash", "json_hash", "pixel_hash", "bits"]
-_COLUMNS += ["height", "width", "bin_height", "bin_width"]
+_COLUMNS = ["key", "shard", "offset", "length", "level_bytes", "level_hash", "json_hash", "pixel_hash"]
+_FACTS = ["height", "width", "bits", "box_top", "box_left", "box_height", "box_width", "min", "max", "p0_5", "p99_5"]
+_COLUMNS += [*_FACTS, "bin_height", "bin_width"]
+_BESIDE = 128 << 10  # bytes that a shard may have beside its images: for each its JSON and headers, once an index
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ def verify(url: str, decode: bool, workers: int) -> Iterator[str | Summary]:
     """Problems, one sentence each, then the summary. Raises ArgumentError where there is no dataset."""
     store = Store(url)
     facts = dataset.description(store)
-    samples = dataset.samples(store)
+    samples = dataset.samples(store, facts=facts)
     form = dataset.form_of(facts)
     derived = form.metadata(samples, facts)
     samples = samples.select(_COLUMNS).sort_by("shard")
@@ -59,11 +62,12 @@ def verify(url: str, decode: bool, workers: int) -> Iterator[str | Summary]:
         start, end = spans[shard]
         if name not in there:
             return [f"{name}: missing; run the build again from the source"], 0
+        rows = samples.slice(start, end - start).to_pylist()
+        most = sum(row["level_bytes"][level] + _BESIDE for row in rows) + _BESIDE
         try:
-            data = store.get(name)
+            data = store.get(name, most)
         except ShardkitError as error:
             return [str(error)], 0
-        rows = samples.slice(start, end - start).to_pylist()
         problems = _tar_problems if form is webdataset else _zarr_problems
         return list(problems(name, level, data, rows, facts, decode)), len(data)
 
@@ -93,7 +97,7 @@ def _tar_problems(
     name: str, level: int, data: bytes, rows: list[dict[str, Any]], description: dict[str, Any], decode: bool
 ) -> Iterator[str]:
     images = {f"{row['key']}.{description['extension']}": row for row in rows}
-    facts = {f"{row['key']}.json": row["json_hash"] for row in rows}
+    facts = {f"{row['key']}.json": row for row in rows}
     missing = images.keys() | facts.keys()
     try:
         for member in webdataset.members(BytesIO(data), name):
@@ -102,16 +106,27 @@ def _tar_problems(
             if member.name in images:
                 problem = _member_problem(member, images[member.name], description, decode)
             elif member.name in facts:
-                sound = manifest.fingerprint(member.data) == facts[member.name]
-                problem = None if sound else "differs from its hash"
+                problem = _facts_problem(member.data, facts[member.name])
             else:
                 problem = "is not in the manifest"
             if problem:
-                yield f"{name}: member {member.name} at byte {member.offset:,} {problem}; {_REMEDY}"
+                yield f"{name}: member {clean(member.name[:200])} at byte {member.offset:,} {problem}; {_REMEDY}"
     except ShardkitError as error:
         yield str(error)
     for lost in sorted(missing):
         yield f"{name}: member {lost} is missing; {_REMEDY}"
+
+
+def _facts_problem(data: bytes, row: dict[str, Any]) -> str | None:
+    """Whether a JSON member is the one that was written, and says of the image what the manifest says."""
+    if manifest.fingerprint(data) != row["json_hash"]:
+        return "differs from its hash"
+    try:
+        told = json.loads(data)
+        wrong = [name for name in _FACTS if told[name] != row[name]]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "is no JSON of a sample"
+    return f"has another {wrong[0]} than the manifest" if wrong else None
 
 
 def _member_problem(
@@ -127,6 +142,10 @@ def _member_problem(
         claimed = description.get("transfer_syntax") is not None
         if fault := htj2k.fault(member.data, row["height"], row["width"], row["level_bytes"], claimed):
             return f"is no stream of HTJ2K Lossless RPCL: {fault}"
+    try:
+        codec(description["codec"])[0].check(member.data, _frame(row))
+    except IntegrityError as error:
+        return f"is not the image of the manifest: {error}"
     return _pixel_problem(member.data, row, description["codec"], 0) if decode else None
 
 
@@ -161,11 +180,14 @@ def _zarr_problems(
             yield f"{name}: image {row['key']} at byte {start:,} {problem}; {_REMEDY}"
 
 
+def _frame(row: dict[str, Any]) -> Frame:
+    return Frame(row["height"], row["width"], row["bin_height"], row["bin_width"])
+
+
 def _pixel_problem(data: bytes, row: dict[str, Any], codec_name: str, level: int) -> str | None:
     """Whether an image's bytes are its pixels; a smaller image has no hash of its pixels, but must decode."""
-    frame = Frame(row["height"], row["width"], row["bin_height"], row["bin_width"])
     try:
-        pixels = codec(codec_name)[0].decode(data, level, row["bits"], frame)
+        pixels = codec(codec_name)[0].decode(data, level, row["bits"], _frame(row))
     except ShardkitError as error:
         return f"cannot be decoded ({error})"
     if not level and pixel_hash(pixels, row["bits"]) != row["pixel_hash"]:

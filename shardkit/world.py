@@ -1,6 +1,5 @@
 """Which of how many processes this one is: asked when it matters, for process groups come after loaders are made."""
 
-import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,8 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from shardkit.errors import ArgumentError
+from shardkit.terminal import logger
 
-_log = logging.getLogger("shardkit.loader")
+_log = logger("shardkit.loader")
 
 
 @dataclass(frozen=True, slots=True)

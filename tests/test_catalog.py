@@ -372,8 +372,9 @@ def test_a_damaged_manifest_is_one_sentence(copy: Path, how: str) -> None:
 
 def test_a_page_that_is_damaged_later_is_one_sentence_then(copy: Path) -> None:
     """The columns that tell of images are read shard by shard, long after the start."""
-    (copy / manifest.NAME).write_bytes(_flipped(copy / manifest.NAME, "level_hash"))
+    damaged = _flipped(copy / manifest.NAME, "level_hash")
     catalog = Catalog(str(copy))
+    (copy / manifest.NAME).write_bytes(damaged)
     assert catalog.columns("height").num_rows == catalog.rows
     for read in (lambda: catalog.detail(0), lambda: catalog.contents(catalog.shards[-1])):
         with pytest.raises(IntegrityError, match=r"manifest\.parquet is damaged") as caught:

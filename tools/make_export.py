@@ -10,6 +10,7 @@ import csv
 from collections import Counter
 from pathlib import Path
 
+from shardkit.terminal import say
 from shardkit.testing.export import Export, make_export
 
 
@@ -30,7 +31,7 @@ def main() -> None:
     if args.truth:
         write_truth(export, args.truth)
     for outcome, count in sorted(Counter(f"{f.verdict} {f.reason}".strip() for f in export.files).items()):
-        print(f"{count:6d}  {outcome}")
+        say(f"{count:6d}  {outcome}")
 
 
 def write_truth(export: Export, path: Path) -> None:

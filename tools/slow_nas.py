@@ -25,6 +25,7 @@ from pathlib import Path
 from time import monotonic
 
 from shardkit.errors import ArgumentError, ShardkitError, StorageError
+from shardkit.terminal import say
 from tools.slow_wire import Proxy
 
 PACKAGES = {
@@ -231,15 +232,15 @@ def main(folder: Path, mountpoint: Path, *, latency_ms: float = 1.0, gbit: float
         signal.signal(number, signal.default_int_handler)
     try:
         with slow_mount(folder, mountpoint, latency_ms / 1e3, gbit * 1e9) as mount:
-            print(f"{folder} is at {mount}: {latency_ms} ms each way, {gbit} Gbit/s; Ctrl-C ends it", flush=True)
+            say(f"{folder} is at {mount}: {latency_ms} ms each way, {gbit} Gbit/s; Ctrl-C ends it")
             if measure:
-                print(figures(folder.resolve(), mount))
+                say(figures(folder.resolve(), mount))
             else:
                 signal.pause()
     except KeyboardInterrupt:
         pass
     except ShardkitError as error:
-        print(error, file=sys.stderr)
+        say(str(error), error=True)
         return 1
     return 0
 

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
-from rich.console import Console
 from rich.table import Column, Table
 
 from shardkit.errors import ArgumentError, ShardkitError
+from shardkit.terminal import Terminal
 from trainer.config import defaulting_to, flat
 from trainer.recipes import RECIPES
 
-console = Console()
-_errors = Console(stderr=True)
+console = Terminal()
+_errors = Terminal(stderr=True)
 _DEFAULT = "tiny"
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
+from shardkit.terminal import Terminal
 from trainer.files import whole
 from trainer.validation import Measured
 from trainer.writers import Writer, writers
@@ -54,7 +54,7 @@ class Log:
     steps: int
     peak: float | None
     devices: int
-    console: Console | None
+    console: Terminal | None
     tensorboard: bool
     wandb: str | None = None
     seconds: float = 0.0

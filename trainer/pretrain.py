@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from shardkit import Loader, from_text
 from shardkit.errors import ArgumentError
 from shardkit.storage import shown
+from shardkit.terminal import Terminal
 from trainer import folder, parallel, report, writers
 from trainer.baseline import mean_image_error
 from trainer.config import Config, LoaderConfig
@@ -27,7 +27,7 @@ from trainer.validation import Validation
 STOPPED = 143  # as a shell says of SIGTERM
 
 
-def pretrain(job: Job, console: Console) -> int:
+def pretrain(job: Job, console: Terminal) -> int:
     """Train, or go on where the run in its folder stopped; returns the exit code."""
     world = parallel.start()
     try:
@@ -40,7 +40,7 @@ def pretrain(job: Job, console: Console) -> int:
     return 0 if done else STOPPED
 
 
-def _train(job: Job, world: World, console: Console | None, asked: list[int]) -> bool:
+def _train(job: Job, world: World, console: Terminal | None, asked: list[int]) -> bool:
     """Returns whether the last step was reached."""
     writers.check(job.config.log.wandb)
     torch.manual_seed(job.config.run.seed)
@@ -60,7 +60,7 @@ def _train(job: Job, world: World, console: Console | None, asked: list[int]) ->
 
 
 def _go(
-    job: Job, begun: Start, loader: Loader, task: Pretrain, world: World, console: Console | None, asked: list[int]
+    job: Job, begun: Start, loader: Loader, task: Pretrain, world: World, console: Terminal | None, asked: list[int]
 ) -> bool:
     config, facts = job.config, begun.facts
     if facts["baseline"] is None and world.first and config.log.baseline and not config.model.norm_pix:
@@ -88,7 +88,7 @@ def _go(
         log.close()
 
 
-def _validation(job: Job, loader: Loader, task: Pretrain, world: World, console: Console | None) -> Validation | None:
+def _validation(job: Job, loader: Loader, task: Pretrain, world: World, console: Terminal | None) -> Validation | None:
     """Of the val split, where it is wanted, not trained on and not empty."""
     config = job.config
     if not config.val.every:
@@ -157,12 +157,12 @@ def _check_patch(task: Pretrain, loader: Loader) -> None:
         )
 
 
-def _say(console: Console | None, sentence: str) -> None:
+def _say(console: Terminal | None, sentence: str) -> None:
     if console is not None:
-        console.print(sentence, highlight=False, soft_wrap=True)
+        console.plain(sentence)
 
 
-def _introduce(facts: dict[str, Any], steps: int, loader: Loader, console: Console) -> None:
+def _introduce(facts: dict[str, Any], steps: int, loader: Loader, console: Terminal) -> None:
     micro = loader.batching.per_step
     _say(
         console,

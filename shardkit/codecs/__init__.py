@@ -1,8 +1,10 @@
-"""Lossless image codecs. Each module has the same three names.
+"""Lossless image codecs. Each module has the same four names.
 
 `encode(pixels, frame=None) -> bytes`, `prefixes(data) -> list of int` (byte length of the prefix that holds each level,
-level 0 first) and `decode(data, level=0, bits=16, frame=None) -> pixels`, where `data` may be that level's prefix.
-`frame` says how the image lies in its bin; only codecs that store whole bins need it.
+level 0 first), `check(data, frame)`, which refuses bytes that claim to be of another image than the frame's, and
+`decode(data, level=0, bits=16, frame=None) -> pixels`, where `data` may be that level's prefix.
+`frame` says how the image lies in its bin. Only codecs that store whole bins need it, but with it every codec checks
+before it decodes, lest the bytes choose how much memory that takes.
 """
 
 from types import ModuleType

@@ -24,6 +24,7 @@ CONFIGURATION: dict[str, Any] = {
     "blocksize": 1 << 20,
 }
 """As Zarr's metadata have it."""
+_HEADER = 16  # bytes
 _encode: Any = imagecodecs.blosc_encode  # its annotations know no arrays
 _decode: Any = imagecodecs.blosc_decode
 
@@ -58,6 +59,19 @@ def decompress(data: bytes) -> bytes:
     return bytes(_decoded(data))
 
 
+def check(data: bytes, frame: Frame) -> None:
+    """Raises IntegrityError unless the bytes claim to be a whole bin of the frame."""
+    if (size := claimed(data)) != (wanted := 2 * frame.rows * frame.cols):
+        raise IntegrityError(f"a Blosc chunk of {size:,} bytes, not of {wanted:,} as its bin has")
+
+
+def claimed(data: bytes) -> int:
+    """Bytes that a buffer says it decompresses to: at 4 in its header, its own length at 12. Raises IntegrityError."""
+    if len(data) < _HEADER or int.from_bytes(data[12:16], "little") != len(data):
+        raise IntegrityError("not a whole Blosc buffer")
+    return int.from_bytes(data[4:8], "little")
+
+
 def _decoded(data: bytes, **options: Any) -> Any:
     try:
         return _decode(data, numthreads=1, **options)
@@ -78,6 +92,7 @@ def decode(data: bytes, level: int = 0, bits: int = 16, frame: Frame | None = No
     if frame is None:
         raise ArgumentError("a Blosc chunk does not tell its size: give the frame of the image in its bin")
     frame = frame.at(level)
+    check(data, frame)
     values = np.empty((frame.rows, frame.cols), "<u2")
     out = _decoded(data, out=values.reshape(-1).view(np.uint8))
     if out.nbytes != values.nbytes:

@@ -1,6 +1,8 @@
-"""How an image lies in its bin."""
+"""How an image lies in its bin, and the check that encoded bytes are of that image before memory is given to them."""
 
 from dataclasses import dataclass
+
+from shardkit.errors import IntegrityError
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,3 +17,10 @@ class Frame:
     def at(self, level: int) -> "Frame":
         """The same at 1/2**level, sides rounded up."""
         return Frame(*(-(-side >> level) for side in (self.height, self.width, self.rows, self.cols)))
+
+
+def agree(frame: Frame | None, size: tuple[int, ...], what: str) -> None:
+    """Raises IntegrityError unless what encoded bytes claim, or were decoded to, is the frame's image; None for any."""
+    if frame is not None and size != (frame.height, frame.width):
+        sides = " x ".join(f"{side:,}" for side in size)
+        raise IntegrityError(f"{what} of {sides} pixels, and the image has {frame.height:,} x {frame.width:,}")

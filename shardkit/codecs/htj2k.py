@@ -19,7 +19,7 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
-from shardkit.codecs.frame import Frame
+from shardkit.codecs.frame import Frame, agree
 from shardkit.errors import IntegrityError
 
 Pixels = npt.NDArray[np.uint16]
@@ -28,13 +28,15 @@ TRANSFER_SYNTAX = "1.2.840.10008.1.2.4.202"
 LEVELS = 5
 """Levels that every image has, however small: as far as loaders and `--levels` go. Large images have more."""
 _LOWEST = 64  # pixels of the shorter side at the lowest resolution, at most
-_MOST = 32  # decompositions that JPEG 2000 allows
+MOST = 32  # decompositions that JPEG 2000 allows
 _RPCL, _REVERSIBLE = 2, 1  # in COD
 _SOC, _CAP, _SIZ, _COD, _QCD, _TLM, _SOT, _EOC = (
     bytes.fromhex(m) for m in ("ff4f", "ff50", "ff51", "ff52", "ff5c", "ff55", "ff90", "ffd9")
 )
 _PRECISION = 42  # offset of Ssiz: SOC, SIZ marker, Lsiz, Rsiz, eight extents, Csiz
 _OFFSET = 1 << 15  # DC level shift of an unsigned 16-bit component
+_COMPONENT = bytes.fromhex("0001 0f 01 01")  # end of SIZ: one component of 16 bits, at every pixel
+_STYLE = bytes.fromhex("00 0001 0404")  # in COD: no precincts, one layer, blocks of 64 x 64
 _DAMAGED = "not an HTJ2K stream: its main header is damaged"
 
 
@@ -66,22 +68,39 @@ def prefixes(data: bytes) -> list[int]:
 def decode(data: bytes, level: int = 0, bits: int = 16, frame: Frame | None = None) -> Pixels:
     """The exact image at 1/2**level, (ceil(rows/2**level), ceil(cols/2**level)) uint16, from a stream or its prefix.
 
-    Raises IntegrityError when the bytes are not such a stream or hold fewer levels.
+    Raises IntegrityError when the bytes are not such a stream, of a given frame's image, or hold fewer levels.
     """
+    check(data, frame)
     try:
         if level == 0:
             # OpenJPH decodes a stream cut short as if it were whole: look before.
             if not _whole(data, _tile_parts(data)):
                 raise IntegrityError("not a whole HTJ2K stream: its end is missing")
-            return np.asarray(imagecodecs.htj2k_decode(data))
+            whole: Pixels = np.asarray(imagecodecs.htj2k_decode(data))
+            agree(frame, whole.shape, "an HTJ2K stream")
+            return whole
         # As a signed 18-bit component the band comes out unshifted and unwrapped, so that it can be clamped.
         stream = bytearray(standalone(data, level))
         stream[_PRECISION] = 0x80 | 17
         band = np.asarray(imagecodecs.htj2k_decode(bytes(stream)))
+        agree(frame and frame.at(level), band.shape, "an HTJ2K stream")
         clamped: Pixels = np.clip(band + _OFFSET, 0, (1 << bits) - 1).astype(np.uint16)
         return clamped
     except imagecodecs.Htj2kError as error:
         raise IntegrityError(f"not a decodable HTJ2K stream ({error})") from None
+
+
+def check(data: bytes, frame: Frame | None) -> None:
+    """Raises IntegrityError unless the main header is one of ours for the frame's image: decoders take memory by it."""
+    if frame is None:
+        return
+    segments = _segments(data)
+    siz, cod = segments[0], _cod(segments)
+    width, height, *others = struct.unpack(">8I", siz[6:38])
+    agree(frame, (height, width), "an HTJ2K stream")
+    style = cod[4:5] + cod[6:8] + cod[10:12]
+    if others != [0, 0, width, height, 0, 0] or siz[38:] != _COMPONENT or style != _STYLE:
+        raise IntegrityError("an HTJ2K stream with tiles, components, layers or blocks as shardkit writes none")
 
 
 def standalone(prefix: bytes, level: int) -> bytes:
@@ -169,7 +188,7 @@ def _segments(data: bytes) -> list[bytes]:
 def _cod(segments: list[bytes]) -> bytes:
     """The coding style: [5] progression, [9] decompositions, [13] wavelet. Raises IntegrityError."""
     found = [segment for segment in segments if segment[:2] == _COD]
-    if len(found) != 1 or len(found[0]) < 14 or found[0][9] > _MOST:
+    if len(found) != 1 or len(found[0]) < 14 or found[0][9] > MOST:
         raise IntegrityError(_DAMAGED)
     return found[0]
 

@@ -3,12 +3,11 @@
 import os
 from pathlib import Path
 
-from rich.console import Console
-
 from shardkit.errors import ArgumentError
+from shardkit.terminal import Terminal
 
-console = Console(markup=False)  # paths may hold brackets
-errors = Console(stderr=True, markup=False)
+console = Terminal()
+errors = Terminal(stderr=True)
 
 
 def cores() -> int:

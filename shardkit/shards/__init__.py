@@ -2,7 +2,7 @@
 
 CODECS       names of the codecs its images may have, the usual one first
 FACTS        whether every image has a JSON member beside it; NESTED: whether smaller images are a part of its bytes
-FOLDER       below which its objects lie, and OBJECT: the pattern of their names
+FOLDER       below which its objects lie, and OBJECT: the pattern of their names; SHARD: of those that a manifest names
 places       images that a shard has room for, 0 for any number
 objects      names of a planned shard's objects; the first appears last and makes it whole
 part         the object that holds a level, from the one that the manifest names; `whole`: back from there

@@ -30,10 +30,12 @@ Index = npt.NDArray[np.uint64]
 
 CODECS = ("blosc",)
 FACTS = NESTED = False
-FOLDER, OBJECT = "", re.compile(r"\d+x\d+/pixels(?:_\d+)?/c/\d+/0/0")
+FOLDER, OBJECT = "", re.compile(r"[0-9]+x[0-9]+/pixels(?:_[0-9]+)?/c/[0-9]+/0/0")
+SHARD = re.compile(r"(?P<bin>[0-9]{4,6}x[0-9]{4,6})/pixels/c/(?:0|[1-9][0-9]{0,8})/0/0")
 _ABSENT = (1 << 64) - 1
 _CRC = 4  # bytes
 _PLACES = 1 << 12
+_METADATA = 1 << 20  # bytes of an array's
 
 
 class ShardWriter:
@@ -150,11 +152,15 @@ def locate(store: Store, row: dict[str, Any], level: int) -> tuple[str, int]:
 def _stored_index(store: Store, name: str) -> Ints:
     array = name.partition("/c/")[0]
     try:
-        count = int(json.loads(store.get(f"{array}/zarr.json"))["chunk_grid"]["configuration"]["chunk_shape"][0])
-    except (ValueError, KeyError, TypeError):
-        raise IntegrityError(f"{store.url}/{array}/zarr.json is damaged: run verify") from None
-    size = index_bytes(count)
-    return read_index(store.get_range(name, store.size(name) - size, size), count, f"{store.url}/{name}")
+        count = int(
+            json.loads(store.get(f"{array}/zarr.json", most=_METADATA))["chunk_grid"]["configuration"]["chunk_shape"][0]
+        )
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        count = 0
+    if not 0 < count <= _PLACES:
+        raise IntegrityError(f"{store.url}/{array}/zarr.json is damaged: run verify")
+    size, end = index_bytes(count), store.size(name)
+    return read_index(store.get_range(name, max(0, end - size), min(size, end)), count, f"{store.url}/{name}")
 
 
 def index_bytes(places: int) -> int:

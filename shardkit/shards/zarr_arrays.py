@@ -77,7 +77,7 @@ def same(name: str, ours: bytes, theirs: bytes) -> bool:
     """Whether two objects of these say the same; another version of a compressor may have written one."""
     if name.endswith(NODE):
         return ours == theirs
-    return blosc.decompress(ours) == blosc.decompress(theirs)
+    return blosc.claimed(ours) == blosc.claimed(theirs) and blosc.decompress(ours) == blosc.decompress(theirs)
 
 
 def _rows(samples: pa.Table, bin: Bin, shard: int) -> Rows | None:

@@ -9,7 +9,6 @@ evicted while somebody reads it stays readable for him.
 """
 
 import asyncio
-import logging
 import os
 import random
 import re
@@ -28,8 +27,9 @@ from shardkit.storage import MissingObject, Unusable, reason, sentences
 from shardkit.stream.files import Unnamed, read_once
 from shardkit.stream.locks import lock, release, unlock
 from shardkit.stream.reader import Reader, StoreAway, folder_of
+from shardkit.terminal import logger
 
-_log = logging.getLogger("shardkit.stream")
+_log = logger("shardkit.stream")
 _PIECE, _AT_ONCE = 8 << 20, 16  # bytes of a read, and how many reads at a time: bounds the memory of fills
 _POLL = 0.05  # seconds between looks at what another process fetches
 _TOUCH = 60.0  # seconds; a shard's last use is noted no more often

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from shardkit.errors import IntegrityError, StorageError
+from shardkit.regular import descriptor
 
 _OPEN = 128  # on a network mount an open costs as much as reading a megabyte
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
@@ -67,39 +68,40 @@ class Threads:
 
 
 class Files:
-    """Reads ranges of files by path, from any thread. A file that is replaced or deleted stays readable while open."""
+    """Reads ranges of a folder's files, from any thread. One that is replaced or deleted stays readable while open."""
 
-    def __init__(self) -> None:
-        self._files: OrderedDict[Path, FileIO] = OrderedDict()
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._files: OrderedDict[str, FileIO] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, path: Path, start: int, length: int) -> bytes:
-        """Exactly `length` bytes from `start`. Raises OSError, or IntegrityError when the file is shorter.
+    def read(self, name: str, start: int, length: int) -> bytes:
+        """Exactly `length` bytes from `start`. Raises OSError, or IntegrityError, for a shorter file too.
 
         After an error the file is opened anew: it may have been replaced, and a handle on a network mount go stale.
         """
         try:
-            return _read(self._open(path), path, start, length)
+            return _read(self._open(name), self._root / name, start, length)
         except (OSError, IntegrityError):
-            self.forget(path)
+            self.forget(name)
             raise
 
-    def _open(self, path: Path) -> FileIO:
+    def _open(self, name: str) -> FileIO:
         with self._lock:
-            if path in self._files:
-                self._files.move_to_end(path)
-                return self._files[path]
-        file = _Shared(path)
+            if name in self._files:
+                self._files.move_to_end(name)
+                return self._files[name]
+        file = _Shared(descriptor(self._root, name))
         with self._lock:
-            self._files[path] = file
+            self._files[name] = file
             while len(self._files) > _OPEN:
                 self._files.popitem(last=False)
         return file
 
-    def forget(self, path: Path) -> None:
+    def forget(self, name: str) -> None:
         """Open the file anew next time."""
         with self._lock:
-            self._files.pop(path, None)
+            self._files.pop(name, None)
 
     def close(self) -> None:
         """Close all of them."""

@@ -4,7 +4,6 @@ All of it is asynchronous: an overdue read is cancelled, and a loader that stops
 """
 
 import asyncio
-import logging
 import random
 import re
 import time
@@ -15,11 +14,13 @@ import obstore
 from obstore.exceptions import BaseError
 
 from shardkit.errors import ArgumentError, IntegrityError, StorageError
+from shardkit.regular import check_name, size
 from shardkit.remote import check_process
 from shardkit.storage import MissingObject, Store, Unusable, sentences
 from shardkit.stream.files import Files, Threads, cut_short
+from shardkit.terminal import logger
 
-_log = logging.getLogger("shardkit.stream")
+_log = logger("shardkit.stream")
 _BIN = re.compile(r"(?:^|/)(\d+x\d+)/")
 _BEYOND_THE_END = "416 Range Not Satisfiable"
 _LONGEST_PAUSE, _LONGEST_TRY = 2.0, 30.0  # seconds
@@ -53,7 +54,7 @@ class StoreReader:
         self.url, self._root = place.url, place.root or Path()
         self._bucket: Any = None
         self._threads: Threads | None = None
-        self._files = Files()
+        self._files = Files(self._root)
         if place.root is None:
             self._bucket = place.opened(retry_config={"max_retries": 0})
         else:
@@ -62,9 +63,10 @@ class StoreReader:
     async def read(self, name: str, start: int, length: int, *, fresh: bool = False) -> bytes:
         """See `Reader`."""
         where = f"{self.url}/{name}"
+        check_name(self.url, name)
         with sentences(where):
             if self._threads is not None:
-                reading = self._threads.submit(self._files.read, self._root / name, start, length)
+                reading = self._threads.submit(self._files.read, name, start, length)
                 return await asyncio.wrap_future(reading)
             data = await self._get(name, start, length)
         if len(data) != length:  # no error to a bucket: it gives what there is of a range
@@ -84,7 +86,7 @@ class StoreReader:
         """See `Reader`."""
         with sentences(f"{self.url}/{name}"):
             if self._threads is not None:
-                return (await asyncio.wrap_future(self._threads.submit((self._root / name).stat))).st_size
+                return await asyncio.wrap_future(self._threads.submit(size, self._root, name))
             return int((await obstore.head_async(self._bucket, name))["size"])
 
     async def close(self) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
 from pathlib import Path
 
+from shardkit.terminal import say
 from tools.fuzz.campaign import Report, campaign, kinds
 from tools.fuzz.mutations import mutant
 
@@ -24,25 +24,24 @@ def main() -> int:
     if given.save is not None:
         one = mutant(given.seed, given.first, given.real)
         given.save.write_bytes(one.data)
-        print(one.seed, "|", "; ".join(one.what))
+        say(f"{one.seed} | {'; '.join(one.what)}")
         return 0
-    told = functools.partial(print, flush=True)
-    report = campaign(given.seed, given.files, given.real, given.first, given.notes, told)
+    report = campaign(given.seed, given.files, given.real, given.first, given.notes, say)
     show(report, given.notes)
     return 1 if report.findings else 0
 
 
 def show(report: Report, notes: bool = False) -> None:
     """Print the figures and all findings."""
-    print(f"\n{report.table()}\n")
+    say(f"\n{report.table()}\n")
     for reason, count in report.reasons.most_common():
-        print(f"{count:8,} {reason}")
+        say(f"{count:8,} {reason}")
     for findings in (report.findings, report.notes if notes else []):
-        print(f"\n{len(findings)} {'findings' if findings is report.findings else 'notes'}")
+        say(f"\n{len(findings)} {'findings' if findings is report.findings else 'notes'}")
         for kind, some in kinds(findings):
-            print(f"\n== {kind} ({len(some)})")
+            say(f"\n== {kind} ({len(some)})")
             for one in some[:12]:
-                print(f"  {one}")
+                say(f"  {one}")
 
 
 if __name__ == "__main__":
