@@ -94,22 +94,23 @@ class Loop:
             while self.progress.step < self.steps and not stop:
                 with window.step(self.progress.step):
                     stop = self._step()
-                if self._due(self.config.val.every) and self.validation is not None:
-                    self._validate(self.validation)
-                self._after(ends=stop or self.progress.step == self.steps)
+                self._after(stop)
         finally:
             self._batches.close()  # ends the loader's threads
             self.checkpoints.wait()
         return self.progress.step == self.steps
 
-    def _after(self, ends: bool) -> None:
-        """What is due after a step."""
+    def _after(self, stop: bool) -> None:
+        """What is due after a step; where somebody asked to stop, no more than has to be."""
         step = self.progress.step
+        ends = stop or step == self.steps
         if step % self.config.log.every == 0 or ends:
             self.log.line()
         if self._shown is not None:
             self._draw(*self._shown)
             self._shown = None
+        if self.validation is not None and self._due(self.config.val.every) and not stop:
+            self._validate(self.validation)
         self.checkpoints.poll()
         if step % self.config.save.every == 0 or ends:
             self._save()
@@ -238,7 +239,8 @@ class Loop:
             self.checkpoints.set_aside(found)
             if self.log.console is not None:
                 after = f" ({found.told}; set aside as .damaged)" if found.damaged else ""
-                self.log.console.print(f"going on after step {self.progress.step}{after}", highlight=False)
+                said = f"going on after step {self.progress.step}{after}"
+                self.log.console.print(said, highlight=False, soft_wrap=True)
         self.log.begin(after=self.progress.step)
 
 

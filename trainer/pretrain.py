@@ -104,7 +104,10 @@ def _validation(job: Job, loader: Loader, task: Pretrain, world: World, console:
         return None
     batching = str(replace(from_text(config.loader.batching), crop=None, flip=0.0, remainder="fill"))
     plain = replace(config, loader=replace(config.loader, batching=batching, split="val"))
-    return Validation(task, open_loader(plain, job.data, world.device, world.rank, world.size), world)
+    try:
+        return Validation(task, open_loader(plain, job.data, world.device, world.rank, world.size), world)
+    except ArgumentError as error:
+        raise ArgumentError(f"the val split cannot be measured, {error}; --val.every 0 leaves it out") from None
 
 
 def open_loader(config: Config, data: str, device: torch.device, rank: int, size: int) -> Loader:

@@ -291,11 +291,11 @@ def test_a_finished_run_says_so_and_trains_on_when_asked_for_more_steps(run: Pat
 def grown(make_dataset: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A dataset, and the same after files were added."""
     place = tmp_path_factory.mktemp("grown")
-    make_export(place / "export", 12, seed=5, defects=0.0, scale=0.05)
+    make_export(place / "export", 5, seed=5, defects=0.0, scale=0.05)
     options = {"bins": "auto:2", "near_duplicates": "report"}
     before = make_dataset(place / "export", place / "data", **options)
     shutil.copytree(before, place / "before")
-    make_export(place / "export" / "more", 12, seed=6, defects=0.0, scale=0.05)
+    make_export(place / "export" / "more", 5, seed=6, defects=0.0, scale=0.05)
     return place / "before", make_dataset(place / "export", place / "data", **options)
 
 
