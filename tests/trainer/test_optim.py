@@ -86,6 +86,18 @@ def test_no_table_of_positions_decays_whatever_the_encoder() -> None:
     assert not tables & decayed
 
 
+def test_a_model_shared_among_processes_keeps_its_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wrapped(nn.Module):
+        def __init__(self, module: nn.Module) -> None:
+            super().__init__()
+            self.module = module
+
+    monkeypatch.setattr(optim, "DistributedDataParallel", Wrapped)
+    (_, decayed), (_, free) = _groups(Wrapped(_hiera()))
+    assert {optim.plain(name) for name in decayed} == HIERA_DECAYED
+    assert {optim.plain(name) for name in free} == HIERA_FREE
+
+
 def test_a_model_without_a_list_and_frozen_parameters_do() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     model[1].requires_grad_(False)
