@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from scipy import stats
 
 from shardkit.plan.shuffle import key_of, mix
-from trainer.masking import cuts, draw, places, visible
+from trainer.masking import cuts, draw, noise, places, visible
 from trainer.sequences import from_binned, sequences
 
 LEAST = 1e-4
@@ -45,6 +46,24 @@ def test_neighbours_of_an_image_and_of_the_batch_are_hidden_independently(hidden
     for patch in range(0, PATCHES, 5):
         table = np.histogram2d(hidden[1:, patch], hidden[:-1, patch], 2)[0]
         assert stats.chi2_contingency(table).pvalue > LEAST, patch
+
+
+def _splitmix64(seed: int, number: int) -> int:
+    """The published generator (Steele, Lea & Flood 2014) in Python's own integers: its word of this number, from 1."""
+    word = (1 << 64) - 1
+    x = (seed + number * 0x9E3779B97F4A7C15) & word
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & word
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & word
+    return x ^ (x >> 31)
+
+
+def test_noise_is_the_published_generator_s_words_from_an_image_s_seed(make_packed: Any) -> None:
+    assert _splitmix64(0, 1) == 0xE220A8397B1DCDAF, "as the literature has it"
+    of = sequences(make_packed([(32, 32), (16, 48)], tokens=9, sequences=3)[0], 16)
+    seeds = [7, -3, (1 << 62) + 5]
+    found = noise(replace(of, seeds=torch.tensor(seeds)))
+    words = [(0, 1), (0, 2), (0, 3), (0, 4), (1, 1), (1, 2), (1, 3), (2, 1), (2, 2)]
+    assert found.tolist() == [(_splitmix64(seeds[image], at) >> 11) * 2.0**-53 for image, at in words]
 
 
 def test_the_length_of_everything_is_known_without_a_draw(make_packed: Any) -> None:
