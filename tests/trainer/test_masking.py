@@ -77,3 +77,9 @@ def test_the_length_of_everything_is_known_without_a_draw(make_packed: Any) -> N
     assert torch.equal(decoder, mask.decoder_cu)
     assert encoder.unique().tolist() == [0, 4, 8, 178, 179, 180]
     assert decoder.unique().tolist() == [0, 13, 26, 538, 703, 704, 705]
+
+
+def test_sequences_are_bounded_by_what_no_batch_of_the_layout_exceeds(make_packed: Any, make_binned: Any) -> None:
+    """CUDA's attention plans for it: an image may fill a pack, and fills its bin."""
+    assert sequences(make_packed([(64, 48)], tokens=700)[0], 16).longest == 700
+    assert sequences(make_binned([torch.zeros(64, 48)], [(64, 48)], 96, 64, 2), 16).longest == 24

@@ -111,3 +111,17 @@ def test_the_optimiser_has_the_numbers_of_its_configuration(name: Any, kind: typ
     for group, decay in zip(made.param_groups, (0.2, 0.0), strict=True):
         assert [group[of] for of in ("lr", "betas", "eps", "weight_decay")] == [3e-4, (0.8, 0.97), 1e-7, decay]
     assert not any(group["fused"] for group in made.param_groups), "fused only where all weights are on a GPU"
+
+
+def test_an_average_moves_towards_the_weights_by_what_its_decay_leaves() -> None:
+    model = nn.Linear(1, 1)
+    model.bias.requires_grad_(False)
+    nn.init.constant_(model.weight, 1.0)
+    average = optim.Average(model, 0.75)
+    nn.init.constant_(model.weight, 3.0)
+    seen = []
+    for _ in range(2):
+        average.update()
+        seen.append(average.state["weight"].item())
+    assert seen == [1.5, 1.875]
+    assert set(average.state) == {"weight"}
