@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from shardkit.errors import IntegrityError
 from shardkit.pipeline import Graph, Normalise, Prepared, Steps, bounds, roi
 
 Pixels = npt.NDArray[np.uint16]
@@ -131,3 +132,31 @@ def test_a_resized_rectangle_is_pytorch_s_of_the_same_pixels(noise: Pixels) -> N
     found = _resize(noise, (10, 20, 60, 80), 0, (15, 20))
     wanted = _antialiased(noise[10:70, 20:100], (15, 20))
     np.testing.assert_allclose(found[1:-1, 1:-1], wanted[1:-1, 1:-1], atol=CLOSE)
+
+
+# -------------------------------------------------------------------------------------------- cut out, and refused
+
+
+def _prepared(data: npt.NDArray[Any], start: tuple[int, int], shape: tuple[int, int]) -> Prepared:
+    """A rectangle of an image, halved in value after 10 is taken away, with two rows and a column of padding."""
+    pad = (shape[0] + 2, shape[1] + 1)
+    return Prepared(data, 65535, start, shape, (0.0, 0.0), (0.0, 0.0), shape, pad, flip=False, mean=10.0, std=2.0)
+
+
+def test_rectangles_of_a_batch_are_cut_out_normalised_and_padded_with_nought(noise: Pixels) -> None:
+    graph = Graph(Steps(device_id=None, decode=False, slice=True, flip=False, resize=False, max_images=3, threads=1))
+    boxes = [((0, 0), (96, 128)), ((5, 70), (20, 58)), ((95, 3), (1, 7))]
+    found = graph.run([_prepared(noise, *box) for box in boxes])
+    for out, ((top, left), (rows, cols)) in zip(found, boxes, strict=True):
+        wanted = np.zeros((rows + 2, cols + 1), np.float32)
+        wanted[:rows, :cols] = (noise[top : top + rows, left : left + cols].astype(np.float32) - 10) / 2
+        np.testing.assert_array_equal(out[0].numpy(), wanted)
+    graph.close()
+
+
+def test_bytes_that_are_no_image_are_an_integrity_error_every_time() -> None:
+    graph = Graph(Steps(device_id=None, decode=True, slice=False, flip=False, resize=False, max_images=1, threads=1))
+    junk = _prepared(np.arange(200, dtype=np.uint8), (0, 0), (8, 8))
+    for _ in range(2):  # the graph is built again
+        with pytest.raises(IntegrityError, match="DALI could not decode a batch: "):
+            graph.run([junk])

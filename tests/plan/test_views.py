@@ -141,6 +141,13 @@ def test_crops_use_all_of_the_admitted_areas_shapes_and_places():
     assert abs(np.corrcoef(area, shape)[0, 1]) < 0.03
 
 
+def test_no_crop_of_a_small_image_is_empty():
+    """Where shares of a few pixels round to none, another crop is tried."""
+    for size in ((1, 1), (2, 5), (5, 2), (3, 3)):
+        shown = all_views(images(*size, 500), crop=(0.01, 0.5), ratio=(0.2, 5.0))
+        assert shown.region[:, 2:].min() == 1
+
+
 def test_an_image_too_narrow_for_any_crop_gives_its_centre():
     shown = all_views(images(1000, 10, 50), crop=(0.9, 1.0))
     assert set(zip(shown.height.tolist(), shown.width.tolist(), strict=True)) == {(13, 10)}

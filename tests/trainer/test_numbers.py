@@ -28,6 +28,11 @@ def test_warm_up_is_linear_and_the_cosine_ends_at_its_floor() -> None:
     assert rates == sorted(rates, reverse=True)
 
 
+def test_without_warm_up_the_first_step_has_the_peak_and_half_way_half_of_it() -> None:
+    schedule = Schedule(peak=1.0, total=10)
+    assert [schedule.at(step) for step in (0, 5, 10)] == [1.0, pytest.approx(0.5), 0.0]
+
+
 def test_one_cycle_is_that_of_torch() -> None:
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.Adam([weight], lr=1e-4)

@@ -86,6 +86,18 @@ def test_no_table_of_positions_decays_whatever_the_encoder() -> None:
     assert not tables & decayed
 
 
+def test_a_model_shared_among_processes_keeps_its_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wrapped(nn.Module):
+        def __init__(self, module: nn.Module) -> None:
+            super().__init__()
+            self.module = module
+
+    monkeypatch.setattr(optim, "DistributedDataParallel", Wrapped)
+    (_, decayed), (_, free) = _groups(Wrapped(_hiera()))
+    assert {optim.plain(name) for name in decayed} == HIERA_DECAYED
+    assert {optim.plain(name) for name in free} == HIERA_FREE
+
+
 def test_a_model_without_a_list_and_frozen_parameters_do() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     model[1].requires_grad_(False)
@@ -99,3 +111,17 @@ def test_the_optimiser_has_the_numbers_of_its_configuration(name: Any, kind: typ
     for group, decay in zip(made.param_groups, (0.2, 0.0), strict=True):
         assert [group[of] for of in ("lr", "betas", "eps", "weight_decay")] == [3e-4, (0.8, 0.97), 1e-7, decay]
     assert not any(group["fused"] for group in made.param_groups), "fused only where all weights are on a GPU"
+
+
+def test_an_average_moves_towards_the_weights_by_what_its_decay_leaves() -> None:
+    model = nn.Linear(1, 1)
+    model.bias.requires_grad_(False)
+    nn.init.constant_(model.weight, 1.0)
+    average = optim.Average(model, 0.75)
+    nn.init.constant_(model.weight, 3.0)
+    seen = []
+    for _ in range(2):
+        average.update()
+        seen.append(average.state["weight"].item())
+    assert seen == [1.5, 1.875]
+    assert set(average.state) == {"weight"}
