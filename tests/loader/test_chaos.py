@@ -124,7 +124,10 @@ class Trial:
             while True:
                 self.runs += 1
                 assert self.runs <= RUNS, f"the epoch has no end: {len(steps)} of {len(calm[self.batching])} steps"
-                loader = self._loader(server, place)
+                try:
+                    loader = self._loader(server, place)
+                except StorageError:  # it is away for longer than opening a dataset waits
+                    continue
                 if state is not None:
                     loader.load_state_dict(state)
                 if _run(loader, steps, lambda: self._disturb(server)):
