@@ -111,10 +111,10 @@ class Trial:
         self.source, first = EVERY[seed % len(EVERY)]
         others = [kind for source, kind in EVERY if source == self.source and kind != first]
         self.kinds, self.percent = [first, *draw.sample(others, draw.randint(0, 2))], draw.choice((3, 10, 30))
-        self.batching, self.deadline = draw.randrange(len(BATCHINGS)), draw.choice((3.0, 0.4))
+        self.batching, self.deadline = draw.randrange(len(BATCHINGS)), draw.choice((2.0, 0.3))
         self.cached, self.web = draw.random() < 0.25, draw.random() < 0.5
         # After how many batches the server is killed, and for how many seconds it stays away.
-        self.kills = [(draw.randrange(1, 20), draw.choice((0.0, 0.2, 0.5))) for _ in range(draw.choice((0, 0, 1, 2)))]
+        self.kills = [(draw.randrange(1, 20), draw.choice((0.0, 0.1, 0.4))) for _ in range(draw.choice((0, 0, 1, 2)))]
         self._restarts: list[threading.Timer] = []
 
     def run(self, server: Server, calm: list[Steps], place: Path) -> None:
