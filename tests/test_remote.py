@@ -69,7 +69,7 @@ def test_other_places_are_shown_as_they_are(path: str) -> None:
     assert shown(path) == path
 
 
-@pytest.mark.parametrize("url", [*SECRETS[:2], f"ftp://alice:{SECRET}@host/ds"])
+@pytest.mark.parametrize("url", [SECRETS[1], f"ftp://alice:{SECRET}@host/ds"])
 def test_no_command_prints_the_secrets_of_a_url(url: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     from shardkit.cli import run
 
@@ -163,6 +163,7 @@ def test_plain_http_and_missing_keys_are_named(monkeypatch: pytest.MonkeyPatch) 
     for name, value in (("ENDPOINT_URL", "http://127.0.0.1:9"), ("REGION", "x"), ("ACCESS_KEY_ID", "a")):
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    monkeypatch.delenv("AWS_ALLOW_HTTP", raising=False)
     with pytest.raises(Unusable, match=r"s3://bucket/x: the endpoint is plain http: set AWS_ALLOW_HTTP=true"):
         Store("s3://bucket").get("x")
     with pytest.raises(StorageError, match="set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY"):

@@ -124,7 +124,7 @@ PLACES = {
     "private inside out, spelled otherwise": ("{s}", "{t}/out", "{t}/x/../out/private", "inside --out"),
     "out is a file": ("{s}", "{t}/file", "{t}/private", "is a file|not a folder"),
     "out below a file": ("{s}", "{t}/file/out", "{t}/private", "file/out"),
-    "source missing": ("{t}/nowhere", "{t}/out", "{t}/private", "not a folder"),
+    "source missing": ("{t}/nowhere", "{t}/out", "{t}/private", "does not exist"),
     "source is a file": ("{t}/file", "{t}/out", "{t}/private", "not a folder"),
     "source of unknown scheme": ("ftp://host/x", "{t}/out", "{t}/private", "unknown scheme"),
     "out of unknown scheme": ("{s}", "ftp://host/x", "{t}/private", "unknown scheme"),

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -39,28 +40,33 @@ LOADER: dict[str, Any] = {
 }
 SHORT_FORM, LONG_FORM = range(30), range(30, 230)  # seeds
 RUNS = 60  # of a trial at most
+AT_ONCE = 6  # trials: they mostly wait
 
 Steps = dict[int, list[int]]
 
 
 class Server:
-    """The bad server of a folder, on the same port in all its lives."""
+    """The bad server of a folder, on the same port in all its lives. Trials side by side kill it for one another."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, 0
         self._lock = threading.Lock()
+        self._process: Any = None
         self.start()
 
     def start(self) -> None:
         command = [sys.executable, "-I", "-S", str(SERVER), str(self.folder), str(self.port)]
         with self._lock:
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
-            assert self._process.stdout is not None
-            self.port = int(self._process.stdout.readline())
+            if self._process is None:
+                self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
+                self.port = int(self._process.stdout.readline())
 
     def kill(self) -> None:
-        with self._lock, self._process:
-            self._process.kill()
+        with self._lock:
+            if self._process is not None:
+                with self._process as process:
+                    process.kill()
+                self._process = None
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +117,10 @@ class Trial:
         self.source, first = EVERY[seed % len(EVERY)]
         others = [kind for source, kind in EVERY if source == self.source and kind != first]
         self.kinds, self.percent = [first, *draw.sample(others, draw.randint(0, 2))], draw.choice((3, 10, 30))
-        self.batching, self.deadline = draw.randrange(len(BATCHINGS)), draw.choice((3.0, 0.4))
+        self.batching, self.deadline = draw.randrange(len(BATCHINGS)), draw.choice((2.0, 0.3))
         self.cached, self.web = draw.random() < 0.25, draw.random() < 0.5
         # After how many batches the server is killed, and for how many seconds it stays away.
-        self.kills = [(draw.randrange(1, 20), draw.choice((0.0, 0.2, 0.5))) for _ in range(draw.choice((0, 0, 1, 2)))]
+        self.kills = [(draw.randrange(1, 20), draw.choice((0.0, 0.1, 0.4))) for _ in range(draw.choice((0, 0, 1, 2)))]
         self._restarts: list[threading.Timer] = []
 
     def run(self, server: Server, calm: list[Steps], place: Path) -> None:
@@ -124,7 +130,10 @@ class Trial:
             while True:
                 self.runs += 1
                 assert self.runs <= RUNS, f"the epoch has no end: {len(steps)} of {len(calm[self.batching])} steps"
-                loader = self._loader(server, place)
+                try:
+                    loader = self._loader(server, place)
+                except StorageError:  # it is away for longer than opening a dataset waits
+                    continue
                 if state is not None:
                     loader.load_state_dict(state)
                 if _run(loader, steps, lambda: self._disturb(server)):
@@ -163,17 +172,22 @@ class Trial:
 
 def _storm(seeds: Iterable[int], server: Server, calm: list[Steps], place: Path) -> str:
     """Run trials; a table of what happened by kind of fault."""
-    table = defaultdict[str, Counter[str]](Counter)
-    for seed in seeds:
+
+    def run(seed: int) -> Trial:
         trial = Trial(seed)
         try:
             trial.run(server, calm, place)
         except BaseException as error:
             error.add_note(f"in trial {seed}, with {trial.kinds} and {len(trial.kills)} kills")
             raise
-        kinds = [f"{trial.source} {kind}" for kind in trial.kinds]
-        for kind in ("all", *kinds, *(["server killed"] if trial.kills else [])):
-            table[kind] += Counter(trials=1, whole=trial.runs == 1, resumed=trial.runs > 1, runs=trial.runs)
+        return trial
+
+    table = defaultdict[str, Counter[str]](Counter)
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        for trial in threads.map(run, seeds):
+            kinds = [f"{trial.source} {kind}" for kind in trial.kinds]
+            for kind in ("all", *kinds, *(["server killed"] if trial.kills else [])):
+                table[kind] += Counter(trials=1, whole=trial.runs == 1, resumed=trial.runs > 1, runs=trial.runs)
     return "\n".join(f"{kind}: {dict(counts)}" for kind, counts in sorted(table.items()))
 
 
