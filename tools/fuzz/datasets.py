@@ -198,7 +198,7 @@ def _object_kind(folder: Path, secret: Path, draw: Draw) -> str:
         draw.choice([*_objects(folder), folder / manifest.NAME]),
         draw.choice(["fifo", "link", "device", "folder", "loop", "sparse", "gone", "parent"]),
     )
-    if how == "parent":  # the folder that holds it lies outside
+    if how == "parent" and path.parent != folder:  # the folder that holds it lies outside
         shutil.move(path.parent, secret / "moved")
         path.parent.symlink_to(secret / "moved")
         return f"{path.relative_to(folder)}: {how}"
@@ -211,7 +211,9 @@ def _object_kind(folder: Path, secret: Path, draw: Draw) -> str:
         shutil.copy(secret / path.name, path)
         os.truncate(path, 1 << 40)
     elif how != "gone":
-        path.symlink_to({"link": secret / path.name, "device": Path("/dev/zero"), "loop": path}[how])
+        path.symlink_to(
+            {"link": secret / path.name, "device": Path("/dev/zero"), "loop": path}.get(how, secret / path.name)
+        )
     return f"{path.relative_to(folder)}: {how}"
 
 
