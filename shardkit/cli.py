@@ -7,10 +7,10 @@ Exit codes: 0 done, 1 could not, 2 bad usage, 3 done, but more files are quarant
 import os
 import sys
 
-from cyclopts import App
+from cyclopts import App, CycloptsError
 
 from shardkit import __version__
-from shardkit.commands import building, errors, loading, looking
+from shardkit.commands import building, errors, loading, looking, usage
 from shardkit.errors import ShardkitError
 
 app = App(
@@ -38,7 +38,10 @@ for command in (
 def run(words: list[str] | None = None) -> int:
     """Run the command line `words` (default: the process's own); returns the exit code."""
     try:
-        code = app(words, result_action="return_value")
+        code = app(words, result_action="return_value", exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        errors.plain(f"shardkit: {usage.sentence('shardkit', error)}")
+        return 2
     except ShardkitError as error:
         errors.print(f"shardkit: {error}", style="red", highlight=False, soft_wrap=True)
         return 1

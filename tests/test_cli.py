@@ -243,3 +243,27 @@ def test_a_dataset_names_its_arguments(place: Path) -> None:
     arguments = json.loads((place / "out" / "dataset.json").read_text())["arguments"]
     assert arguments["bins"] == "auto:2"
     assert arguments["shard_bytes"] == 512 << 20
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("build x --out y", "build takes --source and --out; --source is missing, and has no place for 'x'"),
+        ("build --source x --out y --bins", "--bins needs a value"),
+        ("build --source x --out y --sourc z", "Did you mean --source?"),
+        ("ledger --private x", "ledger takes OUT"),
+        ("verify a [/red]b", "verify takes DATASET, and has no place for '[/red]b'"),
+        ("demo x", "demo takes options only, and has no place for 'x'"),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_one_line_what_the_command_takes(
+    words: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from shardkit import cli
+
+    assert cli.run(words.split()) == 2
+    text = capsys.readouterr().err
+    assert said in text
+    assert text.startswith("shardkit: ")
+    assert text.endswith(f"see shardkit {words.split()[0]} --help\n")
+    assert text.count("\n") == 1

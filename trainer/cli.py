@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
 from rich.table import Column, Table
 
+from shardkit.commands import usage
 from shardkit.errors import ArgumentError, ShardkitError
 from shardkit.terminal import Terminal
 from trainer.config import defaulting_to, flat
@@ -146,7 +147,10 @@ def _named(words: list[str]) -> str:
 def run(words: list[str]) -> int:
     """Run the command line `words`; returns the exit code."""
     try:
-        code = application(_named(words))(words, result_action="return_value")
+        code = application(_named(words))(words, result_action="return_value", exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        _errors.plain(f"trainer: {usage.sentence('python -m trainer', error)}")
+        return 2
     except ShardkitError as error:
         _errors.print(f"trainer: {error}", style="red", highlight=False, soft_wrap=True)
         return 1

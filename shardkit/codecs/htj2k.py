@@ -14,12 +14,14 @@ so with those take `min(x, 2**bits - 1)` after.
 
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
 from shardkit.codecs.frame import Frame, agree
+from shardkit.codecs.swallowed import noticed
 from shardkit.errors import IntegrityError
 
 Pixels = npt.NDArray[np.uint16]
@@ -76,18 +78,26 @@ def decode(data: bytes, level: int = 0, bits: int = 16, frame: Frame | None = No
             # OpenJPH decodes a stream cut short as if it were whole: look before.
             if not _whole(data, _tile_parts(data)):
                 raise IntegrityError("not a whole HTJ2K stream: its end is missing")
-            whole: Pixels = np.asarray(imagecodecs.htj2k_decode(data))
+            whole: Pixels = _decoded(data)
             agree(frame, whole.shape, "an HTJ2K stream")
             return whole
         # As a signed 18-bit component the band comes out unshifted and unwrapped, so that it can be clamped.
         stream = bytearray(standalone(data, level))
         stream[_PRECISION] = 0x80 | 17
-        band = np.asarray(imagecodecs.htj2k_decode(bytes(stream)))
+        band = _decoded(bytes(stream))
         agree(frame and frame.at(level), band.shape, "an HTJ2K stream")
         clamped: Pixels = np.clip(band + _OFFSET, 0, (1 << bits) - 1).astype(np.uint16)
         return clamped
     except imagecodecs.Htj2kError as error:
         raise IntegrityError(f"not a decodable HTJ2K stream ({error})") from None
+
+
+def _decoded(stream: bytes) -> npt.NDArray[Any]:
+    with noticed() as errors:
+        pixels = np.asarray(imagecodecs.htj2k_decode(stream))
+    if errors:
+        raise IntegrityError(f"not a decodable HTJ2K stream ({errors[0]})")
+    return pixels
 
 
 def check(data: bytes, frame: Frame | None) -> None:
