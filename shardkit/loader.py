@@ -156,8 +156,7 @@ class Loader:
             raise StateError(f"epoch {epoch} has {len(plan):,} steps, and the state is at step {self._step:,}")
         if self._engine is not None:
             self._engine.close()  # one iteration at a time: they would both move the state
-        if self._told not in (None, mine):
-            _log.warning("the loader's length was asked for as %s, and it is %s now: ask again", self._told, mine)
+        self._compare(mine)
         world.warn(self._named)
         self._stats.bad.clear()
         engine = self._engine = Engine(
@@ -238,8 +237,13 @@ class Loader:
 
     def __len__(self) -> int:
         """Micro-batches of an epoch on this rank, from its first step; plans the whole epoch."""
-        self._told = self._world()
-        return len(self.plan) * self.batching.per_step // self._told.size
+        self._compare(mine := self._world())  # list() asks, too, before anything is iterated
+        self._told = mine
+        return len(self.plan) * self.batching.per_step // mine.size
+
+    def _compare(self, mine: World) -> None:
+        if self._told not in (None, mine):
+            _log.warning("the loader's length was asked for as %s, and it is %s now: ask again", self._told, mine)
 
     def account(self) -> Account:
         """Tokens of the current epoch: used, padded, repeated, dropped; plans the whole epoch."""
