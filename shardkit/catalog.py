@@ -59,6 +59,7 @@ class Catalog:
     def __init__(self, url: str) -> None:
         self.store = store = Store(url)
         self.url = store.url
+        self._where = f"{store.url}/{manifest.NAME}"
         self.description = dataset.description(store)
         if self.url.startswith("http"):
             store.get_range(dataset.NAME, 0, 1)  # a web server without byte ranges is named now, not at every image
@@ -182,6 +183,9 @@ class Catalog:
         )
         table = self._groups(groups)
         table = table.slice(first - int(self._group_starts[groups[0]]), end - first).combine_chunks()
+        rows = schema.Rows(self.description, self._where, first)
+        for batch in table.to_batches():
+            rows.check(batch)
         lists = {name: common_levels(table[name]) for name in _LEVELS}
         hashes = np.frombuffer(b"".join(lists["level_hash"].to_pylist()), np.uint8)
         numbers = {name: table[name].to_numpy().copy() for name in _NUMBERS}
@@ -200,8 +204,7 @@ class Catalog:
     def _groups(self, groups: range) -> pa.Table:
         """Decoded row groups; the last few are kept, since small shards have one in common."""
         if groups not in self._decoded:
-            columns = ["key", *_NUMBERS, *_LEVELS]
-            self._decoded[groups] = self._table.read_row_groups(list(groups), columns, use_threads=False)
+            self._decoded[groups] = self._table.read_row_groups(list(groups), [*schema.DETAILS], use_threads=False)
             while len(self._decoded) > _KEPT_GROUPS:
                 self._decoded.pop(next(iter(self._decoded)))
         return self._decoded[groups]
@@ -229,20 +232,23 @@ class Catalog:
         return {shard: sum(there[name] for name in parts) for shard, parts in objects.items()}
 
     def _legible(self) -> AbstractContextManager[None]:
-        return parquet.legible(f"{self.url}/{manifest.NAME}")
+        return parquet.legible(self._where)
 
     def _checked(self) -> tuple[list[str], Ints]:
-        """Names of the shards in manifest order, and where their rows start; checks all that loading depends on."""
-        where = f"{self.url}/{manifest.NAME}"
+        """Names of the shards in manifest order, and where their rows start; checks all that is read on opening.
+
+        The rest is checked when a shard's details are read: for millions of images that would take as long as opening.
+        """
+        where = self._where
         if not manifest.named_digest(self._table):
             raise IntegrityError(
                 f"{where} names no digest: it was written by an older shardkit or by another tool;"
                 " build the dataset anew elsewhere"
             )
-        names = list(schema.COLUMNS)
-        schema.opened(self._table, os.fstat(self._file.fileno()).st_size, self.description, where, names)
+        needed = sorted({*schema.OPENING, *schema.DETAILS})
+        schema.opened(self._table, os.fstat(self._file.fileno()).st_size, self.description, where, needed)
         rows = schema.Rows(self.description, where)
-        for batch in self._table.iter_batches(schema.BATCH, columns=names, use_threads=False):
+        for batch in self._table.iter_batches(schema.BATCH, columns=[*schema.OPENING], use_threads=False):
             rows.check(batch)
         return rows.done()
 

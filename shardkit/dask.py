@@ -10,6 +10,9 @@ from contextlib import contextmanager
 
 from shardkit.errors import ArgumentError
 
+ANSWERS = 10.0
+"""Seconds that a scheduler has to answer."""
+
 
 @contextmanager
 def dask_executor(address: str) -> Iterator[tuple[Executor, int, int]]:
@@ -22,7 +25,7 @@ def dask_executor(address: str) -> Iterator[tuple[Executor, int, int]]:
     except ImportError:
         raise ArgumentError("--dask needs the dask extra: pip install 'shardkit[dask]'") from None
     try:
-        client = Client(address, timeout="10s")
+        client = Client(address, timeout=ANSWERS)
     except (OSError, ValueError, TimeoutError) as error:
         raise ArgumentError(f"no Dask scheduler answers at {address} ({type(error).__name__}): check --dask") from None
     try:

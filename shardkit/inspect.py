@@ -13,8 +13,7 @@ import pyarrow.compute as pc
 from PIL import Image
 from rich.table import Table
 
-from shardkit import dataset, isolation, ledger, parquet, scan
-from shardkit.dicom.triage import DROPS, QUARANTINES, Rules
+from shardkit import dataset, ledger, parquet
 from shardkit.errors import ArgumentError
 from shardkit.source import Entry, Source
 from shardkit.storage import Store, sentences, shown
@@ -34,6 +33,9 @@ class ScanCounts:
 
 def scan_counts(source: Source, workers: int) -> ScanCounts:
     """Read every header. Raises ArgumentError for an empty source."""
+    from shardkit import isolation, scan  # with pydicom, which takes as long to load as the rest
+    from shardkit.dicom.triage import Rules
+
     source.check()
     counts = ScanCounts()
 
@@ -63,6 +65,8 @@ def ledger_rows(private: Path, verdict: str | None, reason: str | None) -> pa.Ta
 
     Raises ArgumentError where no ledger is, and for a reason that does not exist.
     """
+    from shardkit.dicom.triage import DROPS, QUARANTINES
+
     path = private / ledger.NAME
     if not path.exists():
         raise ArgumentError(f"{private} holds no {ledger.NAME}: name the --private folder of a build that has ended")

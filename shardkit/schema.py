@@ -1,9 +1,9 @@
 """What a dataset's dataset.json and manifest must say before anything in them is believed: it may come from anyone.
 
-All that reads a dataset passes here, once, on opening: after it, every field has its type, names are those that shards
-and samples have, sizes are bounded and agree with one another, and every row's bin is listed. What bytes on storage
-claim is held against these records when they are read (`shardkit.codecs`). Columns are checked as arrays: a manifest
-takes about half as long to check as to read.
+All that reads a dataset passes here: after it, every field has its type, names are those that shards and samples have,
+sizes are bounded and agree with one another, and every row's bin is listed. Loading checks what it reads when it reads
+it: some columns of all rows on opening, the others a shard at a time. What bytes on storage claim is held against these
+records (`shardkit.codecs`). Columns are checked as arrays: a manifest takes about half as long to check as to read.
 """
 
 import re
@@ -118,10 +118,12 @@ _NEVER_NULL = (
     "bin_height", "bin_width", "box_top", "box_left", "box_height", "box_width", "content", "min", "max", "mean", "std",
     "p0_5", "p1", "p99", "p99_5", "padding", "halvings", "repairs", "flags", "split",
 )  # fmt: skip
-COLUMNS = ("key", "shard", "offset", "length", "level_bytes", "level_hash", "height", "width", "bits", "bin_height",
-           "bin_width", "box_top", "box_left", "box_height", "box_width", "min", "max", "mean", "std", "p0_5", "p99_5",
-           "split")  # fmt: skip
-"""Those that loading depends on."""
+OPENING = ("shard", "split", "height", "width", "bin_height", "bin_width", "box_top", "box_left", "box_height",
+           "box_width")  # fmt: skip
+"""Those that are read for all samples when a dataset is opened for loading."""
+DETAILS = ("key", "shard", "offset", "length", "level_bytes", "level_hash", "height", "width", "bits", "bin_height",
+           "bin_width", "min", "max", "mean", "std", "p0_5", "p99_5")  # fmt: skip
+"""Those that are read of a shard's samples when the shard is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,14 +172,15 @@ def most(height: Any, width: Any) -> Any:
 class Rows:
     """Checks a manifest batch by batch, whichever columns are read; `done` checks it as a whole.
 
-    where: the file, in messages. shards, starts: of the rows so far, names and first rows, where `shard` is read.
+    where: the file, in messages. row: number of the first one. shards, starts: of the rows so far, names and first
+    rows, where `shard` is read.
     """
 
     description: dict[str, Any]
     where: str
+    row: int = 0
     shards: list[str] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
-    _row: int = 0
     _end: int = 0  # of the last row's bytes in its shard
 
     def check(self, batch: pa.RecordBatch) -> None:
@@ -204,25 +207,25 @@ class Rows:
             self._levels(batch, values)
         if "shard" in names:
             self._in_shards(batch.column("shard"), values)
-        self._row += batch.num_rows
+        self.row += batch.num_rows
 
     def done(self) -> tuple[list[str], Ints]:
         """Names of the shards, and where their rows start and end. Raises IntegrityError."""
         if len(set(self.shards)) != len(self.shards):
             raise IntegrityError(f"{self.where}: the rows of a shard do not lie together; build again")
-        told = {"samples": self._row} | ({"shards": len(self.shards)} if self.shards else {})
+        told = {"samples": self.row} | ({"shards": len(self.shards)} if self.shards else {})
         for name, count in told.items():
             if self.description[name] != count:
                 raise IntegrityError(
                     f"{self.where} has {count:,} {name}, and dataset.json says {self.description[name]:,}; {ANEW}"
                 )
-        return self.shards, np.array([*self.starts, self._row], np.int64)
+        return self.shards, np.array([*self.starts, self.row], np.int64)
 
     def _refuse(self, broken: Any, says: str, columns: list[Any] | None = None) -> None:
         if broken.any():
             at = int(broken.argmax())
             text = says.format(*(column[at].item() for column in columns)) if columns is not None else says
-            raise IntegrityError(f"{self.where}: row {self._row + at:,}: {text}; {ANEW}")
+            raise IntegrityError(f"{self.where}: row {self.row + at:,}: {text}; {ANEW}")
 
     def _well_formed(self, name: str, column: pa.Array) -> None:
         """Text is text, lists lie in their values, and nothing is missing that must be there."""
@@ -284,7 +287,7 @@ class Rows:
             self._refuse(values["offset"] < before, "its bytes overlap another image's")
         self._end = int(ends[-1])
         self.shards += [words[index[at]] for at in np.flatnonzero(first)]
-        self.starts += (self._row + np.flatnonzero(first)).tolist()
+        self.starts += (self.row + np.flatnonzero(first)).tolist()
 
 
 def _numeric(column: pa.Array) -> bool:

@@ -186,6 +186,7 @@ def test_retry_takes_in_files_of_one_class_that_were_mended(place: Path, tmp_pat
     assert _run("verify", tmp_path / "out").returncode == 0
 
 
+@pytest.mark.deep
 def test_a_dataset_is_built_as_zarr_looked_at_and_converted_back(place: Path, tmp_path: Path) -> None:
     built, back = tmp_path / "zarr", tmp_path / "tars"
     words = "--source", place / "export", "--out", built, "--format", "zarr", "--bins", "auto:2"

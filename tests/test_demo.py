@@ -10,15 +10,9 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize(
-    ("words", "falls", "padding"),
-    [
-        (["--studies", "16", "--steps", "15"], 0.4, 0.25),
-        pytest.param([], 0.2, 0.1, marks=pytest.mark.deep, id="as it is typed"),
-    ],
-)
-def test_the_demo_builds_verifies_and_learns(tmp_path: Path, words: list[str], falls: float, padding: float) -> None:
-    command = [sys.executable, "-c", "from shardkit.cli import main; main()", "demo", "--out", "here", *words]
+@pytest.mark.deep
+def test_the_demo_builds_verifies_and_learns(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from shardkit.cli import main; main()", "demo", "--out", "here"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "all sound" in run.stdout
@@ -28,5 +22,5 @@ def test_the_demo_builds_verifies_and_learns(tmp_path: Path, words: list[str], f
         assert (tmp_path / page).stat().st_size > 10_000
     lines = [json.loads(line) for line in (tmp_path / "here/run/metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines]
-    assert losses[-1] < falls * losses[0]
-    assert max(line["padding"] for line in lines) < padding
+    assert losses[-1] < 0.2 * losses[0]
+    assert max(line["padding"] for line in lines) < 0.1

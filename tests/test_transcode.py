@@ -81,7 +81,7 @@ transcode(sys.argv[1], Target(sys.argv[2], *sys.argv[4:6], int(sys.argv[6]), 16 
 
 
 @pytest.mark.formats
-@pytest.mark.parametrize("crash", [9, 40])
+@pytest.mark.parametrize("crash", [9, pytest.param(40, marks=pytest.mark.deep)])
 def test_a_killed_conversion_goes_on_and_gives_the_same_bytes(
     dataset_folder: Path, form: str, tmp_path: Path, crash: int
 ) -> None:

@@ -91,6 +91,7 @@ def test_content_boxes_lie_in_their_images_and_have_the_published_share() -> Non
 # --------------------------------------------------------------------------------------------------- the figures
 
 
+@pytest.mark.deep
 def test_the_golden_numbers_come_out(rows: Rows) -> None:
     assert rows["fixed, 3072 x 3072"]["tokens_pct"] == pytest.approx(285, abs=4)
     assert rows["fixed, 3072 x 3072"]["flops_pct"] == pytest.approx(371, abs=8)
@@ -103,6 +104,7 @@ def test_the_golden_numbers_come_out(rows: Rows) -> None:
     assert rows[f"{GOAL}, content box"]["tokens_pct"] == pytest.approx(82, abs=1)
 
 
+@pytest.mark.deep
 def test_more_bins_longer_packs_and_more_buckets_cost_less(rows: Rows) -> None:
     for names in (
         [f"{k} free bins" for k in token_strategies.FREE],
@@ -114,6 +116,7 @@ def test_more_bins_longer_packs_and_more_buckets_cost_less(rows: Rows) -> None:
         assert costs == sorted(costs, reverse=True), names
 
 
+@pytest.mark.deep
 def test_each_image_at_its_own_size_is_the_measure(rows: Rows) -> None:
     for name in ("one image at a time", "a bin per patch grid"):
         assert [rows[name][column] for column in ("tokens_pct", "squares_pct", "flops_pct")] == [100, 100, 100]
@@ -121,17 +124,20 @@ def test_each_image_at_its_own_size_is_the_measure(rows: Rows) -> None:
     assert rows["a bin per patch grid"]["incomplete_pct"] > 50
 
 
+@pytest.mark.deep
 def test_ranks_with_one_bin_at_a_time_do_not_wait_for_each_other(rows: Rows) -> None:
     assert rows[f"{DBB}, one bin a step"]["straggler_8"] == 1
     assert rows[f"{DBB}, one bin a step"]["incomplete"] > rows[DBB]["incomplete"]
 
 
+@pytest.mark.deep
 def test_tokens_are_those_of_the_plans_own_accounts(rows: Rows, small: dict[str, Any]) -> None:
     for row in [*rows.values(), *small["repeats"][0]["rows"]]:
         if row["name"] != LARGEST:
             assert row["tokens"] == row["planned_tokens"], row["name"]
 
 
+@pytest.mark.deep
 def test_every_image_is_counted_once_or_left_in_an_incomplete_batch(rows: Rows, result: dict[str, Any]) -> None:
     assert {row["samples"] + row["incomplete"] for row in rows.values()} == {result["conditions"]["images"]}
 
@@ -147,6 +153,7 @@ def test_percentages_follow_from_raw_figures_and_summaries_from_repeats(small: d
         assert row["tokens_pct"] == wanted
 
 
+@pytest.mark.deep
 def test_goals_follow_from_the_rows(result: dict[str, Any], rows: Rows) -> None:
     counts, tokens, shapes = result["goals"]
     assert counts["met"]
@@ -175,6 +182,7 @@ def test_what_does_not_suit_the_images_is_named(small: dict[str, Any]) -> None:
     assert all(small["left_out"].values())
 
 
+@pytest.mark.deep
 def test_no_path_is_in_the_figures(result: dict[str, Any], small: dict[str, Any], dataset_folder: Path) -> None:
     for found in (result, small):
         text = json.dumps(found)
@@ -183,12 +191,14 @@ def test_no_path_is_in_the_figures(result: dict[str, Any], small: dict[str, Any]
         assert "/tmp" not in text
 
 
+@pytest.mark.deep
 def test_the_command_prints_every_strategy_and_goal(run: tuple[dict[str, Any], str]) -> None:
     result, printed = run
     assert all(row["name"].split()[0] in printed for row in result["rows"])
     assert all(goal["goal"] in printed for goal in result["goals"])
 
 
+@pytest.mark.deep
 def test_the_readme_has_a_line_a_strategy(result: dict[str, Any]) -> None:
     text = token_overhead.readme(result)
     assert text.count("\n| ") == len(result["rows"]) + 2  # titles and a rule

@@ -78,7 +78,6 @@ class _KillsAWorker:
             self.worker.wait()
 
 
-@pytest.mark.formats
 def test_a_build_that_loses_a_worker_gives_the_bytes_of_a_local_one(
     bench: Any, made: Any, built: Any, cluster: Any, tmp_path: Path
 ) -> None:
@@ -94,7 +93,8 @@ def test_a_build_that_loses_a_worker_gives_the_bytes_of_a_local_one(
     assert bench.tree(tmp_path / "out") == bench.tree(built.out)
 
 
-def test_a_scheduler_that_does_not_answer_is_refused() -> None:
+def test_a_scheduler_that_does_not_answer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shardkit.dask.ANSWERS", 1)
     address = f"tcp://127.0.0.1:{_free_port()}"
     with pytest.raises(ArgumentError, match="no Dask scheduler answers"), dask_executor(address):
         pass

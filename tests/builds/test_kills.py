@@ -144,6 +144,7 @@ def killed(bench: Any, made: Any, built: Any, tmp_path: Path) -> Callable[..., C
     return run
 
 
+@pytest.mark.deep
 def test_a_build_killed_in_one_stage_after_the_other_ends_as_if_nothing_had_been(killed: Any) -> None:
     kills = killed(1, ("scan", "convert", "assemble"))
     assert kills.total() >= 2, kills

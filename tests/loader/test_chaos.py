@@ -38,7 +38,7 @@ LOADER: dict[str, Any] = {
     "threads": 1,
     "read_ahead": 1 << 14,
 }
-SHORT_FORM, LONG_FORM = range(30), range(30, 230)  # seeds
+SHORT_FORM, LONG_FORM = range(12), range(12, 212)  # seeds
 RUNS = 60  # of a trial at most
 AT_ONCE = 6  # trials: they mostly wait
 

@@ -129,6 +129,7 @@ def test_a_killed_process_leaves_nothing_and_the_next_one_starts_at_once(
         assert sum(p.stat().st_size for p in files) <= 3 * largest
 
 
+@pytest.mark.deep
 def test_memory_stays_flat_over_a_thousand_changes_of_bin(dataset_folder: Path) -> None:
     script = """
 import resource, sys

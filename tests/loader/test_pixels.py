@@ -34,7 +34,7 @@ def converted(real_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.mark.formats
-@pytest.mark.parametrize("real_url", ["folder", "bucket"], indirect=True)
+@pytest.mark.parametrize("real_url", ["folder", pytest.param("bucket", marks=pytest.mark.deep)], indirect=True)
 def test_every_level_of_every_real_radiograph_is_exact_packed_and_binned(
     real_url: str, real_dataset: Path, decoder: Any, images_of: Any, pixels_of: Any
 ) -> None:

@@ -33,6 +33,7 @@ def _identity(batches: Any) -> list[tuple[Any, ...]]:
     return out
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("batching", [Binned(batch_size=1, patch=16, per_step=16), BATCHINGS[2]], ids=str)
 def test_stopping_at_every_step_and_resuming_twice_changes_nothing(dataset_folder: Path, batching: Any) -> None:
     assert_resumes_exactly(lambda: Loader(dataset_folder, batching=batching, **SMALL))

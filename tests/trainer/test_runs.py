@@ -124,6 +124,7 @@ def test_a_run_killed_at_any_moment_goes_on_as_if_nothing_happened(whole: Path, 
     assert not list((out / "checkpoints").glob("*.part"))
 
 
+@pytest.mark.deep
 def test_sigterm_saves_and_leaves_and_the_run_goes_on_from_there(whole: Path, words: Any, tmp_path: Path) -> None:
     out = tmp_path / "asked"
     process = _start(words(out, "--save.every", "1000"))
