@@ -30,6 +30,8 @@ _open: "weakref.WeakSet[Closable]" = weakref.WeakSet()
 def watch(closable: Closable) -> None:
     """Close it when the interpreter ends, unless it is gone by then."""
     _open.add(closable)
+    atexit.unregister(_close_all)
+    atexit.register(_close_all)  # after DALI's, which then runs after it, and expects that nobody uses a pipeline
 
 
 def may_wait(pid: int) -> bool:
@@ -40,7 +42,6 @@ def may_wait(pid: int) -> bool:
     return os.getpid() == pid and not threading.current_thread().name.startswith(PREFIX)
 
 
-@atexit.register
 def _close_all() -> None:
     for closable in list(_open):
         with suppress(Exception):  # the process ends with its own error, if it has one

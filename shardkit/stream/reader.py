@@ -130,7 +130,7 @@ class Retrying:
         return int(await self._repeat(lambda: self._inner.size(name), name))
 
     async def _repeat(self, once: Any, what: str) -> Any:
-        begun, tries, short = time.monotonic(), 0, 0
+        begun, tries, short, reason = time.monotonic(), 0, 0, ""
         while True:
             left = self._deadline - (time.monotonic() - begun)
             tries += 1
@@ -143,7 +143,8 @@ class Retrying:
                 if short == self._attempts:
                     raise
             except TimeoutError:
-                reason = "no answer in time"
+                if not reason or left > self._deadline / 4:  # near the end there is hardly time for an answer
+                    reason = "no answer in time"
             except OSError as error:
                 reason = str(error)
             took = time.monotonic() - begun
