@@ -165,7 +165,7 @@ DECODERS = {"webdataset": ["threads", "dali"], "zarr": ["threads"]}
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Tests marked `formats` run over shards of every format, with its decoders if they take one; others over tars.
 
-    Names in the mark choose formats.
+    Names in the mark choose formats. Whole builds in other formats than tars are deep: they are the longest tests.
     """
     if "form" not in metafunc.fixturenames:
         return
@@ -175,7 +175,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         pairs = [(form, decoder) for form in forms for decoder in DECODERS[form]]
         metafunc.parametrize(("form", "decoder"), pairs, indirect=["form"], scope="session")
     else:
-        metafunc.parametrize("form", forms, indirect=True, scope="session")
+        whole = "builds" in metafunc.definition.path.parts
+        values = [pytest.param(f, marks=pytest.mark.deep) if whole and f != "webdataset" else f for f in forms]
+        metafunc.parametrize("form", values, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")

@@ -289,6 +289,7 @@ def _same(out: Path, reference: Path) -> Iterator[tuple[Path, bytes]]:
             yield path, other.read_bytes()
 
 
+@pytest.mark.deep
 def test_a_full_private_disk_is_one_sentence_too(
     bench: Any, made: Any, built: Any, tiny_disk: Path, tmp_path: Path
 ) -> None:
@@ -301,6 +302,7 @@ def test_a_full_private_disk_is_one_sentence_too(
     assert bench.tree(tmp_path / "out") == bench.tree(built.out)
 
 
+@pytest.mark.deep
 def test_a_file_size_limit_is_one_sentence_and_lifting_it_is_enough(
     bench: Any, made: Any, built: Any, tmp_path: Path
 ) -> None:

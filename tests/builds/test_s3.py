@@ -51,6 +51,7 @@ def test_a_build_from_a_bucket_into_a_bucket_gives_the_bytes_of_a_local_one(
     assert again.before == {}, "a finished shard was converted again"
 
 
+@pytest.mark.deep
 def test_a_killed_build_into_a_bucket_goes_on(bench: Any, bucket: str, local: Any, tmp_path: Path) -> None:
     source, reference = local
     private = tmp_path / "private"

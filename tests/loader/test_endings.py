@@ -83,7 +83,11 @@ print("last line", flush=True)
 """
 
 
-@pytest.mark.parametrize("script", [HALF_USED, THREAD, FORKED], ids=["half used", "own thread", "forked"])
+@pytest.mark.parametrize(
+    "script",
+    [HALF_USED, *(pytest.param(one, marks=pytest.mark.deep) for one in (THREAD, FORKED))],
+    ids=["half used", "own thread", "forked"],
+)
 def test_a_program_ends_with_its_last_line(dataset_folder: Path, script: str) -> None:
     command = [sys.executable, "-c", HEAD + script, str(dataset_folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

@@ -95,14 +95,8 @@ def test_no_thread_outlives_an_iteration(dataset_folder: Path, own_temporary: Pa
     assert list(own_temporary.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        pytest.param(signal.SIGINT, marks=pytest.mark.deep),
-        signal.SIGKILL,
-        pytest.param(signal.SIGTERM, marks=pytest.mark.deep),
-    ],
-)
+@pytest.mark.deep
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_process_leaves_nothing_and_the_next_one_starts_at_once(
     dataset_folder: Path, tmp_path: Path, own_temporary: Path, how: signal.Signals, alive: Any
 ) -> None:

@@ -74,6 +74,7 @@ def test_a_step_s_gradient_is_that_of_the_mean_over_its_images(make_loop: Any, d
     assert read(loop.run / "metrics.jsonl")[0]["loss"] == pytest.approx(float(total.detach() / images), rel=1e-5)
 
 
+@pytest.mark.deep
 def test_an_epoch_of_mixed_sizes_runs_on_the_graphs_of_its_first_step(make_loop: Any) -> None:
     torch._dynamo.reset()
     counters.clear()
