@@ -127,7 +127,10 @@ class Catalog:
             keep &= chosen
         if not keep.any():
             splits = ", ".join(f"{name} {count:,}" for name, count in self.description["splits"].items())
-            raise ArgumentError(f"{self.url} has no sample in split {split!r} that is asked for; it has {splits}")
+            raise ArgumentError(
+                f"{self.url} has no sample in split {split!r} that is asked for; it has {splits}: take another"
+                " one, or split='all' and where (splits are drawn by patient, so that one of few patients may be empty)"
+            )
         if keep.all():
             return everything
         digest = hashlib.sha256(self.digest.encode() + np.packbits(keep).tobytes()).hexdigest()

@@ -16,7 +16,7 @@ from rich.table import Table
 from shardkit import dataset, ledger, parquet
 from shardkit.errors import ArgumentError
 from shardkit.source import Entry, Source
-from shardkit.storage import Store, sentences, shown
+from shardkit.storage import Store, no_folder, sentences, shown
 from shardkit.terminal import Terminal
 
 _BLOCK = 1 << 12  # rows handled as Python objects at once
@@ -143,17 +143,17 @@ def preview(url: str, key: str, level: int, out: Path) -> str:
     samples = dataset.samples(store, facts=facts)
     found = samples.filter(pc.starts_with(samples["key"], key)) if key else samples.slice(0, 0)
     if found.num_rows != 1:
-        count = "no" if not found.num_rows else f"{found.num_rows:,}"
-        raise ArgumentError(
-            f"{count} samples have a key that starts with {key!r}: the manifest's key column lists them"
-        )
+        count = f"{found.num_rows:,} samples have" if found.num_rows else "no sample has"
+        raise ArgumentError(f"{count} a key that starts with {key!r}: the manifest's key column lists them")
     row = found.to_pylist()[0]
     pixels = dataset.image(store, row, facts["codec"], level)
+    if absent := no_folder(out.absolute().parent):
+        raise ArgumentError(f"-o {out}: {absent}")
     with sentences(str(out)):
         Image.fromarray(window(pixels, row["p0_5"], row["p99_5"])).save(out, "PNG")
     read = row["level_bytes"][level]
-    size = f"{pixels.shape[0]} x {pixels.shape[1]}"
-    return f"{out}: {size} pixels, level {level}, {read:,} of {row['length']:,} bytes read"
+    size = f"{pixels.shape[0]} rows x {pixels.shape[1]} columns"
+    return f"{out}: {size}, level {level}, {read:,} of {row['length']:,} bytes read"
 
 
 def window(pixels: npt.NDArray[np.uint16], low: int, high: int) -> npt.NDArray[np.uint8]:

@@ -10,6 +10,7 @@ from shardkit.plan import from_text
 from shardkit.plan.described import Described
 from shardkit.plan.epoch import WINDOW
 from shardkit.replay import open_loader
+from shardkit.storage import no_folder
 
 
 def at_step(run: Path, step: int, dataset: str | None) -> tuple[Loader, int]:
@@ -23,7 +24,8 @@ def at_step(run: Path, step: int, dataset: str | None) -> tuple[Loader, int]:
     if step < 1 or (last is not None and step > last):
         raise ArgumentError(f"{run} has no step {step}: its steps are 1 to {last or '...'}")
     split = config["loader.split"]
-    described = Described(None if split == "all" else split, "", WINDOW, from_text(config["loader.batching"]))
+    window = config.get("loader.window", WINDOW)  # runs of before had no other
+    described = Described(None if split == "all" else split, "", window, from_text(config["loader.batching"]))
     begun, epoch = _since(run, facts, step)
     loader = open_loader(dataset or facts["data"], described, config["run.seed"], epoch)
     if loader.state_dict()["manifest_digest"] != facts["digest"]:
@@ -40,6 +42,8 @@ def at_step(run: Path, step: int, dataset: str | None) -> tuple[Loader, int]:
 
 
 def _facts(run: Path) -> dict[str, Any]:
+    if absent := no_folder(run):
+        raise ArgumentError(f"--run: {absent}")
     path = run / "run.json"
     try:
         found = json.loads(path.read_text())

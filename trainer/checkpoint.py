@@ -21,6 +21,7 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
 from shardkit.errors import ArgumentError, ShardkitError, StorageError
+from shardkit.storage import no_folder
 from trainer import reading
 from trainer.errors import TrainingError
 from trainer.optim import Average
@@ -167,7 +168,9 @@ def named(place: Path) -> Path:
     if not (place / reading.TABLE).exists():
         found = latest(place / "checkpoints")
         if found is None:
-            raise ArgumentError(f"{place} is without a whole checkpoint: name a run or a checkpoint")
+            raise ArgumentError(
+                no_folder(place) or f"{place} contains no complete checkpoint: name a run or a checkpoint"
+            )
         return found
     if lacks := reading.damage(place):
         raise ArgumentError(f"the checkpoint {place} is not whole ({lacks}): name another one of the run")

@@ -23,8 +23,8 @@ _errors = Terminal(stderr=True)
 _DEFAULT = "tiny"
 
 
-def application(recipe: str) -> App:
-    """The commands, with a recipe's values as the defaults of `pretrain`."""
+def application(recipe: str, typed: frozenset[str] = frozenset()) -> App:
+    """The commands, with a recipe's values as the defaults of `pretrain`. typed: names of options in the command."""
     app = App(name="trainer", help="Train masked autoencoders on radiographs of any size.", version_flags=[])
     base: Any = defaulting_to(RECIPES[recipe].config)
 
@@ -52,7 +52,7 @@ def application(recipe: str) -> App:
         from trainer.pretrain import pretrain as train
         from trainer.start import Job
 
-        return train(Job(recipe, config, data, out, init), console)
+        return train(Job(recipe, config, data, out, init, typed), console)
 
     app.command(pretrain)
     app.command(recipes)
@@ -144,10 +144,16 @@ def _named(words: list[str]) -> str:
     return _DEFAULT
 
 
+def _typed(words: list[str]) -> frozenset[str]:
+    return frozenset(word[2:].partition("=")[0] for word in words if word.startswith("--"))
+
+
 def run(words: list[str]) -> int:
     """Run the command line `words`; returns the exit code."""
     try:
-        code = application(_named(words))(words, result_action="return_value", exit_on_error=False, print_error=False)
+        code = application(_named(words), _typed(words))(
+            words, result_action="return_value", exit_on_error=False, print_error=False
+        )
     except CycloptsError as error:
         _errors.plain(f"trainer: {usage.sentence('python -m trainer', error)}")
         return 2

@@ -20,13 +20,14 @@ from trainer.task import Pretrain
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a command asks for."""
+    """What a command asks for. typed: names of the options in it; the others have the recipe's values."""
 
     recipe: str
     config: Config
     data: str
     out: Path
     init: str | None
+    typed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +84,20 @@ def _progress(place: Path) -> Facts:
 def _steps(before: Facts | None, last: Facts | None, job: Job, loader: Loader) -> int:
     """Of the whole run: what it began with, unless the command changes it; a dataset that grew does not."""
     now = job.config.run
-    if before is not None and last is not None and "steps" in before:
-        asked = {f"run.{name}": getattr(now, name) for name in ("steps", "epochs")}
-        if all(before["config"].get(name) == value for name, value in asked.items()):
-            return int(before["steps"])
+    begun = before is not None and last is not None and "steps" in before
+    if before is not None and begun and not _typed(before["config"], job):
+        return int(before["steps"])
     return now.steps or max(1, round(now.epochs * len(loader.plan)))
+
+
+def _length(job: Job) -> dict[str, Any]:
+    """The options that say how long a run is."""
+    return {f"run.{name}": getattr(job.config.run, name) for name in ("steps", "epochs")}
+
+
+def _typed(config: dict[str, Any], job: Job) -> bool:
+    """Whether the command asks for another length than a run was begun with."""
+    return any(name in job.typed and config.get(name) != value for name, value in _length(job).items())
 
 
 def _data_changed(before: Facts | None, last: Facts, job: Job, loader: Loader, notes: list[str]) -> bool:
@@ -112,7 +122,7 @@ def _facts(before: Facts | None, last: Facts | None, job: Job, loader: Loader, t
     return {
         **known,
         "recipe": known.get("recipe", job.recipe),
-        "config": flat(job.config),
+        "config": flat(job.config) | _kept(known.get("config", {}), job),
         "init": job.init if last is None else known.get("init"),
         "baseline": known.get("baseline"),
         "data": shown(job.data),
@@ -121,3 +131,8 @@ def _facts(before: Facts | None, last: Facts | None, job: Job, loader: Loader, t
         "device": torch.cuda.get_device_name() if world.device.type == "cuda" else "CPU",
         "world_size": world.size,
     }
+
+
+def _kept(config: dict[str, Any], job: Job) -> dict[str, Any]:
+    """What a run's length was before, of which the command says nothing."""
+    return {name: config[name] for name in _length(job) if name in config and name not in job.typed}

@@ -109,7 +109,7 @@ def verify(dataset: str, *, decode: bool = True, workers: int | None = None) -> 
     assert summary is not None
     console.print(
         f"{summary.samples:,} samples in {summary.shards:,} shards, {summary.bytes:,} bytes read: "
-        + (f"{problems:,} problems" if problems else "all sound"),
+        + (f"{problems:,} problem{'s' * (problems > 1)}" if problems else "all sound"),
         highlight=False,
     )
     return 1 if problems else 0

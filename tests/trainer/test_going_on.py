@@ -287,6 +287,16 @@ def test_a_finished_run_says_so_and_trains_on_when_asked_for_more_steps(run: Pat
     assert "has trained 6 steps" in said()
 
 
+def test_a_command_that_does_not_say_how_long_goes_on_to_the_run_s_own_end(run: Path, words: Words, said: Any) -> None:
+    typed = words(run)
+    at = typed.index("--run.steps")
+    shorter = typed[:at] + typed[at + 2 :]
+    for _ in range(2):
+        assert command(shorter) == 0
+        assert "has all its 4 steps" in said(), "and not the recipe's 300"
+    assert json.loads((run / "run.json").read_text())["config"]["run.steps"] == 4
+
+
 @pytest.fixture(scope="module")
 def grown(make_dataset: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A dataset, and the same after files were added."""
@@ -341,6 +351,10 @@ def test_a_step_of_the_log_is_found_in_its_epoch(trained: Path, dataset_folder: 
     for step in np.linspace(1, count, 7).astype(int).tolist():
         found, at = at_step(trained.parent / "long", step, None)
         assert (found.epoch, at) == wanted[step]
+    assert found.window == facts["config"]["loader.window"] == 256
+    config = {**facts["config"], "loader.window": 3}
+    (trained.parent / "long" / "run.json").write_text(json.dumps({**facts, "steps": count, "config": config}))
+    assert at_step(trained.parent / "long", 1, None)[0].window == 3
     for step in (0, count + 1):
         with pytest.raises(ArgumentError, match=f"has no step {step}"):
             at_step(trained.parent / "long", step, None)
