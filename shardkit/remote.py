@@ -36,10 +36,10 @@ def is_remote(url: str) -> bool:
     scheme, colon, _ = url.partition("://")
     if not colon or scheme == "file":
         return False
-    if not url[len(scheme) + 3 :].strip("/"):
-        raise ArgumentError(f"{url} names no bucket: use {scheme}://bucket/path")
     if scheme not in SCHEMES:
         raise ArgumentError(f"{shown(url)}: unknown scheme {scheme!r}; use a local path or one of {', '.join(SCHEMES)}")
+    if scheme != "memory" and not url[len(scheme) + 3 :].strip("/"):
+        raise ArgumentError(f"{url} names no bucket: use {scheme}://bucket/path")
     return True
 
 

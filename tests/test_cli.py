@@ -112,7 +112,7 @@ def test_verify_exits_with_1_when_something_is_wrong(place: Path, tmp_path: Path
     broken = _run("verify", tmp_path / "out", "--no-decode")
     assert broken.returncode == 1
     assert row["key"] in broken.stderr
-    assert "1 problems" in broken.stdout
+    assert ": 1 problem\n" in broken.stdout
 
 
 @pytest.mark.parametrize("level", [0, 1, 5])
