@@ -90,6 +90,8 @@ def test_urls_are_local_or_of_a_known_scheme() -> None:
     assert local_path("file:///a/b") == Path("/a/b")
     with pytest.raises(ArgumentError, match="unknown scheme 'ftp'"):
         is_remote("ftp://host/x")
+    with pytest.raises(ArgumentError, match="s3:// names no bucket: use s3://bucket/path"):
+        Store("s3://")
 
 
 def test_a_local_url_is_its_path(tmp_path: Path) -> None:
