@@ -121,7 +121,9 @@ class Engine:
     def get(self) -> Batch | None:
         """The next batch, or None at the end. Raises what went wrong in any stage."""
         if os.getpid() != self._pid:
-            raise ArgumentError("this iteration belongs to the process that forked this one: begin one of its own here")
+            raise ArgumentError(
+                "this iteration belongs to the process that forked this one: make a loader of its own here"
+            )
         begun = time.perf_counter()
         handed = None
         while handed is None and not self._stopped.is_set():
