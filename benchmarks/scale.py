@@ -18,6 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -41,7 +42,7 @@ BATCHINGS = {
     "resized": "resized:side=224,batch_size=64,patch=16",
 }
 SHARD = 300  # samples
-CHUNK = 200_000  # rows of a manifest that are made at once
+CHUNK = 600 * SHARD  # rows of a manifest that are made at once
 RESUMED = 10**7  # samples up to which a step in the middle is asked for: all before it has to be planned
 
 SOME = 32  # steps whose mean says how many images a step has
@@ -149,17 +150,23 @@ def write_index(template: str, place: str, rows: int) -> int:
     folder, rng = Path(place), np.random.default_rng(0)
     folder.mkdir()
     facts = json.loads((Path(template) / dataset.NAME).read_text())
-    (folder / dataset.NAME).write_text(json.dumps(facts | {"samples": rows}))
+    facts |= {"bins": [[max(sides) for sides in zip(*facts["bins"], strict=True)]]}  # one that holds all images
     some = pq.read_table(Path(template) / manifest.NAME)  # its schema names the digest of dataset.json
+    splits: Counter[str] = Counter()
     with pq.ParquetWriter(folder / manifest.NAME, some.schema, compression="zstd", write_page_checksum=True) as sink:
         for start in range(0, rows, CHUNK):
             numbers = np.arange(start, min(start + CHUNK, rows))
-            sink.write_table(_fresh(some.take(numbers % some.num_rows), numbers, rng), manifest.ROW_GROUP)
+            part = _fresh(some.take(numbers % some.num_rows), numbers, facts["bins"][0], rng)
+            splits.update(part["split"].to_pylist())
+            sink.write_table(part, manifest.ROW_GROUP)
+    facts |= {"samples": rows, "shards": -(-rows // SHARD), "splits": dict(splits)}
+    (folder / dataset.NAME).write_text(json.dumps(facts))
     return (folder / manifest.NAME).stat().st_size
 
 
-def _fresh(part: pa.Table, numbers: Any, rng: Any) -> pa.Table:
+def _fresh(part: pa.Table, numbers: Any, bin: list[int], rng: Any) -> pa.Table:
     """The same rows with splits, shards, keys and hashes of their own, which would compress if they repeated."""
+    import numpy as np
     import pyarrow as pa
 
     def cut(size: int, count: int) -> list[bytes]:
@@ -167,9 +174,14 @@ def _fresh(part: pa.Table, numbers: Any, rng: Any) -> pa.Table:
         return [data[at : at + size] for at in range(0, len(data), size)]
 
     schema, ends = part.schema, part["level_hash"].combine_chunks().offsets
+    before = np.cumsum(part["length"].to_numpy()) - part["length"].to_numpy()
+    starts = before[(numbers - numbers[0]) // SHARD * SHARD]  # of the first image in the shard
     columns = {
         "key": [value.hex() for value in cut(24, len(numbers))],
-        "shard": [f"2304x1920/{number // SHARD:07d}.tar" for number in numbers],
+        "shard": [f"shards/{bin[0]:04d}x{bin[1]:04d}/{number // SHARD:05d}.tar" for number in numbers],
+        "offset": before - starts,
+        "bin_height": np.full(len(numbers), bin[0]),
+        "bin_width": np.full(len(numbers), bin[1]),
         "pixel_hash": cut(16, len(numbers)),
         "json_hash": cut(16, len(numbers)),
         "split": rng.choice(["train", "val", "test"], len(numbers), p=[0.8, 0.05, 0.15]),
