@@ -122,7 +122,7 @@ def _facts(before: Facts | None, last: Facts | None, job: Job, loader: Loader, t
     return {
         **known,
         "recipe": known.get("recipe", job.recipe),
-        "config": flat(job.config) | _kept(known.get("config", {}), job),
+        "config": flat(job.config) | ({} if last is None else _kept(known.get("config", {}), job)),
         "init": job.init if last is None else known.get("init"),
         "baseline": known.get("baseline"),
         "data": shown(job.data),
