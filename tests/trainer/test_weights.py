@@ -196,7 +196,7 @@ def test_patches_of_another_size_are_resampled_to_keep_what_they_respond_to(tmp_
         (lambda p: p.write_text("no weights"), "cannot be read as weights"),
         (lambda p: torch.save({"a": 3}, p), "holds no weights"),
         (lambda p: torch.save(Mae(MaeConfig(width=48, heads=4, depth=2)).state_dict(), p), "in the checkpoint"),
-        (lambda p: p.mkdir(), "without a whole checkpoint"),
+        (lambda p: p.mkdir(), "contains no complete checkpoint"),
         (lambda p: None, "neither a file, a run, nor a model of timm"),
     ],
 )
