@@ -127,6 +127,18 @@ def test_a_smaller_image_is_that_of_its_frame_at_the_level(level: int) -> None:
     np.testing.assert_array_equal(blosc.decode(blosc.encode(small, at), level, 12, FRAME), small)
 
 
+def test_a_stream_is_taken_to_have_16_bits_unless_told_fewer() -> None:
+    pixels = np.random.default_rng(1).integers(0, 2, (64, 64)).astype(np.uint16) * 65535
+    stream = htj2k.encode(pixels)
+    got = htj2k.decode(stream, 1)
+    np.testing.assert_array_equal(got, htj2k.decode(stream, 1, 16))
+    reference = imagecodecs.jpeg2k_decode(htj2k.standalone(stream, 1))
+    np.testing.assert_array_equal(got, reference)
+    assert got.min() == 0
+    assert got.max() == 65535  # the band leaves the range on both sides, and is clamped
+    assert htj2k.decode(stream, 1, 12).max() == 4095
+
+
 # ---- another kind
 
 
