@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardkit.codecs import htj2k
+from shardkit.codecs.frame import Frame
 from shardkit.errors import IntegrityError
 
 Pixels = npt.NDArray[np.uint16]
@@ -149,3 +150,44 @@ def test_a_segment_too_short_or_twice_is_no_crash(segment: bytes) -> None:
             htj2k.standalone(data, level)
         except IntegrityError:
             pass
+
+
+def hollow(length: int, tile: int = 0, decompositions: int = 5) -> bytes:
+    """A main header and, for each resolution, a tile-part of this length that holds nothing."""
+    head = bytearray(htj2k.encode(ramp(40, 50, 12)))
+    head = head[: head.index(SOT)]
+    head[head.index(COD) + 9] = decompositions
+    part = SOT + bytes.fromhex("000a") + tile.to_bytes(2, "big") + length.to_bytes(4, "big") + b"\x00\x01"
+    return bytes(head) + (part + bytes.fromhex("ff93") + bytes(20))[:length] * (decompositions + 1) + b"\xff\xd9"
+
+
+def test_a_tile_part_has_at_least_its_two_markers() -> None:
+    data = hollow(14, tile=1)  # whose number is not part of its length
+    assert htj2k.prefixes(data) == [len(data), *(len(data) - 2 - 14 * lost for lost in range(1, 6))]
+    with pytest.raises(IntegrityError, match="0 of 6 tile-parts are whole"):
+        htj2k.prefixes(hollow(13))
+
+
+def test_a_tile_part_that_claims_16_mebibytes_more_is_not_whole() -> None:
+    data = bytearray(htj2k.encode(ramp(40, 50, 12)))
+    data[data.index(SOT) + 6] = 1
+    with pytest.raises(IntegrityError, match="0 of 6 tile-parts are whole"):
+        htj2k.prefixes(bytes(data))
+
+
+def test_a_stream_has_as_many_levels_as_jpeg_2000_allows_and_no_more() -> None:
+    assert len(htj2k.prefixes(hollow(14, decompositions=32))) == 33
+    with pytest.raises(IntegrityError, match="main header is damaged"):
+        htj2k.prefixes(hollow(14, decompositions=33))
+
+
+@pytest.mark.parametrize("length", range(2, 41))
+def test_a_size_segment_cut_short_is_a_damaged_header(length: int) -> None:
+    plain = htj2k.encode(ramp(40, 50, 12))
+    siz = plain[2:4] + length.to_bytes(2, "big") + plain[6 : 4 + length]
+    data = plain[:2] + siz + plain[45:]
+    if length < 39:  # up to and with the depth, which a level changes
+        with pytest.raises(IntegrityError, match="main header is damaged"):
+            htj2k.prefixes(data)
+    with pytest.raises(IntegrityError):
+        htj2k.check(data, Frame(40, 50, 40, 50))
