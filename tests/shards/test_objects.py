@@ -225,6 +225,9 @@ def test_objects_appear_with_the_first_last_and_vanish_with_it_first(tmp_path: P
     store, names, paths = Watched(str(tmp_path / "set")), zarr.objects(PLANNED, 1), files(tmp_path, "x", 2)
     for path in paths:
         path.write_bytes(path.name.encode())
+    with pytest.raises(ValueError, match="shorter"):  # nothing of a shard that lacks a file appears
+        commit(store, names, paths[:1])
+    assert done == []
     commit(store, names, paths)
     assert [(name, store.get(name)) for name in names] == [(names[0], b"x-0"), (names[1], b"x-1")]
     assert sorted(listing(store, zarr)) == [(name, 3) for name in names]
