@@ -106,7 +106,7 @@ def rewrite(sources: list[Path], targets: list[Path], rows: list[dict[str, Any]]
                 image = member
                 continue
             wanted = len(offsets) < len(rows) and rows[len(offsets)]["json_hash"] == fingerprint(member.data)
-            if wanted and image is not None:
+            if wanted and image is not None and image.key == member.key:
                 offsets.append(writer.copy(image))
                 writer.copy(member)
     if len(offsets) < len(rows):

@@ -253,6 +253,20 @@ def test_a_shard_that_keeps_some_samples_tells_their_rows_where_they_lie(tmp_pat
         keep(tars, [tmp_path / "new"], [tmp_path / "newer"], [*rows, {**rows[0]}], 0)
 
 
+@pytest.mark.parametrize("lost", ["a.j2c", "b.j2c"])
+def test_a_sample_whose_image_is_lost_is_not_given_the_image_before_it(tmp_path: Path, lost: str) -> None:
+    with tars.writer([tmp_path / "whole"], 0) as writer:
+        for key in "ab":
+            writer.add(key, "j2c", key.encode() * 700, key.encode())
+    with (tmp_path / "whole").open("rb") as file, tars.writer([tmp_path / "old"], 0) as writer:
+        for member in tars.members(file, "whole"):
+            if member.name != lost:
+                writer.copy(member)
+    rows = [{"key": key, "json_hash": fingerprint(key.encode())} for key in "ab"]
+    with pytest.raises(IntegrityError, match="has lost samples"):
+        tars.rewrite([tmp_path / "old"], [tmp_path / "new"], rows, 0)
+
+
 def test_a_tar_has_no_room_for_smaller_images(tmp_path: Path) -> None:
     with tars.writer([tmp_path / "x"], 0) as writer, pytest.raises(ArgumentError, match="choose htj2k, or Zarr"):
         writer.add("a", "png", b"x", b"{}", [b"y"])
