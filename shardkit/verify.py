@@ -84,7 +84,8 @@ def verify(url: str, decode: bool, workers: int) -> Iterator[str | Summary]:
 def _derived_problem(store: Store, name: str, wanted: bytes) -> str | None:
     """What is wrong with an object that follows from the manifest."""
     try:
-        if zarr_arrays.same(name, wanted, store.get(name)):
+        most = 2 * len(wanted) + _BESIDE  # another version of a compressor may have needed more than ours
+        if zarr_arrays.same(name, wanted, store.get(name, most)):
             return None
     except MissingObject:
         return f"{name}: missing; {_ANEW}"

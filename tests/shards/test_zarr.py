@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -214,6 +215,21 @@ def test_arrays_that_do_not_follow_from_the_manifest_are_named(look: Any, copy: 
         path.write_bytes(blosc.compress(np.frombuffer(bytes(values), np.uint8)))
     (problem,) = look.problems(copy)
     assert f"{bin}/{name}" in problem
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "key/c/0"])
+def test_an_object_far_larger_than_it_can_be_is_named_and_not_read(look: Any, copy: Path, name: str) -> None:
+    path = copy / look.rows(copy)[0]["shard"].partition("/")[0] / name
+    with path.open("r+b") as file:
+        file.truncate(1 << 30)
+    tracemalloc.start()
+    try:
+        (problem,) = look.problems(copy)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 28
+    finally:
+        tracemalloc.stop()
+    assert f"{path.relative_to(copy)}: cannot be read" in problem
+    assert "has 1,073,741,824 bytes, more than it can have" in problem
 
 
 def test_a_level_that_the_index_does_not_place_is_an_integrity_error(look: Any, copy: Path) -> None:
