@@ -72,8 +72,11 @@ def test_a_picture_of_few_rows_is_looked_at_in_sixteen_of_them() -> None:
 
 def test_neither_a_bright_area_nor_specks_are_text() -> None:
     bright = letters()
-    bright[70:98, :220] = 4095  # 6 % of the band and more
+    bright[70:95, :200] = 4095
+    assert (bright[:100] == 4095).mean() == 0.06
     assert not suspect(bright)
+    bright[94, 199] = 100
+    assert suspect(bright)
     assert suspect(letters(count=5, height=20, width=20))
     lone = letters(count=0)
     lone[50, 50] = 4095
@@ -148,6 +151,38 @@ def test_a_picture_of_one_grey_level_has_no_content_and_loses_nothing() -> None:
     assert (found.structure, found.contrast) == (1.0, 0.0)
     assert found.mask.shape == (70, 50)
     assert found.mask.all()
+
+
+def test_grey_level_zero_inside_is_content_unless_it_is_padding() -> None:
+    pixels = np.random.default_rng(0).integers(1000, 3000, (90, 90)).astype(np.uint16)
+    pixels[30:60, 30:60] = 0
+    found = content.find_content(pixels)
+    assert found.mask.all()
+    assert found.area == 1
+    padded = content.find_content(pixels, padded=True)
+    assert not padded.mask[29:61, 29:61].any()
+    assert padded.area == 1 - 900 / 8100
+
+
+@pytest.mark.parametrize("turns", range(4), ids=["top", "left", "bottom", "right"])
+@pytest.mark.parametrize("thick", [2, 9])
+def test_a_border_on_one_side_alone_is_cut(turns: int, thick: int) -> None:
+    pixels = np.random.default_rng(0).integers(1000, 3000, (200, 200)).astype(np.uint16)
+    pixels[:thick] = 0
+    found = content.find_content(np.rot90(pixels, turns)).box
+    long, rest = 200, 200 - thick
+    assert found == [
+        content.Box(thick, 0, rest, long), content.Box(0, thick, long, rest),
+        content.Box(0, 0, rest, long), content.Box(0, 0, long, rest),
+    ][turns]  # fmt: skip
+
+
+def test_a_noisy_border_is_cut_around_a_field_of_few_grey_levels_far_above_it() -> None:
+    """Once the border is known a little, what is left shows how far its levels may lie apart."""
+    rng = np.random.default_rng(1)
+    pixels = 300 + np.abs(rng.normal(0, 3, (120, 120)))
+    pixels[30:90, 30:90] = 30000 + rng.integers(0, 20, (60, 60))
+    assert content.find_content(pixels.astype(np.uint16)).box == content.Box(30, 30, 60, 60)
 
 
 def test_grown_and_opened_masks_are_those_of_scipy() -> None:
