@@ -93,6 +93,15 @@ def test_marks_of_another_brightness_than_the_brightest_do_not_count() -> None:
     assert not suspect(pixels)
 
 
+def test_the_tallest_may_be_twice_as_high_as_the_lowest_when_one_is_between() -> None:
+    pixels = np.full((ROWS, COLS), 100, np.uint16)
+    for n, height in enumerate((20, 28, 28, 28, 14)):  # 1.4 and 0.7 of the first
+        pixels[60 - height : 60, 5 + 15 * n : 15 + 15 * n] = 4095
+    assert suspect(pixels)
+    pixels[31, 20:30] = 4095
+    assert not suspect(pixels)
+
+
 def test_strokes_that_touch_by_a_corner_are_one_letter() -> None:
     pixels = np.full((ROWS, COLS), 100, np.uint16)
     for n in range(5):
