@@ -177,8 +177,16 @@ def test_a_tile_part_that_claims_16_mebibytes_more_is_not_whole() -> None:
 
 def test_a_stream_has_as_many_levels_as_jpeg_2000_allows_and_no_more() -> None:
     assert len(htj2k.prefixes(hollow(14, decompositions=32))) == 33
-    with pytest.raises(IntegrityError, match="main header is damaged"):
+    with pytest.raises(IntegrityError, match=r"^not an HTJ2K stream: its main header is damaged$"):
         htj2k.prefixes(hollow(14, decompositions=33))
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_a_stream_that_the_decoder_refuses_is_no_image(level: int) -> None:
+    data = bytearray(htj2k.encode(ramp(40, 50, 12)))
+    data[data.index(QCD) + 4] = 0x47  # quantised, though the wavelet is reversible
+    with pytest.raises(IntegrityError, match="not a decodable HTJ2K stream"):
+        htj2k.decode(bytes(data), level)
 
 
 @pytest.mark.parametrize("length", range(2, 41))
