@@ -167,8 +167,6 @@ def _rewrite(segment: bytearray, level: int) -> bytearray:
         if segment[9] < level:
             raise IntegrityError(f"the stream holds {segment[9]} levels, not {level}")
         segment[9] -= level
-        if segment[4] & 1:  # one precinct size per resolution follows
-            del segment[-level:]
     elif marker == _QCD:
         del segment[-3 * level :]  # reversible: one exponent byte a subband, three subbands a level
     elif marker == _TLM:
