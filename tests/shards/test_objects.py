@@ -173,6 +173,7 @@ def test_a_level_lies_in_the_place_of_its_image(small: Store) -> None:
     for offset, smaller in ((0, 0), (5, 2), (8, 4)):
         assert zarr.locate(small, _row(offset), 0) == (f"{BIN.name}/pixels/c/12/0/0", offset)
         assert zarr.locate(small, _row(offset), 1) == (f"{BIN.name}/pixels_1/c/12/0/0", smaller)
+    assert zarr.locate(None, _row(0), 0)[1] == 0  # without a look at the store
     for offset in (1, 12, -1):  # -1 is what the index has of a place without an image
         with pytest.raises(IntegrityError, match=r"pixels_1/c/12/0/0 does not hold the image k7: run verify"):
             zarr.locate(small, _row(offset), 1)
@@ -190,6 +191,17 @@ def test_an_array_s_metadata_that_tell_no_number_of_places_are_named(small: Stor
     small.put(f"{BIN.name}/pixels/zarr.json", node)
     with pytest.raises(IntegrityError, match=r"0480x0096/pixels/zarr\.json is damaged: run verify"):
         zarr.locate(small, _row(0), 1)
+
+
+def test_a_shard_may_have_one_place(tmp_path: Path) -> None:
+    store, names, paths = Store(str(tmp_path / "set")), zarr.objects(PLANNED, 1), files(tmp_path, "one", 2)
+    with zarr.writer(paths, 1) as writer:
+        writer.add("", "", b"aaaaa", b"", [b"bb"])
+    commit(store, names, paths)
+    for name in names:
+        text = json.dumps({"chunk_grid": {"configuration": {"chunk_shape": [1, 8, 8]}}})
+        store.put(f"{name.partition('/c/')[0]}/zarr.json", text.encode())
+    assert zarr.locate(store, _row(0), 1) == (names[1], 0)
 
 
 def test_metadata_beyond_a_mebibyte_are_not_read(small: Store) -> None:
