@@ -172,6 +172,20 @@ def test_a_batch_moves_with_all_of_its_tensors() -> None:
         assert _devices(batch) == {"cpu"}
 
 
+@pytest.mark.parametrize("options", [{}, {"non_blocking": True}])
+def test_a_batch_waits_for_its_copy_unless_it_is_told_not_to(
+    options: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[tuple[Any, bool]]()
+    batch = _assembled(SHAPE, [Shown(0, 0)])
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            Tensor, "to", lambda tensor, device, non_blocking: asked.append((device, non_blocking)) or tensor
+        )
+        batch.to("cuda:3", **options)
+    assert asked == [("cuda:3", bool(options))] * 4
+
+
 def test_a_stream_is_told_of_every_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
     told = list[tuple[Tensor, Any]]()
     monkeypatch.setattr(Tensor, "record_stream", lambda tensor, stream: told.append((tensor, stream)))
