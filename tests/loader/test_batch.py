@@ -141,14 +141,20 @@ def test_images_are_cut_off_at_nought_and_one_only_where_asked(
     assert found.equal((wanted.clamp(0, 1) if clip else wanted).to(dtype))
 
 
-def test_on_another_device_there_is_no_memory_of_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_another_device_there_is_no_memory_of_this_one_and_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, with the device that holds no numbers."""
-    pinned = list[Tensor]()
-    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+    sent, real = list[bool](), Tensor.to
+
+    def to(tensor: Tensor, device: torch.device, non_blocking: bool) -> Tensor:
+        sent.append(non_blocking)
+        return real(tensor, device)
+
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr(Tensor, "to", to)
     for layout in (PACK, SHAPE):
         batch = _assembled(layout, [None], device=torch.device("meta"), buffers=None)
         assert _devices(batch) == {"meta"}
-    assert len(pinned) == 6 + 3, "what is sent without waiting"
+    assert sent == [True] * (6 + 3)
 
 
 # ------------------------------------------------------------------------------------------------ what batches can do
