@@ -16,7 +16,7 @@ from shardkit.plan import MicroBatch, Pack, Resized, Samples, Shape
 from shardkit.plan.views import Recipe, views
 
 PATCH, BITS = 16, 12
-PIXELS = np.zeros((50, 60), np.uint16)
+PIXELS = np.zeros((30, 60), np.uint16)
 NUMBERS = {"min": 3.0, "max": 4000.0, "p0_5": 20.0, "p99_5": 3020.0, "mean": 900.0, "std": 250.0}
 
 
@@ -27,8 +27,8 @@ class Numbers:
 
 
 def _micro(layout: Shape | Pack, recipe: Recipe) -> MicroBatch:
-    """Two images; the second shows rows 21 to 70 and columns 40 to 99 at its full size."""
-    sides, box = np.array([200, 150]), np.array([[0, 0, 200, 200], [21, 40, 50, 60]])
+    """Two images; the second shows rows 21 to 50 and columns 40 to 99 at its full size."""
+    sides, box = np.array([200, 150]), np.array([[0, 0, 200, 200], [21, 40, 30, 60]])
     samples = Samples("prepared", np.array([0, 2]), sides, sides, Bins((Bin(208, 208),), PATCH), box=box)
     return MicroBatch(layout, PATCH, views(samples, np.arange(2), recipe, 0), np.zeros(2, np.bool_))
 
@@ -42,21 +42,21 @@ def test_a_packed_view_is_cut_out_and_padded_to_whole_patches() -> None:
     found = _second(Pack(1000, 4), level=0, side=None)
     assert found.data is PIXELS
     assert (found.top, found.flip) == (4095, True)
-    assert (found.start, found.shape) == ((21, 40), (50, 60))
-    assert (found.size, found.pad) == ((50, 60), (64, 64))
-    assert (found.roi_start, found.roi_end) == ((21.0, 40.0), (71.0, 100.0))
+    assert (found.start, found.shape) == ((21, 40), (30, 60))
+    assert (found.size, found.pad) == ((30, 60), (32, 64))
+    assert (found.roi_start, found.roi_end) == ((21.0, 40.0), (51.0, 100.0))
 
 
 def test_of_a_level_the_rectangle_is_all_that_the_view_touches() -> None:
     found = _second(Pack(1000, 4), level=2, side=None, flip=0.0)
     assert not found.flip
-    assert (found.start, found.shape) == ((5, 10), (13, 15))
-    assert (found.size, found.pad) == ((13, 15), (16, 16))
-    assert (found.roi_start, found.roi_end) == roi((21, 40, 50, 60), 2)
+    assert (found.start, found.shape) == ((5, 10), (8, 15))
+    assert (found.size, found.pad) == ((8, 15), (16, 16))
+    assert (found.roi_start, found.roi_end) == roi((21, 40, 30, 60), 2)
 
 
 @pytest.mark.parametrize(
-    ("fit", "size", "region"), [("crop", (32, 32), (21, 45, 50, 50)), ("pad", (27, 32), (21, 40, 50, 60))]
+    ("fit", "size", "region"), [("crop", (32, 32), (21, 55, 30, 30)), ("pad", (16, 32), (21, 40, 30, 60))]
 )
 def test_a_resized_view_gets_its_size_and_is_padded_to_the_layout_s(fit: Any, size: Any, region: Any) -> None:
     found = _second(Shape(4, 32, 48), level=0, fit=fit)
