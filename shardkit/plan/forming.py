@@ -269,7 +269,7 @@ class PackedFormer(Former):
                 break
             packs.append(pack)
         rest = sorted(queue) + list(range(before[1], len(sizes))) if queue else []
-        self._waiting = views.take(np.array(rest, np.int64)) if rest else None
+        self._waiting = views.take(np.array(rest, np.int64))
         return [_micro(self._layout, self._patch, views.take(np.array(pack))) for pack in packs]
 
     def _fill(self, queue: list[int], sizes: list[int], following: int) -> tuple[list[int], int]:

@@ -48,7 +48,7 @@ class Samples:
 
     def select(self, keep: npt.NDArray[np.bool_], digest: str) -> "Samples":
         """Only the samples where `keep` holds; shards left without any vanish. `digest` names the selection."""
-        counts = np.add.reduceat(keep, self.starts[:-1], dtype=np.int64) if len(self) else np.zeros(0, np.int64)
+        counts = np.add.reduceat(keep, self.starts[:-1], dtype=np.int64)
         index = np.flatnonzero(keep)
         return replace(
             self,

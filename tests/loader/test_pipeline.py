@@ -119,6 +119,11 @@ def test_resized_images_are_pytorch_s_antialiased_ones(noise: Pixels, size: tupl
     np.testing.assert_array_equal(_resize(noise, (0, 0, 96, 128), 0, size, flip=True), found[:, ::-1])
 
 
+def test_resizing_keeps_fractions_of_a_grey_level() -> None:
+    board = (np.indices((16, 16)).sum(0) % 2).astype(np.uint16)
+    np.testing.assert_allclose(_resize(board, (0, 0, 16, 16), 0, (4, 4)), 0.5, atol=0.05)
+
+
 @pytest.mark.parametrize("scale", [2, 4, 8])
 def test_at_the_edge_of_an_image_its_last_pixels_are_repeated(noise: Pixels, scale: int) -> None:
     """Where PyTorch's own filter is cut off. Two pixels of the output more on every side are none of the image's."""

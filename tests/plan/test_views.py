@@ -154,6 +154,13 @@ def test_an_image_too_narrow_for_any_crop_gives_its_centre():
     assert set(shown.top.tolist()) == {493}
 
 
+def test_a_crop_of_an_image_one_pixel_high_or_wide_lies_anywhere_along_it():
+    for high, wide in ((1, 60), (60, 1)):
+        shown = all_views(images(high, wide, 2000), crop=(0.01, 0.04))
+        assert ((shown.height == 1) & (shown.width == 1)).any()
+        assert len(set(zip(shown.top.tolist(), shown.left.tolist(), strict=True))) > 50
+
+
 @given(seeds, keys, st.data())
 @moderate
 def test_a_view_depends_on_key_and_row_and_not_on_what_else_is_planned(few_samples, seed, key, data):

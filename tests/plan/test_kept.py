@@ -1,0 +1,48 @@
+"""What a plan keeps of the pieces it has planned, and what it says of itself."""
+
+import pytest
+
+from shardkit.plan import Account, Binned, EpochPlan, Exact, Fixed, Packed
+
+
+@pytest.fixture
+def plan(radiographs):
+    """Of 10 pieces of 4 shards."""
+    made = EpochPlan(radiographs(2000, 50), 0, 0, Exact(per_step=4), window=4)
+    assert made.order.pieces == 10
+    return made
+
+
+def test_the_pieces_that_were_asked_for_last_are_kept(plan):
+    list(plan)
+    assert list(plan._kept) == [7, 8, 9]
+    first = {piece: plan._begun[piece].steps for piece in range(10)}
+    plan[first[7]]
+    assert list(plan._kept) == [8, 9, 7]
+    plan[first[0]]
+    assert list(plan._kept) == [9, 7, 0]
+    assert plan[first[7]] is plan[first[7]], "planned once"
+
+
+def test_a_plan_says_how_many_steps_it_knows_of_and_when_that_is_all(plan):
+    assert "steps=0 so far" in repr(plan)
+    plan[0]
+    known = plan._begun[-1].steps
+    assert 0 < known < 500
+    assert f"steps={known} so far" in repr(plan)
+    assert len(plan) == 500
+    assert "steps=500" in repr(plan)
+    assert "so far" not in repr(plan)
+    assert "samples=2,000" in repr(plan)
+    assert "window=4" in repr(plan)
+
+
+def test_overhead_is_all_that_the_model_is_given_by_what_it_is_given_once():
+    assert Account(used=8, padded=1, repeated=3, dropped=9).overhead == 1.5
+
+
+@pytest.mark.parametrize(
+    "batching", [Fixed(16), Exact(), Binned(batch_size=1), Packed(), Packed(remainder="drop")], ids=str
+)
+def test_where_nothing_was_fed_there_is_nothing_to_finish(few_samples, batching):
+    assert batching.former(few_samples(0)).finish([]) == []

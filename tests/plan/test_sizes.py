@@ -1,0 +1,122 @@
+"""Images that no micro-batch can hold are refused at the start, with what would hold them; and bins of a file."""
+
+import json
+
+import numpy as np
+import pytest
+
+from shardkit.bins import Bin, Bins
+from shardkit.errors import ArgumentError
+from shardkit.plan import Binned, Exact, Fixed, Packed, Resized, Samples, batching
+from shardkit.plan.batching import check_sizes, settled
+
+# Rows, columns and content box of three images, in manifest rows 3, 5 and 8.
+SIZES = [(40, 20), (100, 30), (33, 90)]
+PATCH = ", a larger patch"
+BOXES = [(0, 0, 40, 20), (10, 5, 60, 20), (1, 1, 31, 80)]
+
+
+@pytest.fixture
+def three():
+    high, wide = np.array(SIZES, np.uint16).T
+    starts, bins = np.array([0, 2, 3]), Bins((Bin(128, 128),), 16)
+    return Samples("three", starts, high, wide, bins, box=np.array(BOXES, np.uint16), rows=np.array([3, 5, 8]))
+
+
+def refusal(samples, given):
+    """What is said of the samples, or nothing."""
+    try:
+        check_sizes(given, samples, "row-{}".format)
+    except ArgumentError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize(
+    ("given", "count", "named", "more"),
+    [
+        (Fixed(64), 2, "side=64, the largest being row-5 with 100 x 30 pixels: give side=112", ""),
+        (Fixed(96), 1, "side=96, the largest being row-5 with 100 x 30 pixels: give side=112", ""),
+        (Fixed(32, level=1), 2, "side=32, the largest being row-5 with 50 x 15 pixels: give side=64", ""),
+        (Packed(tokens=17), 1, "tokens=17, the largest being row-8 with 33 x 90 pixels: give tokens=18", PATCH),
+        (Packed(tokens=13), 2, "tokens=13, the largest being row-8 with 33 x 90 pixels: give tokens=18", PATCH),
+        (
+            Packed(tokens=9, content=True),
+            1,
+            "tokens=9, the largest being row-8 with 31 x 80 pixels: give tokens=10",
+            PATCH,
+        ),
+    ],
+    ids=str,
+)
+def test_the_largest_image_is_named_with_what_would_hold_it(three, given, count, named, more):
+    assert refusal(three, given) == f"{count} of 3 images do not fit {named}{more} or a higher level, or use resized"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *(Fixed(112), Fixed(64, level=1), Fixed(80, content=True), Packed(tokens=18), Packed(tokens=10, content=True)),
+        # Bins and resizing hold anything, and a random crop may fit.
+        *(Exact(), Resized(16), Binned(batch_size=1), Fixed(16, crop=(0.1, 0.2)), Packed(tokens=1, crop=(0.1, 0.2))),
+    ],
+    ids=str,
+)
+def test_what_fits_to_the_last_pixel_and_what_holds_anything_is_not_refused(three, given):
+    assert refusal(three, given) is None
+
+
+def test_images_as_large_as_their_type_can_say_are_measured_right():
+    side = np.array([65535], np.uint16)
+    samples = Samples("large", np.array([0, 1]), side, side, Bins((Bin(65536, 65536),), 16))
+    assert "give side=65536 or" in refusal(samples, Fixed(16))
+    assert "give tokens=16777216, a larger" in refusal(samples, Packed(tokens=16))
+
+
+def test_an_image_is_found_wherever_it_lies(monkeypatch, few_samples):
+    """Samples are looked at a few at a time."""
+    samples = few_samples(4)
+    whole = [refusal(samples, given) for given in (Fixed(16), Packed(tokens=3, content=True))]
+    assert all(whole)
+    for few in (1, 7, len(samples) - 1, len(samples)):
+        monkeypatch.setattr(batching, "_CHUNK", few)
+        assert [refusal(samples, given) for given in (Fixed(16), Packed(tokens=3, content=True))] == whole
+
+
+# -------------------------------------------------------------------------------------------------- bins of a file
+
+
+def test_bins_of_a_file_are_spelled_out_and_all_else_is_left(tmp_path):
+    path = tmp_path / "bins.json"
+    path.write_text(json.dumps([[208, 208], [64, 208]]))
+    made = settled(Binned(str(path), tokens=99, group=2, per_step=4))
+    assert made == Binned("0064x0208+0208x0208", tokens=99, group=2, per_step=4)
+    for other in (Binned("auto:3", tokens=99), Binned(tokens=99), Fixed(16), Packed()):
+        assert settled(other) is other
+
+
+@pytest.mark.parametrize("content", ["[[200, 208]]", "[", "[]"])
+def test_bins_of_a_file_that_cannot_be_used_are_refused_by_its_name(tmp_path, content):
+    path = tmp_path / "bins.json"
+    path.write_text(content)
+    with pytest.raises(ArgumentError, match=f"bins '{path}' cannot be used: .+"):
+        settled(Binned(str(path), tokens=99))
+
+
+# ------------------------------------------------------------------------------------------------ how many images
+
+
+@pytest.mark.parametrize(
+    ("given", "images"),
+    [
+        (Packed(), 96),
+        (Packed(tokens=8192), 32),
+        (Packed(tokens=8191), 32),
+        (Packed(tokens=8448), 33),
+        (Packed(tokens=64), 32),
+        (Packed(max_images=5), 5),
+    ],
+    ids=str,
+)
+def test_a_pack_holds_an_image_for_256_tokens_and_at_least_32(given, images):
+    assert given.slots == images
