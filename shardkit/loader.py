@@ -64,8 +64,8 @@ class Loader:
     GPU, threads on a CPU, where they are nearly twice as fast.
     max_bad: share of an epoch's samples that may be unreadable and replaced before `BadDataError`; at least one may,
     unless it is 0. attempts: times that bytes are read which come back wrong, before their sample is bad. deadline:
-    seconds to wait for a store that is away or refuses, before an iteration ends with StorageError; it goes on from the
-    state. wrap: what to put around the reader of the
+    seconds to wait for a store that is away, before opening, or an iteration, ends with StorageError; an iteration
+    waits for one that refuses, too, and goes on from the state. wrap: what to put around the reader of the
     store, e.g. `FaultStore`.
 
     Raises ArgumentError for arguments that cannot be used, IntegrityError for a dataset that is not whole, and
@@ -110,7 +110,7 @@ class Loader:
         if (foreseen := world.foreseen(self._named)) is not None:
             foreseen.check(self.batching.per_step)
         self._told: World | None = None  # whose length was asked for
-        self._catalog = Catalog(str(url))
+        self._catalog = Catalog(str(url), deadline)
         self._samples, self._filtered = self._catalog.samples(self._split, where, needs), where is not None
         self._seed, self._epoch, self._step = seed, epoch, 0
         self._plan: EpochPlan | None = None
