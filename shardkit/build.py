@@ -23,7 +23,8 @@ from shardkit import bins as resolution_bins
 from shardkit.arguments import Arguments
 from shardkit.bins import Bins
 from shardkit.codecs import codec
-from shardkit.convert import Crew, ShardDone, convert_shard, hash_shard
+from shardkit.convert import Crew, ShardDone, convert_shard
+from shardkit.digests import hash_shard
 from shardkit.errors import ArgumentError, BuildError
 from shardkit.journal import JOURNALS
 from shardkit.outcome import Outcome, unwanted

@@ -24,10 +24,11 @@ from shardkit.remote import shown as shown
 
 NO_RETRIES: dict[str, Any] = {"retry_config": {"max_retries": 0}}
 """Options of a client whose failures are told at once, for callers who wait themselves."""
-_AWAY = (
+AWAY = (
     errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH,
     errno.ENETDOWN, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EREMOTEIO,
 )  # fmt: skip
+"""Errors of a mounted share that is away; a disk's own, as of a bad sector, are others."""
 
 
 def local_path(url: str) -> Path:
@@ -212,7 +213,7 @@ def no_folder(path: Path) -> str:
 def _may_mend(error: BaseException) -> bool:
     """Whether it is worth asking again: no answer, or one of a server's own faults (5xx), or that it is busy."""
     if isinstance(error, OSError):  # of a mounted share; a disk's own errors stay
-        return error.errno in _AWAY
+        return error.errno in AWAY
     said = str(error)
     return not re.search(r"\b(3\d\d|4(?!08|25|29)\d\d) [A-Z]|redirect|certificate|builder error", said)
 
