@@ -59,7 +59,7 @@ def run(words: list[str] | None = None) -> int:
 def main() -> None:
     """Entry point of the `shardkit` command."""
     stopping.heed("shardkit")
-    code = stopping.ended(run)
+    code = stopping.ended("shardkit", run)
     sys.stdout.flush()
     sys.stderr.flush()
     # Not sys.exit: threads that pyarrow 26 may still be starting abort the interpreter's shutdown now and then.

@@ -33,13 +33,13 @@ def heed(program: str, at_once: bool = False) -> None:
         signal.signal(signal.SIGINT, end)
 
 
-def ended(run: Callable[[], int]) -> int:
-    """The exit code of `run`, or of the signal that ended it: an exception at any place makes others of itself."""
+def ended(program: str, run: Callable[[], int]) -> int:
+    """The exit code of `run`. Leaves here where a signal ended it: its exception, at any place, makes others of it."""
     try:
         return run()
     except BaseException:
         if _asked:
-            return code()
+            _leave(program)
         raise
 
 

@@ -175,7 +175,7 @@ def run(words: list[str]) -> int:
 def main() -> None:
     """Entry point of `python -m trainer`."""
     stopping.heed("trainer")
-    code = stopping.ended(lambda: run(sys.argv[1:]))
+    code = stopping.ended("trainer", lambda: run(sys.argv[1:]))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # as in shardkit.cli: threads of libraries may still be starting
