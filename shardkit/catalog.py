@@ -37,21 +37,6 @@ Where = Callable[[pa.Table], npt.ArrayLike]
 
 _SIZES = ("height", "width")
 _BOX = ("box_top", "box_left", "box_height", "box_width")
-_LEVELS = ("level_bytes", "level_hash")
-_NUMBERS = (
-    "offset",
-    "bits",
-    "min",
-    "max",
-    "mean",
-    "std",
-    "p0_5",
-    "p99_5",
-    "height",
-    "width",
-    "bin_height",
-    "bin_width",
-)
 _KEPT_SHARDS = 1024  # whose details stay in memory, about 200 bytes a sample
 _KEPT_GROUPS = 4  # decoded row groups, about 2 MB each
 _PIECE = 8 << 20  # bytes of a manifest held while it is copied
@@ -196,9 +181,9 @@ class Catalog:
         rows = schema.Rows(self.description, self._where, first)
         for batch in table.to_batches():
             rows.check(batch)
-        lists = {name: common_levels(table[name]) for name in _LEVELS}
+        lists = {name: common_levels(table[name]) for name in schema.LISTS}
         hashes = np.frombuffer(b"".join(lists["level_hash"].to_pylist()), np.uint8)
-        numbers = {name: table[name].to_numpy().copy() for name in _NUMBERS}
+        numbers = {name: table[name].to_numpy().copy() for name in schema.NUMBERS}
         level_bytes = lists["level_bytes"].to_numpy().reshape(end - first, -1).copy()
         return Details(
             form=self.form,

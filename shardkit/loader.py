@@ -44,11 +44,17 @@ _ELSEWHERE = (  # its rank was settled, and files and locks opened, where it was
 )
 _log = logger("shardkit.loader")
 
+_NO_BATCHING = (
+    "Loader needs batching, which says how images become batches: packed (tokens of whole images in a row), binned"
+    " (padded to their bin), resized (to side x side), fixed (padded to side x side) or exact (one by one), e.g."
+    ' Loader(url, batching="packed:tokens=24576,patch=48")'
+)
+
 
 class Loader:
     """Iterates over this rank's micro-batches of an epoch; the next iteration is the next epoch.
 
-    url: folder or bucket of a dataset. batching: see `shardkit.plan.batching`; also the command line's text, such as
+    url: folder or bucket of a dataset. batching, needed: see `shardkit.plan.batching`; or the command line's text, as
     "packed:tokens=24576,patch=48". epoch: to begin with. split: train, val, test, or None or "all" for all.
     where: a function from a table of manifest columns, those named in `needs`, to a boolean a row: which samples to
     take. window: shards that are mixed at any time.
@@ -76,7 +82,7 @@ class Loader:
         self,
         url: str | Path,
         *,
-        batching: Batching | str,
+        batching: Batching | str | None = None,
         seed: int = 0,
         epoch: int = 0,
         split: str | None = "train",
@@ -100,6 +106,8 @@ class Loader:
         deadline: float = 60.0,
         wrap: Callable[[Reader], Reader] | None = None,
     ) -> None:
+        if batching is None:
+            raise ArgumentError(_NO_BATCHING)
         self._process = os.getpid()
         self._named = world.given(rank, world_size)
         self.device = devices.chosen(device)
