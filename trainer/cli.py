@@ -106,7 +106,8 @@ def export(
     out
         File to write: .safetensors, which carries all that has to be known of it, or .pth.
     grid
-        Rows and columns of patches that the file's position table is for; Hiera has its own.
+        Rows and columns of patches that the file's position table is for; default those of the recipe's resized
+        images, else of the dataset's commonest bin. Hiera has its own.
     whole
         The whole model by the names of facebookresearch/mae, instead of the encoder for timm.
     average

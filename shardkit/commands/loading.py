@@ -29,8 +29,8 @@ def plan(
     dataset
         Folder or bucket url of the dataset.
     batching
-        For example packed:tokens=24576,patch=48, binned:tokens=24576,patch=48 or resized:side=224,batch_size=64; tokens
-        (patches that a micro-batch holds) are 24,576 where the command names no batching, and have no other default.
+        For example packed:tokens=24576,patch=48, binned:tokens=24576,patch=48 or resized:side=224,batch_size=64. Tokens
+        of packed, the patches that a micro-batch holds, are 24,576 unless named.
     seed
         Seed of the run.
     epoch

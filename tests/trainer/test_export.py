@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from timm.models import register_model
 from timm.models.hiera import Hiera, hiera_tiny_224
 from torch import Tensor
 
+from shardkit import dataset
+from shardkit.storage import Store
 from trainer import folder
 from trainer.checkpoint import Checkpoints, State
 from trainer.cli import run as command
@@ -41,7 +44,7 @@ def hiera_nano(pretrained: bool = False, **changes: Any) -> Hiera:
     return made
 
 
-def _run(out: Path, config: Model) -> Mae | HieraMae:
+def _run(out: Path, config: Model, data: str = "there", **changes: str) -> Mae | HieraMae:
     """A run's folder with one checkpoint, of random weights; returns its model."""
     torch.manual_seed(3)
     model = HieraMae(config) if isinstance(config, HieraConfig) else Mae(config)
@@ -49,8 +52,8 @@ def _run(out: Path, config: Model) -> Mae | HieraMae:
     checkpoints = Checkpoints(out, 2, World(0, 1, torch.device("cpu")))
     checkpoints.save(7, State(model, adam, None, 0), {"step": 7})
     checkpoints.wait()
-    options = flat(replace(RECIPES["tiny"].config, model=config))
-    facts = {"recipe": "tiny", "config": options, "baseline": None, "data": "there", "digest": "0" * 64}
+    options = {**flat(replace(RECIPES["tiny"].config, model=config)), **changes}
+    facts = {"recipe": "tiny", "config": options, "baseline": None, "data": data, "digest": "0" * 64}
     folder.write(out, {**facts, "parameters": 1, "device": "CPU", "world_size": 1})
     return model.eval()
 
@@ -98,6 +101,23 @@ def test_the_printed_call_gives_the_run_s_own_features(
     with torch.no_grad():
         theirs = _called(said).forward_features(image.expand(1, channels, -1, -1))[0]  # type: ignore[operator]
     torch.testing.assert_close(theirs, _features(own, image), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("batching", ["resized:side=48,patch=8", "packed:tokens=4096,patch=8,level=1"])
+def test_without_a_grid_the_printed_call_is_for_images_as_the_run_has_them(
+    tmp_path: Path, dataset_folder: Path, batching: str
+) -> None:
+    _run(tmp_path / "run", VIT, str(dataset_folder), **{"loader.batching": batching})
+    model = _called(export(Export(run=tmp_path / "run", out=tmp_path / "e.safetensors")))
+    rows, columns = model.patch_embed.grid_size  # type: ignore[union-attr, misc]
+    if batching.startswith("resized"):
+        assert (rows, columns) == (6, 6)
+        return
+    table = dataset.samples(Store(str(dataset_folder)))
+    bins = Counter(zip(table["bin_height"].to_pylist(), table["bin_width"].to_pylist(), strict=True))
+    (height, width), most = bins.most_common(1)[0]
+    assert bins[height, width] == most
+    assert (rows, columns) in {(-(-h // 16), -(-w // 16)) for (h, w), count in bins.items() if count == most}
 
 
 @pytest.mark.parametrize("channels", [1, 3])
