@@ -80,7 +80,7 @@ def _vit(asked: Export, place: Path, config: MaeConfig) -> tuple[State, tuple[in
     if asked.grid is None or min(asked.grid) < 1:
         raise ArgumentError(
             "--grid ROWS COLUMNS is needed: positions are a formula here and a table in the file, made for images of so"
-            f" many patches of {config.patch} pixels; the run's dataset, whose commonest size would do, cannot be opened"
+            f" many patches of {config.patch} pixels; the run's dataset, which has some, cannot be opened"
         )
     model = Mae(config)
     checkpoint.weights(place, model, asked.average)
