@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from shardkit.batch import BinnedBatch, PackedBatch
     from shardkit.loader import Loader
     from shardkit.plan import Batching, Binned, EpochPlan, Exact, Fixed, Packed, Resized, from_text
+    from shardkit.preparing import prepare
     from shardkit.torch_dataset import TorchDataset
 
 _HOMES = {
@@ -15,6 +16,7 @@ _HOMES = {
     "PackedBatch": "batch",
     "Loader": "loader",
     "TorchDataset": "torch_dataset",
+    "prepare": "preparing",
     **dict.fromkeys(("Batching", "Binned", "EpochPlan", "Exact", "Fixed", "Packed", "Resized", "from_text"), "plan"),
 }
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "Resized",
     "TorchDataset",
     "from_text",
+    "prepare",
 ]
 
 

@@ -23,7 +23,8 @@ from shardkit import bins as resolution_bins
 from shardkit.arguments import Arguments
 from shardkit.bins import Bins
 from shardkit.codecs import codec
-from shardkit.convert import Crew, ShardDone, convert_shard, hash_shard
+from shardkit.convert import Crew, ShardDone, convert_shard
+from shardkit.digests import hash_shard
 from shardkit.errors import ArgumentError, BuildError
 from shardkit.journal import JOURNALS
 from shardkit.outcome import Outcome, unwanted
@@ -246,8 +247,7 @@ class _Run:
         self.progress.stage("assemble", None)
         store, folder = self.store, self.state.folder(generation)
         ours = {shard.objects[0] for shard in plan.shards}
-        # Unchecked against dataset.json: an interrupted run may have written one without the other.
-        old = manifest.read(store) if store.exists(manifest.NAME) else manifest.SCHEMA.empty_table()
+        old = self._before(plan.bins) if store.exists(manifest.NAME) else manifest.SCHEMA.empty_table()
         old = old.filter(pa.array([s not in ours for s in old["shard"].to_pylist()], pa.bool_()))
         self._rewrite(assemble.exact_duplicates(store, plan, generation, old), generation)
         earlier = [self.state.folder(g) / assemble.FINGERPRINTS for g in range(generation)]
@@ -265,6 +265,11 @@ class _Run:
         digests = [self.state.digests(generation, shard.name) for shard in plan.shards]
         assemble.write_ledger(store, plan, generation, folder, self.state.parts(generation), samples, digests)
         self._publish(samples, plan.bins, generation)
+
+    def _before(self, bins: Bins) -> pa.Table:
+        """The samples so far. Not held against dataset.json: an interrupted run may have written one of the two."""
+        facts = {"bins": bins.to_json(), "shard_format": self.spec.format, "codec": self.spec.codec}
+        return dataset.samples(self.store, facts={**facts, "arguments": self.arguments.fixed()})
 
     def _rewrite(self, jobs: list[assemble.Rewrite], generation: int) -> None:
         work = ((job, (self.store, generation, job)) for job in jobs)

@@ -9,14 +9,15 @@ import re
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from typing import IO
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import obstore
 import pyarrow as pa
+from obstore.exceptions import PreconditionError
 
 from shardkit import dataset, manifest, parquet, schema
 from shardkit.bins import Bins
@@ -25,51 +26,42 @@ from shardkit.errors import ArgumentError, IntegrityError, RowError
 from shardkit.plan.samples import Ints, Samples, Sizes
 from shardkit.regular import opened
 from shardkit.shards import listing
-from shardkit.storage import MissingObject, Store, sentences
+from shardkit.storage import NO_RETRIES, MissingObject, Store, sentences
 from shardkit.stream.cache import Contents
+from shardkit.waiting import DEADLINE, waited
+
+T = TypeVar("T")
 
 Where = Callable[[pa.Table], npt.ArrayLike]
 """A filter: from a table of some manifest columns to a boolean a row."""
 
 _SIZES = ("height", "width")
 _BOX = ("box_top", "box_left", "box_height", "box_width")
-_LEVELS = ("level_bytes", "level_hash")
-_NUMBERS = (
-    "offset",
-    "bits",
-    "min",
-    "max",
-    "mean",
-    "std",
-    "p0_5",
-    "p99_5",
-    "height",
-    "width",
-    "bin_height",
-    "bin_width",
-)
 _KEPT_SHARDS = 1024  # whose details stay in memory, about 200 bytes a sample
 _KEPT_GROUPS = 4  # decoded row groups, about 2 MB each
 _PIECE = 8 << 20  # bytes of a manifest held while it is copied
 
 
 class Catalog:
-    """Opens a dataset for loading. Raises ArgumentError where there is none, IntegrityError where it is not whole."""
+    """Opens a dataset for loading. Raises ArgumentError where there is none, IntegrityError where it is not whole.
 
-    def __init__(self, url: str) -> None:
-        self.store = store = Store(url)
-        self.url = store.url
+    A store that is away is waited for, `deadline` seconds a read; then StorageError is raised.
+    """
+
+    def __init__(self, url: str, deadline: float = DEADLINE) -> None:
+        self.store = store = Store(url, **NO_RETRIES)
+        self.url, self._deadline = store.url, deadline
         self._where = f"{store.url}/{manifest.NAME}"
-        self.description = dataset.description(store)
-        if self.url.startswith("http"):
-            store.get_range(dataset.NAME, 0, 1)  # a web server without byte ranges is named now, not at every image
+        self.description = self._waited(lambda: dataset.description(store), dataset.NAME)
+        if self.url.startswith("http"):  # a web server without byte ranges is named now, not at every image
+            self._waited(lambda: store.get_range(dataset.NAME, 0, 1), dataset.NAME)
         self.digest: str = self.description["digest"]
         self.codec: str = self.description["codec"]
         self.form = dataset.form_of(self.description)
         self._lock = threading.Lock()
         self._details: OrderedDict[int, Details] = OrderedDict()
         self._decoded: dict[range, pa.Table] = {}
-        self._file = _snapshot(store)
+        self._file = self._snapshot()
         try:
             with self._legible():
                 self._table = manifest.opened(self._file)
@@ -189,9 +181,9 @@ class Catalog:
         rows = schema.Rows(self.description, self._where, first)
         for batch in table.to_batches():
             rows.check(batch)
-        lists = {name: common_levels(table[name]) for name in _LEVELS}
+        lists = {name: common_levels(table[name]) for name in schema.LISTS}
         hashes = np.frombuffer(b"".join(lists["level_hash"].to_pylist()), np.uint8)
-        numbers = {name: table[name].to_numpy().copy() for name in _NUMBERS}
+        numbers = {name: table[name].to_numpy().copy() for name in schema.NUMBERS}
         level_bytes = lists["level_bytes"].to_numpy().reshape(end - first, -1).copy()
         return Details(
             form=self.form,
@@ -227,12 +219,57 @@ class Catalog:
 
         Raises IntegrityError where one is missing.
         """
-        there = dict(listing(self.store, self.form))
+        there = self._waited(lambda: dict(listing(self.store, self.form)), "the list of shards")
         objects = {shard: {self.form.part(shard, level) for level in levels} for shard in self.shards}
         missing = [name for parts in objects.values() for name in sorted(parts) if name not in there]
         if missing:
             raise IntegrityError(f"{self.url}/{missing[0]} is missing: build it again from the source")
         return {shard: sum(there[name] for name in parts) for shard, parts in objects.items()}
+
+    def _waited(self, once: Callable[[], T], name: str) -> T:
+        return waited(once, f"{self.url}/{name}", self._deadline, "check it and run this again, or raise the deadline")
+
+    def _snapshot(self) -> IO[bytes]:
+        """The manifest as an open local file."""
+        try:
+            if self.store.root is not None:
+                with sentences(self._where):
+                    return opened(self.store.root, manifest.NAME)
+            return self._downloaded()
+        except MissingObject:
+            raise IntegrityError(
+                f"{self.url} has no {manifest.NAME}: copy the dataset again, or build it anew"
+            ) from None
+
+    def _downloaded(self) -> IO[bytes]:
+        """The manifest in a local file without a name; in pieces of one version, for it may be larger than memory."""
+        file = tempfile.TemporaryFile(prefix="shardkit-")  # noqa: SIM115 - lives as long as the catalog
+        try:
+            for piece in self._pieces():
+                with sentences(f"{self._where} in {tempfile.gettempdir()}"):
+                    file.write(piece)
+            file.seek(0)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _pieces(self) -> Iterator[bytes]:
+        size, version, at = self._waited(lambda: self.store.size(manifest.NAME), manifest.NAME), None, 0
+
+        def ask() -> tuple[bytes, str | None]:
+            options: Any = {"range": (at, min(size, at + _PIECE))} | ({"if_match": version} if version else {})
+            with sentences(self._where):
+                try:
+                    found = obstore.get(self.store.remote, manifest.NAME, options=options)
+                    return bytes(found.bytes()), found.meta["e_tag"]
+                except PreconditionError:
+                    raise IntegrityError(f"{self._where} was replaced while it was read: open it again") from None
+
+        while at < size:
+            piece, version = self._waited(ask, manifest.NAME)
+            yield piece
+            at += len(piece)
 
     def _legible(self) -> AbstractContextManager[None]:
         return parquet.legible(self._where)
@@ -254,33 +291,6 @@ class Catalog:
         for batch in self._table.iter_batches(schema.BATCH, columns=[*schema.OPENING], use_threads=False):
             rows.check(batch)
         return rows.done()
-
-
-def _snapshot(store: Store) -> IO[bytes]:
-    """The manifest as an open local file."""
-    try:
-        if store.root is not None:
-            with sentences(f"{store.url}/{manifest.NAME}"):
-                return opened(store.root, manifest.NAME)
-        return _downloaded(store)
-    except MissingObject:
-        raise IntegrityError(f"{store.url} has no {manifest.NAME}: copy the dataset again, or build it anew") from None
-
-
-def _downloaded(store: Store) -> IO[bytes]:
-    """The manifest in a local file without a name; in pieces, for it may be larger than memory."""
-    with sentences(f"{store.url}/{manifest.NAME}"):
-        pieces = obstore.get(store.remote, manifest.NAME).stream(min_chunk_size=_PIECE)
-    file = tempfile.TemporaryFile(prefix="shardkit-")  # noqa: SIM115 - lives as long as the catalog
-    try:
-        with sentences(f"{store.url}/{manifest.NAME} in {tempfile.gettempdir()}"):
-            for piece in pieces:
-                file.write(piece)
-            file.seek(0)
-    except BaseException:
-        file.close()
-        raise
-    return file
 
 
 def _small(column: pa.ChunkedArray) -> Sizes:

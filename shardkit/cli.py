@@ -1,7 +1,8 @@
 """The command line. Every error a user can cause ends in one sentence and exit code 1; a traceback is a bug.
 
 Exit codes: 0 done, 1 could not, 2 bad usage, 3 done, but more files are quarantined than --max-quarantine allows,
-4 done, but with an outcome that nobody can want (`shardkit.outcome`), whether or not 3 is true as well.
+4 done, but with an outcome that nobody can want (`shardkit.outcome`), whether or not 3 is true as well, 130 stopped by
+Ctrl-C, 143 by SIGTERM.
 """
 
 import os
@@ -9,7 +10,7 @@ import sys
 
 from cyclopts import App, CycloptsError
 
-from shardkit import __version__
+from shardkit import __version__, stopping
 from shardkit.commands import building, errors, loading, looking, usage
 from shardkit.errors import ShardkitError
 
@@ -18,6 +19,7 @@ app = App(
     help="Stream hospital radiographs to GPUs: DICOM exports become resolution-binned, lossless, verified shards.",
     version=__version__,
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,
 )
 for command in (
     building.build,
@@ -46,8 +48,8 @@ def run(words: list[str] | None = None) -> int:
         errors.print(f"shardkit: {error}", style="red", highlight=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
-        errors.print("shardkit: stopped; run the same command again to go on", style="yellow")
-        return 130
+        errors.print(f"shardkit: {stopping.SAID}", style="yellow")
+        return stopping.code()
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -56,7 +58,8 @@ def run(words: list[str] | None = None) -> int:
 
 def main() -> None:
     """Entry point of the `shardkit` command."""
-    code = run()
+    stopping.heed("shardkit")
+    code = stopping.ended("shardkit", run)
     sys.stdout.flush()
     sys.stderr.flush()
     # Not sys.exit: threads that pyarrow 26 may still be starting abort the interpreter's shutdown now and then.

@@ -8,10 +8,9 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import xxhash
@@ -28,6 +27,7 @@ from shardkit.dicom.reading import Header, ImageFacts, frame, read_header
 from shardkit.dicom.triage import halvings, judge_header, judge_pixels
 from shardkit.encoding import Encoded, encode
 from shardkit.errors import Quarantined, Verdict
+from shardkit.source import Unread, settled
 from shardkit.storage import Store, sentences
 
 
@@ -74,6 +74,7 @@ class Converted:
     encoded: Encoded | None = None
     facts: dict[str, Any] | None = None
     thumb: bytes | None = None
+    unsure: bool = False  # whether it may be the store's fault
 
 
 def convert_file(spec: Conversion, path: bytes, size: int, frame: Frame) -> Converted:
@@ -93,7 +94,8 @@ def convert_file(spec: Conversion, path: bytes, size: int, frame: Frame) -> Conv
         image_facts, repairs, flags = judge_header(header, spec.rules)
         return _convert(spec, header, image_facts, repairs, flags, frame, sha256)
     except Verdict as verdict:
-        return Converted(verdict.verdict, verdict.reason, verdict.message, sha256)  # type: ignore[arg-type]
+        unsure = isinstance(verdict, Unread)
+        return Converted(verdict.verdict, verdict.reason, verdict.message, sha256, unsure=unsure)  # type: ignore[arg-type]
     except MemoryError:
         raise  # maybe this process's fault: the file is tried once more in a new one
     except Exception as error:
@@ -203,7 +205,7 @@ def pixel_hash(pixels: Pixels, bits: int) -> bytes:
 def convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Crew) -> ShardDone:
     """Runs on a worker: make one shard from its planned files through this process's children, and commit it.
 
-    Raises StorageError when the dataset's store or the staging disk fails.
+    Raises StorageError when the dataset's store or the staging disk fails, or the source stays away.
     """
     with sentences(spec.out):
         return _convert_shard(spec, plan, generation, crew)
@@ -248,36 +250,30 @@ def _convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Cre
     )
 
 
-def hash_shard(spec: Conversion, plan: ShardPlan, generation: int) -> dict[int, str]:
-    """Runs on a worker: the digests of a finished shard anew, for a run that ended before it could keep them."""
-    table = journal.read(Store(spec.out), generation, plan.name, ["serial", "read"])
-    read = dict(zip(table["serial"].to_pylist(), table["read"].to_pylist(), strict=True))
-    digests = {}
-    for file in plan.files:
-        if read[file["serial"]]:
-            with suppress(Quarantined):  # it vanished since
-                digests[file["serial"]] = hashlib.sha256(spec.source.read(file["path"])).hexdigest()
-    return digests
-
-
 def _converted(spec: Conversion, plan: ShardPlan, crew: Crew) -> Iterator[tuple[dict[str, Any], Converted]]:
     """Outcomes in the plan's order, with a few files ahead in the children's queue."""
     pool = isolation.children(crew.children, spec.memory_limit)
     waiting: deque[tuple[dict[str, Any], Any, float]] = deque()
 
+    def begin(file: dict[str, Any]) -> tuple[dict[str, Any], Any, float]:
+        timeout = isolation.allowance(file["size"], spec.time_limit)
+        frame = Frame(file["height"], file["width"], plan.bin.height, plan.bin.width)
+        return file, pool.submit(convert_file, spec, file["path"], file["size"], frame, timeout=timeout), timeout
+
+    def end(file: dict[str, Any], future: Any, timeout: float) -> Converted:
+        try:
+            return cast(Converted, isolation.result(future, timeout))
+        except Quarantined as verdict:
+            unsure = verdict.reason == "decode_timeout" and not spec.source.answers()
+            return Converted("quarantined", verdict.reason, verdict.message, None, unsure=unsure)
+
     def finish() -> tuple[dict[str, Any], Converted]:
         file, future, timeout = waiting.popleft()
-        try:
-            return file, isolation.result(future, timeout)
-        except Quarantined as verdict:
-            return file, Converted("quarantined", verdict.reason, verdict.message, None)
+        return file, settled(spec.source, end(file, future, timeout), lambda: end(*begin(file)))
 
     try:
         for file in plan.files:
-            timeout = isolation.allowance(file["size"], spec.time_limit)
-            frame = Frame(file["height"], file["width"], plan.bin.height, plan.bin.width)
-            future = pool.submit(convert_file, spec, file["path"], file["size"], frame, timeout=timeout)
-            waiting.append((file, future, timeout))
+            waiting.append(begin(file))
             if len(waiting) >= crew.ahead:
                 yield finish()
         while waiting:

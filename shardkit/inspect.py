@@ -19,6 +19,7 @@ from shardkit.source import Entry, Source
 from shardkit.storage import Store, no_folder, sentences, shown
 from shardkit.terminal import Terminal
 
+_KEYS, _START = 5, 12  # keys that are named, and how much of them
 _BLOCK = 1 << 12  # rows handled as Python objects at once
 
 
@@ -136,15 +137,22 @@ def _counts(values: list[object]) -> str:
     return ", ".join(f"{value} {count:,}" for value, count in Counter(values).most_common(12))
 
 
-def preview(url: str, key: str, level: int, out: Path) -> str:
-    """Write a sample as an 8-bit PNG; returns a line about it. Raises ArgumentError for an unknown or ambiguous key."""
+def preview(url: str, key: str | None, level: int, out: Path) -> str:
+    """Write a sample as an 8-bit PNG, without a key one from the middle; returns a line about it, with its key.
+
+    Raises ArgumentError for an unknown or ambiguous key.
+    """
     store = Store(url)
     facts = dataset.description(store)
     samples = dataset.samples(store, facts=facts)
-    found = samples.filter(pc.starts_with(samples["key"], key)) if key else samples.slice(0, 0)
+    middle = samples.num_rows // 2
+    if key is None:
+        found = samples.slice(middle, 1)
+    else:
+        found = samples.filter(pc.starts_with(samples["key"], key)) if key else samples.slice(0, 0)
     if found.num_rows != 1:
         count = f"{found.num_rows:,} samples have" if found.num_rows else "no sample has"
-        raise ArgumentError(f"{count} a key that starts with {key!r}: the manifest's key column lists them")
+        raise ArgumentError(f"{count} a key that starts with {key or ''!r}: preview without a key names some")
     row = found.to_pylist()[0]
     pixels = dataset.image(store, row, facts["codec"], level)
     if absent := no_folder(out.absolute().parent):
@@ -153,7 +161,13 @@ def preview(url: str, key: str, level: int, out: Path) -> str:
         Image.fromarray(window(pixels, row["p0_5"], row["p99_5"])).save(out, "PNG")
     read = row["level_bytes"][level]
     size = f"{pixels.shape[0]} rows x {pixels.shape[1]} columns"
-    return f"{out}: {size}, level {level}, {read:,} of {row['length']:,} bytes read"
+    said = f"{out}: {row['key']}, {size}, level {level}, {read:,} of {row['length']:,} bytes read"
+    if key is None:
+        others = (
+            samples["key"].take(pa.array(range(0, samples.num_rows, max(1, samples.num_rows // _KEYS)))).to_pylist()
+        )
+        said += f"\nother keys, of which the start will do: {' '.join(name[:_START] for name in others[:_KEYS])}"
+    return said
 
 
 def window(pixels: npt.NDArray[np.uint16], low: int, high: int) -> npt.NDArray[np.uint8]:

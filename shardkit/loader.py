@@ -44,11 +44,17 @@ _ELSEWHERE = (  # its rank was settled, and files and locks opened, where it was
 )
 _log = logger("shardkit.loader")
 
+_NO_BATCHING = (
+    "Loader needs batching, which says how images become batches: packed (tokens of whole images in a row), binned"
+    " (padded to their bin), resized (to side x side), fixed (padded to side x side) or exact (one by one), e.g."
+    ' Loader(url, batching="packed:tokens=24576,patch=48")'
+)
+
 
 class Loader:
     """Iterates over this rank's micro-batches of an epoch; the next iteration is the next epoch.
 
-    url: folder or bucket of a dataset. batching: see `shardkit.plan.batching`; also the command line's text, such as
+    url: folder or bucket of a dataset. batching, needed: see `shardkit.plan.batching`; or the command line's text, as
     "packed:tokens=24576,patch=48". epoch: to begin with. split: train, val, test, or None or "all" for all.
     where: a function from a table of manifest columns, those named in `needs`, to a boolean a row: which samples to
     take. window: shards that are mixed at any time.
@@ -64,8 +70,8 @@ class Loader:
     GPU, threads on a CPU, where they are nearly twice as fast.
     max_bad: share of an epoch's samples that may be unreadable and replaced before `BadDataError`; at least one may,
     unless it is 0. attempts: times that bytes are read which come back wrong, before their sample is bad. deadline:
-    seconds to wait for a store that is away or refuses, before an iteration ends with StorageError; it goes on from the
-    state. wrap: what to put around the reader of the
+    seconds to wait for a store that is away, before opening, or an iteration, ends with StorageError; an iteration
+    waits for one that refuses, too, and goes on from the state. wrap: what to put around the reader of the
     store, e.g. `FaultStore`.
 
     Raises ArgumentError for arguments that cannot be used, IntegrityError for a dataset that is not whole, and
@@ -76,7 +82,7 @@ class Loader:
         self,
         url: str | Path,
         *,
-        batching: Batching | str,
+        batching: Batching | str | None = None,
         seed: int = 0,
         epoch: int = 0,
         split: str | None = "train",
@@ -100,6 +106,8 @@ class Loader:
         deadline: float = 60.0,
         wrap: Callable[[Reader], Reader] | None = None,
     ) -> None:
+        if batching is None:
+            raise ArgumentError(_NO_BATCHING)
         self._process = os.getpid()
         self._named = world.given(rank, world_size)
         self.device = devices.chosen(device)
@@ -110,7 +118,7 @@ class Loader:
         if (foreseen := world.foreseen(self._named)) is not None:
             foreseen.check(self.batching.per_step)
         self._told: World | None = None  # whose length was asked for
-        self._catalog = Catalog(str(url))
+        self._catalog = Catalog(str(url), deadline)
         self._samples, self._filtered = self._catalog.samples(self._split, where, needs), where is not None
         self._seed, self._epoch, self._step = seed, epoch, 0
         self._plan: EpochPlan | None = None

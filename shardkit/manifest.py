@@ -13,8 +13,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from shardkit import parquet
-from shardkit.errors import IntegrityError
 from shardkit.storage import Store
 
 NAME = "manifest.parquet"
@@ -197,14 +195,3 @@ def opened(source: Any) -> pq.ParquetFile:
 def named_digest(file: pq.ParquetFile) -> str:
     """The digest that a manifest file names; empty where it names none."""
     return ((file.schema_arrow.metadata or {}).get(_DIGEST_FIELD) or b"").decode()
-
-
-def read(store: Store, expected: str | None = None, columns: list[str] | None = None) -> pa.Table:
-    """The manifest's table. With `expected`, raises IntegrityError unless the digest matches (needs all columns)."""
-    with parquet.legible(f"{store.url}/{NAME}"):
-        table = typed(parquet.read(store.get(NAME), columns))
-    if expected is not None and digest(table) != expected:
-        raise IntegrityError(
-            f"{store.url}/{NAME} does not belong to dataset.json: a build is running or was interrupted; run it again"
-        )
-    return table

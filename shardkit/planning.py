@@ -114,8 +114,10 @@ def show(
     account, bytes_ = plan.account(), costs(catalog, plan)
     per_rank = plan.batching.per_step // world
     console.print(f"{described}, seed {seed}, epoch {epoch}", highlight=False, soft_wrap=True)
+    tokens = getattr(plan.batching, "tokens", None)
+    of = f" of {tokens:,} tokens" if tokens else ""  # which the batching's text leaves out where it is the default
     console.print(
-        f"{account.samples:,} samples in {account.steps:,} steps of {plan.batching.per_step} micro-batches"
+        f"{account.samples:,} samples in {account.steps:,} steps of {plan.batching.per_step} micro-batches{of}"
         f" ({per_rank} on each of {world} ranks), {account.samples / max(account.steps, 1):,.1f} samples a step",
         highlight=False,
     )

@@ -24,7 +24,7 @@ from shardkit.dicom.privacy import Pseudonyms
 from shardkit.dicom.reading import NATIVE, read_header
 from shardkit.dicom.triage import Rules, for_presentation, halvings, judge_header
 from shardkit.errors import Dropped, Quarantined, Verdict
-from shardkit.source import Entry, Source
+from shardkit.source import Entry, Source, Unread, settled, unreadable
 
 CHUNK = 64  # files a child reads per task
 PART = 128 * CHUNK  # files a Parquet part holds
@@ -78,6 +78,7 @@ class Scanned:
     series: str = ""
     device: str = ""
     twin: str = ""
+    unsure: bool = False  # whether it may be the store's fault
 
 
 _NOT_FILES = {
@@ -121,16 +122,18 @@ def scan_entry(source: Source, entry: Entry, rules: Rules) -> Scanned:
             **_identifiers(header.dataset, f"{facts.rows}x{facts.cols}"),
         )
     except Verdict as verdict:
-        return Scanned(verdict.verdict, verdict.reason, verdict.message, modality=found)
+        unsure = isinstance(verdict, Unread)
+        return Scanned(verdict.verdict, verdict.reason, verdict.message, modality=found, unsure=unsure)
     except MemoryError:
         raise  # maybe this process's fault: the file is tried once more in a new one
-    except OSError:
-        return Scanned("quarantined", "io_error", "the file cannot be read to the end of its header")
+    except OSError as error:
+        unsure = isinstance(unreadable(error), Unread)
+        return Scanned("quarantined", "io_error", "the file cannot be read to the end of its header", unsure=unsure)
     except Exception as error:
         return Scanned("quarantined", "internal_error", f"{type(error).__name__} while reading the header")
 
 
-def _identifiers(dataset: Dataset, size: str) -> dict[str, str]:
+def _identifiers(dataset: Dataset, size: str) -> dict[str, Any]:
     word = {
         k: privacy.text(dataset, k) for k in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
     }
@@ -151,17 +154,25 @@ def _identifiers(dataset: Dataset, size: str) -> dict[str, str]:
 
 
 def scan_chunk(source: Source, entries: list[Entry], rules: Rules) -> list[Scanned]:
-    """Runs in a child: the headers of some files."""
-    return [scan_entry(source, entry, rules) for entry in entries]
+    """Runs in a child: the headers of some files, as far as one that may have failed because the store is away."""
+    found: list[Scanned] = []
+    for entry in entries:
+        found.append(scan_entry(source, entry, rules))
+        if found[-1].unsure:
+            break
+    return found
 
 
 def scan_part(
     source: Source, entries: list[Entry], rules: Rules, children: int, memory: int, limit: float
 ) -> list[Scanned]:
-    """Runs on a worker: `entries` through its children; a chunk that loses its child is halved down to single files."""
+    """Runs on a worker: `entries` through its children; a chunk that loses its child is halved down to single files.
+
+    Raises StorageError where the source stays away.
+    """
     pool = isolation.children(children, memory)
 
-    def run(chunk: list[Entry]) -> list[Scanned]:
+    def attempt(chunk: list[Entry]) -> list[Scanned]:
         timeout = limit + 0.25 * len(chunk)
         try:
             alone = len(chunk) == 1
@@ -169,9 +180,18 @@ def scan_part(
             return isolation.result(future, timeout)
         except Quarantined as verdict:
             if len(chunk) == 1:
-                return [Scanned("quarantined", verdict.reason, verdict.message)]
+                unsure = verdict.reason == "decode_timeout" and not source.answers()
+                return [Scanned("quarantined", verdict.reason, verdict.message, unsure=unsure)]
             half = len(chunk) // 2
             return run(chunk[:half]) + run(chunk[half:])
+
+    def run(chunk: list[Entry]) -> list[Scanned]:
+        found: list[Scanned] = []
+        while rest := chunk[len(found) :]:
+            *sure, last = attempt(rest)
+            one = rest[len(sure) : len(sure) + 1]
+            found += [*sure, settled(source, last, lambda one=one: attempt(one)[0])]  # type: ignore[misc]
+        return found
 
     return run(entries)
 

@@ -121,8 +121,9 @@ _NEVER_NULL = (
 OPENING = ("shard", "split", "height", "width", "bin_height", "bin_width", "box_top", "box_left", "box_height",
            "box_width")  # fmt: skip
 """Those that are read for all samples when a dataset is opened for loading."""
-DETAILS = ("key", "shard", "offset", "length", "level_bytes", "level_hash", "height", "width", "bits", "bin_height",
-           "bin_width", "min", "max", "mean", "std", "p0_5", "p99_5")  # fmt: skip
+LISTS = ("level_bytes", "level_hash")
+NUMBERS = ("offset", "height", "width", "bits", "bin_height", "bin_width", "min", "max", "mean", "std", "p0_5", "p99_5")
+DETAILS = ("key", "shard", "length", *LISTS, *NUMBERS)
 """Those that are read of a shard's samples when the shard is."""
 
 
@@ -215,7 +216,7 @@ class Rows:
             raise IntegrityError(f"{self.where}: the rows of a shard do not lie together; build again")
         told = {"samples": self.row} | ({"shards": len(self.shards)} if self.shards else {})
         for name, count in told.items():
-            if self.description[name] != count:
+            if self.description.get(name, count) != count:
                 raise IntegrityError(
                     f"{self.where} has {count:,} {name}, and dataset.json says {self.description[name]:,}; {ANEW}"
                 )
@@ -307,7 +308,7 @@ def opened(file: pq.ParquetFile, size: int, description: dict[str, Any], where: 
     """Checks what the file says of itself before columns (`names`, None for all) are read, which may take no memory
     that a dataset of this file's size would not. Raises IntegrityError."""
     named = manifest.named_digest(file)
-    if named and named != description["digest"]:
+    if named and named != description.get("digest", named):
         raise IntegrityError(
             f"{where} does not belong to dataset.json: a build is running or was interrupted; run it again"
         )

@@ -1,22 +1,37 @@
 """The export: files below a local path or a bucket, listed in a fixed order and read whole or from their start.
 
 Whatever is not a plain file is listed too, so that it ends in the ledger: symbolic links, pipes, unreadable folders.
+A store that is away is no bad file: who reads a file that fails asks the store, and waits for it (`settled`).
 """
 
 import errno
 import functools
 import os
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal, TypeVar, cast
 
 import obstore
 
 from shardkit.errors import ArgumentError, Quarantined, StorageError
-from shardkit.storage import Store, is_remote, local_path, no_folder
+from shardkit.storage import (
+    AWAY,
+    NO_RETRIES,
+    MissingObject,
+    Store,
+    Unanswered,
+    is_remote,
+    local_path,
+    no_folder,
+    sentences,
+    shown,
+)
+from shardkit.waiting import pause, waited
 
 Kind = Literal["file", "symlink", "broken_link", "endless_link", "loop", "special", "too_long", "unreadable"]
 _LINKS: dict[int | None, Kind] = {
@@ -25,6 +40,11 @@ _LINKS: dict[int | None, Kind] = {
     errno.ELOOP: "endless_link",
 }
 _HEAD = 1 << 18  # one request brings nearly every header
+_RETRIES: dict[str, Any] = {"retry_config": {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}}
+"""The client's own, for a moment only: a file's time limit counts meanwhile."""
+_DEADLINE = 300.0  # seconds that a build waits for its source
+_TRIES = 3  # at a file that fails while the store answers
+R = TypeVar("R", bound=Any)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +68,31 @@ class Source:
         if not is_remote(self.url) and (absent := no_folder(local_path(self.url))):
             raise ArgumentError(f"--source: {absent}: name the folder or bucket that holds the export")
 
+    def answers(self) -> bool:
+        """Whether files can be had at all. Raises StorageError where no wait helps: refused, or gone."""
+        try:
+            self._ask()
+        except Unanswered:
+            return False
+        return True
+
+    def wait(self) -> None:
+        """Until the source is there. Raises StorageError after `_DEADLINE` seconds, and as `answers`."""
+        waited(self._ask, shown(self.url), _DEADLINE, "run the same command again when it is back, to go on")
+
+    def _ask(self) -> None:
+        """An empty place, too, is one that is away: files were listed there, so a share is no longer mounted."""
+        if is_remote(self.url):
+            there: Any = next(Store(self.url, **NO_RETRIES).list(""), None)
+        else:
+            root = local_path(self.url)
+            if not root.is_dir():
+                raise Unanswered(f"{root}: the folder is not there")
+            with sentences(str(root)), os.scandir(root) as names:
+                there = next(names, None)
+        if there is None:
+            raise Unanswered(f"{shown(self.url)}: no file is there any more")
+
     def entries(self) -> Iterator[Entry]:
         """Every name, sorted by path. Raises StorageError when the bucket cannot be listed."""
         if is_remote(self.url):
@@ -65,7 +110,7 @@ class Source:
                 # A folder sorts as its files' paths do, with the slash: as a bucket lists them.
                 names = sorted(found, key=_as_in_a_bucket)
         except OSError as error:
-            yield Entry(below, 0, _trouble(error))
+            yield Entry(below, 0, self._trouble(error))
             return
         for name in (one.name for one in names):
             path = os.path.join(below, name)
@@ -87,14 +132,21 @@ class Source:
         try:
             facts = os.lstat(path)
         except OSError as error:
-            return _trouble(error)
+            return self._trouble(error)
         if not stat.S_ISLNK(facts.st_mode):
             return facts
         try:
             facts = os.stat(path)  # even if it is not followed: it may lead nowhere
         except OSError as error:
-            return _LINKS.get(error.errno) or (_trouble(error) if self.follow_symlinks else "symlink")
+            return _LINKS.get(error.errno) or (self._trouble(error) if self.follow_symlinks else "symlink")
         return facts if self.follow_symlinks else "symlink"
+
+    def _trouble(self, error: OSError) -> Kind:
+        """Raises StorageError for a share that is away: not one of its files is bad."""
+        if error.errno in AWAY:
+            with sentences(self.url):
+                raise error
+        return "too_long" if error.errno == errno.ENAMETOOLONG else "unreadable"
 
     def open(self, path: bytes, size: int) -> BinaryIO:
         """A seekable file for reading a header. Raises Quarantined (io_error)."""
@@ -118,10 +170,6 @@ class Source:
             raise unreadable(error) from None
 
 
-def _trouble(error: OSError) -> Kind:
-    return "too_long" if error.errno == errno.ENAMETOOLONG else "unreadable"
-
-
 def _as_in_a_bucket(entry: "os.DirEntry[bytes]") -> bytes:
     """Sort key: a folder counts with its slash, as in its files' names."""
     return entry.name + b"/" if entry.is_dir(follow_symlinks=False) else entry.name
@@ -130,7 +178,7 @@ def _as_in_a_bucket(entry: "os.DirEntry[bytes]") -> bytes:
 @functools.lru_cache(maxsize=8)
 def _store(url: str) -> Store:
     """One client per bucket and process."""
-    return Store(url)
+    return Store(url, **_RETRIES)
 
 
 class _Local(BufferedReader):
@@ -180,9 +228,38 @@ class _Remote(BytesIO):
         return self._at
 
 
+class Unread(Quarantined):
+    """A file whose bytes cannot be had, maybe because its store is away."""
+
+
 def unreadable(error: BaseException) -> Quarantined:
     """The verdict on a file whose bytes cannot be had; the store's words name paths, so only the kind is kept."""
     words = error.strerror if isinstance(error, OSError) and error.strerror else None
     if isinstance(error, StorageError):
         words = "the store refused or failed"
-    return Quarantined("io_error", f"the file cannot be read: {words or type(error).__name__}")
+    return _kind(error)("io_error", f"the file cannot be read: {words or type(error).__name__}")
+
+
+def _kind(error: BaseException) -> type[Quarantined]:
+    if isinstance(error, (StorageError, obstore.exceptions.BaseError)):
+        certain = isinstance(error, (MissingObject, FileNotFoundError))
+    else:  # a disk's; where a share was, nothing is
+        certain = not isinstance(error, OSError) or error.errno not in (*AWAY, errno.ENOENT)
+    return Quarantined if certain else Unread
+
+
+def settled(source: Source, found: R, again: Callable[[], R]) -> R:
+    """What became of a file, once it is not `unsure`, or for the last time, if it fails while its store answers.
+
+    Raises StorageError where the store stays away, which is no verdict.
+    """
+    tries = 0
+    while found.unsure and tries < _TRIES:
+        if source.answers():
+            tries += 1
+            time.sleep(pause(tries))
+        else:
+            tries = 0
+            source.wait()
+        found = again()
+    return replace(found, unsure=False)

@@ -22,6 +22,14 @@ from shardkit.errors import IntegrityError, StorageError
 from shardkit.remote import is_remote as is_remote
 from shardkit.remote import shown as shown
 
+NO_RETRIES: dict[str, Any] = {"retry_config": {"max_retries": 0}}
+"""Options of a client whose failures are told at once, for callers who wait themselves."""
+AWAY = (
+    errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH,
+    errno.ENETDOWN, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EREMOTEIO,
+)  # fmt: skip
+"""Errors of a mounted share that is away; a disk's own, as of a bad sector, are others."""
+
 
 def local_path(url: str) -> Path:
     """The path of a local url, file:// stripped."""
@@ -31,21 +39,22 @@ def local_path(url: str) -> Path:
 class Store:
     """Named objects under one root. Names are relative posix paths.
 
-    url: of messages and records, without any credentials that it was given with.
+    url: of messages and records, without any credentials that it was given with. options: of the client of a bucket.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, **options: Any) -> None:
         self._given = url.rstrip("/") if is_remote(url) else str(local_path(url).absolute())
         self.root = None if is_remote(url) else Path(self._given)
         self.url = shown(self._given).rstrip("/") if self.root is None else self._given
         self._store: Any = None
+        self._options = options
 
     @property
     def remote(self) -> Any:
         """The obstore store behind a remote url, opened on first use (never carried across processes)."""
         remote.check_process()
         if self._store is None:
-            self._store = self.opened()
+            self._store = self.opened(**self._options)
         return self._store
 
     def opened(self, **options: Any) -> Any:
@@ -201,6 +210,14 @@ def no_folder(path: Path) -> str:
     return f"the folder {path} does not exist" + (f"; there is {path.parent / near[0]}" if near else "")
 
 
+def _may_mend(error: BaseException) -> bool:
+    """Whether it is worth asking again: no answer, or one of a server's own faults (5xx), or that it is busy."""
+    if isinstance(error, OSError):  # of a mounted share; a disk's own errors stay
+        return error.errno in AWAY
+    said = str(error)
+    return not re.search(r"\b(3\d\d|4(?!08|25|29)\d\d) [A-Z]|redirect|certificate|builder error", said)
+
+
 class sentences:
     """Turns what stores raise into one StorageError sentence, without debug dumps, passwords or signed urls."""
 
@@ -230,7 +247,12 @@ class sentences:
             return MissingObject(f"{where} does not exist")
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return StorageError(f"{where}: no space left; free some and run the same command again")
-        return StorageError(f"{where}: {reason(error)}")
+        kind = Unanswered if _may_mend(error) else StorageError
+        return kind(f"{where}: {reason(error)}")
+
+
+class Unanswered(StorageError):
+    """The store is away, or failed: the same may go well soon."""
 
 
 class AccessRefused(StorageError):

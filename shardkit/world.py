@@ -30,7 +30,8 @@ class World:
         """Raises ArgumentError where a step's micro-batches cannot be shared evenly."""
         if per_step % self.size:
             raise ArgumentError(
-                f"per_step={per_step} micro-batches cannot be shared among {self.size} ranks: choose a multiple"
+                f"per_step={per_step} micro-batches cannot be shared among {self.size} ranks: choose a multiple,"
+                f" as per_step={-(-per_step // self.size) * self.size}"
             )
 
 

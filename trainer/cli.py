@@ -1,7 +1,7 @@
 """The command line: `python -m trainer pretrain --recipe tiny --data shards/ --out runs/tiny`.
 
 Every value of a recipe is an option, named as in `trainer.config`, e.g. --model.depth 6 --optim.lr 1e-3. Exit codes: 0
-done, 1 could not, 2 bad usage, 143 asked to stop and saved.
+done, 1 could not, 2 bad usage, 130 stopped by Ctrl-C and 143 by SIGTERM, both after a checkpoint.
 """
 
 import os
@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 from rich.table import Column, Table
 
+from shardkit import stopping
 from shardkit.commands import usage
 from shardkit.errors import ArgumentError, ShardkitError
 from shardkit.terminal import Terminal
@@ -25,7 +26,12 @@ _DEFAULT = "tiny"
 
 def application(recipe: str, typed: frozenset[str] = frozenset()) -> App:
     """The commands, with a recipe's values as the defaults of `pretrain`. typed: names of options in the command."""
-    app = App(name="trainer", help="Train masked autoencoders on radiographs of any size.", version_flags=[])
+    app = App(
+        name="trainer",
+        help="Train masked autoencoders on radiographs of any size.",
+        version_flags=[],
+        suppress_keyboard_interrupt=False,
+    )
     base: Any = defaulting_to(RECIPES[recipe].config)
 
     def pretrain(
@@ -100,7 +106,8 @@ def export(
     out
         File to write: .safetensors, which carries all that has to be known of it, or .pth.
     grid
-        Rows and columns of patches that the file's position table is for; Hiera has its own.
+        Rows and columns of patches that the file's position table is for; default those of the recipe's resized
+        images, else of the dataset's commonest bin. Hiera has its own.
     whole
         The whole model by the names of facebookresearch/mae, instead of the encoder for timm.
     average
@@ -161,14 +168,15 @@ def run(words: list[str]) -> int:
         _errors.print(f"trainer: {error}", style="red", highlight=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
-        _errors.print("trainer: stopped; run the same command again to go on", style="yellow")
-        return 130
+        _errors.print(f"trainer: {stopping.SAID}", style="yellow")
+        return stopping.code()
     return code if isinstance(code, int) else 0
 
 
 def main() -> None:
     """Entry point of `python -m trainer`."""
-    code = run(sys.argv[1:])
+    stopping.heed("trainer")
+    code = stopping.ended("trainer", lambda: run(sys.argv[1:]))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # as in shardkit.cli: threads of libraries may still be starting

@@ -1,14 +1,16 @@
 """`python -m trainer export`: a run's weights as a file, and how to use it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from shardkit.errors import ArgumentError
+from shardkit import Loader, from_text
+from shardkit.errors import ArgumentError, ShardkitError
 from trainer import checkpoint, folder, usage
 from trainer.config import Model, from_flat
 from trainer.files import whole as whole_file
@@ -34,9 +36,12 @@ class Export:
 def export(asked: Export) -> str:
     """Write the file; returns sentences about it. Raises ArgumentError and TrainingError."""
     place = checkpoint.named(asked.run)
-    options = folder.facts(place.parent.parent)["config"]
+    facts = folder.facts(place.parent.parent)
+    options = facts["config"]
     values = {name.removeprefix("model."): v for name, v in options.items() if name.startswith("model.")}
     config: Model = from_flat(HieraConfig, values) if "arch" in values else from_flat(MaeConfig, values)
+    if asked.grid is None and isinstance(config, MaeConfig):
+        asked = replace(asked, grid=usual_grid(str(facts["data"]), options["loader.batching"]))
     state, size = _hiera(asked, place, config) if isinstance(config, HieraConfig) else _vit(asked, place, config)
     call = usage.call(config, asked.grid, asked.channels, asked.out)
     how = usage.preparation(options, size, asked.channels)
@@ -53,11 +58,29 @@ def export(asked: Export) -> str:
     return f"{asked.out} holds the encoder of {place}{only}:\n\n{call}\n\n{how}"
 
 
+def usual_grid(data: str, text: str) -> tuple[int, int] | None:
+    """Rows and columns of patches that suit a run's images: of its recipe's size, else of the dataset's commonest bin.
+
+    None where the dataset cannot be opened.
+    """
+    batching = from_text(text)
+    if (side := batching.recipe.side) is not None:
+        return side // batching.patch, side // batching.patch
+    try:
+        names, of = Loader(data, batching=batching, split=None, device="cpu", deadline=5.0).bins()
+    except ShardkitError:
+        return None
+    sides = names[int(np.bincount(of).argmax())].split("x")
+    level = batching.level if isinstance(batching.level, int) else 0
+    rows, columns = (-(-int(side) // (batching.patch << level)) for side in sides)
+    return rows, columns
+
+
 def _vit(asked: Export, place: Path, config: MaeConfig) -> tuple[State, tuple[int, int]]:
     if asked.grid is None or min(asked.grid) < 1:
         raise ArgumentError(
             "--grid ROWS COLUMNS is needed: positions are a formula here and a table in the file, made for images of so"
-            f" many patches of {config.patch} pixels"
+            f" many patches of {config.patch} pixels; the run's dataset, which has some, cannot be opened"
         )
     model = Mae(config)
     checkpoint.weights(place, model, asked.average)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from shardkit import Loader, from_text
+from shardkit import Loader, from_text, stopping
 from shardkit.errors import ArgumentError
 from shardkit.storage import shown
 from shardkit.terminal import Terminal
@@ -24,8 +24,6 @@ from trainer.start import Job, Start, start
 from trainer.task import Pretrain
 from trainer.validation import Validation
 
-STOPPED = 143  # as a shell says of SIGTERM
-
 
 def pretrain(job: Job, console: Terminal) -> int:
     """Train, or go on where the run in its folder stopped; returns the exit code."""
@@ -36,8 +34,8 @@ def pretrain(job: Job, console: Terminal) -> int:
     finally:
         parallel.stop()
     if world.first and not done:
-        console.print("stopped; run the same command again to go on", highlight=False)
-    return 0 if done else STOPPED
+        console.print(stopping.SAID, highlight=False)
+    return 0 if done else stopping.code(asked[0] if asked else signal.SIGTERM)  # else another process was asked
 
 
 def _train(job: Job, world: World, console: Terminal | None, asked: list[int]) -> bool:

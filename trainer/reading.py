@@ -8,6 +8,9 @@ import io
 import json
 import pathlib
 import pickle
+import struct
+import zipfile
+import zlib
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, Final, cast
@@ -103,7 +106,7 @@ def progress(place: Path) -> dict[str, Any]:
 
 
 def damage(place: Path) -> str:
-    """What a checkpoint lacks; empty for a whole one. Reads its table of contents and the sizes of its files.
+    """What a checkpoint lacks; empty for a whole one. Reads all of it once, against the checksums of its values.
 
     Raises TrainingError for one that is more than data, StorageError for one that this process may not read.
     """
@@ -133,4 +136,23 @@ def damage(place: Path) -> str:
             return f"{name} is missing"
         if (place / name).stat().st_size < end:
             return f"{name} is cut short"
+    for info in found.storage_data.values():
+        try:
+            sound = _sound(place / info.relative_path, info.offset, info.length)
+        except OSError as error:  # of a disk that has lost a sector, too
+            return f"{info.relative_path} cannot be read: {error.strerror}"
+        if not sound:
+            return f"{info.relative_path} is damaged at byte {info.offset:,}"
     return ""
+
+
+def _sound(file: Path, start: int, length: int) -> bool:
+    """Whether a value is as it was written: torch writes each as an archive, whose parts have checksums."""
+    with file.open("rb") as opened:
+        opened.seek(start)
+        data = opened.read(length)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError, NotImplementedError, zlib.error, struct.error):
+        return False

@@ -1,9 +1,16 @@
 """How an exported file is used: the call of timm's that it loads into, and how an image is prepared for it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from shardkit import from_text
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+from torch.nn import functional
+
+from shardkit import from_text, prepare
+from shardkit.errors import ArgumentError
 from trainer.hiera import POOLED, HieraConfig
 from trainer.mae import MaeConfig
 
@@ -69,4 +76,36 @@ def preparation(options: dict[str, Any], size: Grid, channels: int) -> str:
             " the middle of what it stands for, as a resize would have it"
         )
     parts.append("padded with 0 at the bottom and right")
-    return "; ".join(parts) + ". shardkit.Loader with these options gives such images."
+    return (
+        "; ".join(parts)
+        + ". trainer.usage.image(pixels, bits, about) gives such an image of (rows, cols) uint16 pixels, about being a"
+        " .safetensors file's metadata; and shardkit.Loader with these options does."
+    )
+
+
+def image(pixels: npt.NDArray[np.uint16], bits: int, about: Mapping[str, str], padded: bool = False) -> Tensor:
+    """An image for the model of an exported file: float32 (1, channels, rows, cols), as the run's loader gave it.
+
+    Parameters
+    ----------
+    pixels, bits, padded
+        As of `shardkit.prepare`.
+    about
+        The file's metadata, `safetensors.safe_open(file, "pt").metadata()`.
+
+    Raises
+    ------
+    ArgumentError
+        For an image that is larger than those that the file was exported for.
+    """
+    mean, comma, deviation = about["loader.normalise"].partition(",")
+    normalise: Any = (float(mean), float(deviation)) if comma else mean
+    ready = prepare(pixels, bits, batching=about["loader.batching"], normalise=normalise, padded=padded)
+    height, width = int(about["height"]), int(about["width"])
+    below, right = height - ready.shape[1], width - ready.shape[2]
+    if below < 0 or right < 0:
+        raise ArgumentError(
+            f"the image has {ready.shape[1]} x {ready.shape[2]} pixels for the model, and the file is for {height} x"
+            f" {width}: export with a larger --grid"
+        )
+    return functional.pad(ready, (0, right, 0, below)).expand(1, int(about["channels"]), height, width)

@@ -29,7 +29,8 @@ def plan(
     dataset
         Folder or bucket url of the dataset.
     batching
-        For example packed:tokens=24576,patch=48, binned:tokens=24576,patch=48 or resized:side=224,batch_size=64.
+        For example packed:tokens=24576,patch=48, binned:tokens=24576,patch=48 or resized:side=224,batch_size=64. Tokens
+        of packed, the patches that a micro-batch holds, are 24,576 unless named.
     seed
         Seed of the run.
     epoch
@@ -48,8 +49,13 @@ def plan(
     from shardkit.planning import show
 
     made = from_text(batching)
-    if world_size < 1 or made.per_step % world_size:
-        raise ArgumentError(f"per_step={made.per_step} cannot be shared among --world-size {world_size}")
+    if world_size < 1:
+        raise ArgumentError(f"--world-size {world_size} must be at least 1")
+    if made.per_step % world_size:
+        raise ArgumentError(
+            f"--world-size {world_size} does not divide the per_step={made.per_step} micro-batches of a step: give a"
+            f" world size that does, or --batching with per_step={-(-made.per_step // world_size) * world_size}"
+        )
     catalog = Catalog(dataset)
     chosen = None if split == "all" else split
     samples = catalog.samples(chosen)

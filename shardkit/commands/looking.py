@@ -115,13 +115,15 @@ def verify(dataset: str, *, decode: bool = True, workers: int | None = None) -> 
     return 1 if problems else 0
 
 
-def preview(key: str, *, dataset: str, level: int = 0, out: Annotated[Path, Parameter(name=["--out", "-o"])]) -> int:
+def preview(
+    key: str | None = None, *, dataset: str, level: int = 0, out: Annotated[Path, Parameter(name=["--out", "-o"])]
+) -> int:
     """Write one sample as an 8-bit PNG, windowed to its 0.5th-99.5th percentile.
 
     Parameters
     ----------
     key
-        Key of the sample, or its start.
+        Key of the sample, or its start; without one, a sample from the middle is shown, and some keys are named.
     dataset
         Folder or bucket url of the dataset.
     level
@@ -131,7 +133,7 @@ def preview(key: str, *, dataset: str, level: int = 0, out: Annotated[Path, Para
     """
     from shardkit.inspect import preview as render
 
-    console.print(render(dataset, key, level, out), highlight=False)
+    console.print(render(dataset, key, level, out), highlight=False, soft_wrap=True)
     return 0
 
 

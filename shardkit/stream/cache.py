@@ -26,8 +26,9 @@ from shardkit.manifest import fingerprint
 from shardkit.storage import MissingObject, Unusable, reason, sentences
 from shardkit.stream.files import Unnamed, read_once
 from shardkit.stream.locks import lock, release, unlock
-from shardkit.stream.reader import Reader, StoreAway, folder_of
+from shardkit.stream.reader import Reader, folder_of
 from shardkit.terminal import logger
+from shardkit.waiting import StoreAway
 
 _log = logger("shardkit.stream")
 _PIECE, _AT_ONCE = 8 << 20, 16  # bytes of a read, and how many reads at a time: bounds the memory of fills

@@ -4,7 +4,6 @@ All of it is asynchronous: an overdue read is cancelled, and a loader that stops
 """
 
 import asyncio
-import random
 import re
 import time
 from pathlib import Path
@@ -13,18 +12,17 @@ from typing import Any, Protocol
 import obstore
 from obstore.exceptions import BaseError
 
-from shardkit.errors import ArgumentError, IntegrityError, StorageError
+from shardkit.errors import ArgumentError, IntegrityError
 from shardkit.regular import check_name, size
 from shardkit.remote import check_process
-from shardkit.storage import MissingObject, Store, Unusable, sentences
+from shardkit.storage import NO_RETRIES, MissingObject, Store, Unusable, sentences
 from shardkit.stream.files import Files, Threads, cut_short
 from shardkit.terminal import logger
+from shardkit.waiting import DEADLINE, SILENCE, StoreAway, patience, pause
 
 _log = logger("shardkit.stream")
 _BIN = re.compile(r"(?:^|/)(\d+x\d+)/")
 _BEYOND_THE_END = "416 Range Not Satisfiable"
-_LONGEST_PAUSE, _LONGEST_TRY = 2.0, 30.0  # seconds
-_SILENCE = 1.0  # seconds between two lines about failed reads
 
 
 class Reader(Protocol):
@@ -56,7 +54,7 @@ class StoreReader:
         self._threads: Threads | None = None
         self._files = Files(self._root)
         if place.root is None:
-            self._bucket = place.opened(retry_config={"max_retries": 0})
+            self._bucket = place.opened(**NO_RETRIES)
         else:
             self._threads = Threads(threads, "shardkit-read")
 
@@ -104,7 +102,7 @@ class Retrying:
     missing object, a store that is not set up for reading.
     """
 
-    def __init__(self, inner: Reader, attempts: int = 5, deadline: float = 60.0, pause: float = 0.1) -> None:
+    def __init__(self, inner: Reader, attempts: int = 5, deadline: float = DEADLINE, pause: float = 0.1) -> None:
         if attempts < 1 or deadline <= 0:
             raise ArgumentError(
                 f"attempts={attempts} and deadline={deadline} leave no try: use at least 1 and some seconds"
@@ -135,7 +133,7 @@ class Retrying:
             left = self._deadline - (time.monotonic() - begun)
             tries += 1
             try:
-                return await asyncio.wait_for(once(), self._patience(left))
+                return await asyncio.wait_for(once(), patience(left, self._deadline))
             except (MissingObject, Unusable):
                 raise
             except IntegrityError as error:
@@ -148,25 +146,21 @@ class Retrying:
             except OSError as error:
                 reason = str(error)
             took = time.monotonic() - begun
-            pause = min(self._pause * 2 ** (tries - 1), _LONGEST_PAUSE) * random.uniform(0.5, 1.0)
-            if took + pause >= self._deadline:
+            rest = pause(tries, self._pause)
+            if took + rest >= self._deadline:
                 raise StoreAway(
                     f"{what} could not be read in {tries} tries and {took:.1f} s: {reason}; check the store and go on"
                     " from the last state, or raise the deadline"
                 )
             self.retries += 1
             self._tell(what, reason)
-            await asyncio.sleep(pause)
-
-    def _patience(self, left: float) -> float:
-        """Seconds until a try without an answer is given up: half of what is left, so that there is another try."""
-        return min(left, _LONGEST_TRY, max(left / 2, self._deadline / 64))
+            await asyncio.sleep(rest)
 
     def _tell(self, what: str, reason: str) -> None:
         """One line a second at most: in an outage every read fails, again and again."""
         self._untold += 1
         now = time.monotonic()
-        if now - self._told >= _SILENCE:
+        if now - self._told >= SILENCE:
             others = f" (and {self._untold - 1:,} reads before it)" if self._untold > 1 else ""
             _log.warning("%s: failed%s, trying again for up to %.0f s: %s", what, others, self._deadline, reason)
             self._told, self._untold = now, 0
@@ -174,10 +168,6 @@ class Retrying:
     async def close(self) -> None:
         """See `Reader`."""
         await self._inner.close()
-
-
-class StoreAway(StorageError):
-    """A store did not answer, or refused, for as long as it is waited for."""
 
 
 class Logged:

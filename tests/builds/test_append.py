@@ -8,10 +8,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shardkit import dataset
+from shardkit import dataset, manifest
+from shardkit.errors import IntegrityError
 from shardkit.scan import path_hash
 from shardkit.verify import Summary, verify
 
@@ -259,3 +261,21 @@ def test_scan_parts_of_all_generations_cover_every_file_once(grown: Any) -> None
     parts = sorted(grown["now"].private.glob("g*/scan/*.parquet"))
     paths = [p.decode() for part in parts for p in pq.read_table(part)["path"].to_pylist()]
     assert sorted(paths) == sorted(grown["old"] + grown["new"])
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "told"),
+    [("box_height", 1 << 20, "its content box"), ("shard", "../elsewhere/00000.tar", "names an object outside")],
+)
+def test_a_manifest_that_cannot_be_right_is_not_appended_to(
+    bench: Any, made: Any, built_copy: Any, tmp_path: Path, column: str, value: Any, told: str
+) -> None:
+    samples = built_copy.samples()
+    samples[0][column] = value
+    manifest.write(pa.Table.from_pylist(samples, manifest.SCHEMA), built_copy.store)
+    source = tmp_path / "more"
+    shutil.copytree(made.root, source, symlinks=True)
+    written = next(path for path, row in built_copy.ledger().items() if row["verdict"] == "written")
+    shutil.copy2(source / written, source / "again.dcm")
+    with pytest.raises(IntegrityError, match=f"manifest.parquet: row 0: .*{told}"):
+        bench.build(source, built_copy.out, built_copy.private, source_moved=True)

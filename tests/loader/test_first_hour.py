@@ -18,7 +18,9 @@ import shardkit
 from shardkit import Fixed, Loader, Packed, dataset, manifest
 from shardkit.catalog import Catalog
 from shardkit.cli import run
+from shardkit.commands.loading import BATCHING
 from shardkit.errors import ArgumentError, RowError
+from shardkit.plan.batching import KINDS
 from shardkit.storage import Store
 
 SMALL: dict[str, Any] = {"split": None, "device": "cpu", "window": 8}
@@ -143,7 +145,7 @@ def test_a_manifest_of_an_earlier_version_is_the_same_dataset(dataset_folder: Pa
     folder = tmp_path / "earlier"
     shutil.copytree(dataset_folder, folder)
     path = folder / manifest.NAME
-    table = manifest.read(Store(str(folder)))
+    table = dataset.samples(Store(str(folder)))
     metadata = pq.read_schema(path).metadata
     assert table.schema.field("level_hash").type != pq.read_schema(path).field("level_hash").type
     pq.write_table(table.replace_schema_metadata(metadata), path, row_group_size=64, write_page_checksum=True)
@@ -152,3 +154,47 @@ def test_a_manifest_of_an_earlier_version_is_the_same_dataset(dataset_folder: Pa
     batches = zip(*(Loader(f, batching=PACKED, **SMALL) for f in (folder, dataset_folder)), strict=True)
     for earlier, now in batches:
         np.testing.assert_array_equal(earlier.patches.numpy(), now.patches.numpy())
+
+
+def test_a_loader_without_batching_says_what_there_is_with_an_example_that_works(dataset_folder: Path) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        Loader(dataset_folder)
+    said = str(caught.value)
+    assert all(f" {kind} (" in said for kind in KINDS)
+    example = re.search(r'batching="([^"]+)"', said)
+    assert example
+    assert len(Loader(dataset_folder, batching=example[1], device="cpu").plan)
+
+
+def test_a_world_that_does_not_divide_a_step_is_told_one_that_it_does(
+    dataset_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["plan", str(dataset_folder), "--world-size", "3"]
+    assert run([*words, "--batching", "packed:tokens=2048,patch=16,per_step=8"]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    remedy = re.search(r"per_step=(\d+)$", said)
+    assert remedy, said
+    assert run([*words, "--batching", f"packed:tokens=2048,patch=16,per_step={remedy[1]}"]) == 0
+    with pytest.raises(ArgumentError, match="choose a multiple, as per_step=9"):
+        Loader(dataset_folder, batching="packed:tokens=2048,patch=16,per_step=8", rank=0, world_size=3)
+
+
+def test_the_help_of_plan_names_the_default_of_tokens(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["plan", "--help"])
+    assert "24,576" in " ".join(capsys.readouterr().out.split())
+    assert "tokens=24576" in BATCHING
+
+
+def test_preview_needs_no_key_and_names_some_that_it_takes(
+    dataset_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--dataset", str(dataset_folder), "-o", str(tmp_path / "x.png")]
+    assert run(["preview", *words]) == 0
+    shown, _, others = capsys.readouterr().out.strip().partition("\n")
+    named = others.partition(": ")[2].split()
+    assert len(named) == 5
+    first = (tmp_path / "x.png").read_bytes()
+    assert run(["preview", shown.partition(": ")[2].partition(",")[0], *words]) == 0
+    assert (tmp_path / "x.png").read_bytes() == first
+    for key in named:
+        assert run(["preview", key, *words]) == 0

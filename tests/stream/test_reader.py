@@ -18,11 +18,13 @@ from typing import Any
 
 import pytest
 
+from shardkit import waiting
 from shardkit.errors import ArgumentError, IntegrityError, StorageError
 from shardkit.storage import AccessRefused, MissingObject, Store
 from shardkit.stream import reader as module
 from shardkit.stream.fetch import Fetcher
-from shardkit.stream.reader import Logged, Retrying, StoreAway, StoreReader
+from shardkit.stream.reader import Logged, Retrying, StoreReader
+from shardkit.waiting import StoreAway
 
 NAME, DATA = "shards/0064x0064/00000.tar", random.Random(1).randbytes(200_000)
 SECRET = "notthesecretnotthesecret"
@@ -292,7 +294,7 @@ RESET = StorageError("a.tar: connection reset by peer")
 def test_what_fails_is_tried_until_it_works_and_warned_of(
     kit: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_SILENCE", 0.0)
+    monkeypatch.setattr(module, "SILENCE", 0.0)
     script = Script(RESET, OSError("odd"), TimeoutError(), b"short", AccessRefused("403"), RESET, b"exactly 10")
     reader = Retrying(script, attempts=2, pause=0.001)
     assert kit.run(reader.read("a.tar", 5, 10)) == b"exactly 10"
@@ -331,7 +333,7 @@ def test_an_object_that_ends_too_early_is_read_as_often_as_told_and_is_no_fault_
 
 
 def test_pauses_grow_to_a_limit(kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LONGEST_PAUSE", 0.16)
+    monkeypatch.setattr(waiting, "LONGEST_PAUSE", 0.16)
     script = Script(RESET)
     with pytest.raises(StorageError):
         kit.run(Retrying(script, deadline=0.9, pause=0.02).read("a.tar", 0, 1))

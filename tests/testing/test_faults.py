@@ -18,8 +18,9 @@ from shardkit.errors import ArgumentError, IntegrityError, ShardkitError, Storag
 from shardkit.manifest import fingerprint
 from shardkit.stream.cache import Cached, Contents
 from shardkit.stream.fetch import Fetcher, Want
-from shardkit.stream.reader import Retrying, StoreAway, StoreReader
+from shardkit.stream.reader import Retrying, StoreReader
 from shardkit.testing.faults import FAULTS, FaultStore
+from shardkit.waiting import StoreAway
 
 SHARDS, MEMBERS, SIZE, SEAM = 4, 4, 3000, 20_000  # the seam keeps members from being read together
 DATA = {f"{i}.tar": random.Random(i).randbytes(MEMBERS * (SIZE + SEAM)) for i in range(SHARDS)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from timm.models import register_model
 from timm.models.hiera import Hiera, hiera_tiny_224
 from torch import Tensor
 
+from shardkit import dataset, prepare
+from shardkit.errors import ArgumentError
+from shardkit.storage import Store
 from trainer import folder
 from trainer.checkpoint import Checkpoints, State
 from trainer.cli import run as command
@@ -28,6 +32,7 @@ from trainer.optim import optimizer
 from trainer.parallel import World
 from trainer.recipes import RECIPES
 from trainer.sequences import Sequences
+from trainer.usage import image
 
 HIERA = HieraConfig(arch="hiera_nano", side=64, decoder_width=32, decoder_depth=1, decoder_heads=2)
 VIT = MaeConfig(patch=8, width=48, depth=2, heads=3, decoder_width=32, decoder_depth=1, decoder_heads=2, mlp_ratio=2.5)
@@ -41,7 +46,7 @@ def hiera_nano(pretrained: bool = False, **changes: Any) -> Hiera:
     return made
 
 
-def _run(out: Path, config: Model) -> Mae | HieraMae:
+def _run(out: Path, config: Model, data: str = "there", **changes: str) -> Mae | HieraMae:
     """A run's folder with one checkpoint, of random weights; returns its model."""
     torch.manual_seed(3)
     model = HieraMae(config) if isinstance(config, HieraConfig) else Mae(config)
@@ -49,8 +54,8 @@ def _run(out: Path, config: Model) -> Mae | HieraMae:
     checkpoints = Checkpoints(out, 2, World(0, 1, torch.device("cpu")))
     checkpoints.save(7, State(model, adam, None, 0), {"step": 7})
     checkpoints.wait()
-    options = flat(replace(RECIPES["tiny"].config, model=config))
-    facts = {"recipe": "tiny", "config": options, "baseline": None, "data": "there", "digest": "0" * 64}
+    options = {**flat(replace(RECIPES["tiny"].config, model=config)), **changes}
+    facts = {"recipe": "tiny", "config": options, "baseline": None, "data": data, "digest": "0" * 64}
     folder.write(out, {**facts, "parameters": 1, "device": "CPU", "world_size": 1})
     return model.eval()
 
@@ -98,6 +103,46 @@ def test_the_printed_call_gives_the_run_s_own_features(
     with torch.no_grad():
         theirs = _called(said).forward_features(image.expand(1, channels, -1, -1))[0]  # type: ignore[operator]
     torch.testing.assert_close(theirs, _features(own, image), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("batching", ["resized:side=48,patch=8", "packed:tokens=4096,patch=8,level=1"])
+def test_without_a_grid_the_printed_call_is_for_images_as_the_run_has_them(
+    tmp_path: Path, dataset_folder: Path, batching: str
+) -> None:
+    _run(tmp_path / "run", VIT, str(dataset_folder), **{"loader.batching": batching})
+    model = _called(export(Export(run=tmp_path / "run", out=tmp_path / "e.safetensors")))
+    rows, columns = model.patch_embed.grid_size  # type: ignore[union-attr, misc]
+    if batching.startswith("resized"):
+        assert (rows, columns) == (6, 6)
+        return
+    table = dataset.samples(Store(str(dataset_folder)))
+    bins = Counter(zip(table["bin_height"].to_pylist(), table["bin_width"].to_pylist(), strict=True))
+    (height, width), most = bins.most_common(1)[0]
+    assert bins[height, width] == most
+    assert (rows, columns) in {(-(-h // 16), -(-w // 16)) for (h, w), count in bins.items() if count == most}
+
+
+@pytest.mark.parametrize("normalise", ["zscore", "0.5,0.25"])
+def test_an_image_is_prepared_by_what_the_file_says_of_itself(
+    tmp_path: Path, dataset_folder: Path, normalise: str
+) -> None:
+    batching = "packed:tokens=4096,patch=8,level=1"
+    _run(tmp_path / "run", VIT, **{"loader.batching": batching, "loader.normalise": normalise})
+    asked = Export(run=tmp_path / "run", out=tmp_path / "e.safetensors", grid=(60, 60), channels=3)
+    assert "trainer.usage.image(pixels, bits, about)" in export(asked)
+    with safe_open(asked.out, "pt") as file:
+        about = file.metadata()
+    store = Store(str(dataset_folder))
+    row, codec = dataset.samples(store).to_pylist()[0], dataset.description(store)["codec"]
+    pixels, padded = dataset.image(store, row, codec), row["padding"] > 0
+    ready = image(pixels, row["bits"], about, padded)
+    assert ready.shape == (1, 3, 480, 480)
+    pair: Any = (0.5, 0.25) if "," in normalise else normalise
+    own = prepare(pixels, row["bits"], batching=batching, normalise=pair, padded=padded)
+    assert torch.equal(ready[0, 2, : own.shape[1], : own.shape[2]], own[0])
+    assert not ready[..., own.shape[1] :, :].any()
+    with pytest.raises(ArgumentError, match="export with a larger --grid"):
+        image(pixels, row["bits"], {**about, "height": "8"})
 
 
 @pytest.mark.parametrize("channels", [1, 3])

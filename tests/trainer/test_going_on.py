@@ -176,11 +176,21 @@ def _shorten(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def _rot(place: Path) -> None:
+    """Turn one bit in the middle of the largest value."""
+    info = max(dcp.FileSystemReader(place).read_metadata().storage_data.values(), key=lambda info: info.length)
+    file = place / info.relative_path
+    data = bytearray(file.read_bytes())
+    data[info.offset + info.length // 2] ^= 4
+    file.write_bytes(data)
+
+
 @pytest.mark.parametrize(
     ("spoil", "lacks"),
     [
         (lambda p: next(p.glob("*.distcp")).unlink(), "distcp is missing"),
         (lambda p: _shorten(next(p.glob("*.distcp"))), "distcp is cut short"),
+        (_rot, "distcp is damaged at byte"),
         (lambda p: (p / "progress.json").write_text(""), "progress.json is damaged"),
         (lambda p: (p / "progress.json").unlink(), "progress.json is missing"),
         (lambda p: (p / ".metadata").write_bytes(b""), ".metadata is damaged"),

@@ -125,13 +125,16 @@ def test_a_run_killed_at_any_moment_goes_on_as_if_nothing_happened(whole: Path, 
 
 
 @pytest.mark.deep
-def test_sigterm_saves_and_leaves_and_the_run_goes_on_from_there(whole: Path, words: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_leaves_and_the_run_goes_on_from_there(
+    whole: Path, words: Any, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     out = tmp_path / "asked"
     process = _start(words(out, "--save.every", "1000"))
     _until(process, 4, out)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     told, _ = process.communicate(timeout=60)
-    assert process.returncode == 143, told
+    assert process.returncode == code, told
     done = len(_lines(out))
     assert 4 <= done < 10
     assert (out / "checkpoints" / f"step_{done:08d}").exists()

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 from pebble import ProcessExpired, ProcessPool
 
-from shardkit import manifest
+from shardkit import dataset, manifest
 from shardkit.arguments import Arguments, Conversion
 from shardkit.build import build
 from shardkit.dicom.triage import Rules
@@ -170,7 +170,7 @@ def _build(place: Path) -> None:
 
 def _rows(place: Path) -> list[tuple[str, _Row]]:
     store = Store(str(place / "out"))
-    samples = {row["key"]: row for row in manifest.read(store).to_pylist()} if store.exists(manifest.NAME) else {}
+    samples = {row["key"]: row for row in dataset.samples(store).to_pylist()} if store.exists(manifest.NAME) else {}
     out = []
     for row in pq.read_table(place / "private" / "ledger.parquet").to_pylist():
         sample, pixels = samples.get(row["key"]), None
