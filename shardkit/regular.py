@@ -4,6 +4,7 @@ A FIFO would hold up who opens it, a device gives bytes without end, and a link 
 dataset's. The dataset's own folder may be a link, or lie below one: who typed its name knows where it leads.
 """
 
+import errno
 import os
 import stat
 from pathlib import Path, PurePosixPath
@@ -12,6 +13,7 @@ from typing import BinaryIO
 from shardkit.errors import IntegrityError
 
 ANEW = "copy the dataset again, or build it anew elsewhere"
+_NO_FILE = {errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ENXIO, errno.ENODEV}  # which no waiting changes
 
 
 def check_name(where: str, name: str) -> None:
@@ -23,7 +25,12 @@ def check_name(where: str, name: str) -> None:
 def descriptor(root: Path, name: str) -> int:
     """A file descriptor to read the object from. Raises IntegrityError for all but a file in `root`, OSError."""
     check_name(str(root), name)
-    found = os.open(root / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.open(root / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            raise IntegrityError(f"{root / name} is no regular file; {ANEW}") from None
+        raise
     try:
         if not stat.S_ISREG(os.fstat(found).st_mode):
             raise IntegrityError(f"{root / name} is no regular file; {ANEW}")
