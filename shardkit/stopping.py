@@ -6,7 +6,6 @@ it, and threads may take long to end: so a command is gone after `GRACE` seconds
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -49,6 +48,5 @@ def code(number: int | None = None) -> int:
 
 
 def _leave(program: str) -> None:
-    sys.stderr.write(f"{program}: {SAID}\n")
-    sys.stderr.flush()
+    os.write(2, f"{program}: {SAID}\n".encode())  # past buffers and locks, which the signal may have interrupted
     os._exit(code())

@@ -128,7 +128,7 @@ def test_replay_of_the_last_step_names_its_epoch(dataset_folder: Path, tmp_path:
     [
         (("plan", "--batching", "wrong:1"), "is unknown"),
         (("plan", "--batching", "packed:tokens=0"), "tokens=0"),
-        (("plan", "--batching", TEXT, "--world-size", "3"), "cannot be shared"),
+        (("plan", "--batching", TEXT, "--world-size", "3"), "does not divide"),
         (("replay", "--batching", TEXT, "--step", "100000", "-o", "x.png"), "no step 100000"),
         (("replay", "--state", "x", "--batching", TEXT, "--step", "0", "-o", "x.png"), "leave --batching out"),
         (("replay", "--state", "/nonexistent.json", "--step", "0", "-o", "x.png"), "cannot be read"),
