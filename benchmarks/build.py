@@ -30,7 +30,7 @@ from benchmarks.build_programs import mpx
 from benchmarks.build_summary import PROGRAMS, draw, readme, show, summarise
 from benchmarks.loader_data import make_files
 from benchmarks.results import FOLDER, ROOT, Record, begin, save
-from shardkit.terminal import Terminal
+from shardkit.terminal.output import Terminal
 
 __all__ = ["draw", "readme", "run"]
 

@@ -44,7 +44,8 @@ def child(role: str, work: str) -> None:
 
 def _command_role(words: list[str], stages: str) -> None:
     """`shardkit` itself, its progress display noting when each stage begins."""
-    from shardkit import cli, progress
+    from shardkit import cli
+    from shardkit.build import progress
 
     begun: list[tuple[str, float]] = []
 
@@ -81,7 +82,6 @@ def _fan_out(function: Callable[..., Any], workers: int, *arguments: Any) -> lis
 
 
 def _bound_role(sample: list[Record], workers: int) -> list[Record]:
-    from shardkit import convert  # noqa: F401 - imported before the fork
 
     fork = multiprocessing.get_context("fork")
     return _fan_out(_bound_share, workers, sample, fork.Value("q", 0), fork.Barrier(workers))
@@ -108,9 +108,9 @@ def _bound_share(queue: Any, _: int, sample: list[Record], taken: Any, barrier: 
 def _codecs_only(row: Record, seconds: dict[str, float]) -> float:
     """Add the seconds of this file's source decode, encode and check decode; returns their CPU seconds."""
     from shardkit.codecs import htj2k
-    from shardkit.dicom import decoding, grayscale
-    from shardkit.dicom.reading import frame, read_header
-    from shardkit.dicom.triage import Rules, judge_header
+    from shardkit.sources.dicom import decoding, grayscale
+    from shardkit.sources.dicom.reading import frame, read_header
+    from shardkit.sources.dicom.triage import Rules, judge_header
 
     data = Path(row["path"]).read_bytes()
     clock = time.perf_counter()
@@ -182,8 +182,8 @@ def _naive_share(queue: Any, index: int, sample: list[Record], out: str, workers
 
 def _profile_role(sample: list[Record], source: str, scratch: str) -> Record:
     """CPU ms per Mpx by function: `child` is a conversion, `parent` what is left to the main process."""
-    from shardkit.arguments import Conversion
-    from shardkit.source import Source
+    from shardkit.config import Conversion
+    from shardkit.sources.listing import Source
 
     Path(scratch).mkdir(exist_ok=True)
     spec = Conversion(source=Source(source), out=scratch)
@@ -209,8 +209,8 @@ def _profile_role(sample: list[Record], source: str, scratch: str) -> Record:
 
 
 def _convert_one(spec: Any, row: Record, source: str) -> Any:
+    from shardkit.build.ingest import convert_file
     from shardkit.codecs.frame import Frame
-    from shardkit.convert import convert_file
 
     path = os.fsencode(os.path.relpath(row["path"], source))
     done = convert_file(spec, path, row["size"], Frame(row["height"], row["width"], row["height"], row["width"]))
@@ -223,20 +223,22 @@ def _watch_child(watch: machine.Stopwatch) -> None:
     """Names that a later version no longer has are left out: their time shows in the rest."""
     from types import SimpleNamespace
 
-    from shardkit import convert, manifest
+    from shardkit import content
+    from shardkit.build import ingest
     from shardkit.codecs import htj2k
-    from shardkit.dicom import content, decoding, grayscale, privacy
-    from shardkit.source import Source
+    from shardkit.dataset import manifest
+    from shardkit.sources.dicom import decoding, grayscale, privacy
+    from shardkit.sources.listing import Source
 
     hashes = SimpleNamespace(sha256=hashlib.sha256)
-    if hasattr(convert, "hashlib"):
-        setattr(convert, "hashlib", hashes)  # noqa: B010 - a module's own import
+    if hasattr(ingest, "hashlib"):
+        setattr(ingest, "hashlib", hashes)  # noqa: B010 - a module's own import
     places: list[tuple[str, Any, str]] = [
         ("read file", Source, "read"),
         ("SHA-256 of the file", hashes, "sha256"),
-        ("parse header", convert, "read_header"),
-        ("judge header", convert, "judge_header"),
-        ("join frame", convert, "frame"),
+        ("parse header", ingest, "read_header"),
+        ("judge header", ingest, "judge_header"),
+        ("join frame", ingest, "frame"),
         ("source decode", decoding, "decode"),
         ("source decode", decoding, "native"),
         ("grayscale.to_uniform", grayscale, "to_uniform"),
@@ -248,8 +250,8 @@ def _watch_child(watch: machine.Stopwatch) -> None:
         ("content.perceptual_hash", content, "perceptual_hash"),
         ("encode", htj2k, "encode"),
         ("check decode", htj2k, "decode"),
-        ("compare", convert, "encode"),
-        ("hash of the pixels", convert, "pixel_hash"),
+        ("compare", ingest, "encode"),
+        ("hash of the pixels", ingest, "pixel_hash"),
         ("hashes of the prefixes", manifest, "fingerprint"),
         ("privacy.metadata", privacy, "metadata"),
     ]
@@ -260,7 +262,7 @@ def _watch_child(watch: machine.Stopwatch) -> None:
 
 def _parent_costs(done: list[Any], scratch: Path, area: float) -> dict[str, float]:
     """Passing results through a pipe (both ends) and writing the tar, in CPU ms per Mpx."""
-    from shardkit.shards.webdataset import ShardWriter
+    from shardkit.formats.webdataset import ShardWriter
 
     reader, writer = multiprocessing.Pipe(duplex=False)
     cpu = time.process_time()
@@ -282,8 +284,9 @@ def _parent_costs(done: list[Any], scratch: Path, area: float) -> dict[str, floa
 
 def _rows_role(folder: str, rows: int) -> None:
     """Scan parts of made-up rows, and bins for them."""
-    from shardkit import bins, scan
-    from shardkit.testing.radiographs import synth_sizes
+    from shardkit.build import scan
+    from shardkit.dataset import bins
+    from shardkit.synthetic.radiographs import synth_sizes
 
     rng = np.random.default_rng(0)
     for start in range(0, rows, scan.PART):
@@ -296,8 +299,8 @@ def _rows_role(folder: str, rows: int) -> None:
 
 def _made_up(start: int, count: int, rng: np.random.Generator) -> pa.Table:
     """Rows as a header pass leaves them: one in twenty is no image, one in fifty is for processing."""
-    from shardkit.scan import SCHEMA
-    from shardkit.testing.radiographs import synth_sizes
+    from shardkit.build.scan import SCHEMA
+    from shardkit.synthetic.radiographs import synth_sizes
 
     heights, widths, _ = (np.minimum(side, 3072) for side in synth_sizes(count, rng))
 
@@ -331,14 +334,15 @@ def _made_up(start: int, count: int, rng: np.random.Generator) -> pa.Table:
 
 
 def _plan_role(folder: str) -> Record:
-    from shardkit import bins, layout
+    from shardkit.build import shard_plan
+    from shardkit.dataset import bins
 
     place = Path(folder)
     parts = sorted(place.glob("scan-*.parquet"))
     found = bins.Bins.from_json(json.loads((place / "bins.json").read_text()), 48)
     rows = sum(pq.read_metadata(part).num_rows for part in parts)
     before, clock = machine.peak_of_this_process(), time.perf_counter()
-    made = layout.make(place, parts, [], found, {}, 512 << 20)
+    made = shard_plan.make(place, parts, [], found, {}, 512 << 20)
     seconds, after = time.perf_counter() - clock, machine.peak_of_this_process()
     return {
         "rows": rows,
@@ -349,5 +353,5 @@ def _plan_role(folder: str) -> Record:
         "peak_above_imports_mib": (after - before) / (1 << 20),
         "memory_bytes_per_row": (after - before) / rows,
         "scan_bytes_per_row": sum(part.stat().st_size for part in parts) / rows,
-        "plan_bytes_per_row": (place / layout.PLAN).stat().st_size / rows,
+        "plan_bytes_per_row": (place / shard_plan.PLAN).stat().st_size / rows,
     }

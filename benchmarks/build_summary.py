@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from benchmarks.results import Record, spread
-from shardkit.terminal import Terminal
+from shardkit.terminal.output import Terminal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,6 +1,6 @@
 """How fast the loader's DALI graph decodes HTJ2K, by bin, level and images a batch: bytes in memory, nothing else runs.
 
-It is the graph that the loader runs, `shardkit.pipeline.Graph`: decode, clamp, normalise; output on the device. On a
+It is the loader's graph, `shardkit.loader.graph.Graph`: decode, clamp, normalise; output on the device. On a
 GPU that is DALI's `mixed` decoder (not run by its authors: no GPU was at hand), on a CPU its CPU decoder, where the
 loader by default takes OpenJPH on threads instead.
 """
@@ -15,9 +15,9 @@ import torch
 from benchmarks.gpu_programs import name_of, start
 from benchmarks.results import Record
 from shardkit.codecs import htj2k
-from shardkit.dataset import description, samples
-from shardkit.pipeline import Graph, Prepared, Steps
-from shardkit.storage import Store
+from shardkit.dataset.contents import description, samples
+from shardkit.loader.graph import Graph, Prepared, Steps
+from shardkit.storage.store import Store
 
 COLUMNS = ["shard", "offset", "level_bytes", "height", "width", "bits", "bin_height", "bin_width"]
 

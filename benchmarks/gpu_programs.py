@@ -20,14 +20,14 @@ from benchmarks.gpu_sampler import Sampler, watching
 from benchmarks.results import Record
 from shardkit import Loader, PackedBatch
 from trainer import parallel
+from trainer.commands.pretrain import open_loader
 from trainer.config import Config
-from trainer.flops import peak_tflops
-from trainer.log import Log, Step
 from trainer.loop import Loop
+from trainer.models.flops import peak_tflops
+from trainer.objectives.pretrain import Batch, Pretrain
 from trainer.parallel import World
-from trainer.pretrain import open_loader
-from trainer.recipes import RECIPES
-from trainer.task import Batch, Pretrain
+from trainer.recipes.registry import RECIPES
+from trainer.runs.log import Log, Step
 
 MIB = 1 << 20
 SUMS = ("images", "tokens", "slots", "flops", "padded_flops", "wait")  # of a step of the trainer's log

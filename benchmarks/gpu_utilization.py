@@ -35,7 +35,7 @@ from rich.table import Table
 from benchmarks import machine
 from benchmarks.gpu_summary import NAMES, draw, readme, summarise
 from benchmarks.results import FOLDER, Record, begin, save
-from shardkit.terminal import Terminal
+from shardkit.terminal.output import Terminal
 
 if TYPE_CHECKING:
     from benchmarks.gpu_decode import Grid
@@ -149,7 +149,7 @@ def _device(wanted: str) -> Literal["cpu", "cuda"]:
 
 def _dataset(work: Path, *, studies: int, scale: float, bins: str, seed: int) -> str:
     """A synthetic export's dataset, made by the command."""
-    from shardkit.testing.export import make_export
+    from shardkit.synthetic.export import make_export
 
     workers = len(os.sched_getaffinity(0))
     make_export(work / "export", studies, seed=seed, defects=0.0, scale=scale, workers=workers)
@@ -168,8 +168,8 @@ def _cases(
 ) -> list[Case]:
     from benchmarks.gpu_programs import Case
     from shardkit import from_text
-    from shardkit.catalog import Catalog
-    from trainer.recipes import RECIPES
+    from shardkit.loader.manifest_index import Catalog
+    from trainer.recipes.registry import RECIPES
 
     if recipe not in RECIPES:
         raise SystemExit(f"recipe {recipe} is unknown: choose of {', '.join(RECIPES)}")

@@ -37,7 +37,7 @@ from benchmarks.loader_peers import MODULES, SHUFFLED, SIDE, Record
 from benchmarks.loader_programs import LIBRARIES, PATCH, READS, TOKENS
 from benchmarks.loader_summary import Name, draw, ratios, readme, show, summarise
 from benchmarks.results import FOLDER, ROOT, begin, save
-from shardkit.terminal import Terminal
+from shardkit.terminal.output import Terminal
 
 __all__ = ["draw", "readme", "run"]
 

@@ -96,7 +96,7 @@ def make(root: Path, files: int, scale: float, seed: int, shard_mib: int, progra
 
 def make_files(folder: Path, files: int, scale: float, seed: int, defects: float = 0.0) -> None:
     """A synthetic export of at least so many files."""
-    from shardkit.testing.export import make_export, plan_export
+    from shardkit.synthetic.export import make_export, plan_export
 
     studies = max(1, files // 2)
     while len(plan_export(studies, seed=seed, defects=defects, scale=scale)) < files:

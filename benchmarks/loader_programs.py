@@ -171,7 +171,7 @@ def url_of(job: Record) -> str:
 def _wanted(job: Record) -> list[tuple[int, int]]:
     """(manifest row, level) in the order of the loader's plan."""
     from shardkit import EpochPlan
-    from shardkit.catalog import Catalog
+    from shardkit.loader.manifest_index import Catalog
 
     plan = EpochPlan(Catalog(url_of(job)).samples(None), 0, 0, _batching(job))
     views = [micro.views for step in plan for micro in step]

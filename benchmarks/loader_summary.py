@@ -9,7 +9,7 @@ from rich.table import Table
 
 from benchmarks.loader_peers import READERS
 from benchmarks.results import Record, spread
-from shardkit.terminal import Terminal
+from shardkit.terminal.output import Terminal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

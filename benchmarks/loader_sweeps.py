@@ -32,7 +32,7 @@ from benchmarks import loader_data
 from benchmarks.loader import Bench
 from benchmarks.loader_programs import LIBRARIES, LONGEST_S, PATCH, TOKENS, url_of
 from benchmarks.results import FOLDER, Record, begin, save, spread, table
-from shardkit.terminal import say
+from shardkit.terminal.output import say
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

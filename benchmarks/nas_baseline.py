@@ -33,7 +33,7 @@ from benchmarks.loader_data import Data, Source
 from benchmarks.loader_programs import LIBRARIES, LONGEST_S, open_loader
 from benchmarks.loader_summary import Name
 from benchmarks.results import FOLDER, Record, begin, save, spread, table
-from shardkit.terminal import say
+from shardkit.terminal.output import say
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ import functools
 import numpy as np
 import numpy.typing as npt
 
-from shardkit.bins import THESIS, Bins
+from shardkit.dataset.bins import THESIS, Bins
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating]
@@ -25,7 +25,7 @@ CONTENT = 0.82
 That content boxes have this share is an assumption. Those that builds find are larger: see the README.
 """
 
-# Images of the training split by bin: a row a height, in the order of `shardkit.bins.THESIS`.
+# Images of the training split by bin: a row a height, in the order of `shardkit.dataset.bins.THESIS`.
 BIN_COUNTS = np.array(
     [
         *(29273, 3873, 2986, 5941, 1814, 151),

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from benchmarks.results import FOLDER, ROOT, Record
-from shardkit.terminal import say
+from shardkit.terminal.output import say
 
 PAGE = "index.html"
 TEXTS = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")

@@ -30,7 +30,7 @@ from benchmarks import loader_data, machine
 from benchmarks.loader import Bench
 from benchmarks.results import FOLDER, Record, begin, save, spread, table
 from benchmarks.scale_model import model
-from shardkit.terminal import say
+from shardkit.terminal.output import say
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -105,7 +105,7 @@ def _builds(bench: Bench, repeats: int) -> list[Record]:
 
 
 def _build(bench: Bench, workers: int, repeats: int) -> Record:
-    from shardkit import dataset
+    from shardkit.dataset import contents
 
     built, private, used = bench.work / "built", bench.work / "private", []
     words = ["build", "--source", bench.work / "export", "--out", built, "--private", private, "--workers", workers]
@@ -114,7 +114,7 @@ def _build(bench: Bench, workers: int, repeats: int) -> Record:
         for folder in (built, private):
             shutil.rmtree(folder, ignore_errors=True)
         used.append(bench.measured("command", [str(word) for word in words])[0])
-    facts = json.loads((built / dataset.NAME).read_text())
+    facts = json.loads((built / contents.NAME).read_text())
     mpx = facts["pixels"] / 1e6
     return {
         "workers": workers,
@@ -145,11 +145,11 @@ def write_index(template: str, place: str, rows: int) -> int:
     import numpy as np
     import pyarrow.parquet as pq
 
-    from shardkit import dataset, manifest
+    from shardkit.dataset import contents, manifest
 
     folder, rng = Path(place), np.random.default_rng(0)
     folder.mkdir()
-    facts = json.loads((Path(template) / dataset.NAME).read_text())
+    facts = json.loads((Path(template) / contents.NAME).read_text())
     facts |= {"bins": [[max(sides) for sides in zip(*facts["bins"], strict=True)]]}  # one that holds all images
     some = pq.read_table(Path(template) / manifest.NAME)  # its schema names the digest of dataset.json
     splits: Counter[str] = Counter()
@@ -160,7 +160,7 @@ def write_index(template: str, place: str, rows: int) -> int:
             splits.update(part["split"].to_pylist())
             sink.write_table(part, manifest.ROW_GROUP)
     facts |= {"samples": rows, "shards": -(-rows // SHARD), "splits": dict(splits)}
-    (folder / dataset.NAME).write_text(json.dumps(facts))
+    (folder / contents.NAME).write_text(json.dumps(facts))
     return (folder / manifest.NAME).stat().st_size
 
 
@@ -194,7 +194,7 @@ def _fresh(part: pa.Table, numbers: Any, bin: list[int], rng: Any) -> pa.Table:
 
 def open_index(place: str) -> Record:
     """What a loader does before its first step: a snapshot, sizes and split of all rows; then one shard's details."""
-    from shardkit.catalog import Catalog
+    from shardkit.loader.manifest_index import Catalog
 
     before, clock = machine.peak_of_this_process(), time.perf_counter()
     catalog = Catalog(place)
@@ -213,9 +213,9 @@ def plan(rows: int, name: str) -> Record:
     """mib: beyond what the samples' arrays take."""
     import numpy as np
 
-    from shardkit.bins import THESIS, Bins
+    from shardkit.dataset.bins import THESIS, Bins
     from shardkit.plan import EpochPlan, Samples, from_text
-    from shardkit.testing.radiographs import synth_sizes
+    from shardkit.synthetic.radiographs import synth_sizes
 
     height, width, _ = synth_sizes(99_991, np.random.default_rng(0))
     sides = [np.resize(side.astype(np.uint16), rows) for side in (height, width)]

@@ -7,7 +7,7 @@ filler in the short pieces that the trainer cuts it into. 100 % is each image pa
 tokens            given to the model.
 thesis compute    the square of it, which the thesis' table 4.1 prints.
 squares           sum of the squared lengths of all sequences: attention alone.
-FLOPs             of ViT-B/48 and its decoder as `trainer.flops` counts them: linear maps and attention.
+FLOPs             of ViT-B/48 and its decoder as `trainer.models.flops` counts them: linear maps and attention.
 shapes            of micro-batches: what a compiler meets, and CUDA graphs are kept for.
 incomplete        images that no full batch is left for at the epoch's end; they are in no other figure.
 straggler         work of the busiest of 8 or 32 ranks by the mean, over all steps of one micro-batch a rank.
@@ -46,10 +46,10 @@ from benchmarks.token_strategies import (
 )
 from shardkit.errors import ArgumentError
 from shardkit.plan import Batching
-from shardkit.terminal import Terminal
-from trainer.flops import image_flops
-from trainer.mae import MaeConfig
-from trainer.recipes import RECIPES
+from shardkit.terminal.output import Terminal
+from trainer.models.flops import image_flops
+from trainer.models.mae import MaeConfig
+from trainer.recipes.registry import RECIPES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

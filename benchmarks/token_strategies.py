@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 
 from benchmarks import published
-from shardkit.bins import Bin, Bins, optimise, separable
+from shardkit.dataset.bins import Bin, Bins, optimise, separable
 from shardkit.plan import Batching, Binned, EpochPlan, Exact, Fixed, MicroBatch, Pack, Packed, Samples, Shape
-from trainer.sequences import shortened
+from trainer.models.sequences import shortened
 
 Ints = npt.NDArray[np.int64]
 Ran = tuple[object, Ints]  # shape of a micro-batch, tokens of each sequence that the model runs for it
@@ -61,7 +61,7 @@ def published_images(n: int, patch: int, seed: int) -> Images:
 
 
 def of_dataset(url: str, patch: int) -> Images:
-    from shardkit.catalog import Catalog
+    from shardkit.loader.manifest_index import Catalog
 
     catalog = Catalog(url)
     samples = catalog.samples(split=None)

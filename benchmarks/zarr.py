@@ -26,7 +26,7 @@ import numpy as np
 
 from benchmarks.loader_data import make_files
 from benchmarks.results import FOLDER, ROOT, Record, begin, save, spread, table
-from shardkit.terminal import Terminal
+from shardkit.terminal.output import Terminal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -143,12 +143,12 @@ def _build(work: Path, name: str, shard_mib: int) -> float:
 
 def _shards(place: Path) -> list[Path]:
     """Files of the objects that hold images."""
-    from shardkit import dataset
-    from shardkit.shards import listing
-    from shardkit.storage import Store
+    from shardkit.dataset import contents
+    from shardkit.formats import listing
+    from shardkit.storage.store import Store
 
     store = Store(str(place))
-    return [place / name for name, _ in listing(store, dataset.form_of(dataset.description(store)))]
+    return [place / name for name, _ in listing(store, contents.form_of(contents.description(store)))]
 
 
 def _drop(place: Path) -> None:
@@ -207,13 +207,13 @@ def _epochs(place: str, task: str) -> Record:
 
 def _latencies(place: str, images: int, seed: int) -> Record:
     """Random images one by one, in ms: by the manifest, and by plain zarr where there are arrays."""
-    from shardkit import dataset
-    from shardkit.storage import Store
+    from shardkit.dataset import contents
+    from shardkit.storage.store import Store
 
     store = Store(place)
-    codec, rows = dataset.description(store)["codec"], dataset.samples(store).to_pylist()
+    codec, rows = contents.description(store)["codec"], contents.samples(store).to_pylist()
     chosen = [rows[i] for i in np.random.default_rng(seed).integers(0, len(rows), images)]
-    figures = _quantiles("one", (partial(dataset.image, store, row, codec) for row in chosen))
+    figures = _quantiles("one", (partial(contents.image, store, row, codec) for row in chosen))
     if codec == "blosc":
         figures |= _quantiles("zarr", _plain(place, chosen))
     return figures

@@ -5,18 +5,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from shardkit.batch import BinnedBatch, PackedBatch
-    from shardkit.loader import Loader
+    from shardkit.loader.collate import BinnedBatch, PackedBatch
+    from shardkit.loader.loader import Loader
+    from shardkit.loader.preparing import prepare
+    from shardkit.loader.torch_dataset import TorchDataset
     from shardkit.plan import Batching, Binned, EpochPlan, Exact, Fixed, Packed, Resized, from_text
-    from shardkit.preparing import prepare
-    from shardkit.torch_dataset import TorchDataset
 
 _HOMES = {
-    "BinnedBatch": "batch",
-    "PackedBatch": "batch",
-    "Loader": "loader",
-    "TorchDataset": "torch_dataset",
-    "prepare": "preparing",
+    "BinnedBatch": "loader.collate",
+    "PackedBatch": "loader.collate",
+    "Loader": "loader.loader",
+    "TorchDataset": "loader.torch_dataset",
+    "prepare": "loader.preparing",
     **dict.fromkeys(("Batching", "Binned", "EpochPlan", "Exact", "Fixed", "Packed", "Resized", "from_text"), "plan"),
 }
 __all__ = [

@@ -1,8 +1,8 @@
 """The command line. Every error a user can cause ends in one sentence and exit code 1; a traceback is a bug.
 
 Exit codes: 0 done, 1 could not, 2 bad usage, 3 done, but more files are quarantined than --max-quarantine allows,
-4 done, but with an outcome that nobody can want (`shardkit.outcome`), whether or not 3 is true as well, 130 stopped by
-Ctrl-C, 143 by SIGTERM.
+4 done, but with an outcome that nobody can want (`shardkit.build.outcome`), whether or not 3 is true as well,
+130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 import os
@@ -10,8 +10,8 @@ import sys
 
 from cyclopts import App, CycloptsError
 
-from shardkit import __version__, stopping
-from shardkit.commands import building, errors, loading, looking, usage
+from shardkit import __version__
+from shardkit.commands import building, errors, loading, looking, stopping, usage
 from shardkit.errors import ShardkitError
 
 app = App(

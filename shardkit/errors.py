@@ -50,7 +50,7 @@ class StateError(ShardkitError, ValueError):
 
 
 class Verdict(Exception):
-    """Ends the work on one input file. `reason` is a code of `shardkit.dicom.triage`, `message` is free of PHI."""
+    """Ends the work on one input file. `reason`: a code of `shardkit.sources.dicom.triage`. `message`: free of PHI."""
 
     verdict = ""
 

@@ -24,14 +24,14 @@ from hypothesis import HealthCheck, settings
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import ExplicitVRBigEndian
 
+from shardkit.build.ingest import Conversion, Converted, convert_file
+from shardkit.build.scan import Scanned, scan_entry
 from shardkit.codecs.frame import Frame
-from shardkit.convert import Conversion, Converted, convert_file
-from shardkit.dicom import decoding
-from shardkit.dicom.reading import Header, ImageFacts, check_structure, frame, image_facts, read_header
-from shardkit.dicom.triage import Rules
-from shardkit.scan import Scanned, scan_entry
-from shardkit.source import Entry, Source
-from shardkit.testing.records import ImageSpec, Patient, Study
+from shardkit.sources.dicom import decoding
+from shardkit.sources.dicom.reading import Header, ImageFacts, check_structure, frame, image_facts, read_header
+from shardkit.sources.dicom.triage import Rules
+from shardkit.sources.listing import Entry, Source
+from shardkit.synthetic.records import ImageSpec, Patient, Study
 
 # Torch's threads of one worker otherwise spin on the core that the other needs; it reads this when it is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -228,8 +228,8 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Outcome]:
 @pytest.fixture(scope="session")
 def make_dataset() -> Callable[..., Path]:
     """(export, folder, **changes of Arguments, Conversion or Rules) -> folder of the dataset built from it."""
-    from shardkit.arguments import Arguments, Conversion
-    from shardkit.build import build
+    from shardkit.build.run import build
+    from shardkit.config import Arguments, Conversion
 
     class Silent:
         def stage(self, name: str, total: int | None) -> None: ...
@@ -284,7 +284,7 @@ def real_dataset(real_dicom: Path, make_dataset: Callable[..., Path], form: str,
 @pytest.fixture(scope="session")
 def dataset_folder(make_dataset: Callable[..., Path], form: str, kept: Callable[..., Path]) -> Path:
     """About ninety small synthetic radiographs in some thirty shards."""
-    from shardkit.testing.export import make_export
+    from shardkit.synthetic.export import make_export
 
     def make(place: Path) -> None:
         make_export(place / "export", 45, seed=3, defects=0.0, scale=0.08)
@@ -299,7 +299,7 @@ def large_and_small(
     image_spec: Callable[..., ImageSpec], make_dataset: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A dataset of radiographs on both sides of 2,048 pixels, of 8 to 15 bits, in tars."""
-    from shardkit.testing.defects import file_bytes
+    from shardkit.synthetic.defects import file_bytes
 
     place = tmp_path_factory.mktemp("large")
     (place / "export").mkdir()

@@ -10,8 +10,8 @@ import csv
 from collections import Counter
 from pathlib import Path
 
-from shardkit.terminal import say
-from shardkit.testing.export import Export, make_export
+from shardkit.synthetic.export import Export, make_export
+from shardkit.terminal.output import say
 
 
 def main() -> None:

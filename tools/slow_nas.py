@@ -25,7 +25,7 @@ from pathlib import Path
 from time import monotonic
 
 from shardkit.errors import ArgumentError, ShardkitError, StorageError
-from shardkit.terminal import say
+from shardkit.terminal.output import say
 from tools.slow_wire import Proxy
 
 PACKAGES = {

@@ -7,12 +7,12 @@ import os
 # spares that. Read once, when torch is loaded; a user's own value stays.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from shardkit import stopping
+from shardkit.commands import stopping
 
 if __name__ == "__main__":
     stopping.heed("trainer", at_once=True)  # torch takes seconds to load
 
-from trainer.cli import main
+from trainer.commands.cli import main
 
 if __name__ == "__main__":
     main()

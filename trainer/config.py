@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_type_hints
 
 from shardkit.errors import ArgumentError
-from trainer.hiera import HieraConfig
-from trainer.mae import MaeConfig
+from trainer.models.hiera import HieraConfig
+from trainer.models.mae import MaeConfig
 
 Model = MaeConfig | HieraConfig
 

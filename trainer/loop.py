@@ -17,17 +17,18 @@ import torch
 from torch import Tensor
 
 from shardkit import Binned, Exact, Loader
-from trainer import optim, parallel, pictures
+from trainer import optim, parallel
 from trainer.bins import Bins
-from trainer.checkpoint import Checkpoints, State
 from trainer.config import Config
 from trainer.errors import TrainingError
-from trainer.log import Log, Step
-from trainer.output import Output
+from trainer.models.output import Output
+from trainer.objectives import pictures
+from trainer.objectives.pretrain import Batch, Task
 from trainer.parallel import World
-from trainer.profiling import Window
+from trainer.runs.checkpoint import Checkpoints, State
+from trainer.runs.log import Log, Step
+from trainer.runs.profiling import Window
 from trainer.schedule import Schedule
-from trainer.task import Batch, Task
 from trainer.validation import Validation
 
 _GRAPHS = 64  # of one function; past its limit of 8 torch would go on uncompiled without a word

@@ -12,9 +12,9 @@ from torch import nn
 from shardkit import Loader
 from trainer import parallel
 from trainer.bins import Bins
-from trainer.output import Output
+from trainer.models.output import Output
+from trainer.objectives.pretrain import Batch, Task
 from trainer.parallel import World
-from trainer.task import Batch, Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from shardkit.errors import ArgumentError
-from shardkit.terminal import Terminal
+from shardkit.terminal.output import Terminal
 
 console = Terminal()
 errors = Terminal(stderr=True)
@@ -17,7 +17,7 @@ def cores() -> int:
 
 def private_folder(out: str, private: Path | None) -> Path:
     """Where a dataset's ledger and key lie: <out>.private unless named. Raises ArgumentError for a bucket."""
-    from shardkit.storage import is_remote, local_path
+    from shardkit.storage.store import is_remote, local_path
 
     if private is not None:
         return private

@@ -9,8 +9,8 @@ from cyclopts import Parameter
 from shardkit.commands import console, cores, errors, private_folder
 
 if TYPE_CHECKING:
-    from shardkit.arguments import Arguments
-    from shardkit.outcome import Outcome
+    from shardkit.build.outcome import Outcome
+    from shardkit.config import Arguments
 
 Format = Literal["webdataset", "zarr"]
 Codec = Literal["htj2k", "png", "raw", "blosc"]
@@ -110,10 +110,10 @@ def build(
     dask
         Address of a Dask scheduler that runs the work, e.g. tcp://scheduler:8786.
     """
-    from shardkit.arguments import Arguments, Conversion
-    from shardkit.dicom.triage import Rules
-    from shardkit.shards import shard_format
-    from shardkit.source import Source
+    from shardkit.config import Arguments, Conversion
+    from shardkit.formats import shard_format
+    from shardkit.sources.dicom.triage import Rules
+    from shardkit.sources.listing import Source
 
     rules = Rules(
         modalities=tuple(m.upper() for m in modalities) if modalities else Rules().modalities,
@@ -189,7 +189,7 @@ def retry(
     """
     from dataclasses import replace
 
-    from shardkit.state import recorded_arguments
+    from shardkit.build.workspace import recorded_arguments
 
     arguments = recorded_arguments(source, out, private_folder(out, private))
     limits = replace(arguments.conversion, time_limit=time_limit, memory_limit=int(memory_limit * (1 << 30)))
@@ -226,8 +226,8 @@ def convert(
     workers
         Processes that decode and encode; default one per core.
     """
-    from shardkit.shards import shard_format
-    from shardkit.transcode import Target, transcode
+    from shardkit.build.transcode import Target, transcode
+    from shardkit.formats import shard_format
 
     size = None if shard_size is None else shard_size << 20
     target = Target(out, format, codec or shard_format(format).CODECS[0], levels, size)
@@ -241,9 +241,9 @@ def convert(
 
 
 def _run(arguments: "Arguments", dask: str | None, again: str | None, accept: bool) -> int:
-    from shardkit import build as building
-    from shardkit.dask import dask_executor
-    from shardkit.progress import Shown
+    from shardkit.build import run as building
+    from shardkit.build.dask import dask_executor
+    from shardkit.build.progress import Shown
 
     with Shown(console) as progress:
         if dask is None:
@@ -276,7 +276,7 @@ def _complaints(outcome: "Outcome", arguments: "Arguments", accept: bool) -> lis
 def _print_outcome(outcome: "Outcome", out: str, private: Path) -> None:
     from rich.table import Table
 
-    from shardkit.outcome import recovered
+    from shardkit.build.outcome import recovered
 
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(justify="right")

@@ -42,11 +42,11 @@ def plan(
     world_size
         Ranks that share a step.
     """
-    from shardkit.catalog import Catalog
+    from shardkit.loader.manifest_index import Catalog
+    from shardkit.loader.plan_report import show
     from shardkit.plan import EpochPlan, from_text
     from shardkit.plan.batching import check_sizes
-    from shardkit.plan.described import Described
-    from shardkit.planning import show
+    from shardkit.plan.spec import Described
 
     made = from_text(batching)
     if world_size < 1:
@@ -107,10 +107,10 @@ def replay(
         return _replay_run(run, step, dataset, out)
     if dataset is None:
         raise ArgumentError("name the dataset, or a training run with --run")
+    from shardkit.loader.replay import from_state, open_loader
+    from shardkit.loader.replay import replay as draw
     from shardkit.plan import from_text
-    from shardkit.plan.described import Described
-    from shardkit.replay import from_state, open_loader
-    from shardkit.replay import replay as draw
+    from shardkit.plan.spec import Described
 
     if state is not None and batching is not None:
         raise ArgumentError("--state names the batching of its run: leave --batching out")
@@ -124,8 +124,8 @@ def replay(
 
 
 def _replay_run(run: Path, step: int, dataset: str | None, out: Path) -> int:
-    from shardkit.replay import replay as draw
-    from shardkit.replay_run import at_step
+    from shardkit.loader.replay import replay as draw
+    from shardkit.loader.replay_run import at_step
 
     said = draw(*at_step(run, step, dataset), out)
     console.print(f"step {step:,} of {run}: {said}", highlight=False, soft_wrap=True)

@@ -21,9 +21,9 @@ def scan(*, source: str, workers: int | None = None, follow_symlinks: bool = Fal
     follow_symlinks
         Read what symbolic links point to.
     """
-    from shardkit.inspect import scan_counts
-    from shardkit.outcome import listed
-    from shardkit.source import Source
+    from shardkit.build.outcome import listed
+    from shardkit.dataset.info import scan_counts
+    from shardkit.sources.listing import Source
 
     counts = scan_counts(Source(source, follow_symlinks), workers or cores())
     for (verdict, reason), count in sorted(counts.verdicts.items()):
@@ -60,7 +60,7 @@ def ledger(
     csv
         Print comma-separated values, as is done where the output is no terminal; the count goes to standard error.
     """
-    from shardkit.inspect import ledger_rows, show_ledger
+    from shardkit.dataset.info import ledger_rows, show_ledger
 
     if limit is not None and limit < 0:
         raise ArgumentError("--limit must be at least 0")
@@ -78,7 +78,7 @@ def info(dataset: str) -> int:
     dataset
         Folder or bucket url of the dataset.
     """
-    from shardkit.inspect import show
+    from shardkit.dataset.info import show
 
     show(dataset, console)
     return 0
@@ -96,7 +96,7 @@ def verify(dataset: str, *, decode: bool = True, workers: int | None = None) -> 
     workers
         Threads that read; default one per core.
     """
-    from shardkit.verify import verify as check
+    from shardkit.dataset.verify import verify as check
 
     problems = 0
     summary = None
@@ -131,7 +131,7 @@ def preview(
     out
         PNG file to write.
     """
-    from shardkit.inspect import preview as render
+    from shardkit.dataset.info import preview as render
 
     console.print(render(dataset, key, level, out), highlight=False, soft_wrap=True)
     return 0
@@ -151,6 +151,6 @@ def demo(*, out: Path = Path("demo"), studies: int = 40, seed: int = 0, steps: i
     steps
         How many steps to train.
     """
-    from shardkit.demo import demo as show
+    from shardkit.commands.demo import demo as show
 
     return show(out, studies, seed, steps, cores(), console)

@@ -14,11 +14,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from shardkit.bins import Bins, parse, read_json
+from shardkit.dataset.bins import Bins, parse, read_json
 from shardkit.errors import ArgumentError
-from shardkit.plan.forming import DenseFormer, Former, PackedFormer, Remainder, Shape
+from shardkit.plan.batchers import DenseFormer, Former, PackedFormer, Remainder, Shape
+from shardkit.plan.crops import Level, Recipe, at_level
 from shardkit.plan.samples import Samples
-from shardkit.plan.views import Level, Recipe, at_level
 
 _PER_IMAGE = 256  # tokens; bounds the images of a pack where max_images is not given
 _FEWEST = 32

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shardkit import markup
 from shardkit.errors import ArgumentError
+from shardkit.plan.batchers import Former, MicroBatch
 from shardkit.plan.batching import Batching
-from shardkit.plan.forming import Former, MicroBatch
+from shardkit.plan.crops import views
 from shardkit.plan.samples import Samples
 from shardkit.plan.shuffle import Order, key_of
-from shardkit.plan.views import views
+from shardkit.terminal import reprs
 
 WINDOW = 256  # shards
 _KEPT = 3  # pieces whose steps stay in memory
@@ -121,7 +121,7 @@ class EpochPlan:
             total += part
         return total
 
-    def _facts(self) -> markup.Facts:
+    def _facts(self) -> reprs.Facts:
         """What is known without planning further."""
         done = len(self._begun) > self.order.pieces
         return {
@@ -134,10 +134,10 @@ class EpochPlan:
         }
 
     def __repr__(self) -> str:
-        return markup.line("EpochPlan", self._facts())
+        return reprs.line("EpochPlan", self._facts())
 
     def _repr_html_(self) -> str:
-        return markup.table("EpochPlan", self._facts())
+        return reprs.table("EpochPlan", self._facts())
 
     def _piece_of(self, step: int) -> int:
         if step < 0:

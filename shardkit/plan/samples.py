@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from shardkit.bins import Bins
+from shardkit.dataset.bins import Bins
 
 Ints = npt.NDArray[np.int64]
 Sizes = npt.NDArray[np.integer]

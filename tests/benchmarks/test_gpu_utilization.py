@@ -15,7 +15,7 @@ from benchmarks import gpu_utilization
 from benchmarks.gpu_sampler import Sampler, watching
 from benchmarks.gpu_summary import NAMES, PARTS, summarise
 from shardkit import from_text
-from trainer.recipes import RECIPES
+from trainer.recipes.registry import RECIPES
 
 pytestmark = pytest.mark.deep  # whole benchmarks: half a minute and more
 

@@ -18,7 +18,7 @@ import pytest
 from shardkit.codecs import CODECS, blosc, htj2k, png, raw, swallowed
 from shardkit.codecs.frame import Frame
 from shardkit.errors import ArgumentError, IntegrityError
-from shardkit.shards import zarr_arrays
+from shardkit.formats import zarr_arrays
 
 HEIGHT, WIDTH = 50, 40
 FRAME = Frame(HEIGHT, WIDTH, 64, 48)

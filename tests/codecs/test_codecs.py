@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from shardkit.codecs import CODECS, blosc, codec, htj2k, png, raw
 from shardkit.codecs.frame import Frame
 from shardkit.errors import ArgumentError, IntegrityError
-from shardkit.shards.webdataset import ShardWriter, members
+from shardkit.formats.webdataset import ShardWriter, members
 
 Pixels = npt.NDArray[np.uint16]
 PROPERTY = settings(max_examples=60, deadline=None, derandomize=True, database=None)

@@ -8,7 +8,7 @@ import imagecodecs
 import numpy as np
 
 from shardkit.codecs import htj2k
-from shardkit.dicom.grayscale import to_uniform
+from shardkit.sources.dicom.grayscale import to_uniform
 
 REAL = ("fuji_hip_RG2_JPLL.dcm", "fuji_tibia_RG3_RLE.dcm", "konica_chest_8bit_M1_jpeg_2446x2010.dcm")
 

@@ -14,10 +14,10 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import ComputedRadiographyImageStorage, HTJ2KLosslessRPCL, generate_uid
 
-from shardkit import dataset
+from shardkit.build.ingest import pixel_hash
 from shardkit.codecs import htj2k
-from shardkit.convert import pixel_hash
-from shardkit.storage import Store
+from shardkit.dataset import contents
+from shardkit.storage.store import Store
 
 Pixels = npt.NDArray[np.uint16]
 
@@ -73,8 +73,8 @@ def test_pydicom_and_openjph_read_a_wrapped_image_exactly(height: int, width: in
 
 def test_samples_of_a_dataset_that_claims_the_syntax_are_read_exactly(large_and_small: Path) -> None:
     store = Store(str(large_and_small))
-    assert dataset.description(store)["transfer_syntax"] == HTJ2KLosslessRPCL
-    rows = dataset.samples(store).to_pylist()
+    assert contents.description(store)["transfer_syntax"] == HTJ2KLosslessRPCL
+    rows = contents.samples(store).to_pylist()
     sides = [min(row["height"], row["width"]) for row in rows]
     assert min(sides) == 64
     assert sum(side > 2048 for side in sides) == 2

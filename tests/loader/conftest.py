@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from shardkit import BinnedBatch, PackedBatch, dataset
-from shardkit.storage import Store
+from shardkit import BinnedBatch, PackedBatch
+from shardkit.dataset import contents
+from shardkit.storage.store import Store
 
 Images = dict[int, npt.NDArray[np.float32]]
 
@@ -50,8 +51,8 @@ def pixels_of() -> Callable[[Path | str, int], dict[int, npt.NDArray[np.uint16]]
 
     def read(url: Path | str, level: int) -> dict[int, npt.NDArray[np.uint16]]:
         store = Store(str(url))
-        rows, codec = dataset.samples(store).to_pylist(), dataset.description(store)["codec"]
-        return {i: dataset.image(store, row, codec, level) for i, row in enumerate(rows)}
+        rows, codec = contents.samples(store).to_pylist(), contents.description(store)["codec"]
+        return {i: contents.image(store, row, codec, level) for i, row in enumerate(rows)}
 
     return read
 

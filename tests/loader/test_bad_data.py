@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from shardkit import Binned, Exact, Loader, Packed
-from shardkit.catalog import Catalog
 from shardkit.errors import BadDataError, ShardkitError
+from shardkit.loader.manifest_index import Catalog
 from shardkit.testing.faults import FAULTS, FaultStore
 
 SMALL: dict[str, Any] = {"split": None, "device": "cpu", "seed": 2, "window": 8, "normalise": "none"}
@@ -88,7 +88,7 @@ def test_one_bad_sample_does_not_stop_a_small_dataset(damaged: tuple[Path, int])
 def test_a_store_that_hangs_for_good_does_not_keep_the_process(dataset_folder: Path) -> None:
     """Opening a shard never returns, as on a dead network mount."""
     script = (
-        "import sys, time; from shardkit import Loader, Packed; from shardkit.stream import files\n"
+        "import sys, time; from shardkit import Loader, Packed; from shardkit.loader.stream import files\n"
         "files.descriptor = lambda *file: time.sleep(3600)\n"
         "loader = Loader(sys.argv[1], batching=Packed(tokens=512, patch=16, per_step=2), split=None, device='cpu',"
         " deadline=0.5)\n"
@@ -118,13 +118,13 @@ def test_a_stream_that_is_sound_and_undecodable_costs_one_image(
     dataset_folder: Path, decoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every hash is right, and the decoder refuses all the same: as when a library changes."""
-    from shardkit import engine
+    from shardkit.loader import prefetcher
 
     loader = Loader(dataset_folder, batching=PACKED, max_bad=0.5, decoder=decoder, **SMALL)
     micros = [micro for step in loader.plan for micro in step]
     row = next(int(m.views.row[i]) for m in micros for i in range(len(m.views)) if m.substitutes(i))
     whole = Catalog(str(dataset_folder)).detail(row).prefix(0)
-    original = engine.htj2k.standalone
+    original = prefetcher.htj2k.standalone
 
     def broken(data: bytes, level: int) -> bytes:
         return data[:100] if len(data) == whole else original(data, level)
@@ -137,7 +137,7 @@ def test_a_stream_that_is_sound_and_undecodable_costs_one_image(
             return codec.decode(data[:100] if len(data) == whole else data, level, bits, frame)
 
     if decoder == "dali":
-        monkeypatch.setattr(engine.htj2k, "standalone", broken)
+        monkeypatch.setattr(prefetcher.htj2k, "standalone", broken)
     else:
         object.__setattr__(loader._setup, "codec", Refusing)
     rows = [r for batch in loader for r in batch.rows.tolist() if r >= 0]

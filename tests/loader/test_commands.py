@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from shardkit import Loader, Packed, Resized
-from shardkit.catalog import Catalog
-from shardkit.planning import costs
-from shardkit.replay import replay
+from shardkit.loader.manifest_index import Catalog
+from shardkit.loader.plan_report import costs
+from shardkit.loader.replay import replay
 
 TEXT = "packed:patch=16,per_step=2,tokens=512"
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from shardkit import Loader, Packed, engine
+from shardkit import Loader, Packed
 from shardkit.errors import ArgumentError
-from shardkit.pipeline import Graph
+from shardkit.loader import prefetcher
+from shardkit.loader.graph import Graph
 
 PACKED = Packed(tokens=512, patch=16, per_step=1)
 HEAD = """
@@ -108,7 +109,7 @@ def hung(dataset_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tupl
         return run(graph, images)
 
     monkeypatch.setattr(Graph, "run", stuck)
-    monkeypatch.setattr(engine, "_CLOSING", 0.2)
+    monkeypatch.setattr(prefetcher, "_CLOSING", 0.2)
     loader = Loader(dataset_folder, batching=PACKED, split=None, device="cpu")
     batches = iter(loader)
     next(batches)
@@ -125,7 +126,7 @@ def test_closing_waits_a_while_for_a_stage_that_hangs(hung: tuple[Loader, Any]) 
 def test_a_thread_of_ours_that_collects_an_iteration_does_not_wait_for_the_others(
     hung: tuple[Loader, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "_CLOSING", 60.0)
+    monkeypatch.setattr(prefetcher, "_CLOSING", 60.0)
     collector = threading.Thread(target=hung[1].close, name="shardkit-decode_0", daemon=True)
     collector.start()
     collector.join(10)

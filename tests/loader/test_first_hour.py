@@ -15,13 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 
 import shardkit
-from shardkit import Fixed, Loader, Packed, dataset, manifest
-from shardkit.catalog import Catalog
+from shardkit import Fixed, Loader, Packed
 from shardkit.cli import run
 from shardkit.commands.loading import BATCHING
+from shardkit.dataset import contents, manifest
 from shardkit.errors import ArgumentError, RowError
+from shardkit.loader.manifest_index import Catalog
 from shardkit.plan.batching import KINDS
-from shardkit.storage import Store
+from shardkit.storage.store import Store
 
 SMALL: dict[str, Any] = {"split": None, "device": "cpu", "window": 8}
 PACKED = Packed(tokens=512, patch=16, per_step=2)
@@ -131,7 +132,7 @@ def test_pandas_reads_the_manifest(dataset_folder: Path) -> None:
     import pandas as pd
 
     frame = pd.read_parquet(dataset_folder / "manifest.parquet")
-    rows = dataset.samples(Store(str(dataset_folder))).to_pylist()
+    rows = contents.samples(Store(str(dataset_folder))).to_pylist()
     assert len(frame) == len(rows)
     for mine, theirs in zip(rows, frame.to_dict("records"), strict=True):
         for name in ("key", "height", "pixel_hash", "split"):
@@ -145,12 +146,12 @@ def test_a_manifest_of_an_earlier_version_is_the_same_dataset(dataset_folder: Pa
     folder = tmp_path / "earlier"
     shutil.copytree(dataset_folder, folder)
     path = folder / manifest.NAME
-    table = dataset.samples(Store(str(folder)))
+    table = contents.samples(Store(str(folder)))
     metadata = pq.read_schema(path).metadata
     assert table.schema.field("level_hash").type != pq.read_schema(path).field("level_hash").type
     pq.write_table(table.replace_schema_metadata(metadata), path, row_group_size=64, write_page_checksum=True)
-    whole = dataset.samples(Store(str(folder)))  # checked against the digest
-    assert whole.equals(dataset.samples(Store(str(dataset_folder))))
+    whole = contents.samples(Store(str(folder)))  # checked against the digest
+    assert whole.equals(contents.samples(Store(str(dataset_folder))))
     batches = zip(*(Loader(f, batching=PACKED, **SMALL) for f in (folder, dataset_folder)), strict=True)
     for earlier, now in batches:
         np.testing.assert_array_equal(earlier.patches.numpy(), now.patches.numpy())

@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from shardkit import Binned, BinnedBatch, Loader, Packed, PackedBatch, TorchDataset
-from shardkit.catalog import Catalog
+from shardkit.loader.manifest_index import Catalog
 
 SMALL: dict[str, Any] = {"split": None, "device": "cpu", "window": 8}
 PACKED = Packed(tokens=512, patch=16, per_step=2)

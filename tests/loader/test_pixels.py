@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from shardkit import Binned, Exact, Fixed, Loader, Packed, PackedBatch, Resized
-from shardkit.catalog import Catalog
+from shardkit.build.transcode import Target, transcode
+from shardkit.loader.manifest_index import Catalog
+from shardkit.plan.crops import views
 from shardkit.plan.shuffle import key_of
-from shardkit.plan.views import views
-from shardkit.transcode import Target, transcode
 
 LEVELS = range(6)
 EVERYTHING: dict[str, Any] = {"split": None, "normalise": "none", "device": "cpu"}

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from shardkit.bins import Bin, Bins
-from shardkit.details import Detail
-from shardkit.pipeline import Graph, Normalise, Prepared, Steps, prepared, roi
+from shardkit.dataset.bins import Bin, Bins
+from shardkit.loader.graph import Graph, Normalise, Prepared, Steps, prepared, roi
+from shardkit.loader.sample_index import Detail
 from shardkit.plan import MicroBatch, Pack, Resized, Samples, Shape
-from shardkit.plan.views import Recipe, views
+from shardkit.plan.crops import Recipe, views
 
 PATCH, BITS = 16, 12
 PIXELS = np.zeros((30, 60), np.uint16)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from shardkit import Loader, dataset, prepare
+from shardkit import Loader, prepare
+from shardkit.dataset import contents
 from shardkit.errors import ArgumentError
-from shardkit.storage import Store
+from shardkit.storage.store import Store
 
 NORMALISE: tuple[Any, ...] = ("none", "percentile", "minmax", "fullscale", "zscore", (0.4, 0.2))
 
@@ -28,13 +29,13 @@ NORMALISE: tuple[Any, ...] = ("none", "percentile", "minmax", "fullscale", "zsco
 )
 def test_an_image_alone_is_what_the_loader_gives(dataset_folder: Path, batching: str) -> None:
     store = Store(str(dataset_folder))
-    rows, codec = dataset.samples(store).to_pylist(), dataset.description(store)["codec"]
+    rows, codec = contents.samples(store).to_pylist(), contents.description(store)["codec"]
     for normalise in NORMALISE:
         loader = Loader(dataset_folder, batching=batching, split=None, device="cpu", normalise=normalise)
         for seen, batch in enumerate(loader):
             row = rows[int(batch.rows[0])]
             image = prepare(
-                dataset.image(store, row, codec),
+                contents.image(store, row, codec),
                 row["bits"],
                 batching=batching,
                 normalise=normalise,

@@ -12,7 +12,7 @@ import torch
 
 from shardkit import Loader, Packed
 from shardkit.errors import ArgumentError
-from shardkit.world import World, launched
+from shardkit.loader.world import World, launched
 
 PACKED = Packed(tokens=512, patch=16, per_step=4)
 SMALL: dict[str, Any] = {"batching": PACKED, "split": None, "device": "cpu", "window": 8}

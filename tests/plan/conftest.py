@@ -5,9 +5,9 @@ import hashlib
 import numpy as np
 import pytest
 
-from shardkit.bins import Bin, Bins
+from shardkit.dataset.bins import Bin, Bins
 from shardkit.plan import Samples
-from shardkit.testing.radiographs import synth_sizes
+from shardkit.synthetic.radiographs import synth_sizes
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shardkit.bins import Bin, Bins
+from shardkit.dataset.bins import Bin, Bins
 from shardkit.errors import ArgumentError, ShardkitError, StateError
 from shardkit.plan import Binned, EpochPlan, Exact, Fixed, Packed, Resized, Samples, Shape, from_text
 from shardkit.plan.batching import KINDS, text_of
-from shardkit.plan.described import FORMAT, Described
+from shardkit.plan.spec import FORMAT, Described
 
 counts = st.integers(1, 10**6)
 some = st.none() | counts

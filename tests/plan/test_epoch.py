@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shardkit.bins import THESIS, Bin, Bins
+from shardkit.dataset.bins import THESIS, Bin, Bins
 from shardkit.errors import ArgumentError
 from shardkit.plan import Account, Binned, EpochPlan, Exact, Fixed, Packed, Resized, Samples
-from shardkit.plan.described import FORMAT
-from shardkit.plan.views import views
+from shardkit.plan.crops import views
+from shardkit.plan.spec import FORMAT
 
 seeds = st.integers(0, 2**32 - 1)
 windows = st.integers(1, 14)
@@ -91,7 +91,7 @@ def fixed_samples():
     ids=str,
 )
 def test_plans_are_these_on_every_machine_and_with_every_version_of_numpy(fixed_samples, print_of, batching, expected):
-    # A change here is another plan: it must come with a new `shardkit.plan.described.FORMAT`, so that a state saved
+    # A change here is another plan: it must come with a new `shardkit.plan.spec.FORMAT`, so that a state saved
     # before is refused and not continued in another order.
     assert FORMAT == 1
     steps = [step for epoch in (0, 1) for step in EpochPlan(fixed_samples, 7, epoch, batching, window=8)]
@@ -300,7 +300,7 @@ def test_a_selection_keeps_rows_sizes_and_shards_that_have_any(few_samples, seed
 PROBE = """
 import json, resource, sys, time
 import numpy as np
-from shardkit.bins import Bin, Bins
+from shardkit.dataset.bins import Bin, Bins
 from shardkit.plan import EpochPlan, Samples, from_text
 
 def peak():
@@ -369,7 +369,7 @@ def test_the_first_step_of_a_hundred_million_samples_takes_seconds_and_little_me
 
 def test_planning_imports_neither_torch_nor_dali_nor_a_store():
     code = (
-        "import sys, shardkit.plan, shardkit.plan.score, shardkit.plan.described;"
+        "import sys, shardkit.plan, shardkit.plan.score, shardkit.plan.spec;"
         "print([m for m in ('torch', 'nvidia', 'pyarrow', 'obstore', 'pydicom', 'imagecodecs') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from shardkit.bins import Bin, Bins
+from shardkit.dataset.bins import Bin, Bins
 from shardkit.plan import Samples
 from shardkit.plan.batching import Resized
+from shardkit.plan.crops import views
 from shardkit.plan.shuffle import Order, key_of, mix, uniform
-from shardkit.plan.views import views
 
 KEYS = [key_of("randomness", number) for number in range(8)]
 LEAST = 1e-4  # of some 150 p-values of a fault-free hash one in 70 runs would be below, had each run its own keys

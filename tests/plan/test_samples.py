@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from shardkit.bins import Bin, Bins
 from shardkit.codecs import htj2k
+from shardkit.dataset.bins import Bin, Bins
 from shardkit.plan import Samples
 
 BINS = Bins((Bin(64, 64),), 16)

@@ -28,7 +28,7 @@ def shard_of(order, samples):
 
 # --------------------------------------------------------------------------------------------- the same for ever
 
-# Plans of all times and machines hang on these: a change must come with a new `shardkit.plan.described.FORMAT`.
+# Plans of all times and machines hang on these: a change must come with a new `shardkit.plan.spec.FORMAT`.
 
 
 def test_hashes_are_these_numbers_with_every_version_of_numpy():

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from shardkit.bins import Bin, Bins
+from shardkit.dataset.bins import Bin, Bins
 from shardkit.errors import ArgumentError
 from shardkit.plan import Binned, Exact, Fixed, Packed, Resized, Samples, batching
 from shardkit.plan.batching import check_sizes, settled

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from shardkit.dataset.manifest import fingerprint
 from shardkit.errors import ArgumentError, IntegrityError, ShardkitError, StorageError
-from shardkit.manifest import fingerprint
-from shardkit.stream.cache import Cached, Contents
-from shardkit.stream.fetch import Fetcher, Want
-from shardkit.stream.reader import Retrying, StoreReader
+from shardkit.loader.stream.cache import Cached, Contents
+from shardkit.loader.stream.fetch import Fetcher, Want
+from shardkit.loader.stream.reader import Retrying, StoreReader
+from shardkit.storage.waiting import StoreAway
 from shardkit.testing.faults import FAULTS, FaultStore
-from shardkit.waiting import StoreAway
 
 SHARDS, MEMBERS, SIZE, SEAM = 4, 4, 3000, 20_000  # the seam keeps members from being read together
 DATA = {f"{i}.tar": random.Random(i).randbytes(MEMBERS * (SIZE + SEAM)) for i in range(SHARDS)}
@@ -220,7 +220,7 @@ def test_bytes_that_are_wrong_for_good_are_an_error_in_their_place(store: Any, k
 def test_a_cache_over_a_faulty_store_gives_the_right_bytes_and_keeps_no_others(
     store: Any, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shardkit.stream.cache._PIECE", 7000)
+    monkeypatch.setattr("shardkit.loader.stream.cache._PIECE", 7000)
     faulty = FaultStore(store, seed=4, rate=0.2, kinds=[kind])
     reader = Cached(Retrying(faulty, attempts=6, deadline=3.0, pause=0.001), tmp_path, 1 << 20, Shelf())
     with _fetcher(reader) as fetcher:

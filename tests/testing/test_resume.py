@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from shardkit.bins import Bin, Bins
+from shardkit.dataset.bins import Bin, Bins
 from shardkit.plan import Binned, EpochPlan, Exact, Fixed, Packed, Resized, Samples
 from shardkit.testing.resume import assert_any_world_size, assert_resumes_exactly
 

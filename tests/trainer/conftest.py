@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shardkit import BinnedBatch, PackedBatch
-from shardkit.batch import Place
-from trainer.mae import Mae
+from shardkit.loader.collate import Place
+from trainer.models.mae import Mae
 
 HERE = Place(0, 0, 0, 1, True)
 

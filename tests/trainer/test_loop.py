@@ -17,11 +17,11 @@ from torch._dynamo.utils import counters
 from shardkit import Loader, from_text
 from trainer.config import Config, LoaderConfig, LogConfig, OptimConfig, RunConfig, SaveConfig
 from trainer.errors import TrainingError
-from trainer.log import Log, read
 from trainer.loop import Loop
-from trainer.mae import MaeConfig
+from trainer.models.mae import MaeConfig
+from trainer.objectives.pretrain import Pretrain
 from trainer.parallel import World
-from trainer.task import Pretrain
+from trainer.runs.log import Log, read
 
 MODEL = MaeConfig(patch=8, width=32, depth=2, heads=2, decoder_width=32, decoder_depth=1, decoder_heads=2)
 CONFIG = Config(

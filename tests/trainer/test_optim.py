@@ -10,8 +10,8 @@ from torch import nn
 
 from trainer import optim
 from trainer.config import OptimConfig
-from trainer.hiera import HieraConfig, HieraMae
-from trainer.mae import Mae, MaeConfig
+from trainer.models.hiera import HieraConfig, HieraMae
+from trainer.models.mae import Mae, MaeConfig
 
 # As the public masked autoencoder has them: everything of more than one dimension, tokens too.
 MAE_DECAYED = {

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from shardkit.batch import Place
-from trainer.mae import Mae, MaeConfig
-from trainer.sequences import sequences
+from shardkit.loader.collate import Place
+from trainer.models.mae import Mae, MaeConfig
+from trainer.models.sequences import sequences
 
 MODEL = MaeConfig(patch=8, width=32, depth=2, heads=2, decoder_width=32, decoder_depth=1, decoder_heads=2)
 STEPS = 3
@@ -27,10 +27,10 @@ from pathlib import Path
 from shardkit import from_text
 from trainer import parallel
 from trainer.config import Config, LoaderConfig, LogConfig, OptimConfig, RunConfig
-from trainer.log import Log
+from trainer.runs.log import Log
 from trainer.loop import Loop
-from trainer.mae import MaeConfig
-from trainer.task import Pretrain
+from trainer.models.mae import MaeConfig
+from trainer.objectives.pretrain import Pretrain
 
 given = torch.load(sys.argv[1], weights_only=False)
 world = parallel.start()

@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from shardkit import Loader, Packed
-from trainer import writers
-from trainer.cli import run as command
-from trainer.log import duration
-from trainer.mae import MaeConfig
+from trainer.commands.cli import run as command
+from trainer.models.mae import MaeConfig
+from trainer.objectives.pretrain import Pretrain
 from trainer.parallel import World
-from trainer.task import Pretrain
+from trainer.runs import writers
+from trainer.runs.log import duration
 from trainer.validation import Validation
 
 MODEL = MaeConfig(patch=8, width=32, depth=1, heads=2, decoder_width=32, decoder_depth=1, decoder_heads=2)

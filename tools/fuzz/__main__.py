@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from shardkit.terminal import say
+from shardkit.terminal.output import say
 from tools.fuzz.campaign import Report, campaign, kinds
 from tools.fuzz.mutations import mutant
 

@@ -23,12 +23,12 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 from pebble import ProcessExpired, ProcessPool
 
-from shardkit import dataset, manifest
-from shardkit.arguments import Arguments, Conversion
-from shardkit.build import build
-from shardkit.dicom.triage import Rules
-from shardkit.source import Source
-from shardkit.storage import Store
+from shardkit.build.run import build
+from shardkit.config import Arguments, Conversion
+from shardkit.dataset import contents, manifest
+from shardkit.sources.dicom.triage import Rules
+from shardkit.sources.listing import Source
+from shardkit.storage.store import Store
 from tools.fuzz import oracle
 from tools.fuzz.mutations import Mutant, mutant
 
@@ -170,7 +170,7 @@ def _build(place: Path) -> None:
 
 def _rows(place: Path) -> list[tuple[str, _Row]]:
     store = Store(str(place / "out"))
-    samples = {row["key"]: row for row in dataset.samples(store).to_pylist()} if store.exists(manifest.NAME) else {}
+    samples = {row["key"]: row for row in contents.samples(store).to_pylist()} if store.exists(manifest.NAME) else {}
     out = []
     for row in pq.read_table(place / "private" / "ledger.parquet").to_pylist():
         sample, pixels = samples.get(row["key"]), None

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shardkit import dataset, manifest
-from shardkit.storage import Store
+from shardkit.dataset import contents, manifest
+from shardkit.storage.store import Store
 
 CANARY = "CANARY-7f3a"
 """Stands in every file outside the dataset; nothing that reads the dataset may show it."""
@@ -52,7 +52,7 @@ def mutate(folder: Path, secret: Path, seed: int) -> str:
 
 
 def _field(folder: Path, secret: Path, draw: Draw) -> str:
-    content = json.loads((folder / dataset.NAME).read_text())
+    content = json.loads((folder / contents.NAME).read_text())
     place, name = content, draw.choice(sorted(content))
     if isinstance(content[name], dict) and content[name] and draw.random() < 0.5:
         place, name = content[name], draw.choice(sorted(content[name]))
@@ -61,16 +61,16 @@ def _field(folder: Path, secret: Path, draw: Draw) -> str:
         del place[name]
     else:
         place[name] = value
-    (folder / dataset.NAME).write_text(json.dumps(content))
+    (folder / contents.NAME).write_text(json.dumps(content))
     return f"dataset.json: {name} {str(value)[:30]!r}"
 
 
 def _json_bytes(folder: Path, secret: Path, draw: Draw) -> str:
-    data = (folder / dataset.NAME).read_bytes()
+    data = (folder / contents.NAME).read_bytes()
     made = draw.choice(
         [b"", b"null", b"[]", b"[" * 200_000, b"\xff\xfe", data[: draw.randrange(len(data))], b"9" * 5000]
     )
-    (folder / dataset.NAME).write_bytes(made)
+    (folder / contents.NAME).write_bytes(made)
     return f"dataset.json: {made[:20]!r}"
 
 
@@ -78,13 +78,13 @@ def _json_bytes(folder: Path, secret: Path, draw: Draw) -> str:
 
 
 def _announce(folder: Path, table: pa.Table) -> None:
-    content = json.loads((folder / dataset.NAME).read_text())
+    content = json.loads((folder / contents.NAME).read_text())
     try:
         content["digest"] = manifest.write(table, Store(str(folder)))
     except pa.ArrowInvalid:  # hashes of another length, which our own writer refuses: under the digest that was
         pq.write_table(table, folder / manifest.NAME)
         return
-    (folder / dataset.NAME).write_text(json.dumps(content))
+    (folder / contents.NAME).write_text(json.dumps(content))
 
 
 def _table(folder: Path) -> pa.Table:
@@ -163,9 +163,9 @@ def _rows(folder: Path, secret: Path, draw: Draw) -> str:
             "another order": table.take(order), "unchecked": table.slice(1)}[how]  # fmt: skip
     _announce(folder, made)
     if how == "unchecked":  # the rows of a bin that is no longer listed
-        content = json.loads((folder / dataset.NAME).read_text())
+        content = json.loads((folder / contents.NAME).read_text())
         content["bins"] = content["bins"][1:] or [[48, 48]]
-        (folder / dataset.NAME).write_text(json.dumps(content))
+        (folder / contents.NAME).write_text(json.dumps(content))
     return f"manifest: rows {how}"
 
 

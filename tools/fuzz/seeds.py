@@ -15,8 +15,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import generate_frames
 from pydicom.uid import UID
 
-from shardkit.testing.anatomy import REGION_DRAWERS
-from shardkit.testing.radiographs import radiograph
+from shardkit.synthetic.phantom.anatomy import REGION_DRAWERS
+from shardkit.synthetic.radiographs import radiograph
 from tools.fuzz.encoders import NATIVE, Layout, Values, encode
 
 Depths = tuple[tuple[int, bool], ...]

@@ -1,0 +1,38 @@
+"""Digests of source files anew, for a run that ended before it could keep those that converting gave."""
+
+import functools
+import hashlib
+from dataclasses import dataclass
+
+from shardkit.build import journal
+from shardkit.build.ingest import ShardPlan
+from shardkit.config import Conversion
+from shardkit.errors import Quarantined
+from shardkit.sources.listing import Source, Unread, settled
+from shardkit.storage.store import Store
+
+
+def hash_shard(spec: Conversion, plan: ShardPlan, generation: int) -> dict[int, str]:
+    """Runs on a worker: the digests of a finished shard's files."""
+    table = journal.read(Store(spec.out), generation, plan.name, ["serial", "read"])
+    read = dict(zip(table["serial"].to_pylist(), table["read"].to_pylist(), strict=True))
+    digests = {}
+    for file in plan.files:
+        if read[file["serial"]]:
+            ask = functools.partial(_digest, spec.source, file["path"])
+            if (found := settled(spec.source, ask(), ask)).sha256 is not None:  # else it vanished since
+                digests[file["serial"]] = found.sha256
+    return digests
+
+
+@dataclass(frozen=True, slots=True)
+class _Digest:
+    sha256: str | None
+    unsure: bool = False
+
+
+def _digest(source: Source, path: bytes) -> _Digest:
+    try:
+        return _Digest(hashlib.sha256(source.read(path)).hexdigest())
+    except Quarantined as verdict:
+        return _Digest(None, unsure=isinstance(verdict, Unread))

@@ -1,0 +1,80 @@
+"""What became of a shard's files, kept beside the dataset while a build runs; and where unfinished shards lie.
+
+A journal is written before its shard appears, so a shard that exists is never converted again. Journals hold no path,
+no clear identifier and no hash of a source file: workers that write them need the dataset's store and nothing private.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shardkit import content
+from shardkit.dataset import manifest
+from shardkit.errors import BuildError
+from shardkit.storage import parquet
+from shardkit.storage.store import Store
+
+JOURNALS = ".build"
+"""Folder below the dataset's root; gone when the build is done."""
+
+SCHEMA = pa.schema(
+    [
+        pa.field("serial", pa.int64()),
+        pa.field("verdict", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("message", pa.string()),
+        pa.field("read", pa.bool_()),  # whether the file's SHA-256 was taken; it is kept in the private folder
+        pa.field("repairs", pa.list_(pa.string())),
+        pa.field("flags", pa.list_(pa.string())),
+        pa.field("plain", pa.bool_()),
+        pa.field("thumb", pa.binary(content.THUMB**2)),
+        *[f for f in manifest.SCHEMA if f.name not in ("repairs", "flags", "group", "split")],
+    ]
+)
+
+
+def object_name(generation: int, name: str) -> str:
+    """Object name of a shard's journal."""
+    return f"{JOURNALS}/g{generation:03d}/{name.removeprefix('shards/').replace('/', '-')}.parquet"
+
+
+def write(store: Store, generation: int, name: str, rows: list[dict[str, Any]]) -> None:
+    """Commit what became of a shard's files."""
+    buffer = BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), buffer, compression="zstd")
+    store.put(object_name(generation, name), buffer.getvalue())
+
+
+def read(store: Store, generation: int, name: str, columns: list[str] | None = None) -> pa.Table:
+    """What became of a shard's files."""
+    return parquet.read(store.get(object_name(generation, name)), columns)
+
+
+def clear(store: Store) -> None:
+    """Remove all journals, and what interrupted runs left."""
+    for name, _ in list(store.list(JOURNALS)):
+        store.delete(name)
+    if store.root is not None:
+        shutil.rmtree(store.root / JOURNALS, ignore_errors=True)
+        store.sweep()
+
+
+@contextmanager
+def staging(store: Store) -> Iterator[Path]:
+    """A folder for unfinished shards: beside a local dataset, so that a rename publishes; else the system's own."""
+    parent = None
+    if store.root is not None:
+        parent = store.root / JOURNALS / "staging"
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BuildError(f"--out {store.url} cannot be written: {error.strerror}") from None
+    with tempfile.TemporaryDirectory(dir=parent, prefix="shard-") as folder:
+        yield Path(folder)

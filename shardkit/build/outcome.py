@@ -1,0 +1,114 @@
+"""What a build ended with, and what of it nobody can want: a sentence each, because counts are overlooked."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shardkit.build.ledger import WRITTEN
+from shardkit.sources.dicom.triage import DROPS, Rules
+
+MOST = 0.5
+"""Above this share of the samples, or of the images, something has most of them."""
+FEW = 20
+"""Samples below which one patient may well have most of them."""
+BY_DESIGN = frozenset(
+    ("apple_double", "not_an_image", "no_pixel_data", "duplicate_exact", "duplicate_near", "for_processing",
+     "secondary_capture")
+)  # fmt: skip
+"""Drops that are no loss however many: what is no image, what is kept in another file, what was asked for."""
+_TIES = {
+    "patient": "if one PatientID stands for many, give each their own, or none (then studies stand for them),",
+    "study": "if one StudyInstanceUID stands for many, give each study its own,",
+    "group of near-duplicates": "if they are no copies, choose what to export by the report's pictures,",
+}
+
+Counts = Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run ended with. `counts` are files by verdict and reason over all generations."""
+
+    counts: dict[str, dict[str, int]]
+    samples: int
+    new_files: int
+    changed: int
+    missing: int
+    quarantine_share: float
+    within_quarantine: bool
+    unwanted: tuple[str, ...] = ()  # sentences
+    retried: dict[str, int] | None = None  # files taken in again by reason
+
+
+def unwanted(
+    samples: pa.Table, counts: Counts, rules: Rules, modalities: Callable[[], Counter[str]]
+) -> tuple[str, ...]:
+    """A sentence for each thing about a dataset that nobody can want.
+
+    `samples` has the manifest's columns patient, study, group and split; `modalities` counts the export's files.
+    """
+    dropping = _dropping(counts, rules, modalities)
+    if not samples.num_rows:
+        return (_no_sample(counts, None if dropping else modalities()), *dropping)
+    return (*_no_train(samples), *_one_for_most(samples), *dropping)
+
+
+def _no_sample(counts: Counts, modalities: Counter[str] | None) -> str:
+    dropped, quarantined = (sum(counts.get(verdict, {}).values()) for verdict in ("dropped", "quarantined"))
+    export = f"; by modality the export has {listed(modalities)}" if modalities else ""
+    return f"no sample was written: {dropped:,} files were dropped and {quarantined:,} quarantined{export}"
+
+
+def _no_train(samples: pa.Table) -> list[str]:
+    splits = Counter(samples["split"].to_pylist())
+    if splits["train"]:
+        return []
+    found = ", ".join(f"{name} has {count:,}" for name, count in sorted(splits.items()))
+    return [f"no sample is in the train split ({found}): a keyed hash assigns patients, so bring more of them"]
+
+
+def _one_for_most(samples: pa.Table) -> list[str]:
+    """Images of one patient, study or group share a split: with most of the samples it makes splits useless."""
+    for what, remedy in _TIES.items():
+        column = what.partition(" ")[0]
+        found = pc.value_counts(samples[column].combine_chunks().drop_null())
+        if not len(found):
+            continue
+        top = found[int(np.argmax(found.field("counts").to_numpy()))].as_py()
+        if top["counts"] >= FEW and top["counts"] > MOST * samples.num_rows:
+            split = samples["split"][pc.index(samples[column], top["values"]).as_py()]
+            share = f"{top['counts']:,} of {samples.num_rows:,} samples"
+            return [f"one {what} has {share}, all in the {split} split: {remedy} and build into another --out"]
+    return []
+
+
+def _dropping(counts: Counts, rules: Rules, modalities: Callable[[], Counter[str]]) -> list[str]:
+    """Of the rules that may be wrong about an image, or set wrongly, the one that dropped most images."""
+    dropped = {reason: n for reason, n in counts.get("dropped", {}).items() if reason not in BY_DESIGN}
+    images = sum(counts.get("written", {}).values()) + sum(dropped.values())
+    reason = max(dropped, key=lambda name: dropped[name], default="")
+    if not reason or dropped[reason] <= MOST * images:
+        return []
+    start = f"the rule {reason} dropped {dropped[reason]:,} of {images:,} images"
+    if reason != "modality_excluded":
+        return [f"{start} ({DROPS[reason]}): look at some of them"]
+    found = f"by modality the export has {listed(modalities())}, --modalities takes {' '.join(rules.modalities)}"
+    return [f"{start}: {found}; name what you want, and build into another --out"]
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """Names with counts, most frequent first."""
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{name} {count:,}" for name, count in ranked) or "none was read"
+
+
+def recovered(reasons: Mapping[str, int]) -> str:
+    """How many of the files that were taken in again got written, and what the rest ended as."""
+    rest = {reason: count for reason, count in reasons.items() if reason not in WRITTEN}
+    taken = sum(reasons.values())
+    words = f"{taken - sum(rest.values()):,} of {taken:,} recovered"
+    return f"{words}; the rest: {listed(rest)}" if rest else words

@@ -1,0 +1,289 @@
+"""The header pass: list the export, read every header in isolated processes, give each file its first verdict.
+
+Rows go to Parquet parts in the private folder as they are done, so that a rerun goes on where a crash stopped.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from shardkit.build import isolation
+from shardkit.errors import Dropped, Quarantined, Verdict
+from shardkit.sources.dicom import foreign, modality, privacy
+from shardkit.sources.dicom.privacy import Pseudonyms
+from shardkit.sources.dicom.reading import NATIVE, read_header
+from shardkit.sources.dicom.triage import Rules, for_presentation, halvings, judge_header
+from shardkit.sources.listing import Entry, Source, Unread, settled, unreadable
+from shardkit.storage import parquet
+
+CHUNK = 64  # files a child reads per task
+PART = 128 * CHUNK  # files a Parquet part holds
+
+SCHEMA = pa.schema(
+    [
+        ("serial", pa.int64()),
+        ("path", pa.binary()),
+        ("size", pa.int64()),
+        ("verdict", pa.string()),  # null: worth converting
+        ("reason", pa.string()),
+        ("message", pa.string()),
+        ("repairs", pa.list_(pa.string())),
+        ("flags", pa.list_(pa.string())),
+        ("height", pa.int32()),  # as it will be written
+        ("width", pa.int32()),
+        ("estimate", pa.int64()),  # bytes it will take in a shard
+        ("plain", pa.bool_()),  # explicit little endian: needs no interpretation
+        ("presentation", pa.string()),
+        ("modality", pa.string()),  # a defined term, "other" or "none"; null where the header was not read
+        ("order", pa.uint64()),
+        ("sop", pa.string()),  # pseudonyms from here on
+        ("patient", pa.string()),
+        ("study", pa.string()),
+        ("series", pa.string()),
+        ("device", pa.string()),
+        ("source", pa.string()),
+        ("twin", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """What one header says. The identifiers are clear text: they are hashed before anything is stored."""
+
+    verdict: str | None = None
+    reason: str | None = None
+    message: str | None = None
+    repairs: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    height: int = 0
+    width: int = 0
+    estimate: int = 0
+    plain: bool = False
+    presentation: str | None = None
+    modality: str | None = None  # as it may be shown; None where the header was not read
+    sop: str = ""
+    patient: str = ""
+    study: str = ""
+    series: str = ""
+    device: str = ""
+    twin: str = ""
+    unsure: bool = False  # whether it may be the store's fault
+
+
+_NOT_FILES = {
+    "symlink": ("not_dicom", "a symbolic link, not followed: build into a new --out with --follow-symlinks"),
+    "broken_link": ("not_dicom", "a symbolic link to what is not there: bring its target back, or remove it"),
+    "endless_link": ("not_dicom", "a symbolic link that leads back to itself: remove it"),
+    "loop": ("not_dicom", "a symbolic link to a folder above it, which would never end: remove it"),
+    "special": ("not_dicom", "a pipe, socket or device, not a file"),
+    "too_long": ("io_error", "its path is longer than the system opens: move its folder up, or shorten its name"),
+    "unreadable": ("io_error", "the name cannot be opened: check its permissions"),
+}
+
+
+def scan_entry(source: Source, entry: Entry, rules: Rules) -> Scanned:
+    """Read one header. Never raises for a bad file but MemoryError: the verdict says what is wrong."""
+    found: str | None = None
+    try:
+        if entry.kind != "file":
+            raise Quarantined(*_NOT_FILES[entry.kind])
+        with source.open(entry.path, entry.size) as file:
+            if foreign.is_apple_double(entry.path, file.read(foreign.START)):
+                raise Dropped("apple_double", "a file that macOS keeps beside another, no image")
+            file.seek(0)
+            header = read_header(file, entry.size)
+            found = modality.shown(modality.effective(header.dataset))
+            facts, repairs, flags = judge_header(header, rules)
+        times = halvings(facts.rows, facts.cols, rules.max_side)
+        height, width = -(-facts.rows // (1 << times)), -(-facts.cols // (1 << times))
+        # Lossless streams keep their size; what is raw or lossy comes out near 5.6 bits a pixel (ratios 1.6-4.5).
+        raw = header.syntax in NATIVE or entry.size < facts.frame_bytes // 8
+        estimate = int(0.35 * 2 * height * width) if raw or times else entry.size
+        return Scanned(
+            repairs=repairs,
+            flags=flags,
+            height=height,
+            width=width,
+            estimate=estimate,
+            plain=header.syntax == ExplicitVRLittleEndian and not repairs,
+            presentation=for_presentation(header.dataset),
+            modality=found,
+            **_identifiers(header.dataset, f"{facts.rows}x{facts.cols}"),
+        )
+    except Verdict as verdict:
+        unsure = isinstance(verdict, Unread)
+        return Scanned(verdict.verdict, verdict.reason, verdict.message, modality=found, unsure=unsure)
+    except MemoryError:
+        raise  # maybe this process's fault: the file is tried once more in a new one
+    except OSError as error:
+        unsure = isinstance(unreadable(error), Unread)
+        return Scanned("quarantined", "io_error", "the file cannot be read to the end of its header", unsure=unsure)
+    except Exception as error:
+        return Scanned("quarantined", "internal_error", f"{type(error).__name__} while reading the header")
+
+
+def _identifiers(dataset: Dataset, size: str) -> dict[str, Any]:
+    word = {
+        k: privacy.text(dataset, k) for k in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+    }
+    device = [privacy.text(dataset, k) for k in ("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber")]
+    twin = [
+        privacy.text(dataset, k) for k in ("BodyPartExamined", "ViewPosition", "ImageLaterality", "AcquisitionNumber")
+    ]
+    study = word["StudyInstanceUID"]
+    # Without a PatientID the study is the closest that images of one person are known to share.
+    return {
+        "sop": word["SOPInstanceUID"],
+        "patient": f"id {word['PatientID']}" if word["PatientID"] else f"study {study}" if study else "",
+        "study": study,
+        "series": word["SeriesInstanceUID"],
+        "device": "\0".join(device) if any(device) else "",
+        "twin": "\0".join([study, size, *twin]) if study else "",
+    }
+
+
+def scan_chunk(source: Source, entries: list[Entry], rules: Rules) -> list[Scanned]:
+    """Runs in a child: the headers of some files, as far as one that may have failed because the store is away."""
+    found: list[Scanned] = []
+    for entry in entries:
+        found.append(scan_entry(source, entry, rules))
+        if found[-1].unsure:
+            break
+    return found
+
+
+def scan_part(
+    source: Source, entries: list[Entry], rules: Rules, children: int, memory: int, limit: float
+) -> list[Scanned]:
+    """Runs on a worker: `entries` through its children; a chunk that loses its child is halved down to single files.
+
+    Raises StorageError where the source stays away.
+    """
+    pool = isolation.children(children, memory)
+
+    def attempt(chunk: list[Entry]) -> list[Scanned]:
+        timeout = limit + 0.25 * len(chunk)
+        try:
+            alone = len(chunk) == 1
+            future = pool.submit(scan_chunk, source, chunk, rules, timeout=timeout, again=alone)
+            return isolation.result(future, timeout)
+        except Quarantined as verdict:
+            if len(chunk) == 1:
+                unsure = verdict.reason == "decode_timeout" and not source.answers()
+                return [Scanned("quarantined", verdict.reason, verdict.message, unsure=unsure)]
+            half = len(chunk) // 2
+            return run(chunk[:half]) + run(chunk[half:])
+
+    def run(chunk: list[Entry]) -> list[Scanned]:
+        found: list[Scanned] = []
+        while rest := chunk[len(found) :]:
+            *sure, last = attempt(rest)
+            one = rest[len(sure) : len(sure) + 1]
+            found += [*sure, settled(source, last, lambda one=one: attempt(one)[0])]  # type: ignore[misc]
+        return found
+
+    return run(entries)
+
+
+def rows(entries: list[tuple[int, Entry]], scanned: list[Scanned], name: Pseudonyms) -> pa.Table:
+    """Scanned headers as a table in which every identifier is a pseudonym."""
+    out: list[dict[str, Any]] = []
+    for (serial, entry), facts in zip(entries, scanned, strict=True):
+        source = name("source", entry.path.decode("utf-8", "surrogateescape"))
+        identity = facts.sop or f"path {source}"
+        out.append(
+            {
+                "serial": serial,
+                "path": entry.path,
+                "size": entry.size,
+                **{k: getattr(facts, k) for k in SCHEMA.names[3:14]},
+                "order": int(name("order", identity)[:16], 16),
+                "sop": name("sop", identity),
+                "patient": name("patient", facts.patient or identity),
+                "study": name("study", facts.study) if facts.study else None,
+                "series": name("series", facts.series) if facts.series else None,
+                "device": name("device", facts.device) if facts.device else None,
+                "source": source,
+                "twin": name("twin", facts.twin) if facts.twin else None,
+            }
+        )
+    return pa.Table.from_pylist(out, SCHEMA)
+
+
+def modalities(parts: list[Path]) -> Counter[str]:
+    """Files of earlier passes by modality, as it may be shown; of a path that was scanned again, the last counts."""
+    hashes, names = [np.zeros(0, np.uint64)], [pa.array([], pa.string())]
+    for part in parts:
+        with pq.ParquetFile(part) as file:
+            if "modality" not in file.schema_arrow.names:  # scanned by an earlier version
+                continue
+            table = file.read(["path", "modality"])
+        hashes.append(np.fromiter(map(path_hash, table["path"].to_pylist()), np.uint64, table.num_rows))
+        names.extend(table["modality"].chunks)
+    _, last = np.unique(np.concatenate(hashes)[::-1], return_index=True)
+    found = pa.concat_arrays(names)
+    chosen = found.take(pa.array(len(found) - 1 - last)).drop_null()
+    return Counter({row["values"]: row["counts"] for row in pc.value_counts(chosen).to_pylist()})
+
+
+def path_hash(path: bytes) -> int:
+    """64 bits of a path, to remember 10**7 of them in 80 MB."""
+    return int.from_bytes(hashlib.blake2b(path, digest_size=8).digest(), "big")
+
+
+class Known:
+    """Paths that earlier passes scanned, with their sizes."""
+
+    def __init__(self, parts: list[Path], leave_out: set[bytes] | None = None) -> None:
+        hashes, sizes = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+        for part in parts:
+            table = parquet.read(part, ["path", "size"])
+            paths = table["path"].to_pylist()
+            keep = pa.array([i for i, p in enumerate(paths) if not leave_out or p not in leave_out], pa.int64())
+            paths = table["path"].take(keep).to_pylist()
+            hashes.append(np.fromiter(map(path_hash, paths), np.uint64, len(paths)))
+            sizes.append(table["size"].take(keep).to_numpy())
+        joined = np.concatenate(hashes)
+        order = np.argsort(joined, kind="stable")
+        ranked = joined[order]
+        latest = np.append(ranked[1:] != ranked[:-1], True) if len(ranked) else np.zeros(0, bool)
+        self._hashes, self._sizes = ranked[latest], np.concatenate(sizes)[order][latest]
+        self.seen = np.zeros(len(self._hashes), bool)
+        self.changed: list[bytes] = []
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def __contains__(self, entry: Entry) -> bool:
+        value = np.uint64(path_hash(entry.path))
+        at = int(np.searchsorted(self._hashes, value))
+        if at == len(self._hashes) or self._hashes[at] != value:
+            return False
+        self.seen[at] = True
+        if int(self._sizes[at]) != entry.size:
+            self.changed.append(entry.path)
+        return True
+
+    def missing(self, path: bytes) -> bool:
+        """Whether a known path was not met in the listing."""
+        value = np.uint64(path_hash(path))
+        at = int(np.searchsorted(self._hashes, value))
+        return at < len(self._hashes) and self._hashes[at] == value and not bool(self.seen[at])
+
+
+def parts(entries: Iterator[tuple[int, Entry]], size: int) -> Iterator[list[tuple[int, Entry]]]:
+    """Cut an iterator into lists of at most `size`."""
+    while part := list(islice(entries, size)):
+        yield part

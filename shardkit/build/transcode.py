@@ -1,0 +1,190 @@
+"""`shardkit convert`: a dataset in another format, its pixels and its manifest's facts the same, without the DICOM.
+
+Like a build it commits whole shards and journals each before, so that a run goes on where the last one ended. What it
+makes cannot be appended to: ledger, plans and key stay with the dataset that it was made from.
+"""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shardkit import formats
+from shardkit.build import exclusive, journal, shard_plan
+from shardkit.build.finalize import DATASET_FLAGS
+from shardkit.build.ingest import pixel_hash, public_facts, storage_columns
+from shardkit.codecs import codec
+from shardkit.codecs.frame import Frame
+from shardkit.config import check_format
+from shardkit.dataset import contents, manifest
+from shardkit.dataset.bins import Bin, Bins
+from shardkit.errors import ArgumentError, BuildError, IntegrityError, Quarantined
+from shardkit.formats.encoding import encode
+from shardkit.storage.store import Store, sentences
+
+_BEGUN = f"{journal.JOURNALS}/convert.json"
+_STORED = [name for name, _, _ in manifest.STORAGE]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What to make. shard_bytes: None for that of the source."""
+
+    out: str
+    format: str
+    codec: str
+    levels: int
+    shard_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Counts. kept: shards that an earlier run had finished."""
+
+    samples: int
+    shards: int
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    name: str
+    samples: pa.Table
+    places: int
+
+
+def transcode(url: str, target: Target, workers: int) -> Done:
+    """Write the dataset at `url` as `target`.
+
+    Raises ArgumentError, BuildError for a place that holds something else or that another run works on, IntegrityError
+    for damage in the source.
+    """
+    check_format(target.format, target.codec, target.levels)
+    source, store = Store(url), Store(target.out)
+    if f"{store.url}/".startswith(f"{source.url}/") or f"{source.url}/".startswith(f"{store.url}/"):
+        raise ArgumentError(f"{store.url} and {source.url} lie in one another: name another place for the new dataset")
+    with exclusive.alone(None, store) as held:
+        return _transcode(source, store, target, workers, held)
+
+
+def _transcode(source: Store, store: Store, target: Target, workers: int, held: exclusive.Running) -> Done:
+    before = contents.description(source)
+    samples = contents.samples(source, facts=before)
+    arguments = before["arguments"] | {"format": target.format, "codec": target.codec, "levels": target.levels}
+    if target.shard_bytes is not None:
+        arguments["shard_bytes"] = target.shard_bytes
+    if not _begin(store, before["digest"], arguments):
+        return Done(samples.num_rows, contents.description(store)["shards"], contents.description(store)["shards"])
+    plan = list(_plan(samples, before, arguments))
+    done = _finished(store, plan, arguments)
+    todo = [shard for shard in plan if shard.name not in done]
+    threads = ThreadPoolExecutor(workers)  # codecs let other threads run
+    try:
+        for _ in threads.map(lambda shard: _write(source, before["codec"], store, arguments, shard), todo):
+            held.check()
+    finally:
+        threads.shutdown(cancel_futures=True)
+    _publish(store, before, arguments, plan)
+    return Done(samples.num_rows, len(plan), len(done))
+
+
+def _begin(store: Store, digest: str, arguments: dict[str, Any]) -> bool:
+    """Whether there is work to do. Raises BuildError when the place holds anything but this conversion."""
+    wanted = {"digest": digest, "arguments": arguments}
+    if store.exists(contents.NAME):
+        there = contents.description(store)
+        if {"digest": there.get("converted_from"), "arguments": there["arguments"]} == wanted:
+            return False
+        raise BuildError(f"{store.url} holds another dataset: choose another place, or remove it")
+    if store.exists(_BEGUN):
+        if json.loads(store.get(_BEGUN)) != wanted:
+            raise BuildError(f"{store.url} holds another unfinished conversion: repeat its command, or remove it")
+    elif any(True for form in formats.FORMATS.values() for _ in formats.listing(store, form)):
+        raise BuildError(f"{store.url} holds shards of something else: choose another place, or remove them")
+    store.put(_BEGUN, json.dumps(wanted).encode())
+    return True
+
+
+def _plan(samples: pa.Table, before: dict[str, Any], arguments: dict[str, Any]) -> Iterator[_Shard]:
+    """The samples bin by bin in the manifest's order, cut into shards."""
+    form = formats.shard_format(arguments["format"])
+    for bin in (Bin(*sides) for sides in before["bins"]):
+        here = pc.and_(pc.equal(samples["bin_height"], bin.height), pc.equal(samples["bin_width"], bin.width))
+        table = samples.filter(here)
+        places = form.places(bin, arguments["shard_bytes"])
+        if not table.num_rows:
+            continue
+        ends = shard_plan.ends(table["length"].to_numpy(), arguments["shard_bytes"], places)
+        for number, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+            yield _Shard(f"shards/{bin.name}/{number:05d}", table.slice(start, end - start), places)
+
+
+def _objects(arguments: dict[str, Any], name: str) -> list[str]:
+    names: list[str] = formats.shard_format(arguments["format"]).objects(name, arguments["levels"])
+    return names
+
+
+def _finished(store: Store, plan: list[_Shard], arguments: dict[str, Any]) -> set[str]:
+    there = {name for name, _ in formats.listing(store, formats.shard_format(arguments["format"]))}
+    journals = {name for name, _ in store.list(journal.JOURNALS)}
+    whole = [shard.name for shard in plan if _objects(arguments, shard.name)[0] in there]
+    return {name for name in whole if journal.object_name(0, name) in journals}
+
+
+def _write(source: Store, codec_name: str, store: Store, arguments: dict[str, Any], shard: _Shard) -> None:
+    """Decode, check, encode and commit one shard."""
+    form, objects = formats.shard_format(arguments["format"]), _objects(arguments, shard.name)
+    extension, rows = codec(arguments["codec"])[1], shard.samples.to_pylist()
+    with sentences(store.url), journal.staging(store) as folder:
+        staged = formats.files(folder, "shard", len(objects))
+        with form.writer(staged, shard.places) as writer:
+            for row in rows:
+                pixels = contents.image(source, row, codec_name)
+                if pixel_hash(pixels, row["bits"]) != row["pixel_hash"]:
+                    raise IntegrityError(
+                        f"{source.url}/{row['shard']}: the image of {row['key']} has other pixels than were written;"
+                        " run verify"
+                    )
+                frame = Frame(row["height"], row["width"], row["bin_height"], row["bin_width"])
+                try:
+                    image = encode(pixels, row["bits"], frame, arguments["codec"], arguments["levels"])
+                except Quarantined as failed:
+                    raise IntegrityError(f"{row['key']}: {failed.message}; use another codec") from None
+                facts = public_facts({**row, "flags": sorted({*row["flags"]} - DATASET_FLAGS)})
+                row |= storage_columns(image) | {"shard": objects[0]}
+                row["json_hash"] = manifest.fingerprint(facts) if form.FACTS else None
+                row["offset"] = writer.add(row["key"], extension, image.image, facts, image.smaller)
+        journal.write(store, 0, shard.name, rows)
+        formats.commit(store, objects, staged)
+
+
+def _publish(store: Store, before: dict[str, Any], arguments: dict[str, Any], plan: list[_Shard]) -> None:
+    """Manifest, arrays and report, then dataset.json, which makes the place a dataset."""
+    samples = manifest.SCHEMA.empty_table()
+    if plan:
+        samples = pa.concat_tables([shard.samples for shard in plan])
+        stored = pa.concat_tables([journal.read(store, 0, shard.name, _STORED) for shard in plan])
+        for name in _STORED:
+            samples = samples.set_column(samples.schema.get_field_index(name), name, stored[name])
+    samples = samples.cast(manifest.SCHEMA)
+    description = contents.describe(
+        samples,
+        Bins.from_json(before["bins"], before["patch"]),
+        manifest.write(samples, store),
+        format_name=arguments["format"],
+        codec_name=arguments["codec"],
+        fingerprint=before["key_fingerprint"],
+        arguments=arguments,
+        verdicts=before["verdicts"],
+    )
+    description["converted_from"] = before["digest"]
+    from shardkit.report import dataset_page
+
+    contents.write_metadata(store, samples, description)
+    dataset_page.write(store, samples, description)
+    store.put(contents.NAME, json.dumps(description, indent=1).encode())
+    journal.clear(store)

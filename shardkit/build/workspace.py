@@ -1,0 +1,183 @@
+"""A build's private folder: fixed arguments, pseudonym key, and per generation the scan parts, plan and ledger.
+
+A generation is one round of new files; its shards are never touched again.
+"""
+
+import json
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from shardkit.build.journal import JOURNALS
+from shardkit.config import Arguments, Conversion
+from shardkit.dataset import contents
+from shardkit.errors import BuildError
+from shardkit.formats import FORMATS, listing
+from shardkit.sources.dicom.privacy import Pseudonyms, load_key
+from shardkit.sources.dicom.triage import Rules
+from shardkit.sources.listing import Source
+from shardkit.storage import private
+from shardkit.storage.store import Store, is_remote, local_path, sentences, shown
+
+NAME, KEY = "build.json", "pseudonym.key"
+# What builds were that recorded no such argument.
+_SINCE: dict[str, Any] = {"format": "webdataset", "levels": 0, "min_content": 0.05}
+
+
+class State:
+    """Opens a private folder for a build. Raises BuildError when it belongs to other arguments or places."""
+
+    def __init__(self, arguments: Arguments, store: Store) -> None:
+        self.root = arguments.private
+        self._arguments, self._store = arguments, store
+        self._record: dict[str, Any] = {"format": 1, "complete": 0, "arguments": arguments.fixed(), "digests": []}
+        self._record |= {"out": store.url, "source": _absolute(arguments.conversion.source.url)}
+        with sentences(str(self.root)):
+            if (self.root / NAME).exists():
+                self._record = _read(self.root)
+                self._check_arguments()
+                self._check_dataset()
+            else:
+                self._check_new()
+
+    @property
+    def complete(self) -> int:
+        """Generations that are finished; also the number of the one to work on."""
+        return int(self._record["complete"])
+
+    @cached_property
+    def name(self) -> Pseudonyms:
+        """The pseudonyms of this dataset; makes the key on first use."""
+        return Pseudonyms(load_key(self.root / KEY))
+
+    def begin(self) -> None:
+        """Before the first row is kept: fix the arguments, and see that the dataset's place can be written at all."""
+        if "fingerprint" in self._record:
+            return
+        probe = f"{JOURNALS}/probe"
+        self._store.put(probe, b"")
+        self._store.delete(probe)
+        with sentences(str(self.root)):
+            private.folder(self.root)  # the ledger names source paths
+            self._record["fingerprint"] = self.name.fingerprint
+            self._save()
+
+    def announce(self, digest: str) -> None:
+        """The dataset is about to get this digest: from now on it and the last one are known as ours."""
+        self._record["digests"] = [*self._record["digests"][-1:], digest]
+        with sentences(str(self.root)):
+            self._save()
+
+    def finish_generation(self) -> None:
+        """The generation worked on is part of the dataset from here on."""
+        self._record["complete"] = self.complete + 1
+        with sentences(str(self.root)):
+            self._save()
+
+    def folder(self, generation: int) -> Path:
+        """Where a generation's private files lie."""
+        return self.root / f"g{generation:03d}"
+
+    def digests(self, generation: int, shard: str) -> Path:
+        """Where the SHA-256 of a shard's source files are kept: beside the dataset they would tell who has which."""
+        return self.folder(generation) / "digests" / f"{shard.removeprefix('shards/').replace('/', '-')}.parquet"
+
+    def parts(self, generation: int) -> list[Path]:
+        """A generation's scan parts."""
+        return sorted((self.folder(generation) / "scan").glob("*.parquet"))
+
+    def earlier_parts(self) -> list[Path]:
+        """The scan parts of all finished generations."""
+        return [part for generation in range(self.complete) for part in self.parts(generation)]
+
+    def _save(self) -> None:
+        private.write(self.root / NAME, json.dumps(self._record, indent=1).encode())
+
+    def _check_new(self) -> None:
+        """A first build may not land in what another one left."""
+        url = self._store.url
+        if self._store.exists(contents.NAME):
+            raise BuildError(
+                f"{url} holds a dataset, but {self.root} has no {NAME}: pass the --private folder it was built with, or"
+                " another --out"
+            )
+        if any(True for form in FORMATS.values() for _ in islice(listing(self._store, form), 1)):
+            raise BuildError(
+                f"{url} holds shards that {self.root} knows nothing of: choose another --out, or remove them"
+            )
+
+    def _check_arguments(self) -> None:
+        wanted, before = self._arguments.fixed(), _SINCE | self._record["arguments"]
+        different = sorted(k for k in wanted if wanted[k] != before.get(k))
+        if different:
+            was = ", ".join(f"--{k.replace('_', '-')} was {before.get(k)}, now {wanted[k]}" for k in different)
+            raise BuildError(
+                f"arguments changed since this dataset was begun ({was}): repeat the old ones, or build into another"
+                " --out"
+            )
+        source = _absolute(self._arguments.conversion.source.url)
+        if source != (recorded := shown(self._record["source"])):
+            if not self._arguments.source_moved:
+                raise BuildError(
+                    f"--source was {recorded}, now {source}: files are known by their path in the export,"
+                    " so build another export into another --out, or pass --source-moved if it is the same one"
+                )
+            self._record["source"] = source
+            self._save()
+        if not (self.root / KEY).exists() or self._record["fingerprint"] != self.name.fingerprint:
+            raise BuildError(
+                f"the pseudonym key in {self.root} is not the one this dataset was built with: restore the old key, or"
+                " build into another --out"
+            )
+
+    def _check_dataset(self) -> None:
+        """The place must hold the dataset that this folder knows; it may have been moved, finished or not."""
+        url, known = self._store.url, self._record["digests"]
+        there = self._store.exists(contents.NAME)
+        if there and contents.description(self._store)["digest"] not in known:
+            raise BuildError(f"{url} holds another dataset than the one {self.root} belongs to: name its own --private")
+        unfinished = url == self._record["out"] or any(True for _ in islice(self._store.list(JOURNALS), 1))
+        if not there and (self.complete or not unfinished):
+            raise BuildError(
+                f"{self.root} belongs to the dataset at {self._record['out']}, which is not at {url}: name its place,"
+                " or another --private for a new dataset"
+            )
+
+
+def _absolute(url: str) -> str:
+    return shown(url).rstrip("/") if is_remote(url) else str(local_path(url).resolve())
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / NAME).read_text()))
+    except ValueError:
+        raise BuildError(f"{folder / NAME} is damaged: restore it, or build into another --out and --private") from None
+
+
+def recorded_arguments(source: str, out: str, private: Path) -> Arguments:
+    """The arguments a build was begun with, limits and workers by default. Raises BuildError where none was."""
+    if not (private / NAME).exists():
+        raise BuildError(f"{private} has no {NAME}: there is no build to retry; pass its --private folder")
+    fixed: dict[str, Any] = _SINCE | _read(private)["arguments"]
+    rules = {name: fixed[name] for name in Rules.__dataclass_fields__}
+    rules["modalities"] = tuple(rules["modalities"])
+    spec = Conversion(
+        source=Source(source, fixed["follow_symlinks"]),
+        out=out,
+        format=fixed["format"],
+        codec=fixed["codec"],
+        levels=fixed["levels"],
+        rules=Rules(**rules),
+        invert=fixed["invert"],
+        demographics=fixed["demographics"],
+    )
+    return Arguments(
+        conversion=spec,
+        private=private,
+        bins=fixed["bins"] if isinstance(fixed["bins"], str) else "auto",  # given bins are in the plans
+        recorded=fixed,
+        patch=fixed["patch"],
+        shard_bytes=fixed["shard_bytes"],
+    )

@@ -1,0 +1,98 @@
+"""`shardkit demo`: a synthetic export, built, verified, and trained on, on data that may be shown to anyone."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+from shardkit.build.progress import Shown
+from shardkit.build.run import build
+from shardkit.build.workspace import KEY
+from shardkit.config import Arguments, Conversion
+from shardkit.dataset.contents import description
+from shardkit.dataset.verify import Summary, verify
+from shardkit.errors import ArgumentError
+from shardkit.sources.dicom.privacy import KEY_BYTES
+from shardkit.sources.listing import Source
+from shardkit.storage.store import Store
+from shardkit.synthetic.export import make_export
+from shardkit.terminal.output import Terminal
+
+_MARK = ".shardkit-demo"
+
+
+def demo(out: Path, studies: int, seed: int, steps: int, workers: int, console: Terminal) -> int:
+    """Make, build, verify and train on a small export below `out`; returns the exit code."""
+    _empty(out)
+    started = time.monotonic()
+    console.print(f"1. a synthetic PACS export of {studies} studies, one file in four defective", highlight=False)
+    export = make_export(out / "pacs_export", studies, seed=seed, defects=0.25, scale=0.5, workers=workers)
+    console.print(f"   {len(export.files)} files in {out / 'pacs_export'}", highlight=False)
+    console.print(f"2. shardkit build --source {out / 'pacs_export'} --out {out / 'shards'}", highlight=False)
+    place = out / "shards"
+    _write_key(out / "shards.private", seed)
+    spec = Conversion(source=Source(str(out / "pacs_export")), out=str(place))
+    with Shown(console) as progress:
+        outcome = build(
+            Arguments(conversion=spec, private=out / "shards.private", shard_bytes=64 << 20, workers=workers),
+            progress,
+        )
+    for verdict, reasons in outcome.counts.items():
+        text = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+        console.print(f"   {sum(reasons.values()):>4} {verdict:<12}{text}", highlight=False)
+    console.print(f"3. shardkit verify {place}", highlight=False)
+    problems = [item for item in verify(str(place), True, workers) if not isinstance(item, Summary)]
+    for problem in problems:
+        console.print(f"   {problem}", style="red", highlight=False)
+    facts = description(Store(str(place)))
+    ratio = 2 * facts["pixels"] / max(facts["bytes"], 1)
+    console.print(
+        f"   {facts['samples']} samples, {facts['pixels'] / 1e6:,.0f} Mpx in {facts['bytes'] / 1e6:,.1f} MB"
+        f" (lossless, {ratio:.2f}:1), {'all sound' if not problems else f'{len(problems)} problems'}",
+        highlight=False,
+    )
+    trained = _train(place, out / "run", steps, console)
+    pages = [place / "report" / "index.html", *([out / "run" / "report.html"] if trained else [])]
+    console.print(
+        f"done in {time.monotonic() - started:.0f} s. Open {' and '.join(map(str, pages))}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 1 if problems or trained is False else 0
+
+
+def _train(data: Path, run: Path, steps: int, console: Terminal) -> bool | None:
+    """Pre-train the trainer's smallest recipe, as a user would; None where that is not installed."""
+    if not all(find_spec(name) for name in ("torch", "timm", "nvidia")):
+        console.print("4. no training: pip install -e '.[train]' brings what it needs", highlight=False)
+        return None
+    words = ["pretrain", "--recipe", "tiny", "--data", str(data), "--out", str(run)]
+    words += ["--run.steps", str(steps), "--log.every", "10"]
+    console.print(f"4. python -m trainer {' '.join(words)}", highlight=False, soft_wrap=True)
+    done = subprocess.run([sys.executable, "-m", "trainer", *words], check=False).returncode == 0
+    if done:
+        console.print(
+            f"   {steps} steps show that all of it works; features worth using take thousands, and labels to judge",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return done
+
+
+def _write_key(private: Path, seed: int) -> None:
+    """A pseudonym key made of the seed, so that a demo repeats itself; its patients are invented and need no secret."""
+    private.mkdir()
+    (private / KEY).write_bytes(hashlib.shake_256(f"shardkit demo {seed}".encode()).digest(KEY_BYTES))
+
+
+def _empty(out: Path) -> None:
+    """Start over in a folder of an earlier demo; touch no other."""
+    if out.exists() and any(out.iterdir()):
+        if not (out / _MARK).exists():
+            raise ArgumentError(f"--out {out} is not empty and no earlier demo: name another folder")
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / _MARK).touch()

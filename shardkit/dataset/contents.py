@@ -1,0 +1,151 @@
+"""A finished dataset on storage: dataset.json, the manifest, and the samples in their shards."""
+
+import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shardkit.codecs import codec, htj2k
+from shardkit.codecs.frame import Frame
+from shardkit.dataset import manifest, schema
+from shardkit.dataset.bins import Bins
+from shardkit.errors import ArgumentError, IntegrityError
+from shardkit.formats import holder, shard_format
+from shardkit.storage import parquet
+from shardkit.storage.regular import ANEW
+from shardkit.storage.store import MissingObject, Store, no_folder
+
+NAME = "dataset.json"
+FORMAT = 2
+_READABLE = (1, FORMAT)  # 1: every HTJ2K image has five levels, whatever its size
+_PUTS = 8  # small objects written at a time
+
+
+def describe(
+    samples: pa.Table,
+    bins: Bins,
+    digest: str,
+    *,
+    format_name: str,
+    codec_name: str,
+    fingerprint: str,
+    arguments: dict[str, Any],
+    verdicts: dict[str, dict[str, int]],
+) -> dict[str, Any]:
+    """The content of dataset.json: nothing in it names a source path or depends on the clock."""
+    lengths = samples["length"] if shard_format(format_name).NESTED else pc.list_flatten(samples["level_bytes"])
+    account = bins.account(samples["height"].to_numpy(), samples["width"].to_numpy())
+    return {
+        "format": FORMAT,
+        "shard_format": format_name,
+        "codec": codec_name,
+        "extension": codec(codec_name)[1],
+        "transfer_syntax": _transfer_syntax(samples, codec_name),
+        "patch": bins.patch,
+        "bins": bins.to_json(),
+        "samples": samples.num_rows,
+        "shards": len(pc.unique(samples["shard"])),
+        "bytes": int(pc.sum(lengths).as_py() or 0),
+        "pixels": int((samples["height"].to_numpy().astype(np.int64) * samples["width"].to_numpy()).sum()),
+        "tokens": int(account.used),
+        "padded_tokens": int(account.padded),
+        "splits": dict(sorted(Counter(samples["split"].to_pylist()).items())),
+        "verdicts": verdicts,
+        "digest": digest,
+        "key_fingerprint": fingerprint,
+        "arguments": arguments,
+    }
+
+
+def _transfer_syntax(samples: pa.Table, codec_name: str) -> str | None:
+    """The DICOM transfer syntax that every image's stream is: none if one of an earlier shardkit has too few levels."""
+    counts = pc.list_value_length(samples["level_bytes"]).to_numpy() - 1
+    enough = htj2k.enough(samples["height"].to_numpy(), samples["width"].to_numpy(), counts)
+    return htj2k.TRANSFER_SYNTAX if codec_name == "htj2k" and enough else None
+
+
+def description(store: Store) -> dict[str, Any]:
+    """dataset.json. Raises ArgumentError where there is none, IntegrityError where it is not one of ours."""
+    if store.root is not None and (absent := no_folder(store.root)):
+        raise ArgumentError(absent)
+    try:
+        content = json.loads(store.get(NAME, most=schema.MOST))
+    except MissingObject as error:
+        raise ArgumentError(_no_dataset(store, error)) from None
+    except (ValueError, RecursionError):  # not only of JSON: Python refuses numbers of many digits
+        raise IntegrityError(f"{store.url}/{NAME} is damaged: run the build again") from None
+    if not isinstance(content, dict) or content.get("format") not in _READABLE:
+        raise IntegrityError(f"{store.url}/{NAME} has another format than {FORMAT}: use the shardkit that wrote it")
+    return schema.description(content, f"{store.url}/{NAME}")
+
+
+def _no_dataset(store: Store, error: MissingObject) -> str:
+    """Why there is no dataset at a place, and where there is one nearby."""
+    if "the bucket does not exist" in str(error):
+        return str(error)
+    below = [] if store.root is None else sorted(store.root.glob(f"*/{NAME}"))
+    hint = f"there is one in {below[0].parent}" if below else "an interrupted build has none; run it again"
+    return f"{store.url} is no shardkit dataset: it has no {NAME} ({hint})"
+
+
+def samples(store: Store, columns: list[str] | None = None, facts: dict[str, Any] | None = None) -> pa.Table:
+    """The manifest, its values checked; whole and checked against the digest unless `columns` are named.
+
+    facts: the dataset's description, where it was read before; without digest and counts the manifest is held against
+    the digest that it names itself, as while a build goes on. Raises IntegrityError, and as `description`.
+    """
+    facts, where = facts or description(store), f"{store.url}/{manifest.NAME}"
+    try:
+        data = store.get(manifest.NAME)
+    except MissingObject:
+        raise IntegrityError(f"{store.url} has no {manifest.NAME}: {ANEW}") from None
+    with parquet.legible(where), manifest.opened(pa.BufferReader(data)) as file:
+        schema.opened(file, len(data), facts, where, columns)
+        table, named = manifest.typed(file.read(columns)), manifest.named_digest(file)
+    rows = schema.Rows(facts, where)
+    for batch in table.to_batches(schema.BATCH):
+        rows.check(batch)
+    rows.done()
+    if columns is None and manifest.digest(table) != (wanted := facts.get("digest", named)) and wanted:
+        raise IntegrityError(f"{where} differs from the digest in {NAME if 'digest' in facts else 'it'}: {ANEW}")
+    return table
+
+
+def form_of(description: dict[str, Any]) -> ModuleType:
+    """The format of a dataset's shards, by its dataset.json; tars where that was written before there were others."""
+    return shard_format(description.get("shard_format", "webdataset"))
+
+
+def write_metadata(store: Store, samples: pa.Table, description: dict[str, Any]) -> None:
+    """Write what a format has beside shards and manifest, each kind of object after those that it refers to."""
+    with ThreadPoolExecutor(_PUTS) as threads:
+        for objects in form_of(description).metadata(samples, description):
+            for _ in threads.map(lambda item: store.put(*item), objects):
+                pass
+
+
+def image(store: Store, row: dict[str, Any], codec_name: str, level: int = 0) -> npt.NDArray[np.uint16]:
+    """One sample's image at 1/2**level, reading only the bytes that level needs.
+
+    Raises ArgumentError for a level the codec does not hold, IntegrityError or StorageError for bad bytes.
+    """
+    lengths = row["level_bytes"]
+    if not 0 <= level < len(lengths):
+        raise ArgumentError(
+            f"level {level} is not stored of this image: {codec_name} holds levels 0 to {len(lengths) - 1}"
+        )
+    name, start = holder(row["shard"]).locate(store, row, level)
+    data = store.get_range(name, start, lengths[level])
+    if manifest.fingerprint(data) != row["level_hash"][level]:
+        raise IntegrityError(
+            f"{store.url}/{name}: the image of {row['key']} at byte {start:,} differs from its hash; run verify"
+        )
+    frame = Frame(row["height"], row["width"], row["bin_height"], row["bin_width"])
+    pixels: npt.NDArray[np.uint16] = codec(codec_name)[0].decode(data, level, row["bits"], frame)
+    return pixels

@@ -1,0 +1,179 @@
+"""Looking at things: what a scan would find, what became of files, what a dataset holds, one sample as a picture."""
+
+import csv
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+from rich.table import Table
+
+from shardkit.build import ledger
+from shardkit.dataset import contents
+from shardkit.errors import ArgumentError
+from shardkit.sources.listing import Entry, Source
+from shardkit.storage import parquet
+from shardkit.storage.store import Store, no_folder, sentences, shown
+from shardkit.terminal.output import Terminal
+
+_KEYS, _START = 5, 12  # keys that are named, and how much of them
+_BLOCK = 1 << 12  # rows handled as Python objects at once
+
+
+@dataclass
+class ScanCounts:
+    """What headers say of an export: files by verdict and reason and by modality, pixels worth converting."""
+
+    verdicts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    modalities: Counter[str] = field(default_factory=Counter)
+    pixels: int = 0
+
+
+def scan_counts(source: Source, workers: int) -> ScanCounts:
+    """Read every header. Raises ArgumentError for an empty source."""
+    from shardkit.build import isolation, scan
+    from shardkit.sources.dicom.triage import Rules
+
+    source.check()
+    counts = ScanCounts()
+
+    def read(part: list[tuple[int, Entry]]) -> list[scan.Scanned]:
+        entries = [entry for _, entry in part]
+        return scan.scan_part(source, entries, Rules(), workers, isolation.MEMORY_LIMIT, isolation.TIME_LIMIT)
+
+    try:
+        with ThreadPoolExecutor(workers) as threads:
+            for part in scan.parts(enumerate(source.entries()), workers * scan.CHUNK):
+                chunks = [part[i : i + scan.CHUNK] for i in range(0, len(part), scan.CHUNK)]
+                for found in threads.map(read, chunks):
+                    for row in found:
+                        counts.verdicts[row.verdict or "to convert", row.reason or ""] += 1
+                        counts.pixels += row.height * row.width
+                        if row.modality:
+                            counts.modalities[row.modality] += 1
+    finally:
+        isolation.close_children()
+    if not counts.verdicts:
+        raise ArgumentError(f"--source {shown(source.url)} holds no files")
+    return counts
+
+
+def ledger_rows(private: Path, verdict: str | None, reason: str | None) -> pa.Table:
+    """Rows of the ledger in a private folder, by path; without either choice, of all files that are not written.
+
+    Raises ArgumentError where no ledger is, and for a reason that does not exist.
+    """
+    from shardkit.sources.dicom.triage import DROPS, QUARANTINES
+
+    path = private / ledger.NAME
+    if not path.exists():
+        raise ArgumentError(f"{private} holds no {ledger.NAME}: name the --private folder of a build that has ended")
+    if reason is not None and reason not in {*DROPS, *QUARANTINES, *ledger.WRITTEN}:
+        there = ", ".join(sorted(set(parquet.read(path, ["reason"])["reason"].to_pylist())))
+        raise ArgumentError(f"--class {reason} does not exist: this ledger has {there}")
+    rows = ledger.select(parquet.read(path, ["verdict", "reason", "path", "message"]), verdict, reason)
+    return rows if verdict or reason else rows.filter(pc.not_equal(rows["verdict"], "written"))
+
+
+def show_ledger(rows: pa.Table, limit: int | None, as_csv: bool, console: Terminal, errors: Terminal) -> None:
+    """Print rows of a ledger and how many there are: as text that fits a terminal, or as CSV with the count apart."""
+    shown = rows.slice(0, limit)
+    count = f"{rows.num_rows:,} files" + (f", {shown.num_rows:,} shown" if shown.num_rows < rows.num_rows else "")
+    if as_csv:
+        writer = csv.writer(console.file)
+        writer.writerow(rows.column_names)
+        for batch in shown.to_batches(_BLOCK):
+            writer.writerows(row.values() for row in batch.to_pylist())
+        errors.print(count, highlight=False)
+        return
+    for row in shown.to_pylist():
+        name = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in row["path"])
+        console.print(f"{row['verdict']} {row['reason']}  {name}", highlight=False, soft_wrap=True)
+        if row["message"]:
+            console.print(f"    {row['message']}", style="dim", highlight=False, soft_wrap=True)
+    console.print(count, highlight=False)
+
+
+def show(url: str, console: Terminal) -> None:
+    """Print a dataset's description as tables."""
+    store = Store(url)
+    facts = contents.description(store)
+    samples = contents.samples(store, ["bin_height", "bin_width", "length", "bits", "body_part"], facts)
+    pixels, stored = facts["pixels"], facts["bytes"]
+    lines = {
+        "samples": f"{facts['samples']:,} in {facts['shards']:,} shards",
+        "size": f"{stored / 1e9:,.3f} GB, {pixels / 1e6:,.0f} Mpx, ratio {2 * pixels / max(stored, 1):.2f}",
+        "format": f"{facts.get('shard_format', 'webdataset')}, {facts['codec']} (.{facts['extension']})"
+        + (f", DICOM transfer syntax {syntax}" if (syntax := facts.get("transfer_syntax")) else ""),
+        "splits": ", ".join(f"{k} {v:,}" for k, v in facts["splits"].items()),
+        "tokens": f"{facts['tokens']:,} at patch {facts['patch']}, {facts['padded_tokens']:,} padded to bins"
+        f" ({100 * facts['padded_tokens'] / max(facts['tokens'], 1):.1f} %)",
+        "bits": _counts(samples["bits"].to_pylist()),
+        "body parts": _counts([part or "unknown" for part in samples["body_part"].to_pylist()]),
+        "digest": facts["digest"],
+    }
+    for verdict, reasons in facts["verdicts"].items():
+        lines[verdict] = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items()) or "none"
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in lines.items():
+        table.add_row(name, text)
+    console.print(table)
+    bins = samples.group_by(["bin_height", "bin_width"]).aggregate([([], "count_all"), ("length", "sum")])
+    rows = sorted(bins.to_pylist(), key=lambda r: (r["bin_height"], r["bin_width"]))
+    sizes = Table("bin (height x width)", "samples", "MB", box=None, pad_edge=False)
+    for row in rows:
+        name = f"{row['bin_height']} x {row['bin_width']}"
+        sizes.add_row(name, f"{row['count_all']:,}", f"{row['length_sum'] / 1e6:,.1f}")
+    console.print()
+    console.print(sizes)
+
+
+def _counts(values: list[object]) -> str:
+    return ", ".join(f"{value} {count:,}" for value, count in Counter(values).most_common(12))
+
+
+def preview(url: str, key: str | None, level: int, out: Path) -> str:
+    """Write a sample as an 8-bit PNG, without a key one from the middle; returns a line about it, with its key.
+
+    Raises ArgumentError for an unknown or ambiguous key.
+    """
+    store = Store(url)
+    facts = contents.description(store)
+    samples = contents.samples(store, facts=facts)
+    middle = samples.num_rows // 2
+    if key is None:
+        found = samples.slice(middle, 1)
+    else:
+        found = samples.filter(pc.starts_with(samples["key"], key)) if key else samples.slice(0, 0)
+    if found.num_rows != 1:
+        count = f"{found.num_rows:,} samples have" if found.num_rows else "no sample has"
+        raise ArgumentError(f"{count} a key that starts with {key or ''!r}: preview without a key names some")
+    row = found.to_pylist()[0]
+    pixels = contents.image(store, row, facts["codec"], level)
+    if absent := no_folder(out.absolute().parent):
+        raise ArgumentError(f"-o {out}: {absent}")
+    with sentences(str(out)):
+        Image.fromarray(window(pixels, row["p0_5"], row["p99_5"])).save(out, "PNG")
+    read = row["level_bytes"][level]
+    size = f"{pixels.shape[0]} rows x {pixels.shape[1]} columns"
+    said = f"{out}: {row['key']}, {size}, level {level}, {read:,} of {row['length']:,} bytes read"
+    if key is None:
+        others = (
+            samples["key"].take(pa.array(range(0, samples.num_rows, max(1, samples.num_rows // _KEYS)))).to_pylist()
+        )
+        said += f"\nother keys, of which the start will do: {' '.join(name[:_START] for name in others[:_KEYS])}"
+    return said
+
+
+def window(pixels: npt.NDArray[np.uint16], low: int, high: int) -> npt.NDArray[np.uint8]:
+    """Grey levels `low`..`high` stretched to 0..255."""
+    scaled = (pixels.astype(np.float32) - low) * (255.0 / max(high - low, 1))
+    grey: npt.NDArray[np.uint8] = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+    return grey

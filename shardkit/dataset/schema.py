@@ -1,0 +1,330 @@
+"""What a dataset's dataset.json and manifest must say before anything in them is believed: it may come from anyone.
+
+All that reads a dataset passes here: after it, every field has its type, names are those that shards and samples have,
+sizes are bounded and agree with one another, and every row's bin is listed. Loading checks what it reads when it reads
+it: some columns of all rows on opening, the others a shard at a time. What bytes on storage claim is held against these
+records (`shardkit.codecs`). Columns are checked as arrays: a manifest takes about half as long to check as to read.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from shardkit.codecs import CODECS, htj2k
+from shardkit.dataset import manifest
+from shardkit.dataset.bins import Bin, Bins
+from shardkit.errors import ArgumentError, IntegrityError
+from shardkit.formats import FORMATS, shard_format
+from shardkit.storage.regular import ANEW
+
+MOST = 64 << 20
+"""Bytes of a dataset.json."""
+BATCH = 1 << 16
+"""Rows checked at a time, which bounds memory."""
+SIDE, PIXELS = 65_535, 1 << 29
+"""Largest side of an image, as DICOM has it, and most pixels: 1 GiB as they are decoded."""
+_PATCHES = 1 << 13  # a side of a bin: plans hold a table of all grids
+_TEXT = 1024  # bytes of a word in the manifest
+_SPLITS = ("train", "val", "test")
+_KEY = r"\A[0-9a-f-]{1,128}\z"
+_COUNT = 1 << 62
+_RATIO = 256  # a manifest is mostly hashes, which cannot be compressed
+
+Mask = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+
+# --- dataset.json
+
+
+def _whole(value: Any, low: int = 0, high: int = _COUNT) -> bool:
+    return type(value) is int and low <= value <= high
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, dict) and all(re.fullmatch("[a-z0-9_]{1,64}", k) and _whole(v) for k, v in value.items())
+
+
+def _pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(_whole(side, 1, 2 * SIDE) for side in value)
+
+
+def _text(pattern: str) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
+
+
+_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "shard_format": (lambda v: isinstance(v, str) and v in FORMATS, f"one of {', '.join(FORMATS)}"),
+    "codec": (lambda v: isinstance(v, str) and v in CODECS, f"one of {', '.join(CODECS)}"),
+    "extension": (_text("[a-z0-9]{1,8}"), "an extension"),
+    "transfer_syntax": (lambda v: v in (None, htj2k.TRANSFER_SYNTAX), f"null or {htj2k.TRANSFER_SYNTAX}"),
+    "patch": (lambda v: _whole(v, 1, SIDE), "a number of pixels"),
+    "bins": (lambda v: isinstance(v, list) and 0 < len(v) <= 1 << 16 and all(map(_pair, v)), "a list of two sides"),
+    **dict.fromkeys(("samples", "shards", "bytes", "pixels", "tokens", "padded_tokens"), (_whole, "a whole number")),
+    "splits": (lambda v: _counts(v) and set(v) <= {*_SPLITS}, f"how many samples {', '.join(_SPLITS)} have"),
+    "verdicts": (lambda v: isinstance(v, dict) and _counts(dict.fromkeys(v, 0)) and all(map(_counts, v.values())),
+                 "counts by verdict and reason"),
+    "digest": (_text("[0-9a-f]{64}"), "64 hexadecimal digits"),
+    "key_fingerprint": (_text("[0-9a-f]{1,128}"), "hexadecimal digits"),
+    "arguments": (lambda v: isinstance(v, dict) and _whole(v.get("shard_bytes"), 1)
+                  and _whole(v.get("levels", 0), 0, htj2k.LEVELS), "a build's, shard_bytes and levels among them"),
+}  # fmt: skip
+_LATER = {"shard_format": "webdataset", "transfer_syntax": None}
+"""Fields that earlier versions did not write, and what they meant."""
+
+
+def description(content: dict[str, Any], where: str) -> dict[str, Any]:
+    """The content of a dataset.json, if it can be one. Raises IntegrityError; `where` names the file in it."""
+    for name, (holds, words) in _FIELDS.items():
+        value = content.get(name, _LATER.get(name))
+        if not holds(value):
+            raise IntegrityError(f"{where}: {name} is {_shown(value)}, and must be {words}; {ANEW}")
+    form, codec, patch = shard_format(content.get("shard_format", "webdataset")), content["codec"], content["patch"]
+    try:
+        bins = Bins.from_json(content["bins"], patch).bins
+    except ArgumentError as error:
+        raise IntegrityError(f"{where}: {str(error).rstrip('.')}; {ANEW}") from None
+    for sound, words in (
+        (codec in form.CODECS, f"{form.__name__.rpartition('.')[2]} shards hold no images of codec {codec}"),
+        (content["extension"] == CODECS[codec][1], f"images of codec {codec} have the extension {CODECS[codec][1]}"),
+        (form.NESTED or "levels" in content["arguments"], "arguments lack levels"),
+        (sum(content["splits"].values()) == content["samples"], "its splits have another sum than its samples"),
+        (max(map(max, content["bins"])) <= _PATCHES * patch, f"a bin's side has more than {_PATCHES:,} patches"),
+        (len(bins) == len(content["bins"]), "bins are listed twice"),
+    ):
+        if not sound:
+            raise IntegrityError(f"{where}: {words}; {ANEW}")
+    return content
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "missing"
+    text = repr(value) if not isinstance(value, (dict, list)) or len(value) < 8 else f"a {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+# --- the manifest
+
+_NEVER_NULL = (
+    "key", "shard", "offset", "length", "level_bytes", "level_hash", "pixel_hash", "height", "width", "bits",
+    "bin_height", "bin_width", "box_top", "box_left", "box_height", "box_width", "content", "min", "max", "mean", "std",
+    "p0_5", "p1", "p99", "p99_5", "padding", "halvings", "repairs", "flags", "split",
+)  # fmt: skip
+OPENING = ("shard", "split", "height", "width", "bin_height", "bin_width", "box_top", "box_left", "box_height",
+           "box_width")  # fmt: skip
+"""Those that are read for all samples when a dataset is opened for loading."""
+LISTS = ("level_bytes", "level_hash")
+NUMBERS = ("offset", "height", "width", "bits", "bin_height", "bin_width", "min", "max", "mean", "std", "p0_5", "p99_5")
+DETAILS = ("key", "shard", "length", *LISTS, *NUMBERS)
+"""Those that are read of a shard's samples when the shard is."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """Columns, what is true of rows where they cannot be right, and the words for it, which may name the columns."""
+
+    needs: tuple[str, ...]
+    broken: Callable[..., Mask]
+    says: str
+
+
+def _outside(low: float, high: float) -> Callable[[Any], Mask]:
+    return lambda values: ~((values >= low) & (values <= high))  # so that a NaN is outside
+
+
+def _beyond(start: Ints, size: Ints, whole: Ints) -> Mask:
+    return (start < 0) | (size < 1) | (start.astype(np.int64) + size > whole)
+
+
+_RULES = (
+    *(_Rule((side,), _outside(1, SIDE), f"{side} is {{0:,}}, and an image has 1 to {SIDE:,}")
+      for side in ("height", "width")),
+    _Rule(("height", "width"), lambda h, w: h.astype(np.int64) * w > PIXELS,
+          f"{{0:,}} x {{1:,}} pixels are more than {PIXELS:,}"),
+    _Rule(("bits",), _outside(1, 16), "bits is {0}, and pixels have 1 to 16"),
+    _Rule(("height", "bin_height", "width", "bin_width"), lambda h, a, w, b: (h > a) | (w > b),
+          "an image of {0:,} x {2:,} pixels is larger than its bin of {1:,} x {3:,}"),
+    _Rule(("box_top", "box_height", "height"), _beyond, "its content box ({1:,} rows from {0:,}) leaves {2:,} rows"),
+    _Rule(("box_left", "box_width", "width"), _beyond,
+          "its content box ({1:,} columns from {0:,}) leaves {2:,} columns"),
+    *(_Rule((name,), _outside(0, SIDE), f"{name} is {{0}}, and grey levels are 0 to {SIDE:,}")
+      for name in ("min", "max", "mean", "std", "p0_5", "p1", "p99", "p99_5")),
+    *(_Rule((name,), _outside(0, 1), f"{name} is {{0}}, and a share is 0 to 1") for name in ("content", "padding")),
+    _Rule(("offset",), _outside(0, _COUNT), "offset is {0:,}"),
+    _Rule(("length", "bin_height", "bin_width"), lambda n, h, w: (n < 1) | (n > most(h, w)),
+          "length is {0:,} bytes, too many or none for a bin of {1:,} x {2:,} pixels"),
+)  # fmt: skip
+
+
+def most(height: Any, width: Any) -> Any:
+    """Bytes that an image of these sides may take, by any codec: twice what it takes as pixels, and a header."""
+    return 4 * np.int64(height) * np.int64(width) + (1 << 16)
+
+
+@dataclass
+class Rows:
+    """Checks a manifest batch by batch, whichever columns are read; `done` checks it as a whole.
+
+    where: the file, in messages. row: number of the first one. shards, starts: of the rows so far, names and first
+    rows, where `shard` is read.
+    """
+
+    description: dict[str, Any]
+    where: str
+    row: int = 0
+    shards: list[str] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    _end: int = 0  # of the last row's bytes in its shard
+
+    def check(self, batch: pa.RecordBatch) -> None:
+        """The next rows. Raises IntegrityError, which names the first wrong row of the first wrong column."""
+        if not batch.num_rows:
+            return
+        names = batch.schema.names
+        for number, name in enumerate(names):
+            self._well_formed(name, batch.column(number))
+        if "key" in names:
+            good = pc.match_substring_regex(batch.column("key"), _KEY).to_numpy(zero_copy_only=False)
+            self._refuse(~good, "its key is none that a sample has, of hexadecimal digits and dashes")
+        if "split" in names:
+            good = pc.is_in(batch.column("split"), pa.array(_SPLITS)).to_numpy(zero_copy_only=False)
+            self._refuse(~good, f"its split is none of {', '.join(_SPLITS)}")
+        values = {name: batch.column(name).to_numpy() for name in names if _numeric(batch.column(name))}
+        for rule in _RULES:
+            if all(name in values for name in rule.needs):
+                columns = [values[name] for name in rule.needs]
+                self._refuse(rule.broken(*columns), rule.says, columns)
+        if {"bin_height", "bin_width"} <= values.keys():
+            self._in_bins(values)
+        if {"level_bytes", "level_hash", "length", "bin_height", "bin_width"} <= {*names}:
+            self._levels(batch, values)
+        if "shard" in names:
+            self._in_shards(batch.column("shard"), values)
+        self.row += batch.num_rows
+
+    def done(self) -> tuple[list[str], Ints]:
+        """Names of the shards, and where their rows start and end. Raises IntegrityError."""
+        if len(set(self.shards)) != len(self.shards):
+            raise IntegrityError(f"{self.where}: the rows of a shard do not lie together; build again")
+        told = {"samples": self.row} | ({"shards": len(self.shards)} if self.shards else {})
+        for name, count in told.items():
+            if self.description.get(name, count) != count:
+                raise IntegrityError(
+                    f"{self.where} has {count:,} {name}, and dataset.json says {self.description[name]:,}; {ANEW}"
+                )
+        return self.shards, np.array([*self.starts, self.row], np.int64)
+
+    def _refuse(self, broken: Any, says: str, columns: list[Any] | None = None) -> None:
+        if broken.any():
+            at = int(broken.argmax())
+            text = says.format(*(column[at].item() for column in columns)) if columns is not None else says
+            raise IntegrityError(f"{self.where}: row {self.row + at:,}: {text}; {ANEW}")
+
+    def _well_formed(self, name: str, column: pa.Array) -> None:
+        """Text is text, lists lie in their values, and nothing is missing that must be there."""
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid:
+            raise IntegrityError(f"{self.where}: column {name} is damaged; {ANEW}") from None
+        facts = name == "json_hash" and shard_format(self.description.get("shard_format", "webdataset")).FACTS
+        if (name in _NEVER_NULL or facts) and column.null_count:
+            self._refuse(column.is_null().to_numpy(zero_copy_only=False), f"{name} is missing")
+        inner = column.flatten() if pa.types.is_list(column.type) else column
+        if inner is not column and inner.null_count:
+            raise IntegrityError(f"{self.where}: a list in column {name} has no value in a place; {ANEW}")
+        if pa.types.is_string(inner.type) and (pc.max(pc.binary_length(inner)).as_py() or 0) > _TEXT:
+            raise IntegrityError(f"{self.where}: a text in column {name} has more than {_TEXT:,} bytes; {ANEW}")
+
+    def _in_bins(self, values: dict[str, Any]) -> None:
+        rows = values["bin_height"].astype(np.int64) << 32 | values["bin_width"]
+        listed = np.array([height << 32 | width for height, width in self.description["bins"]], np.int64)
+        columns = [values["bin_height"], values["bin_width"]]
+        self._refuse(~np.isin(rows, listed), "its bin {0:,} x {1:,} is not one that dataset.json lists", columns)
+
+    def _levels(self, batch: pa.RecordBatch, values: dict[str, Any]) -> None:
+        """As many levels as the codec has, each with a hash, the first the whole image, none too large."""
+        sizes, hashes = batch.column("level_bytes"), batch.column("level_hash")
+        counts = pc.list_value_length(sizes).to_numpy().astype(np.int64)
+        codec, halves = self.description["codec"], self.description["arguments"].get("levels", 0)
+        low, high = (htj2k.LEVELS, htj2k.MOST) if codec == "htj2k" else (halves, halves)
+        self._refuse(_outside(low + 1, high + 1)(counts), f"{codec} has {low} to {high} levels beside the whole image")
+        self._refuse(counts != pc.list_value_length(hashes).to_numpy(), "it has not a hash for each of its levels")
+        flat, starts = sizes.flatten().to_numpy(), np.cumsum(counts) - counts
+        other = pc.binary_length(hashes.flatten()).to_numpy() != manifest.DIGEST_BYTES
+        self._refuse(np.logical_or.reduceat(other, starts), "a hash of its levels has another length")
+        self._refuse(flat[starts] != values["length"], "its first level is not the whole image")
+        limits = np.repeat(most(values["bin_height"], values["bin_width"]), counts)
+        if self.description.get("shard_format", "webdataset") == "webdataset":  # where levels are prefixes
+            limits[1:] = np.where(np.diff(np.repeat(starts, counts)), limits[1:], flat[:-1])
+        self._refuse(np.logical_or.reduceat((flat < 1) | (flat > limits), starts), "its levels have impossible lengths")
+
+    def _in_shards(self, column: pa.Array, values: dict[str, Any]) -> None:
+        """Shards have names as we make them, of their bin; their images lie one after another."""
+        coded = column.dictionary_encode()
+        index, words = coded.indices.to_numpy(), coded.dictionary.to_pylist()
+        pattern = shard_format(self.description.get("shard_format", "webdataset")).SHARD
+        bins = [_bin(pattern, word) for word in words]
+        self._refuse(np.array([b is None for b in bins])[index], "its shard names an object outside the dataset, or one"
+                     " that is no shard")  # fmt: skip
+        ends = np.zeros(len(index), np.int64)
+        if {"bin_height", "bin_width"} <= values.keys():
+            other = np.zeros(len(index), np.bool_)
+            for side in ("height", "width"):
+                other |= np.array([getattr(bin, side) for bin in bins])[index] != values[f"bin_{side}"]
+            self._refuse(other, "its shard is another bin's")
+        first = np.diff(index, prepend=-1) != 0
+        first[0] = not self.shards or self.shards[-1] != words[index[0]]
+        if {"offset", "length"} <= values.keys():
+            ends = values["offset"] + values["length"]
+            before = np.where(first, 0, np.concatenate([[self._end], ends[:-1]]))
+            self._refuse(values["offset"] < before, "its bytes overlap another image's")
+        self._end = int(ends[-1])
+        self.shards += [words[index[at]] for at in np.flatnonzero(first)]
+        self.starts += (self.row + np.flatnonzero(first)).tolist()
+
+
+def _numeric(column: pa.Array) -> bool:
+    kind = column.type
+    return not column.null_count and pa.types.is_primitive(kind) and not pa.types.is_boolean(kind)
+
+
+def _bin(pattern: re.Pattern[str], shard: str) -> Bin | None:
+    """The bin in a shard's name; None for a name that no shard has."""
+    try:
+        return Bin.from_name(found["bin"]) if (found := pattern.fullmatch(shard)) else None
+    except ArgumentError:
+        return None
+
+
+def opened(file: pq.ParquetFile, size: int, description: dict[str, Any], where: str, names: list[str] | None) -> None:
+    """Checks what the file says of itself before columns (`names`, None for all) are read, which may take no memory
+    that a dataset of this file's size would not. Raises IntegrityError."""
+    named = manifest.named_digest(file)
+    if named and named != description.get("digest", named):
+        raise IntegrityError(
+            f"{where} does not belong to dataset.json: a build is running or was interrupted; run it again"
+        )
+    columns(file.schema_arrow, where, names)
+    told = file.metadata
+    groups = [told.row_group(i) for i in range(told.num_row_groups)]
+    if sum(group.total_byte_size for group in groups) > _RATIO * size or told.num_rows > size:
+        raise IntegrityError(f"{where} claims {told.num_rows:,} rows, more than {size:,} bytes hold; {ANEW}")
+    if sum(group.num_rows for group in groups) != told.num_rows:
+        raise IntegrityError(f"{where} does not say how many rows it has; {ANEW}")
+
+
+def columns(schema: pa.Schema, where: str, names: list[str] | None = None) -> None:
+    """Raises IntegrityError unless a manifest has these columns (all if None), of our types."""
+    for name in manifest.SCHEMA.names if names is None else names:
+        wanted = manifest.SCHEMA.field(name).type
+        if name not in schema.names or not manifest.is_stored(name, schema.field(name).type):
+            there = f"is {schema.field(name).type}" if name in schema.names else "is missing"
+            raise IntegrityError(f"{where}: column {name} {there}, and must be {wanted}; {ANEW}")

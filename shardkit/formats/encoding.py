@@ -1,0 +1,49 @@
+"""One image as a shard takes it: encoded, decoded and compared; with smaller ones where its codec has none inside."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from shardkit.codecs import codec, htj2k
+from shardkit.codecs.frame import Frame
+from shardkit.dataset import manifest
+from shardkit.errors import Quarantined
+from shardkit.sources.dicom.grayscale import Pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """image: at full resolution. smaller: at 1/2, 1/4, ... where these are not prefixes of it.
+
+    levels: (length, hash) of the bytes that hold each level, level 0 first.
+    """
+
+    image: bytes
+    smaller: tuple[bytes, ...]
+    levels: tuple[tuple[int, bytes], ...]
+
+
+def encode(pixels: Pixels, bits: int, frame: Frame, name: str, halves: int) -> Encoded:
+    """An image in its bin by the codec `name`, with `halves` smaller ones if it has no levels inside.
+
+    Raises Quarantined: nothing that does not come back exactly is ever written.
+    """
+    module, _ = codec(name)
+    images: list[bytes] = []
+    for level, smaller in enumerate(_pyramid(pixels, bits, halves)):
+        images.append(module.encode(smaller, frame.at(level)))
+        back = module.decode(images[-1], 0, bits, frame.at(level))
+        if not np.array_equal(back, smaller):
+            raise Quarantined("internal_error", f"{name} did not give back the pixels it was given")
+    image, *rest = images
+    height, width = pixels.shape
+    if name == "htj2k" and (fault := htj2k.fault(image, height, width, htj2k.prefixes(image))):
+        raise Quarantined("internal_error", f"htj2k made a stream that no DICOM file may hold: {fault}")
+    pieces = images if halves else [image[:length] for length in module.prefixes(image)]
+    return Encoded(image, tuple(rest), tuple((len(piece), manifest.fingerprint(piece)) for piece in pieces))
+
+
+def _pyramid(pixels: Pixels, bits: int, halves: int) -> list[Pixels]:
+    """The image and its halves: HTJ2K's levels, so that both kinds of shards give the same pixels at each."""
+    stream = htj2k.encode(pixels) if halves else b""
+    return [pixels, *(htj2k.decode(stream, level, bits) for level in range(1, halves + 1))]

@@ -1,0 +1,154 @@
+"""WebDataset shards: plain tar files of `<key>.<codec extension>` and `<key>.json`, byte-identical for equal input."""
+
+import io
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from shardkit.dataset.bins import Bin
+from shardkit.dataset.manifest import fingerprint
+from shardkit.errors import ArgumentError, IntegrityError
+from shardkit.storage.store import Store
+
+Ints = npt.NDArray[np.int64]
+
+EXTENSION = "tar"
+CODECS = ("htj2k", "png", "raw")
+FACTS = NESTED = True
+FOLDER, OBJECT = "shards", re.compile("shards/.+")
+SHARD = re.compile(r"shards/(?P<bin>[0-9]{4,6}x[0-9]{4,6})/[0-9]{5,9}\.tar")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of a tar: its name, where its bytes lie, and the bytes."""
+
+    name: str
+    offset: int
+    data: bytes
+
+    @property
+    def key(self) -> str:
+        """The sample's key, as webdataset cuts it."""
+        return self.name.partition(".")[0]
+
+
+class ShardWriter:
+    """Writes samples to a tar file in the order given. Use as a context manager; the file is whole only after it."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+
+    def add(self, key: str, extension: str, image: bytes, facts: bytes, smaller: Sequence[bytes] = ()) -> int:
+        """Append a sample, `facts` being its JSON member; returns the offset of the image's first byte.
+
+        smaller: images at lower levels, of codecs that have none inside; a tar holds none.
+        """
+        if smaller:
+            raise ArgumentError("a tar holds smaller images inside their codec: choose htj2k, or Zarr shards")
+        offset = self._add(f"{key}.{extension}", image)
+        self._add(f"{key}.json", facts)
+        return offset
+
+    def copy(self, member: Member) -> int:
+        """Append a member of another shard as it is; returns the offset of its first byte."""
+        return self._add(member.name, member.data)
+
+    def _add(self, name: str, data: bytes) -> int:
+        info = tarfile.TarInfo(name)  # owner, group and time stay 0: bytes depend on content alone
+        info.size = len(data)
+        self._tar.addfile(info, io.BytesIO(data))
+        return self._file.tell() - len(data) - (-len(data)) % tarfile.BLOCKSIZE
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._tar.close()
+        self._file.close()
+
+
+def members(file: BinaryIO, name: str) -> Iterator[Member]:
+    """Every member of a shard in order. Raises IntegrityError, naming the shard, when the tar is damaged."""
+    end = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            for info in tar:
+                if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):  # no links, and no holes that memory fills
+                    raise IntegrityError(f"{name}: member {info.name[:200]} is no file; the shard is not shardkit's")
+                if info.offset_data + info.size > end:
+                    raise IntegrityError(f"{name}: cut short inside {info.name[:200]}")
+                file.seek(info.offset_data)
+                yield Member(info.name, info.offset_data, file.read(info.size))
+    except (tarfile.TarError, ValueError, OverflowError) as error:
+        raise IntegrityError(f"{name}: not a readable tar ({error}); fetch or build the shard again") from None
+
+
+def rewrite(sources: list[Path], targets: list[Path], rows: list[dict[str, Any]], places: int) -> list[int]:
+    """Copy a shard with only the samples of `rows`, which are some of its own in their order; returns their offsets.
+
+    A sample is known by its JSON's hash: two may have one key. Raises IntegrityError when one is not there.
+    """
+    (source,), (target,) = sources, targets
+    offsets, image = list[int](), None
+    with source.open("rb") as file, ShardWriter(target) as writer:
+        for member in members(file, source.name):
+            if not member.name.endswith(".json"):
+                image = member
+                continue
+            wanted = len(offsets) < len(rows) and rows[len(offsets)]["json_hash"] == fingerprint(member.data)
+            if wanted and image is not None and image.key == member.key:
+                offsets.append(writer.copy(image))
+                writer.copy(member)
+    if len(offsets) < len(rows):
+        raise IntegrityError(f"the shard of {rows[0]['key']} has lost samples: remove it and run the build again")
+    return offsets
+
+
+def writer(paths: list[Path], places: int) -> ShardWriter:
+    """Writes to the one path."""
+    return ShardWriter(paths[0])
+
+
+def places(bin: Bin, shard_bytes: int) -> int:
+    """A tar has no fixed number."""
+    return 0
+
+
+def objects(name: str, levels: int) -> list[str]:
+    """One tar, with all levels of its images inside them."""
+    return [f"{name}.{EXTENSION}"]
+
+
+def part(shard: str, level: int) -> str:
+    """The tar itself."""
+    return shard
+
+
+def whole(name: str) -> tuple[str, int]:
+    """(object that the manifest names, level) of an object."""
+    return name, 0
+
+
+def starts(offsets: Ints, level_bytes: Ints) -> Ints:
+    """(n, levels + 1): every level is a prefix of its image."""
+    return np.broadcast_to(offsets[:, None], level_bytes.shape)
+
+
+def locate(store: Store, row: dict[str, Any], level: int) -> tuple[str, int]:
+    """(object, first byte) of a level of a sample, by its manifest row."""
+    return row["shard"], row["offset"]
+
+
+def metadata(samples: pa.Table, description: dict[str, Any]) -> list[list[tuple[str, bytes]]]:
+    """There are none."""
+    return []

@@ -1,0 +1,197 @@
+"""Zarr v3 shards: one array of a bin's images each, `<bin>/pixels`, and its halves `pixels_1`, `pixels_2` on request.
+
+An object of the sharding codec is the images one after another, each compressed, and at the end an index: (offset,
+bytes) of every place, all ones where there is none, and the index's CRC-32C. Images fill a shard's places from the
+first on and leave no gap, so a level's offsets follow from its lengths in the manifest.
+
+Nothing here needs the zarr package: the objects are written and read as the specification has them.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shardkit.dataset.bins import Bin
+from shardkit.dataset.manifest import fingerprint
+from shardkit.errors import IntegrityError
+from shardkit.formats.zarr_arrays import array_name, metadata
+from shardkit.storage.store import Store
+
+__all__ = ["metadata"]
+
+Ints = npt.NDArray[np.int64]
+Index = npt.NDArray[np.uint64]
+
+CODECS = ("blosc",)
+FACTS = NESTED = False
+FOLDER, OBJECT = "", re.compile(r"[0-9]+x[0-9]+/pixels(?:_[0-9]+)?/c/[0-9]+/0/0")
+SHARD = re.compile(r"(?P<bin>[0-9]{4,6}x[0-9]{4,6})/pixels/c/(?:0|[1-9][0-9]{0,8})/0/0")
+_ABSENT = (1 << 64) - 1
+_CRC = 4  # bytes
+_PLACES = 1 << 12
+_METADATA = 1 << 20  # bytes of an array's
+
+
+class ShardWriter:
+    """Writes images to a shard's objects, one a level, in the order given. The files are whole only after it."""
+
+    def __init__(self, paths: list[Path], places: int) -> None:
+        self._indices = [np.full((places, 2), _ABSENT, "<u8") for _ in paths]
+        self._count = 0
+        with ExitStack() as stack:
+            self._files = [stack.enter_context(path.open("wb")) for path in paths]
+            self._open = stack.pop_all()
+
+    def add(self, key: str, extension: str, image: bytes, facts: bytes, smaller: Sequence[bytes] = ()) -> int:
+        """Append an image and its smaller ones; returns the offset of its first byte.
+
+        Key, extension and facts are a tar's: here they stand in arrays of their own, written at the end.
+        """
+        offset = self._files[0].tell()
+        for file, index, data in zip(self._files, self._indices, (image, *smaller), strict=True):
+            index[self._count] = file.tell(), len(data)
+            file.write(data)
+        self._count += 1
+        return offset
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, kind: object, *error: object) -> None:
+        with self._open:
+            if kind is None:
+                for file, index in zip(self._files, self._indices, strict=True):
+                    file.write(index.tobytes() + crc32c(index.tobytes()).to_bytes(_CRC, "little"))
+
+
+def writer(paths: list[Path], places: int) -> ShardWriter:
+    """Writes to a path a level."""
+    return ShardWriter(paths, places)
+
+
+def rewrite(sources: list[Path], targets: list[Path], rows: list[dict[str, Any]], places: int) -> list[int]:
+    """Copy a shard with only the images of `rows`, which are some of its own in their order; returns their offsets.
+
+    An image is known by its hash: of equal ones any will do. Raises IntegrityError when one is not there.
+    """
+    with ShardWriter(targets[:1], places) as whole:
+        offsets = [whole.add("", "", chunk, b"") for chunk in _picked(sources[0], rows, 0, places)]
+    for level in range(1, len(sources)):
+        with ShardWriter([targets[level]], places) as half:
+            for chunk in _picked(sources[level], rows, level, places):
+                half.add("", "", chunk, b"")
+    return offsets
+
+
+def _picked(source: Path, rows: list[dict[str, Any]], level: int, places: int) -> Iterator[bytes]:
+    data, found = source.read_bytes(), 0
+    for start, length in read_index(data[-index_bytes(places) :], places, source.name):
+        if found < len(rows) and start >= 0:
+            chunk = data[start : start + length]
+            if fingerprint(chunk) == rows[found]["level_hash"][level]:
+                found += 1
+                yield chunk
+    if found < len(rows):
+        raise IntegrityError(f"the shard of {rows[0]['key']} has lost images: remove it and run the build again")
+
+
+# --- names and places
+
+
+def places(bin: Bin, shard_bytes: int) -> int:
+    """Images that a shard has room for, for good: as many as take its size at half of what they take uncompressed.
+
+    Not so many that the index, all of which a reader of one image fetches, grows beyond 64 KiB.
+    """
+    return max(1, min(_PLACES, shard_bytes // (bin.height * bin.width)))
+
+
+def objects(name: str, levels: int) -> list[str]:
+    """Names of the objects of a planned shard, one a level, the whole images first."""
+    _, bin, number = name.split("/")
+    return [f"{bin}/{array_name(level)}/c/{int(number)}/0/0" for level in range(levels + 1)]
+
+
+def part(shard: str, level: int) -> str:
+    """The object that holds a level, from the one that the manifest names."""
+    return shard.replace("/pixels/", f"/{array_name(level)}/", 1)
+
+
+def whole(name: str) -> tuple[str, int]:
+    """(object that the manifest names, level) of an object."""
+    bin, array, rest = name.split("/", 2)
+    return f"{bin}/pixels/{rest}", int(array.partition("_")[2] or 0)
+
+
+def starts(offsets: Ints, level_bytes: Ints) -> Ints:
+    """(n, levels + 1) offsets of a shard's images in the objects of their levels."""
+    return np.cumsum(level_bytes, 0) - level_bytes
+
+
+def locate(store: Store, row: dict[str, Any], level: int) -> tuple[str, int]:
+    """(object, first byte) of a level of a sample, by its manifest row; below the whole image, through the indices."""
+    shard = row["shard"]
+    if level == 0:
+        return shard, row["offset"]
+    place = np.flatnonzero(_stored_index(store, shard)[:, 0] == row["offset"])
+    start = int(_stored_index(store, part(shard, level))[place[0], 0]) if len(place) else -1
+    if start < 0:
+        raise IntegrityError(f"{store.url}/{part(shard, level)} does not hold the image {row['key']}: run verify")
+    return part(shard, level), start
+
+
+# --- index
+
+
+def _stored_index(store: Store, name: str) -> Ints:
+    array = name.partition("/c/")[0]
+    try:
+        count = int(
+            json.loads(store.get(f"{array}/zarr.json", most=_METADATA))["chunk_grid"]["configuration"]["chunk_shape"][0]
+        )
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        count = 0
+    if not 0 < count <= _PLACES:
+        raise IntegrityError(f"{store.url}/{array}/zarr.json is damaged: run verify")
+    size, end = index_bytes(count), store.size(name)
+    return read_index(store.get_range(name, max(0, end - size), min(size, end)), count, f"{store.url}/{name}")
+
+
+def index_bytes(places: int) -> int:
+    """Length of a shard's index."""
+    return 16 * places + _CRC
+
+
+def read_index(tail: bytes, places: int, name: str) -> Ints:
+    """(places, 2) int64: offset and bytes of every image, -1 where there is none. Raises IntegrityError."""
+    if len(tail) != index_bytes(places):
+        raise IntegrityError(f"{name}: cut short, its index is missing")
+    if crc32c(tail[:-_CRC]).to_bytes(_CRC, "little") != tail[-_CRC:]:
+        raise IntegrityError(f"{name}: its index differs from its checksum; fetch or build the shard again")
+    return np.frombuffer(tail[:-_CRC], "<u8").reshape(places, 2).astype(np.int64)
+
+
+def _table() -> list[int]:
+    out = []
+    for byte in range(256):
+        for _ in range(8):
+            byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
+        out.append(byte)
+    return out
+
+
+_TABLE = _table()
+
+
+def crc32c(data: bytes) -> int:
+    """Castagnoli's checksum. In Python, because an index has a few kilobytes and a dependency more."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = _TABLE[(crc ^ byte) & 255] ^ crc >> 8
+    return crc ^ 0xFFFFFFFF

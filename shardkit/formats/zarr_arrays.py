@@ -1,0 +1,184 @@
+"""What makes Zarr shards a hierarchy that any reader opens: metadata of groups and arrays, and small arrays of facts.
+
+All of it follows from the manifest, so it is written anew at the end of every build, and checked by `shardkit verify`.
+"""
+
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shardkit.codecs import blosc
+from shardkit.dataset.bins import Bin
+
+NODE = "zarr.json"
+CHUNK = 1 << 14
+"""Images a chunk of the small arrays; a chunk is filled up, so that more images change no array's chunks."""
+
+TEXT = ("key", "split", "body_part", "view", "patient")
+NUMBERS = {"height": "int32", "width": "int32", "bits": "int8", "p0_5": "int32", "p99_5": "int32"}
+FLOATS = ("spacing_row", "spacing_col")
+_BLOSC = {"name": "blosc", "configuration": blosc.CONFIGURATION}
+_BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
+_AXES = ("image", "row", "column")
+
+Named = tuple[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A bin's samples: their place in its arrays, which have `count` places in shards of `shard` each."""
+
+    bin: Bin
+    table: pa.Table
+    place: npt.NDArray[np.int64]
+    shard: int
+
+    @property
+    def count(self) -> int:
+        return int(self.place.max()) + 1
+
+
+def array_name(level: int) -> str:
+    """Name of the array of images at 1/2**level."""
+    return f"pixels_{level}" if level else "pixels"
+
+
+def metadata(samples: pa.Table, description: dict[str, Any]) -> list[list[Named]]:
+    """(name, content) of all objects but the shards: chunks, then arrays, then groups, so that readers miss nothing."""
+    from shardkit.formats.zarr import places
+
+    arguments, chunks, arrays, groups = description["arguments"], list[Named](), list[Named](), list[Named]()
+    everything: dict[str, Any] = {}
+    for one in description["bins"]:
+        bin = Bin(*one)
+        rows = _rows(samples, bin, places(bin, arguments["shard_bytes"]))
+        if rows is None:
+            continue
+        nodes = _pixels(rows, arguments["levels"])
+        for name, kind, data in _facts(rows):
+            nodes[name] = _small(rows.count, kind)
+            chunks += [(f"{bin.name}/{name}/c/{i}", part) for i, part in enumerate(data)]
+        arrays += [(f"{bin.name}/{name}/{NODE}", _json(node)) for name, node in nodes.items()]
+        group = _group({"coordinates": "key split valid height width"})
+        groups.append((f"{bin.name}/{NODE}", _json(_with(group, nodes))))
+        everything |= {bin.name: group} | {f"{bin.name}/{name}": node for name, node in nodes.items()}
+    groups.append((NODE, _json(_with(_group({"shardkit": description["digest"]}), everything))))
+    return [chunks, arrays, groups]
+
+
+def same(name: str, ours: bytes, theirs: bytes) -> bool:
+    """Whether two objects of these say the same; another version of a compressor may have written one."""
+    if name.endswith(NODE):
+        return ours == theirs
+    return blosc.claimed(ours) == blosc.claimed(theirs) and blosc.decompress(ours) == blosc.decompress(theirs)
+
+
+def _rows(samples: pa.Table, bin: Bin, shard: int) -> Rows | None:
+    here = pc.and_(pc.equal(samples["bin_height"], bin.height), pc.equal(samples["bin_width"], bin.width))
+    table = samples.filter(here)
+    if not table.num_rows:
+        return None
+    encoded = table["shard"].combine_chunks().dictionary_encode()
+    numbers = np.array([int(name.split("/")[3]) for name in encoded.dictionary.to_pylist()], np.int64)
+    number = numbers[encoded.indices.to_numpy()]
+    first = np.flatnonzero(np.diff(number, prepend=-1))  # the rows of a shard lie together, in its order
+    rank = np.arange(len(number)) - np.repeat(first, np.diff(np.append(first, len(number))))
+    return Rows(bin, table, number * shard + rank, shard)
+
+
+# --- the small arrays
+
+
+def _facts(rows: Rows) -> Iterator[tuple[str, str, list[bytes]]]:
+    """(name, data type, chunks) of every array of facts."""
+    length = -(-rows.count // CHUNK) * CHUNK
+    there = np.zeros(length, np.bool_)
+    there[rows.place] = True
+    yield "valid", "bool", _chunks(there)
+    for name, kind in NUMBERS.items():
+        yield name, kind, _chunks(_placed(rows, name, kind, length, 0))
+    for name in FLOATS:
+        yield name, "float64", _chunks(_placed(rows, name, "float64", length, np.nan))
+    for name in TEXT:
+        words = np.full(length, b"", object)
+        words[rows.place] = [(word or "").encode() for word in rows.table[name].to_pylist()]
+        yield name, "string", [_text(words[i : i + CHUNK].tolist()) for i in range(0, length, CHUNK)]
+
+
+def _placed(rows: Rows, name: str, kind: str, length: int, fill: float) -> npt.NDArray[Any]:
+    values = np.full(length, fill, np.dtype(kind).newbyteorder("<"))
+    values[rows.place] = pc.fill_null(rows.table[name].cast(kind.replace("float64", "double")), fill).to_numpy()
+    return values
+
+
+def _chunks(values: npt.NDArray[Any]) -> list[bytes]:
+    return [blosc.compress(values[i : i + CHUNK]) for i in range(0, len(values), CHUNK)]
+
+
+def _text(words: list[bytes]) -> bytes:
+    """Zarr's vlen-utf8: how many, then the length and bytes of each."""
+    parts = [struct.pack("<I", len(words)), *(struct.pack("<I", len(word)) + word for word in words)]
+    return blosc.compress(np.frombuffer(b"".join(parts), np.uint8))
+
+
+# --- metadata, as the specification of Zarr v3 has them
+
+
+def _pixels(rows: Rows, levels: int) -> dict[str, dict[str, Any]]:
+    out = {}
+    for level in range(levels + 1):
+        sides = [-(-side >> level) for side in (rows.bin.height, rows.bin.width)]
+        inner = {
+            "chunk_shape": [1, *sides],
+            "codecs": [_BYTES, _BLOSC],
+            "index_codecs": [_BYTES, {"name": "crc32c"}],
+            "index_location": "end",
+        }
+        codecs = [{"name": "sharding_indexed", "configuration": inner}]
+        axes = [axis if not level or axis == "image" else f"{axis}_{level}" for axis in _AXES]
+        out[array_name(level)] = _array([rows.count, *sides], [rows.shard, *sides], "uint16", 0, codecs, axes)
+    return out
+
+
+def _small(count: int, kind: str) -> dict[str, Any]:
+    fill: Any = {"string": "", "bool": False, "float64": "NaN"}.get(kind, 0)
+    first = {"name": "vlen-utf8"} if kind == "string" else {"name": "bytes"} if kind in ("bool", "int8") else _BYTES
+    return _array([count], [CHUNK], kind, fill, [first, _BLOSC], ["image"])
+
+
+def _array(
+    shape: list[int], chunk: list[int], kind: str, fill: Any, codecs: list[dict[str, Any]], axes: list[str]
+) -> dict[str, Any]:
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": shape,
+        "data_type": kind,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": fill,
+        "codecs": codecs,
+        "attributes": {},
+        "dimension_names": axes,
+        "storage_transformers": [],
+    }
+
+
+def _group(attributes: dict[str, str]) -> dict[str, Any]:
+    return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+
+
+def _with(group: dict[str, Any], nodes: dict[str, Any]) -> dict[str, Any]:
+    """A group whose metadata tell all below it: one request opens it, and stores that cannot be listed serve it."""
+    return group | {"consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": nodes}}
+
+
+def _json(node: dict[str, Any]) -> bytes:
+    return json.dumps(node).encode()

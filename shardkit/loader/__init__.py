@@ -1,0 +1,1 @@
+"""From a dataset to batches: fetch, cache, verify, decode, normalise, collate."""

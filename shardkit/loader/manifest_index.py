@@ -1,0 +1,305 @@
+"""What a loader needs of a dataset: a snapshot of its manifest, sizes of all samples in memory, the rest by shard.
+
+The manifest is copied once into an unnamed local file: a build that appends to the dataset meanwhile changes nothing.
+"""
+
+import hashlib
+import os
+import re
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import IO, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import obstore
+import pyarrow as pa
+from obstore.exceptions import PreconditionError
+
+from shardkit.dataset import contents, manifest, schema
+from shardkit.dataset.bins import Bins
+from shardkit.errors import ArgumentError, IntegrityError, RowError
+from shardkit.formats import listing
+from shardkit.loader.sample_index import Detail, Details, common_levels
+from shardkit.loader.stream.cache import Contents
+from shardkit.plan.samples import Ints, Samples, Sizes
+from shardkit.storage import parquet
+from shardkit.storage.regular import opened
+from shardkit.storage.store import NO_RETRIES, MissingObject, Store, sentences
+from shardkit.storage.waiting import DEADLINE, waited
+
+T = TypeVar("T")
+
+Where = Callable[[pa.Table], npt.ArrayLike]
+"""A filter: from a table of some manifest columns to a boolean a row."""
+
+_SIZES = ("height", "width")
+_BOX = ("box_top", "box_left", "box_height", "box_width")
+_KEPT_SHARDS = 1024  # whose details stay in memory, about 200 bytes a sample
+_KEPT_GROUPS = 4  # decoded row groups, about 2 MB each
+_PIECE = 8 << 20  # bytes of a manifest held while it is copied
+
+
+class Catalog:
+    """Opens a dataset for loading. Raises ArgumentError where there is none, IntegrityError where it is not whole.
+
+    A store that is away is waited for, `deadline` seconds a read; then StorageError is raised.
+    """
+
+    def __init__(self, url: str, deadline: float = DEADLINE) -> None:
+        self.store = store = Store(url, **NO_RETRIES)
+        self.url, self._deadline = store.url, deadline
+        self._where = f"{store.url}/{manifest.NAME}"
+        self.description = self._waited(lambda: contents.description(store), contents.NAME)
+        if self.url.startswith("http"):  # a web server without byte ranges is named now, not at every image
+            self._waited(lambda: store.get_range(contents.NAME, 0, 1), contents.NAME)
+        self.digest: str = self.description["digest"]
+        self.codec: str = self.description["codec"]
+        self.form = contents.form_of(self.description)
+        self._lock = threading.Lock()
+        self._details: OrderedDict[int, Details] = OrderedDict()
+        self._decoded: dict[range, pa.Table] = {}
+        self._file = self._snapshot()
+        try:
+            with self._legible():
+                self._table = manifest.opened(self._file)
+                self.shards, self.shard_starts = self._checked()
+                groups = [self._table.metadata.row_group(i).num_rows for i in range(self._table.num_row_groups)]
+        except BaseException:
+            self.close()
+            raise
+        self._number_of = {name: number for number, name in enumerate(self.shards)}
+        self._group_starts = np.concatenate([[0], np.cumsum(groups)]).astype(np.int64)
+
+    @property
+    def rows(self) -> int:
+        """Samples of the dataset, in all splits."""
+        return int(self._table.metadata.num_rows)
+
+    @property
+    def bins(self) -> Bins:
+        """The bins of its shards."""
+        return Bins.from_json(self.description["bins"], self.description["patch"])
+
+    def close(self) -> None:
+        """Give the snapshot's disk space back."""
+        self._file.close()
+
+    def columns(self, *names: str) -> pa.Table:
+        """Whole columns of the manifest. Raises ArgumentError for one that it does not have."""
+        if unknown := set(names) - set(self._table.schema_arrow.names):
+            raise ArgumentError(f"{self.url}/{manifest.NAME} has no column {', '.join(sorted(unknown))}")
+        with self._lock, self._legible():
+            return self._table.read(list(names), use_threads=False)
+
+    def samples(self, split: str | None = "train", where: Where | None = None, needs: tuple[str, ...] = ()) -> Samples:
+        """The samples of a split (None: of all) for which `where`, given the columns it `needs`, holds."""
+        sizes = self.columns(*_SIZES, *_BOX)
+        box = np.stack([_small(sizes[name]) for name in _BOX], 1)
+        everything = Samples(
+            digest=self.digest,
+            starts=self.shard_starts,
+            height=_small(sizes["height"]),
+            width=_small(sizes["width"]),
+            bins=self.bins,
+            levels=self.levels,
+            box=box,
+        )
+        keep = np.ones(self.rows, np.bool_)
+        if split is not None:
+            keep &= _equals(self.columns("split")["split"], split)
+        if where is not None:
+            chosen = np.asarray(self._filter(where, needs), np.bool_)
+            if chosen.shape != keep.shape:
+                raise ArgumentError(
+                    f"where gave values of shape {chosen.shape}, not a boolean for each of {self.rows:,} rows"
+                )
+            keep &= chosen
+        if not keep.any():
+            splits = ", ".join(f"{name} {count:,}" for name, count in self.description["splits"].items())
+            raise ArgumentError(
+                f"{self.url} has no sample in split {split!r} that is asked for; it has {splits}: take another"
+                " one, or split='all' and where (splits are drawn by patient, so that one of few patients may be empty)"
+            )
+        if keep.all():
+            return everything
+        digest = hashlib.sha256(self.digest.encode() + np.packbits(keep).tobytes()).hexdigest()
+        return everything.select(keep, digest)
+
+    def _filter(self, where: Where, needs: tuple[str, ...]) -> npt.ArrayLike:
+        """What a filter says. Raises ArgumentError where it asks for a column that it was not given."""
+        try:
+            return where(self.columns(*needs))
+        except (KeyError, pa.ArrowInvalid) as error:
+            asked = re.findall(r"[A-Za-z0-9_]+", str(error))
+            missing = [name for name in self._table.schema_arrow.names if name in asked and name not in needs]
+            if not missing:
+                raise
+            raise ArgumentError(
+                f"where asks for the manifest's column {missing[0]}, and needs does not name it:"
+                f" pass needs={(*needs, missing[0])!r}"
+            ) from error
+
+    @property
+    def levels(self) -> int:
+        """How many times every image can be halved."""
+        return int(self.details(0).level_bytes.shape[1]) - 1 if self.shards else 0
+
+    def detail(self, row: int) -> Detail:
+        """What is known of a manifest row. Raises RowError outside them, as for the -1 of an empty place."""
+        if not 0 <= row < self.shard_starts[-1]:
+            raise RowError(
+                f"row {row} is none of {self.url}'s manifest rows 0 to {self.rows - 1};"
+                " a batch's places without an image have row -1 and weight 0"
+            )
+        number = int(np.searchsorted(self.shard_starts, row, side="right")) - 1
+        return self.details(number).at(row)
+
+    def details(self, number: int) -> Details:
+        """What is known of a shard's samples. From any thread."""
+        with self._lock:
+            if number in self._details:
+                self._details.move_to_end(number)
+                return self._details[number]
+            with self._legible():
+                found = self._read_details(number)
+            self._details[number] = found
+            if len(self._details) > _KEPT_SHARDS:
+                self._details.popitem(last=False)
+            return found
+
+    def _read_details(self, number: int) -> Details:
+        first, end = (int(row) for row in self.shard_starts[number : number + 2])
+        groups = range(
+            int(np.searchsorted(self._group_starts, first, side="right")) - 1,
+            int(np.searchsorted(self._group_starts, end, side="left")),
+        )
+        table = self._groups(groups)
+        table = table.slice(first - int(self._group_starts[groups[0]]), end - first).combine_chunks()
+        rows = schema.Rows(self.description, self._where, first)
+        for batch in table.to_batches():
+            rows.check(batch)
+        lists = {name: common_levels(table[name]) for name in schema.LISTS}
+        hashes = np.frombuffer(b"".join(lists["level_hash"].to_pylist()), np.uint8)
+        numbers = {name: table[name].to_numpy().copy() for name in schema.NUMBERS}
+        level_bytes = lists["level_bytes"].to_numpy().reshape(end - first, -1).copy()
+        return Details(
+            form=self.form,
+            shard=self.shards[number],
+            first_row=first,
+            numbers=numbers,
+            starts=self.form.starts(numbers["offset"], level_bytes),
+            level_bytes=level_bytes,
+            level_hash=hashes.reshape(end - first, -1, manifest.DIGEST_BYTES),
+            keys=pa.array(table["key"].to_pylist(), pa.string()),
+        )
+
+    def _groups(self, groups: range) -> pa.Table:
+        """Decoded row groups; the last few are kept, since small shards have one in common."""
+        if groups not in self._decoded:
+            self._decoded[groups] = self._table.read_row_groups(list(groups), [*schema.DETAILS], use_threads=False)
+            while len(self._decoded) > _KEPT_GROUPS:
+                self._decoded.pop(next(iter(self._decoded)))
+        return self._decoded[groups]
+
+    def contents(self, shard: str) -> Contents:
+        """The images of a shard's object, and an id that changes with any of their bytes."""
+        name, level = self.form.whole(shard)
+        found = self.details(self._number_of[name])
+        hashes = [found.level_hash[i, level].tobytes() for i in range(len(found.level_bytes))]
+        lengths, offsets = found.level_bytes[:, level].tolist(), found.starts[:, level].tolist()
+        members = list(zip(offsets, lengths, hashes, strict=True))
+        text = "".join(f"{offset} {length} {digest.hex()}\n" for offset, length, digest in members)
+        return Contents(hashlib.sha256(f"{shard}\n{text}".encode()).hexdigest()[:32], members)
+
+    def shard_bytes(self, levels: Iterable[int]) -> dict[str, int]:
+        """Size of every shard's objects with these levels, as the store lists them.
+
+        Raises IntegrityError where one is missing.
+        """
+        there = self._waited(lambda: dict(listing(self.store, self.form)), "the list of shards")
+        objects = {shard: {self.form.part(shard, level) for level in levels} for shard in self.shards}
+        missing = [name for parts in objects.values() for name in sorted(parts) if name not in there]
+        if missing:
+            raise IntegrityError(f"{self.url}/{missing[0]} is missing: build it again from the source")
+        return {shard: sum(there[name] for name in parts) for shard, parts in objects.items()}
+
+    def _waited(self, once: Callable[[], T], name: str) -> T:
+        return waited(once, f"{self.url}/{name}", self._deadline, "check it and run this again, or raise the deadline")
+
+    def _snapshot(self) -> IO[bytes]:
+        """The manifest as an open local file."""
+        try:
+            if self.store.root is not None:
+                with sentences(self._where):
+                    return opened(self.store.root, manifest.NAME)
+            return self._downloaded()
+        except MissingObject:
+            raise IntegrityError(
+                f"{self.url} has no {manifest.NAME}: copy the dataset again, or build it anew"
+            ) from None
+
+    def _downloaded(self) -> IO[bytes]:
+        """The manifest in a local file without a name; in pieces of one version, for it may be larger than memory."""
+        file = tempfile.TemporaryFile(prefix="shardkit-")  # noqa: SIM115 - lives as long as the catalog
+        try:
+            for piece in self._pieces():
+                with sentences(f"{self._where} in {tempfile.gettempdir()}"):
+                    file.write(piece)
+            file.seek(0)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _pieces(self) -> Iterator[bytes]:
+        size, version, at = self._waited(lambda: self.store.size(manifest.NAME), manifest.NAME), None, 0
+
+        def ask() -> tuple[bytes, str | None]:
+            options: Any = {"range": (at, min(size, at + _PIECE))} | ({"if_match": version} if version else {})
+            with sentences(self._where):
+                try:
+                    found = obstore.get(self.store.remote, manifest.NAME, options=options)
+                    return bytes(found.bytes()), found.meta["e_tag"]
+                except PreconditionError:
+                    raise IntegrityError(f"{self._where} was replaced while it was read: open it again") from None
+
+        while at < size:
+            piece, version = self._waited(ask, manifest.NAME)
+            yield piece
+            at += len(piece)
+
+    def _legible(self) -> AbstractContextManager[None]:
+        return parquet.legible(self._where)
+
+    def _checked(self) -> tuple[list[str], Ints]:
+        """Names of the shards in manifest order, and where their rows start; checks all that is read on opening.
+
+        The rest is checked when a shard's details are read: for millions of images that would take as long as opening.
+        """
+        where = self._where
+        if not manifest.named_digest(self._table):
+            raise IntegrityError(
+                f"{where} names no digest: it was written by an older shardkit or by another tool;"
+                " build the dataset anew elsewhere"
+            )
+        needed = sorted({*schema.OPENING, *schema.DETAILS})
+        schema.opened(self._table, os.fstat(self._file.fileno()).st_size, self.description, where, needed)
+        rows = schema.Rows(self.description, where)
+        for batch in self._table.iter_batches(schema.BATCH, columns=[*schema.OPENING], use_threads=False):
+            rows.check(batch)
+        return rows.done()
+
+
+def _small(column: pa.ChunkedArray) -> Sizes:
+    values: Sizes = column.to_numpy()
+    return values.astype(np.uint16) if not len(values) or values.max() < 1 << 16 else values
+
+
+def _equals(column: pa.ChunkedArray, word: str) -> npt.NDArray[np.bool_]:
+    import pyarrow.compute as pc
+
+    return np.asarray(pc.fill_null(pc.equal(column, word), False).to_numpy(), np.bool_)

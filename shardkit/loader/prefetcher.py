@@ -1,0 +1,338 @@
+"""The threads between a plan and its batches: fetch ahead, decode ahead, run the graph, hand over.
+
+    plan --(this rank's micro-batches)--> event loop: fetch --> threads: decode --> producer: graph, assembly --> queue
+
+Every stage is bounded: encoded bytes by `read_ahead`, decoded micro-batches by three, finished batches by `prefetch`.
+"""
+
+import asyncio
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from shardkit.codecs import htj2k
+from shardkit.codecs.frame import Frame
+from shardkit.errors import ArgumentError, BadDataError, IntegrityError, ShardkitError
+from shardkit.loader import closing
+from shardkit.loader.buffers import Buffers
+from shardkit.loader.collate import BinnedBatch, PackedBatch, Place, Shown, assemble
+from shardkit.loader.graph import CLIPPED, Graph, Normalise, Pixels, Prepared, prepared
+from shardkit.loader.manifest_index import Catalog
+from shardkit.loader.sample_index import Detail
+from shardkit.loader.stats import Shares, Stats
+from shardkit.loader.stream.fetch import Fetcher, Got, Want
+from shardkit.loader.stream.files import Threads
+from shardkit.plan.batchers import MicroBatch
+from shardkit.terminal.output import logger
+
+_log = logger("shardkit.loader")
+_DECODED = 2  # micro-batches decoded at a time: one in the graph, one behind it
+_AT_ONCE = 4  # micro-batches asked for before the next one is looked at
+_BLAME = 8  # bad samples named in an error
+_PATIENCE = 30  # seconds without a batch until a line is logged
+_CLOSING = 15.0  # seconds that closing waits at most: more than a fetcher does
+_DECODING = 2.0  # seconds of these for images that are being decoded
+
+Batch = BinnedBatch | PackedBatch
+Planned = Iterator[tuple[Place, MicroBatch]]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What all batches of a loader have in common. decode: whether the graph decodes, or threads do.
+
+    stream: the CUDA stream that copies and assembly run on, None on a CPU; one for all epochs, or the allocator would
+    keep memory for each. max_bad: samples that may fail before `BadDataError`.
+    """
+
+    codec: ModuleType
+    decode: bool
+    normalise: Normalise
+    dtype: torch.dtype
+    device: torch.device
+    read_ahead: int
+    prefetch: int
+    threads: int
+    max_bad: float = 0.0
+    stream: torch.cuda.Stream | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Handed:
+    """A batch, an error or the end, on its way to the consumer."""
+
+    item: Batch | BaseException | None
+    shares: Shares = field(default_factory=dict)
+
+
+@dataclass
+class _Pending:
+    place: Place
+    micro: MicroBatch
+    details: list[Detail]
+    gate: asyncio.Event
+    size: int
+    future: "Future[list[Prepared | ShardkitError]] | None" = None
+
+
+class Engine:
+    """Runs from construction to `close`; `get` hands out batches in the order of the plan, then None.
+
+    The producer cleans up behind itself, so that closing is a signal, given from any thread and in a finaliser too.
+    """
+
+    def __init__(
+        self,
+        planned: Planned,
+        setup: Setup,
+        catalog: Catalog,
+        make_fetcher: Callable[[], Fetcher],
+        graph: Graph,
+        buffers: Buffers,
+        stats: Stats,
+    ) -> None:
+        self._planned, self._setup, self._catalog, self._graph, self._stats = planned, setup, catalog, graph, stats
+        self._buffers = buffers
+        self._fetcher = make_fetcher()
+        self._stats.watch(self._fetcher)
+        self._decoders = Threads(setup.threads, "shardkit-decode")
+        self._awaited: Future[Any] | None = None  # what the producer waits for
+        self._pending: deque[_Pending] = deque()
+        self._ahead = 0  # encoded bytes asked for and not yet in a batch
+        self._out: queue.Queue[_Handed] = queue.Queue(setup.prefetch)
+        self._stopped, self._pid = threading.Event(), os.getpid()
+        self._producer = threading.Thread(target=self._produce, name="shardkit-producer", daemon=True)
+        self._producer.start()
+        closing.watch(self)
+
+    # --- the consumer's side
+
+    def get(self) -> Batch | None:
+        """The next batch, or None at the end. Raises what went wrong in any stage."""
+        if os.getpid() != self._pid:
+            raise ArgumentError(
+                "this iteration belongs to the process that forked this one: make a loader of its own here"
+            )
+        begun = time.perf_counter()
+        handed = None
+        while handed is None and not self._stopped.is_set():
+            try:
+                handed = self._out.get(timeout=_PATIENCE)
+            except queue.Empty:
+                _log.warning("no batch for %.0f s: %s", time.perf_counter() - begun, self._stats.where())
+                if not self._producer.is_alive():
+                    raise BadDataError("the loader's producer thread is gone: load again from the last state") from None
+        if handed is None or self._stopped.is_set():
+            raise ArgumentError("this iteration ended when another one of the same loader began: keep one at a time")
+        self._stats.waited(time.perf_counter() - begun, handed.shares)
+        if isinstance(handed.item, BaseException):
+            raise handed.item
+        if handed.item is not None and self._setup.device.type == "cuda":
+            handed.item.record_stream(torch.cuda.current_stream(self._setup.device))
+        return handed.item
+
+    def close(self) -> None:
+        """Stop all stages; returns in bounded time, and at once in a forked process. May be called twice."""
+        if os.getpid() != self._pid or self._stopped.is_set():
+            return
+        self._stopped.set()
+        if (awaited := self._awaited) is not None:
+            awaited.cancel()
+        with suppress(queue.Full):
+            self._out.put_nowait(_Handed(None))  # wakes a thread that waits in `get`
+        if closing.may_wait(self._pid):
+            self._producer.join(_CLOSING)
+
+    # --- the producer thread
+
+    def _produce(self) -> None:
+        try:
+            with nullcontext() if self._setup.stream is None else torch.cuda.stream(self._setup.stream):
+                self._produce_all()
+        except CancelledError:
+            if not self._stopped.is_set():
+                lost = BadDataError("the loader's fetcher was cancelled: load again from the last state")
+                self._hand_over(_Handed(lost))
+        except BaseException as error:  # whatever it is, the consumer must hear of it
+            self._hand_over(_Handed(error))
+        finally:
+            self._clean_up()
+
+    def _clean_up(self) -> None:
+        self._fetcher.close()
+        self._decoders.close(wait=_DECODING)
+        self._graph.close()
+        self._stats.watch(None)
+
+    def _produce_all(self) -> None:
+        while not self._stopped.is_set():
+            self._top_up()
+            if not self._pending:
+                return self._hand_over(_Handed(None))
+            head = self._pending.popleft()
+            self._open_gates(_DECODED, head)
+            assert head.future is not None
+            self._awaited = head.future
+            if self._stopped.is_set():  # `close` may have looked for it too early
+                return None
+            ready = head.future.result()
+            self._ahead -= head.size
+            self._top_up()
+            self._open_gates(_DECODED)
+            self._hand_over(_Handed(self._build(head, ready), _shares(head)))
+        return None
+
+    def _hand_over(self, item: _Handed) -> None:
+        while not self._stopped.is_set():
+            with suppress(queue.Full):
+                self._out.put(item, timeout=0.1)
+                return
+
+    def _top_up(self) -> None:
+        """Ask for more micro-batches until enough bytes are on their way; a few at a time, lest the next one waits."""
+        for _ in range(_AT_ONCE):
+            if self._pending and self._ahead >= self._setup.read_ahead:
+                return
+            following = next(self._planned, None)
+            if following is None:
+                return
+            self._submit(*following)
+
+    def _submit(self, place: Place, micro: MicroBatch) -> None:
+        details = [self._catalog.detail(row) for row in micro.views.row.tolist()]
+        wants = []
+        for detail, level in zip(details, micro.views.level.tolist(), strict=True):
+            span = (detail.start(level), detail.prefix(level), detail.hash(level))
+            wants.append(Want(detail.object(level), *span, f"the image {detail.key}"))
+        size = sum(want.length for want in wants)
+        item = _Pending(place, micro, details, asyncio.Event(), size)
+
+        async def prepare(got: list[Got]) -> list[Prepared | ShardkitError]:
+            await item.gate.wait()
+            jobs = [self._decoders.submit(self._prepare, item, i, data) for i, data in enumerate(got)]
+            return list(await asyncio.gather(*map(asyncio.wrap_future, jobs)))
+
+        item.future = self._fetcher.submit(wants, prepare)
+        self._ahead += size
+        self._pending.append(item)
+
+    def _open_gates(self, count: int, *more: _Pending) -> None:
+        for item in [*more, *list(self._pending)[:count]][:count]:
+            self._fetcher.call(item.gate.set)
+
+    # --- the decoding threads
+
+    def _prepare(self, item: _Pending, at: int, data: Got) -> Prepared | ShardkitError:
+        if isinstance(data, ShardkitError):
+            return data
+        views, detail = item.micro.views, item.details[at]
+        level, bits = int(views.level[at]), int(detail.number("bits"))
+        begun = time.perf_counter()
+        try:
+            pixels = self._pixels(data, level, bits, detail.frame)
+        except ShardkitError as error:
+            return IntegrityError(f"{detail.shard.shard}: the image {detail.key} cannot be decoded: {error}")
+        took = 0.0 if self._setup.decode else time.perf_counter() - begun
+        self._stats.decoded(detail, level, len(data), took)
+        return prepared(pixels, item.micro, at, detail, bits, self._setup.normalise)
+
+    def _pixels(self, data: bytes, level: int, bits: int, frame: Frame) -> Pixels:
+        if self._setup.decode:
+            htj2k.check(data, frame)  # here, because the graph takes memory by what a stream claims
+            return np.frombuffer(htj2k.standalone(data, level), np.uint8)
+        pixels: Pixels = self._setup.codec.decode(data, level, bits, frame)
+        return pixels
+
+    # --- graph and assembly
+
+    def _build(self, item: _Pending, ready: list[Prepared | ShardkitError]) -> Batch:
+        begun = time.perf_counter()
+        images, shown = self._run_graph(item, ready)
+        between = time.perf_counter()
+        batch = assemble(
+            item.micro,
+            shown,
+            images,
+            item.place,
+            dtype=self._setup.dtype,
+            clip=self._setup.normalise in CLIPPED,
+            buffers=self._buffers,
+            device=self._setup.device,
+        )
+        if self._setup.device.type == "cuda":
+            torch.cuda.current_stream(self._setup.device).synchronize()  # whole before anybody sees it
+        self._stats.built(item.micro, between - begun, time.perf_counter() - between)
+        return batch
+
+    def _substituted(self, item: _Pending, ready: list[Prepared | ShardkitError], told: set[int]) -> list[Shown | None]:
+        """What each place shows: its own view, else by the plan's rule another's, else nothing.
+
+        told: places whose badness has been counted and logged.
+        """
+        shown: list[Shown | None] = []
+        for at, image in enumerate(ready):
+            source: int | None = at
+            if isinstance(image, ShardkitError):
+                good = [i for i in item.micro.substitutes(at) if isinstance(ready[i], Prepared)]
+                source = good[0] if good else None
+                if at not in told:
+                    told.add(at)
+                    self._bad(item, at, image, source)
+            shown.append(None if source is None else Shown(source, int(item.micro.views.row[source])))
+        return shown
+
+    def _bad(self, item: _Pending, at: int, error: ShardkitError, source: int | None) -> None:
+        instead = "nothing" if source is None else f"the image {item.details[source].key}"
+        _log.warning("%s; showing %s in its place", error, instead)
+        self._stats.bad.append(str(error))
+        if len(self._stats.bad) > self._setup.max_bad:
+            some = "; ".join(self._stats.bad[-_BLAME:])
+            raise BadDataError(
+                f"{len(self._stats.bad):,} samples of this epoch are bad, more than max_bad allows: {some}"
+            )
+
+    def _run_graph(
+        self, item: _Pending, ready: list[Prepared | ShardkitError]
+    ) -> tuple[list[torch.Tensor], list[Shown | None]]:
+        told: set[int] = set()
+        shown = self._substituted(item, ready, told)
+        try:
+            return self._graph.run(_chosen(ready, shown)), shown
+        except IntegrityError as failed:
+            # Sound by its hash and not decodable all the same: find out which, one by one, and go on without it.
+            for at, image in enumerate(ready):
+                if isinstance(image, Prepared):
+                    try:
+                        self._graph.run([image])
+                    except IntegrityError as error:
+                        key = item.details[at].key
+                        ready[at] = IntegrityError(f"{item.details[at].shard.shard}: the image {key}: {error}")
+            if len(ready) > 1 and not any(isinstance(image, Prepared) for image in ready):
+                raise failed  # the graph is at fault, not every image
+            shown = self._substituted(item, ready, told)
+            return self._graph.run(_chosen(ready, shown)), shown
+
+
+def _shares(item: _Pending) -> Shares:
+    """How a micro-batch's pixels are shared among the bins its images are stored in."""
+    pixels: dict[str, float] = {}
+    for detail, tokens in zip(item.details, item.micro.views.tokens.tolist(), strict=True):
+        pixels[detail.bin] = pixels.get(detail.bin, 0) + tokens
+    total = sum(pixels.values())
+    return {name: count / total for name, count in pixels.items()}
+
+
+def _chosen(ready: list[Prepared | ShardkitError], shown: list[Shown | None]) -> list[Prepared]:
+    images = [ready[s.view] for s in shown if s is not None]
+    return [image for image in images if isinstance(image, Prepared)]

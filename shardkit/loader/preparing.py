@@ -1,0 +1,87 @@
+"""One image, prepared as a Loader does it, without a dataset: for programs that use what was trained with one."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from shardkit import content
+from shardkit.codecs import htj2k
+from shardkit.codecs.frame import Frame
+from shardkit.dataset import manifest
+from shardkit.dataset.bins import Bin, Bins
+from shardkit.errors import ArgumentError
+from shardkit.formats import webdataset
+from shardkit.loader.graph import CLIPPED, Graph, Normalise, Steps, prepared
+from shardkit.loader.sample_index import Detail, Details
+from shardkit.plan import Batching, EpochPlan, Packed, Resized, from_text
+from shardkit.plan.samples import Samples
+from shardkit.sources.dicom.grayscale import Pixels
+
+
+def prepare(
+    pixels: Pixels, bits: int, *, batching: Batching | str, normalise: Normalise = "percentile", padded: bool = False
+) -> torch.Tensor:
+    """An image as a Loader of these options gives it: float32 (1, rows, cols), without random crop and flip.
+
+    Parameters
+    ----------
+    pixels
+        (rows, cols) uint16, MONOCHROME2, as a dataset stores it: grey levels 0 to 2**bits - 1.
+    bits
+        Bit depth.
+    batching, normalise
+        As of `shardkit.Loader`; of batching, what decides an image: resized or not, patch, level, content.
+    padded
+        Whether grey level 0 is padding, as where DICOM names a padding value, and does not count in the normalisation.
+
+    Raises
+    ------
+    ArgumentError
+        For pixels or options that cannot be used.
+    """
+    if pixels.ndim != 2 or pixels.dtype != np.uint16 or not pixels.size or not 1 <= bits <= 16:
+        raise ArgumentError("pixels must be a (rows, cols) array of uint16 and bits 1 to 16, as a dataset stores them")
+    if int(pixels.max()) >> bits:
+        raise ArgumentError(f"pixels have grey levels above those of bits={bits}: give the bit depth that they have")
+    of, (rows, cols) = from_text(batching) if isinstance(batching, str) else batching, pixels.shape
+    found = content.find_content(pixels, content.reduce(pixels, content.ANALYSIS), padded=padded)
+    box = asdict(found.box)
+    samples = Samples(
+        digest="0" * 64,
+        starts=np.array([0, 1]),
+        height=np.array([rows]),
+        width=np.array([cols]),
+        bins=Bins((Bin(-(-rows // of.patch) * of.patch, -(-cols // of.patch) * of.patch),), of.patch),
+        levels=htj2k.LEVELS,
+        box=np.array([[box[side] for side in ("top", "left", "height", "width")]]),
+    )
+    micro = EpochPlan(samples, 0, 0, _alone(of, rows, cols))[0][0]
+    level = int(micro.views.level[0])
+    small = htj2k.decode(htj2k.encode(pixels), level, bits, Frame(rows, cols, rows, cols)) if level else pixels
+    facts = asdict(content.statistics(pixels, found.mask, padded=padded))
+    ready = prepared(small, micro, 0, _detail(facts), bits, normalise)
+    shown = of.recipe.side is None and of.recipe.content
+    steps = Steps(None, False, slice=shown, flip=False, resize=of.recipe.side is not None, max_images=1, threads=1)
+    graph = Graph(steps)
+    try:
+        (image,) = graph.run([ready])
+        return image.clamp(0, 1) if normalise in CLIPPED else image.clone()
+    finally:
+        graph.close()
+
+
+def _alone(of: Batching, rows: int, cols: int) -> Batching:
+    """A batching whose only image is this one."""
+    if isinstance(of, Resized):
+        return Resized(side=of.side, fit=of.fit, patch=of.patch, level=of.level, content=of.content, per_step=1)
+    tokens = -(-rows // of.patch) * -(-cols // of.patch)
+    return Packed(tokens=tokens, patch=of.patch, level=of.level, content=of.content, per_step=1)
+
+
+def _detail(facts: dict[str, float]) -> Detail:
+    """The statistics with the precision that a manifest keeps."""
+    numbers = {name: np.array([pa.scalar(v, manifest.SCHEMA.field(name).type).as_py()]) for name, v in facts.items()}
+    none = np.zeros((1, 1), np.int64)
+    return Detail(Details(webdataset, "", 0, numbers, none, none, none.astype(np.uint8), pa.array([""])), 0)

@@ -1,0 +1,65 @@
+"""A step of a training run, by the run's own count, as a step of an epoch: `run.json` says all that it takes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from shardkit.errors import ArgumentError
+from shardkit.loader.loader import Loader
+from shardkit.loader.replay import open_loader
+from shardkit.plan import from_text
+from shardkit.plan.epoch import WINDOW
+from shardkit.plan.spec import Described
+from shardkit.storage.store import no_folder
+
+
+def at_step(run: Path, step: int, dataset: str | None) -> tuple[Loader, int]:
+    """The loader at the epoch of a run's step, and that step of the epoch. dataset: where it lies now, if it has moved.
+
+    step: as the run's log counts, from 1. Raises ArgumentError where there is no such run or step, or where the dataset
+    has changed since.
+    """
+    facts = _facts(run)
+    config, last = facts["config"], facts.get("steps")
+    if step < 1 or (last is not None and step > last):
+        raise ArgumentError(f"{run} has no step {step}: its steps are 1 to {last or '...'}")
+    split = config["loader.split"]
+    window = config.get("loader.window", WINDOW)  # runs of before had no other
+    described = Described(None if split == "all" else split, "", window, from_text(config["loader.batching"]))
+    begun, epoch = _since(run, facts, step)
+    loader = open_loader(dataset or facts["data"], described, config["run.seed"], epoch)
+    if loader.state_dict()["manifest_digest"] != facts["digest"]:
+        raise ArgumentError(
+            f"{dataset or facts['data']} is not the dataset that {run} was trained on, {facts['digest'][:12]}: samples"
+            " were added since, or it is another one; its steps cannot be shown any more"
+        )
+    at = step - 1 - begun
+    while not loader.plan.has(at):
+        at -= len(loader.plan)
+        epoch += 1
+        loader.load_state_dict({**loader.state_dict(), "epoch": epoch})
+    return loader, at
+
+
+def _facts(run: Path) -> dict[str, Any]:
+    if absent := no_folder(run):
+        raise ArgumentError(f"--run: {absent}")
+    path = run / "run.json"
+    try:
+        found = json.loads(path.read_text())
+        _ = [found[name] for name in ("data", "digest")]
+        _ = [found["config"][name] for name in ("loader.batching", "loader.split", "run.seed")]
+        return dict(found)
+    except OSError as error:
+        raise ArgumentError(f"--run {run}: {path} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise ArgumentError(f"--run {run}: {path} does not describe a training run") from None
+
+
+def _since(run: Path, facts: dict[str, Any], step: int) -> tuple[int, int]:
+    """The steps done and the epoch when the run's present dataset came in. Raises ArgumentError for a step before."""
+    came = {int(at): change for at, change in facts.get("changes", {}).items() if "digest" in change}
+    begun = max(came, default=0)
+    if step <= begun:
+        raise ArgumentError(f"the dataset of {run} changed after step {begun:,}: step {step:,} cannot be shown")
+    return begun, int(came[begun]["epoch"]) if came else 0

@@ -1,0 +1,90 @@
+"""What a loader knows of single samples: columns of the manifest, a shard at a time."""
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shardkit.codecs import htj2k
+from shardkit.codecs.frame import Frame
+from shardkit.dataset.bins import Bin
+from shardkit.plan.samples import Ints
+
+
+def common_levels(lists: pa.ChunkedArray) -> pa.Array:
+    """One flat array of a manifest's level_bytes or level_hash, as many an image: only large images have more levels.
+
+    Loaders stop where the smallest image does, so that a level stands for one scale.
+    """
+    return pc.list_slice(lists, 0, htj2k.LEVELS + 1).combine_chunks().flatten()
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """Columns of one shard's samples: `numbers` by column name, level_bytes (n, levels + 1), the others likewise.
+
+    starts: first bytes of levels in their objects.
+    """
+
+    form: ModuleType
+    shard: str
+    first_row: int
+    numbers: dict[str, npt.NDArray[Any]]
+    starts: Ints
+    level_bytes: Ints
+    level_hash: npt.NDArray[np.uint8]
+    keys: pa.Array
+
+    def at(self, row: int) -> "Detail":
+        """One sample's, by its manifest row."""
+        return Detail(self, row - self.first_row)
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """One sample in its shard's `Details`."""
+
+    shard: Details
+    at: int
+
+    @property
+    def key(self) -> str:
+        return str(self.shard.keys[self.at].as_py())
+
+    @property
+    def bin(self) -> str:
+        """Name of the bin it is stored in."""
+        return Bin(int(self.number("bin_height")), int(self.number("bin_width"))).name
+
+    @property
+    def frame(self) -> Frame:
+        """How it lies in its bin."""
+        height, width, rows, cols = (
+            int(self.number(f"{of}{side}")) for of in ("", "bin_") for side in ("height", "width")
+        )
+        return Frame(height, width, rows, cols)
+
+    def object(self, level: int) -> str:
+        """Name of the object that holds a level."""
+        return str(self.shard.form.part(self.shard.shard, level))
+
+    def start(self, level: int) -> int:
+        """First byte of a level in its object."""
+        return int(self.shard.starts[self.at, level])
+
+    def number(self, column: str) -> float:
+        """A numeric column's value."""
+        return float(self.shard.numbers[column][self.at])
+
+    def prefix(self, level: int) -> int:
+        """Length of the prefix that holds a level."""
+        return int(self.shard.level_bytes[self.at, level])
+
+    def hash(self, level: int) -> bytes:
+        """Fingerprint of that prefix."""
+        found: bytes = self.shard.level_hash[self.at, level].tobytes()
+        return found

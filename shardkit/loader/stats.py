@@ -1,0 +1,144 @@
+"""Where a loader's time goes, stage by stage and bin by bin."""
+
+import threading
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from shardkit.loader.sample_index import Detail
+from shardkit.loader.stream.cache import Cached
+from shardkit.loader.stream.fetch import Fetcher
+from shardkit.plan.batchers import MicroBatch
+
+_CACHE = ("hits", "misses", "fills", "evictions", "filled_bytes")
+_FETCH = ("requests", "read_bytes", "seconds", "refetched")
+
+Shares = Mapping[str, float]
+"""Bin -> share of a batch's pixels."""
+
+
+@dataclass
+class BinStats:
+    """Of the images stored in one bin.
+
+    wait_s: the consumer waited, shared among a batch's bins by pixels. fetch_s, decode_s: added up over connections and
+    threads; where the graph decodes, decode_s is 0 and graph_s of the loader has it.
+    """
+
+    images: int = 0
+    bytes: int = 0
+    mpx: float = 0.0
+    cache_hits: int = 0
+    wait_s: float = 0.0
+    fetch_s: float = 0.0
+    decode_s: float = 0.0
+
+
+@dataclass
+class Stats:
+    """Counters of a loader since it was made. Seconds of threads that run side by side add up.
+
+    wait_s: the consumer waited for batches. graph_s, assemble_s: of the producer. tokens: used, and slots: padding
+    included. bad: messages, of this epoch.
+    """
+
+    batches: int = 0
+    images: int = 0
+    tokens: int = 0
+    slots: int = 0
+    wait_s: float = 0.0
+    graph_s: float = 0.0
+    assemble_s: float = 0.0
+    bad: list[str] = field(default_factory=list)
+    bins: dict[str, BinStats] = field(default_factory=lambda: defaultdict(BinStats))
+    _ended: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # of fetchers that are closed
+    _fetcher: Fetcher | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def watch(self, fetcher: Fetcher | None) -> None:
+        """Count what this fetcher reads from now on; None: keep the last one's counts and forget it."""
+        with self._lock:
+            if self._fetcher is not None:
+                for name, value in _counts(self._fetcher).items():
+                    self._ended[name] += value
+                for name, (seconds, hits) in _by_bin(self._fetcher).items():
+                    self.bins[name].fetch_s += seconds
+                    self.bins[name].cache_hits += hits
+            self._fetcher = fetcher
+
+    def waited(self, seconds: float, shares: Shares) -> None:
+        """The consumer had to wait for a batch."""
+        self.wait_s += seconds
+        with self._lock:
+            for name, share in shares.items():
+                self.bins[name].wait_s += share * seconds
+
+    def decoded(self, detail: Detail, level: int, size: int, seconds: float) -> None:
+        """A thread decoded an image."""
+        with self._lock:
+            of = self.bins[detail.bin]
+            of.images += 1
+            of.bytes += size
+            of.mpx += -(-int(detail.number("height")) >> level) * -(-int(detail.number("width")) >> level) / 1e6
+            of.decode_s += seconds
+
+    def built(self, micro: MicroBatch, graph_s: float, assemble_s: float) -> None:
+        """The producer finished a batch."""
+        self.batches += 1
+        self.images += len(micro.views)
+        self.tokens += micro.used + micro.again
+        self.slots += micro.slots
+        self.graph_s += graph_s
+        self.assemble_s += assemble_s
+
+    def where(self) -> str:
+        """What has been done so far, for a message about a stall."""
+        report = self.report()
+        return f"{report['requests']:,.0f} reads done, {report['images']:,} images in batches"
+
+    def report(self) -> dict[str, Any]:
+        """Plain numbers: stages, fetches, cache, and a row a bin with Mpx by second and decoding thread."""
+        with self._lock:
+            counts, bins = dict(self._ended), {name: asdict(of) for name, of in sorted(self.bins.items())}
+            for name, value in _counts(self._fetcher).items():
+                counts[name] = counts.get(name, 0) + value
+            for name, (seconds, hits) in _by_bin(self._fetcher).items():
+                row = bins.setdefault(name, asdict(BinStats()))
+                row["fetch_s"] += seconds
+                row["cache_hits"] += hits
+        for row in bins.values():
+            row["mpx_per_decode_s"] = row["mpx"] / row["decode_s"] if row["decode_s"] else 0.0
+        return {
+            "batches": self.batches,
+            "images": self.images,
+            "mpx": sum(row["mpx"] for row in bins.values()),
+            "tokens": self.tokens,
+            "slots": self.slots,
+            "wait_s": self.wait_s,
+            "fetch_s": counts.get("seconds", 0.0),
+            **{name: counts.get(name, 0) for name in ("requests", "read_bytes", "refetched")},
+            "decode_s": sum(row["decode_s"] for row in bins.values()),
+            "graph_s": self.graph_s,
+            "assemble_s": self.assemble_s,
+            "bad": len(self.bad),
+            "cache": {name: counts.get(name, 0) for name in _CACHE},
+            "bins": bins,
+        }
+
+
+def _counts(fetcher: Fetcher | None) -> dict[str, float]:
+    if fetcher is None:
+        return {}
+    found = {name: getattr(fetcher.stats, name) for name in _FETCH}
+    if isinstance(fetcher.reader, Cached):
+        found |= {name: getattr(fetcher.reader, name) for name in _CACHE}
+    return found
+
+
+def _by_bin(fetcher: Fetcher | None) -> dict[str, tuple[float, int]]:
+    """Bin -> (seconds of reads, cache hits)."""
+    if fetcher is None:
+        return {}
+    hits = fetcher.reader.hits_by_bin if isinstance(fetcher.reader, Cached) else {}
+    return {name: (seconds, hits.get(name, 0)) for name, seconds in list(fetcher.stats.bins.items())}

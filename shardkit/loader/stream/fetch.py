@@ -1,0 +1,198 @@
+"""Fetches what micro-batches need, ahead of them, and checks every byte against the manifest.
+
+One thread runs an event loop; a request is a micro-batch's ranges, an answer its bytes or, for each range whose bytes
+stay wrong, the error. A store that cannot be read is the request's error. Ranges that lie close
+together in a shard are read as one.
+"""
+
+import asyncio
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from shardkit.dataset.manifest import fingerprint
+from shardkit.errors import ArgumentError, IntegrityError
+from shardkit.loader.stream.reader import Reader, folder_of
+
+GAP = 16 << 10  # bytes between ranges that are read along rather than asked for apart
+SPAN = 8 << 20  # bytes of a joint read at most: more in one request is slower than two
+_PATIENCE = 10.0  # seconds that closing waits for reads to end
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """A range of a shard and the hash its bytes must have. `what` names it in messages."""
+
+    shard: str
+    start: int
+    length: int
+    hash: bytes
+    what: str
+
+
+Got = bytes | IntegrityError
+
+
+@dataclass
+class FetchStats:
+    """Counts of a fetcher; `seconds` adds up over concurrent reads, `bins` has them by the shards' folders."""
+
+    requests: int = 0
+    read_bytes: int = 0
+    seconds: float = 0.0
+    refetched: int = 0
+    bad: int = 0
+    bins: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+
+class Fetcher:
+    """Runs reads of a `Reader` on a thread of its own, at most `connections` at a time.
+
+    attempts: how often bytes are read that differ from their hash, at least twice, past the cache from the second time.
+    """
+
+    def __init__(self, make_reader: Callable[[], Reader], connections: int = 32, attempts: int = 2) -> None:
+        if connections < 1:
+            raise ArgumentError(f"connections={connections} cannot read anything: use at least 1")
+        self.stats = FetchStats()
+        self.reader = make_reader()  # first: it may raise, and would leave a thread behind
+        self._limit, self._attempts = asyncio.Semaphore(connections), max(attempts, 2)
+        self._closed, self._closing = False, threading.Lock()
+        self._under_way: set[Future[Any]] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="shardkit-fetch", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self._loop.run_forever()
+        self._loop.close()
+
+    def submit(self, wants: Sequence[Want], then: Callable[[list[Got]], Coroutine[Any, Any, Any]]) -> "Future[Any]":
+        """Fetch the ranges, then hand the answers, in order, to `then` on the loop; the future has its result.
+
+        It raises StorageError where the store cannot be read. A fetcher that is closed, now or before the answer,
+        cancels the future.
+        """
+
+        async def run() -> Any:
+            return await then(await self._fetch(wants))
+
+        with self._closing:  # or the loop might stop before it knows of the request, which then never ends
+            if self._closed:
+                future: Future[Any] = Future()
+                future.cancel()
+                return future
+            future = asyncio.run_coroutine_threadsafe(run(), self._loop)
+            self._under_way.add(future)
+        future.add_done_callback(self._under_way.discard)
+        return future
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Run a function on the loop, soon."""
+        with suppress(RuntimeError):  # closed meanwhile
+            self._loop.call_soon_threadsafe(function)
+
+    async def _fetch(self, wants: Sequence[Want]) -> list[Got]:
+        got: list[Got] = [b""] * len(wants)
+
+        async def one(span: list[int]) -> None:
+            for index, data in zip(span, await self._span([wants[i] for i in span]), strict=True):
+                got[index] = data
+
+        await asyncio.gather(*(one(span) for span in spans(wants)))
+        return got
+
+    async def _span(self, wants: list[Want]) -> list[Got]:
+        """Ranges close together, in one read; each on its own where that ends too early or a hash is wrong."""
+        start, end = wants[0].start, max(w.start + w.length for w in wants)
+        try:
+            data = await self._read(wants[0].shard, start, end - start)
+        except IntegrityError as error:
+            if len(wants) == 1:
+                self.stats.bad += 1
+                return [error]
+            return list(await asyncio.gather(*(self._again(want, 1) for want in wants)))
+        parts = [data] if len(wants) == 1 else [data[w.start - start : w.start - start + w.length] for w in wants]
+        out: list[Got] = list(parts)
+        wrong = [i for i, want in enumerate(wants) if fingerprint(parts[i]) != want.hash]
+        better = await asyncio.gather(*(self._again(wants[i], 2) for i in wrong))
+        for i, got in zip(wrong, better, strict=True):
+            out[i] = got
+        return out
+
+    async def _again(self, want: Want, attempt: int) -> Got:
+        """One range once more, and for as many attempts as there are left; past the cache if its bytes were wrong."""
+        for fresh in (number > 1 for number in range(attempt, self._attempts + 1)):
+            self.stats.refetched += 1
+            try:
+                data = await self._read(want.shard, want.start, want.length, fresh)
+            except IntegrityError as error:
+                self.stats.bad += 1
+                return error
+            if fingerprint(data) == want.hash:
+                return data
+        self.stats.bad += 1
+        return IntegrityError(
+            f"{want.shard}: {want.what} at byte {want.start:,} differs from its hash, read {self._attempts} times;"
+            " run verify"
+        )
+
+    async def _read(self, shard: str, start: int, length: int, fresh: bool = False) -> bytes:
+        async with self._limit:
+            begun = time.perf_counter()
+            try:
+                data = await self.reader.read(shard, start, length, fresh=fresh)
+            finally:
+                took = time.perf_counter() - begun
+                self.stats.seconds += took
+                self.stats.bins[folder_of(shard)] += took
+        self.stats.requests += 1
+        self.stats.read_bytes += length
+        return data
+
+    def close(self) -> None:
+        """Cancel what is under way and end the thread. Returns in bounded time, and may be called twice."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+        stopping = asyncio.run_coroutine_threadsafe(self._stop(), self._loop)
+        stopping.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._loop.stop))
+        self._thread.join(timeout=_PATIENCE)
+        if self._thread.is_alive():  # something hangs, and nobody shall wait for it
+            for future in list(self._under_way):
+                future.cancel()
+        elif stopping.done():  # not where the thread is gone for another reason, as in a forked process
+            stopping.result()
+
+    async def _stop(self) -> None:
+        """Cancel all tasks until they have ended: before Python 3.12, wait_for may lose a cancellation."""
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in tasks:
+                task.cancel()
+            ended, _ = await asyncio.wait(tasks, timeout=0.5)
+            for task in ended:
+                _ = task.cancelled() or task.exception()  # seen, lest asyncio reports it
+        await self.reader.close()
+
+
+def spans(wants: Sequence[Want]) -> list[list[int]]:
+    """Indices of the ranges, grouped into joint reads: neighbours in a shard with gaps up to `GAP`, up to `SPAN`."""
+    out: list[list[int]] = []
+    end = 0  # of the last group
+    for i in sorted(range(len(wants)), key=lambda i: (wants[i].shard, wants[i].start, wants[i].length)):
+        want, stop = wants[i], wants[i].start + wants[i].length
+        first = wants[out[-1][0]] if out else want
+        near = want.shard == first.shard and want.start - end <= GAP
+        if out and near and stop - first.start <= SPAN:
+            out[-1].append(i)
+            end = max(end, stop)
+        else:
+            out.append([i])
+            end = stop
+    return out

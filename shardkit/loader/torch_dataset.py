@@ -1,0 +1,43 @@
+"""A loader for programs that want a `torch.utils.data.Dataset`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils.data import IterableDataset, get_worker_info
+
+from shardkit.errors import ArgumentError
+from shardkit.loader.collate import Place
+from shardkit.loader.loader import Loader
+from shardkit.loader.prefetcher import Batch
+
+
+class TorchDataset(IterableDataset[Batch]):
+    """A loader for those who want a DataLoader: `DataLoader(TorchDataset(loader), batch_size=None)`.
+
+    The loader has its own threads, so num_workers stays 0, and its own shares, so that no sampler and no `prepare` may
+    divide it again. Its state passes through, as StatefulDataLoader wants it; torch's own DataLoader saves none.
+    """
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[Batch]:
+        """See `Loader`. Raises ArgumentError in a worker process."""
+        if get_worker_info() is not None:
+            raise ArgumentError("shardkit's loader has threads of its own: use num_workers=0")
+        return iter(self.loader)
+
+    def __len__(self) -> int:
+        """Micro-batches of an epoch on this rank. Who knows it need not look ahead for the end: see `state_dict`."""
+        return len(self.loader)
+
+    def state_dict(self, after: Place | None = None) -> dict[str, Any]:
+        """The loader's, after what it has handed out or after the batch with that place."""
+        return self.loader.state_dict(after)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Into the loader."""
+        self.loader.load_state_dict(state)
+
+    def __repr__(self) -> str:
+        return f"TorchDataset({self.loader!r})"

@@ -1,0 +1,110 @@
+"""Which of how many processes this one is: asked when it matters, for process groups come after loaders are made."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from shardkit.errors import ArgumentError
+from shardkit.terminal.output import logger
+
+_log = logger("shardkit.loader")
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A process's rank among `size` processes that share every global step."""
+
+    rank: int
+    size: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.size:
+            raise ArgumentError(f"rank={self.rank} is none of the {self.size} ranks 0 to {self.size - 1}")
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} of {self.size}"
+
+    def check(self, per_step: int) -> None:
+        """Raises ArgumentError where a step's micro-batches cannot be shared evenly."""
+        if per_step % self.size:
+            raise ArgumentError(
+                f"per_step={per_step} micro-batches cannot be shared among {self.size} ranks: choose a multiple,"
+                f" as per_step={-(-per_step // self.size) * self.size}"
+            )
+
+
+def given(rank: int | None, size: int | None) -> World | None:
+    """What a caller named, None for nothing. Raises ArgumentError for half of it."""
+    if rank is None and size is None:
+        return None
+    if rank is None or size is None:
+        raise ArgumentError("rank and world_size go together")
+    return World(rank, size)
+
+
+def current(named: World | None) -> World:
+    """What is named, else torch.distributed's, else what a launcher's variables say, else alone."""
+    return named or _group() or launched(os.environ)
+
+
+def foreseen(named: World | None) -> World | None:
+    """The same, None where it cannot be told yet."""
+    try:
+        return current(named)
+    except ArgumentError:
+        return None
+
+
+def warn(named: World | None) -> None:
+    """Log a line where a process group contradicts what is named, which wins.
+
+    No error: a mesh of data and tensor parallelism has more processes than shares of the data. More often it is a
+    mistake, which trains on the same images twice. The group's first rank may look at everything alone, without a word:
+    so are baselines and scores computed.
+    """
+    group = _group()
+    if named is None or group is None or group == named or (group.rank, named.size) == (0, 1):
+        return
+    _log.warning(
+        "the loader was told %s and torch.distributed says %s: leave rank and world_size out, unless ranks are meant to"
+        " share batches",
+        named,
+        group,
+    )
+
+
+def launched(environment: Mapping[str, str]) -> World:
+    """What torchrun's or Slurm's variables say; alone where there are none.
+
+    Slurm's count only in a step, which srun starts: a batch script has SLURM_NTASKS and SLURM_PROCID=0, too, and runs
+    once. Raises ArgumentError where they are not whole.
+    """
+    there = [name for name in ("RANK", "WORLD_SIZE") if name in environment]
+    if len(there) == 2:
+        return World(_number(environment, "RANK"), _number(environment, "WORLD_SIZE"))
+    if there and not (there == ["WORLD_SIZE"] and _number(environment, "WORLD_SIZE") == 1):
+        lacking = "RANK" if there == ["WORLD_SIZE"] else "WORLD_SIZE"
+        raise ArgumentError(
+            f"{there[0]}={environment[there[0]]} is set and {lacking} is not, so that this process's share is unknown:"
+            " begin after torch.distributed.init_process_group, or give rank and world_size"
+        )
+    if {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID"} <= environment.keys():
+        return World(_number(environment, "SLURM_PROCID"), _number(environment, "SLURM_STEP_NUM_TASKS"))
+    if "SLURM_STEP_ID" in environment and {"SLURM_NTASKS", "SLURM_PROCID"} <= environment.keys():
+        return World(_number(environment, "SLURM_PROCID"), _number(environment, "SLURM_NTASKS"))
+    return World(0, 1)
+
+
+def _group() -> World | None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return World(torch.distributed.get_rank(), torch.distributed.get_world_size())
+    return None
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    try:
+        return int(environment[name])
+    except ValueError:
+        raise ArgumentError(f"{name}={environment[name]} is no whole number: give rank and world_size") from None

@@ -1,0 +1,307 @@
+"""The parse: DICOM bytes -> header, image facts, and the checked bytes of one frame.
+
+Nothing is allocated from what a header claims: claimed sizes are compared with the bytes that are there first.
+"""
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+import pydicom
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+from pydicom.valuerep import VR
+
+from shardkit.errors import Quarantined
+from shardkit.sources.dicom import foreign
+from shardkit.sources.dicom.decoding import SIGNATURES, SUPPORTED
+
+NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian}
+PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_PIXEL_DATA = 0x7FE00010, 0x7FE00008, 0x7FE00009
+_ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+_UNDEFINED = 0xFFFFFFFF
+_LONG_VRS = {b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"UN"}
+_VRS = {vr.value.encode() for vr in VR if len(vr.value) == 2}
+
+
+@dataclass(frozen=True, slots=True)
+class PixelElement:
+    """Where the pixel data element lies in `Header.stream`; `length` is None for encapsulated data."""
+
+    tag: int
+    offset: int
+    length: int | None
+    words: bool  # VR OW: 8-bit samples come in 16-bit words
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A parsed header. `stream` holds the data set (inflated when the file is deflated), `size` bytes long."""
+
+    dataset: Dataset
+    syntax: str
+    pixels: PixelElement | None
+    stream: BinaryIO
+    size: int
+    repairs: tuple[str, ...]
+    cut: bool  # no pixel data, and the last element does not end where the file does
+    data: bytes | None  # the stream's bytes, where they are in memory anyway
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What the header says of the pixel matrix, checked for type and range but not yet against the bytes."""
+
+    rows: int
+    cols: int
+    samples: int
+    frames: int
+    bits_allocated: int
+    bits_stored: int
+    signed: bool
+    photometric: str
+    high_bit: int = 0  # counts only where it lies above what BitsStored needs
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one native frame."""
+        return self.rows * self.cols * self.samples * self.bits_allocated // 8
+
+
+def read_header(file: BinaryIO, size: int, data: bytes | None = None) -> Header:
+    """Parse up to the pixel data; `data` is the whole file, if it is at hand.
+
+    Raises Quarantined (empty_file, not_dicom, parse_error).
+    """
+    if size == 0:
+        raise Quarantined("empty_file", "the file has no bytes")
+    start = file.read(foreign.START)
+    _sniff(start)
+    file.seek(0)
+    try:
+        dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+        syntax = dataset.file_meta.get("TransferSyntaxUID")
+        implicit, little = _encoding(dataset)
+    except (MemoryError, Quarantined):
+        raise
+    except (Exception, RecursionError) as error:
+        # The text of a parser's error may quote the value it choked on: keep only its class.
+        raise Quarantined("parse_error", f"the header cannot be parsed ({type(error).__name__})") from None
+    stream: BinaryIO = file
+    if syntax == DeflatedExplicitVRLittleEndian:
+        if not len(dataset) or dataset.buffer is None:
+            raise Quarantined("truncated", "the file ends inside its header")
+        stream, data = cast(BinaryIO, dataset.buffer), None
+        size = _end(stream)
+    syntax, repairs = _effective_syntax(syntax, implicit, little)
+    pixels = _pixel_element(stream, implicit, "<" if little else ">")
+    return Header(dataset, str(syntax), pixels, stream, size, repairs, pixels is None and _cut(dataset, size), data)
+
+
+def _encoding(dataset: Dataset) -> tuple[bool, bool]:
+    """(implicit VR, little endian) as the parser read the data set, which may not be what the file declares."""
+    implicit, little = dataset.original_encoding
+    last = dataset.get_item(max(dataset.keys())) if len(dataset) else None
+    if isinstance(last, RawDataElement):
+        implicit, little = last.is_implicit_VR, last.is_little_endian
+    return bool(implicit), bool(little)
+
+
+def _effective_syntax(declared: str | None, implicit: bool, little: bool) -> tuple[str, tuple[str, ...]]:
+    """The transfer syntax that the data set has, and the repair that this is."""
+    found = ExplicitVRBigEndian if not little else ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+    if declared is None:
+        return str(found), ("assumed_ts",)
+    if declared in NATIVE - {DeflatedExplicitVRLittleEndian} and declared != found:
+        return str(found), ("wrong_ts",)
+    return str(declared), ()
+
+
+def _cut(dataset: Dataset, size: int) -> bool:
+    """Whether the data set stops in the middle of an element: the parser takes the end of a file as its own, or, where
+    it comes in the middle of a sequence, returns nothing at all."""
+    if not len(dataset):
+        return size > 0 and "MediaStorageSOPClassUID" in dataset.file_meta
+    last = dataset.get_item(max(dataset.keys()))
+    if not isinstance(last, RawDataElement) or last.length == _UNDEFINED:
+        return False
+    return last.value_tell + last.length != size
+
+
+def _end(stream: BinaryIO) -> int:
+    position = stream.tell()
+    end = stream.seek(0, 2)
+    stream.seek(position)
+    return end
+
+
+def _sniff(start: bytes) -> None:
+    """`force=True` parses anything as DICOM, so look first for the prefix or a plausible first element."""
+    if start[128:132] == b"DICM":
+        return
+    if words := foreign.packed(start):
+        raise Quarantined("not_dicom", words)
+    if len(start) >= 8:
+        for order in "<>":
+            group, element, length = struct.unpack(f"{order}HHI", start[:8])
+            known_group = group in (0x0002, 0x0008) and element <= 0x1200
+            if known_group and (start[4:6] in _VRS or length <= 4096):
+                return
+    raise Quarantined("not_dicom", "neither a DICM prefix nor a data element at the start: not a DICOM file")
+
+
+def _pixel_element(stream: BinaryIO, implicit: bool, order: str) -> PixelElement | None:
+    """Read the element header at the stream's position, where the parser stopped before the pixels."""
+    head = stream.read(8)
+    if len(head) < 8:
+        return None
+    group, element = struct.unpack(f"{order}HH", head[:4])
+    tag = group << 16 | element
+    if tag not in (PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_PIXEL_DATA):
+        return None
+    if implicit:
+        (length,) = struct.unpack(f"{order}I", head[4:])
+    elif head[4:6] in _LONG_VRS:
+        (length,) = struct.unpack(f"{order}I", stream.read(4).ljust(4, b"\0"))
+    else:
+        (length,) = struct.unpack(f"{order}H", head[6:])
+    words = implicit or head[4:6] == b"OW"
+    return PixelElement(tag, stream.tell(), None if length == _UNDEFINED else length, words)
+
+
+def image_facts(dataset: Dataset) -> ImageFacts:
+    """Raises Quarantined (missing_required_tag, bad_value)."""
+    rows = _integer(dataset, "Rows", range(1, 65536))
+    cols = _integer(dataset, "Columns", range(1, 65536))
+    allocated = _integer(dataset, "BitsAllocated", (1, 8, 12, 16, 32, 64))
+    stored = _integer(dataset, "BitsStored", range(1, allocated + 1), default=allocated)
+    photometric = value(dataset, "PhotometricInterpretation")
+    if photometric is None:
+        raise Quarantined("missing_required_tag", "PhotometricInterpretation is missing")
+    return ImageFacts(
+        rows=rows,
+        cols=cols,
+        samples=_integer(dataset, "SamplesPerPixel", range(1, 5), default=1),
+        frames=max(1, _integer(dataset, "NumberOfFrames", range(1 << 31), default=1)),  # some write 0 for one
+        bits_allocated=allocated,
+        bits_stored=stored,
+        signed=bool(_integer(dataset, "PixelRepresentation", (0, 1))),
+        photometric=str(photometric).strip(),
+        high_bit=_integer(dataset, "HighBit", range(65536), default=stored - 1),
+    )
+
+
+def value(dataset: Dataset, keyword: str) -> Any:
+    """An element's value, None where absent. Raises Quarantined (bad_value) when the parser cannot read it."""
+    try:
+        return dataset.get(keyword)
+    except MemoryError:
+        raise
+    except Exception:  # pydicom converts on access and raises whatever the bytes lead to
+        raise Quarantined("bad_value", f"{keyword} cannot be read") from None
+
+
+def _integer(dataset: Dataset, keyword: str, allowed: Iterable[int], default: int | None = None) -> int:
+    found = value(dataset, keyword)
+    if found is None or found == "":
+        if default is None:
+            raise Quarantined("missing_required_tag", f"{keyword} is missing")
+        return default
+    try:
+        number = int(found)
+    except (TypeError, ValueError, OverflowError):
+        raise Quarantined("bad_value", f"{keyword} is not one whole number") from None
+    if number not in allowed:
+        raise Quarantined("bad_value", f"{keyword} is out of its range")
+    return number
+
+
+def check_structure(header: Header, facts: ImageFacts) -> tuple[str, ...]:
+    """Compare claims with bytes before anything is decoded; returns repairs made ("trailing_bytes").
+
+    Raises Quarantined (truncated, size_mismatch, decode_error, unsupported_transfer_syntax).
+    """
+    assert header.pixels is not None
+    if header.syntax not in NATIVE | SUPPORTED:
+        name = header.syntax if header.syntax.startswith("1.2.840.10008.") else "of a private kind"
+        raise Quarantined(
+            "unsupported_transfer_syntax",
+            f"its transfer syntax ({name}) has no decoder here: transcode the file to explicit VR little endian and"
+            " build again",
+        )
+    if header.pixels.length is None:
+        _check_encapsulated(header, facts)
+        return ()
+    if header.syntax not in NATIVE:
+        raise Quarantined("size_mismatch", "a compressed transfer syntax with native pixel data")
+    claimed, wanted = header.pixels.length, facts.frame_bytes * facts.frames
+    if claimed < wanted:
+        raise Quarantined("size_mismatch", f"the header claims {wanted:,} bytes of pixels, the element has {claimed:,}")
+    there = header.size - header.pixels.offset
+    if there < claimed:
+        raise Quarantined("truncated", f"{claimed - there:,} of {claimed:,} bytes of pixel data are missing")
+    if claimed >= 2 * wanted and claimed % wanted == 0:
+        raise Quarantined("size_mismatch", f"the element has exactly {claimed // wanted} times the bytes of its pixels")
+    return ("trailing_bytes",) if claimed > wanted + wanted % 2 else ()
+
+
+def _check_encapsulated(header: Header, facts: ImageFacts) -> None:
+    if header.syntax in NATIVE:
+        raise Quarantined("size_mismatch", "a native transfer syntax with encapsulated pixel data")
+    if facts.frames > 1:  # dropped by rule later: its framing does not matter
+        return
+    spans = _fragments(header)
+    header.stream.seek(spans[0][0])
+    first = header.stream.read(min(12, spans[0][1]))
+    signatures = SIGNATURES[header.syntax]
+    if signatures and not first.startswith(signatures):
+        raise Quarantined("decode_error", "the compressed stream does not begin as its transfer syntax demands")
+
+
+def _fragments(header: Header) -> list[tuple[int, int]]:
+    """(offset, length) of every fragment after the offset table."""
+    assert header.pixels is not None
+    position, spans, first = header.pixels.offset, list[tuple[int, int]](), True
+    while True:
+        header.stream.seek(position)
+        head = header.stream.read(8)
+        if len(head) < 8:
+            if spans and position == header.size:  # whole fragments, only the delimiter is missing
+                break
+            raise Quarantined("truncated", "the file ends inside its compressed pixel data")
+        if head[:4] == _SEQUENCE_END:
+            break
+        if head[:4] != _ITEM:
+            raise Quarantined("decode_error", "the encapsulated pixel data are not a chain of items")
+        (length,) = struct.unpack("<I", head[4:])
+        if position + 8 + length > header.size:
+            raise Quarantined("truncated", "the file ends inside its compressed pixel data")
+        if not first:
+            spans.append((position + 8, length))
+        position, first = position + 8 + length, False
+    if not spans or not sum(length for _, length in spans):
+        raise Quarantined("decode_error", "the encapsulated pixel data hold no fragment")
+    return spans
+
+
+def frame(header: Header, facts: ImageFacts) -> bytes | memoryview:
+    """The bytes of the single frame: native samples, or the fragments joined. Call check_structure first."""
+    assert header.pixels is not None
+    if header.pixels.length is not None:
+        start, length = header.pixels.offset, facts.frame_bytes + facts.frame_bytes % 2
+        if header.data is not None:
+            return memoryview(header.data)[start : start + length]
+        header.stream.seek(start)
+        return header.stream.read(length)
+    parts = []
+    for offset, length in _fragments(header):
+        header.stream.seek(offset)
+        parts.append(header.stream.read(length))
+    return b"".join(parts)

@@ -1,0 +1,1 @@
+"""Stores: folders and buckets behind one class, and how each is opened."""

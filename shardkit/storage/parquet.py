@@ -1,0 +1,53 @@
+"""Parquet files: read without surprises, and, in the private folder, written whole or not at all."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shardkit.errors import IntegrityError, ShardkitError
+from shardkit.storage import private
+from shardkit.storage.regular import ANEW
+from shardkit.storage.store import publish
+
+
+def read(source: Path | bytes, columns: list[str] | None = None) -> pa.Table:
+    """A file's table. Not by `pq.read_table`: its threads abort a process that ends soon after (seen with 26.0)."""
+    with pq.ParquetFile(source if isinstance(source, Path) else pa.BufferReader(source)) as file:
+        return file.read(columns)
+
+
+@contextmanager
+def legible(where: str) -> Iterator[None]:
+    """Turns what Parquet raises on damaged bytes into a sentence. Raises IntegrityError."""
+    try:
+        yield
+    except ShardkitError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise IntegrityError(f"{where} is damaged: {ANEW} ({said})") from None
+
+
+def write(table: pa.Table, path: Path) -> None:
+    """Replace a file by a table."""
+    with writing(path, table.schema) as writer:
+        writer.write_table(table)
+
+
+@contextmanager
+def writing(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """Replace a file by what is written to it, row group by row group; only its owner may read it."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with private.create(temporary) as file:
+        writer = pq.ParquetWriter(file, schema, compression="zstd")
+        try:
+            yield writer
+            writer.close()
+        except BaseException:
+            writer.is_open = False  # its destructor would try again, and print
+            temporary.unlink(missing_ok=True)
+            raise
+    publish(temporary, path)

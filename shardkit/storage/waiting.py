@@ -1,0 +1,77 @@
+"""Waits for a store that is away: what is read before anything runs, as a dataset's description, and files to build.
+
+Reads of images have a wait of their own (`shardkit.loader.stream.reader`), which is asynchronous and goes on past
+refusals: of a run that has read from a store, its credentials were right.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from shardkit.errors import StorageError
+from shardkit.storage.store import Unanswered
+from shardkit.terminal.output import logger
+
+T = TypeVar("T")
+
+DEADLINE = 60.0
+"""Seconds that a store is waited for, unless told otherwise."""
+LONGEST_PAUSE, LONGEST_TRY = 2.0, 30.0
+"""Seconds between two tries, and for one."""
+SILENCE = 1.0
+"""Seconds between two lines about failed reads."""
+_log = logger("shardkit.stream")
+
+
+class StoreAway(StorageError):
+    """A store did not answer, or refused, for as long as it is waited for."""
+
+
+def patience(left: float, deadline: float) -> float:
+    """Seconds until a try without an answer is given up: half of what is left, so that there is another try."""
+    return min(left, LONGEST_TRY, max(left / 2, deadline / 64))
+
+
+def pause(tries: int, first: float = 0.1) -> float:
+    """Seconds to rest after so many tries: growing, and never the same for two that wait."""
+    return float(min(first * 2 ** (tries - 1), LONGEST_PAUSE) * random.uniform(0.5, 1.0))
+
+
+def waited(once: Callable[[], T], what: str, deadline: float = DEADLINE, remedy: str = "check it and try again") -> T:
+    """What `once` gives. While the store is away it is asked again, with a line of log a second at most.
+
+    Raises StoreAway after `deadline` seconds, and at once what no wait mends: what is missing, refused, set up wrongly.
+    """
+    begun, tries, told, reason = time.monotonic(), 0, 0.0, ""
+    while True:
+        left, tries = deadline - (time.monotonic() - begun), tries + 1
+        try:
+            return _within(once, patience(left, deadline))
+        except Unanswered as error:
+            reason = str(error)
+        except TimeoutError:
+            reason = reason or f"{what}: no answer in time"
+        rest = pause(tries)
+        if (took := time.monotonic() - begun) + rest >= deadline:
+            raise StoreAway(f"{reason} ({tries} tries in {took:.1f} s): the store is away; {remedy}")
+        if time.monotonic() - told >= SILENCE:
+            _log.warning("%s: failed, trying again for up to %.0f s: %s", what, deadline, reason)
+            told = time.monotonic()
+        time.sleep(rest)
+
+
+def _within(once: Callable[[], T], seconds: float) -> T:
+    """Raises TimeoutError for what takes longer; its thread ends with the client's own limit, and holds up no exit."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(once())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="shardkit-ask", daemon=True).start()
+    return future.result(seconds)

@@ -1,0 +1,1 @@
+"""Synthetic radiographs and PACS exports with known defects."""

@@ -1,0 +1,110 @@
+"""Recipes hold the published numbers, and the command line changes single values of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from shardkit import from_text
+from trainer.commands import pretrain
+from trainer.commands.cli import application
+from trainer.commands.cli import run as command
+from trainer.config import LoaderConfig, defaulting_to, flat, from_flat
+from trainer.models.mae import MaeConfig
+from trainer.recipes.registry import RECIPES
+
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "thesis-b48": {
+        "model.patch": 48, "model.width": 768, "model.depth": 12, "model.heads": 12, "model.decoder_width": 512,
+        "model.decoder_depth": 8, "model.decoder_heads": 16, "model.mask_ratio": 0.75, "model.loss": "all",
+        "model.position": "stretch", "model.norm_eps": 1e-12, "model.norm_pix": False, "optim.betas": [0.9, 0.95],
+        "optim.weight_decay": 0.05, "optim.decay": "all", "optim.lr": 1e-4, "optim.floor": 1e-5, "optim.warmup": 0.5,
+        "optim.clip": None, "run.epochs": 10,
+    },
+    "medmae-s16": {
+        "model.patch": 16, "model.width": 384, "model.heads": 6, "model.decoder_depth": 2, "model.mask_ratio": 0.9,
+        "optim.lr": 1.5e-4 * 2048 / 256, "optim.warmup": 40 / 800, "run.epochs": 800, "optim.betas": [0.9, 0.95],
+    },
+    "medmae-b16": {"model.width": 768, "model.heads": 12, "model.decoder_depth": 8, "model.mask_ratio": 0.9},
+    "medhiera-t224": {
+        "model.arch": "hiera_tiny_224", "model.mask_ratio": 0.6, "optim.name": "adam", "optim.schedule": "onecycle",
+        "optim.lr": 1e-4, "optim.weight_decay": 0.0, "run.epochs": 80,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_recipe_holds_the_numbers_of_its_paper_or_code(name: str) -> None:
+    values = flat(RECIPES[name].config)
+    for option, wanted in PUBLISHED[name].items():
+        found = values[option]
+        assert found == (pytest.approx(wanted) if isinstance(wanted, float) else wanted), option
+    assert RECIPES[name].notes
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_batches_of_a_recipe_fit_its_model(name: str) -> None:
+    config = RECIPES[name].config
+    batching = from_text(config.loader.batching)
+    assert batching.patch == (config.model.patch if isinstance(config.model, MaeConfig) else 16)
+
+
+def test_global_batches_are_those_of_the_papers() -> None:
+    thesis = from_text(RECIPES["thesis-b48"].config.loader.batching)
+    assert thesis.tokens * thesis.per_step / 1440.9 == pytest.approx(1024, rel=0.01)  # type: ignore[attr-defined]
+    medmae = from_text(RECIPES["medmae-s16"].config.loader.batching)
+    assert medmae.batch_size * medmae.per_step == 2048  # type: ignore[attr-defined]
+    assert (medmae.crop, medmae.flip) == ((0.5, 1.0), 0.5)
+    hiera = from_text(RECIPES["medhiera-t224"].config.loader.batching)
+    assert hiera.batch_size * hiera.per_step == 64  # type: ignore[attr-defined]
+
+
+def test_options_change_single_values_of_a_recipe_and_leave_the_rest() -> None:
+    app = application("medmae-s16")
+    words = "pretrain --recipe medmae-s16 --data d --out o --model.mask-ratio 0.8 --optim.betas 0.8 0.9 --run.steps 7"
+    _, bound, _ = app.parse_args(words.split(), print_error=False, exit_on_error=False)
+    config = bound.arguments["config"]
+    changed = {"model.mask_ratio": 0.8, "optim.betas": [0.8, 0.9], "run.steps": 7}
+    assert flat(config) == {**flat(RECIPES["medmae-s16"].config), **changed}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_s_class_makes_the_recipe(name: str) -> None:
+    config = RECIPES[name].config
+    assert flat(defaulting_to(config)()) == flat(config)
+    values = flat(config.model)
+    assert from_flat(type(config.model), values) == config.model
+
+
+def test_an_unknown_recipe_is_named_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["pretrain", "--recipe", "nothing", "--data", "d", "--out", "o"]) == 1
+    told = capsys.readouterr().err
+    assert "recipe nothing is unknown" in told
+    assert "thesis-b48" in told
+
+
+def test_recipes_are_listed_and_shown_with_their_notes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["recipes"]) == 0
+    told = capsys.readouterr().out
+    assert all(name in told for name in RECIPES)
+    assert command(["recipes", "thesis-b48"]) == 0
+    told = capsys.readouterr().out
+    assert "--model.patch 48" in told
+    assert "bicubically" in told
+
+
+def test_a_run_s_loader_gets_what_its_configuration_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(pretrain, "Loader", lambda url, **given: seen.update(given, url=url))
+    values: dict[str, Any] = {"window": 7, "threads": 3, "prefetch": 5, "max_bad": 0.25, "attempts": 2, "deadline": 9.0}
+    text = "packed:patch=8,tokens=64"
+    loader = LoaderConfig(batching=text, split="all", normalise="0.5,0.25", cache=Path("c"), cache_gib=0.5, **values)
+    pretrain.open_loader(replace(RECIPES["tiny"].config, loader=loader), "shards", torch.device("cpu"), 1, 2)
+    assert seen == values | {
+        "url": "shards", "batching": from_text(text), "seed": 0, "split": None, "rank": 1, "world_size": 2,
+        "device": torch.device("cpu"), "normalise": (0.5, 0.25), "cache": Path("c"), "cache_bytes": 2**29,
+    }  # fmt: skip

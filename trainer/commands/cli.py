@@ -1,0 +1,181 @@
+"""The command line: `python -m trainer pretrain --recipe tiny --data shards/ --out runs/tiny`.
+
+Every value of a recipe is an option, named as in `trainer.config`, e.g. --model.depth 6 --optim.lr 1e-3. Exit codes: 0
+done, 1 could not, 2 bad usage, 130 stopped by Ctrl-C and 143 by SIGTERM, both after a checkpoint.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.table import Column, Table
+
+from shardkit.commands import stopping, usage
+from shardkit.errors import ArgumentError, ShardkitError
+from shardkit.terminal.output import Terminal
+from trainer.config import defaulting_to, flat
+from trainer.recipes.registry import RECIPES
+
+console = Terminal()
+_errors = Terminal(stderr=True)
+_DEFAULT = "tiny"
+
+
+def application(recipe: str, typed: frozenset[str] = frozenset()) -> App:
+    """The commands, with a recipe's values as the defaults of `pretrain`. typed: names of options in the command."""
+    app = App(
+        name="trainer",
+        help="Train masked autoencoders on radiographs of any size.",
+        version_flags=[],
+        suppress_keyboard_interrupt=False,
+    )
+    base: Any = defaulting_to(RECIPES[recipe].config)
+
+    def pretrain(
+        *,
+        data: str,
+        out: Path,
+        recipe: str = recipe,
+        init: str | None = None,
+        config: Annotated[base, Parameter(name="*")] = base(),  # noqa: B008 (frozen)
+    ) -> int:
+        """Pre-train a masked autoencoder. Run the same command again to go on after any end.
+
+        Parameters
+        ----------
+        data
+            Folder or bucket url of a dataset made by shardkit build.
+        out
+            Folder of the run: checkpoints, metrics, pictures, report.
+        recipe
+            Whose values are the defaults of all options below; see the command recipes.
+        init
+            Weights to begin with: a run, a checkpoint, a file, or a model of timm.
+        """
+        from trainer.commands.pretrain import pretrain as train
+        from trainer.runs.start import Job
+
+        return train(Job(recipe, config, data, out, init, typed), console)
+
+    app.command(pretrain)
+    app.command(recipes)
+    app.command(export)
+    app.command(report)
+    return app
+
+
+def recipes(name: str | None = None) -> None:
+    """List the recipes, or show all values and notes of one.
+
+    Parameters
+    ----------
+    name
+        Of a recipe.
+    """
+    if name is None:
+        table = Table(Column("recipe", no_wrap=True), "whose", box=None)
+        for key, recipe in RECIPES.items():
+            table.add_row(key, recipe.source)
+        console.print(table)
+        return
+    recipe = RECIPES[_known(name)]
+    console.print(f"{name}: {recipe.source}", highlight=False)
+    for option, value in flat(recipe.config).items():
+        console.print(f"  --{option} {value}", highlight=False, soft_wrap=True)
+    console.print(recipe.notes, highlight=False, soft_wrap=True)
+
+
+def export(
+    run: Path,
+    *,
+    out: Path,
+    grid: tuple[int, int] | None = None,
+    whole: bool = False,
+    average: bool = False,
+    in_chans: Literal[1, 3] = 1,
+) -> None:
+    """Write a run's weights as a file for timm, or for programs that read the original masked autoencoders.
+
+    Parameters
+    ----------
+    run
+        Folder of a run, or of one of its checkpoints.
+    out
+        File to write: .safetensors, which carries all that has to be known of it, or .pth.
+    grid
+        Rows and columns of patches that the file's position table is for; default those of the recipe's resized
+        images, else of the dataset's commonest bin. Hiera has its own.
+    whole
+        The whole model by the names of facebookresearch/mae, instead of the encoder for timm.
+    average
+        The average of the weights instead of the last ones.
+    in_chans
+        1, or 3 for colour images, of which grey ones have the same features.
+    """
+    from trainer.commands.export import Export
+    from trainer.commands.export import export as write
+
+    asked = Export(run=run, out=out, grid=grid, whole=whole, average=average, channels=in_chans)
+    console.print(write(asked), highlight=False, soft_wrap=True, markup=False)
+
+
+def report(run: Path) -> None:
+    """Write a run's page again.
+
+    Parameters
+    ----------
+    run
+        Folder of the run.
+    """
+    from trainer.report.run_page import write
+
+    console.print(str(write(run)), highlight=False, soft_wrap=True)
+
+
+def _known(name: str) -> str:
+    if name not in RECIPES:
+        raise ArgumentError(f"recipe {name} is unknown: choose one of {', '.join(RECIPES)}")
+    return name
+
+
+def _named(words: list[str]) -> str:
+    """The recipe that the words ask for: it decides what the other options are."""
+    for at, word in enumerate(words):
+        if word.startswith("--recipe="):
+            return _known(word.partition("=")[2])
+        if word == "--recipe" and at + 1 < len(words):
+            return _known(words[at + 1])
+    return _DEFAULT
+
+
+def _typed(words: list[str]) -> frozenset[str]:
+    return frozenset(word[2:].partition("=")[0] for word in words if word.startswith("--"))
+
+
+def run(words: list[str]) -> int:
+    """Run the command line `words`; returns the exit code."""
+    try:
+        code = application(_named(words), _typed(words))(
+            words, result_action="return_value", exit_on_error=False, print_error=False
+        )
+    except CycloptsError as error:
+        _errors.plain(f"trainer: {usage.sentence('python -m trainer', error)}")
+        return 2
+    except ShardkitError as error:
+        _errors.print(f"trainer: {error}", style="red", highlight=False, soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        _errors.print(f"trainer: {stopping.SAID}", style="yellow")
+        return stopping.code()
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    """Entry point of `python -m trainer`."""
+    stopping.heed("trainer")
+    code = stopping.ended("trainer", lambda: run(sys.argv[1:]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # as in shardkit.cli: threads of libraries may still be starting

@@ -1,0 +1,109 @@
+"""`python -m trainer export`: a run's weights as a file, and how to use it."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from shardkit import Loader, from_text
+from shardkit.errors import ArgumentError, ShardkitError
+from trainer.commands import usage
+from trainer.config import Model, from_flat
+from trainer.models.formats import encoder_state, original_state
+from trainer.models.hiera import HieraConfig, HieraMae, hiera_state
+from trainer.models.mae import Mae, MaeConfig
+from trainer.runs import checkpoint, folder
+from trainer.runs.files import whole as whole_file
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """What is asked for: see the command `export`."""
+
+    run: Path
+    out: Path
+    grid: tuple[int, int] | None = None
+    whole: bool = False
+    average: bool = False
+    channels: Literal[1, 3] = 1
+
+
+def export(asked: Export) -> str:
+    """Write the file; returns sentences about it. Raises ArgumentError and TrainingError."""
+    place = checkpoint.named(asked.run)
+    facts = folder.facts(place.parent.parent)
+    options = facts["config"]
+    values = {name.removeprefix("model."): v for name, v in options.items() if name.startswith("model.")}
+    config: Model = from_flat(HieraConfig, values) if "arch" in values else from_flat(MaeConfig, values)
+    if asked.grid is None and isinstance(config, MaeConfig):
+        asked = replace(asked, grid=usual_grid(str(facts["data"]), options["loader.batching"]))
+    state, size = _hiera(asked, place, config) if isinstance(config, HieraConfig) else _vit(asked, place, config)
+    call = usage.call(config, asked.grid, asked.channels, asked.out)
+    how = usage.preparation(options, size, asked.channels)
+    about = {**options, "step": int(place.name.rpartition("_")[2]), "average": asked.average, "height": size[0]}
+    about |= {"width": size[1], "channels": asked.channels, "image": how, **({} if asked.whole else {"call": call})}
+    if asked.grid is not None:
+        about["grid"] = "x".join(map(str, asked.grid))
+    _write(asked, state, {name: str(value) for name, value in about.items()})
+    if asked.whole:
+        return f"{asked.out} holds all of {place}, its norms with eps={config.norm_eps!r}. {how}"
+    only = (
+        "" if asked.grid is None else "; for another grid of patches export again, timm's resampling changes features"
+    )
+    return f"{asked.out} holds the encoder of {place}{only}:\n\n{call}\n\n{how}"
+
+
+def usual_grid(data: str, text: str) -> tuple[int, int] | None:
+    """Rows and columns of patches that suit a run's images: of its recipe's size, else of the dataset's commonest bin.
+
+    None where the dataset cannot be opened.
+    """
+    batching = from_text(text)
+    if (side := batching.recipe.side) is not None:
+        return side // batching.patch, side // batching.patch
+    try:
+        names, of = Loader(data, batching=batching, split=None, device="cpu", deadline=5.0).bins()
+    except ShardkitError:
+        return None
+    sides = names[int(np.bincount(of).argmax())].split("x")
+    level = batching.level if isinstance(batching.level, int) else 0
+    rows, columns = (-(-int(side) // (batching.patch << level)) for side in sides)
+    return rows, columns
+
+
+def _vit(asked: Export, place: Path, config: MaeConfig) -> tuple[State, tuple[int, int]]:
+    if asked.grid is None or min(asked.grid) < 1:
+        raise ArgumentError(
+            "--grid ROWS COLUMNS is needed: positions are a formula here and a table in the file, made for images of so"
+            f" many patches of {config.patch} pixels; the run's dataset, which has some, cannot be opened"
+        )
+    model = Mae(config)
+    checkpoint.weights(place, model, asked.average)
+    state = (original_state if asked.whole else encoder_state)(model, asked.grid, asked.channels)
+    return state, (asked.grid[0] * config.patch, asked.grid[1] * config.patch)
+
+
+def _hiera(asked: Export, place: Path, config: HieraConfig) -> tuple[State, tuple[int, int]]:
+    if asked.grid is not None:
+        raise ArgumentError(
+            f"--grid is not for {config.arch}: its images have {config.side} pixels a side, leave it out"
+        )
+    model = HieraMae(config)
+    checkpoint.weights(place, model, asked.average)
+    return hiera_state(model, asked.whole, asked.channels), (config.side, config.side)
+
+
+def _write(asked: Export, state: State, about: dict[str, str]) -> None:
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(asked.out) as fresh:
+        if asked.out.suffix == ".safetensors":
+            save_file({name: value.contiguous() for name, value in state.items()}, fresh, about)
+            return
+        nested: Any = {"model": state} if asked.whole else state  # as facebookresearch/mae saves it; as timm does
+        torch.save(nested, fresh)

@@ -1,0 +1,195 @@
+"""One pre-training run: its folder, its loader, its model, the loop, and the page about it."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from shardkit import Loader, from_text
+from shardkit.commands import stopping
+from shardkit.errors import ArgumentError
+from shardkit.storage.store import shown
+from shardkit.terminal.output import Terminal
+from trainer import parallel
+from trainer.config import Config, LoaderConfig
+from trainer.loop import Loop
+from trainer.models.flops import peak_tflops
+from trainer.models.hiera import HieraConfig
+from trainer.objectives.baseline import mean_image_error
+from trainer.objectives.pretrain import Pretrain
+from trainer.parallel import World
+from trainer.report import run_page
+from trainer.runs import folder, writers
+from trainer.runs.log import Log
+from trainer.runs.start import Job, Start, start
+from trainer.validation import Validation
+
+
+def pretrain(job: Job, console: Terminal) -> int:
+    """Train, or go on where the run in its folder stopped; returns the exit code."""
+    world = parallel.start()
+    try:
+        with _asked_to_stop() as asked:
+            done = _train(job, world, console if world.first else None, asked)
+    finally:
+        parallel.stop()
+    if world.first and not done:
+        console.print(stopping.SAID, highlight=False)
+    return 0 if done else stopping.code(asked[0] if asked else signal.SIGTERM)  # else another process was asked
+
+
+def _train(job: Job, world: World, console: Terminal | None, asked: list[int]) -> bool:
+    """Returns whether the last step was reached."""
+    writers.check(job.config.log.wandb)
+    torch.manual_seed(job.config.run.seed)
+    loader = open_loader(job.config, job.data, world.device, world.rank, world.size)
+    task = Pretrain(job.config.model)
+    _check_patch(task, loader)
+    with folder.held(job.out, world):
+        begun = start(job, loader, task, world)
+        for note in begun.notes:
+            _say(console, note)
+        done = begun.done == begun.steps or _go(job, begun, loader, task, world, console, asked)
+        if console is not None:
+            if begun.done == begun.steps:
+                _say(console, f"{job.out} has all its {begun.steps:,} steps: a greater --run.steps trains on")
+            _say(console, f"report: {run_page.write(job.out)}")
+    return done
+
+
+def _go(
+    job: Job, begun: Start, loader: Loader, task: Pretrain, world: World, console: Terminal | None, asked: list[int]
+) -> bool:
+    config, facts = job.config, begun.facts
+    if facts["baseline"] is None and world.first and config.log.baseline and not config.model.norm_pix:
+        alone = open_loader(config, job.data, world.device, 0, 1)
+        facts["baseline"] = {"mean_image": mean_image_error(alone, task.patch, config.log.baseline)}
+    name = torch.cuda.get_device_name() if world.device.type == "cuda" else "cpu"
+    log = Log(
+        folder=job.out,
+        bins=loader.bins()[0],
+        steps=begun.steps,
+        peak=peak_tflops(name, config.log.peak_tflops),
+        devices=world.size,
+        console=console,
+        tensorboard=config.log.tensorboard,
+        wandb=config.log.wandb,
+    )
+    validation = _validation(job, loader, task, world, console)
+    loop = Loop(task, loader, config, job.out, world, log, begun.steps, lambda: bool(asked), begun.anew, validation)
+    if console is not None:
+        folder.write(job.out, facts)
+        _introduce(facts, begun.steps, loader, console)
+    try:
+        return loop.go()
+    finally:
+        log.close()
+
+
+def _validation(job: Job, loader: Loader, task: Pretrain, world: World, console: Terminal | None) -> Validation | None:
+    """Of the val split, where it is wanted, not trained on and not empty."""
+    config = job.config
+    if not config.val.every:
+        return None
+    if config.loader.split in ("all", "val"):
+        _say(console, f"no validation: --loader.split {config.loader.split} trains on the val split")
+        return None
+    if not loader.splits.get("val"):
+        _say(
+            console,
+            f"no validation: {shown(job.data)} has no image in the val split, so that over-fitting will not show",
+        )
+        return None
+    batching = str(replace(from_text(config.loader.batching), crop=None, flip=0.0, remainder="fill"))
+    plain = replace(config, loader=replace(config.loader, batching=batching, split="val"))
+    try:
+        return Validation(task, open_loader(plain, job.data, world.device, world.rank, world.size), world)
+    except ArgumentError as error:
+        raise ArgumentError(f"the val split cannot be measured, {error}; --val.every 0 leaves it out") from None
+
+
+def open_loader(config: Config, data: str, device: torch.device, rank: int, size: int) -> Loader:
+    """The run's loader."""
+    c = config.loader
+    return Loader(
+        data,
+        batching=from_text(c.batching),
+        seed=config.run.seed,
+        split=None if c.split == "all" else c.split,
+        window=c.window,
+        rank=rank,
+        world_size=size,
+        device=device,
+        normalise=_normalise(c),
+        cache=c.cache,
+        cache_bytes=None if c.cache is None else int(c.cache_gib * 2**30),
+        threads=c.threads,
+        prefetch=c.prefetch,
+        max_bad=c.max_bad,
+        attempts=c.attempts,
+        deadline=c.deadline,
+    )
+
+
+def _normalise(config: LoaderConfig) -> Any:
+    mean, comma, deviation = config.normalise.partition(",")
+    if not comma:
+        return config.normalise
+    try:
+        return float(mean), float(deviation)
+    except ValueError:
+        raise ArgumentError(
+            f"--loader.normalise {config.normalise} must be two numbers, mean,deviation, or a name"
+        ) from None
+
+
+def _check_patch(task: Pretrain, loader: Loader) -> None:
+    """Raises ArgumentError where tokens of the loader are not those of the model."""
+    batching = loader.batching
+    if isinstance(task.config, HieraConfig) and getattr(batching, "side", None) != task.config.side:
+        raise ArgumentError(
+            f"--model.arch {task.config.arch} takes images of {task.config.side} pixels a side:"
+            f" use --loader.batching resized:side={task.config.side}"
+        )
+    if batching.patch != task.patch:
+        raise ArgumentError(
+            f"the model's patches are {task.patch} pixels and those of --loader.batching {batching.patch}:"
+            " they must be the same"
+        )
+
+
+def _say(console: Terminal | None, sentence: str) -> None:
+    if console is not None:
+        console.plain(sentence)
+
+
+def _introduce(facts: dict[str, Any], steps: int, loader: Loader, console: Terminal) -> None:
+    micro = loader.batching.per_step
+    _say(
+        console,
+        f"{facts['recipe']}: {facts['parameters'] / 1e6:,.1f} M parameters on {facts['world_size']} x"
+        f" {facts['device']}, {steps:,} steps of {micro} micro-batches ({loader.batching})",
+    )
+    if facts["baseline"]:
+        _say(console, f"the mean image's error: {facts['baseline']['mean_image']:.5f}")
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """Signals that ask for an end, as they come; a second Ctrl-C ends at once."""
+    asked: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if number == signal.SIGINT and asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,111 @@
+"""How an exported file is used: the call of timm's that it loads into, and how an image is prepared for it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+from torch.nn import functional
+
+from shardkit import from_text, prepare
+from shardkit.errors import ArgumentError
+from trainer.models.hiera import POOLED, HieraConfig
+from trainer.models.mae import MaeConfig
+
+Grid = tuple[int, int]
+_GREY = {
+    "none": "grey levels as they are",
+    "percentile": "the 0.5th percentile of its grey levels at 0 and the 99.5th at 1, cut off",
+    "minmax": "its least grey level at 0 and its greatest at 1",
+    "fullscale": "grey levels divided by the greatest that its bits can hold",
+    "zscore": "the mean of its grey levels at 0 and their standard deviation 1",
+}
+
+
+def call(config: MaeConfig | HieraConfig, grid: Grid | None, channels: int, out: Path) -> str:
+    """Python that makes timm's model and loads the encoder into it."""
+    kept: dict[str, Any] = {"in_chans": channels, "num_classes": 0}
+    if isinstance(config, HieraConfig):
+        name, kept = config.arch, {**kept, "img_size": (config.side, config.side), "q_pool": POOLED}
+    else:
+        assert grid is not None
+        name = "vit_base_patch16_224"  # of which nothing stays but the kind of blocks
+        kept |= {
+            "img_size": (grid[0] * config.patch, grid[1] * config.patch),
+            "patch_size": config.patch,
+            "embed_dim": config.width,
+            "depth": config.depth,
+            "num_heads": config.heads,
+            "mlp_ratio": config.mlp_ratio,
+        }
+    words = ", ".join(f"{key}={value!r}" for key, value in kept.items())
+    safe = out.suffix == ".safetensors"
+    load = f"load_file({str(out)!r})" if safe else f"torch.load({str(out)!r}, weights_only=True)"
+    return "\n".join(
+        [
+            "import functools, timm, torch",
+            *(["from safetensors.torch import load_file"] if safe else []),
+            f"norm = functools.partial(torch.nn.LayerNorm, eps={config.norm_eps!r})",
+            f"model = timm.create_model({name!r}, {words}, norm_layer=norm)",
+            f"model.load_state_dict({load})",
+            "model.eval()",
+        ]
+    )
+
+
+def preparation(options: dict[str, Any], size: Grid, channels: int) -> str:
+    """Sentences on an image as the run saw it. options: dotted names and values of the run; size: rows, columns."""
+    batching, normalise = from_text(options["loader.batching"]), options["loader.normalise"]
+    recipe = batching.recipe
+    mean, comma, deviation = normalise.partition(",")
+    grey = f"(x / (2**bits - 1) - {mean}) / {deviation} of grey levels x" if comma else _GREY[normalise]
+    parts = [
+        f"An image is float32 (batch, {channels}, {size[0]}, {size[1]}), MONOCHROME2"
+        + (", the same three times" if channels == 3 else ""),
+        f"{grey} (--loader.normalise {normalise}; blank border and padding do not count)",
+    ]
+    if recipe.side is not None:
+        parts.append(f"resized to {recipe.side} x {recipe.side} pixels (--loader.batching {batching})")
+    elif isinstance(batching.level, int) and batching.level:
+        step = 1 << batching.level
+        parts.append(
+            f"halved {batching.level} times by the low-pass of the reversible 5/3 wavelet, which the dataset's streams"
+            f" hold as level {batching.level}: its pixel (i, j) lies at ({step} i, {step} j) of the full image, not in"
+            " the middle of what it stands for, as a resize would have it"
+        )
+    parts.append("padded with 0 at the bottom and right")
+    return (
+        "; ".join(parts)
+        + ". trainer.commands.usage.image(pixels, bits, about) gives such an image of (rows, cols) uint16 pixels, about"
+        " being a .safetensors file's metadata; and shardkit.Loader with these options does."
+    )
+
+
+def image(pixels: npt.NDArray[np.uint16], bits: int, about: Mapping[str, str], padded: bool = False) -> Tensor:
+    """An image for the model of an exported file: float32 (1, channels, rows, cols), as the run's loader gave it.
+
+    Parameters
+    ----------
+    pixels, bits, padded
+        As of `shardkit.prepare`.
+    about
+        The file's metadata, `safetensors.safe_open(file, "pt").metadata()`.
+
+    Raises
+    ------
+    ArgumentError
+        For an image that is larger than those that the file was exported for.
+    """
+    mean, comma, deviation = about["loader.normalise"].partition(",")
+    normalise: Any = (float(mean), float(deviation)) if comma else mean
+    ready = prepare(pixels, bits, batching=about["loader.batching"], normalise=normalise, padded=padded)
+    height, width = int(about["height"]), int(about["width"])
+    below, right = height - ready.shape[1], width - ready.shape[2]
+    if below < 0 or right < 0:
+        raise ArgumentError(
+            f"the image has {ready.shape[1]} x {ready.shape[2]} pixels for the model, and the file is for {height} x"
+            f" {width}: export with a larger --grid"
+        )
+    return functional.pad(ready, (0, right, 0, below)).expand(1, int(about["channels"]), height, width)

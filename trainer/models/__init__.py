@@ -1,0 +1,1 @@
+"""What is trained: forward, FLOPs, weights from and for elsewhere."""

@@ -1,0 +1,88 @@
+"""Checkpoints of other programs, in and out: timm's vision transformers, the original masked autoencoders.
+
+Positions are a formula here and a table there, which is why a grid has to be named: the table is exact for it alone.
+"""
+
+from typing import Literal
+
+import torch
+from timm.layers import resample_patch_embed
+from torch import Tensor
+
+from shardkit.errors import ArgumentError
+from trainer.models.mae import Mae
+from trainer.models.positions import Mode, positions
+
+State = dict[str, Tensor]
+_DECODER = ("decoder_", "mask_token")
+_PREDICTION = "decoder_pred."
+
+
+def position_table(grid: tuple[int, int], width: int, mode: Mode = "absolute", table: int = 64) -> Tensor:
+    """float32 (1, 1 + rows * cols, width): positions of a grid, row by row, after a zero for the class token."""
+    rows, cols = grid
+    yx = torch.cartesian_prod(torch.arange(rows), torch.arange(cols)).int()
+    places = positions(yx, torch.tensor([[rows, cols]]).expand(len(yx), 2), width, mode, table)
+    return torch.cat([torch.zeros(1, width), places])[None]
+
+
+def encoder_state(model: Mae, grid: tuple[int, int], channels: Literal[1, 3] = 1) -> State:
+    """For timm's vision transformer of this grid, see `trainer.commands.usage`; loads strictly."""
+    state = {name: value for name, value in model.state_dict().items() if not name.startswith(_DECODER)}
+    if channels == 3:
+        state["patch_embed.proj.weight"] = to_colour(state["patch_embed.proj.weight"])
+    c = model.config
+    return {**state, "pos_embed": position_table(grid, c.width, c.position, c.position_table)}
+
+
+def original_state(model: Mae, grid: tuple[int, int], channels: Literal[1, 3] = 1) -> State:
+    """A whole model by the names of `facebookresearch/mae`; with three channels, it predicts the grey level of each."""
+    state, c = model.state_dict(), model.config
+    if channels == 3:
+        state |= {name: value.repeat_interleave(3, 0) for name, value in state.items() if name.startswith(_PREDICTION)}
+    decoder = position_table(grid, c.decoder_width, c.position, c.position_table)
+    return {**state, **encoder_state(model, grid, channels), "decoder_pos_embed": decoder}
+
+
+def load_original(model: Mae, state: State, channels: Literal["sum", "mean"] = "sum") -> list[str]:
+    """Load a whole model, or an encoder alone, of the original or of timm; returns the names it had no values for.
+
+    Position tables and heads are left out. A patch embedding of three channels becomes one of grey: by the sum, which
+    gives grey images the features they had as equal channels. Raises ArgumentError for values of another shape or for
+    names that belong to another architecture.
+    """
+    own = model.state_dict()
+    taken: State = {}
+    for name, value in state.items():
+        if name in ("pos_embed", "decoder_pos_embed") or name.startswith(("head.", "fc_norm.")):
+            continue
+        if name not in own:
+            raise ArgumentError(f"{name} is in the checkpoint and not in this model: choose the architecture it is of")
+        taken[name] = _fitted(name, value, own[name], channels)
+    missing = sorted(own.keys() - taken.keys())
+    if any(not name.startswith(_DECODER) for name in missing):
+        raise ArgumentError(f"the checkpoint lacks {missing[0]}: choose the architecture it is of")
+    model.load_state_dict({**own, **taken})
+    return missing
+
+
+def _fitted(name: str, value: Tensor, own: Tensor, channels: Literal["sum", "mean"]) -> Tensor:
+    if name == "patch_embed.proj.weight" and value.shape[1] == 3:
+        value = to_grey(value, channels)
+    if name == "patch_embed.proj.weight" and value.shape[0] == own.shape[0]:
+        value = resample_patch_embed(value, list(own.shape[2:]))  # patches of another size (FlexiViT); same size: as is
+    if name.startswith(_PREDICTION) and value.shape[0] == 3 * own.shape[0]:
+        value = value.reshape(own.shape[0], 3, *own.shape[1:]).mean(1)  # rows are pixels, colours innermost
+    if value.shape != own.shape:
+        raise ArgumentError(f"{name} is {tuple(value.shape)} in the checkpoint and {tuple(own.shape)} in this model")
+    return value
+
+
+def to_grey(weight: Tensor, how: Literal["sum", "mean"] = "sum") -> Tensor:
+    """(width, 3, p, p) -> (width, 1, p, p)."""
+    return weight.sum(1, keepdim=True) if how == "sum" else weight.mean(1, keepdim=True)
+
+
+def to_colour(weight: Tensor) -> Tensor:
+    """(width, 1, p, p) -> (width, 3, p, p) that gives three equal channels the features of one."""
+    return weight.expand(-1, 3, -1, -1) / 3

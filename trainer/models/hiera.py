@@ -1,0 +1,278 @@
+"""A masked autoencoder with timm's Hiera as encoder: whole mask units are hidden, and only visible ones are computed.
+
+Formulas: Ryali et al. 2023, Hiera (arXiv:2306.00989: mask units of 32 x 32 pixels, a decoder of all stages), and He et
+al. 2022 (arXiv:2111.06377). Names, and what the papers leave open, are the public code's, so that its checkpoints load
+whole: https://github.com/facebookresearch/hiera (Apache-2.0).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Final, Literal
+
+import timm
+import torch
+from timm.models.hiera import Hiera, HieraBlock, checkpoint_filter_fn
+from torch import Tensor, nn
+
+from shardkit import BinnedBatch
+from shardkit.errors import ArgumentError
+from trainer.models.formats import to_colour, to_grey
+from trainer.models.mae import Block
+from trainer.models.masking import draw
+from trainer.models.output import Output
+from trainer.models.sequences import Sequences, from_binned
+from trainer.objectives.losses import losses
+
+POOLED: Final = 2  # times that queries are pooled: units of 8 x 8 tokens end as 2 x 2, a token for 16 x 16 pixels
+_MLP_RATIO = 4.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HieraConfig:
+    """A hierarchical vision transformer as a masked autoencoder of square images.
+
+    Parameters
+    ----------
+    arch
+        timm's name of the encoder, such as hiera_tiny_224.
+    side
+        Height and width of an image in pixels, a multiple of 32.
+    mask_ratio
+        Share of an image's mask units, 32 x 32 pixels each, that is hidden.
+    decoder_width
+        Channels of the decoder.
+    decoder_depth
+        Blocks of the decoder.
+    decoder_heads
+        Attention heads of the decoder.
+    norm_pix
+        Targets are patches normalised by the mean and deviation of their own real pixels.
+    norm_eps
+        Added to a norm's variance.
+    """
+
+    arch: str = "hiera_tiny_224"
+    side: int = 224
+    mask_ratio: float = 0.6
+    decoder_width: int = 512
+    decoder_depth: int = 8
+    decoder_heads: int = 16
+    norm_pix: bool = True
+    norm_eps: float = 1e-6
+
+
+class HieraMae(nn.Module):
+    """Encoder of the visible mask units, decoder of all patches, loss.
+
+    `encoder` is timm's model of one channel without a classifier, and its `state_dict()` loads strictly into
+    `timm.create_model(arch, in_chans=1, num_classes=0, img_size=side)`. Queries are pooled twice here, as the public
+    code pre-trains, and three times in timm's default: the last stage then keeps 2 x 2 tokens a unit to predict from.
+    Pooling has no parameters, so that the shapes are the same. `encoder.head.norm` normalises the fused stages, which
+    is where timm puts that norm of the public checkpoints; thus every parameter takes part in every forward pass.
+
+    Positions of the decoder are learned, as in the public code; all images have one size, so that a table will do.
+
+    Raises ArgumentError for an `arch` that is no Hiera, a `side` that is not whole mask units, or a `mask_ratio` that
+    leaves none visible.
+    """
+
+    def __init__(self, config: HieraConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        self.encoder = _encoder(c)
+        unit, stride = int(self.encoder.mask_unit_size[0]), int(self.encoder.patch_stride[0])  # in tokens, in pixels
+        pool = int(self.encoder.q_stride[0])
+        self.unit, self.inside = unit * stride, unit // pool**POOLED
+        self.high = c.side // self.unit
+        self.visible = int(self.high**2 * (1 - c.mask_ratio))
+        if c.side % self.unit:
+            raise ArgumentError(f"side={c.side} must be a multiple of {self.unit}, the pixels of a mask unit's side")
+        if not 0 <= c.mask_ratio < 1 or self.visible < 1:
+            raise ArgumentError(
+                f"mask_ratio={c.mask_ratio} must be at least 0 and leave one of {self.high**2} mask units visible"
+            )
+        width = self.encoder.num_features
+        widths = [int(of["num_chs"]) for of in self.encoder.feature_info[:POOLED]]
+        kernels = [unit // pool**stage // self.inside for stage in range(POOLED)]
+        self.multi_scale_fusion_heads = nn.ModuleList(
+            nn.Conv2d(own, width, kernel, kernel) for own, kernel in zip(widths, kernels, strict=True)
+        )
+        self.decoder_embed = nn.Linear(width, c.decoder_width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, c.decoder_width))
+        self.decoder_pos_embed = nn.Parameter(torch.zeros(1, (self.high * self.inside) ** 2, c.decoder_width))
+        self.decoder_blocks = nn.ModuleList(
+            Block(c.decoder_width, c.decoder_heads, _MLP_RATIO, c.norm_eps) for _ in range(c.decoder_depth)
+        )
+        self.decoder_norm = nn.LayerNorm(c.decoder_width, eps=c.norm_eps)
+        self.decoder_pred = nn.Linear(c.decoder_width, self.patch**2)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """As `Mae`: Xavier uniform for linear maps, the patch embedding among them; 0.02 for tokens and tables."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.xavier_uniform_(self.encoder.get_parameter("patch_embed.proj.weight").flatten(1))
+        nn.init.normal_(self.mask_token, std=0.02)
+        nn.init.normal_(self.decoder_pos_embed, std=0.02)
+
+    @property
+    def patch(self) -> int:
+        """Side in pixels of what one token of the decoder predicts: 16."""
+        return self.unit // self.inside
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """Blocks of the encoder."""
+        return self.encoder.blocks
+
+    def no_weight_decay(self) -> frozenset[str]:
+        """Parameters that do not decay beside biases and norms: tables of positions. The mask token decays."""
+        return frozenset({"encoder.pos_embed", "encoder.pos_embed_win", "decoder_pos_embed"})
+
+    def forward(self, batch: BinnedBatch) -> Output:
+        """Masks follow `batch.seeds`; T is B * (side / patch)^2, in the order of `from_binned(batch, patch)`.
+
+        Raises ArgumentError where images are not side x side pixels, or packed.
+        """
+        side = self.config.side
+        found = "packed" if not isinstance(batch, BinnedBatch) else "{}x{}".format(*batch.images.shape[2:])
+        if found != f"{side}x{side}":
+            raise ArgumentError(
+                f"images are {found} and the model takes {side}x{side}: choose batching resized:side={side}"
+            )
+        visible = ~draw(from_binned(batch, self.unit), self.config.mask_ratio).masked.view(-1, self.high**2)
+        of = from_binned(batch, self.patch)
+        prediction = self.decode(self.encode(batch.images, visible), visible, of)
+        masked = ~self._by_patch(visible).flatten()
+        errors = losses(prediction, of, masked, self.patch, self.config.norm_pix)
+        return Output(errors, batch.weight, prediction, masked)
+
+    def encode(self, images: Tensor, visible: Tensor) -> Tensor:
+        """float (B, 1, side, side), bool (B, units) -> (B, visible units, 2, 2, width), stages fused and normalised.
+
+        Every image must have the same number of visible units. timm embeds pixels before it drops hidden units (with
+        zeros in their place, for its kernels overlap); blocks see visible ones only. Dropping waits for the device.
+        """
+        images = images.to(self.mask_token.dtype)
+        _, stages = self.encoder.forward_features(images, mask=visible, return_intermediates=True)
+        x: Tensor = stages[-1]  # the stage before has this resolution too; it is not fused
+        for head, stage in zip(self.multi_scale_fusion_heads, stages, strict=False):
+            x = x + head(stage.flatten(0, 1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).reshape(x.shape)
+        return self.encoder.head.norm(x)  # type: ignore[no-any-return]
+
+    def decode(self, x: Tensor, visible: Tensor, of: Sequences) -> Tensor:
+        """Encoder output, bool (B, units), patches -> (T, patch * patch), a prediction for every patch."""
+        x = self.decoder_embed(x).flatten(0, 3)
+        # Tokens of a unit lie together: its place among the visible ones of all images, then the place within it.
+        per = self.inside**2
+        within = torch.arange(per, device=x.device).view(1, 1, self.inside, 1, self.inside)
+        source = self._by_patch((visible.flatten().cumsum(0).view_as(visible) - 1) * per) + within
+        source = torch.where(self._by_patch(visible), source, x.shape[0]).flatten()
+        y = torch.cat([x, self.mask_token[0].to(x.dtype)])[source].view(len(visible), -1, x.shape[1])
+        y = (y + self.decoder_pos_embed).flatten(0, 1)
+        for block in self.decoder_blocks:
+            y = block(y, of.cu_seqlens, of.longest)
+        return self.decoder_pred(self.decoder_norm(y))  # type: ignore[no-any-return]
+
+    def _by_patch(self, units: Tensor) -> Tensor:
+        """(B, units) -> (B, high, 2, high, 2): a unit's value at each of its patches, row by row of the image."""
+        values = units.view(-1, self.high, 1, self.high, 1)
+        return values.expand(-1, -1, self.inside, -1, self.inside)
+
+
+def _encoder(config: HieraConfig) -> Hiera:
+    known = timm.list_models("hiera_*")
+    if config.arch not in known:
+        raise ArgumentError(f"arch={config.arch} is not a Hiera of timm's: choose one of {', '.join(known)}")
+    encoder = timm.create_model(
+        config.arch,
+        pretrained=False,
+        in_chans=1,
+        num_classes=0,
+        img_size=(config.side, config.side),
+        q_pool=POOLED,
+        norm_layer=partial(nn.LayerNorm, eps=config.norm_eps),
+    )
+    assert isinstance(encoder, Hiera)
+    return encoder
+
+
+def load_timm(model: HieraMae, state: Mapping[str, Tensor]) -> list[str]:
+    """Load timm's Hiera, or a masked autoencoder of the public code or of ours; returns the names it had no values for.
+
+    Heads are left out. Kernels of three channels are summed, which gives grey images the features they had as equal
+    channels; predictions of three are averaged. Raises ArgumentError for values of another shape or for names that
+    belong to another architecture.
+    """
+    own, c = model.state_dict(), model.config
+    taken: dict[str, Tensor] = {}
+    for name, value in checkpoint_filter_fn(dict(state)).items():  # type: ignore[no-untyped-call]
+        if name.startswith(("head.fc.", "head.pre_logits.")):
+            continue
+        place = name if name in own else f"encoder.{name}"
+        if place not in own:
+            raise ArgumentError(f"{name} is in the checkpoint and not in {c.arch}: choose the arch it is of")
+        wanted = own[place].shape
+        if place == "encoder.patch_embed.proj.weight" and value.ndim == 4 and value.shape[1] == 3:
+            value = to_grey(value)
+        if place.startswith("decoder_pred.") and value.shape[0] == 3 * wanted[0]:
+            value = value.view(3, *wanted).mean(0)  # rows are pixels, colours outermost
+        if value.shape != wanted:
+            raise ArgumentError(
+                f"{name} is {tuple(value.shape)} in the checkpoint and {tuple(wanted)} in {c.arch} of side {c.side}:"
+                " choose the arch and side it is of"
+            )
+        taken[place] = value
+    missing = sorted(own.keys() - taken.keys())
+    if lacking := [name for name in missing if name.startswith("encoder.")]:
+        raise ArgumentError(
+            f"the checkpoint lacks {lacking[0].removeprefix('encoder.')} of {c.arch}: choose the arch it is of"
+        )
+    model.load_state_dict({**own, **taken})
+    return missing
+
+
+def hiera_state(model: HieraMae, whole: bool, channels: Literal[1, 3] = 1) -> dict[str, Tensor]:
+    """The encoder for timm, or the whole model; with three channels, it predicts the grey level of each."""
+    state = dict((model if whole else model.encoder).state_dict())
+    if channels == 3:
+        state |= {name: to_colour(value) for name, value in state.items() if name.endswith("patch_embed.proj.weight")}
+        state |= {
+            name: torch.cat([value] * 3) for name, value in state.items() if name.startswith("decoder_pred.")
+        }  # colours outermost
+    return state
+
+
+@lru_cache
+def flops(config: HieraConfig) -> int:
+    """Operations of one image's forward pass, two a multiply-add: linear maps, convolutions and attention.
+
+    Counted from the modules of the model: the patch embedding on the whole image, as timm computes it, the other parts
+    of the encoder on visible mask units, the decoder on all patches. Norms, activations and the loss are left out.
+    """
+    with torch.device("meta"):  # shapes only
+        model = HieraMae(config)
+    encoder = model.encoder
+    per_unit = encoder.mu_size
+    total = model.high**2 * per_unit * _weights(encoder.patch_embed)
+    tokens = model.visible * per_unit
+    for block in encoder.blocks:
+        assert isinstance(block, HieraBlock)
+        attn, before = block.attn, tokens
+        tokens //= attn.q_stride
+        keys = attn.q_stride * attn.window_size if attn.use_mask_unit_attn else before
+        first = _weights(attn.qkv) + (0 if block.proj is None else _weights(block.proj))
+        total += before * first + tokens * (_weights(block) - first) + 2 * tokens * keys * attn.dim_out
+    total += tokens * (_weights(model.multi_scale_fusion_heads) + _weights(model.decoder_embed))
+    patches = model.decoder_pos_embed.shape[1]
+    total += patches * (_weights(model.decoder_blocks) + _weights(model.decoder_pred))
+    total += 2 * config.decoder_depth * patches**2 * config.decoder_width
+    return 2 * total
+
+
+def _weights(module: nn.Module) -> int:
+    """Multiply-adds of one place through the linear maps and convolutions of a module."""
+    return sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d))

@@ -1,0 +1,196 @@
+"""A masked autoencoder on sequences of patches, its parameters named as timm's and the original's.
+
+The encoder loads strictly into `timm.create_model("vit_...")`, the whole into the original's checkpoints (see
+`trainer.models.formats`). Formulas: He et al. 2022, arXiv:2111.06377. Patches are gathered before they are embedded,
+so that only what is visible costs anything.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trainer.models.attention import attend
+from trainer.models.masking import Mask, draw
+from trainer.models.output import Output
+from trainer.models.positions import Mode, positions
+from trainer.models.sequences import Sequences
+from trainer.objectives.losses import Loss, losses
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaeConfig:
+    """A vision transformer as a masked autoencoder.
+
+    Parameters
+    ----------
+    patch
+        Side of a patch in pixels.
+    width
+        Channels of the encoder.
+    depth
+        Blocks of the encoder.
+    heads
+        Attention heads of the encoder.
+    decoder_width
+        Channels of the decoder.
+    decoder_depth
+        Blocks of the decoder.
+    decoder_heads
+        Attention heads of the decoder.
+    mlp_ratio
+        Hidden channels of a perceptron, in widths.
+    mask_ratio
+        Share of an image's patches that is hidden.
+    norm_pix
+        Targets are patches normalised by the mean and deviation of their own real pixels.
+    loss
+        masked: over hidden patches, real pixels only; all: over all patches and pixels, padding too (the thesis').
+    position
+        absolute, centered or stretch: see trainer.models.positions.
+    position_table
+        Side of the table that stretch interpolates, in patches.
+    norm_eps
+        Added to a norm's variance.
+    """
+
+    patch: int = 16
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    decoder_width: int = 512
+    decoder_depth: int = 8
+    decoder_heads: int = 16
+    mlp_ratio: float = 4.0
+    mask_ratio: float = 0.75
+    norm_pix: bool = False
+    loss: Loss = "masked"
+    position: Mode = "absolute"
+    position_table: int = 64
+    norm_eps: float = 1e-6
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention within sequences."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor, cu_seqlens: Tensor, longest: int) -> Tensor:
+        """(n, width) -> (n, width)."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
+        return self.proj(attend(q, k, v, cu_seqlens, longest).flatten(1))  # type: ignore[no-any-return]
+
+
+class Mlp(nn.Module):
+    """Two layers with a GELU."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, width) -> (n, width)."""
+        return self.fc2(nn.functional.gelu(self.fc1(x)))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, eps: float) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width, eps=eps), nn.LayerNorm(width, eps=eps)
+        self.attn, self.mlp = Attention(width, heads), Mlp(width, int(width * mlp_ratio))
+
+    def forward(self, x: Tensor, cu_seqlens: Tensor, longest: int) -> Tensor:
+        """(n, width) -> (n, width)."""
+        x = x + self.attn(self.norm1(x), cu_seqlens, longest)
+        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
+
+
+class PatchEmbed(nn.Module):
+    """A linear map of patches, its weight shaped as timm's convolution."""
+
+    def __init__(self, patch: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(1, width, patch, patch)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """(n, p * p) -> (n, width)."""
+        return nn.functional.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class Mae(nn.Module):
+    """Encoder of the visible patches, decoder of all, loss."""
+
+    def __init__(self, config: MaeConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        self.patch_embed = PatchEmbed(c.patch, c.width)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, c.width))
+        self.blocks = nn.ModuleList(Block(c.width, c.heads, c.mlp_ratio, c.norm_eps) for _ in range(c.depth))
+        self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
+        self.decoder_embed = nn.Linear(c.width, c.decoder_width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, c.decoder_width))
+        self.decoder_blocks = nn.ModuleList(
+            Block(c.decoder_width, c.decoder_heads, c.mlp_ratio, c.norm_eps) for _ in range(c.decoder_depth)
+        )
+        self.decoder_norm = nn.LayerNorm(c.decoder_width, eps=c.norm_eps)
+        self.decoder_pred = nn.Linear(c.decoder_width, c.patch**2)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Xavier uniform for linear maps, the patch embedding among them; 0.02 for the tokens."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(self.config.width, -1))
+        nn.init.normal_(self.cls_token, std=0.02)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    @property
+    def patch(self) -> int:
+        """Side of a token in pixels."""
+        return self.config.patch
+
+    def no_weight_decay(self) -> frozenset[str]:
+        """Parameters that do not decay beside biases and norms: none, for the original decays its tokens too."""
+        return frozenset()
+
+    def forward(self, batch: Sequences, noise: Tensor | None = None) -> Output:
+        """noise: in place of the mask's own, see `trainer.models.masking.draw`."""
+        mask = draw(batch, self.config.mask_ratio, noise)
+        prediction = self.decode(self.encode(batch, mask), batch, mask)
+        c = self.config
+        errors = losses(prediction, batch, mask.masked, c.patch, c.norm_pix, c.loss)
+        return Output(errors, batch.weight, prediction, mask.masked)
+
+    def encode(self, batch: Sequences, mask: Mask) -> Tensor:
+        """Visible patches with a class token before each image's -> (E, width), normalised."""
+        c, count = self.config, batch.weight.shape[0]
+        source = (mask.encoder - count).clamp(0, batch.patches.shape[0] - 1)
+        is_class = (mask.encoder < count)[:, None]
+        image = batch.image[source].long()
+        x = self.patch_embed(batch.patches[source].to(self.cls_token.dtype))
+        x = x + positions(batch.yx[source], batch.grid[image], c.width, c.position, c.position_table).to(x.dtype)
+        x = torch.where(is_class, self.cls_token[0].to(x.dtype), x)
+        for block in self.blocks:
+            x = block(x, mask.encoder_cu, batch.longest + 1)
+        return self.norm(x)  # type: ignore[no-any-return]
+
+    def decode(self, x: Tensor, batch: Sequences, mask: Mask) -> Tensor:
+        """Encoder output, hidden patches filled in -> (T, p * p), a prediction for every patch."""
+        c = self.config
+        x = self.decoder_embed(x)
+        hidden = mask.decoder == x.shape[0]
+        # Not gathered from one table with the mask token: its gradient would be a sum in whatever order threads come.
+        y = torch.where(hidden[:, None], self.mask_token[0].to(x.dtype), x[mask.decoder.clamp(max=x.shape[0] - 1)])
+        grid = batch.grid[batch.image.long()]
+        place = positions(batch.yx, grid, c.decoder_width, c.position, c.position_table).to(y.dtype)
+        y = y.index_add(0, mask.patches, place)
+        for block in self.decoder_blocks:
+            y = block(y, mask.decoder_cu, batch.longest + 1)
+        return self.decoder_pred(self.decoder_norm(y)[mask.patches])  # type: ignore[no-any-return]

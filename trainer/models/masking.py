@@ -1,0 +1,100 @@
+"""Which patches are hidden: per image, from the plan's seed, on the device, with static shapes.
+
+Masked autoencoders keep int(n * (1 - ratio)) patches of an image with n, those of least noise (He et al. 2022,
+arXiv:2111.06377, section 3 and its public code). Here all images of a batch are sorted at once.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer.models.sequences import Sequences, shortened
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Where patches go. All shapes depend on T, S and the ratio alone.
+
+    masked: bool (T,). encoder: int64 (E,), where each place of the encoder's sequence comes from: 0..S-1 the class
+    token of a sequence, S..S+T-1 a patch, S+T nothing. decoder: int64 (S + T,), likewise of the decoder's: 0..E-1 an
+    output of the encoder, E the mask token. patches: int64 (T,), place of each patch in the decoder's sequence.
+    encoder_cu, decoder_cu: int32, where sequences begin, filler cut into short ones. kept: int64 (S,), visible patches.
+    """
+
+    masked: Tensor
+    encoder: Tensor
+    decoder: Tensor
+    patches: Tensor
+    encoder_cu: Tensor
+    decoder_cu: Tensor
+    kept: Tensor
+
+
+def noise(of: Sequences) -> Tensor:
+    """float64 (T,) in [0, 1): a hash of the image's seed and the patch's place in it, the same on every device."""
+    start = of.cu_seqlens[:-1].long()
+    image = of.image.long()
+    place = torch.arange(of.image.shape[0], device=of.image.device) - start[image]
+    x = of.seeds[image] + (place + 1) * -7046029254386353131  # SplitMix64's golden gamma, as a signed number
+    x = (x ^ _shift(x, 30)) * -4658895280553007687
+    x = (x ^ _shift(x, 27)) * -7723592293110705685
+    x = x ^ _shift(x, 31)
+    return _shift(x, 11).double() * 2.0**-53
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical shift to the right of a signed 64-bit number."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def visible(of: Sequences, ratio: float) -> Tensor:
+    """int64 (S,), patches of each sequence that the encoder sees."""
+    return (of.lengths.double() * (1.0 - ratio)).long()  # in float64, as Python has it
+
+
+def places(of: Sequences, ratio: float) -> int:
+    """Length of the encoder's sequence: the class tokens, and what can be visible at most."""
+    return int(of.image.shape[0] * (1.0 - ratio)) + of.weight.shape[0]
+
+
+def cuts(of: Sequences, ratio: float) -> tuple[Tensor, Tensor]:
+    """int32, where sequences begin that attention runs on, class tokens included and filler cut into short ones: the
+    encoder's and the decoder's. No patch needs to be drawn for them."""
+    tokens, count, room = of.image.shape[0], of.weight.shape[0], places(of, ratio)
+    own = torch.cumsum(visible(of, ratio) + 1, 0)
+    ends = own.new_zeros(1), own, own.new_full((1,), room)
+    whole = of.cu_seqlens.long() + torch.arange(count + 1, device=own.device)
+    encoder, decoder = shortened(torch.cat(ends), of.weight, room), shortened(whole, of.weight, tokens + count)
+    return encoder.int(), decoder.int()
+
+
+def draw(of: Sequences, ratio: float, drawn: Tensor | None = None) -> Mask:
+    """The mask of a batch. drawn: other noise in its place, float64 (T,) in [0, 1)."""
+    tokens, count, device = of.image.shape[0], of.weight.shape[0], of.image.device
+    image, cu = of.image.long(), of.cu_seqlens.long()
+    kept, room = visible(of, ratio), places(of, ratio)
+    order = torch.argsort(image + (noise(of) if drawn is None else drawn), stable=True)
+    # Sorting leaves every image where it is and orders its patches by noise.
+    rank = torch.arange(tokens, device=device) - cu[image]
+    shown = rank < kept[image]
+
+    starts = torch.cumsum(kept + 1, 0) - (kept + 1)
+    target = torch.where(shown, starts[image] + 1 + rank, room)
+    encoder = torch.full((room + 1,), count + tokens, dtype=torch.int64, device=device)
+    encoder = encoder.scatter(0, target, count + order)[:room].scatter(0, starts, torch.arange(count, device=device))
+
+    place = torch.empty_like(order).scatter(0, order, torch.where(shown, target, room))
+    patches = torch.arange(tokens, device=device) + image + 1
+    decoder = torch.empty(count + tokens, dtype=torch.int64, device=device)
+    decoder = decoder.scatter(0, patches, place).scatter(0, cu[:-1] + torch.arange(count, device=device), starts)
+    encoder_cu, decoder_cu = cuts(of, ratio)
+    return Mask(
+        masked=place == room,
+        encoder=encoder,
+        decoder=decoder,
+        patches=patches,
+        encoder_cu=encoder_cu,
+        decoder_cu=decoder_cu,
+        kept=kept,
+    )

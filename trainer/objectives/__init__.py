@@ -1,0 +1,1 @@
+"""What pre-training minimises, and what it looks like."""

@@ -1,0 +1,41 @@
+"""What a model has to beat: the error of predicting the mean image."""
+
+import torch
+from torch import Tensor
+
+from shardkit import Loader
+from trainer.models.sequences import Sequences, sequences, valid_pixels
+
+_CELLS = 32  # of the mean image, along each side
+
+
+@torch.no_grad()
+def mean_image_error(loader: Loader, patch: int, batches: int) -> float:
+    """Mean squared error, each image counting the same, of the best mean image of the first `batches` micro-batches.
+
+    The mean image has 32 x 32 cells that stretch over every image; the best value of a cell is the mean of what lies
+    in it. It is fitted and judged on the same images, so no mean image does better.
+    """
+    sums = torch.zeros(3, _CELLS**2, dtype=torch.float64, device=loader.device)  # weight, values, squares by cell
+    iterator = iter(loader)
+    for _, batch in zip(range(batches), iterator, strict=False):
+        sums += _cells(sequences(batch, patch), patch)
+    del iterator  # ends the loader's threads
+    weight, value, square = sums
+    seen = weight > 0
+    return float((square[seen] - value[seen] ** 2 / weight[seen]).sum() / weight.sum())
+
+
+def _cells(of: Sequences, patch: int) -> Tensor:
+    """float64 (3, cells): shares of pixels, values, squares, each image's pixels weighing one together."""
+    valid, image = valid_pixels(of, patch), of.image.long()
+    inside = torch.arange(patch, device=valid.device)
+    limits = of.hw.long()[image].clamp(min=1)
+    rows = (of.yx[:, :1] * patch + inside) * _CELLS // limits[:, :1]
+    cols = (of.yx[:, 1:] * patch + inside) * _CELLS // limits[:, 1:]
+    cell = (rows[:, :, None] * _CELLS + cols[:, None, :]).flatten(1)[valid]
+    pixels = of.hw.double().prod(1).clamp(min=1)
+    share = (of.weight / pixels)[image][:, None].expand_as(valid)[valid]
+    values = of.patches.double()[valid]
+    out = torch.zeros(3, _CELLS**2, dtype=torch.float64, device=valid.device)
+    return out.index_add(1, cell, torch.stack([share, share * values, share * values**2]))

@@ -1,0 +1,120 @@
+"""What a masked autoencoder sees and makes of it, side by side: input, masked, reconstruction, difference."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from trainer.models.output import Output
+from trainer.models.sequences import Sequences, valid_pixels
+from trainer.objectives.losses import moments
+from trainer.runs.files import whole
+
+Grey = npt.NDArray[np.uint8]
+
+HIDDEN = 110  # grey level of hidden patches: neither background nor bone
+_CONTRAST = 3  # white is an error of a third of the image's range, or more
+_CELL = 238  # around an image, so that its end shows, whatever it is filled with
+_MARGIN, _HEADING = 6, 24
+_WIDEST = 1.5  # of a cell's width by its height
+
+
+@torch.no_grad()
+def triptychs(of: Sequences, output: Output, patch: int, norm_pix: bool, images: int = 6, height: int = 240) -> Grey:
+    """A grid as uint8 (rows, cols): a line for each of the first `images` images, `height` pixels high.
+
+    of.patches, output.prediction: any float dtype, any device; one image at a time is brought to the CPU.
+    Reconstruction: hidden patches as predicted (with norm_pix brought back to the patch's own mean and deviation),
+    visible ones as they were. Grey levels: the image's own range; difference: absolute, white from a third of that
+    range on. What is predicted but not finite is black, its difference white. Padding and filler are not shown.
+    """
+    shown = torch.nonzero(of.weight > 0).flatten()[:images].tolist()
+    cells = [[_scaled(view, height) for view in _views(of, output, patch, norm_pix, at)] for at in shown]
+    width = max((cell.shape[1] for line in cells for cell in line), default=height)
+    return _framed(
+        cells,
+        (
+            "input",
+            f"masked {100 * _hidden_share(of, output, shown):.0f} %",
+            "reconstruction",
+            f"difference x {_CONTRAST}",
+        ),
+        height,
+        width,
+    )
+
+
+def save(picture: Grey, path: Path) -> None:
+    """Write uint8 (rows, cols) as a PNG that appears whole; makes the folder. Raises OSError where it cannot."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as fresh:
+        Image.fromarray(picture).save(fresh, "PNG")
+
+
+def _hidden_share(of: Sequences, output: Output, shown: list[int]) -> float:
+    chosen = torch.isin(of.image.cpu(), torch.tensor(shown, dtype=of.image.dtype))
+    return float(output.masked.cpu()[chosen].float().mean()) if shown else 0.0
+
+
+def _views(of: Sequences, output: Output, patch: int, norm_pix: bool, at: int) -> list[Grey]:
+    """The four pictures of one image."""
+    own = slice(*of.cu_seqlens[at : at + 2].tolist())
+    target, masked = of.patches[own].float().cpu(), output.masked[own].cpu()[:, None]
+    predicted = output.prediction[own].float().cpu()
+    if norm_pix:
+        mean, deviation = moments(target, valid_pixels(of, patch)[own].cpu())
+        predicted = predicted * deviation + mean
+    made = torch.where(masked, predicted, target)
+    yx, (rows, cols) = of.yx[own].cpu().long(), of.hw[at].tolist()
+    image = _laid_out(target, yx, patch)[:rows, :cols]
+    low, high = float(image.min()), float(image.max())
+
+    def grey(values: Tensor) -> Tensor:
+        return (values - low).mul_(255 / max(high - low, 1e-12)).clamp_(0, 255)
+
+    seen, guessed, there = grey(target), grey(made), made.isfinite()
+    views = (
+        seen,
+        torch.where(masked, float(HIDDEN), seen),
+        torch.where(there, guessed, 0.0),
+        torch.where(there, (_CONTRAST * (guessed - seen).abs()).clamp(max=255), 255.0),
+    )
+    # As bytes before they are laid out: a radiograph may have ten million pixels.
+    return [_laid_out(view.round_().to(torch.uint8), yx, patch)[:rows, :cols].numpy() for view in views]
+
+
+def _laid_out(patches: Tensor, yx: Tensor, patch: int) -> Tensor:
+    """Patches (n, p * p) at rows and columns (n, 2) -> an image of whole patches."""
+    high, wide = (int(side) + 1 for side in yx.max(0).values)
+    grid = torch.zeros(high, wide, patch, patch, dtype=patches.dtype)
+    grid[yx[:, 0], yx[:, 1]] = patches.view(-1, patch, patch)
+    return grid.permute(0, 2, 1, 3).reshape(high * patch, wide * patch)
+
+
+def _scaled(view: Grey, height: int) -> Grey:
+    rows, cols = view.shape
+    scale = min(height / rows, _WIDEST * height / cols)
+    size = max(1, round(cols * scale)), max(1, round(rows * scale))
+    how = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST  # pixels stay pixels
+    return np.asarray(Image.fromarray(view).resize(size, how))
+
+
+def _framed(cells: list[list[Grey]], headings: tuple[str, ...], height: int, width: int) -> Grey:
+    page = Image.new(
+        "L",
+        (len(headings) * (width + _MARGIN) + _MARGIN, _HEADING + len(cells) * (height + _MARGIN) + _MARGIN),
+        255,
+    )
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default(14)
+    for column, heading in enumerate(headings):
+        pen.text((_MARGIN + column * (width + _MARGIN), 3), heading, fill=40, font=font)
+    for line, views in enumerate(cells):
+        for column, view in enumerate(views):
+            corner = _MARGIN + column * (width + _MARGIN), _HEADING + line * (height + _MARGIN)
+            page.paste(_CELL, (*corner, corner[0] + width, corner[1] + height))
+            left, top = corner[0] + (width - view.shape[1]) // 2, corner[1] + (height - view.shape[0]) // 2
+            page.paste(Image.fromarray(view), (left, top))
+    return np.array(page)  # a copy, to be written to

@@ -1,0 +1,1 @@
+"""A run's folder: how it begins and goes on, checkpoints, log."""

@@ -1,0 +1,94 @@
+"""A run's folder: held by one command at a time, and gone on with by commands of the run that `run.json` describes."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from shardkit.errors import ArgumentError
+from shardkit.storage import locks
+from trainer.errors import TrainingError
+from trainer.parallel import World, from_first
+from trainer.runs.files import whole
+
+FACTS = "run.json"
+_NEEDED = ("recipe", "config", "baseline", "data", "digest", "parameters", "device", "world_size")
+_FREE = (
+    *("save.", "log.", "val.", "run.compile", "run.parallel", "run.max_skipped", "run.on_new_data"),
+    *("run.steps", "run.epochs"),
+    *(f"loader.{name}" for name in ("cache", "threads", "prefetch", "max_bad", "attempts", "deadline")),
+)
+"""How options begin that may change on the way: not those that decide what the weights become, but for how long."""
+
+Facts = dict[str, Any]
+
+
+def facts(run: Path) -> Facts:
+    """What `run.json` says. Raises ArgumentError where it is missing or not a run's."""
+    path = run / FACTS
+    if not path.exists():
+        raise ArgumentError(f"{run} has no {FACTS}: name the --out of a run")
+    try:
+        found = json.loads(path.read_text())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not found.keys() >= {*_NEEDED} or not isinstance(found["config"], dict):
+        raise ArgumentError(
+            f"{path} does not describe a run: name another run's folder, or restore the file, or remove it and go on"
+            " with the options that the run had"
+        )
+    return found
+
+
+def found(out: Path) -> Facts | None:
+    """The same of a folder that may not be a run's yet."""
+    return facts(out) if (out / FACTS).exists() else None
+
+
+def write(out: Path, about: Facts) -> None:
+    """Write `run.json`, whole or not at all."""
+    out.mkdir(parents=True, exist_ok=True)
+    with whole(out / FACTS) as fresh:
+        fresh.write_text(json.dumps(about, indent=1))
+
+
+@contextmanager
+def held(out: Path, world: World) -> Iterator[None]:
+    """Hold a run's folder, for all processes of a run; one that nothing was written to does not stay.
+
+    Raises TrainingError where another run holds it. Filesystems without file locks have none.
+    """
+    with ExitStack() as stack:
+        from_first(lambda: stack.enter_context(locks.held(out, _refused)), world)
+        yield
+
+
+def _refused(place: str, known: str) -> TrainingError:
+    return TrainingError(
+        f"another training is running{known} in {place}: wait until it has ended, or name another --out"
+    )
+
+
+def compare(before: Facts, now: Facts, out: Path) -> list[str]:
+    """Sentences on options that are new since a run began. before, now: dotted names and values.
+
+    Raises TrainingError where options differ that make another run of it.
+    """
+    told = []
+    for name in sorted(before.keys() | now.keys()):
+        if name.startswith(_FREE):
+            continue
+        if name not in before:
+            told.append(f"{out} is older than the option --{name}: it goes on with {now[name]}")
+        elif name not in now:
+            raise TrainingError(
+                f"{out} is of another version, with --{name} {before[name]}, which this one does not know: go on with"
+                f" that version, or name another --out and begin from its weights with --init {out}"
+            )
+        elif before[name] != now[name]:
+            raise TrainingError(
+                f"{out} holds a run with --{name} {before[name]}, not {now[name]}: go on with the same, name another"
+                f" --out, or begin from its weights with --init {out}"
+            )
+    return told

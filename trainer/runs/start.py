@@ -1,0 +1,138 @@
+"""What a command begins with, or goes on from: everything is read before anything is written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shardkit import Loader
+from shardkit.storage.store import shown
+from trainer.config import Config, flat
+from trainer.errors import TrainingError
+from trainer.models.initial import load_initial
+from trainer.objectives.pretrain import Pretrain
+from trainer.parallel import World, from_first
+from trainer.runs import folder, unpickling
+from trainer.runs.checkpoint import Checkpoints
+from trainer.runs.folder import Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a command asks for. typed: names of the options in it; the others have the recipe's values."""
+
+    recipe: str
+    config: Config
+    data: str
+    out: Path
+    init: str | None
+    typed: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """facts: for `run.json`. steps: of the whole run. done: of them trained. anew: whether its epoch begins again,
+    because the dataset has changed. notes: sentences for the user."""
+
+    facts: Facts
+    steps: int
+    done: int
+    anew: bool
+    notes: tuple[str, ...]
+
+
+def start(job: Job, loader: Loader, task: Pretrain, world: World) -> Start:
+    """Find the run in the folder, or begin one with weights as asked for. Writes nothing.
+
+    Raises TrainingError where the folder holds another run, or one that cannot go on; ArgumentError for files that are
+    no weights.
+    """
+    before = from_first(lambda: folder.found(job.out), world)
+    place = Checkpoints(job.out, job.config.save.keep, world).latest().place
+    last = None if place is None else _progress(place)
+    notes = folder.compare(before["config"], flat(job.config), job.out) if before else []
+    if last is None and job.init is not None:
+        notes.append(load_initial(task.model, job.init))
+    steps, done = _steps(before, last, job, loader), 0 if last is None else int(last["step"])
+    anew = last is not None and done < steps and _data_changed(before, last, job, loader, notes)
+    if done > steps:
+        raise TrainingError(f"{job.out} has trained {done:,} steps: --run.steps and --run.epochs may not ask for fewer")
+    about = _facts(before, last, job, loader, task, world)
+    changes = {at: change for at, change in about.get("changes", {}).items() if int(at) <= done} if last else {}
+    new: dict[str, Any] = {}
+    if last is not None and anew:
+        new |= {"digest": about["digest"], "data": shown(job.data), "epoch": last["loader"]["epoch"]}
+    if last is not None and before is not None and steps != (old := before.get("steps", steps)):
+        new["steps"] = steps
+        notes.append(
+            f"the run has {steps:,} steps now, and had {old:,}: from step {done + 1:,} on, learning rates are those of"
+            f" a run of {steps:,}"
+        )
+    if new:
+        changes[str(done)] = changes.get(str(done), {}) | new
+    return Start({**about, "steps": steps, "changes": changes}, steps, done, anew, tuple(notes))
+
+
+def _progress(place: Path) -> Facts:
+    last = unpickling.progress(place)
+    if not isinstance(last.get("loader"), dict) or not isinstance(last.get("step"), int):
+        raise TrainingError(f"{place} is of another version of the trainer: go on with that one, or use --init {place}")
+    return last
+
+
+def _steps(before: Facts | None, last: Facts | None, job: Job, loader: Loader) -> int:
+    """Of the whole run: what it began with, unless the command changes it; a dataset that grew does not."""
+    now = job.config.run
+    begun = before is not None and last is not None and "steps" in before
+    if before is not None and begun and not _typed(before["config"], job):
+        return int(before["steps"])
+    return now.steps or max(1, round(now.epochs * len(loader.plan)))
+
+
+def _length(job: Job) -> dict[str, Any]:
+    """The options that say how long a run is."""
+    return {f"run.{name}": getattr(job.config.run, name) for name in ("steps", "epochs")}
+
+
+def _typed(config: dict[str, Any], job: Job) -> bool:
+    """Whether the command asks for another length than a run was begun with."""
+    return any(name in job.typed and config.get(name) != value for name, value in _length(job).items())
+
+
+def _data_changed(before: Facts | None, last: Facts, job: Job, loader: Loader, notes: list[str]) -> bool:
+    """Whether the epoch has to begin anew. Raises TrainingError unless the command says that it shall."""
+    now, was = loader.state_dict()["manifest_digest"], last["loader"].get("manifest_digest")
+    if now == was:
+        return False
+    accepted = before is not None and before["digest"] == now  # by a command that ended before its first checkpoint
+    if job.config.run.on_new_data == "refuse" and not accepted:
+        raise TrainingError(
+            f"{shown(job.data)} is not as it was at step {last['step']:,} of {job.out}: samples were added, or it is"
+            " another dataset; go on with --run.on-new-data restart-epoch, which keeps weights, moments, step and"
+            " schedule"
+        )
+    epoch = last["loader"].get("epoch")
+    notes.append(f"the dataset has changed since step {last['step']:,}: epoch {epoch} begins anew with all of it")
+    return True
+
+
+def _facts(before: Facts | None, last: Facts | None, job: Job, loader: Loader, task: Pretrain, world: World) -> Facts:
+    known = before or {}
+    return {
+        **known,
+        "recipe": known.get("recipe", job.recipe),
+        "config": flat(job.config) | ({} if last is None else _kept(known.get("config", {}), job)),
+        "init": job.init if last is None else known.get("init"),
+        "baseline": known.get("baseline"),
+        "data": shown(job.data),
+        "digest": loader.state_dict()["manifest_digest"],
+        "parameters": sum(p.numel() for p in task.model.parameters()),
+        "device": torch.cuda.get_device_name() if world.device.type == "cuda" else "CPU",
+        "world_size": world.size,
+    }
+
+
+def _kept(config: dict[str, Any], job: Job) -> dict[str, Any]:
+    """What a run's length was before, of which the command says nothing."""
+    return {name: config[name] for name in _length(job) if name in config and name not in job.typed}
