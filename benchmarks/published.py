@@ -22,7 +22,7 @@ PATCH, SIDE = 48, 3072
 CONTENT = 0.82
 """Share of pixels that are not 0: the mean over the set, of which no distribution is published.
 
-That content boxes have this share is an assumption. Those that builds find are larger: see the README.
+That content boxes have this share is an assumption. Those that builds find are larger: see benchmarks/README.md.
 """
 
 # Images of the training split by bin: a row a height, in the order of `shardkit.dataset.bins.THESIS`.

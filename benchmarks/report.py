@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from types import ModuleType
 
+from benchmarks import headline
 from benchmarks.results import FOLDER, ROOT, Record
 from shardkit.terminal.output import say
 
@@ -42,6 +43,8 @@ def run(*, folder: Path = FOLDER, texts: tuple[Path, ...] = TEXTS) -> None:
         text = path.read_text()
         for name, (module, result) in found.items():
             text = renewed(text, name, module.readme(result))
+        if set(headline.SOURCES) <= set(found):
+            text = renewed(text, headline.NAME, headline.readme({name: result for name, (_, result) in found.items()}))
         path.write_text(text)
     say(f"{folder / PAGE}: {len(found)} benchmarks")
 

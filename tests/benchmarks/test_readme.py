@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import report
+from benchmarks import headline, report
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "benchmarks" / "results"
 
 
 @pytest.mark.parametrize("name", report.questions())
@@ -17,3 +18,12 @@ def test_the_figures_are_those_of_the_committed_run(name: str) -> None:
     assert sum(lines in path.read_text() for path in report.TEXTS) == 1
     assert {"question", "date", "machine", "conditions"} <= set(result)
     assert (FOLDER / f"{name}.png").exists()
+
+
+def test_the_one_table_of_the_readme_is_of_the_same_figures() -> None:
+    lines = headline.readme({name: dict(report.load(FOLDER, name) or {}) for name in headline.SOURCES})
+    assert f"<!-- {headline.NAME} -->\n{lines}\n<!-- /{headline.NAME} -->" in (ROOT / "README.md").read_text()
+
+
+def test_the_readme_is_read_in_minutes() -> None:
+    assert len((ROOT / "README.md").read_text().split()) <= 1500
