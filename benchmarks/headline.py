@@ -50,8 +50,10 @@ def _loading(result: Record) -> list[tuple[str, str, str]]:
         (
             "load at full size from a local disk",
             f"{full('shardkit', source='disk')} Mpx/s",
-            f"webdataset with PNG {full('webdataset', 'png', 'disk')}, with our HTJ2K"
-            f" {full('webdataset', 'htj2k', 'disk')} Mpx/s",
+            (
+                f"webdataset with PNG {full('webdataset', 'png', 'disk')}, with our HTJ2K"
+                f" {full('webdataset', 'htj2k', 'disk')} Mpx/s"
+            ),
         ),
         ("load at 224 pixels from S3", small("shardkit"), f"webdataset with PNG: {small('webdataset', 'png')}"),
         (
