@@ -4,7 +4,7 @@
 #   docker run --rm --user "$(id -u):$(id -g)" --network none \
 #       -v /pacs_export:/export:ro -v /data:/data shardkit build --source /export --out /data/shards
 #
-# The image has not been built by us. Its steps are those of an installation without extras, which CI runs: a fresh
+# We have not built this image. Its steps are those of an installation without extras, as CI can run them: a fresh
 # environment, `pip install .`, `shardkit --help`.
 FROM python:3.12-slim
 
