@@ -122,7 +122,7 @@ def test_a_stream_that_is_sound_and_undecodable_costs_one_image(
 
     loader = Loader(dataset_folder, batching=PACKED, max_bad=0.5, decoder=decoder, **SMALL)
     micros = [micro for step in loader.plan for micro in step]
-    row = next(int(m.views.row[i]) for m in micros for i in range(len(m.views)) if m.substitutes(i))
+    row = next(int(m.crops.row[i]) for m in micros for i in range(len(m.crops)) if m.substitutes(i))
     whole = Catalog(str(dataset_folder)).detail(row).prefix(0)
     original = prefetcher.htj2k.standalone
 
