@@ -60,7 +60,7 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
         assert command in run.stdout
 
 
-@pytest.mark.parametrize("module", ["shardkit.build.run", "shardkit.dataset.verify", "shardkit.dataset.info"])
+@pytest.mark.parametrize("module", ["shardkit.build.run", "shardkit.dataset.verify", "shardkit.commands.info"])
 def test_a_build_loads_no_gpu_stack(module: str) -> None:
     script = (
         f"import sys, {module}; print(sorted(m for m in ('torch', 'nvidia.dali', 'distributed') if m in sys.modules))"

@@ -158,7 +158,7 @@ def test_every_passing_fault_of_a_store_is_survived(dataset_folder: Path, kind: 
 
     calm = images_of(Loader(dataset_folder, batching=PACKED, **SMALL))
     # Of a read without an answer half the deadline is waited: long enough for a busy machine, short enough for a test.
-    deadline = 10.0 if kind == "stall" else 60.0
+    deadline = 7.0 if kind == "stall" else 60.0
     loader = Loader(dataset_folder, batching=PACKED, wrap=wrap, deadline=deadline, attempts=6, **SMALL)
     stormy = images_of(loader)
     assert faults[0].counts[kind] > 0
