@@ -209,7 +209,9 @@ def from_text(text: str) -> Batching:
     try:
         return KINDS[kind](**arguments)
     except TypeError:
-        raise ArgumentError(f"batching {text!r} lacks a value or has one of the wrong type: see the README") from None
+        raise ArgumentError(
+            f"batching {text!r} lacks a value or has one of the wrong type: see docs/batches.md"
+        ) from None
 
 
 def check_sizes(batching: Batching, samples: Samples, key_of: Callable[[int], str]) -> None:
