@@ -18,11 +18,11 @@ from pydicom.uid import ExplicitVRBigEndian
 
 from shardkit import content, formats
 from shardkit.build import isolation, journal
+from shardkit.build.shard_plan import ShardPlan
 from shardkit.codecs import codec
 from shardkit.codecs.frame import Frame
 from shardkit.config import Conversion
 from shardkit.dataset import manifest
-from shardkit.dataset.bins import Bin
 from shardkit.errors import Quarantined, Verdict
 from shardkit.formats.encoding import Encoded, encode
 from shardkit.sources.dicom import decoding, grayscale, modality, privacy
@@ -31,16 +31,6 @@ from shardkit.sources.dicom.reading import Header, ImageFacts, frame, read_heade
 from shardkit.sources.dicom.triage import halvings, judge_header, judge_pixels
 from shardkit.sources.listing import Unread, settled
 from shardkit.storage.store import Store, sentences
-
-
-@dataclass(frozen=True, slots=True)
-class ShardPlan:
-    """The files of one shard, in order: rows of the scan (`shardkit.build.scan.SCHEMA`) as plain dictionaries."""
-
-    name: str  # object name without extension, e.g. "shards/2304x1920/00007"
-    bin: Bin
-    files: list[dict[str, Any]] = field(repr=False)  # no log may show paths
-    places: int = 0  # images that its objects have room for; 0 for any number
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,24 +6,24 @@ beside the shards. A generation is one round of new files; its shards are never 
 
 import json
 import shlex
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, nullcontext
-from itertools import count, islice
+from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor, Executor
+from itertools import count
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shardkit.build import exclusive, finalize, isolation, journal, ledger, scan, shard_plan
+from shardkit.build import deduplicate, exclusive, finalize, isolation, journal, ledger, relations, scan, shard_plan
 from shardkit.build.checks import check_places, check_values
 from shardkit.build.digests import hash_shard
 from shardkit.build.ingest import Crew, ShardDone, convert_shard
 from shardkit.build.journal import JOURNALS
 from shardkit.build.outcome import Outcome, unwanted
+from shardkit.build.workers import Workers
 from shardkit.build.workspace import State
 from shardkit.codecs import codec
 from shardkit.config import BuildConfig
@@ -35,8 +35,6 @@ from shardkit.formats import listing, shard_format
 from shardkit.sources.listing import Entry
 from shardkit.storage import parquet, private
 from shardkit.storage.store import Store, sentences, shown
-
-T = TypeVar("T")
 
 
 class Progress(Protocol):
@@ -86,7 +84,7 @@ class _Run:
     def __init__(
         self, config: BuildConfig, progress: Progress, executor: Executor | None, held: exclusive.Running
     ) -> None:
-        self.config, self.progress, self.held = config, progress, held
+        self.config, self.progress = config, progress
         self.spec, self.dataset = config.conversion, config.dataset
         codec(self.dataset.codec_name)
         # Refuse before the scan what could only fail after it.
@@ -94,8 +92,7 @@ class _Run:
         self.spec.source.check()
         self.store = Store(self.config.out)
         self.state = State(config, self.store)
-        self.executor = executor
-        self._own = executor is None
+        self.workers = Workers(config.run.workers, executor, held.check)
 
     @property
     def children(self) -> int:
@@ -103,7 +100,7 @@ class _Run:
         return self.config.children or self.config.run.workers
 
     def run(self, retry: str | None) -> Outcome:
-        with self._workers():
+        with self.workers:
             new, again = 0, set[str]()
             folder = self.state.folder(self.state.complete)
             if (folder / shard_plan.INDEX).exists():  # planned, then interrupted: finish that first
@@ -118,11 +115,6 @@ class _Run:
                 new += self._finish(self._lay_out())
             journal.clear(self.store)
             return self._close(known, new, (again or chosen) if retry else None)
-
-    def _workers(self) -> AbstractContextManager[Any]:
-        if not self._own:
-            return nullcontext()
-        return _LocalWorkers(self)
 
     def _taken_again(self) -> set[str]:
         """Paths of this generation that an earlier one has too: then it is a retry that was interrupted."""
@@ -169,7 +161,7 @@ class _Run:
             chunks = [part[i : i + scan.CHUNK] for i in range(0, len(part), scan.CHUNK)]
             jobs = ((i, (self.spec.source, [e for _, e in chunk], *limits)) for i, chunk in enumerate(chunks))
             found: dict[int, list[scan.Scanned]] = {}
-            for index, rows in self._map(scan.scan_part, jobs):
+            for index, rows in self.workers.map(scan.scan_part, jobs):
                 found[index] = rows
                 self.progress.scanned(len(rows))
             table = scan.rows(part, [row for i in range(len(chunks)) for row in found[i]], self.state.name)
@@ -216,7 +208,7 @@ class _Run:
         # Few shards must still keep all children busy.
         crew = Crew(self.children, max(2, -(-2 * self.config.run.workers // max(1, len(todo)))))
         jobs = ((s, (self.spec, plan.plan(s), generation, crew)) for s in todo)
-        for _, counts in self._map(convert_shard, jobs):
+        for _, counts in self.workers.map(convert_shard, jobs):
             finalize.write_digests(self.state.digests(generation, counts.name), counts.digests)
             self.progress.converted(counts)
         self._hash(plan, generation)
@@ -228,7 +220,7 @@ class _Run:
         """Read again the files of shards whose digests an interrupted run did not come to keep."""
         lacking = [s for s in plan.shards if not self.state.digests(generation, s.name).exists()]
         jobs = ((s, (self.spec, plan.plan(s), generation)) for s in lacking)
-        for shard, digests in self._map(hash_shard, jobs):
+        for shard, digests in self.workers.map(hash_shard, jobs):
             finalize.write_digests(self.state.digests(generation, shard.name), digests)
 
     def _done(self, plan: shard_plan.Layout, generation: int) -> set[str]:
@@ -252,19 +244,20 @@ class _Run:
         ours = {shard.objects[0] for shard in plan.shards}
         old = self._before(plan.bins) if store.exists(manifest.NAME) else manifest.SCHEMA.empty_table()
         old = old.filter(pa.array([s not in ours for s in old["shard"].to_pylist()], pa.bool_()))
-        self._rewrite(finalize.exact_duplicates(store, plan, generation, old), generation)
+        self._rewrite(deduplicate.exact_duplicates(store, plan, generation, old), generation)
         earlier = [self.state.folder(g) / finalize.FINGERPRINTS for g in range(generation)]
         samples = pa.concat_tables([old, finalize.new_samples(store, plan, generation)])
         finalize.write_fingerprints(store, plan, generation, folder)
-        thumbs = finalize.Thumbnails([*earlier, folder / finalize.FINGERPRINTS])
+        thumbs = relations.Thumbnails([*earlier, folder / finalize.FINGERPRINTS])
         if self.dataset.rules.near_duplicates == "drop":
             finalize.write_links(store, plan, generation, folder, samples)
-            self._rewrite(finalize.near_duplicates(store, plan, generation, old, samples, thumbs, folder), generation)
+            near = deduplicate.near_duplicates(store, plan, generation, old, samples, thumbs, folder)
+            self._rewrite(near, generation)
             samples = pa.concat_tables([old, finalize.new_samples(store, plan, generation)])
             finalize.write_fingerprints(store, plan, generation, folder)
         finalize.write_links(store, plan, generation, folder, samples)
         links = [self.state.folder(g) / finalize.LINKS for g in range(generation + 1)]
-        samples = finalize.finish_samples(samples, thumbs, links, self.state.name.split)
+        samples = relations.finish_samples(samples, thumbs, links, self.state.name.split)
         digests = [self.state.digests(generation, shard.name) for shard in plan.shards]
         finalize.write_ledger(store, plan, generation, folder, self.state.parts(generation), samples, digests)
         self._publish(samples, plan.bins, generation)
@@ -274,9 +267,9 @@ class _Run:
         facts = {"bins": bins.to_json(), "shard_format": self.dataset.format, "codec": self.dataset.codec_name}
         return contents.samples(self.store, facts={**facts, "arguments": self.config.fixed()})
 
-    def _rewrite(self, jobs: list[finalize.Rewrite], generation: int) -> None:
+    def _rewrite(self, jobs: list[deduplicate.Rewrite], generation: int) -> None:
         work = ((job, (self.store, generation, job)) for job in jobs)
-        for _ in self._map(finalize.rewrite_shard, work):
+        for _ in self.workers.map(deduplicate.rewrite_shard, work):
             pass
 
     def _publish(self, samples: pa.Table, bins: Bins, generation: int) -> None:
@@ -329,44 +322,7 @@ class _Run:
             None if again is None else ledger.reasons(merged, again),
         )
 
-    def _map(self, function: Callable[..., T], jobs: Iterable[tuple[Any, tuple[Any, ...]]]) -> Iterator[tuple[Any, T]]:
-        """Run jobs with a bounded number in flight; (label, result) as they finish."""
-        assert self.executor is not None
-        waiting: dict[Future[T], Any] = {}
-        todo = iter(jobs)
-        try:
-            while True:
-                for label, arguments in islice(todo, 2 * self.config.run.workers - len(waiting)):
-                    waiting[self.executor.submit(function, *arguments)] = label
-                if not waiting:
-                    return
-                finished = wait(waiting, return_when=FIRST_COMPLETED).done
-                self.held.check()
-                for future in finished:
-                    yield waiting.pop(future), future.result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
 
 def _paths(part: Path) -> list[bytes]:
     """The paths of a scan part."""
     return list(parquet.read(part, ["path"])["path"].to_pylist())
-
-
-class _LocalWorkers:
-    """Threads that feed isolated children; both are gone afterwards, whatever happened."""
-
-    def __init__(self, run: _Run) -> None:
-        self.run = run
-
-    def __enter__(self) -> None:
-        isolation.allow_children()
-        self.threads = ThreadPoolExecutor(self.run.config.run.workers, thread_name_prefix="shard")
-        self.run.executor = self.threads
-
-    def __exit__(self, *error: object) -> None:
-        self.threads.shutdown(wait=False, cancel_futures=True)
-        isolation.close_children(refuse=True)  # ends what threads wait for, if anything failed
-        self.threads.shutdown(wait=True)
-        isolation.allow_children()

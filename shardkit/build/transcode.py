@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from shardkit import formats
 from shardkit.build import exclusive, journal, shard_plan
 from shardkit.build.checks import check_format
-from shardkit.build.finalize import DATASET_FLAGS
 from shardkit.build.ingest import pixel_hash, public_facts, storage_columns
+from shardkit.build.relations import DATASET_FLAGS
 from shardkit.codecs import codec
 from shardkit.codecs.frame import Frame
 from shardkit.dataset import contents, manifest
