@@ -16,7 +16,7 @@ from benchmarks.gpu_programs import name_of, start
 from benchmarks.results import Record
 from shardkit.codecs import htj2k
 from shardkit.dataset.contents import description, samples
-from shardkit.loader.graph import Graph, Prepared, Steps
+from shardkit.loader.graph import Graph, GraphConfig, Prepared
 from shardkit.storage.store import Store
 
 COLUMNS = ["shard", "offset", "level_bytes", "height", "width", "bits", "bin_height", "bin_width"]
@@ -70,7 +70,7 @@ def _image(store: Store, row: Record, level: int) -> Prepared:
 def _timed(images: list[Prepared], batch: int, device: torch.device, grid: Grid) -> Record:
     """Batches of these images in turn, after one that builds the graph."""
     number = device.index if device.type == "cuda" else None
-    graph = Graph(Steps(number, True, False, False, False, max_images=batch, threads=grid.threads))
+    graph = Graph(GraphConfig(number, True, False, False, False, max_images=batch, threads=grid.threads))
     _run(graph, images, 0, batch, device)
     begun, runs, area = time.monotonic(), 0, 0
     while (seconds := time.monotonic() - begun) < grid.seconds:

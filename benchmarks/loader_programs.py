@@ -174,8 +174,8 @@ def _wanted(job: Record) -> list[tuple[int, int]]:
     from shardkit.loader.manifest_index import Catalog
 
     plan = EpochPlan(Catalog(url_of(job)).samples(None), 0, 0, _batching(job))
-    views = [micro.views for step in plan for micro in step]
-    return [pair for v in views for pair in zip(v.row.tolist(), v.level.tolist(), strict=True)]
+    crops = [micro.crops for step in plan for micro in step]
+    return [pair for v in crops for pair in zip(v.row.tolist(), v.level.tolist(), strict=True)]
 
 
 class _Decode:

@@ -226,7 +226,7 @@ def plan(rows: int, name: str) -> Record:
     first, peak = time.perf_counter() - clock, machine.peak_of_this_process()
     found = {"rows": rows, "batching": name, "first_step_s": first, "mib": (peak - before) / 2**20}
     if rows <= RESUMED:
-        images = statistics.mean(sum(len(micro.views) for micro in step) for step in islice(of, SOME))
+        images = statistics.mean(sum(len(micro.crops) for micro in step) for step in islice(of, SOME))
         clock = time.perf_counter()
         _ = EpochPlan(samples, 0, 0, from_text(BATCHINGS[name]))[int(rows / images / 2)]
         found["middle_step_s"] = time.perf_counter() - clock

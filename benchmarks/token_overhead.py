@@ -158,7 +158,7 @@ def measure(strategy: Strategy, own: Ints, flops: npt.NDArray[np.float64], seed:
     for step in strategy.plan(seed, strategy.per_step):
         for micro in step:
             shape, n = strategy.ran(micro)
-            at = own[micro.views.index]
+            at = own[micro.crops.index]
             shapes.add(shape)
             sums += [len(at), *_sums(n, flops), *_sums(at, flops)]
     names = ("samples", "tokens", "squares", "flops", "tokens_own", "squares_own", "flops_own")

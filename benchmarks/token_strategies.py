@@ -131,14 +131,14 @@ def _padded(micro: MicroBatch) -> Ran:
 
 def _to_largest(micro: MicroBatch) -> Ran:
     """The same images, padded to the largest height and width among them only."""
-    high, wide = (-(-int(side.max()) // micro.patch) for side in (micro.views.out_height, micro.views.out_width))
-    return (high, wide), np.full(len(micro.views), high * wide)
+    high, wide = (-(-int(side.max()) // micro.patch) for side in (micro.crops.out_height, micro.crops.out_width))
+    return (high, wide), np.full(len(micro.crops), high * wide)
 
 
 def _packed(micro: MicroBatch) -> Ran:
     """A pack: its images, and its filler as the trainer cuts it."""
     assert isinstance(micro.layout, Pack)
     ends = torch.from_numpy(np.append(micro.cu_seqlens, micro.layout.tokens))
-    weight = torch.from_numpy(np.append(np.ones(len(micro.views)), 0))
+    weight = torch.from_numpy(np.append(np.ones(len(micro.crops)), 0))
     lengths: Ints = shortened(ends, weight, micro.layout.tokens).diff().numpy()
     return micro.layout, lengths[lengths > 0]

@@ -24,7 +24,6 @@ app = App(
 for command in (
     building.build,
     building.retry,
-    building.convert,
     looking.scan,
     looking.info,
     looking.ledger,
@@ -35,10 +34,16 @@ for command in (
     looking.demo,
 ):
     app.command(command)
+app.command(building.convert, name="transcode")
+_RENAMED = {"convert": "transcode"}
 
 
 def run(words: list[str] | None = None) -> int:
     """Run the command line `words` (default: the process's own); returns the exit code."""
+    words = sys.argv[1:] if words is None else words
+    if words and words[0] in _RENAMED:
+        errors.plain(f"shardkit: {words[0]} is called {_RENAMED[words[0]]} now: shardkit {_RENAMED[words[0]]} --help")
+        return 2
     try:
         code = app(words, result_action="return_value", exit_on_error=False, print_error=False)
     except CycloptsError as error:

@@ -1,4 +1,4 @@
-"""`shardkit convert`: a dataset in another format, its pixels and its manifest's facts the same, without the DICOM.
+"""`shardkit transcode`: a dataset in another format, its pixels and its manifest's facts the same, without the DICOM.
 
 Like a build it commits whole shards and journals each before, so that a run goes on where the last one ended. What it
 makes cannot be appended to: ledger, plans and key stay with the dataset that it was made from.

@@ -15,12 +15,13 @@ from shardkit.config import BuildConfig
 from shardkit.dataset.contents import description
 from shardkit.dataset.verify import Summary, verify
 from shardkit.errors import ArgumentError
-from shardkit.sources.dicom.privacy import KEY_BYTES
+from shardkit.sources.dicom.privacy import KEY_BYTES, Pseudonyms
 from shardkit.storage.store import Store
-from shardkit.synthetic.export import make_export
+from shardkit.synthetic.export import Export, make_export, plan_export
 from shardkit.terminal.output import Terminal
 
 _MARK = ".shardkit-demo"
+_OPTIONS = {"defects": 0.25, "scale": 0.5}
 
 
 def demo(out: Path, studies: int, seed: int, steps: int, workers: int, console: Terminal) -> int:
@@ -28,11 +29,12 @@ def demo(out: Path, studies: int, seed: int, steps: int, workers: int, console: 
     _empty(out)
     started = time.monotonic()
     console.print(f"1. a synthetic PACS export of {studies} studies, one file in four defective", highlight=False)
-    export = make_export(out / "pacs_export", studies, seed=seed, defects=0.25, scale=0.5, workers=workers)
+    export = make_export(out / "pacs_export", studies, seed=seed, **_OPTIONS, workers=workers)
     console.print(f"   {len(export.files)} files in {out / 'pacs_export'}", highlight=False)
     console.print(f"2. shardkit build --source {out / 'pacs_export'} --out {out / 'shards'}", highlight=False)
     place = out / "shards"
-    _write_key(out / "shards.private", seed)
+    (out / "shards.private").mkdir()
+    (out / "shards.private" / KEY).write_bytes(_key(seed, _patients(export, studies, seed)))
     options = {"shard_bytes": 64 << 20, "workers": workers}
     config = BuildConfig.of(str(out / "pacs_export"), str(place), out / "shards.private", **options)
     with Shown(console) as progress:
@@ -79,10 +81,24 @@ def _train(data: Path, run: Path, steps: int, console: Terminal) -> bool | None:
     return done
 
 
-def _write_key(private: Path, seed: int) -> None:
-    """A pseudonym key made of the seed, so that a demo repeats itself; its patients are invented and need no secret."""
-    private.mkdir()
-    (private / KEY).write_bytes(hashlib.shake_256(f"shardkit demo {seed}".encode()).digest(KEY_BYTES))
+def _patients(export: Export, studies: int, seed: int) -> set[str]:
+    """The patients with an image in the dataset."""
+    written = {file.path for file in export.files if file.verdict == "written"}
+    return {spec.study.patient.number for spec in plan_export(studies, seed=seed, **_OPTIONS) if spec.path in written}
+
+
+def _key(seed: int, patients: set[str]) -> bytes:
+    """A pseudonym key made of the seed, so that a demo repeats itself; its patients are invented and need no secret.
+
+    Of such keys the first that leaves no split without a patient, where there are enough of them for three.
+    """
+    for attempt in range(1000):
+        text = f"shardkit demo {seed}" + (f" {attempt}" if attempt else "")
+        key = hashlib.shake_256(text.encode()).digest(KEY_BYTES)
+        name = Pseudonyms(key)
+        if len({name.split(name("patient", f"id {patient}")) for patient in patients}) == 3:
+            break
+    return key
 
 
 def _empty(out: Path) -> None:

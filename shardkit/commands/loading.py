@@ -46,7 +46,7 @@ def plan(
     from shardkit.loader.plan_report import show
     from shardkit.plan import EpochPlan, from_text
     from shardkit.plan.batching import check_sizes
-    from shardkit.plan.spec import Described
+    from shardkit.plan.spec import PlanSpec
 
     made = from_text(batching)
     if world_size < 1:
@@ -61,7 +61,7 @@ def plan(
     samples = catalog.samples(chosen)
     check_sizes(made, samples, lambda row: catalog.detail(row).key)
     planned = EpochPlan(samples, seed, epoch, made, window)
-    show(catalog, planned, Described(chosen, "", window, made), seed, epoch, world_size, console)
+    show(catalog, planned, PlanSpec(chosen, "", window, made), seed, epoch, world_size, console)
     return 0
 
 
@@ -110,7 +110,7 @@ def replay(
     from shardkit.loader.replay import from_state, open_loader
     from shardkit.loader.replay import replay as draw
     from shardkit.plan import from_text
-    from shardkit.plan.spec import Described
+    from shardkit.plan.spec import PlanSpec
 
     if state is not None and batching is not None:
         raise ArgumentError("--state names the batching of its run: leave --batching out")
@@ -118,7 +118,7 @@ def replay(
         loader = from_state(dataset, state)
     else:
         chosen = None if split == "all" else split
-        loader = open_loader(dataset, Described(chosen, "", window, from_text(batching or BATCHING)), seed, epoch)
+        loader = open_loader(dataset, PlanSpec(chosen, "", window, from_text(batching or BATCHING)), seed, epoch)
     console.print(draw(loader, step, out), highlight=False, soft_wrap=True)
     return 0
 

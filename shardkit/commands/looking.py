@@ -22,7 +22,7 @@ def scan(*, source: str, workers: int | None = None, follow_symlinks: bool = Fal
         Read what symbolic links point to.
     """
     from shardkit.build.outcome import listed
-    from shardkit.dataset.info import scan_counts
+    from shardkit.commands.info import scan_counts
     from shardkit.sources.listing import Source
 
     counts = scan_counts(Source(source, follow_symlinks), workers or cores())
@@ -60,7 +60,7 @@ def ledger(
     csv
         Print comma-separated values, as is done where the output is no terminal; the count goes to standard error.
     """
-    from shardkit.dataset.info import ledger_rows, show_ledger
+    from shardkit.commands.info import ledger_rows, show_ledger
 
     if limit is not None and limit < 0:
         raise ArgumentError("--limit must be at least 0")
@@ -78,7 +78,7 @@ def info(dataset: str) -> int:
     dataset
         Folder or bucket url of the dataset.
     """
-    from shardkit.dataset.info import show
+    from shardkit.commands.info import show
 
     show(dataset, console)
     return 0
@@ -131,7 +131,7 @@ def preview(
     out
         PNG file to write.
     """
-    from shardkit.dataset.info import preview as render
+    from shardkit.commands.info import preview as render
 
     console.print(render(dataset, key, level, out), highlight=False, soft_wrap=True)
     return 0

@@ -53,7 +53,7 @@ class Bin:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class PaddingStats:
     """What padding to bins costs: `images` counted, tokens `used` by them, tokens `padded` to (used plus
     padding), and images per bin (`counts`, in the order of `Bins.bins`)."""
 
@@ -104,8 +104,8 @@ class Bins:
             out[start : start + len(found)] = found
         return out
 
-    def account(self, heights: npt.ArrayLike, widths: npt.ArrayLike) -> Account:
-        """The `Account` of images of these sizes (integers of shape (n,)); errors as for `assign`."""
+    def account(self, heights: npt.ArrayLike, widths: npt.ArrayLike) -> PaddingStats:
+        """The `PaddingStats` of images of these sizes (integers of shape (n,)); errors as for `assign`."""
         high, wide = _sizes(heights, widths)
         used, counts = 0, np.zeros(len(self.bins), np.int64)
         for _, tokens, found in self._lookup(high, wide):
@@ -113,7 +113,7 @@ class Bins:
             counts += np.bincount(found, minlength=len(self.bins))
         areas = (b.height * b.width // self.patch**2 for b in self.bins)
         padded = sum(int(n) * area for n, area in zip(counts, areas, strict=True))
-        return Account(len(high), used, padded, tuple(int(n) for n in counts))
+        return PaddingStats(len(high), used, padded, tuple(int(n) for n in counts))
 
     def to_json(self) -> list[list[int]]:
         """`[[height, width], ...]` in order; the patch is not part of it."""

@@ -18,7 +18,7 @@ B = TypeVar("B", bound="_Tensors")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class BatchPosition:
     """Where a batch stands in the plan: micro-batch `micro` of the `micros` in global step `step` of an epoch.
 
     Of those, a rank has every world-size-th; `last` tells that this is its last of the step: time to update weights.
@@ -52,7 +52,7 @@ class _Tensors(ABC):
     __slots__ = ()
     __iter__: None = None  # else Python would try batch[0], batch[1] ...
     rows: Tensor
-    place: Place
+    place: BatchPosition
 
     @property
     def weight(self) -> Tensor:
@@ -111,14 +111,14 @@ class BinnedBatch(_Tensors):
 
     images: float (B, 1, H, W), padded with 0 at the bottom and right. sizes: int64 (B, 2), true rows and columns; 0 x 0
     for a place that holds no image. rows: int64 (B,), manifest rows, -1 without an image. seeds: int64 (B,), one a
-    view, from the plan.
+    crop, from the plan.
     """
 
     images: Tensor
     sizes: Tensor
     rows: Tensor
     seeds: Tensor
-    place: Place
+    place: BatchPosition
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -139,7 +139,7 @@ class PackedBatch(_Tensors):
     hw: Tensor
     rows: Tensor
     seeds: Tensor
-    place: Place
+    place: BatchPosition
 
     def unpacked(self, sequence: int) -> Tensor:
         """(rows, cols) pixels of one image, without its padding."""
@@ -152,25 +152,25 @@ class PackedBatch(_Tensors):
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """An image that made it into a batch: which place's view it shows, and the sample's row (a substitute's, maybe)."""
+class BatchItem:
+    """An image that made it into a batch: which place's crop it shows, and the sample's row (a substitute's, maybe)."""
 
-    view: int
+    crop: int
     row: int
 
 
 def assemble(
     micro: MicroBatch,
-    shown: list[Shown | None],
+    shown: list[BatchItem | None],
     images: list[Tensor],
-    place: Place,
+    place: BatchPosition,
     *,
     dtype: torch.dtype,
     clip: bool,
     buffers: Buffers,
     device: torch.device,
 ) -> BinnedBatch | PackedBatch:
-    """A batch from float32 (1, rows, cols) images; `shown` has an entry for each of the micro-batch's views.
+    """A batch from float32 (1, rows, cols) images; `shown` has an entry for each of the micro-batch's crops.
 
     Where it is None there is no image, and `images` holds those of the others, in order. On a CPU the memory comes
     from `buffers`.
@@ -197,9 +197,9 @@ def _place_in(target: Tensor, image: Tensor, clip: bool) -> None:
 
 def _binned(
     micro: MicroBatch,
-    shown: list[Shown | None],
+    shown: list[BatchItem | None],
     images: list[Tensor],
-    place: Place,
+    place: BatchPosition,
     clip: bool,
     empty: Callable[[tuple[int, ...]], Tensor],
     device: torch.device,
@@ -217,17 +217,17 @@ def _binned(
             out[slot].zero_()
             continue
         _place_in(out[slot], next(following), clip)
-        sizes[slot] = micro.views.out_height[item.view], micro.views.out_width[item.view]
-        rows[slot], seeds[slot] = item.row, micro.views.seed[item.view].astype(np.int64)
+        sizes[slot] = micro.crops.out_height[item.crop], micro.crops.out_width[item.crop]
+        rows[slot], seeds[slot] = item.row, micro.crops.seed[item.crop].astype(np.int64)
     send = _sender(device)
     return BinnedBatch(out, send(sizes), send(rows), send(seeds), place)
 
 
 def _packed(
     micro: MicroBatch,
-    shown: list[Shown | None],
+    shown: list[BatchItem | None],
     images: list[Tensor],
-    place: Place,
+    place: BatchPosition,
     clip: bool,
     empty: Callable[[tuple[int, ...]], Tensor],
     device: torch.device,
@@ -243,7 +243,7 @@ def _packed(
     ends = list[int]()
     at = 0
     for item, image in zip((s for s in shown if s is not None), images, strict=True):
-        height, width = int(micro.views.out_height[item.view]), int(micro.views.out_width[item.view])
+        height, width = int(micro.crops.out_height[item.crop]), int(micro.crops.out_width[item.crop])
         high, wide = -(-height // patch), -(-width // patch)
         end, number = at + high * wide, len(ends)
         _place_in(
@@ -253,7 +253,7 @@ def _packed(
         )
         yx[at:end, 0], yx[at:end, 1] = np.repeat(np.arange(high), wide), np.tile(np.arange(wide), high)
         hw[number] = height, width
-        rows[number], seeds[number] = item.row, micro.views.seed[item.view].astype(np.int64)
+        rows[number], seeds[number] = item.row, micro.crops.seed[item.crop].astype(np.int64)
         ends.append(end)
         at = end
     patches[at:].zero_()

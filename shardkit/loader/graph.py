@@ -54,7 +54,7 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
+class GraphConfig:
     """What the graph contains. device_id: GPU, None for the CPU. decode: whether data are encoded bytes."""
 
     device_id: int | None
@@ -69,7 +69,7 @@ class Steps:
 class Graph:
     """A built pipeline, rebuilt after an image that cannot be decoded."""
 
-    def __init__(self, steps: Steps) -> None:
+    def __init__(self, steps: GraphConfig) -> None:
         self._steps = steps
         self._pipeline: Any = None
         self._lent: list[Prepared] = []
@@ -149,7 +149,7 @@ def load_dali() -> Any:
     return dali
 
 
-def _build(steps: Steps) -> Any:
+def _build(steps: GraphConfig) -> Any:
     dali = load_dali()
     fn, math, pipeline_def, types = dali.fn, dali.math, dali.pipeline_def, dali.types
     gpu = steps.device_id is not None
@@ -246,15 +246,15 @@ def bounds(
 
 
 def prepared(pixels: Pixels, micro: MicroBatch, at: int, detail: Detail, bits: int, mode: Normalise) -> Prepared:
-    """What the graph needs for one view of a micro-batch."""
-    views, layout, patch = micro.views, micro.layout, micro.patch
-    size = (int(views.out_height[at]), int(views.out_width[at]))
+    """What the graph needs for one crop of a micro-batch."""
+    crops, layout, patch = micro.crops, micro.layout, micro.patch
+    size = (int(crops.out_height[at]), int(crops.out_width[at]))
     if isinstance(layout, Pack):
         pad = (-(-size[0] // patch) * patch, -(-size[1] // patch) * patch)
     else:
         pad = (layout.height, layout.width)
-    number, region = detail.number, views.region[at].tolist()
-    start, end = roi((region[0], region[1], region[2], region[3]), int(views.level[at]))
+    number, region = detail.number, crops.region[at].tolist()
+    start, end = roi((region[0], region[1], region[2], region[3]), int(crops.level[at]))
     mean, std = bounds(
         mode,
         bits,
@@ -266,13 +266,13 @@ def prepared(pixels: Pixels, micro: MicroBatch, at: int, detail: Detail, bits: i
     return Prepared(
         data=pixels,
         top=(1 << bits) - 1,
-        start=(int(views.top[at]), int(views.left[at])),
-        shape=(int(views.height[at]), int(views.width[at])),
+        start=(int(crops.top[at]), int(crops.left[at])),
+        shape=(int(crops.height[at]), int(crops.width[at])),
         roi_start=start,
         roi_end=end,
         size=size,
         pad=pad,
-        flip=bool(views.flip[at]),
+        flip=bool(crops.flip[at]),
         mean=mean,
         std=std,
     )

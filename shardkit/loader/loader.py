@@ -24,8 +24,8 @@ from shardkit.errors import ArgumentError, StateError
 from shardkit.loader import device as devices
 from shardkit.loader import saved, world
 from shardkit.loader.buffers import Buffers
-from shardkit.loader.collate import Place
-from shardkit.loader.graph import CLIPPED, Graph, Normalise, Steps, load_dali
+from shardkit.loader.collate import BatchPosition
+from shardkit.loader.graph import CLIPPED, Graph, GraphConfig, Normalise, load_dali
 from shardkit.loader.manifest_index import Catalog, Where
 from shardkit.loader.prefetcher import Batch, Engine, Planned, Setup
 from shardkit.loader.stats import Stats
@@ -34,8 +34,8 @@ from shardkit.loader.stream.fetch import Fetcher
 from shardkit.loader.stream.reader import Logged, Reader, Retrying, StoreReader
 from shardkit.loader.world import World
 from shardkit.plan.batching import Batching, check_sizes, from_text, settled
-from shardkit.plan.epoch import WINDOW, Account, EpochPlan
-from shardkit.plan.spec import Described
+from shardkit.plan.epoch import WINDOW, EpochPlan, EpochStats
+from shardkit.plan.spec import PlanSpec
 from shardkit.terminal import reprs
 from shardkit.terminal.output import logger
 
@@ -169,7 +169,7 @@ class Loader:
         world.warn(self._named)
         self._stats.bad.clear()
         engine = self._engine = Engine(
-            self._planned(plan.twin(), epoch, self._step, mine),
+            self._planned(plan.copy(), epoch, self._step, mine),
             replace(self._setup, max_bad=self._allowed(mine)),
             self._catalog,
             self._fetcher,
@@ -194,10 +194,10 @@ class Loader:
             micros, ends = plan[step], not plan.has(step + 1)
             for at in range(mine.rank, len(micros), mine.size):
                 last = at + mine.size >= len(micros)
-                yield Place(epoch, step, at, len(micros), last, ends), micros[at]
+                yield BatchPosition(epoch, step, at, len(micros), last, ends), micros[at]
             step += 1
 
-    def _delivered(self, place: Place) -> None:
+    def _delivered(self, place: BatchPosition) -> None:
         """The state moves on with a step's last micro-batch; at the end of an epoch, to the next one's start."""
         self._epoch, self._step = place.following
         if place.ends:
@@ -254,15 +254,15 @@ class Loader:
         if self._told not in (None, mine):
             _log.warning("the loader's length was asked for as %s, and it is %s now: ask again", self._told, mine)
 
-    def account(self) -> Account:
+    def account(self) -> EpochStats:
         """Tokens of the current epoch: used, padded, repeated, dropped; plans the whole epoch."""
         return self.plan.account()
 
     @property
-    def described(self) -> Described:
+    def plan_spec(self) -> PlanSpec:
         """What decides the plan, besides dataset, seed and epoch."""
         rows = self._samples.digest[:12] if self._filtered else ""
-        return Described(self._split, rows, self.window, self.batching)
+        return PlanSpec(self._split, rows, self.window, self.batching)
 
     def key(self, row: int) -> str:
         """The key of the sample in a manifest row."""
@@ -284,19 +284,19 @@ class Loader:
         numbers = np.array([number[int(high), int(wide)] for high, wide in pairs], np.int16)
         return [each.name for each in bins], numbers[of.reshape(-1)]
 
-    def state_dict(self, after: Place | None = None) -> dict[str, Any]:
+    def state_dict(self, after: BatchPosition | None = None) -> dict[str, Any]:
         """Five plain fields; the same on all ranks after the same step, and good for any world size.
 
         It moves when a batch is handed out. Who looks ahead, as prefetchers do, says with `after` which batch was the
         last to be used: `loader.state_dict(after=batch.place)`.
         """
         epoch, step = (self._epoch, self._step) if after is None else after.following
-        return saved.make(str(self.described), self._catalog.digest, self._seed, epoch, step)
+        return saved.make(str(self.plan_spec), self._catalog.digest, self._seed, epoch, step)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken. Raises StateError for a state of another dataset or plan."""
         self._seed, self._epoch, self._step = saved.read(
-            state, str(self.described), self._catalog.digest, self._catalog.url
+            state, str(self.plan_spec), self._catalog.digest, self._catalog.url
         )
         self._plan = None
 
@@ -341,14 +341,14 @@ class Loader:
         return Fetcher(lambda: self._reader(self._wrap), self._reading[2], self._reading[0])
 
     def _graph(self) -> Graph:
-        recipe, device = self.batching.recipe, self.device
+        augmentation, device = self.batching.augmentation, self.device
         return Graph(
-            Steps(
+            GraphConfig(
                 device_id=(device.index or 0) if device.type == "cuda" else None,
                 decode=self._setup.decode,
-                slice=recipe.side is None and (recipe.content or recipe.crop is not None),
-                flip=recipe.flip > 0,
-                resize=recipe.side is not None,
+                slice=augmentation.side is None and (augmentation.content or augmentation.crop is not None),
+                flip=augmentation.flip > 0,
+                resize=augmentation.side is not None,
                 max_images=self.plan.images,
                 threads=self._setup.threads,
             )

@@ -9,11 +9,11 @@ from rich.table import Table
 
 from shardkit.loader.manifest_index import Catalog
 from shardkit.loader.sample_index import common_levels
-from shardkit.plan import Account, EpochPlan
-from shardkit.plan.crops import views
+from shardkit.plan import EpochPlan, EpochStats
+from shardkit.plan.crops import crops
 from shardkit.plan.score import Score, score
 from shardkit.plan.shuffle import Ints, Order
-from shardkit.plan.spec import Described
+from shardkit.plan.spec import PlanSpec
 from shardkit.terminal.output import Terminal
 
 _TOGETHER = 2  # times chance that samples of one shard may meet before a wider window is advised
@@ -41,7 +41,7 @@ def costs(catalog: Catalog, plan: EpochPlan) -> Costs:
     wanted = full = 0
     levels = set[int]()
     for piece in range(plan.order.pieces):
-        shown = views(plan.samples, plan.order.piece(piece), plan.batching.recipe, plan.view_key)
+        shown = crops(plan.samples, plan.order.piece(piece), plan.batching.augmentation, plan.crop_key)
         wanted += int(lengths[shown.row, shown.level].sum())
         full += int(lengths[shown.row, 0].sum())
         levels.update(np.unique(shown.level).tolist())
@@ -108,12 +108,12 @@ def _codes(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
 
 
 def show(
-    catalog: Catalog, plan: EpochPlan, described: Described, seed: int, epoch: int, world: int, console: Terminal
+    catalog: Catalog, plan: EpochPlan, plan_spec: PlanSpec, seed: int, epoch: int, world: int, console: Terminal
 ) -> None:
     """Print the plan of an epoch as tables."""
     account, bytes_ = plan.account(), costs(catalog, plan)
     per_rank = plan.batching.per_step // world
-    console.print(f"{described}, seed {seed}, epoch {epoch}", highlight=False, soft_wrap=True)
+    console.print(f"{plan_spec}, seed {seed}, epoch {epoch}", highlight=False, soft_wrap=True)
     tokens = getattr(plan.batching, "tokens", None)
     of = f" of {tokens:,} tokens" if tokens else ""  # which the batching's text leaves out where it is the default
     console.print(
@@ -131,7 +131,7 @@ def show(
         console.print(f"\n{told}", highlight=False, soft_wrap=True)
 
 
-def _tokens(account: Account) -> Table:
+def _tokens(account: EpochStats) -> Table:
     table = Table("tokens", "count", "of used", box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"

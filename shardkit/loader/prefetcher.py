@@ -26,7 +26,7 @@ from shardkit.codecs.frame import Frame
 from shardkit.errors import ArgumentError, BadDataError, IntegrityError, ShardkitError
 from shardkit.loader import closing
 from shardkit.loader.buffers import Buffers
-from shardkit.loader.collate import BinnedBatch, PackedBatch, Place, Shown, assemble
+from shardkit.loader.collate import BatchItem, BatchPosition, BinnedBatch, PackedBatch, assemble
 from shardkit.loader.graph import CLIPPED, Graph, Normalise, Pixels, Prepared, prepared
 from shardkit.loader.manifest_index import Catalog
 from shardkit.loader.sample_index import Detail
@@ -45,7 +45,7 @@ _CLOSING = 15.0  # seconds that closing waits at most: more than a fetcher does
 _DECODING = 2.0  # seconds of these for images that are being decoded
 
 Batch = BinnedBatch | PackedBatch
-Planned = Iterator[tuple[Place, MicroBatch]]
+Planned = Iterator[tuple[BatchPosition, MicroBatch]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class _Handed:
 
 @dataclass
 class _Pending:
-    place: Place
+    place: BatchPosition
     micro: MicroBatch
     details: list[Detail]
     gate: asyncio.Event
@@ -209,10 +209,10 @@ class Engine:
                 return
             self._submit(*following)
 
-    def _submit(self, place: Place, micro: MicroBatch) -> None:
-        details = [self._catalog.detail(row) for row in micro.views.row.tolist()]
+    def _submit(self, place: BatchPosition, micro: MicroBatch) -> None:
+        details = [self._catalog.detail(row) for row in micro.crops.row.tolist()]
         wants = []
-        for detail, level in zip(details, micro.views.level.tolist(), strict=True):
+        for detail, level in zip(details, micro.crops.level.tolist(), strict=True):
             span = (detail.start(level), detail.prefix(level), detail.hash(level))
             wants.append(Want(detail.object(level), *span, f"the image {detail.key}"))
         size = sum(want.length for want in wants)
@@ -236,8 +236,8 @@ class Engine:
     def _prepare(self, item: _Pending, at: int, data: Got) -> Prepared | ShardkitError:
         if isinstance(data, ShardkitError):
             return data
-        views, detail = item.micro.views, item.details[at]
-        level, bits = int(views.level[at]), int(detail.number("bits"))
+        crops, detail = item.micro.crops, item.details[at]
+        level, bits = int(crops.level[at]), int(detail.number("bits"))
         begun = time.perf_counter()
         try:
             pixels = self._pixels(data, level, bits, detail.frame)
@@ -275,12 +275,14 @@ class Engine:
         self._stats.built(item.micro, between - begun, time.perf_counter() - between)
         return batch
 
-    def _substituted(self, item: _Pending, ready: list[Prepared | ShardkitError], told: set[int]) -> list[Shown | None]:
-        """What each place shows: its own view, else by the plan's rule another's, else nothing.
+    def _substituted(
+        self, item: _Pending, ready: list[Prepared | ShardkitError], told: set[int]
+    ) -> list[BatchItem | None]:
+        """What each place shows: its own crop, else by the plan's rule another's, else nothing.
 
         told: places whose badness has been counted and logged.
         """
-        shown: list[Shown | None] = []
+        shown: list[BatchItem | None] = []
         for at, image in enumerate(ready):
             source: int | None = at
             if isinstance(image, ShardkitError):
@@ -289,7 +291,7 @@ class Engine:
                 if at not in told:
                     told.add(at)
                     self._bad(item, at, image, source)
-            shown.append(None if source is None else Shown(source, int(item.micro.views.row[source])))
+            shown.append(None if source is None else BatchItem(source, int(item.micro.crops.row[source])))
         return shown
 
     def _bad(self, item: _Pending, at: int, error: ShardkitError, source: int | None) -> None:
@@ -304,7 +306,7 @@ class Engine:
 
     def _run_graph(
         self, item: _Pending, ready: list[Prepared | ShardkitError]
-    ) -> tuple[list[torch.Tensor], list[Shown | None]]:
+    ) -> tuple[list[torch.Tensor], list[BatchItem | None]]:
         told: set[int] = set()
         shown = self._substituted(item, ready, told)
         try:
@@ -327,12 +329,12 @@ class Engine:
 def _shares(item: _Pending) -> Shares:
     """How a micro-batch's pixels are shared among the bins its images are stored in."""
     pixels: dict[str, float] = {}
-    for detail, tokens in zip(item.details, item.micro.views.tokens.tolist(), strict=True):
+    for detail, tokens in zip(item.details, item.micro.crops.tokens.tolist(), strict=True):
         pixels[detail.bin] = pixels.get(detail.bin, 0) + tokens
     total = sum(pixels.values())
     return {name: count / total for name, count in pixels.items()}
 
 
-def _chosen(ready: list[Prepared | ShardkitError], shown: list[Shown | None]) -> list[Prepared]:
-    images = [ready[s.view] for s in shown if s is not None]
+def _chosen(ready: list[Prepared | ShardkitError], shown: list[BatchItem | None]) -> list[Prepared]:
+    images = [ready[s.crop] for s in shown if s is not None]
     return [image for image in images if isinstance(image, Prepared)]

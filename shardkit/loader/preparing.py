@@ -13,7 +13,7 @@ from shardkit.dataset import manifest
 from shardkit.dataset.bins import Bin, Bins
 from shardkit.errors import ArgumentError
 from shardkit.formats import webdataset
-from shardkit.loader.graph import CLIPPED, Graph, Normalise, Steps, prepared
+from shardkit.loader.graph import CLIPPED, Graph, GraphConfig, Normalise, prepared
 from shardkit.loader.sample_index import Detail, Details
 from shardkit.plan import Batching, EpochPlan, Packed, Resized, from_text
 from shardkit.plan.samples import Samples
@@ -58,12 +58,14 @@ def prepare(
         box=np.array([[box[side] for side in ("top", "left", "height", "width")]]),
     )
     micro = EpochPlan(samples, 0, 0, _alone(of, rows, cols))[0][0]
-    level = int(micro.views.level[0])
+    level = int(micro.crops.level[0])
     small = htj2k.decode(htj2k.encode(pixels), level, bits, Frame(rows, cols, rows, cols)) if level else pixels
     facts = asdict(content.statistics(pixels, found.mask, padded=padded))
     ready = prepared(small, micro, 0, _detail(facts), bits, normalise)
-    shown = of.recipe.side is None and of.recipe.content
-    steps = Steps(None, False, slice=shown, flip=False, resize=of.recipe.side is not None, max_images=1, threads=1)
+    shown = of.augmentation.side is None and of.augmentation.content
+    steps = GraphConfig(
+        None, False, slice=shown, flip=False, resize=of.augmentation.side is not None, max_images=1, threads=1
+    )
     graph = Graph(steps)
     try:
         (image,) = graph.run([ready])

@@ -13,7 +13,7 @@ from shardkit.errors import ArgumentError, ShardkitError
 from shardkit.loader.collate import PackedBatch
 from shardkit.loader.loader import Loader
 from shardkit.loader.prefetcher import Batch
-from shardkit.plan.spec import Described
+from shardkit.plan.spec import PlanSpec
 from shardkit.storage.store import sentences
 
 _CELL, _GAP, _TEXT = 224, 8, 30  # pixels
@@ -28,17 +28,17 @@ def from_state(url: str, path: Path) -> Loader:
 
     Raises ArgumentError for a file that holds none, and StateError for a state of another dataset.
     """
-    state, described, seed, epoch = _read(path)
-    loader = open_loader(url, described, seed, epoch)
+    state, plan_spec, seed, epoch = _read(path)
+    loader = open_loader(url, plan_spec, seed, epoch)
     loader.load_state_dict(state)
     return loader
 
 
-def _read(path: Path) -> tuple[dict[str, Any], Described, int, int]:
+def _read(path: Path) -> tuple[dict[str, Any], PlanSpec, int, int]:
     """(state, what decides the plan, seed, epoch)."""
     try:
         state = json.loads(path.read_text())
-        return state, Described.read(str(state["format"])), int(state["seed"]), int(state["epoch"])
+        return state, PlanSpec.read(str(state["format"])), int(state["seed"]), int(state["epoch"])
     except OSError as error:
         raise ArgumentError(f"--state {path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -47,19 +47,19 @@ def _read(path: Path) -> tuple[dict[str, Any], Described, int, int]:
         raise ArgumentError(f"--state {path} holds no loader's state: write json.dumps(loader.state_dict())") from None
 
 
-def open_loader(url: str, described: Described, seed: int, epoch: int) -> Loader:
+def open_loader(url: str, plan_spec: PlanSpec, seed: int, epoch: int) -> Loader:
     """A loader that stands for the whole world at the start of an epoch."""
-    if described.rows:
+    if plan_spec.rows:
         raise ArgumentError(
             "the state is of a run that filtered its samples: replay it in Python, with the same filter"
         )
     return Loader(
         url,
-        batching=described.batching,
+        batching=plan_spec.batching,
         seed=seed,
         epoch=epoch,
-        split=described.split,
-        window=described.window,
+        split=plan_spec.split,
+        window=plan_spec.window,
         rank=0,
         world_size=1,
         device="cpu",
@@ -71,7 +71,7 @@ def open_loader(url: str, described: Described, seed: int, epoch: int) -> Loader
 def replay(loader: Loader, step: int, out: Path) -> str:
     """Write the step's images as a PNG; returns a line about it. Raises ArgumentError where there is no such step.
 
-    The loader stands for the whole world: rank 0 of 1. Augmentations come from the plan, so these are the very views of
+    The loader stands for the whole world: rank 0 of 1. Augmentations come from the plan, so these are the very crops of
     the run, each stretched to its own grey levels; what could not be read then and can now is shown.
     """
     plan, epoch = loader.plan, loader.epoch

@@ -9,7 +9,7 @@ from shardkit.loader.loader import Loader
 from shardkit.loader.replay import open_loader
 from shardkit.plan import from_text
 from shardkit.plan.epoch import WINDOW
-from shardkit.plan.spec import Described
+from shardkit.plan.spec import PlanSpec
 from shardkit.storage.store import no_folder
 
 
@@ -25,9 +25,9 @@ def at_step(run: Path, step: int, dataset: str | None) -> tuple[Loader, int]:
         raise ArgumentError(f"{run} has no step {step}: its steps are 1 to {last or '...'}")
     split = config["loader.split"]
     window = config.get("loader.window", WINDOW)  # runs of before had no other
-    described = Described(None if split == "all" else split, "", window, from_text(config["loader.batching"]))
+    plan_spec = PlanSpec(None if split == "all" else split, "", window, from_text(config["loader.batching"]))
     begun, epoch = _since(run, facts, step)
-    loader = open_loader(dataset or facts["data"], described, config["run.seed"], epoch)
+    loader = open_loader(dataset or facts["data"], plan_spec, config["run.seed"], epoch)
     if loader.state_dict()["manifest_digest"] != facts["digest"]:
         raise ArgumentError(
             f"{dataset or facts['data']} is not the dataset that {run} was trained on, {facts['digest'][:12]}: samples"

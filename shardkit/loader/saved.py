@@ -7,12 +7,12 @@ from shardkit.errors import StateError
 FIELDS = ("format", "manifest_digest", "seed", "epoch", "step")
 
 
-def make(described: str, digest: str, seed: int, epoch: int, step: int) -> dict[str, Any]:
+def make(plan_spec: str, digest: str, seed: int, epoch: int, step: int) -> dict[str, Any]:
     """The state as a plain dictionary."""
-    return dict(zip(FIELDS, (described, digest, seed, epoch, step), strict=True))
+    return dict(zip(FIELDS, (plan_spec, digest, seed, epoch, step), strict=True))
 
 
-def read(state: dict[str, Any], described: str, digest: str, url: str) -> tuple[int, int, int]:
+def read(state: dict[str, Any], plan_spec: str, digest: str, url: str) -> tuple[int, int, int]:
     """(seed, epoch, step). Raises StateError for a state of another dataset or plan."""
     if set(state) != set(FIELDS):
         raise StateError(f"this is no loader's state: it has the fields {sorted(state)}, not {sorted(FIELDS)}")
@@ -21,9 +21,9 @@ def read(state: dict[str, Any], described: str, digest: str, url: str) -> tuple[
             f"the state belongs to the dataset {named[:12]}, and {url} is {digest[:12]}: samples were added or it is"
             " another one; give it as it was, or start an epoch anew"
         )
-    if state["format"] != described:
+    if state["format"] != plan_spec:
         raise StateError(
-            f"the state was saved with {state['format']!r} and this loader has {described!r}: use the same"
+            f"the state was saved with {state['format']!r} and this loader has {plan_spec!r}: use the same"
         )
     seed, epoch, step = (state[name] for name in FIELDS[2:])
     if not all(isinstance(number, int) for number in (seed, epoch, step)) or min(epoch, step) < 0:

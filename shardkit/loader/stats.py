@@ -86,7 +86,7 @@ class Stats:
     def built(self, micro: MicroBatch, graph_s: float, assemble_s: float) -> None:
         """The producer finished a batch."""
         self.batches += 1
-        self.images += len(micro.views)
+        self.images += len(micro.crops)
         self.tokens += micro.used + micro.again
         self.slots += micro.slots
         self.graph_s += graph_s

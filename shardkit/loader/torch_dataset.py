@@ -6,7 +6,7 @@ from typing import Any
 from torch.utils.data import IterableDataset, get_worker_info
 
 from shardkit.errors import ArgumentError
-from shardkit.loader.collate import Place
+from shardkit.loader.collate import BatchPosition
 from shardkit.loader.loader import Loader
 from shardkit.loader.prefetcher import Batch
 
@@ -31,7 +31,7 @@ class TorchDataset(IterableDataset[Batch]):
         """Micro-batches of an epoch on this rank. Who knows it need not look ahead for the end: see `state_dict`."""
         return len(self.loader)
 
-    def state_dict(self, after: Place | None = None) -> dict[str, Any]:
+    def state_dict(self, after: BatchPosition | None = None) -> dict[str, Any]:
         """The loader's, after what it has handed out or after the batch with that place."""
         return self.loader.state_dict(after)
 

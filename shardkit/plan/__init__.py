@@ -2,15 +2,16 @@
 
 from shardkit.plan.batchers import MicroBatch, Pack, Shape
 from shardkit.plan.batching import Batching, Binned, Exact, Fixed, Packed, Resized, from_text
-from shardkit.plan.crops import Views
-from shardkit.plan.epoch import Account, EpochPlan
+from shardkit.plan.crops import Crops
+from shardkit.plan.epoch import EpochPlan, EpochStats
 from shardkit.plan.samples import Samples
 
 __all__ = [
-    "Account",
     "Batching",
     "Binned",
+    "Crops",
     "EpochPlan",
+    "EpochStats",
     "Exact",
     "Fixed",
     "MicroBatch",
@@ -19,6 +20,5 @@ __all__ = [
     "Resized",
     "Samples",
     "Shape",
-    "Views",
     "from_text",
 ]

@@ -1,6 +1,6 @@
-"""Forming micro-batches from a stream of views, whatever the pieces it comes in: dense by size class, or packed.
+"""Forming micro-batches from a stream of crops, whatever the pieces it comes in: dense by size class, or packed.
 
-A former is fed views in the epoch's order and hands out micro-batches as they fill; what is unfinished waits in it.
+A batcher is fed crops in the epoch's order and hands out micro-batches as they fill; what is unfinished waits in it.
 """
 
 from abc import ABC, abstractmethod
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from shardkit.dataset.bins import Bins
 from shardkit.errors import ArgumentError
-from shardkit.plan.crops import Views
+from shardkit.plan.crops import Crops
 from shardkit.plan.samples import Ints
 from shardkit.plan.shuffle import mix
 
@@ -42,13 +42,13 @@ class Pack:
 class MicroBatch:
     """What one rank decodes and runs at once.
 
-    views: the images in their order, at most `layout.images`; a dense layout's further places are padding.
+    crops: the images in their order, at most `layout.images`; a dense layout's further places are padding.
     repeated: bool (n,), whether the epoch had this sample before. patch: pixels.
     """
 
     layout: Shape | Pack
     patch: int
-    views: Views
+    crops: Crops
     repeated: npt.NDArray[np.bool_]
 
     @property
@@ -61,17 +61,17 @@ class MicroBatch:
     @property
     def used(self) -> int:
         """Tokens of images that the epoch had not before."""
-        return int(self.views.tokens[~self.repeated].sum())
+        return int(self.crops.tokens[~self.repeated].sum())
 
     @property
     def again(self) -> int:
         """Tokens of repeated images."""
-        return int(self.views.tokens[self.repeated].sum())
+        return int(self.crops.tokens[self.repeated].sum())
 
     @cached_property
     def cu_seqlens(self) -> Ints:
         """int64 (n + 1,), first token of each image and the end."""
-        return np.concatenate([[0], np.cumsum(self.views.tokens)])
+        return np.concatenate([[0], np.cumsum(self.crops.tokens)])
 
     def substitutes(self, at: int) -> list[int]:
         """Places whose image may stand in for that at `at`, best first: it has to fit the room that is there.
@@ -79,38 +79,38 @@ class MicroBatch:
         Packed, the largest of those with no more tokens; dense, the next in turn; never the same sample repeated. The
         sequence depends on the plan alone, so that a replay on another machine shows the same.
         """
-        others = np.flatnonzero(self.views.row != self.views.row[at]).tolist()
+        others = np.flatnonzero(self.crops.row != self.crops.row[at]).tolist()
         if isinstance(self.layout, Pack):
-            fitting = [i for i in others if self.views.tokens[i] <= self.views.tokens[at]]
-            return sorted(fitting, key=lambda i: (-int(self.views.tokens[i]), i))
-        return sorted(others, key=lambda i: (i - at) % len(self.views))
+            fitting = [i for i in others if self.crops.tokens[i] <= self.crops.tokens[at]]
+            return sorted(fitting, key=lambda i: (-int(self.crops.tokens[i]), i))
+        return sorted(others, key=lambda i: (i - at) % len(self.crops))
 
 
-class Former(ABC):
+class Batcher(ABC):
     """Unfinished business of an epoch.
 
-    images: that a micro-batch holds at most. per_step: micro-batches of a global step. dropped: views that a remainder
+    images: that a micro-batch holds at most. per_step: micro-batches of a global step. dropped: crops that a remainder
     rule left out.
     """
 
     def __init__(self, images: int, per_step: int) -> None:
         self.images, self._per_step = images, per_step
-        self.dropped: list[Views] = []
+        self.dropped: list[Crops] = []
 
     @abstractmethod
-    def feed(self, views: Views) -> list[MicroBatch]:
-        """Micro-batches that these views complete, in order."""
+    def feed(self, crops: Crops) -> list[MicroBatch]:
+        """Micro-batches that these crops complete, in order."""
 
     @abstractmethod
     def finish(self, waiting: list[MicroBatch]) -> list[MicroBatch]:
         """The epoch's last ones, `waiting` of them an unfinished step: a multiple of `per_step`."""
 
 
-def _micro(layout: Shape | Pack, patch: int, views: Views) -> MicroBatch:
-    return MicroBatch(layout, patch, views, np.zeros(len(views), np.bool_))
+def _micro(layout: Shape | Pack, patch: int, crops: Crops) -> MicroBatch:
+    return MicroBatch(layout, patch, crops, np.zeros(len(crops), np.bool_))
 
 
-class DenseFormer(Former):
+class DenseBatcher(Batcher):
     """Queues by size class; `group` micro-batches of a class are handed out together once it has enough images."""
 
     def __init__(
@@ -124,41 +124,41 @@ class DenseFormer(Former):
     ) -> None:
         super().__init__(max(shape.images for shape in shapes) if shapes else 1, per_step)
         self._shapes, self._patch, self._group, self._remainder, self._bins = shapes, patch, group, remainder, bins
-        self._waiting: Views | None = None
-        self._first: dict[Shape | Pack, list[Views]] = {}  # what repeats are taken from
+        self._waiting: Crops | None = None
+        self._first: dict[Shape | Pack, list[Crops]] = {}  # what repeats are taken from
         self._repeats: dict[Shape | Pack, int] = {}
 
-    def feed(self, views: Views) -> list[MicroBatch]:
-        """See `Former`."""
+    def feed(self, crops: Crops) -> list[MicroBatch]:
+        """See `Batcher`."""
         if self._waiting is not None:
-            views = Views.join([self._waiting, views])
+            crops = Crops.join([self._waiting, crops])
         out: list[tuple[int, list[MicroBatch]]] = []
         left = [np.zeros(0, np.int64)]
-        for shape, members in self._classes(views):
+        for shape, members in self._classes(crops):
             size = shape.images * self._group
             whole = len(members) // size * size
             for batch in members[:whole].reshape(-1, size):
-                micros = [views.take(part) for part in batch.reshape(self._group, -1)]
+                micros = [crops.take(part) for part in batch.reshape(self._group, -1)]
                 out.append((int(batch[-1]), [_micro(shape, self._patch, part) for part in micros]))
             left.append(members[whole:])
-        self._waiting = views.take(np.sort(np.concatenate(left)))
+        self._waiting = crops.take(np.sort(np.concatenate(left)))
         done = [micro for _, micros in sorted(out, key=lambda item: item[0]) for micro in micros]
         if self._remainder == "repeat":
             self._remember(done)
         return done
 
-    def _classes(self, views: Views) -> Iterator[tuple[Shape, Ints]]:
-        """(shape, places of its views in order) of every class that is there."""
+    def _classes(self, crops: Crops) -> Iterator[tuple[Shape, Ints]]:
+        """(shape, places of its crops in order) of every class that is there."""
         index: npt.NDArray[np.integer[Any]]
         if self._shapes is None:  # each image its own
-            high, wide = (-(-side // self._patch) * self._patch for side in (views.out_height, views.out_width))
+            high, wide = (-(-side // self._patch) * self._patch for side in (crops.out_height, crops.out_width))
             sizes, index = np.unique(np.stack([high, wide], 1), axis=0, return_inverse=True)
             shapes, index = [Shape(1, int(h), int(w)) for h, w in sizes], index.ravel()
         elif self._bins is not None:
-            shapes, index = self._shapes, self._bins.assign(views.out_height, views.out_width)
+            shapes, index = self._shapes, self._bins.assign(crops.out_height, crops.out_width)
         else:
-            shapes, index = self._shapes, np.zeros(len(views), np.int64)
-            self._check(views, shapes[0])
+            shapes, index = self._shapes, np.zeros(len(crops), np.int64)
+            self._check(crops, shapes[0])
         order = np.argsort(index, kind="stable")
         ends = np.searchsorted(index[order], np.arange(len(shapes) + 1))
         for number, shape in enumerate(shapes):
@@ -166,12 +166,12 @@ class DenseFormer(Former):
                 yield shape, order[ends[number] : ends[number + 1]]
 
     @staticmethod
-    def _check(views: Views, shape: Shape) -> None:
-        over = (views.out_height > shape.height) | (views.out_width > shape.width)
+    def _check(crops: Crops, shape: Shape) -> None:
+        over = (crops.out_height > shape.height) | (crops.out_width > shape.width)
         if over.any():
             at = int(over.argmax())
             raise ArgumentError(
-                f"manifest row {views.row[at]} has {views.out_height[at]} x {views.out_width[at]} pixels, above"
+                f"manifest row {crops.row[at]} has {crops.out_height[at]} x {crops.out_width[at]} pixels, above"
                 f" side={shape.height}: raise it, stream a level, or use resized"
             )
 
@@ -179,16 +179,16 @@ class DenseFormer(Former):
         for micro in micros:
             first = self._first.setdefault(micro.layout, [])
             if len(first) < self._per_step:
-                first.append(micro.views)
+                first.append(micro.crops)
 
     def finish(self, waiting: list[MicroBatch]) -> list[MicroBatch]:
-        """See `Former`. Groups stay whole, so that all ranks see one class at a time to the end."""
-        last, views = list(waiting), self._waiting
+        """See `Batcher`. Groups stay whole, so that all ranks see one class at a time to the end."""
+        last, crops = list(waiting), self._waiting
         self._waiting = None
-        if views is None:
+        if crops is None:
             return last
-        for shape, members in self._classes(views):
-            mine = views.take(members)
+        for shape, members in self._classes(crops):
+            mine = crops.take(members)
             if self._remainder == "drop":
                 self.dropped.append(mine)
                 continue
@@ -196,7 +196,7 @@ class DenseFormer(Former):
             last += [_micro(shape, self._patch, mine.take(slice(i, None, self._group))) for i in range(self._group)]
         if self._remainder == "drop":
             whole = len(last) // self._per_step * self._per_step
-            self.dropped += [micro.views for micro in last[whole:]]
+            self.dropped += [micro.crops for micro in last[whole:]]
             return last[:whole]
         completed = self._repeated if self._remainder == "repeat" else self._spread
         steps = [last[i : i + self._per_step] for i in range(0, len(last), self._per_step)]
@@ -208,56 +208,56 @@ class DenseFormer(Former):
         What the step lacks, a whole number of groups, goes to the class with the most images: none is empty as long as
         there are enough.
         """
-        parts: dict[Shape | Pack, list[Views]] = {}
+        parts: dict[Shape | Pack, list[Crops]] = {}
         for micro in step:
-            parts.setdefault(micro.layout, []).append(micro.views)
+            parts.setdefault(micro.layout, []).append(micro.crops)
         counts = {layout: len(part) for layout, part in parts.items()}
-        views = {layout: Views.join(part) for layout, part in parts.items()}
-        counts[max(views, key=lambda layout: len(views[layout]))] += self._per_step - len(step)
+        crops = {layout: Crops.join(part) for layout, part in parts.items()}
+        counts[max(crops, key=lambda layout: len(crops[layout]))] += self._per_step - len(step)
         return [
-            _micro(layout, self._patch, views[layout].take(slice(i, None, count)))
+            _micro(layout, self._patch, crops[layout].take(slice(i, None, count)))
             for layout, count in counts.items()
             for i in range(count)
         ]
 
     def _repeated(self, step: list[MicroBatch]) -> list[MicroBatch]:
         """A whole step of these images and, in the places left, images that the epoch had before."""
-        none = _micro(step[-1].layout, self._patch, step[-1].views.take(slice(0)))
+        none = _micro(step[-1].layout, self._patch, step[-1].crops.take(slice(0)))
         return [self._completed(micro) for micro in step + [none] * (self._per_step - len(step))]
 
     def _completed(self, micro: MicroBatch) -> MicroBatch:
         """With images from the epoch's begin, in turn; they get other seeds."""
-        layout, had = micro.layout, len(micro.views)
+        layout, had = micro.layout, len(micro.crops)
         lacking = layout.images - had
         if not lacking:
             return micro
-        donor, begin = Views.join(self._first[layout]), self._repeats.get(layout, 0)
+        donor, begin = Crops.join(self._first[layout]), self._repeats.get(layout, 0)
         self._repeats[layout] = begin + lacking
         turn = np.arange(begin, begin + lacking)
         again = donor.take(turn % len(donor))
         again = replace(again, seed=mix(0, again.seed + turn.astype(np.uint64)))
         repeated = np.arange(layout.images) >= had
-        return MicroBatch(layout, self._patch, Views.join([micro.views, again]), repeated)
+        return MicroBatch(layout, self._patch, Crops.join([micro.crops, again]), repeated)
 
 
-class PackedFormer(Former):
+class PackedBatcher(Batcher):
     """Fills packs in order: the oldest image first, then whatever fits, looking `window` images ahead."""
 
     def __init__(self, tokens: int, images: int, window: int, patch: int, per_step: int, remainder: Remainder) -> None:
         super().__init__(images, per_step)
         self._layout, self._window, self._patch, self._remainder = Pack(tokens, images), window, patch, remainder
-        self._waiting: Views | None = None
+        self._waiting: Crops | None = None
 
-    def feed(self, views: Views) -> list[MicroBatch]:
-        """See `Former`."""
-        return self._pack(views, self._window)
+    def feed(self, crops: Crops) -> list[MicroBatch]:
+        """See `Batcher`."""
+        return self._pack(crops, self._window)
 
-    def _pack(self, views: Views, ahead: int) -> list[MicroBatch]:
+    def _pack(self, crops: Crops, ahead: int) -> list[MicroBatch]:
         """Fill packs as long as `ahead` images, besides those of the pack, can be looked at."""
         if self._waiting is not None:
-            views = Views.join([self._waiting, views])
-        sizes = views.tokens.tolist()
-        self._check(views, sizes)
+            crops = Crops.join([self._waiting, crops])
+        sizes = crops.tokens.tolist()
+        self._check(crops, sizes)
         queue = list(range(min(self._window, len(sizes))))
         following = len(queue)
         packs: list[list[int]] = []
@@ -269,8 +269,8 @@ class PackedFormer(Former):
                 break
             packs.append(pack)
         rest = sorted(queue) + list(range(before[1], len(sizes))) if queue else []
-        self._waiting = views.take(np.array(rest, np.int64))
-        return [_micro(self._layout, self._patch, views.take(np.array(pack))) for pack in packs]
+        self._waiting = crops.take(np.array(rest, np.int64))
+        return [_micro(self._layout, self._patch, crops.take(np.array(pack))) for pack in packs]
 
     def _fill(self, queue: list[int], sizes: list[int], following: int) -> tuple[list[int], int]:
         """One pack, taken out of the queue, which is topped up; and the next image that is not in the queue."""
@@ -292,38 +292,38 @@ class PackedFormer(Former):
                 following += 1
         return pack, following
 
-    def _check(self, views: Views, sizes: list[int]) -> None:
+    def _check(self, crops: Crops, sizes: list[int]) -> None:
         if sizes and (largest := max(sizes)) > self._layout.tokens:
             at = sizes.index(largest)
             raise ArgumentError(
-                f"manifest row {views.row[at]} has {largest:,} tokens, above tokens={self._layout.tokens:,}:"
+                f"manifest row {crops.row[at]} has {largest:,} tokens, above tokens={self._layout.tokens:,}:"
                 " raise it, or stream a level"
             )
 
     def finish(self, waiting: list[MicroBatch]) -> list[MicroBatch]:
-        """See `Former`. The last step's images are spread over all its packs, so that no rank runs empty."""
+        """See `Batcher`. The last step's images are spread over all its packs, so that no rank runs empty."""
         last = list(waiting)
         if self._waiting is not None:
             last += self._pack(self._waiting.take(slice(0)), 0)
         over = len(last) % self._per_step
         if not over:
             return last
-        whole, part = last[: len(last) - over], [micro.views for micro in last[len(last) - over :]]
+        whole, part = last[: len(last) - over], [micro.crops for micro in last[len(last) - over :]]
         if self._remainder == "drop":
             self.dropped += part
             return whole
-        return whole + [_micro(self._layout, self._patch, views) for views in self._spread(part)]
+        return whole + [_micro(self._layout, self._patch, crops) for crops in self._spread(part)]
 
-    def _spread(self, packs: list[Views]) -> list[Views]:
+    def _spread(self, packs: list[Crops]) -> list[Crops]:
         """A whole step of these packs' images: largest first into the emptiest; where that overflows, by halving."""
-        views, count = Views.join(packs), self._per_step
+        crops, count = Crops.join(packs), self._per_step
         loads, members = [0] * count, [list[int]() for _ in range(count)]
-        for i in np.argsort(-views.tokens, kind="stable").tolist():
+        for i in np.argsort(-crops.tokens, kind="stable").tolist():
             emptiest = loads.index(min(loads))
-            loads[emptiest] += int(views.tokens[i])
+            loads[emptiest] += int(crops.tokens[i])
             members[emptiest].append(i)
         if max(loads) <= self._layout.tokens and max(map(len, members)) <= self._layout.images:
-            return [views.take(np.sort(np.array(m, np.int64))) for m in members]
+            return [crops.take(np.sort(np.array(m, np.int64))) for m in members]
         packs = list(packs)
         while len(packs) < count:
             fullest = max(range(len(packs)), key=lambda i: len(packs[i]))

@@ -1,4 +1,4 @@
-"""How samples become micro-batches: five recipes, each a record that can be written as text and read back.
+"""How samples become micro-batches: five ways, each a record that can be written as text and read back.
 
 `Packed(tokens=12288, patch=48)` is `packed:patch=48,tokens=12288` in a command, in a loader's state and in a message.
 """
@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from shardkit.dataset.bins import Bins, parse, read_json
 from shardkit.errors import ArgumentError
-from shardkit.plan.batchers import DenseFormer, Former, PackedFormer, Remainder, Shape
-from shardkit.plan.crops import Level, Recipe, at_level
+from shardkit.plan.batchers import Batcher, DenseBatcher, PackedBatcher, Remainder, Shape
+from shardkit.plan.crops import Augmentation, Level, at_level
 from shardkit.plan.samples import Samples
 
 _PER_IMAGE = 256  # tokens; bounds the images of a pack where max_images is not given
@@ -27,7 +27,7 @@ _CHUNK = 1 << 20  # samples looked at together
 
 @dataclass(frozen=True, kw_only=True)
 class Batching(ABC):
-    """What all recipes share.
+    """What all of them share.
 
     patch: side of a patch in pixels; outputs are padded to whole patches.
     per_step: micro-batches of a global step, on all ranks together; world sizes must divide it.
@@ -61,7 +61,7 @@ class Batching(ABC):
             ("remainder", self.remainder in ("fill", "repeat", "drop"), "fill, repeat or drop"),
         ):
             self._require(name, sound, wanted)
-        if self.level == "auto" and self.recipe.side is None:
+        if self.level == "auto" and self.augmentation.side is None:
             raise ArgumentError("level=auto needs an output size to cover: use resized, or name a level")
 
     def _require(self, name: str, sound: bool, wanted: str) -> None:
@@ -69,13 +69,13 @@ class Batching(ABC):
             raise ArgumentError(f"{name}={getattr(self, name)} of {type(self).__name__} must be {wanted}")
 
     @property
-    def recipe(self) -> Recipe:
-        """How images become views."""
-        return Recipe(self.patch, self.content, self.level, self.crop, self.ratio, self.flip)
+    def augmentation(self) -> Augmentation:
+        """How images become crops."""
+        return Augmentation(self.patch, self.content, self.level, self.crop, self.ratio, self.flip)
 
     @abstractmethod
-    def former(self, samples: Samples) -> Former:
-        """A fresh former of micro-batches. Raises ArgumentError where these samples cannot be batched so."""
+    def batcher(self, samples: Samples) -> Batcher:
+        """A fresh batcher of micro-batches. Raises ArgumentError where these samples cannot be batched so."""
 
     def __str__(self) -> str:
         return text_of(self)
@@ -88,19 +88,19 @@ class Fixed(Batching):
     side: int
     batch_size: int = 1
 
-    def former(self, samples: Samples) -> Former:
+    def batcher(self, samples: Samples) -> Batcher:
         """See `Batching`. Images above the side are refused, when they come up."""
         self._require("side", self.side % self.patch == 0, f"a multiple of patch={self.patch}")
-        return DenseFormer([Shape(self.batch_size, self.side, self.side)], self.patch, self.per_step, self.remainder)
+        return DenseBatcher([Shape(self.batch_size, self.side, self.side)], self.patch, self.per_step, self.remainder)
 
 
 @dataclass(frozen=True)
 class Exact(Batching):
     """One image a micro-batch, padded to whole patches: no image is padded to another's size."""
 
-    def former(self, samples: Samples) -> Former:
+    def batcher(self, samples: Samples) -> Batcher:
         """See `Batching`."""
-        return DenseFormer(None, self.patch, self.per_step, self.remainder)
+        return DenseBatcher(None, self.patch, self.per_step, self.remainder)
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Binned(Batching):
     tokens: int | None = None
     group: int | None = None
 
-    def former(self, samples: Samples) -> Former:
+    def batcher(self, samples: Samples) -> Batcher:
         """See `Batching`."""
         if (self.batch_size is None) == (self.tokens is None):
             raise ArgumentError("binned needs either batch_size or tokens, one of the two")
@@ -129,7 +129,7 @@ class Binned(Batching):
         areas = [b.height * b.width // self.patch**2 for b in bins.bins]
         sizes = [self.batch_size or max(1, (self.tokens or 0) // area) for area in areas]
         shapes = [Shape(n, b.height, b.width) for n, b in zip(sizes, bins.bins, strict=True)]
-        return DenseFormer(shapes, self.patch, self.per_step, self.remainder, group, bins)
+        return DenseBatcher(shapes, self.patch, self.per_step, self.remainder, group, bins)
 
 
 @dataclass(frozen=True)
@@ -149,11 +149,11 @@ class Packed(Batching):
         """Images a pack holds at most."""
         return self.max_images or max(_FEWEST, self.tokens // _PER_IMAGE)
 
-    def former(self, samples: Samples) -> Former:
+    def batcher(self, samples: Samples) -> Batcher:
         """See `Batching`. An image of more tokens than a pack is refused when it comes up."""
         if self.remainder == "repeat":
             raise ArgumentError("packed fills its last packs with padding: use remainder=fill or drop")
-        return PackedFormer(self.tokens, self.slots, self.window, self.patch, self.per_step, self.remainder)
+        return PackedBatcher(self.tokens, self.slots, self.window, self.patch, self.per_step, self.remainder)
 
 
 @dataclass(frozen=True)
@@ -169,16 +169,16 @@ class Resized(Batching):
     fit: Literal["crop", "pad"] = "crop"
 
     @property
-    def recipe(self) -> Recipe:
-        """How images become views."""
+    def augmentation(self) -> Augmentation:
+        """How images become crops."""
         base = (self.patch, self.content, self.level, self.crop, self.ratio, self.flip)
-        return Recipe(*base, side=self.side, fit=self.fit)
+        return Augmentation(*base, side=self.side, fit=self.fit)
 
-    def former(self, samples: Samples) -> Former:
+    def batcher(self, samples: Samples) -> Batcher:
         """See `Batching`."""
         self._require("side", self.side % self.patch == 0, f"a multiple of patch={self.patch}")
         self._require("fit", self.fit in ("crop", "pad"), "crop or pad")
-        return DenseFormer([Shape(self.batch_size, self.side, self.side)], self.patch, self.per_step, self.remainder)
+        return DenseBatcher([Shape(self.batch_size, self.side, self.side)], self.patch, self.per_step, self.remainder)
 
 
 KINDS: dict[str, type[Batching]] = {kind.__name__.lower(): kind for kind in (Fixed, Exact, Binned, Packed, Resized)}
@@ -271,7 +271,7 @@ def _ascending(pair: Any) -> bool:
 
 
 def _bins(batching: Binned, samples: Samples) -> Bins:
-    """`Binned.bins`, made of whole patches of views at the batching's level."""
+    """`Binned.bins`, made of whole patches of crops at the batching's level."""
     level, patch, text = int(batching.level), batching.patch, batching.bins
     if text == "dataset":
         return Bins.from_json(
@@ -285,7 +285,7 @@ def _bins(batching: Binned, samples: Samples) -> Bins:
 
 
 def _uncropped(samples: Samples, content: bool, level: int) -> npt.NDArray[np.integer]:
-    """(2, n) heights and widths of the samples' views where nothing is cropped, in the type of `samples.height`."""
+    """(2, n) heights and widths of the samples' crops where nothing is cropped, in the type of `samples.height`."""
     parts = []
     for start in range(0, len(samples), _CHUNK):
         index = np.arange(start, min(start + _CHUNK, len(samples)))

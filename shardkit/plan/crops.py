@@ -1,6 +1,6 @@
 """What of each image a batch shows: level, crop, flip and output size, as a pure function of size and seed.
 
-A view's rectangle is given in the pixels of its level and in those of the full resolution. Crops follow the random
+A crop's rectangle is given in the pixels of its level and in those of the full resolution. Crops follow the random
 resized crop of Szegedy et al. 2015 as torchvision draws it: an area share and an aspect ratio, ten tries, else the
 centre.
 """
@@ -21,10 +21,10 @@ _AREA, _RATIO, _TOP, _LEFT, _FLIP = range(5)  # what a sample's draws are for
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """How images become views; see `shardkit.plan.batching.Batching` for the fields.
+class Augmentation:
+    """How images become crops; see `shardkit.plan.batching.Batching` for the fields.
 
-    side: of the square that a view is resized to; None keeps the size it has.
+    side: of the square that a crop is resized to; None keeps the size it has.
     """
 
     patch: int
@@ -38,7 +38,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Views:
+class Crops:
     """Arrays over n samples, int64 but for `flip` and `seed`.
 
     index: sample. row: manifest row. level: halvings. top, left, height, width: pixels of that level.
@@ -64,53 +64,53 @@ class Views:
     def __len__(self) -> int:
         return len(self.index)
 
-    def __deepcopy__(self, memo: object) -> "Views":
-        return self  # what a former holds; nothing writes to it
+    def __deepcopy__(self, memo: object) -> "Crops":
+        return self  # what a batcher holds; nothing writes to it
 
-    def take(self, at: Ints | slice) -> "Views":
-        """The views at these places."""
-        return Views(*(getattr(self, f.name)[at] for f in fields(self)))
+    def take(self, at: Ints | slice) -> "Crops":
+        """The crops at these places."""
+        return Crops(*(getattr(self, f.name)[at] for f in fields(self)))
 
     @staticmethod
-    def join(parts: "list[Views]") -> "Views":
+    def join(parts: "list[Crops]") -> "Crops":
         """One after the other."""
-        return Views(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Views)))
+        return Crops(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Crops)))
 
 
-def views(samples: Samples, index: Ints, recipe: Recipe, key: int) -> Views:
-    """The views of samples `index`; draws depend on `key` and the sample's row alone."""
+def crops(samples: Samples, index: Ints, augmentation: Augmentation, key: int) -> Crops:
+    """The crops of samples `index`; draws depend on `key` and the sample's row alone."""
     row = samples.row(index)
     seed = mix(key, row)
-    region = samples.regions(index, recipe.content)
-    if recipe.crop is not None:
-        region = _cropped(region, recipe, seed)
-    elif recipe.side is not None and recipe.fit == "crop":
+    region = samples.regions(index, augmentation.content)
+    if augmentation.crop is not None:
+        region = _cropped(region, augmentation, seed)
+    elif augmentation.side is not None and augmentation.fit == "crop":
         region = _central_square(region)
-    if recipe.level == "auto":
-        level = _covering_level(samples.regions(index, recipe.content), recipe, samples.levels)
+    if augmentation.level == "auto":
+        level = _covering_level(samples.regions(index, augmentation.content), augmentation, samples.levels)
     else:
-        level = np.full(len(index), recipe.level, np.int64)
+        level = np.full(len(index), augmentation.level, np.int64)
     top, left, height, width = at_level(region, level)
-    out_height, out_width = _resized(height, width, recipe)
-    flip = _draw(seed, _FLIP) < recipe.flip
-    tokens = -(-out_height // recipe.patch) * -(-out_width // recipe.patch)
-    return Views(index, row, level, top, left, height, width, out_height, out_width, tokens, flip, seed, region)
+    out_height, out_width = _resized(height, width, augmentation)
+    flip = _draw(seed, _FLIP) < augmentation.flip
+    tokens = -(-out_height // augmentation.patch) * -(-out_width // augmentation.patch)
+    return Crops(index, row, level, top, left, height, width, out_height, out_width, tokens, flip, seed, region)
 
 
 def _draw(seed: Words, purpose: int, attempt: int = 0) -> npt.NDArray[np.float64]:
     return uniform(purpose * _TRIES + attempt + 1, seed)
 
 
-def _cropped(region: Ints, recipe: Recipe, seed: Words) -> Ints:
+def _cropped(region: Ints, augmentation: Augmentation, seed: Words) -> Ints:
     """Random crops inside the regions."""
-    assert recipe.crop is not None
+    assert augmentation.crop is not None
     top, left, high, wide = region.T
     area = (high * wide).astype(np.float64)
-    ratios = _even(*recipe.ratio)
-    crop_h, crop_w = _central(high, wide, recipe.ratio)
+    ratios = _even(*augmentation.ratio)
+    crop_h, crop_w = _central(high, wide, augmentation.ratio)
     found = np.zeros(len(region), np.bool_)
     for attempt in range(_TRIES):
-        share = recipe.crop[0] + (recipe.crop[1] - recipe.crop[0]) * _draw(seed, _AREA, attempt)
+        share = augmentation.crop[0] + (augmentation.crop[1] - augmentation.crop[0]) * _draw(seed, _AREA, attempt)
         ratio = ratios[(_draw(seed, _RATIO, attempt) * len(ratios)).astype(np.int64)]
         w, h = np.rint(np.sqrt(area * share * ratio)), np.rint(np.sqrt(area * share / ratio))
         fits = ~found & (w >= 1) & (h >= 1) & (w <= wide) & (h <= high)
@@ -143,18 +143,18 @@ def _central_square(region: Ints) -> Ints:
     return np.stack([top + (high - side) // 2, left + (wide - side) // 2, side, side], 1)
 
 
-def _covering_level(region: Ints, recipe: Recipe, levels: int) -> Ints:
+def _covering_level(region: Ints, augmentation: Augmentation, levels: int) -> Ints:
     """The most halvings whose smallest possible crop still has `side` pixels, so that nothing is enlarged by it."""
-    assert recipe.side is not None
+    assert augmentation.side is not None
     high, wide = region[:, 2].astype(np.float64), region[:, 3].astype(np.float64)
-    if recipe.crop is not None:
-        area, (low, up) = high * wide * recipe.crop[0], recipe.ratio
-        central_h, central_w = _central(region[:, 2], region[:, 3], recipe.ratio)
+    if augmentation.crop is not None:
+        area, (low, up) = high * wide * augmentation.crop[0], augmentation.ratio
+        central_h, central_w = _central(region[:, 2], region[:, 3], augmentation.ratio)
         least = np.minimum(np.sqrt(area * low), np.sqrt(area / up))
         least = np.minimum(least, np.minimum(central_h, central_w))
     else:
-        least = np.maximum(high, wide) if recipe.fit == "pad" else np.minimum(high, wide)
-    _, exponent = np.frexp(least / recipe.side)  # exact, where log2 of a power of two may fall short of it
+        least = np.maximum(high, wide) if augmentation.fit == "pad" else np.minimum(high, wide)
+    _, exponent = np.frexp(least / augmentation.side)  # exact, where log2 of a power of two may fall short of it
     return np.clip(exponent.astype(np.int64) - 1, 0, levels)
 
 
@@ -166,12 +166,14 @@ def at_level(region: Ints, level: Ints | int) -> tuple[Ints, ...]:
     return new_top, new_left, ((top + high + below) >> level) - new_top, ((left + wide + below) >> level) - new_left
 
 
-def _resized(height: Ints, width: Ints, recipe: Recipe) -> tuple[Ints, Ints]:
-    if recipe.side is None:
+def _resized(height: Ints, width: Ints, augmentation: Augmentation) -> tuple[Ints, Ints]:
+    if augmentation.side is None:
         return height, width
-    square = np.full(len(height), recipe.side, np.int64)
-    if recipe.fit != "pad" or recipe.crop is not None:
+    square = np.full(len(height), augmentation.side, np.int64)
+    if augmentation.fit != "pad" or augmentation.crop is not None:
         return square, square
     longer = np.maximum(height, width)
-    high, wide = (np.maximum(1, np.rint(side * recipe.side / longer)).astype(np.int64) for side in (height, width))
+    high, wide = (
+        np.maximum(1, np.rint(side * augmentation.side / longer)).astype(np.int64) for side in (height, width)
+    )
     return high, wide

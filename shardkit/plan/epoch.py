@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from shardkit.errors import ArgumentError
-from shardkit.plan.batchers import Former, MicroBatch
+from shardkit.plan.batchers import Batcher, MicroBatch
 from shardkit.plan.batching import Batching
-from shardkit.plan.crops import views
+from shardkit.plan.crops import crops
 from shardkit.plan.samples import Samples
 from shardkit.plan.shuffle import Order, key_of
 from shardkit.terminal import reprs
@@ -26,7 +26,7 @@ Step = list[MicroBatch]
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class EpochStats:
     """Tokens of an epoch, and samples: used + padded + repeated is what the model is given, used + dropped the data."""
 
     samples: int = 0
@@ -44,15 +44,15 @@ class Account:
         """What the model is given by what it is given once; 1.0 at best."""
         return (self.used + self.padded + self.repeated) / self.used if self.used else 1.0
 
-    def __add__(self, other: "Account") -> "Account":
-        return Account(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+    def __add__(self, other: "EpochStats") -> "EpochStats":
+        return EpochStats(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
 
 @dataclass(frozen=True, slots=True)
 class _Unfinished:
     """What a piece begins with."""
 
-    former: Former
+    batcher: Batcher
     waiting: list[MicroBatch]  # of a step that is not full
     steps: int  # before this piece
 
@@ -74,17 +74,17 @@ class EpochPlan:
         self.samples, self.batching, self.seed, self.epoch = samples, batching, seed, epoch
         key = key_of("shardkit plan", samples.digest, seed, epoch)
         self.order = Order(samples.starts, window, key_of(key, "order"))
-        self.view_key = key_of(key, "views")
-        self._begun = [_Unfinished(batching.former(samples), [], 0)]
-        self._accounts: list[Account] = []
+        self.crop_key = key_of(key, "views")
+        self._begun = [_Unfinished(batching.batcher(samples), [], 0)]
+        self._accounts: list[EpochStats] = []
         self._kept: OrderedDict[int, list[Step]] = OrderedDict()
 
     @property
     def images(self) -> int:
         """Images a micro-batch holds at most."""
-        return self._begun[0].former.images
+        return self._begun[0].batcher.images
 
-    def twin(self) -> "EpochPlan":
+    def copy(self) -> "EpochPlan":
         """The same plan for another thread, which need not plan again what this one has planned."""
         other = copy.copy(self)
         other._begun, other._accounts, other._kept = list(self._begun), list(self._accounts), OrderedDict()
@@ -113,10 +113,10 @@ class EpochPlan:
             return False
         return True
 
-    def account(self) -> Account:
+    def account(self) -> EpochStats:
         """The epoch's tokens; plans all of it, once."""
         len(self)
-        total = Account()
+        total = EpochStats()
         for part in self._accounts:
             total += part
         return total
@@ -155,33 +155,33 @@ class EpochPlan:
             self._kept.move_to_end(piece)
             return self._kept[piece]
         begun, per_step = self._begun[piece], self.batching.per_step
-        former = copy.deepcopy(begun.former)
-        fresh = views(self.samples, self.order.piece(piece), self.batching.recipe, self.view_key)
-        micros = begun.waiting + former.feed(fresh)
+        batcher = copy.deepcopy(begun.batcher)
+        fresh = crops(self.samples, self.order.piece(piece), self.batching.augmentation, self.crop_key)
+        micros = begun.waiting + batcher.feed(fresh)
         if piece == self.order.pieces - 1:
-            micros = former.finish(micros)
+            micros = batcher.finish(micros)
         whole = len(micros) // per_step
         steps = [micros[i * per_step : (i + 1) * per_step] for i in range(whole)]
         if piece == len(self._begun) - 1:
-            self._begun.append(_Unfinished(former, micros[whole * per_step :], begun.steps + whole))
-            self._accounts.append(_account(len(fresh), steps, former))
+            self._begun.append(_Unfinished(batcher, micros[whole * per_step :], begun.steps + whole))
+            self._accounts.append(_account(len(fresh), steps, batcher))
         self._kept[piece] = steps
         if len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
         return steps
 
 
-def _account(samples: int, steps: list[Step], former: Former) -> Account:
+def _account(samples: int, steps: list[Step], batcher: Batcher) -> EpochStats:
     micros = [micro for step in steps for micro in step]
     used, again = sum(micro.used for micro in micros), sum(micro.again for micro in micros)
-    return Account(
+    return EpochStats(
         samples=samples,
         steps=len(steps),
         micro_batches=len(micros),
         used=used,
         padded=sum(micro.slots for micro in micros) - used - again,
         repeated=again,
-        dropped=sum(int(v.tokens.sum()) for v in former.dropped),
+        dropped=sum(int(v.tokens.sum()) for v in batcher.dropped),
         samples_repeated=sum(int(micro.repeated.sum()) for micro in micros),
-        samples_dropped=sum(map(len, former.dropped)),
+        samples_dropped=sum(map(len, batcher.dropped)),
     )

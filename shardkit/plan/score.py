@@ -52,7 +52,7 @@ def score(plan: EpochPlan, labels: Codes, steps: int | None = 1024) -> Score:
         )
     shown, sizes = [np.zeros(0, np.int64)], []
     for step in islice(plan, steps):
-        fresh = [micro.views.index[~micro.repeated] for micro in step]
+        fresh = [micro.crops.index[~micro.repeated] for micro in step]
         shown += fresh
         sizes.append(sum(map(len, fresh)))
     seen = labels[np.concatenate(shown)]

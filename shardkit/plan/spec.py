@@ -10,7 +10,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
+class PlanSpec:
     """All that decides a plan but dataset, seed and epoch. rows: names a selection by a filter, else empty."""
 
     split: str | None
@@ -23,7 +23,7 @@ class Described:
         return f"{FORMAT} split={self.split or 'all'}{rows} window={self.window} {self.batching}"
 
     @classmethod
-    def read(cls, text: str) -> "Described":
+    def read(cls, text: str) -> "PlanSpec":
         """The inverse of `str`. Raises StateError for a text of another format."""
         head, _, rest = text.partition(" window=")
         window, _, batching = rest.partition(" ")  # which may name a file, blanks and all

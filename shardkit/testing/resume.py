@@ -14,8 +14,8 @@ from typing import Any, Protocol
 class Resumable(Protocol):
     """What can be checked. An iteration is an epoch, or what is left of it; the next one is the next epoch.
 
-    Batches have `rows`, the samples' ids, -1 for none, and `place`, a `shardkit.loader.collate.Place`: after a batch
-    whose `place.last` is true, the last one of its step, a state may be taken.
+    Batches have `rows`, the samples' ids, -1 for none, and `place`, a `shardkit.loader.collate.BatchPosition`: after a
+    batch whose `place.last` is true, the last one of its step, a state may be taken.
     """
 
     def __iter__(self) -> Iterator[Any]:

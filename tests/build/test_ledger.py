@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from shardkit.build import ledger
-from shardkit.dataset.info import ledger_rows, show_ledger
+from shardkit.commands.info import ledger_rows, show_ledger
 from shardkit.errors import ArgumentError
 from shardkit.synthetic.export import make_export
 

@@ -60,7 +60,7 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
         assert command in run.stdout
 
 
-@pytest.mark.parametrize("module", ["shardkit.build.run", "shardkit.dataset.verify", "shardkit.dataset.info"])
+@pytest.mark.parametrize("module", ["shardkit.build.run", "shardkit.dataset.verify", "shardkit.commands.info"])
 def test_a_build_loads_no_gpu_stack(module: str) -> None:
     script = (
         f"import sys, {module}; print(sorted(m for m in ('torch', 'nvidia.dali', 'distributed') if m in sys.modules))"
@@ -70,7 +70,7 @@ def test_a_build_loads_no_gpu_stack(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["build", "retry", "convert", "scan", "info", "ledger", "verify", "preview", "demo"]
+    "command", ["build", "retry", "transcode", "scan", "info", "ledger", "verify", "preview", "demo"]
 )
 def test_every_command_explains_its_options(command: str) -> None:
     run = _run(command, "--help")
@@ -187,6 +187,12 @@ def test_retry_takes_in_files_of_one_class_that_were_mended(place: Path, tmp_pat
 
 
 @pytest.mark.deep
+def test_a_command_s_old_name_says_the_new_one() -> None:
+    run = _run("convert", "tars", "zarr", "--format", "zarr")
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == "shardkit: convert is called transcode now: shardkit transcode --help\n"
+
+
 def test_a_dataset_is_built_as_zarr_looked_at_and_converted_back(place: Path, tmp_path: Path) -> None:
     built, back = tmp_path / "zarr", tmp_path / "tars"
     words = "--source", place / "export", "--out", built, "--format", "zarr", "--bins", "auto:2"
@@ -198,7 +204,7 @@ def test_a_dataset_is_built_as_zarr_looked_at_and_converted_back(place: Path, tm
     picture = _run("preview", key, "--dataset", built, "-o", tmp_path / "x.png", "--level", 1)
     assert picture.returncode == 0, picture.stderr
     for _ in range(2):
-        done = _run("convert", built, back, "--format", "webdataset")
+        done = _run("transcode", built, back, "--format", "webdataset")
         assert done.returncode == 0, done.stderr
     assert "1 of which were there" in done.stdout
     assert _run("verify", back).returncode == 0
@@ -206,8 +212,8 @@ def test_a_dataset_is_built_as_zarr_looked_at_and_converted_back(place: Path, tm
         ("build", *words),  # without the levels it was begun with
         ("build", *words[:2], "--out", tmp_path / "new", "--format", "zarr", "--codec", "png"),
         ("build", *words[:2], "--out", tmp_path / "new", "--levels", 1),
-        ("convert", built, back, "--format", "zarr"),
-        ("convert", tmp_path / "nowhere", tmp_path / "new", "--format", "zarr"),
+        ("transcode", built, back, "--format", "zarr"),
+        ("transcode", tmp_path / "nowhere", tmp_path / "new", "--format", "zarr"),
     ):
         run = _run(*wrong)
         assert run.returncode == 1, wrong

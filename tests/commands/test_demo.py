@@ -20,6 +20,9 @@ def test_the_demo_builds_verifies_and_learns(tmp_path: Path) -> None:
     for page in ("here/shards/report/index.html", "here/run/report.html"):
         assert page in run.stdout
         assert (tmp_path / page).stat().st_size > 10_000
+    splits = json.loads((tmp_path / "here/shards/dataset.json").read_text())["splits"]
+    assert set(splits) == {"train", "val", "test"}
+    assert "no validation" not in run.stdout
     lines = [json.loads(line) for line in (tmp_path / "here/run/metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines]
     assert losses[-1] < 0.2 * losses[0]

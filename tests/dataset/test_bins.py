@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardkit.dataset import bins as bins_module
-from shardkit.dataset.bins import THESIS, Account, Bin, Bins, optimise, parse, separable
+from shardkit.dataset.bins import THESIS, Bin, Bins, PaddingStats, optimise, parse, separable
 from shardkit.errors import ArgumentError
 from shardkit.synthetic.radiographs import synth_sizes
 
@@ -116,7 +116,7 @@ def test_unsigned_columns_of_a_manifest_are_fine():
 
 
 def test_without_images_there_is_no_overhead():
-    assert Bins((Bin(48, 48),), PATCH).account([], []) == Account(0, 0, 0, (0,))
+    assert Bins((Bin(48, 48),), PATCH).account([], []) == PaddingStats(0, 0, 0, (0,))
     assert Bins((Bin(48, 48),), PATCH).account([], []).overhead == 1.0
 
 

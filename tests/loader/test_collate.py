@@ -13,13 +13,13 @@ from torch import Tensor
 
 from shardkit.dataset.bins import Bin, Bins
 from shardkit.loader.buffers import Buffers
-from shardkit.loader.collate import BinnedBatch, PackedBatch, Place, Shown, assemble
+from shardkit.loader.collate import BatchItem, BatchPosition, BinnedBatch, PackedBatch, assemble
 from shardkit.plan import Exact, MicroBatch, Pack, Samples, Shape
-from shardkit.plan.crops import views
+from shardkit.plan.crops import crops
 
 PATCH = 4
 SIZES = ((8, 5), (3, 12), (9, 4))  # pixels; 4, 3 and 3 patches
-HERE = Place(epoch=2, step=1233, micro=4, micros=8, last=True)
+HERE = BatchPosition(epoch=2, step=1233, micro=4, micros=8, last=True)
 CPU = torch.device("cpu")
 
 
@@ -34,7 +34,7 @@ def _micro(layout: Shape | Pack) -> MicroBatch:
     """Manifest rows 0, 10 and 20, of `SIZES`."""
     high, wide = np.array(SIZES, np.int64).T
     samples = Samples("batch", np.array([0, 3]), high, wide, Bins((Bin(64, 64),), PATCH), rows=np.arange(3) * 10)
-    shown = views(samples, np.arange(3), Exact(patch=PATCH).recipe, 7)
+    shown = crops(samples, np.arange(3), Exact(patch=PATCH).augmentation, 7)
     return MicroBatch(layout, PATCH, shown, np.zeros(3, np.bool_))
 
 
@@ -46,19 +46,19 @@ def _image(view: int, pad: tuple[int, int]) -> Tensor:
     return out
 
 
-def _assembled(layout: Shape | Pack, shown: list[Shown | None], **changes: Any) -> Any:
+def _assembled(layout: Shape | Pack, shown: list[BatchItem | None], **changes: Any) -> Any:
     images = []
     for item in shown:
         if item is not None:
-            sides = SIZES[item.view]
+            sides = SIZES[item.crop]
             whole = tuple(-(-side // PATCH) * PATCH for side in sides)
-            images.append(_image(item.view, (layout.height, layout.width) if isinstance(layout, Shape) else whole))
+            images.append(_image(item.crop, (layout.height, layout.width) if isinstance(layout, Shape) else whole))
     options: dict[str, Any] = {"dtype": torch.float32, "clip": False, "buffers": Used(), "device": CPU}
     return assemble(_micro(layout), shown, images, HERE, **{**options, **changes})
 
 
 def _seed(view: int) -> int:
-    return int(_micro(Pack(10, 3)).views.seed.astype(np.int64)[view])
+    return int(_micro(Pack(10, 3)).crops.seed.astype(np.int64)[view])
 
 
 def _shown(batch: PackedBatch | BinnedBatch, at: int) -> Tensor:
@@ -78,7 +78,7 @@ PACK, SHAPE = Pack(tokens=12, images=4), Shape(images=5, height=12, width=16)
 
 
 def test_a_packed_batch_holds_the_images_one_after_another_and_nought_behind_them() -> None:
-    batch = _assembled(PACK, [Shown(2, 20), None, Shown(1, 30)])
+    batch = _assembled(PACK, [BatchItem(2, 20), None, BatchItem(1, 30)])
     assert isinstance(batch, PackedBatch)
     assert batch.patches.shape == (12, 16)
     assert batch.patches[6:].eq(0).all()
@@ -97,7 +97,7 @@ def test_a_packed_batch_holds_the_images_one_after_another_and_nought_behind_the
 
 
 def test_a_pack_without_room_to_spare_and_one_without_images() -> None:
-    full = _assembled(Pack(10, 3), [Shown(0, 0), Shown(1, 10), Shown(2, 20)])
+    full = _assembled(Pack(10, 3), [BatchItem(0, 0), BatchItem(1, 10), BatchItem(2, 20)])
     assert full.cu_seqlens.tolist() == [0, 4, 7, 10, 10]
     assert full.weight.tolist() == [1, 1, 1, 0]
     assert full.unpacked(0).equal(_image(0, SIZES[0])[0])
@@ -109,13 +109,13 @@ def test_a_pack_without_room_to_spare_and_one_without_images() -> None:
 def test_images_that_no_place_is_for_are_an_error() -> None:
     with pytest.raises(ValueError, match="zip"):
         assemble(
-            _micro(PACK), [Shown(1, 10)], [_image(1, (4, 12))] * 2, HERE,
+            _micro(PACK), [BatchItem(1, 10)], [_image(1, (4, 12))] * 2, HERE,
             dtype=torch.float32, clip=False, buffers=Used(), device=CPU,
         )  # fmt: skip
 
 
 def test_a_binned_batch_holds_an_image_a_place_and_nought_where_there_is_none() -> None:
-    batch = _assembled(SHAPE, [Shown(2, 20), None, Shown(1, 30)])
+    batch = _assembled(SHAPE, [BatchItem(2, 20), None, BatchItem(1, 30)])
     assert isinstance(batch, BinnedBatch)
     assert batch.images.shape == (5, 1, 12, 16)
     assert batch.images[0].equal(_image(2, (12, 16)))
@@ -134,7 +134,7 @@ def test_a_binned_batch_holds_an_image_a_place_and_nought_where_there_is_none() 
 def test_images_are_cut_off_at_nought_and_one_only_where_asked(
     layout: Shape | Pack, dtype: torch.dtype, clip: bool
 ) -> None:
-    batch = _assembled(layout, [Shown(0, 0)], clip=clip, dtype=dtype)
+    batch = _assembled(layout, [BatchItem(0, 0)], clip=clip, dtype=dtype)
     wanted = _image(0, SIZES[0])[0]
     found = _shown(batch, 0)
     assert found.dtype == dtype
@@ -161,7 +161,7 @@ def test_on_another_device_there_is_no_memory_of_this_one_and_nothing_waits(monk
 
 
 def test_manifest_row_0_is_an_image_as_any_other() -> None:
-    batch = _assembled(SHAPE, [Shown(0, 0), Shown(1, 10)])
+    batch = _assembled(SHAPE, [BatchItem(0, 0), BatchItem(1, 10)])
     assert batch.weight.dtype == torch.float32
     assert batch.weight.tolist() == [1, 1, 0, 0, 0]
     assert "holds=2 images in 5 places" in repr(batch)
@@ -170,7 +170,7 @@ def test_manifest_row_0_is_an_image_as_any_other() -> None:
 
 def test_a_batch_moves_with_all_of_its_tensors() -> None:
     for layout in (PACK, SHAPE):
-        batch = _assembled(layout, [Shown(0, 0)])
+        batch = _assembled(layout, [BatchItem(0, 0)])
         moved = batch.to("meta", non_blocking=True)
         assert type(moved) is type(batch)
         assert moved.place is batch.place
@@ -183,7 +183,7 @@ def test_a_batch_waits_for_its_copy_unless_it_is_told_not_to(
     options: dict[str, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = list[tuple[Any, bool]]()
-    batch = _assembled(SHAPE, [Shown(0, 0)])
+    batch = _assembled(SHAPE, [BatchItem(0, 0)])
     with monkeypatch.context() as patched:
         patched.setattr(
             Tensor, "to", lambda tensor, device, non_blocking: asked.append((device, non_blocking)) or tensor
@@ -195,7 +195,7 @@ def test_a_batch_waits_for_its_copy_unless_it_is_told_not_to(
 def test_a_stream_is_told_of_every_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
     told = list[tuple[Tensor, Any]]()
     monkeypatch.setattr(Tensor, "record_stream", lambda tensor, stream: told.append((tensor, stream)))
-    batch, stream = _assembled(SHAPE, [Shown(0, 0)]), object()
+    batch, stream = _assembled(SHAPE, [BatchItem(0, 0)]), object()
     batch.record_stream(stream)
     assert [id(tensor) for tensor, _ in told] == [id(t) for t in (batch.images, batch.sizes, batch.rows, batch.seeds)]
     assert all(of is stream for _, of in told)
@@ -208,7 +208,7 @@ def test_a_stream_is_told_of_every_tensor(monkeypatch: pytest.MonkeyPatch) -> No
 def test_after_a_batch_a_run_goes_on_at_its_step_the_next_or_the_next_epoch(
     last: bool, ends: bool, following: tuple[int, int]
 ) -> None:
-    place = Place(2, 1233, 4, 8, last, ends)
+    place = BatchPosition(2, 1233, 4, 8, last, ends)
     assert place.following == following
     assert str(place) == "epoch 2, step 1,233, micro-batch 5 of 8"
-    assert not Place(2, 1233, 4, 8, last).ends
+    assert not BatchPosition(2, 1233, 4, 8, last).ends

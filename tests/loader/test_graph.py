@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from shardkit.errors import IntegrityError
-from shardkit.loader.graph import Graph, Normalise, Prepared, Steps, bounds, roi
+from shardkit.loader.graph import Graph, GraphConfig, Normalise, Prepared, bounds, roi
 
 Pixels = npt.NDArray[np.uint16]
 Box = tuple[int, int, int, int]
@@ -25,7 +25,9 @@ def _resize(pixels: Pixels, region: Box, level: int, size: tuple[int, int], flip
         data=np.ascontiguousarray(pixels), top=65535, start=(0, 0), shape=(0, 0), roi_start=start, roi_end=end,
         size=size, pad=size, flip=flip, mean=0.0, std=1.0,
     )  # fmt: skip
-    graph = Graph(Steps(device_id=None, decode=False, slice=False, flip=flip, resize=True, max_images=1, threads=1))
+    graph = Graph(
+        GraphConfig(device_id=None, decode=False, slice=False, flip=flip, resize=True, max_images=1, threads=1)
+    )
     (out,) = graph.run([one])
     found = out[0].numpy().copy()
     graph.close()
@@ -149,7 +151,9 @@ def _prepared(data: npt.NDArray[Any], start: tuple[int, int], shape: tuple[int, 
 
 
 def test_rectangles_of_a_batch_are_cut_out_normalised_and_padded_with_nought(noise: Pixels) -> None:
-    graph = Graph(Steps(device_id=None, decode=False, slice=True, flip=False, resize=False, max_images=3, threads=1))
+    graph = Graph(
+        GraphConfig(device_id=None, decode=False, slice=True, flip=False, resize=False, max_images=3, threads=1)
+    )
     boxes = [((0, 0), (96, 128)), ((5, 70), (20, 58)), ((95, 3), (1, 7))]
     found = graph.run([_prepared(noise, *box) for box in boxes])
     for out, ((top, left), (rows, cols)) in zip(found, boxes, strict=True):
@@ -160,7 +164,9 @@ def test_rectangles_of_a_batch_are_cut_out_normalised_and_padded_with_nought(noi
 
 
 def test_bytes_that_are_no_image_are_an_integrity_error_every_time() -> None:
-    graph = Graph(Steps(device_id=None, decode=True, slice=False, flip=False, resize=False, max_images=1, threads=1))
+    graph = Graph(
+        GraphConfig(device_id=None, decode=True, slice=False, flip=False, resize=False, max_images=1, threads=1)
+    )
     junk = _prepared(np.arange(200, dtype=np.uint8), (0, 0), (8, 8))
     for _ in range(2):  # the graph is built again
         with pytest.raises(IntegrityError, match="DALI could not decode a batch: "):

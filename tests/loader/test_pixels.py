@@ -13,7 +13,7 @@ import torch
 from shardkit import Binned, Exact, Fixed, Loader, Packed, PackedBatch, Resized
 from shardkit.build.transcode import Target, transcode
 from shardkit.loader.manifest_index import Catalog
-from shardkit.plan.crops import views
+from shardkit.plan.crops import crops
 from shardkit.plan.shuffle import key_of
 
 LEVELS = range(6)
@@ -99,10 +99,10 @@ def test_content_boxes_crops_and_flips_are_cut_out_of_the_same_pixels(
     batching = Packed(tokens=32768, patch=16, level=1, content=True, crop=(0.3, 0.9), flip=0.5, per_step=1)
     loader = Loader(real_dataset, batching=batching, seed=5, decoder=decoder, **EVERYTHING)
     samples = loader.plan.samples
-    shown = views(
+    shown = crops(
         samples,
         np.arange(len(samples)),
-        batching.recipe,
+        batching.augmentation,
         key_of(key_of("shardkit plan", samples.digest, 5, 0), "views"),
     )
     found, whole = images_of(loader), pixels_of(real_dataset, 1)

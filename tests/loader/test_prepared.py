@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from shardkit.dataset.bins import Bin, Bins
-from shardkit.loader.graph import Graph, Normalise, Prepared, Steps, prepared, roi
+from shardkit.loader.graph import Graph, GraphConfig, Normalise, Prepared, prepared, roi
 from shardkit.loader.sample_index import Detail
 from shardkit.plan import MicroBatch, Pack, Resized, Samples, Shape
-from shardkit.plan.crops import Recipe, views
+from shardkit.plan.crops import Augmentation, crops
 
 PATCH, BITS = 16, 12
 PIXELS = np.zeros((30, 60), np.uint16)
@@ -26,16 +26,16 @@ class Numbers:
     number = staticmethod(NUMBERS.__getitem__)
 
 
-def _micro(layout: Shape | Pack, recipe: Recipe) -> MicroBatch:
+def _micro(layout: Shape | Pack, augmentation: Augmentation) -> MicroBatch:
     """Two images; the second shows rows 21 to 50 and columns 40 to 99 at its full size."""
     sides, box = np.array([200, 150]), np.array([[0, 0, 200, 200], [21, 40, 30, 60]])
     samples = Samples("prepared", np.array([0, 2]), sides, sides, Bins((Bin(208, 208),), PATCH), box=box)
-    return MicroBatch(layout, PATCH, views(samples, np.arange(2), recipe, 0), np.zeros(2, np.bool_))
+    return MicroBatch(layout, PATCH, crops(samples, np.arange(2), augmentation, 0), np.zeros(2, np.bool_))
 
 
 def _second(layout: Shape | Pack, mode: Normalise = "none", **changes: Any) -> Prepared:
-    recipe = replace(Resized(32, patch=PATCH, content=True, flip=1.0).recipe, **changes)
-    return prepared(PIXELS, _micro(layout, recipe), 1, cast(Detail, Numbers), BITS, mode)
+    augmentation = replace(Resized(32, patch=PATCH, content=True, flip=1.0).augmentation, **changes)
+    return prepared(PIXELS, _micro(layout, augmentation), 1, cast(Detail, Numbers), BITS, mode)
 
 
 def test_a_packed_view_is_cut_out_and_padded_to_whole_patches() -> None:
@@ -84,7 +84,9 @@ def test_black_and_white_follow_from_the_image_s_own_numbers(mode: Normalise, me
 
 
 def test_a_graph_without_images_is_not_built_and_one_that_was_closed_is_built_again() -> None:
-    graph = Graph(Steps(device_id=None, decode=False, slice=True, flip=True, resize=False, max_images=2, threads=1))
+    graph = Graph(
+        GraphConfig(device_id=None, decode=False, slice=True, flip=True, resize=False, max_images=2, threads=1)
+    )
     assert graph.run([]) == []
     assert graph._pipeline is None
     pixels = np.arange(48, dtype=np.uint16).reshape(6, 8)

@@ -51,7 +51,7 @@ def radiographs():
 @pytest.fixture(scope="session")
 def rows_of():
     """Micro-batches -> manifest rows that are no repeats, in order."""
-    return lambda micros: [row for micro in micros for row in micro.views.row[~micro.repeated].tolist()]
+    return lambda micros: [row for micro in micros for row in micro.crops.row[~micro.repeated].tolist()]
 
 
 @pytest.fixture(scope="session")
@@ -62,13 +62,13 @@ def print_of():
         found = hashlib.sha256()
         for step in steps:
             for micro in step:
-                views = micro.views
-                found.update(f"{micro.layout} {micro.patch} {len(views)}".encode())
+                crops = micro.crops
+                found.update(f"{micro.layout} {micro.patch} {len(crops)}".encode())
                 names = ("row", "level", "top", "left", "height", "width", "out_height", "out_width", "tokens")
                 for name in names:
-                    found.update(getattr(views, name).astype("<i8").tobytes())
-                found.update(views.seed.astype("<u8").tobytes() + views.region.astype("<i8").tobytes())
-                found.update(views.flip.tobytes() + micro.repeated.tobytes())
+                    found.update(getattr(crops, name).astype("<i8").tobytes())
+                found.update(crops.seed.astype("<u8").tobytes() + crops.region.astype("<i8").tobytes())
+                found.update(crops.flip.tobytes() + micro.repeated.tobytes())
         return found.hexdigest()
 
     return digest

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from shardkit.dataset.bins import Bin, Bins
 from shardkit.errors import ArgumentError
 from shardkit.plan import Binned, EpochPlan, Exact, Fixed, MicroBatch, Pack, Packed, Resized, Samples, Shape
-from shardkit.plan.crops import Views, views
+from shardkit.plan.crops import Crops, crops
 
 PATCH = 16
 
@@ -57,14 +57,14 @@ def sized(sizes, patch=PATCH):
 
 def in_order(samples, batching):
     """(micro-batches before the end, all of them) of samples that come in manifest order."""
-    former = batching.former(samples)
-    fed = former.feed(views(samples, np.arange(len(samples)), batching.recipe, 0))
+    batcher = batching.batcher(samples)
+    fed = batcher.feed(crops(samples, np.arange(len(samples)), batching.augmentation, 0))
     whole = len(fed) // batching.per_step * batching.per_step
-    return fed, fed[:whole] + former.finish(fed[whole:])
+    return fed, fed[:whole] + batcher.finish(fed[whole:])
 
 
 def rows(micros):
-    return [micro.views.row[~micro.repeated].tolist() for micro in micros]
+    return [micro.crops.row[~micro.repeated].tolist() for micro in micros]
 
 
 def last_step(samples, batching):
@@ -81,9 +81,9 @@ def test_images_fit_in_their_layout_and_are_padded_to_whole_patches(few_samples,
         for micro in step:
             shape = micro.layout
             assert isinstance(shape, Shape)
-            assert len(micro.views) == len(micro.repeated) <= shape.images
-            assert (micro.views.out_height <= shape.height).all()
-            assert (micro.views.out_width <= shape.width).all()
+            assert len(micro.crops) == len(micro.repeated) <= shape.images
+            assert (micro.crops.out_height <= shape.height).all()
+            assert (micro.crops.out_width <= shape.width).all()
             assert shape.height % PATCH == shape.width % PATCH == 0
             assert micro.slots == shape.images * shape.height * shape.width // PATCH**2
 
@@ -106,7 +106,7 @@ def test_the_smallest_bin_that_holds_an_image_gets_it(few_samples, seed, batchin
     for step in plan:
         for micro in step:
             area = micro.layout.height * micro.layout.width
-            for h, w in zip(micro.views.out_height, micro.views.out_width, strict=True):
+            for h, w in zip(micro.crops.out_height, micro.crops.out_width, strict=True):
                 assert all(h > s.height or w > s.width or s.height * s.width >= area for s in shapes)
 
 
@@ -156,11 +156,11 @@ def test_packs_hold_no_more_than_their_tokens_and_images_and_no_image_twice_or_i
         for micro in step:
             assert micro.layout == Pack(batching.tokens, batching.slots)
             assert micro.used <= micro.slots == batching.tokens
-            assert len(micro.views) <= batching.slots
-            assert micro.cu_seqlens.tolist() == [0, *np.cumsum(micro.views.tokens)]
-            grid = -(-micro.views.out_height // PATCH) * -(-micro.views.out_width // PATCH)
-            assert (micro.views.tokens == grid).all()
-            seen += micro.views.index.tolist()
+            assert len(micro.crops) <= batching.slots
+            assert micro.cu_seqlens.tolist() == [0, *np.cumsum(micro.crops.tokens)]
+            grid = -(-micro.crops.out_height // PATCH) * -(-micro.crops.out_width // PATCH)
+            assert (micro.crops.tokens == grid).all()
+            seen += micro.crops.index.tolist()
     assert len(seen) == len(set(seen)) == len(samples) - plan.account().samples_dropped
     assert batching.remainder == "drop" or len(seen) == len(samples)
 
@@ -193,19 +193,19 @@ def test_an_image_of_more_tokens_than_a_pack_is_named_with_the_remedy():
 @moderate
 def test_pieces_in_which_views_come_do_not_matter(few_samples, print_of, seed, batching, cuts):
     samples = few_samples(seed)
-    shown = views(samples, np.random.default_rng(seed).permutation(len(samples)), batching.recipe, 0)
+    shown = crops(samples, np.random.default_rng(seed).permutation(len(samples)), batching.augmentation, 0)
     bounds = [0, *sorted(min(cut, len(shown)) for cut in cuts), len(shown)]
     prints = set()
     for ends in ([0, len(shown)], bounds):
-        former = batching.former(samples)
+        batcher = batching.batcher(samples)
         out = []
         for begin, end in itertools.pairwise(ends):
-            former = copy.deepcopy(former)
-            out += former.feed(shown.take(slice(begin, end)))
+            batcher = copy.deepcopy(batcher)
+            out += batcher.feed(shown.take(slice(begin, end)))
         whole = len(out) // batching.per_step * batching.per_step
-        out = out[:whole] + former.finish(out[whole:])
+        out = out[:whole] + batcher.finish(out[whole:])
         assert len(out) % batching.per_step == 0
-        prints.add(print_of([out]) + repr([part.row.tolist() for part in former.dropped]))
+        prints.add(print_of([out]) + repr([part.row.tolist() for part in batcher.dropped]))
     assert len(prints) == 1
 
 
@@ -218,7 +218,7 @@ def test_filling_leaves_a_micro_batch_empty_only_where_its_class_has_too_few_ima
     for step in EpochPlan(few_samples(seed), 0, 0, batching):
         sizes = {}
         for micro in step:
-            sizes.setdefault(micro.layout, []).append(len(micro.views))
+            sizes.setdefault(micro.layout, []).append(len(micro.crops))
             assert not micro.repeated.any()
         assert all(min(counts) > 0 or max(counts) == 1 for counts in sizes.values())
 
@@ -235,7 +235,7 @@ def test_filling_leaves_a_micro_batch_empty_only_where_its_class_has_too_few_ima
 )
 def test_the_last_images_are_shared_evenly_by_all_micro_batches(batching):
     last = last_step(sized([(2, 2)] * (8 * 4 + 9)), batching)
-    assert sorted(len(micro.views) for micro in last) == [1] * 7 + [2]
+    assert sorted(len(micro.crops) for micro in last) == [1] * 7 + [2]
 
 
 @given(seeds, dense(["repeat"]))
@@ -244,30 +244,30 @@ def test_repeating_leaves_no_place_empty_and_repeats_as_late_and_as_rarely_as_it
     samples = few_samples(seed)
     steps = list(EpochPlan(samples, 0, 0, batching))
     micros = [micro for step in steps for micro in step]
-    seen = [row for micro in micros for row in micro.views.row[~micro.repeated].tolist()]
+    seen = [row for micro in micros for row in micro.crops.row[~micro.repeated].tolist()]
     assert sorted(seen) == samples.row(np.arange(len(samples))).tolist()
-    assert all(len(micro.views) == micro.layout.images for micro in micros)
+    assert all(len(micro.crops) == micro.layout.images for micro in micros)
     for micro in micros:
         begin = int((~micro.repeated).sum())
-        assert micro.repeated.tolist() == [False] * begin + [True] * (len(micro.views) - begin)
-    again = [(micro.layout, row) for micro in micros for row in micro.views.row[micro.repeated].tolist()]
+        assert micro.repeated.tolist() == [False] * begin + [True] * (len(micro.crops) - begin)
+    again = [(micro.layout, row) for micro in micros for row in micro.crops.row[micro.repeated].tolist()]
     times = Counter(again)
     for layout in {layout for layout, _ in again}:
         counts = [times[key] for key in times if key[0] == layout]
         assert max(counts) - min(counts) <= 1
-    drawn = [seed for micro in micros for seed in micro.views.seed.tolist()]
+    drawn = [seed for micro in micros for seed in micro.crops.seed.tolist()]
     assert len(set(drawn)) == len(drawn), "a repeated image is masked in another way"
 
 
 def test_three_images_repeated_fill_a_step_without_an_empty_rank():
     _, micros = in_order(sized([(1, 1), (2, 2), (3, 3)]), Resized(32, 4, per_step=8, remainder="repeat"))
-    assert [micro.views.row.tolist() for micro in micros[:2]] == [[0, 1, 2, 0], [1, 2, 0, 1]]
+    assert [micro.crops.row.tolist() for micro in micros[:2]] == [[0, 1, 2, 0], [1, 2, 0, 1]]
     assert [int(micro.repeated.sum()) for micro in micros] == [1, 4, 4, 4, 4, 4, 4, 4]
 
 
 def test_repeats_are_the_epochs_first_images_and_differ_among_ranks():
     _, micros = in_order(sized([(1, 1)] * 17), Resized(32, 2, per_step=4, remainder="repeat"))
-    assert [micro.views.row.tolist() for micro in micros[-4:]] == [[16, 0], [1, 2], [3, 4], [5, 6]]
+    assert [micro.crops.row.tolist() for micro in micros[-4:]] == [[16, 0], [1, 2], [3, 4], [5, 6]]
 
 
 @given(seeds, st.one_of(dense(["drop"]), packed.filter(lambda batching: batching.remainder == "drop")))
@@ -278,8 +278,8 @@ def test_dropping_leaves_whole_steps_of_full_batches_and_counts_the_rest(few_sam
     micros = [micro for step in plan for micro in step]
     assert not any(micro.repeated.any() for micro in micros)
     if not isinstance(batching, Packed):
-        assert all(len(micro.views) == micro.layout.images for micro in micros)
-    seen = [row for micro in micros for row in micro.views.row.tolist()]
+        assert all(len(micro.crops) == micro.layout.images for micro in micros)
+    seen = [row for micro in micros for row in micro.crops.row.tolist()]
     assert len(set(seen)) == len(seen) == len(samples) - plan.account().samples_dropped
 
 
@@ -294,7 +294,7 @@ def test_where_balanced_packs_would_overflow_they_are_halved_until_no_rank_is_em
     batching = Packed(tokens=10, max_images=most, window=1, per_step=per_step)
     last = last_step(sized([(1, n) for n in sizes]), batching)
     assert sorted(row for part in rows(last) for row in part) == list(range(len(sizes)))
-    assert all(0 < micro.used <= 10 and len(micro.views) <= most for micro in last)
+    assert all(0 < micro.used <= 10 and len(micro.crops) <= most for micro in last)
 
 
 @given(st.lists(st.integers(1, 10), min_size=1, max_size=30), st.integers(1, 4), st.integers(1, 8))
@@ -304,8 +304,8 @@ def test_no_pack_of_the_last_step_is_empty_when_there_are_enough_images(tokens, 
     _, micros = in_order(sized([(1, n) for n in tokens]), batching)
     last = micros[-per_step:]
     assert len(micros) % per_step == 0
-    assert all(micro.used <= 10 and len(micro.views) <= most for micro in micros)
-    assert all(len(micro.views) for micro in last) or sum(len(micro.views) for micro in last) < per_step
+    assert all(micro.used <= 10 and len(micro.crops) <= most for micro in micros)
+    assert all(len(micro.crops) for micro in last) or sum(len(micro.crops) for micro in last) < per_step
     assert sorted(row for part in rows(micros) for row in part) == list(range(len(tokens)))
 
 
@@ -318,18 +318,18 @@ def test_substitutes_fit_are_the_same_every_time_and_never_the_bad_sample_itself
     samples = few_samples(seed)
     for step, again in zip(EpochPlan(samples, 0, 0, batching), EpochPlan(samples, 0, 0, batching), strict=True):
         for micro, twin in zip(step, again, strict=True):
-            for at in range(len(micro.views)):
+            for at in range(len(micro.crops)):
                 found = micro.substitutes(at)
                 assert found == twin.substitutes(at)
                 assert len(set(found)) == len(found)
-                assert micro.views.row[at] not in micro.views.row[found]
+                assert micro.crops.row[at] not in micro.crops.row[found]
                 if isinstance(micro.layout, Pack):
-                    sizes = micro.views.tokens[found].tolist()
+                    sizes = micro.crops.tokens[found].tolist()
                     assert sizes == sorted(sizes, reverse=True)
-                    assert all(size <= micro.views.tokens[at] for size in sizes)
-                others = micro.views.row != micro.views.row[at]
-                room = micro.views.tokens[at] if isinstance(micro.layout, Pack) else 10**9
-                assert len(found) == int((others & (micro.views.tokens <= room)).sum())
+                    assert all(size <= micro.crops.tokens[at] for size in sizes)
+                others = micro.crops.row != micro.crops.row[at]
+                room = micro.crops.tokens[at] if isinstance(micro.layout, Pack) else 10**9
+                assert len(found) == int((others & (micro.crops.tokens <= room)).sum())
 
 
 def test_dense_batches_take_the_next_image_in_turn():
@@ -339,7 +339,7 @@ def test_dense_batches_take_the_next_image_in_turn():
 
 def test_an_image_repeated_in_its_own_batch_is_no_substitute_for_itself():
     _, (micro,) = in_order(sized([(1, 1)] * 2), Fixed(16, 5, per_step=1, remainder="repeat"))
-    assert micro.views.row.tolist() == [0, 1, 0, 1, 0]
+    assert micro.crops.row.tolist() == [0, 1, 0, 1, 0]
     assert micro.substitutes(2) == [3, 1]
     _, (micro,) = in_order(sized([(1, 1)]), Fixed(16, 3, per_step=1, remainder="repeat"))
     assert micro.substitutes(0) == []
@@ -347,7 +347,7 @@ def test_an_image_repeated_in_its_own_batch_is_no_substitute_for_itself():
 
 def test_a_micro_batch_counts_repeated_tokens_apart():
     samples = sized([(1, 2), (1, 3)])
-    shown = views(samples, np.array([0, 1, 0]), Exact().recipe, 0)
+    shown = crops(samples, np.array([0, 1, 0]), Exact().augmentation, 0)
     micro = MicroBatch(Shape(4, 16, 64), PATCH, shown, np.array([False, False, True]))
     assert (micro.used, micro.again, micro.slots) == (5, 2, 16)
-    assert isinstance(shown, Views)
+    assert isinstance(shown, Crops)

@@ -12,7 +12,7 @@ from shardkit.dataset.bins import Bin, Bins
 from shardkit.errors import ArgumentError, ShardkitError, StateError
 from shardkit.plan import Binned, EpochPlan, Exact, Fixed, Packed, Resized, Samples, Shape, from_text
 from shardkit.plan.batching import KINDS, text_of
-from shardkit.plan.spec import FORMAT, Described
+from shardkit.plan.spec import FORMAT, PlanSpec
 
 counts = st.integers(1, 10**6)
 some = st.none() | counts
@@ -68,8 +68,8 @@ def test_a_batching_is_read_back_from_its_text(batching):
 @given(batchings, st.sampled_from([None, "train", "val"]), st.sampled_from(["", "0123456789ab"]), counts)
 @settings(max_examples=100, deadline=None)
 def test_what_decides_a_plan_is_read_back_from_its_text(batching, split, rows, window):
-    described = Described(split, rows, window, batching)
-    assert Described.read(str(described)) == described
+    plan_spec = PlanSpec(split, rows, window, batching)
+    assert PlanSpec.read(str(plan_spec)) == plan_spec
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_texts_are_read_leniently(text, batching):
 )
 def test_unreadable_texts_are_refused_with_what_is_wrong(few_samples, text, names):
     with pytest.raises(ArgumentError) as caught:
-        from_text(text).former(few_samples(0))
+        from_text(text).batcher(few_samples(0))
     for name in names:
         assert name in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -142,7 +142,7 @@ def test_unreadable_texts_are_refused_with_what_is_wrong(few_samples, text, name
 def test_no_text_ends_in_another_error(few_samples, text, kind, name):
     for line in (text, f"{kind}:{text}", f"{kind}:{name}={text}", f"{kind}:side=16,{name}={text}"):
         with contextlib.suppress(ShardkitError):
-            from_text(line).former(few_samples(0))
+            from_text(line).batcher(few_samples(0))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_no_text_ends_in_another_error(few_samples, text, kind, name):
 def test_descriptions_of_another_format_are_refused(text):
     assert FORMAT == 1
     with pytest.raises(StateError, match="use the one it is of"):
-        Described.read(text)
+        PlanSpec.read(text)
 
 
 # ------------------------------------------------------------------------------------------------------- arguments

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shardkit.dataset.bins import Bin, Bins
 from shardkit.plan import Samples
-from shardkit.plan.crops import Recipe, Views, at_level, views
+from shardkit.plan.crops import Augmentation, Crops, at_level, crops
 
 PLAIN = {"patch": 16, "content": False, "level": 0, "crop": None, "ratio": (3 / 4, 4 / 3), "flip": 0.0}
 
@@ -21,12 +21,12 @@ ratios = st.tuples(st.floats(0.2, 5.0), st.floats(0.2, 5.0)).map(sorted).map(tup
 moderate = settings(max_examples=60, deadline=None)
 
 
-def recipe(**changes):
-    return Recipe(**{**PLAIN, **changes})
+def augmentation(**changes):
+    return Augmentation(**{**PLAIN, **changes})
 
 
 def all_views(samples, key=0, **changes):
-    return views(samples, np.arange(len(samples)), recipe(**changes), key)
+    return crops(samples, np.arange(len(samples)), augmentation(**changes), key)
 
 
 def images(height, width, n=1, levels=5, box=None):
@@ -37,7 +37,7 @@ def images(height, width, n=1, levels=5, box=None):
 
 
 def same(one, other):
-    return all((getattr(one, f.name) == getattr(other, f.name)).all() for f in fields(Views))
+    return all((getattr(one, f.name) == getattr(other, f.name)).all() for f in fields(Crops))
 
 
 def central(high, wide, ratio):
@@ -168,7 +168,7 @@ def test_a_view_depends_on_key_and_row_and_not_on_what_else_is_planned(few_sampl
     asked = {"crop": (0.1, 0.9), "flip": 0.5, "content": True, "level": 1}
     shown = all_views(samples, key, **asked)
     index = np.array(data.draw(st.lists(st.integers(0, len(samples) - 1), min_size=1)))
-    assert same(views(samples, index, recipe(**asked), key), shown.take(index))
+    assert same(crops(samples, index, augmentation(**asked), key), shown.take(index))
 
     keep = np.zeros(len(samples), bool)
     keep[index] = True
@@ -176,7 +176,7 @@ def test_a_view_depends_on_key_and_row_and_not_on_what_else_is_planned(few_sampl
     assert (chosen.row == samples.row(np.flatnonzero(keep))).all()
     at = np.flatnonzero(keep)
     assert all(
-        (getattr(chosen, f.name) == getattr(shown, f.name)[at]).all() for f in fields(Views) if f.name != "index"
+        (getattr(chosen, f.name) == getattr(shown, f.name)[at]).all() for f in fields(Crops) if f.name != "index"
     )
 
 
@@ -196,7 +196,7 @@ def test_as_many_images_are_mirrored_as_asked(chance):
 
 def test_two_views_join_and_part_again():
     shown = all_views(images(30, 40, 6))
-    joined = Views.join([shown.take(slice(0, 2)), shown.take(np.array([2, 3, 4, 5]))])
+    joined = Crops.join([shown.take(slice(0, 2)), shown.take(np.array([2, 3, 4, 5]))])
     assert same(joined, shown)
     assert len(joined) == 6
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from shardkit.dataset.bins import THESIS, Bin, Bins
 from shardkit.errors import ArgumentError
-from shardkit.plan import Account, Binned, EpochPlan, Exact, Fixed, Packed, Resized, Samples
-from shardkit.plan.crops import views
+from shardkit.plan import Binned, EpochPlan, EpochStats, Exact, Fixed, Packed, Resized, Samples
+from shardkit.plan.crops import crops
 from shardkit.plan.spec import FORMAT
 
 seeds = st.integers(0, 2**32 - 1)
@@ -111,7 +111,7 @@ def test_every_sample_comes_once_and_what_is_repeated_or_dropped_is_counted(
     steps, account = list(plan), plan.account()
     micros = [micro for step in steps for micro in step]
     once, everything = rows_of(micros), set(samples.row(np.arange(len(samples))).tolist())
-    again = [row for micro in micros for row in micro.views.row[micro.repeated].tolist()]
+    again = [row for micro in micros for row in micro.crops.row[micro.repeated].tolist()]
 
     assert len(once) == len(set(once)) == len(samples) - account.samples_dropped
     assert set(once) | set(again) <= everything
@@ -130,7 +130,7 @@ def test_tokens_add_up_to_those_of_the_data_and_to_those_of_the_batches(few_samp
     samples = few_samples(seed)
     plan = EpochPlan(samples, seed, 1, batching, window)
     account = plan.account()
-    data = views(samples, np.arange(len(samples)), batching.recipe, plan.view_key)
+    data = crops(samples, np.arange(len(samples)), batching.augmentation, plan.crop_key)
     assert account.used + account.dropped == int(data.tokens.sum())
     assert account.used + account.padded + account.repeated == sum(micro.slots for step in plan for micro in step)
     assert min(account.padded, account.repeated, account.dropped) >= 0
@@ -139,8 +139,8 @@ def test_tokens_add_up_to_those_of_the_data_and_to_those_of_the_batches(few_samp
 
 
 def test_an_empty_account_has_no_overhead_and_accounts_add_field_by_field():
-    assert Account().overhead == 1.0
-    assert Account(samples=1, used=2) + Account(samples=3, padded=4) == Account(samples=4, used=2, padded=4)
+    assert EpochStats().overhead == 1.0
+    assert EpochStats(samples=1, used=2) + EpochStats(samples=3, padded=4) == EpochStats(samples=4, used=2, padded=4)
 
 
 def test_an_epoch_that_drops_everything_has_no_step(few_samples):
@@ -213,7 +213,7 @@ def test_a_twin_gives_the_same_steps_and_does_not_disturb(few_samples, print_of,
     plan = EpochPlan(samples, seed, 0, batching, window)
     for k in range(min(begun, len(expected))):
         plan[k]
-    planned, twin = len(plan._begun), plan.twin()
+    planned, twin = len(plan._begun), plan.copy()
     assert [print_of([step]) for step in twin] == expected
     assert len(plan._begun) == planned, "another thread may be at it"
     assert [print_of([step]) for step in plan] == expected
@@ -325,7 +325,7 @@ starts = np.append(np.arange(0, n, shard), n)
 samples = Samples("scale", starts, height, width, Bins((Bin(1536, 3072), Bin(3072, 1536), Bin(3072, 3072)), 48))
 before, begun = peak(), time.process_time()  # which other programs on the machine do not lengthen
 plan = EpochPlan(samples, 0, 0, from_text(text))
-images = sum(len(micro.views) for micro in plan[0])
+images = sum(len(micro.crops) for micro in plan[0])
 print(json.dumps(
     {"images": images, "seconds": time.process_time() - begun, "more": peak() - before, "peak": peak()}
 ))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shardkit.plan import Account, Binned, EpochPlan, Exact, Fixed, Packed
+from shardkit.plan import Binned, EpochPlan, EpochStats, Exact, Fixed, Packed
 
 
 @pytest.fixture
@@ -38,11 +38,11 @@ def test_a_plan_says_how_many_steps_it_knows_of_and_when_that_is_all(plan):
 
 
 def test_overhead_is_all_that_the_model_is_given_by_what_it_is_given_once():
-    assert Account(used=8, padded=1, repeated=3, dropped=9).overhead == 1.5
+    assert EpochStats(used=8, padded=1, repeated=3, dropped=9).overhead == 1.5
 
 
 @pytest.mark.parametrize(
     "batching", [Fixed(16), Exact(), Binned(batch_size=1), Packed(), Packed(remainder="drop")], ids=str
 )
 def test_where_nothing_was_fed_there_is_nothing_to_finish(few_samples, batching):
-    assert batching.former(few_samples(0)).finish([]) == []
+    assert batching.batcher(few_samples(0)).finish([]) == []

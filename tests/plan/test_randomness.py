@@ -10,7 +10,7 @@ from scipy import stats
 from shardkit.dataset.bins import Bin, Bins
 from shardkit.plan import Samples
 from shardkit.plan.batching import Resized
-from shardkit.plan.crops import views
+from shardkit.plan.crops import crops
 from shardkit.plan.shuffle import Order, key_of, mix, uniform
 
 KEYS = [key_of("randomness", number) for number in range(8)]
@@ -54,11 +54,11 @@ def squares():
 
 
 def test_crops_and_flips_are_even_and_tell_nothing_of_one_another(squares):
-    recipe, index, found = Resized(224, 1, crop=(0.2, 0.5), flip=0.3).recipe, np.arange(10_000), []
+    augmentation, index, found = Resized(224, 1, crop=(0.2, 0.5), flip=0.3).augmentation, np.arange(10_000), []
     for key in KEYS:
-        shown = views(squares, index, recipe, key)
+        shown = crops(squares, index, augmentation, key)
         top, left, height, width = shown.region.astype(np.float64).T
-        low, up = recipe.ratio
+        low, up = augmentation.ratio
         drawn = {
             "area": (height * width / 60_000**2 - 0.2) / 0.3,
             "shape": np.log(width / height / low) / np.log(up / low),

@@ -74,7 +74,7 @@ def test_a_plans_score_is_the_share_of_pairs_alike_within_steps(few_samples, see
     plan = EpochPlan(samples, seed, 0, Resized(32, 3, per_step=2, remainder="repeat"), window=3)
     found = score(plan, labels, steps)
     shown = [
-        [c for micro in step for c in labels[micro.views.index[~micro.repeated]].tolist() if c != -1]
+        [c for micro in step for c in labels[micro.crops.index[~micro.repeated]].tolist() if c != -1]
         for step in list(plan)[:steps]
     ]
     assert found.shared == pytest.approx(share(p for step in shown for p in itertools.combinations(step, 2)))

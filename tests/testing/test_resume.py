@@ -35,11 +35,11 @@ class PlanLoader:
                 if last:
                     self.epoch, self.step = (epoch, step + 1) if plan.has(step + 1) else (epoch + 1, 0)
                 place = SimpleNamespace(epoch=epoch, step=step, micro=at, micros=self.batching.per_step, last=last)
-                yield SimpleNamespace(rows=self.rows(micro), place=place, seeds=micro.views.seed)
+                yield SimpleNamespace(rows=self.rows(micro), place=place, seeds=micro.crops.seed)
             step += 1
 
     def rows(self, micro):
-        return micro.views.row
+        return micro.crops.row
 
     def state_dict(self):
         return {"epoch": self.epoch, "step": self.step}
@@ -174,7 +174,7 @@ class ShufflesOtherwise(PlanLoader):
         self.loaded = True
 
     def rows(self, micro):
-        return micro.views.row[::-1] if self.loaded else micro.views.row
+        return micro.crops.row[::-1] if self.loaded else micro.crops.row
 
 
 class AugmentsOtherwise(PlanLoader):

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shardkit import BinnedBatch, PackedBatch
-from shardkit.loader.collate import Place
+from shardkit.loader.collate import BatchPosition
 from trainer.models.mae import Mae
 
-HERE = Place(0, 0, 0, 1, True)
+HERE = BatchPosition(0, 0, 0, 1, True)
 
 
 @register_model

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from shardkit.loader.collate import Place
+from shardkit.loader.collate import BatchPosition
 from trainer.models.mae import Mae, MaeConfig
 from trainer.models.sequences import sequences
 
@@ -75,7 +75,7 @@ def batches(make_packed: Any) -> list[list[Any]]:
                 seed = 100 * step + 10 * rank + micro
                 chosen = [sizes[(seed + i) % len(sizes)] for i in range(count)]
                 batch, _ = make_packed(chosen, patch=8, tokens=64, sequences=5, seed=seed)
-                found[rank].append(replace(batch, place=Place(0, step, micro, 2, micro == 1)))
+                found[rank].append(replace(batch, place=BatchPosition(0, step, micro, 2, micro == 1)))
     return found
 
 

@@ -65,7 +65,7 @@ def usual_grid(data: str, text: str) -> tuple[int, int] | None:
     None where the dataset cannot be opened.
     """
     batching = from_text(text)
-    if (side := batching.recipe.side) is not None:
+    if (side := batching.augmentation.side) is not None:
         return side // batching.patch, side // batching.patch
     try:
         names, of = Loader(data, batching=batching, split=None, device="cpu", deadline=5.0).bins()

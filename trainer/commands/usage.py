@@ -58,7 +58,7 @@ def call(config: MaeConfig | HieraConfig, grid: Grid | None, channels: int, out:
 def preparation(options: dict[str, Any], size: Grid, channels: int) -> str:
     """Sentences on an image as the run saw it. options: dotted names and values of the run; size: rows, columns."""
     batching, normalise = from_text(options["loader.batching"]), options["loader.normalise"]
-    recipe = batching.recipe
+    recipe = batching.augmentation
     mean, comma, deviation = normalise.partition(",")
     grey = f"(x / (2**bits - 1) - {mean}) / {deviation} of grey levels x" if comma else _GREY[normalise]
     parts = [

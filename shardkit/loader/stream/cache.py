@@ -23,7 +23,7 @@ from typing import Any, Protocol, TypeVar
 
 from shardkit.dataset.manifest import fingerprint
 from shardkit.errors import ArgumentError, IntegrityError, StorageError
-from shardkit.loader.stream.files import Unnamed, read_once
+from shardkit.loader.stream.files import AnonymousFile, read_once
 from shardkit.loader.stream.locks import lock, release, unlock
 from shardkit.loader.stream.reader import Reader, folder_of
 from shardkit.storage.store import MissingObject, Unusable, reason, sentences
@@ -204,7 +204,7 @@ class Cached:
 
     async def _fetch(self, name: str, size: int, contents: Contents, path: Path) -> None:
         """Bring the shard into an unnamed file, check its members, make it visible."""
-        file = Unnamed(path.parent)
+        file = AnonymousFile(path.parent)
 
         async def bring(start: int, length: int, fresh: bool = False) -> None:
             async with self._pieces:
@@ -272,7 +272,7 @@ async def _all(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:
 def _check(folder: Path) -> None:
     """Raise OSError unless the folder can be written, and has the kinds of files and locks that a cache needs."""
     folder.mkdir(parents=True, exist_ok=True)
-    Unnamed(folder).close()
+    AnonymousFile(folder).close()
     if (held := lock(folder)) is not None:
         unlock(held)
 
@@ -295,6 +295,6 @@ def _remove_if_dead(entry: Path) -> bool:
     return not entry.exists()
 
 
-def _bad(file: Unnamed, members: list[Member]) -> list[Member]:
+def _bad(file: AnonymousFile, members: list[Member]) -> list[Member]:
     """Those whose bytes differ from their hashes."""
     return [member for member in members if fingerprint(file.read(member[0], member[1])) != member[2]]

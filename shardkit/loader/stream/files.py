@@ -116,7 +116,7 @@ class _Shared(FileIO):
         self.close()  # here, lest Python warns that nobody did
 
 
-class Unnamed:
+class AnonymousFile:
     """A file being written in a folder. It has no name, and vanishes even if its process is killed, until `publish`.
 
     Calls exclude each other, so that it may be closed while threads still write: what they write then is dropped.

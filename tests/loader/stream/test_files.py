@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from shardkit.errors import IntegrityError, StorageError
-from shardkit.loader.stream.files import Files, Unnamed, read_once
+from shardkit.loader.stream.files import AnonymousFile, Files, read_once
 
 WRITER = """
 import os, pathlib, signal, sys
-from shardkit.loader.stream.files import Unnamed
-file = Unnamed(pathlib.Path(sys.argv[1]))
+from shardkit.loader.stream.files import AnonymousFile
+file = AnonymousFile(pathlib.Path(sys.argv[1]))
 file.write(bytes(1 << 20), 0)
 print("written", flush=True)
 signal.pause()
@@ -122,7 +122,7 @@ def test_after_an_error_a_file_is_opened_anew(tmp_path: Path) -> None:
 
 
 def test_a_file_being_written_appears_whole_when_it_is_published(tmp_path: Path) -> None:
-    file = Unnamed(tmp_path)
+    file = AnonymousFile(tmp_path)
     file.write(b"part", 4)
     file.write(b"1st ", 0)
     assert list(tmp_path.iterdir()) == []
@@ -130,7 +130,7 @@ def test_a_file_being_written_appears_whole_when_it_is_published(tmp_path: Path)
     file.publish(tmp_path / "x")
     file.close()
     assert (tmp_path / "x").read_bytes() == b"1st part"
-    other = Unnamed(tmp_path)
+    other = AnonymousFile(tmp_path)
     with pytest.raises(FileExistsError):
         other.publish(tmp_path / "x")
     other.close()
@@ -138,7 +138,7 @@ def test_a_file_being_written_appears_whole_when_it_is_published(tmp_path: Path)
 
 
 def test_nothing_is_left_of_a_file_that_was_not_published(kit: Any, tmp_path: Path) -> None:
-    file = Unnamed(tmp_path)
+    file = AnonymousFile(tmp_path)
     file.write(b"data", 0)
     file.close()
     file.close()
@@ -158,7 +158,7 @@ def test_a_killed_process_leaves_no_file(kit: Any, tmp_path: Path) -> None:
 
 def test_what_is_written_after_closing_reaches_no_other_file(tmp_path: Path) -> None:
     """A cancelled fill closes its file while threads may still write: the number may then be another file's."""
-    file = Unnamed(tmp_path)
+    file = AnonymousFile(tmp_path)
     file.close()
     others = [(tmp_path / f"{i}").open("wb") for i in range(4)]
     file.write(b"astray", 0)
@@ -169,7 +169,7 @@ def test_what_is_written_after_closing_reaches_no_other_file(tmp_path: Path) -> 
 
 
 def test_closing_waits_for_a_write_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, writing, go_on = Unnamed(tmp_path), threading.Event(), threading.Event()
+    file, writing, go_on = AnonymousFile(tmp_path), threading.Event(), threading.Event()
     write, open_then = os.pwrite, list[bool]()
 
     def stopped(number: int, data: Any, start: int) -> int:
@@ -194,5 +194,5 @@ def test_closing_waits_for_a_write_under_way(tmp_path: Path, monkeypatch: pytest
 
 def test_a_filesystem_without_unnamed_files_is_named(kit: Any) -> None:
     with pytest.raises(StorageError, match=r"/proc: .*no unnamed files; use a folder on another") as caught:
-        Unnamed(Path("/proc"))
+        AnonymousFile(Path("/proc"))
     assert kit.one_sentence(caught.value)

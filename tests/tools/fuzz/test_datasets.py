@@ -25,7 +25,7 @@ from shardkit.synthetic.export import make_export
 from tools.fuzz.datasets import CANARY, mutate
 
 SECONDS, MEMORY = 30, 1 << 30  # that a run may take more than it would; a hang or a bomb takes any amount
-COMMANDS = ("loader", "verify", "info", "preview", "plan", "convert")
+COMMANDS = ("loader", "verify", "info", "preview", "plan", "transcode")
 FORMS: dict[str, dict[str, Any]] = {
     "htj2k": {},
     "png": {"codec": "png"},
@@ -66,7 +66,7 @@ def _run(command: str, place: Path, key: str, work: Path) -> int:
         "info": ["info", str(place)],
         "preview": ["preview", key, "--dataset", str(place), "-o", str(work / "x.png")],
         "plan": ["plan", str(place), "--batching", "resized:side=32,batch_size=2,patch=16", "--split", "all"],
-        "convert": ["convert", str(place), str(work / "out"), "--format", other, "--workers", "1"],
+        "transcode": ["transcode", str(place), str(work / "out"), "--format", other, "--workers", "1"],
     }
     return _load(place) if command == "loader" else cli.run(words[command])
 
