@@ -7,12 +7,14 @@ import json
 import pickle
 import re
 from contextlib import redirect_stdout
-from dataclasses import fields
+from dataclasses import fields, make_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from cyclopts import Parameter
 
+from shardkit import config
 from shardkit.cli import app
 from shardkit.config import BuildConfig, DatasetOptions, Rules, RunOptions, completed, differences
 
@@ -141,3 +143,15 @@ def test_limits_in_gibibytes_are_numbers() -> None:
 
     for words in ("nan", "inf", "much"):
         assert run(["build", "--source", "x", "--out", "y", "--memory-limit", words]) == 2
+
+
+def test_a_field_more_is_recorded_complained_of_and_repeated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = DatasetOptions().record()
+    grain = ("grain", Annotated[int, Parameter(name="--grain-size", help="Of the film.")], 3)
+    more: Any = make_dataclass("DatasetOptions", [grain], bases=(DatasetOptions,), frozen=True, kw_only=True)
+    monkeypatch.setattr(config, "DatasetOptions", more)
+    dataset = more(grain=4)
+    now = dataset.record()
+    assert now == before | {"grain": 4}
+    assert differences(before, now) == ["--grain-size was 3, now 4"]
+    assert BuildConfig.repeated("x", "y", tmp_path, now, RunOptions()).dataset == dataset
