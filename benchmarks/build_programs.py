@@ -108,9 +108,10 @@ def _bound_share(queue: Any, _: int, sample: list[Record], taken: Any, barrier: 
 def _codecs_only(row: Record, seconds: dict[str, float]) -> float:
     """Add the seconds of this file's source decode, encode and check decode; returns their CPU seconds."""
     from shardkit.codecs import htj2k
+    from shardkit.config import Rules
     from shardkit.sources.dicom import decoding, grayscale
     from shardkit.sources.dicom.reading import frame, read_header
-    from shardkit.sources.dicom.triage import Rules, judge_header
+    from shardkit.sources.dicom.triage import judge_header
 
     data = Path(row["path"]).read_bytes()
     clock = time.perf_counter()
@@ -182,11 +183,10 @@ def _naive_share(queue: Any, index: int, sample: list[Record], out: str, workers
 
 def _profile_role(sample: list[Record], source: str, scratch: str) -> Record:
     """CPU ms per Mpx by function: `child` is a conversion, `parent` what is left to the main process."""
-    from shardkit.config import Conversion
-    from shardkit.sources.listing import Source
+    from shardkit.config import BuildConfig
 
     Path(scratch).mkdir(exist_ok=True)
-    spec = Conversion(source=Source(source), out=scratch)
+    spec = BuildConfig.of(source, scratch, Path(scratch)).conversion
     _convert_one(spec, sample[0], source)
     watch = machine.Stopwatch()
     _watch_child(watch)

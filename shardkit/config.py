@@ -1,125 +1,289 @@
-"""What a build is asked to do, and which combinations of places are refused."""
+"""Every option of a build, written once: the command line, its help, dataset.json and the check of a resume follow.
+
+A field of `DatasetOptions`, `Rules` or `RunOptions` is an option: name, type, default, help, and the unit it is typed
+in. A dataset's first run fixes all that decides its bytes, which is what `DatasetOptions` holds; the rest is the run's.
+Only light modules are imported here, because the command line needs this one for its help.
+"""
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+
+from cyclopts import Group, Parameter, Token, convert
 
 from shardkit.build import isolation
-from shardkit.codecs import htj2k
-from shardkit.dataset import bins as resolution_bins
-from shardkit.errors import ArgumentError
-from shardkit.formats import shard_format
-from shardkit.sources.dicom.grayscale import Invert
-from shardkit.sources.dicom.triage import Rules
-from shardkit.sources.listing import Source
-from shardkit.storage.store import is_remote, local_path, shown
 
-MAX_LEVELS = htj2k.LEVELS  # which every image has
+if TYPE_CHECKING:
+    from shardkit.sources.listing import Source
+
+Format = Literal["webdataset", "zarr"]
+Codec = Literal["htj2k", "png", "raw", "blosc"]
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _mebibytes(_: Any, tokens: Sequence[Token]) -> int:
+    return int(convert(int, tokens)) << 20
+
+
+def _gibibytes(_: Any, tokens: Sequence[Token]) -> int:
+    number = convert(float, tokens)
+    if not math.isfinite(number):
+        raise ValueError("no number of GiB")
+    return int(number * (1 << 30))
+
+
+SHARD_SIZE = Parameter(name="--shard-size", converter=_mebibytes, show_default=lambda size: f"{size / (1 << 20):.12g}")
+_GIB = Parameter(converter=_gibibytes, metavar="FLOAT", show_default=lambda size: str(size / (1 << 30)))
+_WORDS = Parameter(consume_multiple=True, show_default=" ".join)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What a build accepts. `modalities` may hold `shardkit.sources.dicom.modality.NONE`.
+
+    Measured: content fills 0-0.014 of images that hold a border or a label only, 0.5 and more of clinical ones.
+
+    Parameters
+    ----------
+    modalities
+        DICOM modalities to take. The SOP class stands in for one that is absent; NONE takes files for which it cannot.
+    min_side
+        Drop images with a side below this, in pixels.
+    max_side
+        Images with a side above this are dropped or halved, in pixels.
+    min_content
+        Drop images of which all but borders and padding fill less than this share.
+    oversize
+        What to do with images above --max-side.
+    secondary_capture
+        Whether to take secondary captures.
+    missing_patient_id
+        Without a PatientID, let the study stand for the patient, or quarantine.
+    near_duplicates
+        Report near-duplicates and keep them in one split, or drop all but one.
+    """
+
+    modalities: Annotated[tuple[str, ...], _WORDS] = ("CR", "DX", "MG", "PX", "IO", "RG")
+    min_side: int = 64
+    max_side: int = 3072
+    min_content: float = 0.05
+    oversize: Literal["drop", "halve"] = "drop"
+    secondary_capture: Literal["keep", "drop"] = "keep"
+    missing_patient_id: Literal["study", "quarantine"] = "study"
+    near_duplicates: Literal["report", "drop"] = "report"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "modalities", tuple(name.upper() for name in self.modalities))
+
+
+@Parameter(name="*", group=Group("Fixed by a dataset's first run", sort_key=1))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetOptions:
+    """What may not change from run to run, because it decides bytes; in the order in which dataset.json names it.
+
+    An option that is added needs as its default what builds did before: their records lack it.
+
+    Parameters
+    ----------
+    format
+        webdataset (tars) or zarr (arrays).
+    codec
+        Image format of the samples, default htj2k, which holds every resolution in one stream; in Zarr always blosc.
+    levels
+        Zarr only: how many smaller images (1/2, 1/4, ...) to store beside each, as arrays pixels_1, pixels_2, ...
+    bins
+        auto:K, thesis, or a JSON file of [height, width] pairs.
+    patch
+        Patch size in pixels that bins are multiples of.
+    shard_bytes
+        Size aimed at for a shard, in MiB.
+    invert
+        full inverts as 2^bits - 1 - x; imagemax as max(image) - x, the thesis' variant.
+    demographics
+        Keep sex and age (five-year steps).
+    follow_symlinks
+        Read what symbolic links point to.
+    """
+
+    format: Format = "webdataset"
+    codec: Codec | None = None
+    levels: int = 0
+    bins: str = "auto:36"
+    patch: int = 48
+    shard_bytes: Annotated[int, SHARD_SIZE] = 512 << 20
+    invert: Literal["full", "imagemax"] = "full"
+    demographics: bool = False
+    follow_symlinks: bool = False
+    rules: Rules = Rules()
+
+    @property
+    def codec_name(self) -> str:
+        """The codec, or the usual one of the format."""
+        return self.codec or usual_codec(self.format)
+
+    def record(self) -> dict[str, Any]:
+        """As dataset.json has it: option -> plain JSON value, with what a file of bins says."""
+        from shardkit.dataset import bins
+
+        values = flat(self)
+        values["codec"] = self.codec_name
+        values["bins"] = bins.read_json(Path(self.bins)) if self.bins.endswith(".json") else self.bins
+        values["modalities"] = sorted(self.rules.modalities)
+        return dict(json.loads(json.dumps(values)))
+
+
+@Parameter(name="*", group=Group("May change from run to run", sort_key=2))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What decides no byte of the dataset.
+
+    Parameters
+    ----------
+    source_moved
+        The export of the earlier runs now lies here.
+    max_quarantine
+        Share of files that may be quarantined before the exit code is 3.
+    accept_outcome
+        Do not end with exit code 4 for a dataset that nobody can want.
+    workers
+        Processes that decode; default one per core.
+    time_limit
+        Seconds a file may take: more than before, to retry decode_timeout.
+    memory_limit
+        GiB a decoder may take: more than before, to retry memory_limit.
+    """
+
+    source_moved: bool = False
+    max_quarantine: float = 0.01
+    accept_outcome: bool = False
+    workers: Annotated[int, Parameter(show_default=False)] = field(default_factory=cores)
+    time_limit: float = isolation.TIME_LIMIT
+    memory_limit: Annotated[int, _GIB] = isolation.MEMORY_LIMIT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversion:
     """What all shards of a build share; carried to every worker. Holds no key and no credentials."""
 
-    source: Source
+    source: "Source"
     out: str
-    format: str = "webdataset"
-    codec: str = "htj2k"
-    levels: int = 0  # smaller images stored beside those of codecs that have none inside
-    rules: Rules = field(default_factory=Rules)
-    invert: Invert = "full"
-    demographics: bool = False
-    time_limit: float = isolation.TIME_LIMIT
-    memory_limit: int = isolation.MEMORY_LIMIT
+    dataset: DatasetOptions
+    run: RunOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arguments:
-    """A build. All but workers, limits and `max_quarantine` are fixed by a dataset's first run."""
+class BuildConfig:
+    """A build: from where, to where, and its options.
 
-    conversion: Conversion
+    Parameters
+    ----------
+    source
+        Folder or bucket url of the export.
+    out
+        Folder or bucket url of the dataset.
+    private
+        Folder of the ledger and the pseudonym key.
+    dataset, run
+        The options.
+    children
+        Decoding processes of each process that runs tasks; None: as many as there are workers.
+    recorded
+        What the first run recorded, where that is to be repeated whatever files it was read from.
+    """
+
+    source: str
+    out: str
     private: Path
-    bins: str = "auto:36"
-    patch: int = 48
-    shard_bytes: int = 512 << 20
-    max_quarantine: float = 0.01
-    source_moved: bool = False  # the export is the one of the first run, in another place
-    workers: int = 1  # tasks at a time
-    children: int | None = None  # decoding processes of each process that runs tasks; None: as many as workers
-    recorded: dict[str, Any] | None = None  # what `fixed` was in the first run, where that is to be repeated
+    dataset: DatasetOptions = DatasetOptions()
+    run: RunOptions = field(default_factory=RunOptions)
+    children: int | None = None
+    recorded: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, source: str, out: str, private: Path, **options: Any) -> "BuildConfig":
+        """A build by the names of its options, e.g. ``codec="png", min_side=100, workers=2``."""
+        own = {name: options.pop(name) for name in ("children", "recorded") if name in options}
+        run = RunOptions(**{f.name: options.pop(f.name) for f in fields(RunOptions) if f.name in options})
+        rules = Rules(**{f.name: options.pop(f.name) for f in fields(Rules) if f.name in options})
+        dataset = DatasetOptions(rules=rules, **options)
+        return cls(source=source, out=out, private=private, dataset=dataset, run=run, **own)
+
+    @classmethod
+    def repeated(cls, source: str, out: str, private: Path, record: dict[str, Any], run: RunOptions) -> "BuildConfig":
+        """A build with what an earlier one recorded."""
+        recorded = completed(record)
+        bins = recorded["bins"] if isinstance(recorded["bins"], str) else "auto"  # given bins are in the plans
+        build = cls.of(source, out, private, **recorded | {"bins": bins}, recorded=recorded)
+        return replace(build, run=run)
+
+    @property
+    def conversion(self) -> Conversion:
+        """What workers need."""
+        from shardkit.sources.listing import Source
+
+        source = Source(self.source, self.dataset.follow_symlinks)
+        return Conversion(source=source, out=self.out, dataset=self.dataset, run=self.run)
 
     def fixed(self) -> dict[str, Any]:
-        """What may not change from run to run, because it decides bytes; plain JSON values."""
-        if self.recorded is not None:
-            return self.recorded
-        spec = self.conversion
-        values = {
-            "format": spec.format,
-            "codec": spec.codec,
-            "levels": spec.levels,
-            "bins": resolution_bins.read_json(Path(self.bins)) if self.bins.endswith(".json") else self.bins,
-            "patch": self.patch,
-            "shard_bytes": self.shard_bytes,
-            "invert": spec.invert,
-            "demographics": spec.demographics,
-            "follow_symlinks": spec.source.follow_symlinks,
-            **asdict(spec.rules),
-            "modalities": sorted(spec.rules.modalities),
-        }
-        return dict(json.loads(json.dumps(values)))
+        """The record that this build must agree with on every run."""
+        return self.dataset.record() if self.recorded is None else self.recorded
 
-    def with_workers(self, workers: int, children: int) -> "Arguments":
+    def with_workers(self, workers: int, children: int) -> "BuildConfig":
         """The same build on other workers; never changes its bytes."""
-        return replace(self, workers=workers, children=children)
-
-    def check_values(self) -> None:
-        """Raises ArgumentError for numbers that cannot be used."""
-        rules, spec = self.conversion.rules, self.conversion
-        for name, sound, wanted in (
-            ("--patch", self.patch >= 1, "at least 1"),
-            ("--shard-size", self.shard_bytes >= 1, "at least 1"),
-            ("--workers", self.workers >= 1, "at least 1"),
-            ("--max-quarantine", 0 <= self.max_quarantine <= 1, "a share between 0 and 1"),
-            ("--min-side", 1 <= rules.min_side <= rules.max_side, "between 1 and --max-side"),
-            ("--min-content", 0 <= rules.min_content < 1, "a share of at least 0 and below 1"),
-            ("--time-limit", spec.time_limit > 0, "above 0 seconds"),
-            ("--memory-limit", spec.memory_limit > 0, "above 0 GiB"),
-            ("--modalities", len(rules.modalities) > 0, "one code or more"),
-        ):
-            if not sound:
-                raise ArgumentError(f"{name} must be {wanted}")
-        check_format(spec.format, spec.codec, spec.levels)
-
-    def check_places(self) -> None:
-        """Raises ArgumentError where the dataset would lie in the export, or private files in the dataset."""
-        out, source, private = self.conversion.out, self.conversion.source.url, _place(str(self.private))
-        if not is_remote(out) and local_path(out).exists() and not local_path(out).is_dir():
-            raise ArgumentError(f"--out {out} is a file: name a folder")
-        place, export = _place(out), _place(source)
-        if private.startswith(place):
-            raise ArgumentError(f"--private {private} lies inside --out: keys and paths must stay outside the dataset")
-        if private.startswith(export):
-            raise ArgumentError(f"--private {private} lies inside --source: choose a folder outside the export")
-        if place.startswith(export):
-            raise ArgumentError(f"--out {shown(out)} lies inside --source: the next build would read its own shards")
-        if export.startswith(place):
-            raise ArgumentError(
-                f"--source {shown(source)} lies inside --out: choose a folder of its own for the dataset"
-            )
+        return replace(self, run=replace(self.run, workers=workers), children=children)
 
 
-def check_format(form: str, codec: str, levels: int) -> None:
-    """Raises ArgumentError for a codec or levels that shards of this format do not have."""
-    codecs = shard_format(form).CODECS
-    if codec not in codecs:
-        raise ArgumentError(f"codec {codec} is not stored in {form} shards: choose one of {', '.join(codecs)}")
-    if not 0 <= levels <= MAX_LEVELS:
-        raise ArgumentError(f"--levels must be between 0 and {MAX_LEVELS}")
-    if levels and form != "zarr":
-        raise ArgumentError("--levels is for Zarr shards: htj2k in tars holds all levels in one copy")
+def usual_codec(form: str) -> str:
+    """The first of a format's codecs."""
+    from shardkit.formats import shard_format
+
+    return str(shard_format(form).CODECS[0])
 
 
-def _place(url: str) -> str:
-    """A url or path, resolved and with a slash at its end, so that what lies inside it starts with it."""
-    return f"{url.rstrip('/') if is_remote(url) else local_path(url).resolve()}/".replace("//", "/")
+def flat(options: Any) -> dict[str, Any]:
+    """Field -> value, through all records in records."""
+    found: dict[str, Any] = {}
+    for f in fields(options):
+        value = getattr(options, f.name)
+        found |= flat(value) if is_dataclass(value) else {f.name: value}
+    return found
+
+
+def completed(record: dict[str, Any]) -> dict[str, Any]:
+    """A record of a build with the defaults of options that came after it."""
+    return DatasetOptions().record() | record
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What two records differ in, each as it is typed, e.g. "--shard-size was 512, now 64"."""
+    before, said = completed(before), []
+    for name, parameter in _parameters(DatasetOptions).items():
+        if before[name] != now[name]:
+            option = next(iter(parameter.name or ()), f"--{name.replace('_', '-')}")
+            said.append(f"{option} was {_typed(before[name], parameter)}, now {_typed(now[name], parameter)}")
+    return said
+
+
+def _parameters(kind: type) -> dict[str, Parameter]:
+    """Option -> how it is typed."""
+    found: dict[str, Parameter] = {}
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        if is_dataclass(hint):
+            found |= _parameters(hint)  # type: ignore[arg-type]
+        else:
+            found[name] = next((m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Parameter)), Parameter())
+    return found
+
+
+def _typed(value: Any, parameter: Parameter) -> str:
+    """A recorded value in the words and units of the command line."""
+    return parameter.show_default(value) if callable(parameter.show_default) else str(value)

@@ -24,12 +24,12 @@ from hypothesis import HealthCheck, settings
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import ExplicitVRBigEndian
 
-from shardkit.build.ingest import Conversion, Converted, convert_file
+from shardkit.build.ingest import Converted, convert_file
 from shardkit.build.scan import Scanned, scan_entry
 from shardkit.codecs.frame import Frame
+from shardkit.config import Conversion, DatasetOptions, Rules, RunOptions
 from shardkit.sources.dicom import decoding
 from shardkit.sources.dicom.reading import Header, ImageFacts, check_structure, frame, image_facts, read_header
-from shardkit.sources.dicom.triage import Rules
 from shardkit.sources.listing import Entry, Source
 from shardkit.synthetic.records import ImageSpec, Patient, Study
 
@@ -218,7 +218,8 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Outcome]:
         scanned = scan_entry(source, Entry(name.encode(), len(data), "file"), rules)
         if scanned.verdict is not None:
             return Outcome(scanned, None)
-        spec = Conversion(source=source, out="", codec=codec, rules=rules, **options)
+        dataset = DatasetOptions(codec=codec, rules=rules, **options)
+        spec = Conversion(source=source, out="", dataset=dataset, run=RunOptions())
         frame = Frame(scanned.height, scanned.width, scanned.height, scanned.width)
         return Outcome(scanned, convert_file(spec, name.encode(), len(data), frame))
 
@@ -227,9 +228,9 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Outcome]:
 
 @pytest.fixture(scope="session")
 def make_dataset() -> Callable[..., Path]:
-    """(export, folder, **changes of Arguments, Conversion or Rules) -> folder of the dataset built from it."""
+    """(export, folder, **options of the build) -> folder of the dataset built from it."""
     from shardkit.build.run import build
-    from shardkit.config import Arguments, Conversion
+    from shardkit.config import BuildConfig
 
     class Silent:
         def stage(self, name: str, total: int | None) -> None: ...
@@ -237,15 +238,12 @@ def make_dataset() -> Callable[..., Path]:
         def converted(self, done: Any) -> None: ...
 
     def make(export: Path, out: Path, **changes: Any) -> Path:
-        rules = {k: changes.pop(k) for k in list(changes) if k in Rules.__dataclass_fields__}
-        spec = {k: changes.pop(k) for k in list(changes) if k in Conversion.__dataclass_fields__}
-        conversion = Conversion(source=Source(str(export)), out=str(out), rules=Rules(**rules), **spec)
         private = out.with_name(f"{out.name}.private")
         if not private.exists():
             private.mkdir()
             (private / "pseudonym.key").touch(0o600)
             (private / "pseudonym.key").write_bytes(bytes(range(32)))  # the same order of files in every session
-        build(Arguments(conversion=conversion, private=private, **{"workers": 2, **changes}), Silent())
+        build(BuildConfig.of(str(export), str(out), private, **{"workers": 2, **changes}), Silent())
         return out
 
     return make

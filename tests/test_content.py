@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
 from shardkit import content
+from shardkit.config import Rules
 from shardkit.errors import Dropped
 from shardkit.sources.dicom.grayscale import to_uniform
-from shardkit.sources.dicom.triage import Rules, judge_pixels
+from shardkit.sources.dicom.triage import judge_pixels
 from shardkit.synthetic import records
 from shardkit.synthetic.radiographs import radiograph
 

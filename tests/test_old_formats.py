@@ -20,10 +20,9 @@ import pytest
 
 from shardkit.build.ingest import pixel_hash
 from shardkit.build.run import build
-from shardkit.config import Arguments, Conversion
+from shardkit.config import BuildConfig
 from shardkit.dataset import contents
 from shardkit.dataset.verify import verify
-from shardkit.sources.listing import Source
 from shardkit.storage.store import Store
 
 ARCHIVE = Path(__file__).parent / "fixtures" / "format2.tar.xz"
@@ -60,9 +59,8 @@ def _run(place: Path, *words: object) -> str:
 def _build(place: Path, source: str, name: str, kind: str) -> pa.Table:
     """Build with the arguments of the archive's datasets; the manifest."""
     out = place / name / "out"
-    conversion = Conversion(source=Source(str(place / source)), out=str(out), **FORMS[kind])
-    private = place / name / "private"
-    build(Arguments(conversion=conversion, private=private, **BUILD, source_moved=True, workers=2))
+    options = {**FORMS[kind], **BUILD, "source_moved": True, "workers": 2}
+    build(BuildConfig.of(str(place / source), str(out), place / name / "private", **options))
     assert [found for found in verify(str(out), True, 2) if isinstance(found, str)] == []
     return contents.samples(Store(str(out)))
 

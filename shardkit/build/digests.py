@@ -5,7 +5,7 @@ import hashlib
 from dataclasses import dataclass
 
 from shardkit.build import journal
-from shardkit.build.ingest import ShardPlan
+from shardkit.build.shard_plan import ShardPlan
 from shardkit.config import Conversion
 from shardkit.errors import Quarantined
 from shardkit.sources.listing import Source, Unread, settled

@@ -18,11 +18,11 @@ from pydicom.uid import ExplicitVRBigEndian
 
 from shardkit import content, formats
 from shardkit.build import isolation, journal
+from shardkit.build.shard_plan import ShardPlan
 from shardkit.codecs import codec
 from shardkit.codecs.frame import Frame
 from shardkit.config import Conversion
 from shardkit.dataset import manifest
-from shardkit.dataset.bins import Bin
 from shardkit.errors import Quarantined, Verdict
 from shardkit.formats.encoding import Encoded, encode
 from shardkit.sources.dicom import decoding, grayscale, modality, privacy
@@ -31,16 +31,6 @@ from shardkit.sources.dicom.reading import Header, ImageFacts, frame, read_heade
 from shardkit.sources.dicom.triage import halvings, judge_header, judge_pixels
 from shardkit.sources.listing import Unread, settled
 from shardkit.storage.store import Store, sentences
-
-
-@dataclass(frozen=True, slots=True)
-class ShardPlan:
-    """The files of one shard, in order: rows of the scan (`shardkit.build.scan.SCHEMA`) as plain dictionaries."""
-
-    name: str  # object name without extension, e.g. "shards/2304x1920/00007"
-    bin: Bin
-    files: list[dict[str, Any]] = field(repr=False)  # no log may show paths
-    places: int = 0  # images that its objects have room for; 0 for any number
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +83,7 @@ def convert_file(spec: Conversion, path: bytes, size: int, frame: Frame) -> Conv
                 "io_error", "the file changed while the build ran: `shardkit retry --class io_error` takes it in"
             )
         header = read_header(BytesIO(data), size, data)
-        image_facts, repairs, flags = judge_header(header, spec.rules)
+        image_facts, repairs, flags = judge_header(header, spec.dataset.rules)
         return _convert(spec, header, image_facts, repairs, flags, frame, sha256)
     except Verdict as verdict:
         unsure = isinstance(verdict, Unread)
@@ -113,9 +103,9 @@ def _convert(
     frame: Frame,
     sha256: str,
 ) -> Converted:
-    decoded = decode_pixels(header, facts, spec.invert)
+    decoded = decode_pixels(header, facts, spec.dataset.invert)
     uniform, mended = decoded.uniform, decoded.repairs
-    pixels, times = uniform.pixels, halvings(facts.rows, facts.cols, spec.rules.max_side)
+    pixels, times = uniform.pixels, halvings(facts.rows, facts.cols, spec.dataset.rules.max_side)
     for _ in range(times):
         pixels = grayscale.halve(pixels)
     if pixels.shape != (frame.height, frame.width):
@@ -126,7 +116,7 @@ def _convert(
     padded = uniform.padding > 0
     found = content.find_content(pixels, small, padded=padded)
     stats = content.statistics(pixels, found.mask, padded=padded)
-    judge_pixels(found, stats, spec.rules)
+    judge_pixels(found, stats, spec.dataset.rules)
     if content.burned_in_suspect(pixels, uniform.bits):
         flags += ("burned_in_suspect",)
     thumb = content.thumbnail(small)
@@ -154,7 +144,7 @@ def _convert(
         "lossy": decoded.lossy or privacy.text(header.dataset, "LossyImageCompression") == "01",
         "decoder": decoded.decoder,
         "modality": modality.effective(header.dataset) or None,
-        **privacy.metadata(header.dataset, spec.demographics),
+        **privacy.metadata(header.dataset, spec.dataset.demographics),
     }
     for side in ("spacing_row", "spacing_col"):
         if row[side] is not None:
@@ -166,7 +156,7 @@ def _convert(
         sha256,
         repairs + mended,
         flags + uniform.flags,
-        encode(pixels, uniform.bits, frame, spec.codec, spec.levels),
+        encode(pixels, uniform.bits, frame, spec.dataset.codec_name, spec.dataset.levels),
         row,
         thumb.tobytes(),
     )
@@ -217,9 +207,9 @@ def _convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Cre
     store = Store(spec.out)
     rows: list[dict[str, Any]] = []
     digests: dict[int, str] = {}
-    extension = codec(spec.codec)[1]
-    form = formats.shard_format(spec.format)
-    objects = form.objects(plan.name, spec.levels)
+    extension = codec(spec.dataset.codec_name)[1]
+    form = formats.shard_format(spec.dataset.format)
+    objects = form.objects(plan.name, spec.dataset.levels)
     with journal.staging(store) as folder:
         staged = formats.files(folder, "shard", len(objects))
         with form.writer(staged, plan.places) as writer:
@@ -254,11 +244,11 @@ def _convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Cre
 
 def _converted(spec: Conversion, plan: ShardPlan, crew: Crew) -> Iterator[tuple[dict[str, Any], Converted]]:
     """Outcomes in the plan's order, with a few files ahead in the children's queue."""
-    pool = isolation.children(crew.children, spec.memory_limit)
+    pool = isolation.children(crew.children, spec.run.memory_limit)
     waiting: deque[tuple[dict[str, Any], Any, float]] = deque()
 
     def begin(file: dict[str, Any]) -> tuple[dict[str, Any], Any, float]:
-        timeout = isolation.allowance(file["size"], spec.time_limit)
+        timeout = isolation.allowance(file["size"], spec.run.time_limit)
         frame = Frame(file["height"], file["width"], plan.bin.height, plan.bin.width)
         return file, pool.submit(convert_file, spec, file["path"], file["size"], frame, timeout=timeout), timeout
 

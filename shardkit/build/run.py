@@ -6,26 +6,27 @@ beside the shards. A generation is one round of new files; its shards are never 
 
 import json
 import shlex
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, nullcontext
-from itertools import count, islice
+from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor, Executor
+from itertools import count
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shardkit.build import exclusive, finalize, isolation, journal, ledger, scan, shard_plan
+from shardkit.build import deduplicate, exclusive, finalize, isolation, journal, ledger, relations, scan, shard_plan
+from shardkit.build.checks import check_places, check_values
 from shardkit.build.digests import hash_shard
 from shardkit.build.ingest import Crew, ShardDone, convert_shard
 from shardkit.build.journal import JOURNALS
 from shardkit.build.outcome import Outcome, unwanted
+from shardkit.build.workers import Workers
 from shardkit.build.workspace import State
 from shardkit.codecs import codec
-from shardkit.config import Arguments
+from shardkit.config import BuildConfig
 from shardkit.dataset import bins as resolution_bins
 from shardkit.dataset import contents, manifest
 from shardkit.dataset.bins import Bins
@@ -34,8 +35,6 @@ from shardkit.formats import listing, shard_format
 from shardkit.sources.listing import Entry
 from shardkit.storage import parquet, private
 from shardkit.storage.store import Store, sentences, shown
-
-T = TypeVar("T")
 
 
 class Progress(Protocol):
@@ -59,7 +58,7 @@ class Quiet:
 
 
 def build(
-    arguments: Arguments,
+    config: BuildConfig,
     progress: Progress | None = None,
     executor: Executor | None = None,
     retry: str | None = None,
@@ -69,13 +68,13 @@ def build(
     `executor` runs scan parts and shards; by default, threads that each feed isolated child processes. `retry` takes
     quarantined files of that reason in again, as new files.
     """
-    arguments.check_values()
-    arguments.check_places()
+    check_values(config)
+    check_places(config)
     try:
-        place = sentences(str(arguments.private))  # what other stores raise is a sentence already
-        with place, exclusive.alone(arguments.private, Store(arguments.conversion.out)) as held:
-            private.shut(arguments.private)
-            return _Run(arguments, progress or Quiet(), executor, held).run(retry)
+        place = sentences(str(config.private))  # what other stores raise is a sentence already
+        with place, exclusive.alone(config.private, Store(config.out)) as held:
+            private.shut(config.private)
+            return _Run(config, progress or Quiet(), executor, held).run(retry)
     except BrokenExecutor as error:
         what = error if isinstance(error, isolation.Stopped) else type(error).__name__
         raise BuildError(f"the workers were lost ({what}): run the same command again") from None
@@ -83,26 +82,25 @@ def build(
 
 class _Run:
     def __init__(
-        self, arguments: Arguments, progress: Progress, executor: Executor | None, held: exclusive.Running
+        self, config: BuildConfig, progress: Progress, executor: Executor | None, held: exclusive.Running
     ) -> None:
-        self.arguments, self.progress, self.held = arguments, progress, held
-        self.spec = arguments.conversion
-        codec(self.spec.codec)
+        self.config, self.progress = config, progress
+        self.spec, self.dataset = config.conversion, config.dataset
+        codec(self.dataset.codec_name)
         # Refuse before the scan what could only fail after it.
-        resolution_bins.parse(arguments.bins, [1], [1], arguments.patch, self.spec.rules.max_side)
+        resolution_bins.parse(self.dataset.bins, [1], [1], self.dataset.patch, self.dataset.rules.max_side)
         self.spec.source.check()
-        self.store = Store(self.spec.out)
-        self.state = State(arguments, self.store)
-        self.executor = executor
-        self._own = executor is None
+        self.store = Store(self.config.out)
+        self.state = State(config, self.store)
+        self.workers = Workers(config.run.workers, executor, held.check)
 
     @property
     def children(self) -> int:
         """Decoding processes of each process that runs tasks."""
-        return self.arguments.children or self.arguments.workers
+        return self.config.children or self.config.run.workers
 
     def run(self, retry: str | None) -> Outcome:
-        with self._workers():
+        with self.workers:
             new, again = 0, set[str]()
             folder = self.state.folder(self.state.complete)
             if (folder / shard_plan.INDEX).exists():  # planned, then interrupted: finish that first
@@ -112,16 +110,11 @@ class _Run:
             known = self._known(chosen)
             listed, scanned = self._scan(known)
             if listed == 0 and self.state.complete == 0:
-                raise ArgumentError(f"--source {shown(self.spec.source.url)} holds no files: nothing to build")
+                raise ArgumentError(f"--source {shown(self.config.source)} holds no files: nothing to build")
             if scanned:
                 new += self._finish(self._lay_out())
             journal.clear(self.store)
             return self._close(known, new, (again or chosen) if retry else None)
-
-    def _workers(self) -> AbstractContextManager[Any]:
-        if not self._own:
-            return nullcontext()
-        return _LocalWorkers(self)
 
     def _taken_again(self) -> set[str]:
         """Paths of this generation that an earlier one has too: then it is a retry that was interrupted."""
@@ -135,7 +128,7 @@ class _Run:
         if not chosen:
             raise ArgumentError(
                 f"no file is quarantined as {reason}:"
-                f" `shardkit info {shlex.quote(shown(self.spec.out))}` says what there is"
+                f" `shardkit info {shlex.quote(shown(self.config.out))}` says what there is"
             )
         return set(chosen)
 
@@ -161,14 +154,14 @@ class _Run:
                     yield next(serial), entry
 
         self.progress.stage("scan", None)
-        limits = (self.spec.rules, self.children, self.spec.memory_limit, self.spec.time_limit)
+        limits = (self.dataset.rules, self.children, self.config.run.memory_limit, self.config.run.time_limit)
         for part in scan.parts(fresh(), scan.PART):
             self.state.begin()
             private.folder(folder)
             chunks = [part[i : i + scan.CHUNK] for i in range(0, len(part), scan.CHUNK)]
             jobs = ((i, (self.spec.source, [e for _, e in chunk], *limits)) for i, chunk in enumerate(chunks))
             found: dict[int, list[scan.Scanned]] = {}
-            for index, rows in self._map(scan.scan_part, jobs):
+            for index, rows in self.workers.map(scan.scan_part, jobs):
                 found[index] = rows
                 self.progress.scanned(len(rows))
             table = scan.rows(part, [row for i in range(len(chunks)) for row in found[i]], self.state.name)
@@ -186,7 +179,7 @@ class _Run:
             numbers[shard.bin.name] = max(numbers.get(shard.bin.name, 0), number + 1)
         heights, widths = shard_plan.sizes(parts)
         if numbers:
-            bins = shard_plan.extend(earlier[-1].bins, heights, widths, self.spec.rules.max_side)
+            bins = shard_plan.extend(earlier[-1].bins, heights, widths, self.dataset.rules.max_side)
         else:
             bins = self._bins(heights, widths)
         return shard_plan.make(
@@ -195,16 +188,16 @@ class _Run:
             self.state.earlier_parts(),
             bins,
             numbers,
-            self.arguments.shard_bytes,
-            self.spec.format,
-            self.spec.levels,
+            self.dataset.shard_bytes,
+            self.dataset.format,
+            self.dataset.levels,
         )
 
     def _bins(self, heights: npt.NDArray[np.int64], widths: npt.NDArray[np.int64]) -> Bins:
-        text, side = self.arguments.bins, self.spec.rules.max_side
+        text, side = self.dataset.bins, self.dataset.rules.max_side
         if text.startswith("auto") and len(heights):  # later, larger images get the catch-all bin when they come
             side = int(max(heights.max(), widths.max()))
-        return resolution_bins.parse(text, heights, widths, self.arguments.patch, side)
+        return resolution_bins.parse(text, heights, widths, self.dataset.patch, side)
 
     def _finish(self, plan: shard_plan.Layout) -> int:
         """Convert and assemble the current generation; returns its number of files."""
@@ -213,9 +206,9 @@ class _Run:
         todo = sorted((s for s in plan.shards if s.name not in done), key=lambda s: -s.files)  # no long task at the end
         self.progress.stage("convert", sum(s.files for s in todo))
         # Few shards must still keep all children busy.
-        crew = Crew(self.children, max(2, -(-2 * self.arguments.workers // max(1, len(todo)))))
+        crew = Crew(self.children, max(2, -(-2 * self.config.run.workers // max(1, len(todo)))))
         jobs = ((s, (self.spec, plan.plan(s), generation, crew)) for s in todo)
-        for _, counts in self._map(convert_shard, jobs):
+        for _, counts in self.workers.map(convert_shard, jobs):
             finalize.write_digests(self.state.digests(generation, counts.name), counts.digests)
             self.progress.converted(counts)
         self._hash(plan, generation)
@@ -227,13 +220,13 @@ class _Run:
         """Read again the files of shards whose digests an interrupted run did not come to keep."""
         lacking = [s for s in plan.shards if not self.state.digests(generation, s.name).exists()]
         jobs = ((s, (self.spec, plan.plan(s), generation)) for s in lacking)
-        for shard, digests in self._map(hash_shard, jobs):
+        for shard, digests in self.workers.map(hash_shard, jobs):
             finalize.write_digests(self.state.digests(generation, shard.name), digests)
 
     def _done(self, plan: shard_plan.Layout, generation: int) -> set[str]:
         """Names of finished shards: journaled, and there (unless nothing was left to write)."""
         journals = {name for name, _ in self.store.list(f"{JOURNALS}/g{generation:03d}")}
-        objects = {name for name, _ in listing(self.store, shard_format(self.spec.format))}
+        objects = {name for name, _ in listing(self.store, shard_format(self.dataset.format))}
         done = set()
         for shard in plan.shards:
             if journal.object_name(generation, shard.name) in journals:
@@ -251,31 +244,32 @@ class _Run:
         ours = {shard.objects[0] for shard in plan.shards}
         old = self._before(plan.bins) if store.exists(manifest.NAME) else manifest.SCHEMA.empty_table()
         old = old.filter(pa.array([s not in ours for s in old["shard"].to_pylist()], pa.bool_()))
-        self._rewrite(finalize.exact_duplicates(store, plan, generation, old), generation)
+        self._rewrite(deduplicate.exact_duplicates(store, plan, generation, old), generation)
         earlier = [self.state.folder(g) / finalize.FINGERPRINTS for g in range(generation)]
         samples = pa.concat_tables([old, finalize.new_samples(store, plan, generation)])
         finalize.write_fingerprints(store, plan, generation, folder)
-        thumbs = finalize.Thumbnails([*earlier, folder / finalize.FINGERPRINTS])
-        if self.spec.rules.near_duplicates == "drop":
+        thumbs = relations.Thumbnails([*earlier, folder / finalize.FINGERPRINTS])
+        if self.dataset.rules.near_duplicates == "drop":
             finalize.write_links(store, plan, generation, folder, samples)
-            self._rewrite(finalize.near_duplicates(store, plan, generation, old, samples, thumbs, folder), generation)
+            near = deduplicate.near_duplicates(store, plan, generation, old, samples, thumbs, folder)
+            self._rewrite(near, generation)
             samples = pa.concat_tables([old, finalize.new_samples(store, plan, generation)])
             finalize.write_fingerprints(store, plan, generation, folder)
         finalize.write_links(store, plan, generation, folder, samples)
         links = [self.state.folder(g) / finalize.LINKS for g in range(generation + 1)]
-        samples = finalize.finish_samples(samples, thumbs, links, self.state.name.split)
+        samples = relations.finish_samples(samples, thumbs, links, self.state.name.split)
         digests = [self.state.digests(generation, shard.name) for shard in plan.shards]
         finalize.write_ledger(store, plan, generation, folder, self.state.parts(generation), samples, digests)
         self._publish(samples, plan.bins, generation)
 
     def _before(self, bins: Bins) -> pa.Table:
         """The samples so far. Not held against dataset.json: an interrupted run may have written one of the two."""
-        facts = {"bins": bins.to_json(), "shard_format": self.spec.format, "codec": self.spec.codec}
-        return contents.samples(self.store, facts={**facts, "arguments": self.arguments.fixed()})
+        facts = {"bins": bins.to_json(), "shard_format": self.dataset.format, "codec": self.dataset.codec_name}
+        return contents.samples(self.store, facts={**facts, "arguments": self.config.fixed()})
 
-    def _rewrite(self, jobs: list[finalize.Rewrite], generation: int) -> None:
+    def _rewrite(self, jobs: list[deduplicate.Rewrite], generation: int) -> None:
         work = ((job, (self.store, generation, job)) for job in jobs)
-        for _ in self._map(finalize.rewrite_shard, work):
+        for _ in self.workers.map(deduplicate.rewrite_shard, work):
             pass
 
     def _publish(self, samples: pa.Table, bins: Bins, generation: int) -> None:
@@ -286,10 +280,10 @@ class _Run:
             samples,
             bins,
             digest,
-            format_name=self.spec.format,
-            codec_name=self.spec.codec,
+            format_name=self.dataset.format,
+            codec_name=self.dataset.codec_name,
             fingerprint=self.state.name.fingerprint,
-            arguments=self.arguments.fixed(),
+            arguments=self.config.fixed(),
             verdicts={v: dict(sorted(c.items())) for v, c in ledger.counts(merged).items()},
         )
         from shardkit.report import dataset_page
@@ -323,49 +317,12 @@ class _Run:
             len(changed),
             len(missing),
             share,
-            share <= self.arguments.max_quarantine,
-            unwanted(samples, counts, self.spec.rules, lambda: scan.modalities(self.state.earlier_parts())),
+            share <= self.config.run.max_quarantine,
+            unwanted(samples, counts, self.dataset.rules, lambda: scan.modalities(self.state.earlier_parts())),
             None if again is None else ledger.reasons(merged, again),
         )
-
-    def _map(self, function: Callable[..., T], jobs: Iterable[tuple[Any, tuple[Any, ...]]]) -> Iterator[tuple[Any, T]]:
-        """Run jobs with a bounded number in flight; (label, result) as they finish."""
-        assert self.executor is not None
-        waiting: dict[Future[T], Any] = {}
-        todo = iter(jobs)
-        try:
-            while True:
-                for label, arguments in islice(todo, 2 * self.arguments.workers - len(waiting)):
-                    waiting[self.executor.submit(function, *arguments)] = label
-                if not waiting:
-                    return
-                finished = wait(waiting, return_when=FIRST_COMPLETED).done
-                self.held.check()
-                for future in finished:
-                    yield waiting.pop(future), future.result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _paths(part: Path) -> list[bytes]:
     """The paths of a scan part."""
     return list(parquet.read(part, ["path"])["path"].to_pylist())
-
-
-class _LocalWorkers:
-    """Threads that feed isolated children; both are gone afterwards, whatever happened."""
-
-    def __init__(self, run: _Run) -> None:
-        self.run = run
-
-    def __enter__(self) -> None:
-        isolation.allow_children()
-        self.threads = ThreadPoolExecutor(self.run.arguments.workers, thread_name_prefix="shard")
-        self.run.executor = self.threads
-
-    def __exit__(self, *error: object) -> None:
-        self.threads.shutdown(wait=False, cancel_futures=True)
-        isolation.close_children(refuse=True)  # ends what threads wait for, if anything failed
-        self.threads.shutdown(wait=True)
-        isolation.allow_children()

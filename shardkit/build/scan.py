@@ -19,11 +19,12 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from shardkit.build import isolation
+from shardkit.config import Rules
 from shardkit.errors import Dropped, Quarantined, Verdict
 from shardkit.sources.dicom import foreign, modality, privacy
 from shardkit.sources.dicom.privacy import Pseudonyms
 from shardkit.sources.dicom.reading import NATIVE, read_header
-from shardkit.sources.dicom.triage import Rules, for_presentation, halvings, judge_header
+from shardkit.sources.dicom.triage import for_presentation, halvings, judge_header
 from shardkit.sources.listing import Entry, Source, Unread, settled, unreadable
 from shardkit.storage import parquet
 

@@ -6,7 +6,7 @@ neighbours rarely share a patient or a scanner, and copies of one object lie sid
 
 import json
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from shardkit.build.ingest import ShardPlan
 from shardkit.build.scan import SCHEMA
 from shardkit.dataset.bins import Bin, Bins
 from shardkit.formats import shard_format
@@ -42,6 +41,16 @@ class Shard:
         """Names of its objects; the first is the one that makes it whole."""
         names: list[str] = shard_format(self.format).objects(self.name, self.levels)
         return names
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPlan:
+    """The files of one shard, in order: rows of the scan (`shardkit.build.scan.SCHEMA`) as plain dictionaries."""
+
+    name: str  # object name without extension, e.g. "shards/2304x1920/00007"
+    bin: Bin
+    files: list[dict[str, Any]] = field(repr=False)  # no log may show paths
+    places: int = 0  # images that its objects have room for; 0 for any number
 
 
 class Layout:

@@ -15,11 +15,11 @@ import pyarrow.compute as pc
 
 from shardkit import formats
 from shardkit.build import exclusive, journal, shard_plan
-from shardkit.build.finalize import DATASET_FLAGS
+from shardkit.build.checks import check_format
 from shardkit.build.ingest import pixel_hash, public_facts, storage_columns
+from shardkit.build.relations import DATASET_FLAGS
 from shardkit.codecs import codec
 from shardkit.codecs.frame import Frame
-from shardkit.config import check_format
 from shardkit.dataset import contents, manifest
 from shardkit.dataset.bins import Bin, Bins
 from shardkit.errors import ArgumentError, BuildError, IntegrityError, Quarantined

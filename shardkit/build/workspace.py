@@ -10,29 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from shardkit.build.journal import JOURNALS
-from shardkit.config import Arguments, Conversion
+from shardkit.config import BuildConfig, RunOptions, differences
 from shardkit.dataset import contents
 from shardkit.errors import BuildError
 from shardkit.formats import FORMATS, listing
 from shardkit.sources.dicom.privacy import Pseudonyms, load_key
-from shardkit.sources.dicom.triage import Rules
-from shardkit.sources.listing import Source
 from shardkit.storage import private
 from shardkit.storage.store import Store, is_remote, local_path, sentences, shown
 
 NAME, KEY = "build.json", "pseudonym.key"
-# What builds were that recorded no such argument.
-_SINCE: dict[str, Any] = {"format": "webdataset", "levels": 0, "min_content": 0.05}
 
 
 class State:
     """Opens a private folder for a build. Raises BuildError when it belongs to other arguments or places."""
 
-    def __init__(self, arguments: Arguments, store: Store) -> None:
-        self.root = arguments.private
-        self._arguments, self._store = arguments, store
-        self._record: dict[str, Any] = {"format": 1, "complete": 0, "arguments": arguments.fixed(), "digests": []}
-        self._record |= {"out": store.url, "source": _absolute(arguments.conversion.source.url)}
+    def __init__(self, config: BuildConfig, store: Store) -> None:
+        self.root = config.private
+        self._config, self._store = config, store
+        self._record: dict[str, Any] = {"format": 1, "complete": 0, "arguments": config.fixed(), "digests": []}
+        self._record |= {"out": store.url, "source": _absolute(config.source)}
         with sentences(str(self.root)):
             if (self.root / NAME).exists():
                 self._record = _read(self.root)
@@ -108,17 +104,14 @@ class State:
             )
 
     def _check_arguments(self) -> None:
-        wanted, before = self._arguments.fixed(), _SINCE | self._record["arguments"]
-        different = sorted(k for k in wanted if wanted[k] != before.get(k))
-        if different:
-            was = ", ".join(f"--{k.replace('_', '-')} was {before.get(k)}, now {wanted[k]}" for k in different)
+        if changed := differences(self._record["arguments"], self._config.fixed()):
             raise BuildError(
-                f"arguments changed since this dataset was begun ({was}): repeat the old ones, or build into another"
-                " --out"
+                f"arguments changed since this dataset was begun ({', '.join(changed)}): repeat the old ones, or build"
+                " into another --out"
             )
-        source = _absolute(self._arguments.conversion.source.url)
+        source = _absolute(self._config.source)
         if source != (recorded := shown(self._record["source"])):
-            if not self._arguments.source_moved:
+            if not self._config.run.source_moved:
                 raise BuildError(
                     f"--source was {recorded}, now {source}: files are known by their path in the export,"
                     " so build another export into another --out, or pass --source-moved if it is the same one"
@@ -156,28 +149,8 @@ def _read(folder: Path) -> dict[str, Any]:
         raise BuildError(f"{folder / NAME} is damaged: restore it, or build into another --out and --private") from None
 
 
-def recorded_arguments(source: str, out: str, private: Path) -> Arguments:
-    """The arguments a build was begun with, limits and workers by default. Raises BuildError where none was."""
+def recorded(source: str, out: str, private: Path, run: RunOptions) -> BuildConfig:
+    """A build as it was begun, but for what may change. Raises BuildError where none was."""
     if not (private / NAME).exists():
         raise BuildError(f"{private} has no {NAME}: there is no build to retry; pass its --private folder")
-    fixed: dict[str, Any] = _SINCE | _read(private)["arguments"]
-    rules = {name: fixed[name] for name in Rules.__dataclass_fields__}
-    rules["modalities"] = tuple(rules["modalities"])
-    spec = Conversion(
-        source=Source(source, fixed["follow_symlinks"]),
-        out=out,
-        format=fixed["format"],
-        codec=fixed["codec"],
-        levels=fixed["levels"],
-        rules=Rules(**rules),
-        invert=fixed["invert"],
-        demographics=fixed["demographics"],
-    )
-    return Arguments(
-        conversion=spec,
-        private=private,
-        bins=fixed["bins"] if isinstance(fixed["bins"], str) else "auto",  # given bins are in the plans
-        recorded=fixed,
-        patch=fixed["patch"],
-        shard_bytes=fixed["shard_bytes"],
-    )
+    return BuildConfig.repeated(source, out, private, _read(private)["arguments"], run)

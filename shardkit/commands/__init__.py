@@ -1,18 +1,13 @@
 """The commands of `shardkit`, by what they are about. Heavy modules are imported where they are used: help is quick."""
 
-import os
 from pathlib import Path
 
+from shardkit.config import cores as cores
 from shardkit.errors import ArgumentError
 from shardkit.terminal.output import Terminal
 
 console = Terminal()
 errors = Terminal(stderr=True)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def private_folder(out: str, private: Path | None) -> Path:

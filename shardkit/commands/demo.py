@@ -11,12 +11,11 @@ from pathlib import Path
 from shardkit.build.progress import Shown
 from shardkit.build.run import build
 from shardkit.build.workspace import KEY
-from shardkit.config import Arguments, Conversion
+from shardkit.config import BuildConfig
 from shardkit.dataset.contents import description
 from shardkit.dataset.verify import Summary, verify
 from shardkit.errors import ArgumentError
 from shardkit.sources.dicom.privacy import KEY_BYTES, Pseudonyms
-from shardkit.sources.listing import Source
 from shardkit.storage.store import Store
 from shardkit.synthetic.export import Export, make_export, plan_export
 from shardkit.terminal.output import Terminal
@@ -36,12 +35,10 @@ def demo(out: Path, studies: int, seed: int, steps: int, workers: int, console: 
     place = out / "shards"
     (out / "shards.private").mkdir()
     (out / "shards.private" / KEY).write_bytes(_key(seed, _patients(export, studies, seed)))
-    spec = Conversion(source=Source(str(out / "pacs_export")), out=str(place))
+    options = {"shard_bytes": 64 << 20, "workers": workers}
+    config = BuildConfig.of(str(out / "pacs_export"), str(place), out / "shards.private", **options)
     with Shown(console) as progress:
-        outcome = build(
-            Arguments(conversion=spec, private=out / "shards.private", shard_bytes=64 << 20, workers=workers),
-            progress,
-        )
+        outcome = build(config, progress)
     for verdict, reasons in outcome.counts.items():
         text = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
         console.print(f"   {sum(reasons.values()):>4} {verdict:<12}{text}", highlight=False)

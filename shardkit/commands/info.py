@@ -37,7 +37,7 @@ class ScanCounts:
 def scan_counts(source: Source, workers: int) -> ScanCounts:
     """Read every header. Raises ArgumentError for an empty source."""
     from shardkit.build import isolation, scan
-    from shardkit.sources.dicom.triage import Rules
+    from shardkit.config import Rules
 
     source.check()
     counts = ScanCounts()

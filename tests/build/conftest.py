@@ -15,11 +15,9 @@ import pytest
 from shardkit.build.ingest import ShardDone
 from shardkit.build.outcome import Outcome
 from shardkit.build.run import build
-from shardkit.config import Arguments, Conversion
+from shardkit.config import BuildConfig
 from shardkit.dataset import contents
 from shardkit.formats import FORMATS, listing, shard_format
-from shardkit.sources.dicom.triage import Rules
-from shardkit.sources.listing import Source
 from shardkit.storage.store import Store
 from shardkit.synthetic.export import Export, make_export, plan_export
 from shardkit.synthetic.records import ImageSpec
@@ -126,15 +124,12 @@ class Bench:
     def __init__(self, form: str) -> None:
         self.form = form
 
-    def arguments(self, source: Path | str, out: Path | str, private: Path, **changes: Any) -> Arguments:
-        """A build's arguments with many small shards; `changes` go to Conversion, Rules or Arguments."""
+    def arguments(self, source: Path | str, out: Path | str, private: Path, **changes: Any) -> BuildConfig:
+        """A build's arguments with many small shards."""
         if self.form == "zarr":
             changes = {"format": "zarr", "codec": "blosc", "levels": LEVELS["zarr"], **changes}
-        rules = {k: changes.pop(k) for k in list(changes) if k in Rules.__dataclass_fields__}
-        spec = {k: changes.pop(k) for k in list(changes) if k in Conversion.__dataclass_fields__}
-        conversion = Conversion(source=Source(str(source)), out=str(out), rules=Rules(**rules), **spec)
         defaults = {"bins": "auto:4", "shard_bytes": SHARD_BYTES, "workers": 2}
-        return Arguments(conversion=conversion, private=private, **{**defaults, **changes})
+        return BuildConfig.of(str(source), str(out), private, **{**defaults, **changes})
 
     def build(self, source: Path | str, out: Path | str, private: Path, **changes: Any) -> Built:
         """Build in this process, with the shared key unless the private folder has one."""
@@ -178,7 +173,7 @@ class Bench:
             shutil.copy2(source / path, target / path, follow_symlinks=False)
 
     @staticmethod
-    def driver(arguments: Arguments, crash_at: int = 0, **options: Any) -> subprocess.Popen[str]:
+    def driver(arguments: BuildConfig, crash_at: int = 0, **options: Any) -> subprocess.Popen[str]:
         """Start a build in a process of its own that prints its events."""
         import pickle
 

@@ -14,7 +14,8 @@ import pytest
 
 from shardkit.build import outcome, scan
 from shardkit.build.run import build
-from shardkit.sources.dicom.triage import DROPS, Rules
+from shardkit.config import Rules
+from shardkit.sources.dicom.triage import DROPS
 from shardkit.storage import parquet
 from shardkit.synthetic import records
 
@@ -124,15 +125,14 @@ class Silent:
 
 
 def _arguments(source: Path, **changes: Any) -> Any:
-    from shardkit.config import Arguments, Conversion
-    from shardkit.sources.listing import Source
+    from shardkit.config import BuildConfig
 
     private = source.with_name(f"{source.name} private")
     private.mkdir(exist_ok=True)
     if not (private / "pseudonym.key").exists():
         (private / "pseudonym.key").write_bytes(bytes(range(32)))
-    spec = Conversion(source=Source(str(source)), out=str(source.with_name(f"{source.name} out")), codec="raw")
-    return Arguments(conversion=spec, private=private, bins="auto:2", workers=2, **changes)
+    options = {"codec": "raw", "bins": "auto:2", "workers": 2, **changes}
+    return BuildConfig.of(str(source), str(source.with_name(f"{source.name} out")), private, **options)
 
 
 def test_an_anonymised_export_builds_and_is_complained_of_every_time(export: Any) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from shardkit.build import isolation
 from shardkit.build.scan import scan_part
-from shardkit.sources.dicom.triage import Rules
+from shardkit.config import Rules
 from shardkit.sources.listing import Source
 
 

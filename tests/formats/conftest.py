@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from shardkit.build.run import build
-from shardkit.config import Arguments, Conversion
+from shardkit.config import BuildConfig
 from shardkit.dataset import contents
 from shardkit.dataset.verify import Summary, verify
-from shardkit.sources.listing import Source
 from shardkit.storage.store import Store
 from shardkit.synthetic.export import make_export
 
@@ -59,8 +58,8 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def place(export: Path, form: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of several shards. Tests read it and leave it as it is."""
     root = tmp_path_factory.mktemp("place")
-    spec = Conversion(source=Source(str(export)), out=str(root / "out"), **STORAGE[form])
-    build(Arguments(conversion=spec, private=root / "private", bins="auto:2", shard_bytes=50_000, workers=2))
+    options = {"bins": "auto:2", "shard_bytes": 50_000, "workers": 2, **STORAGE[form]}
+    build(BuildConfig.of(str(export), str(root / "out"), root / "private", **options))
     return root / "out"
 
 

@@ -24,10 +24,8 @@ import pyarrow.parquet as pq
 from pebble import ProcessExpired, ProcessPool
 
 from shardkit.build.run import build
-from shardkit.config import Arguments, Conversion
+from shardkit.config import BuildConfig
 from shardkit.dataset import contents, manifest
-from shardkit.sources.dicom.triage import Rules
-from shardkit.sources.listing import Source
 from shardkit.storage.store import Store
 from tools.fuzz import oracle
 from tools.fuzz.mutations import Mutant, mutant
@@ -157,12 +155,21 @@ def _built(place: Path) -> tuple[str, str] | None:
 
 
 def _build(place: Path) -> None:
-    rules = Rules(modalities=MODALITIES, min_side=32, max_side=6000)
-    conversion = Conversion(
-        source=Source(str(place / "export")), out=str(place / "out"), codec="raw", rules=rules, time_limit=_FILE_SECONDS
+    config = BuildConfig.of(
+        str(place / "export"),
+        str(place / "out"),
+        place / "private",
+        codec="raw",
+        bins="auto:4",
+        modalities=MODALITIES,
+        min_side=32,
+        max_side=6000,
+        max_quarantine=1.0,
+        workers=2,
+        time_limit=_FILE_SECONDS,
     )
     try:
-        build(Arguments(conversion=conversion, private=place / "private", workers=2, bins="auto:4", max_quarantine=1.0))
+        build(config)
     except BaseException:
         (place / "trace").write_text(traceback.format_exc())
         raise

@@ -4,11 +4,9 @@ Errors are looked for before rules: a broken file is quarantined even where a ru
 its header says cannot be trusted.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 from pydicom.dataset import Dataset
 
+from shardkit.config import Rules
 from shardkit.content import Content, Statistics
 from shardkit.errors import Dropped, Quarantined
 from shardkit.sources.dicom import modality, privacy
@@ -77,23 +75,6 @@ _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7."  # and all below it
 _BLANK_RANGE = 0.002  # of the power of two above the brightest pixel
 _BLANK_DEPTH = 1 << 12  # at most: above, a pedestal may well be what reaches so far
 _NOISE = 0.4  # see Content.structure
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """What a build accepts. Sizes in pixels; `modalities` may hold `modality.NONE`; `min_content` is a share.
-
-    Measured: content fills 0-0.014 of images that hold a border or a label only, 0.5 and more of clinical ones.
-    """
-
-    modalities: tuple[str, ...] = ("CR", "DX", "MG", "PX", "IO", "RG")
-    min_side: int = 64
-    max_side: int = 3072
-    min_content: float = 0.05
-    oversize: Literal["drop", "halve"] = "drop"
-    secondary_capture: Literal["keep", "drop"] = "keep"
-    missing_patient_id: Literal["study", "quarantine"] = "study"
-    near_duplicates: Literal["report", "drop"] = "report"
 
 
 def judge_header(header: Header, rules: Rules) -> tuple[ImageFacts, tuple[str, ...], tuple[str, ...]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from shardkit.sources.dicom.triage import Rules
+from shardkit.config import Rules
 from shardkit.synthetic import corruptions, records
 
 

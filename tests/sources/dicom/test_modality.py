@@ -11,8 +11,8 @@ import pytest
 from pydicom._uid_dict import UID_dictionary
 from pydicom.dataset import Dataset, FileMetaDataset
 
+from shardkit.config import Rules
 from shardkit.sources.dicom import modality
-from shardkit.sources.dicom.triage import Rules
 from shardkit.synthetic import records
 
 TELLING = {

@@ -17,11 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.encaps import encapsulate
 
-from shardkit.build.ingest import Conversion, convert_file
+from shardkit.build.ingest import convert_file
 from shardkit.build.isolation import Children, result
 from shardkit.build.scan import scan_entry
+from shardkit.config import BuildConfig, Rules
 from shardkit.errors import Quarantined
-from shardkit.sources.dicom.triage import DROPS, QUARANTINES, Rules
+from shardkit.sources.dicom.triage import DROPS, QUARANTINES
 from shardkit.sources.listing import Entry, Source
 from shardkit.synthetic import corruptions, records
 from shardkit.synthetic.defects import file_bytes
@@ -281,7 +282,7 @@ def test_a_mutated_real_file_always_gets_a_verdict_with_a_known_reason(
 
 def test_damaged_compressed_streams_get_a_verdict_whatever_the_decoder_does(tmp_path: Path, image_spec: Any) -> None:
     rng, shape = np.random.default_rng(0), (96, 80)
-    spec = Conversion(source=Source(str(tmp_path)), out="", codec="raw")
+    spec = BuildConfig.of(str(tmp_path), "", tmp_path, codec="raw").conversion
     syntaxes = (
         uids.RLELossless, uids.JPEGLosslessSV1, uids.JPEGLSLossless, uids.JPEG2000Lossless, uids.JPEGExtended12Bit
     )  # fmt: skip

@@ -11,9 +11,10 @@ import pydicom.uid as uids
 import pytest
 
 from shardkit.build.scan import scan_entry
+from shardkit.config import Rules
 from shardkit.content import Box, Content, Statistics
 from shardkit.errors import Dropped
-from shardkit.sources.dicom.triage import DROPS, QUARANTINES, Rules, halvings, judge_pixels
+from shardkit.sources.dicom.triage import DROPS, QUARANTINES, halvings, judge_pixels
 from shardkit.sources.listing import Entry, Kind, Source
 from shardkit.synthetic import records
 from shardkit.synthetic.defects import DEFECTS, file_bytes
