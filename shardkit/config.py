@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from shardkit.build import isolation
-from shardkit.codecs import htj2k
+from shardkit.codecs.base import LEVELS
 from shardkit.dataset import bins as resolution_bins
 from shardkit.errors import ArgumentError
 from shardkit.formats import shard_format
@@ -15,7 +15,7 @@ from shardkit.sources.dicom.triage import Rules
 from shardkit.sources.listing import Source
 from shardkit.storage.store import is_remote, local_path, shown
 
-MAX_LEVELS = htj2k.LEVELS  # which every image has
+MAX_LEVELS = LEVELS  # which every image has
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

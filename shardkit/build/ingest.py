@@ -217,7 +217,7 @@ def _convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Cre
     store = Store(spec.out)
     rows: list[dict[str, Any]] = []
     digests: dict[int, str] = {}
-    extension = codec(spec.codec)[1]
+    extension = codec(spec.codec).EXTENSION
     form = formats.shard_format(spec.format)
     objects = form.objects(plan.name, spec.levels)
     with journal.staging(store) as folder:

@@ -138,7 +138,7 @@ def _finished(store: Store, plan: list[_Shard], arguments: dict[str, Any]) -> se
 def _write(source: Store, codec_name: str, store: Store, arguments: dict[str, Any], shard: _Shard) -> None:
     """Decode, check, encode and commit one shard."""
     form, objects = formats.shard_format(arguments["format"]), _objects(arguments, shard.name)
-    extension, rows = codec(arguments["codec"])[1], shard.samples.to_pylist()
+    extension, rows = codec(arguments["codec"]).EXTENSION, shard.samples.to_pylist()
     with sentences(store.url), journal.staging(store) as folder:
         staged = formats.files(folder, "shard", len(objects))
         with form.writer(staged, shard.places) as writer:
@@ -149,9 +149,8 @@ def _write(source: Store, codec_name: str, store: Store, arguments: dict[str, An
                         f"{source.url}/{row['shard']}: the image of {row['key']} has other pixels than were written;"
                         " run verify"
                     )
-                frame = Frame(row["height"], row["width"], row["bin_height"], row["bin_width"])
                 try:
-                    image = encode(pixels, row["bits"], frame, arguments["codec"], arguments["levels"])
+                    image = encode(pixels, row["bits"], Frame.of(row), arguments["codec"], arguments["levels"])
                 except Quarantined as failed:
                     raise IntegrityError(f"{row['key']}: {failed.message}; use another codec") from None
                 facts = public_facts({**row, "flags": sorted({*row["flags"]} - DATASET_FLAGS)})

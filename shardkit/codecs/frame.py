@@ -1,6 +1,8 @@
 """How an image lies in its bin, and the check that encoded bytes are of that image before memory is given to them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from shardkit.errors import IntegrityError
 
@@ -13,6 +15,11 @@ class Frame:
     width: int
     rows: int
     cols: int
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Frame":
+        """Of a sample, by its manifest row."""
+        return cls(row["height"], row["width"], row["bin_height"], row["bin_width"])
 
     def at(self, level: int) -> "Frame":
         """The same at 1/2**level, sides rounded up."""

@@ -7,11 +7,11 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shardkit.codecs import codec, htj2k
+from shardkit.codecs import codec
+from shardkit.codecs.base import CodestreamCodec, Pixels
 from shardkit.codecs.frame import Frame
 from shardkit.dataset import manifest, schema
 from shardkit.dataset.bins import Bins
@@ -45,7 +45,7 @@ def describe(
         "format": FORMAT,
         "shard_format": format_name,
         "codec": codec_name,
-        "extension": codec(codec_name)[1],
+        "extension": codec(codec_name).EXTENSION,
         "transfer_syntax": _transfer_syntax(samples, codec_name),
         "patch": bins.patch,
         "bins": bins.to_json(),
@@ -65,9 +65,11 @@ def describe(
 
 def _transfer_syntax(samples: pa.Table, codec_name: str) -> str | None:
     """The DICOM transfer syntax that every image's stream is: none if one of an earlier shardkit has too few levels."""
+    if not isinstance(how := codec(codec_name), CodestreamCodec):
+        return None
     counts = pc.list_value_length(samples["level_bytes"]).to_numpy() - 1
-    enough = htj2k.enough(samples["height"].to_numpy(), samples["width"].to_numpy(), counts)
-    return htj2k.TRANSFER_SYNTAX if codec_name == "htj2k" and enough else None
+    enough = how.enough(samples["height"].to_numpy(), samples["width"].to_numpy(), counts)
+    return how.TRANSFER_SYNTAX if enough else None
 
 
 def description(store: Store) -> dict[str, Any]:
@@ -130,7 +132,7 @@ def write_metadata(store: Store, samples: pa.Table, description: dict[str, Any])
                 pass
 
 
-def image(store: Store, row: dict[str, Any], codec_name: str, level: int = 0) -> npt.NDArray[np.uint16]:
+def image(store: Store, row: dict[str, Any], codec_name: str, level: int = 0) -> Pixels:
     """One sample's image at 1/2**level, reading only the bytes that level needs.
 
     Raises ArgumentError for a level the codec does not hold, IntegrityError or StorageError for bad bytes.
@@ -146,6 +148,4 @@ def image(store: Store, row: dict[str, Any], codec_name: str, level: int = 0) ->
         raise IntegrityError(
             f"{store.url}/{name}: the image of {row['key']} at byte {start:,} differs from its hash; run verify"
         )
-    frame = Frame(row["height"], row["width"], row["bin_height"], row["bin_width"])
-    pixels: npt.NDArray[np.uint16] = codec(codec_name)[0].decode(data, level, row["bits"], frame)
-    return pixels
+    return codec(codec_name).decode(data, level, row["bits"], Frame.of(row))

@@ -12,7 +12,8 @@ import numpy as np
 
 from shardkit.build.ingest import pixel_hash
 from shardkit.build.journal import JOURNALS
-from shardkit.codecs import codec, htj2k
+from shardkit.codecs import codec
+from shardkit.codecs.base import CodestreamCodec
 from shardkit.codecs.frame import Frame
 from shardkit.dataset import contents, manifest
 from shardkit.dataset.bins import Bin
@@ -138,13 +139,14 @@ def _member_problem(
     for level, (length, digest) in enumerate(zip(row["level_bytes"], row["level_hash"], strict=True)):
         if manifest.fingerprint(member.data[:length]) != digest:
             return f"differs from its hash (level {level})"
-    if description["codec"] == "htj2k":
+    how = codec(description["codec"])
+    if isinstance(how, CodestreamCodec):
         # Datasets of before do not claim the transfer syntax: there, five levels of a large image are no damage.
         claimed = description.get("transfer_syntax") is not None
-        if fault := htj2k.fault(member.data, row["height"], row["width"], row["level_bytes"], claimed):
-            return f"is no stream of HTJ2K Lossless RPCL: {fault}"
+        if fault := how.fault(member.data, row["height"], row["width"], row["level_bytes"], claimed):
+            return f"is no stream of {how.SYNTAX_NAME}: {fault}"
     try:
-        codec(description["codec"])[0].check(member.data, _frame(row))
+        how.check(member.data, Frame.of(row))
     except IntegrityError as error:
         return f"is not the image of the manifest: {error}"
     return _pixel_problem(member.data, row, description["codec"], 0) if decode else None
@@ -181,14 +183,10 @@ def _zarr_problems(
             yield f"{name}: image {row['key']} at byte {start:,} {problem}; {_REMEDY}"
 
 
-def _frame(row: dict[str, Any]) -> Frame:
-    return Frame(row["height"], row["width"], row["bin_height"], row["bin_width"])
-
-
 def _pixel_problem(data: bytes, row: dict[str, Any], codec_name: str, level: int) -> str | None:
     """Whether an image's bytes are its pixels; a smaller image has no hash of its pixels, but must decode."""
     try:
-        pixels = codec(codec_name)[0].decode(data, level, row["bits"], _frame(row))
+        pixels = codec(codec_name).decode(data, level, row["bits"], Frame.of(row))
     except ShardkitError as error:
         return f"cannot be decoded ({error})"
     if not level and pixel_hash(pixels, row["bits"]) != row["pixel_hash"]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shardkit.codecs import htj2k
+from shardkit.codecs.base import LEVELS
 from shardkit.codecs.frame import Frame
 from shardkit.dataset.bins import Bin
 from shardkit.plan.samples import Ints
@@ -20,7 +20,7 @@ def common_levels(lists: pa.ChunkedArray) -> pa.Array:
 
     Loaders stop where the smallest image does, so that a level stands for one scale.
     """
-    return pc.list_slice(lists, 0, htj2k.LEVELS + 1).combine_chunks().flatten()
+    return pc.list_slice(lists, 0, LEVELS + 1).combine_chunks().flatten()
 
 
 @dataclass(frozen=True, slots=True)
