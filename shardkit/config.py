@@ -9,7 +9,7 @@ from shardkit.build import isolation
 from shardkit.codecs.base import LEVELS
 from shardkit.dataset import bins as resolution_bins
 from shardkit.errors import ArgumentError
-from shardkit.formats import shard_format
+from shardkit.formats import codecs_of, shard_format
 from shardkit.sources.dicom.grayscale import Invert
 from shardkit.sources.dicom.triage import Rules
 from shardkit.sources.listing import Source
@@ -111,12 +111,12 @@ class Arguments:
 
 def check_format(form: str, codec: str, levels: int) -> None:
     """Raises ArgumentError for a codec or levels that shards of this format do not have."""
-    codecs = shard_format(form).CODECS
+    codecs = codecs_of(shard_format(form))
     if codec not in codecs:
         raise ArgumentError(f"codec {codec} is not stored in {form} shards: choose one of {', '.join(codecs)}")
     if not 0 <= levels <= MAX_LEVELS:
         raise ArgumentError(f"--levels must be between 0 and {MAX_LEVELS}")
-    if levels and form != "zarr":
+    if levels and shard_format(form).NESTED:
         raise ArgumentError("--levels is for Zarr shards: htj2k in tars holds all levels in one copy")
 
 

@@ -40,8 +40,7 @@ class Shard:
     @property
     def objects(self) -> list[str]:
         """Names of its objects; the first is the one that makes it whole."""
-        names: list[str] = shard_format(self.format).objects(self.name, self.levels)
-        return names
+        return shard_format(self.format).objects(self.name, self.levels)
 
 
 class Layout:
@@ -113,7 +112,7 @@ def make(
             table = parquet.read(path)
             table = table.take(_order(table))
             one = bins.bins[index]
-            places = shard_format(format).places(one, shard_bytes)
+            places = shard_format(format).capacity(one, shard_bytes)
             cuts = ends(table["estimate"].to_numpy(), shard_bytes, places)
             for number, (start, end) in enumerate(zip([0, *cuts[:-1]], cuts, strict=True), numbers.get(one.name, 0)):
                 writer.write_table(table.slice(start, end - start), row_group_size=end - start)

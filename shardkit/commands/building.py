@@ -111,7 +111,7 @@ def build(
         Address of a Dask scheduler that runs the work, e.g. tcp://scheduler:8786.
     """
     from shardkit.config import Arguments, Conversion
-    from shardkit.formats import shard_format
+    from shardkit.formats import codecs_of, shard_format
     from shardkit.sources.dicom.triage import Rules
     from shardkit.sources.listing import Source
 
@@ -130,7 +130,7 @@ def build(
             source=Source(source, follow_symlinks),
             out=out,
             format=format,
-            codec=codec or shard_format(format).CODECS[0],
+            codec=codec or codecs_of(shard_format(format))[0],
             levels=levels,
             rules=rules,
             invert=invert,
@@ -227,10 +227,10 @@ def convert(
         Processes that decode and encode; default one per core.
     """
     from shardkit.build.transcode import Target, transcode
-    from shardkit.formats import shard_format
+    from shardkit.formats import codecs_of, shard_format
 
     size = None if shard_size is None else shard_size << 20
-    target = Target(out, format, codec or shard_format(format).CODECS[0], levels, size)
+    target = Target(out, format, codec or codecs_of(shard_format(format))[0], levels, size)
     done = transcode(dataset, target, workers or cores())
     console.print(
         f"{done.samples:,} samples in {done.shards:,} shards of {out}, {done.kept:,} of which were there",

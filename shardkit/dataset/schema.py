@@ -21,8 +21,9 @@ from shardkit.codecs import CODECS
 from shardkit.codecs.base import LEVELS, CodestreamCodec
 from shardkit.dataset import manifest
 from shardkit.dataset.bins import Bin, Bins
+from shardkit.dataset.hashes import DIGEST_BYTES
 from shardkit.errors import ArgumentError, IntegrityError
-from shardkit.formats import FORMATS, shard_format
+from shardkit.formats import FORMATS, form_of
 from shardkit.storage.regular import ANEW
 
 MOST = 64 << 20
@@ -88,13 +89,13 @@ def description(content: dict[str, Any], where: str) -> dict[str, Any]:
         value = content.get(name, _LATER.get(name))
         if not holds(value):
             raise IntegrityError(f"{where}: {name} is {_shown(value)}, and must be {words}; {ANEW}")
-    form, codec, patch = shard_format(content.get("shard_format", "webdataset")), content["codec"], content["patch"]
+    form, codec, patch = form_of(content), content["codec"], content["patch"]
     try:
         bins = Bins.from_json(content["bins"], patch).bins
     except ArgumentError as error:
         raise IntegrityError(f"{where}: {str(error).rstrip('.')}; {ANEW}") from None
     for sound, words in (
-        (codec in form.CODECS, f"{form.__name__.rpartition('.')[2]} shards hold no images of codec {codec}"),
+        (form.takes(CODECS[codec]), f"{form.NAME} shards hold no images of codec {codec}"),
         (
             content["extension"] == CODECS[codec].EXTENSION,
             f"images of codec {codec} have the extension {CODECS[codec].EXTENSION}",
@@ -239,7 +240,7 @@ class Rows:
             column.validate(full=True)
         except pa.ArrowInvalid:
             raise IntegrityError(f"{self.where}: column {name} is damaged; {ANEW}") from None
-        facts = name == "json_hash" and shard_format(self.description.get("shard_format", "webdataset")).FACTS
+        facts = name == "json_hash" and form_of(self.description).FACTS
         if (name in _NEVER_NULL or facts) and column.null_count:
             self._refuse(column.is_null().to_numpy(zero_copy_only=False), f"{name} is missing")
         inner = column.flatten() if pa.types.is_list(column.type) else column
@@ -264,11 +265,11 @@ class Rows:
         self._refuse(_outside(low + 1, high + 1)(counts), f"{codec} has {low} to {high} levels beside the whole image")
         self._refuse(counts != pc.list_value_length(hashes).to_numpy(), "it has not a hash for each of its levels")
         flat, starts = sizes.flatten().to_numpy(), np.cumsum(counts) - counts
-        other = pc.binary_length(hashes.flatten()).to_numpy() != manifest.DIGEST_BYTES
+        other = pc.binary_length(hashes.flatten()).to_numpy() != DIGEST_BYTES
         self._refuse(np.logical_or.reduceat(other, starts), "a hash of its levels has another length")
         self._refuse(flat[starts] != values["length"], "its first level is not the whole image")
         limits = np.repeat(most(values["bin_height"], values["bin_width"]), counts)
-        if self.description.get("shard_format", "webdataset") == "webdataset":  # where levels are prefixes
+        if form_of(self.description).NESTED:  # where levels are prefixes
             limits[1:] = np.where(np.diff(np.repeat(starts, counts)), limits[1:], flat[:-1])
         self._refuse(np.logical_or.reduceat((flat < 1) | (flat > limits), starts), "its levels have impossible lengths")
 
@@ -276,7 +277,7 @@ class Rows:
         """Shards have names as we make them, of their bin; their images lie one after another."""
         coded = column.dictionary_encode()
         index, words = coded.indices.to_numpy(), coded.dictionary.to_pylist()
-        pattern = shard_format(self.description.get("shard_format", "webdataset")).SHARD
+        pattern = form_of(self.description).SHARD
         bins = [_bin(pattern, word) for word in words]
         self._refuse(np.array([b is None for b in bins])[index], "its shard names an object outside the dataset, or one"
                      " that is no shard")  # fmt: skip

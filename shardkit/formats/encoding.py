@@ -7,7 +7,7 @@ import numpy as np
 from shardkit.codecs import codec, htj2k
 from shardkit.codecs.base import CodestreamCodec, Pixels
 from shardkit.codecs.frame import Frame
-from shardkit.dataset import manifest
+from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import Quarantined
 
 
@@ -40,7 +40,7 @@ def encode(pixels: Pixels, bits: int, frame: Frame, name: str, halves: int) -> E
     if isinstance(how, CodestreamCodec) and (fault := how.fault(image, height, width, how.prefixes(image))):
         raise Quarantined("internal_error", f"{name} made a stream that no DICOM file may hold: {fault}")
     pieces = images if halves else [image[:length] for length in how.prefixes(image)]
-    return Encoded(image, tuple(rest), tuple((len(piece), manifest.fingerprint(piece)) for piece in pieces))
+    return Encoded(image, tuple(rest), tuple((len(piece), fingerprint(piece)) for piece in pieces))
 
 
 def _pyramid(pixels: Pixels, bits: int, halves: int) -> list[Pixels]:

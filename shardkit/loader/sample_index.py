@@ -1,7 +1,6 @@
 """What a loader knows of single samples: columns of the manifest, a shard at a time."""
 
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import pyarrow.compute as pc
 from shardkit.codecs.base import LEVELS
 from shardkit.codecs.frame import Frame
 from shardkit.dataset.bins import Bin
+from shardkit.formats.base import ShardFormat
 from shardkit.plan.samples import Ints
 
 
@@ -30,7 +30,7 @@ class Details:
     starts: first bytes of levels in their objects.
     """
 
-    form: ModuleType
+    form: ShardFormat
     shard: str
     first_row: int
     numbers: dict[str, npt.NDArray[Any]]
@@ -70,7 +70,7 @@ class Detail:
 
     def object(self, level: int) -> str:
         """Name of the object that holds a level."""
-        return str(self.shard.form.part(self.shard.shard, level))
+        return self.shard.form.part(self.shard.shard, level)
 
     def start(self, level: int) -> int:
         """First byte of a level in its object."""

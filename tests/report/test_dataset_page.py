@@ -19,6 +19,7 @@ from shardkit import content
 from shardkit.codecs import codec
 from shardkit.dataset import contents, manifest
 from shardkit.dataset.bins import THESIS, Bin, Bins
+from shardkit.dataset.hashes import fingerprint
 from shardkit.formats.webdataset import ShardWriter
 from shardkit.report import dataset_page
 from shardkit.report.charts import SizeMap, percent, size
@@ -77,7 +78,7 @@ def sample(writer: ShardWriter, shard: str, one: Bin, i: int, high: int, wide: i
     return {
         "key": key, "shard": shard, "offset": writer.add(key, module.EXTENSION, data, b"{}"), "length": len(data),
         "level_bytes": module.prefixes(data),
-        "level_hash": [manifest.fingerprint(data[:n]) for n in module.prefixes(data)],
+        "level_hash": [fingerprint(data[:n]) for n in module.prefixes(data)],
         "height": high, "width": wide, "bits": 12, "bin_height": one.height,
         "bin_width": one.width, **{f"box_{k}": v for k, v in asdict(box).items()},
         **asdict(content.statistics(pixels, content.find_content(pixels).mask)), "inverted": i % 2 == 0, "lossy": False,
