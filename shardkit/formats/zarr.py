@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from shardkit.codecs import blosc, codec
 from shardkit.codecs.base import Codec
@@ -29,8 +28,6 @@ from shardkit.formats.zarr_arrays import capacity as capacity
 from shardkit.formats.zarr_arrays import metadata as metadata
 from shardkit.formats.zarr_arrays import same as same
 from shardkit.storage.store import Store
-
-Index = npt.NDArray[np.uint64]
 
 NAME = "zarr"
 FACTS = NESTED = False
