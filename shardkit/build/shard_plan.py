@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from shardkit.build.ingest import ShardPlan
 from shardkit.build.scan import SCHEMA
 from shardkit.dataset.bins import Bin, Bins
+from shardkit.dataset.rounding import ceil_div
 from shardkit.formats import shard_format
 from shardkit.storage import parquet, private
 
@@ -84,7 +85,7 @@ def extend(bins: Bins, heights: npt.NDArray[np.int64], widths: npt.NDArray[np.in
         fits |= (heights <= one.height) & (widths <= one.width)
     if fits.all():
         return bins
-    side = -(-max_side // bins.patch) * bins.patch
+    side = ceil_div(max_side, bins.patch) * bins.patch
     return Bins(tuple(sorted({*bins.bins, Bin(side, side)})), bins.patch)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from shardkit.dataset.rounding import halved
 from shardkit.errors import IntegrityError
 
 
@@ -23,7 +24,7 @@ class Frame:
 
     def at(self, level: int) -> "Frame":
         """The same at 1/2**level, sides rounded up."""
-        return Frame(*(-(-side >> level) for side in (self.height, self.width, self.rows, self.cols)))
+        return Frame(*(halved(side, level) for side in (self.height, self.width, self.rows, self.cols)))
 
 
 def agree(frame: Frame | None, size: tuple[int, ...], what: str) -> None:

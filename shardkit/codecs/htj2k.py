@@ -23,6 +23,7 @@ import numpy.typing as npt
 from shardkit.codecs.base import LEVELS, Pixels
 from shardkit.codecs.frame import Frame, agree
 from shardkit.codecs.swallowed import noticed
+from shardkit.dataset.rounding import ceil_div, halved
 from shardkit.errors import IntegrityError
 
 NAME, EXTENSION, NEEDS_FRAME = "htj2k", "j2c", False
@@ -43,7 +44,7 @@ _DAMAGED = "not an HTJ2K stream: its main header is damaged"
 
 def levels(height: int, width: int) -> int:
     """How often an image is halved: at least LEVELS times, and until its shorter side is at most 64 pixels."""
-    return max(LEVELS, (-(-min(height, width) // _LOWEST) - 1).bit_length())
+    return max(LEVELS, (ceil_div(min(height, width), _LOWEST) - 1).bit_length())
 
 
 def enough(height: npt.ArrayLike, width: npt.ArrayLike, count: npt.ArrayLike) -> bool:
@@ -161,7 +162,7 @@ def _rewrite(segment: bytearray, level: int) -> bytearray:
     marker = segment[:2]
     if marker == _SIZ:
         extents = struct.unpack(">8I", segment[6:38])
-        segment[6:38] = struct.pack(">8I", *(-(-extent >> level) for extent in extents))
+        segment[6:38] = struct.pack(">8I", *(halved(extent, level) for extent in extents))
     elif marker == _COD:
         if segment[9] < level:
             raise IntegrityError(f"the stream holds {segment[9]} levels, not {level}")

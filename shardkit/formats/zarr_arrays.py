@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from shardkit.codecs import blosc
 from shardkit.dataset.bins import Bin
+from shardkit.dataset.rounding import ceil_div, halved
 from shardkit.formats.base import Named
 
 NODE = "zarr.json"
@@ -105,7 +106,7 @@ def _rows(samples: pa.Table, bin: Bin, shard: int) -> Rows | None:
 
 def _facts(rows: Rows) -> Iterator[tuple[str, str, list[bytes]]]:
     """(name, data type, chunks) of every array of facts."""
-    length = -(-rows.count // CHUNK) * CHUNK
+    length = ceil_div(rows.count, CHUNK) * CHUNK
     there = np.zeros(length, np.bool_)
     there[rows.place] = True
     yield "valid", "bool", _chunks(there)
@@ -141,7 +142,7 @@ def _text(words: list[bytes]) -> bytes:
 def _pixels(rows: Rows, levels: int) -> dict[str, dict[str, Any]]:
     out = {}
     for level in range(levels + 1):
-        sides = [-(-side >> level) for side in (rows.bin.height, rows.bin.width)]
+        sides = [halved(side, level) for side in (rows.bin.height, rows.bin.width)]
         inner = {
             "chunk_shape": [1, *sides],
             "codecs": [_BYTES, _BLOSC],
