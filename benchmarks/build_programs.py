@@ -226,7 +226,7 @@ def _watch_child(watch: machine.Stopwatch) -> None:
     from shardkit import content
     from shardkit.build import ingest
     from shardkit.codecs import htj2k
-    from shardkit.dataset import manifest
+    from shardkit.formats import encoding
     from shardkit.sources.dicom import decoding, grayscale, privacy
     from shardkit.sources.listing import Source
 
@@ -252,7 +252,7 @@ def _watch_child(watch: machine.Stopwatch) -> None:
         ("check decode", htj2k, "decode"),
         ("compare", ingest, "encode"),
         ("hash of the pixels", ingest, "pixel_hash"),
-        ("hashes of the prefixes", manifest, "fingerprint"),
+        ("hashes of the prefixes", encoding, "fingerprint"),
         ("privacy.metadata", privacy, "metadata"),
     ]
     for name, owner, attribute in places:

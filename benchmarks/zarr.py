@@ -144,11 +144,11 @@ def _build(work: Path, name: str, shard_mib: int) -> float:
 def _shards(place: Path) -> list[Path]:
     """Files of the objects that hold images."""
     from shardkit.dataset import contents
-    from shardkit.formats import listing
+    from shardkit.formats import form_of, listing
     from shardkit.storage.store import Store
 
     store = Store(str(place))
-    return [place / name for name, _ in listing(store, contents.form_of(contents.description(store)))]
+    return [place / name for name, _ in listing(store, form_of(contents.description(store)))]
 
 
 def _drop(place: Path) -> None:
@@ -211,10 +211,10 @@ def _latencies(place: str, images: int, seed: int) -> Record:
     from shardkit.storage.store import Store
 
     store = Store(place)
-    codec, rows = contents.description(store)["codec"], contents.samples(store).to_pylist()
+    facts, rows = contents.description(store), contents.samples(store).to_pylist()
     chosen = [rows[i] for i in np.random.default_rng(seed).integers(0, len(rows), images)]
-    figures = _quantiles("one", (partial(contents.image, store, row, codec) for row in chosen))
-    if codec == "blosc":
+    figures = _quantiles("one", (partial(contents.image, store, row, facts) for row in chosen))
+    if facts["codec"] == "blosc":
         figures |= _quantiles("zarr", _plain(place, chosen))
     return figures
 

@@ -244,9 +244,9 @@ class BuildConfig:
 
 def usual_codec(form: str) -> str:
     """The first of a format's codecs."""
-    from shardkit.formats import shard_format
+    from shardkit.formats import codecs_of, shard_format
 
-    return str(shard_format(form).CODECS[0])
+    return codecs_of(shard_format(form))[0]
 
 
 def flat(options: Any) -> dict[str, Any]:

@@ -18,10 +18,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from shardkit.build.ingest import pixel_hash
 from shardkit.build.run import build
 from shardkit.config import BuildConfig
 from shardkit.dataset import contents
+from shardkit.dataset.hashes import pixel_hash
 from shardkit.dataset.verify import verify
 from shardkit.storage.store import Store
 
@@ -78,7 +78,7 @@ def test_an_old_dataset_is_read_pixel_by_pixel(old: Path, kind: str) -> None:
     rows = contents.samples(store).to_pylist()
     assert len(rows) == description["samples"] == 9
     for row in rows:
-        assert pixel_hash(contents.image(store, row, description["codec"]), row["bits"]) == row["pixel_hash"]
+        assert pixel_hash(contents.image(store, row, description), row["bits"]) == row["pixel_hash"]
 
 
 @pytest.mark.parametrize("kind", FORMS)

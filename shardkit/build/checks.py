@@ -1,12 +1,12 @@
 """What cannot be built is refused before anything is touched: values, formats, and places that lie in one another."""
 
-from shardkit.codecs import htj2k
+from shardkit.codecs.base import LEVELS
 from shardkit.config import BuildConfig
 from shardkit.errors import ArgumentError
-from shardkit.formats import shard_format
+from shardkit.formats import codecs_of, shard_format
 from shardkit.storage.store import is_remote, local_path, shown
 
-MAX_LEVELS = htj2k.LEVELS  # which every image has
+MAX_LEVELS = LEVELS  # which every image has
 
 
 def check_values(config: BuildConfig) -> None:
@@ -30,12 +30,12 @@ def check_values(config: BuildConfig) -> None:
 
 def check_format(form: str, codec: str, levels: int) -> None:
     """Raises ArgumentError for a codec or levels that shards of this format do not have."""
-    codecs = shard_format(form).CODECS
+    codecs = codecs_of(shard_format(form))
     if codec not in codecs:
         raise ArgumentError(f"codec {codec} is not stored in {form} shards: choose one of {', '.join(codecs)}")
     if not 0 <= levels <= MAX_LEVELS:
         raise ArgumentError(f"--levels must be between 0 and {MAX_LEVELS}")
-    if levels and form != "zarr":
+    if levels and shard_format(form).NESTED:
         raise ArgumentError("--levels is for Zarr shards: htj2k in tars holds all levels in one copy")
 
 

@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from typing import Any, Literal, cast
 
-import numpy as np
-import xxhash
 from pydicom.uid import ExplicitVRBigEndian
 
 from shardkit import content, formats
@@ -23,10 +21,11 @@ from shardkit.codecs import codec
 from shardkit.codecs.frame import Frame
 from shardkit.config import Conversion
 from shardkit.dataset import manifest
+from shardkit.dataset.hashes import fingerprint, pixel_hash
 from shardkit.errors import Quarantined, Verdict
 from shardkit.formats.encoding import Encoded, encode
 from shardkit.sources.dicom import decoding, grayscale, modality, privacy
-from shardkit.sources.dicom.grayscale import Invert, Pixels
+from shardkit.sources.dicom.grayscale import Invert
 from shardkit.sources.dicom.reading import Header, ImageFacts, frame, read_header
 from shardkit.sources.dicom.triage import halvings, judge_header, judge_pixels
 from shardkit.sources.listing import Unread, settled
@@ -184,16 +183,6 @@ def decode_pixels(header: Header, facts: ImageFacts, invert: Invert) -> Decoded:
     return Decoded(uniform, samples.decoder, samples.repairs + uniform.repairs, samples.lossy)
 
 
-def pixel_hash(pixels: Pixels, bits: int) -> bytes:
-    """XXH3-128 over shape, depth and little-endian values: equal only for equal images (by accident, once in 10**38).
-
-    Not cryptographic, because it tells images apart and guards no one; SHA-256 would cost a tenth of the conversion.
-    """
-    digest = xxhash.xxh3_128(f"{pixels.shape[0]} {pixels.shape[1]} {bits} ".encode())
-    digest.update(np.ascontiguousarray(pixels, "<u2").data)
-    return digest.digest()
-
-
 def convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Crew) -> ShardDone:
     """Runs on a worker: make one shard from its planned files through this process's children, and commit it.
 
@@ -207,7 +196,7 @@ def _convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Cre
     store = Store(spec.out)
     rows: list[dict[str, Any]] = []
     digests: dict[int, str] = {}
-    extension = codec(spec.dataset.codec_name)[1]
+    extension = codec(spec.dataset.codec_name).EXTENSION
     form = formats.shard_format(spec.dataset.format)
     objects = form.objects(plan.name, spec.dataset.levels)
     with journal.staging(store) as folder:
@@ -220,7 +209,7 @@ def _convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Cre
                 if done.encoded is not None and done.facts is not None:
                     row |= _sample_row(plan, file, done, objects[0])
                     facts = public_facts(row)
-                    row["json_hash"] = manifest.fingerprint(facts) if form.FACTS else None
+                    row["json_hash"] = fingerprint(facts) if form.FACTS else None
                     image = done.encoded
                     row["offset"] = writer.add(row["key"], extension, image.image, facts, image.smaller)
                 rows.append(row)

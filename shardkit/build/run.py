@@ -30,6 +30,7 @@ from shardkit.config import BuildConfig
 from shardkit.dataset import bins as resolution_bins
 from shardkit.dataset import contents, manifest
 from shardkit.dataset.bins import Bins
+from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ArgumentError, BuildError
 from shardkit.formats import listing, shard_format
 from shardkit.sources.listing import Entry
@@ -206,7 +207,7 @@ class _Run:
         todo = sorted((s for s in plan.shards if s.name not in done), key=lambda s: -s.files)  # no long task at the end
         self.progress.stage("convert", sum(s.files for s in todo))
         # Few shards must still keep all children busy.
-        crew = Crew(self.children, max(2, -(-2 * self.config.run.workers // max(1, len(todo)))))
+        crew = Crew(self.children, max(2, ceil_div(2 * self.config.run.workers, max(1, len(todo)))))
         jobs = ((s, (self.spec, plan.plan(s), generation, crew)) for s in todo)
         for _, counts in self.workers.map(convert_shard, jobs):
             finalize.write_digests(self.state.digests(generation, counts.name), counts.digests)

@@ -20,6 +20,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from shardkit.build import isolation
 from shardkit.config import Rules
+from shardkit.dataset.rounding import halved
 from shardkit.errors import Dropped, Quarantined, Verdict
 from shardkit.sources.dicom import foreign, modality, privacy
 from shardkit.sources.dicom.privacy import Pseudonyms
@@ -108,7 +109,7 @@ def scan_entry(source: Source, entry: Entry, rules: Rules) -> Scanned:
             found = modality.shown(modality.effective(header.dataset))
             facts, repairs, flags = judge_header(header, rules)
         times = halvings(facts.rows, facts.cols, rules.max_side)
-        height, width = -(-facts.rows // (1 << times)), -(-facts.cols // (1 << times))
+        height, width = halved(facts.rows, times), halved(facts.cols, times)
         # Lossless streams keep their size; what is raw or lossy comes out near 5.6 bits a pixel (ratios 1.6-4.5).
         raw = header.syntax in NATIVE or entry.size < facts.frame_bytes // 8
         estimate = int(0.35 * 2 * height * width) if raw or times else entry.size

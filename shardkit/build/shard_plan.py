@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from shardkit.build.scan import SCHEMA
 from shardkit.dataset.bins import Bin, Bins
+from shardkit.dataset.rounding import ceil_div
 from shardkit.formats import shard_format
 from shardkit.storage import parquet, private
 
@@ -39,8 +40,7 @@ class Shard:
     @property
     def objects(self) -> list[str]:
         """Names of its objects; the first is the one that makes it whole."""
-        names: list[str] = shard_format(self.format).objects(self.name, self.levels)
-        return names
+        return shard_format(self.format).objects(self.name, self.levels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def extend(bins: Bins, heights: npt.NDArray[np.int64], widths: npt.NDArray[np.in
         fits |= (heights <= one.height) & (widths <= one.width)
     if fits.all():
         return bins
-    side = -(-max_side // bins.patch) * bins.patch
+    side = ceil_div(max_side, bins.patch) * bins.patch
     return Bins(tuple(sorted({*bins.bins, Bin(side, side)})), bins.patch)
 
 
@@ -122,7 +122,7 @@ def make(
             table = parquet.read(path)
             table = table.take(_order(table))
             one = bins.bins[index]
-            places = shard_format(format).places(one, shard_bytes)
+            places = shard_format(format).capacity(one, shard_bytes)
             cuts = ends(table["estimate"].to_numpy(), shard_bytes, places)
             for number, (start, end) in enumerate(zip([0, *cuts[:-1]], cuts, strict=True), numbers.get(one.name, 0)):
                 writer.write_table(table.slice(start, end - start), row_group_size=end - start)

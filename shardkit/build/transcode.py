@@ -16,12 +16,13 @@ import pyarrow.compute as pc
 from shardkit import formats
 from shardkit.build import exclusive, journal, shard_plan
 from shardkit.build.checks import check_format
-from shardkit.build.ingest import pixel_hash, public_facts, storage_columns
+from shardkit.build.ingest import public_facts, storage_columns
 from shardkit.build.relations import DATASET_FLAGS
 from shardkit.codecs import codec
 from shardkit.codecs.frame import Frame
 from shardkit.dataset import contents, manifest
 from shardkit.dataset.bins import Bin, Bins
+from shardkit.dataset.hashes import fingerprint, pixel_hash
 from shardkit.errors import ArgumentError, BuildError, IntegrityError, Quarantined
 from shardkit.formats.encoding import encode
 from shardkit.storage.store import Store, sentences
@@ -84,7 +85,7 @@ def _transcode(source: Store, store: Store, target: Target, workers: int, held: 
     todo = [shard for shard in plan if shard.name not in done]
     threads = ThreadPoolExecutor(workers)  # codecs let other threads run
     try:
-        for _ in threads.map(lambda shard: _write(source, before["codec"], store, arguments, shard), todo):
+        for _ in threads.map(lambda shard: _write(source, before, store, arguments, shard), todo):
             held.check()
     finally:
         threads.shutdown(cancel_futures=True)
@@ -115,7 +116,7 @@ def _plan(samples: pa.Table, before: dict[str, Any], arguments: dict[str, Any]) 
     for bin in (Bin(*sides) for sides in before["bins"]):
         here = pc.and_(pc.equal(samples["bin_height"], bin.height), pc.equal(samples["bin_width"], bin.width))
         table = samples.filter(here)
-        places = form.places(bin, arguments["shard_bytes"])
+        places = form.capacity(bin, arguments["shard_bytes"])
         if not table.num_rows:
             continue
         ends = shard_plan.ends(table["length"].to_numpy(), arguments["shard_bytes"], places)
@@ -124,8 +125,7 @@ def _plan(samples: pa.Table, before: dict[str, Any], arguments: dict[str, Any]) 
 
 
 def _objects(arguments: dict[str, Any], name: str) -> list[str]:
-    names: list[str] = formats.shard_format(arguments["format"]).objects(name, arguments["levels"])
-    return names
+    return formats.shard_format(arguments["format"]).objects(name, arguments["levels"])
 
 
 def _finished(store: Store, plan: list[_Shard], arguments: dict[str, Any]) -> set[str]:
@@ -135,28 +135,27 @@ def _finished(store: Store, plan: list[_Shard], arguments: dict[str, Any]) -> se
     return {name for name in whole if journal.object_name(0, name) in journals}
 
 
-def _write(source: Store, codec_name: str, store: Store, arguments: dict[str, Any], shard: _Shard) -> None:
+def _write(source: Store, before: dict[str, Any], store: Store, arguments: dict[str, Any], shard: _Shard) -> None:
     """Decode, check, encode and commit one shard."""
     form, objects = formats.shard_format(arguments["format"]), _objects(arguments, shard.name)
-    extension, rows = codec(arguments["codec"])[1], shard.samples.to_pylist()
+    extension, rows = codec(arguments["codec"]).EXTENSION, shard.samples.to_pylist()
     with sentences(store.url), journal.staging(store) as folder:
         staged = formats.files(folder, "shard", len(objects))
         with form.writer(staged, shard.places) as writer:
             for row in rows:
-                pixels = contents.image(source, row, codec_name)
+                pixels = contents.image(source, row, before)
                 if pixel_hash(pixels, row["bits"]) != row["pixel_hash"]:
                     raise IntegrityError(
                         f"{source.url}/{row['shard']}: the image of {row['key']} has other pixels than were written;"
                         " run verify"
                     )
-                frame = Frame(row["height"], row["width"], row["bin_height"], row["bin_width"])
                 try:
-                    image = encode(pixels, row["bits"], frame, arguments["codec"], arguments["levels"])
+                    image = encode(pixels, row["bits"], Frame.of(row), arguments["codec"], arguments["levels"])
                 except Quarantined as failed:
                     raise IntegrityError(f"{row['key']}: {failed.message}; use another codec") from None
                 facts = public_facts({**row, "flags": sorted({*row["flags"]} - DATASET_FLAGS)})
                 row |= storage_columns(image) | {"shard": objects[0]}
-                row["json_hash"] = manifest.fingerprint(facts) if form.FACTS else None
+                row["json_hash"] = fingerprint(facts) if form.FACTS else None
                 row["offset"] = writer.add(row["key"], extension, image.image, facts, image.smaller)
         journal.write(store, 0, shard.name, rows)
         formats.commit(store, objects, staged)

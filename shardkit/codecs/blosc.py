@@ -11,11 +11,12 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
+from shardkit.codecs.base import Pixels
 from shardkit.codecs.frame import Frame
 from shardkit.errors import ArgumentError, IntegrityError
 
-Pixels = npt.NDArray[np.uint16]
-
+NAME, EXTENSION = "blosc", "blosc"
+LEVELS_IN_STREAM, NEEDS_FRAME = (0, 0), True
 CONFIGURATION: dict[str, Any] = {
     "typesize": 2,
     "cname": "zstd",

@@ -1,7 +1,10 @@
 """How an image lies in its bin, and the check that encoded bytes are of that image before memory is given to them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from shardkit.dataset.rounding import halved
 from shardkit.errors import IntegrityError
 
 
@@ -14,9 +17,14 @@ class Frame:
     rows: int
     cols: int
 
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Frame":
+        """Of a sample, by its manifest row."""
+        return cls(row["height"], row["width"], row["bin_height"], row["bin_width"])
+
     def at(self, level: int) -> "Frame":
         """The same at 1/2**level, sides rounded up."""
-        return Frame(*(-(-side >> level) for side in (self.height, self.width, self.rows, self.cols)))
+        return Frame(*(halved(side, level) for side in (self.height, self.width, self.rows, self.cols)))
 
 
 def agree(frame: Frame | None, size: tuple[int, ...], what: str) -> None:

@@ -20,17 +20,17 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
+from shardkit.codecs.base import LEVELS, Pixels
 from shardkit.codecs.frame import Frame, agree
 from shardkit.codecs.swallowed import noticed
+from shardkit.dataset.rounding import ceil_div, halved
 from shardkit.errors import IntegrityError
 
-Pixels = npt.NDArray[np.uint16]
-
-TRANSFER_SYNTAX = "1.2.840.10008.1.2.4.202"
-LEVELS = 5
-"""Levels that every image has, however small: as far as loaders and `--levels` go. Large images have more."""
+NAME, EXTENSION, NEEDS_FRAME = "htj2k", "j2c", False
+LEVELS_IN_STREAM = (LEVELS, 32)
+"""Every image has those that loaders use, however small, and large ones have more. JPEG 2000 allows 32."""
+TRANSFER_SYNTAX, SYNTAX_NAME = "1.2.840.10008.1.2.4.202", "HTJ2K Lossless RPCL"
 _LOWEST = 64  # pixels of the shorter side at the lowest resolution, at most
-MOST = 32  # decompositions that JPEG 2000 allows
 _RPCL, _REVERSIBLE = 2, 1  # in COD
 _SOC, _CAP, _SIZ, _COD, _QCD, _TLM, _SOT, _EOC = (
     bytes.fromhex(m) for m in ("ff4f", "ff50", "ff51", "ff52", "ff5c", "ff55", "ff90", "ffd9")
@@ -44,7 +44,7 @@ _DAMAGED = "not an HTJ2K stream: its main header is damaged"
 
 def levels(height: int, width: int) -> int:
     """How often an image is halved: at least LEVELS times, and until its shorter side is at most 64 pixels."""
-    return max(LEVELS, (-(-min(height, width) // _LOWEST) - 1).bit_length())
+    return max(LEVELS, (ceil_div(min(height, width), _LOWEST) - 1).bit_length())
 
 
 def enough(height: npt.ArrayLike, width: npt.ArrayLike, count: npt.ArrayLike) -> bool:
@@ -162,7 +162,7 @@ def _rewrite(segment: bytearray, level: int) -> bytearray:
     marker = segment[:2]
     if marker == _SIZ:
         extents = struct.unpack(">8I", segment[6:38])
-        segment[6:38] = struct.pack(">8I", *(-(-extent >> level) for extent in extents))
+        segment[6:38] = struct.pack(">8I", *(halved(extent, level) for extent in extents))
     elif marker == _COD:
         if segment[9] < level:
             raise IntegrityError(f"the stream holds {segment[9]} levels, not {level}")
@@ -196,7 +196,7 @@ def _segments(data: bytes) -> list[bytes]:
 def _cod(segments: list[bytes]) -> bytes:
     """The coding style: [5] progression, [9] decompositions, [13] wavelet. Raises IntegrityError."""
     found = [segment for segment in segments if segment[:2] == _COD]
-    if len(found) != 1 or len(found[0]) < 14 or found[0][9] > MOST:
+    if len(found) != 1 or len(found[0]) < 14 or found[0][9] > LEVELS_IN_STREAM[1]:
         raise IntegrityError(_DAMAGED)
     return found[0]
 

@@ -4,12 +4,13 @@ import struct
 
 import imagecodecs
 import numpy as np
-import numpy.typing as npt
 
+from shardkit.codecs.base import Pixels
 from shardkit.codecs.frame import Frame, agree
 from shardkit.errors import ArgumentError, IntegrityError
 
-Pixels = npt.NDArray[np.uint16]
+NAME, EXTENSION = "png", "png"
+LEVELS_IN_STREAM, NEEDS_FRAME = (0, 0), False
 
 _START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _IHDR = struct.Struct(">IIBBBBB")

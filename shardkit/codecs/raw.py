@@ -3,12 +3,13 @@
 from io import BytesIO
 
 import numpy as np
-import numpy.typing as npt
 
+from shardkit.codecs.base import Pixels
 from shardkit.codecs.frame import Frame, agree
 from shardkit.errors import ArgumentError, IntegrityError
 
-Pixels = npt.NDArray[np.uint16]
+NAME, EXTENSION = "raw", "npy"
+LEVELS_IN_STREAM, NEEDS_FRAME = (0, 0), False
 
 
 def encode(pixels: Pixels, frame: Frame | None = None) -> bytes:

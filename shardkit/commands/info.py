@@ -156,7 +156,7 @@ def preview(url: str, key: str | None, level: int, out: Path) -> str:
         count = f"{found.num_rows:,} samples have" if found.num_rows else "no sample has"
         raise ArgumentError(f"{count} a key that starts with {key or ''!r}: preview without a key names some")
     row = found.to_pylist()[0]
-    pixels = contents.image(store, row, facts["codec"], level)
+    pixels = contents.image(store, row, facts, level)
     if absent := no_folder(out.absolute().parent):
         raise ArgumentError(f"-o {out}: {absent}")
     with sentences(str(out)):

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardkit.dataset.bin_search import COARSE, FINE, FINE_SWEEPS, Candidates, descend, exchange, search
+from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ArgumentError
 
 Ints = npt.NDArray[np.int64]
@@ -86,7 +87,7 @@ class Bins:
             raise ArgumentError("bins must be one or more distinct bins in ascending order: sort them first.")
         for b in self.bins:
             if b.height % self.patch or b.width % self.patch:
-                near = Bin(_ceil(b.height, self.patch) * self.patch, _ceil(b.width, self.patch) * self.patch)
+                near = Bin(ceil_div(b.height, self.patch) * self.patch, ceil_div(b.width, self.patch) * self.patch)
                 raise ArgumentError(
                     f"bin {b.name} is not a multiple of patch {self.patch}: use {near.name} or another patch."
                 )
@@ -210,7 +211,7 @@ def separable(heights: npt.ArrayLike, widths: npt.ArrayLike, rows: int, cols: in
         raise ArgumentError("a separable grid is fitted to images and got none: give at least one size.")
     tallest, widest = int(high.max()), int(wide.max())
     histogram = _histogram(high, wide, patch, max(tallest, widest))
-    grid = Candidates.of(histogram[: _ceil(tallest, patch), : _ceil(widest, patch)], None)
+    grid = Candidates.of(histogram[: ceil_div(tallest, patch), : ceil_div(widest, patch)], None)
     total, down, across = descend(grid.images, grid.rows, grid.cols, rows, cols)
     other, across_too, down_too = descend(grid.images.T, grid.cols, grid.rows, cols, rows)
     if other < total:
@@ -239,16 +240,12 @@ def parse(text: str, heights: npt.ArrayLike, widths: npt.ArrayLike, patch: int, 
     except ArgumentError as error:
         raise ArgumentError(f"bins '{text}' cannot be used: {error}") from error
     if not any(min(b.height, b.width) >= max_side for b in bins.bins):
-        needed = _ceil(max_side, patch) * patch
+        needed = ceil_div(max_side, patch) * patch
         raise ArgumentError(
             f"bins '{text}' have no bin for an image of {max_side} x {max_side} pixels: add "
             f"{needed} x {needed} or lower the largest side admitted."
         )
     return bins
-
-
-def _ceil(pixels: int, patch: int) -> int:
-    return -(-pixels // patch)
 
 
 def _check_positive(**arguments: int) -> None:
@@ -276,7 +273,7 @@ def _grids(heights: npt.NDArray[Any], widths: npt.NDArray[Any], patch: int) -> I
     for start in range(0, len(heights), _CHUNK):
         # int64 first: exact ceiling division negates, and an unsigned height would wrap around.
         rows, cols = (a[start : start + _CHUNK].astype(np.int64) for a in (heights, widths))
-        yield start, -(-rows // patch), -(-cols // patch)
+        yield start, ceil_div(rows, patch), ceil_div(cols, patch)
 
 
 def _histogram(heights: npt.NDArray[Any], widths: npt.NDArray[Any], patch: int, max_side: int) -> Ints:
@@ -288,7 +285,7 @@ def _histogram(heights: npt.NDArray[Any], widths: npt.NDArray[Any], patch: int, 
                 f"image {i} has the {name} {sides[i]}, above the largest side admitted, {max_side}: "
                 "leave it out or raise the limit."
             )
-    side = _ceil(max_side, patch)
+    side = ceil_div(max_side, patch)
     counts = np.zeros(side * side, np.int64)
     for _, rows, cols in _grids(heights, widths, patch):
         counts += np.bincount((rows - 1) * side + cols - 1, minlength=side * side)

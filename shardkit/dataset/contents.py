@@ -3,20 +3,20 @@
 import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from types import ModuleType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shardkit.codecs import codec, htj2k
+from shardkit.codecs import codec
+from shardkit.codecs.base import CodestreamCodec, Pixels
 from shardkit.codecs.frame import Frame
 from shardkit.dataset import manifest, schema
 from shardkit.dataset.bins import Bins
+from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import ArgumentError, IntegrityError
-from shardkit.formats import holder, shard_format
+from shardkit.formats import form_of, shard_format
 from shardkit.storage import parquet
 from shardkit.storage.regular import ANEW
 from shardkit.storage.store import MissingObject, Store, no_folder
@@ -45,7 +45,7 @@ def describe(
         "format": FORMAT,
         "shard_format": format_name,
         "codec": codec_name,
-        "extension": codec(codec_name)[1],
+        "extension": codec(codec_name).EXTENSION,
         "transfer_syntax": _transfer_syntax(samples, codec_name),
         "patch": bins.patch,
         "bins": bins.to_json(),
@@ -65,9 +65,11 @@ def describe(
 
 def _transfer_syntax(samples: pa.Table, codec_name: str) -> str | None:
     """The DICOM transfer syntax that every image's stream is: none if one of an earlier shardkit has too few levels."""
+    if not isinstance(how := codec(codec_name), CodestreamCodec):
+        return None
     counts = pc.list_value_length(samples["level_bytes"]).to_numpy() - 1
-    enough = htj2k.enough(samples["height"].to_numpy(), samples["width"].to_numpy(), counts)
-    return htj2k.TRANSFER_SYNTAX if codec_name == "htj2k" and enough else None
+    enough = how.enough(samples["height"].to_numpy(), samples["width"].to_numpy(), counts)
+    return how.TRANSFER_SYNTAX if enough else None
 
 
 def description(store: Store) -> dict[str, Any]:
@@ -117,11 +119,6 @@ def samples(store: Store, columns: list[str] | None = None, facts: dict[str, Any
     return table
 
 
-def form_of(description: dict[str, Any]) -> ModuleType:
-    """The format of a dataset's shards, by its dataset.json; tars where that was written before there were others."""
-    return shard_format(description.get("shard_format", "webdataset"))
-
-
 def write_metadata(store: Store, samples: pa.Table, description: dict[str, Any]) -> None:
     """Write what a format has beside shards and manifest, each kind of object after those that it refers to."""
     with ThreadPoolExecutor(_PUTS) as threads:
@@ -130,22 +127,21 @@ def write_metadata(store: Store, samples: pa.Table, description: dict[str, Any])
                 pass
 
 
-def image(store: Store, row: dict[str, Any], codec_name: str, level: int = 0) -> npt.NDArray[np.uint16]:
+def image(store: Store, row: dict[str, Any], description: dict[str, Any], level: int = 0) -> Pixels:
     """One sample's image at 1/2**level, reading only the bytes that level needs.
 
+    row: of the manifest; description: the dataset's, of which only `codec` and `shard_format` are looked at.
     Raises ArgumentError for a level the codec does not hold, IntegrityError or StorageError for bad bytes.
     """
     lengths = row["level_bytes"]
     if not 0 <= level < len(lengths):
         raise ArgumentError(
-            f"level {level} is not stored of this image: {codec_name} holds levels 0 to {len(lengths) - 1}"
+            f"level {level} is not stored of this image: {description['codec']} holds levels 0 to {len(lengths) - 1}"
         )
-    name, start = holder(row["shard"]).locate(store, row, level)
+    name, start = form_of(description).locate(store, row, level)
     data = store.get_range(name, start, lengths[level])
-    if manifest.fingerprint(data) != row["level_hash"][level]:
+    if fingerprint(data) != row["level_hash"][level]:
         raise IntegrityError(
             f"{store.url}/{name}: the image of {row['key']} at byte {start:,} differs from its hash; run verify"
         )
-    frame = Frame(row["height"], row["width"], row["bin_height"], row["bin_width"])
-    pixels: npt.NDArray[np.uint16] = codec(codec_name)[0].decode(data, level, row["bits"], frame)
-    return pixels
+    return codec(description["codec"]).decode(data, level, row["bits"], Frame.of(row))

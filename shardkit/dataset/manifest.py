@@ -11,15 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import xxhash
 
+from shardkit.dataset.hashes import DIGEST_BYTES
 from shardkit.storage.store import Store
 
 NAME = "manifest.parquet"
 ROW_GROUP = 1 << 13
 _DIGEST_FIELD = b"shardkit.digest"
-DIGEST_BYTES = 16
-"""Length of `fingerprint`."""
 
 _hash = pa.binary(DIGEST_BYTES)
 _text = pa.string()
@@ -103,15 +101,6 @@ DATASET = [
     ("group", _text, "key that names a group of near-duplicates, null outside one"),
     ("split", _text, "train, val or test"),
 ]
-
-
-def fingerprint(data: bytes) -> bytes:
-    """XXH3-128 of a member or of a prefix of it.
-
-    It tells damaged bytes from sound ones (by accident wrong once in 10**38) at many GB/s, so that a loader can afford
-    to check all it reads. It guards against no forger; the dataset's digest, a SHA-256, covers it.
-    """
-    return xxhash.xxh3_128_digest(data)
 
 
 def _schema(*parts: list[tuple[str, pa.DataType, str]]) -> pa.Schema:

@@ -17,11 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from shardkit.codecs import CODECS, htj2k
+from shardkit.codecs import CODECS
+from shardkit.codecs.base import LEVELS, CodestreamCodec
 from shardkit.dataset import manifest
 from shardkit.dataset.bins import Bin, Bins
+from shardkit.dataset.hashes import DIGEST_BYTES
 from shardkit.errors import ArgumentError, IntegrityError
-from shardkit.formats import FORMATS, shard_format
+from shardkit.formats import FORMATS, form_of
 from shardkit.storage.regular import ANEW
 
 MOST = 64 << 20
@@ -60,11 +62,12 @@ def _text(pattern: str) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
 
+_SYNTAXES = [how.TRANSFER_SYNTAX for how in CODECS.values() if isinstance(how, CodestreamCodec)]
 _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "shard_format": (lambda v: isinstance(v, str) and v in FORMATS, f"one of {', '.join(FORMATS)}"),
     "codec": (lambda v: isinstance(v, str) and v in CODECS, f"one of {', '.join(CODECS)}"),
     "extension": (_text("[a-z0-9]{1,8}"), "an extension"),
-    "transfer_syntax": (lambda v: v in (None, htj2k.TRANSFER_SYNTAX), f"null or {htj2k.TRANSFER_SYNTAX}"),
+    "transfer_syntax": (lambda v: v is None or v in _SYNTAXES, f"null or {' or '.join(_SYNTAXES)}"),
     "patch": (lambda v: _whole(v, 1, SIDE), "a number of pixels"),
     "bins": (lambda v: isinstance(v, list) and 0 < len(v) <= 1 << 16 and all(map(_pair, v)), "a list of two sides"),
     **dict.fromkeys(("samples", "shards", "bytes", "pixels", "tokens", "padded_tokens"), (_whole, "a whole number")),
@@ -74,7 +77,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "digest": (_text("[0-9a-f]{64}"), "64 hexadecimal digits"),
     "key_fingerprint": (_text("[0-9a-f]{1,128}"), "hexadecimal digits"),
     "arguments": (lambda v: isinstance(v, dict) and _whole(v.get("shard_bytes"), 1)
-                  and _whole(v.get("levels", 0), 0, htj2k.LEVELS), "a build's, shard_bytes and levels among them"),
+                  and _whole(v.get("levels", 0), 0, LEVELS), "a build's, shard_bytes and levels among them"),
 }  # fmt: skip
 _LATER = {"shard_format": "webdataset", "transfer_syntax": None}
 """Fields that earlier versions did not write, and what they meant."""
@@ -86,14 +89,17 @@ def description(content: dict[str, Any], where: str) -> dict[str, Any]:
         value = content.get(name, _LATER.get(name))
         if not holds(value):
             raise IntegrityError(f"{where}: {name} is {_shown(value)}, and must be {words}; {ANEW}")
-    form, codec, patch = shard_format(content.get("shard_format", "webdataset")), content["codec"], content["patch"]
+    form, codec, patch = form_of(content), content["codec"], content["patch"]
     try:
         bins = Bins.from_json(content["bins"], patch).bins
     except ArgumentError as error:
         raise IntegrityError(f"{where}: {str(error).rstrip('.')}; {ANEW}") from None
     for sound, words in (
-        (codec in form.CODECS, f"{form.__name__.rpartition('.')[2]} shards hold no images of codec {codec}"),
-        (content["extension"] == CODECS[codec][1], f"images of codec {codec} have the extension {CODECS[codec][1]}"),
+        (form.takes(CODECS[codec]), f"{form.NAME} shards hold no images of codec {codec}"),
+        (
+            content["extension"] == CODECS[codec].EXTENSION,
+            f"images of codec {codec} have the extension {CODECS[codec].EXTENSION}",
+        ),
         (form.NESTED or "levels" in content["arguments"], "arguments lack levels"),
         (sum(content["splits"].values()) == content["samples"], "its splits have another sum than its samples"),
         (max(map(max, content["bins"])) <= _PATCHES * patch, f"a bin's side has more than {_PATCHES:,} patches"),
@@ -234,7 +240,7 @@ class Rows:
             column.validate(full=True)
         except pa.ArrowInvalid:
             raise IntegrityError(f"{self.where}: column {name} is damaged; {ANEW}") from None
-        facts = name == "json_hash" and shard_format(self.description.get("shard_format", "webdataset")).FACTS
+        facts = name == "json_hash" and form_of(self.description).FACTS
         if (name in _NEVER_NULL or facts) and column.null_count:
             self._refuse(column.is_null().to_numpy(zero_copy_only=False), f"{name} is missing")
         inner = column.flatten() if pa.types.is_list(column.type) else column
@@ -254,15 +260,16 @@ class Rows:
         sizes, hashes = batch.column("level_bytes"), batch.column("level_hash")
         counts = pc.list_value_length(sizes).to_numpy().astype(np.int64)
         codec, halves = self.description["codec"], self.description["arguments"].get("levels", 0)
-        low, high = (htj2k.LEVELS, htj2k.MOST) if codec == "htj2k" else (halves, halves)
+        inside = CODECS[codec].LEVELS_IN_STREAM
+        low, high = inside if any(inside) else (halves, halves)
         self._refuse(_outside(low + 1, high + 1)(counts), f"{codec} has {low} to {high} levels beside the whole image")
         self._refuse(counts != pc.list_value_length(hashes).to_numpy(), "it has not a hash for each of its levels")
         flat, starts = sizes.flatten().to_numpy(), np.cumsum(counts) - counts
-        other = pc.binary_length(hashes.flatten()).to_numpy() != manifest.DIGEST_BYTES
+        other = pc.binary_length(hashes.flatten()).to_numpy() != DIGEST_BYTES
         self._refuse(np.logical_or.reduceat(other, starts), "a hash of its levels has another length")
         self._refuse(flat[starts] != values["length"], "its first level is not the whole image")
         limits = np.repeat(most(values["bin_height"], values["bin_width"]), counts)
-        if self.description.get("shard_format", "webdataset") == "webdataset":  # where levels are prefixes
+        if form_of(self.description).NESTED:  # where levels are prefixes
             limits[1:] = np.where(np.diff(np.repeat(starts, counts)), limits[1:], flat[:-1])
         self._refuse(np.logical_or.reduceat((flat < 1) | (flat > limits), starts), "its levels have impossible lengths")
 
@@ -270,7 +277,7 @@ class Rows:
         """Shards have names as we make them, of their bin; their images lie one after another."""
         coded = column.dictionary_encode()
         index, words = coded.indices.to_numpy(), coded.dictionary.to_pylist()
-        pattern = shard_format(self.description.get("shard_format", "webdataset")).SHARD
+        pattern = form_of(self.description).SHARD
         bins = [_bin(pattern, word) for word in words]
         self._refuse(np.array([b is None for b in bins])[index], "its shard names an object outside the dataset, or one"
                      " that is no shard")  # fmt: skip

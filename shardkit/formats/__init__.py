@@ -1,40 +1,40 @@
-"""Writers and readers of shards, one module a format, behind the same names.
+"""Writers and readers of shards, a module a format that satisfies `shardkit.formats.base.ShardFormat`.
 
-CODECS       names of the codecs its images may have, the usual one first
-FACTS        whether every image has a JSON member beside it; NESTED: whether smaller images are a part of its bytes
-FOLDER       below which its objects lie, and OBJECT: the pattern of their names; SHARD: of those that a manifest names
-places       images that a shard has room for, 0 for any number
-objects      names of a planned shard's objects; the first appears last and makes it whole
-part         the object that holds a level, from the one that the manifest names; `whole`: back from there
-starts       first byte of every level of every image of a shard
-locate       object and first byte of a level of one image
-writer       a context manager whose `add` takes an image and tells where it starts
-rewrite      copies a shard but for some of its images
-metadata     further objects of a dataset, derived from its manifest, in the order they must appear
+A new format is a module and a line in `FORMATS`. Functions here hold for all of them.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+from shardkit.codecs import CODECS
 from shardkit.errors import ArgumentError
 from shardkit.formats import webdataset, zarr
+from shardkit.formats.base import Row, ShardFormat
 from shardkit.storage.store import Store
 
-FORMATS: dict[str, ModuleType] = {"webdataset": webdataset, "zarr": zarr}
+FORMATS: dict[str, ShardFormat] = {
+    webdataset.NAME: webdataset,
+    zarr.NAME: zarr,
+}
+"""By name, the usual one first."""
 
 
-def shard_format(name: str) -> ModuleType:
-    """The module of a format. Raises ArgumentError for an unknown name."""
+def shard_format(name: str) -> ShardFormat:
+    """A format by its name. Raises ArgumentError for an unknown name."""
     if name not in FORMATS:
         raise ArgumentError(f"unknown format {name!r}: choose one of {', '.join(FORMATS)}")
     return FORMATS[name]
 
 
-def holder(shard: str) -> ModuleType:
-    """The format of a shard, by the name of its object."""
-    return webdataset if webdataset.OBJECT.fullmatch(shard) else zarr
+def form_of(description: dict[str, Any]) -> ShardFormat:
+    """The format of a dataset's shards, by its dataset.json; tars where that was written before there were others."""
+    return shard_format(description.get("shard_format", webdataset.NAME))
+
+
+def codecs_of(form: ShardFormat) -> list[str]:
+    """Names of the codecs that a format's images may have, the usual one first."""
+    return [name for name, codec in CODECS.items() if form.takes(codec)]
 
 
 def files(folder: Path, name: str, count: int) -> list[Path]:
@@ -48,11 +48,9 @@ def fetch(store: Store, objects: list[str], paths: list[Path]) -> None:
         path.write_bytes(store.get(name))
 
 
-def keep(
-    form: ModuleType, sources: list[Path], targets: list[Path], rows: list[dict[str, Any]], places: int
-) -> list[Path]:
+def keep(form: ShardFormat, sources: list[Path], targets: list[Path], rows: list[Row], capacity: int) -> list[Path]:
     """Copy a shard with only the samples of `rows`, to which their new offsets are given; returns the targets."""
-    for row, offset in zip(rows, form.rewrite(sources, targets, rows, places), strict=True):
+    for row, offset in zip(rows, form.rewrite(sources, targets, rows, capacity), strict=True):
         row["offset"] = offset
     return targets
 
@@ -69,6 +67,6 @@ def remove(store: Store, objects: list[str]) -> None:
         store.delete(name)
 
 
-def listing(store: Store, form: ModuleType) -> Iterator[tuple[str, int]]:
+def listing(store: Store, form: ShardFormat) -> Iterator[tuple[str, int]]:
     """(name, bytes) of the objects that hold a dataset's images."""
     return ((name, size) for name, size in store.list(form.FOLDER) if form.OBJECT.fullmatch(name))

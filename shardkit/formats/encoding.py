@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from shardkit.codecs import codec, htj2k
+from shardkit.codecs.base import CodestreamCodec, Pixels
 from shardkit.codecs.frame import Frame
-from shardkit.dataset import manifest
+from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import Quarantined
-from shardkit.sources.dicom.grayscale import Pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +28,19 @@ def encode(pixels: Pixels, bits: int, frame: Frame, name: str, halves: int) -> E
 
     Raises Quarantined: nothing that does not come back exactly is ever written.
     """
-    module, _ = codec(name)
+    how = codec(name)
     images: list[bytes] = []
     for level, smaller in enumerate(_pyramid(pixels, bits, halves)):
-        images.append(module.encode(smaller, frame.at(level)))
-        back = module.decode(images[-1], 0, bits, frame.at(level))
+        images.append(how.encode(smaller, frame.at(level)))
+        back = how.decode(images[-1], 0, bits, frame.at(level))
         if not np.array_equal(back, smaller):
             raise Quarantined("internal_error", f"{name} did not give back the pixels it was given")
     image, *rest = images
     height, width = pixels.shape
-    if name == "htj2k" and (fault := htj2k.fault(image, height, width, htj2k.prefixes(image))):
-        raise Quarantined("internal_error", f"htj2k made a stream that no DICOM file may hold: {fault}")
-    pieces = images if halves else [image[:length] for length in module.prefixes(image)]
-    return Encoded(image, tuple(rest), tuple((len(piece), manifest.fingerprint(piece)) for piece in pieces))
+    if isinstance(how, CodestreamCodec) and (fault := how.fault(image, height, width, how.prefixes(image))):
+        raise Quarantined("internal_error", f"{name} made a stream that no DICOM file may hold: {fault}")
+    pieces = images if halves else [image[:length] for length in how.prefixes(image)]
+    return Encoded(image, tuple(rest), tuple((len(piece), fingerprint(piece)) for piece in pieces))
 
 
 def _pyramid(pixels: Pixels, bits: int, halves: int) -> list[Pixels]:

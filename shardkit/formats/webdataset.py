@@ -1,6 +1,7 @@
 """WebDataset shards: plain tar files of `<key>.<codec extension>` and `<key>.json`, byte-identical for equal input."""
 
 import io
+import json
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -9,21 +10,24 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from shardkit.codecs import codec
+from shardkit.codecs.base import Codec, CodestreamCodec
+from shardkit.codecs.frame import Frame
 from shardkit.dataset.bins import Bin
-from shardkit.dataset.manifest import fingerprint
-from shardkit.errors import ArgumentError, IntegrityError
+from shardkit.dataset.hashes import fingerprint
+from shardkit.errors import ArgumentError, IntegrityError, ShardkitError, clean
+from shardkit.formats.base import Ints, Named, Row
+from shardkit.formats.checks import REMEDY, pixel_problem
 from shardkit.storage.store import Store
 
-Ints = npt.NDArray[np.int64]
-
-EXTENSION = "tar"
-CODECS = ("htj2k", "png", "raw")
+NAME, EXTENSION = "webdataset", "tar"
 FACTS = NESTED = True
 FOLDER, OBJECT = "shards", re.compile("shards/.+")
 SHARD = re.compile(r"shards/(?P<bin>[0-9]{4,6}x[0-9]{4,6})/[0-9]{5,9}\.tar")
+_TOLD = ["height", "width", "bits", "box_top", "box_left", "box_height", "box_width", "min", "max", "p0_5", "p99_5"]
+"""Facts that a JSON member and the manifest must agree on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,7 @@ def members(file: BinaryIO, name: str) -> Iterator[Member]:
         raise IntegrityError(f"{name}: not a readable tar ({error}); fetch or build the shard again") from None
 
 
-def rewrite(sources: list[Path], targets: list[Path], rows: list[dict[str, Any]], places: int) -> list[int]:
+def rewrite(sources: list[Path], targets: list[Path], rows: list[Row], capacity: int) -> list[int]:
     """Copy a shard with only the samples of `rows`, which are some of its own in their order; returns their offsets.
 
     A sample is known by its JSON's hash: two may have one key. Raises IntegrityError when one is not there.
@@ -114,12 +118,17 @@ def rewrite(sources: list[Path], targets: list[Path], rows: list[dict[str, Any]]
     return offsets
 
 
-def writer(paths: list[Path], places: int) -> ShardWriter:
+def writer(paths: list[Path], capacity: int) -> ShardWriter:
     """Writes to the one path."""
     return ShardWriter(paths[0])
 
 
-def places(bin: Bin, shard_bytes: int) -> int:
+def takes(codec: Codec) -> bool:
+    """All whose bytes tell the image by themselves, as other readers of the tar need."""
+    return not codec.NEEDS_FRAME
+
+
+def capacity(bin: Bin, shard_bytes: int) -> int:
     """A tar has no fixed number."""
     return 0
 
@@ -144,11 +153,75 @@ def starts(offsets: Ints, level_bytes: Ints) -> Ints:
     return np.broadcast_to(offsets[:, None], level_bytes.shape)
 
 
-def locate(store: Store, row: dict[str, Any], level: int) -> tuple[str, int]:
+def locate(store: Store, row: Row, level: int) -> tuple[str, int]:
     """(object, first byte) of a level of a sample, by its manifest row."""
     return row["shard"], row["offset"]
 
 
-def metadata(samples: pa.Table, description: dict[str, Any]) -> list[list[tuple[str, bytes]]]:
+def metadata(samples: pa.Table, description: dict[str, Any]) -> list[list[Named]]:
     """There are none."""
     return []
+
+
+def same(name: str, wanted: bytes, found: bytes) -> bool:
+    """Byte by byte."""
+    return wanted == found
+
+
+# --- verify
+
+
+def verify(
+    name: str, level: int, data: bytes, rows: list[Row], description: dict[str, Any], decode: bool
+) -> Iterator[str]:
+    """A tar has an image and a JSON of every sample, where the manifest says, and nothing else."""
+    images = {f"{row['key']}.{description['extension']}": row for row in rows}
+    facts = {f"{row['key']}.json": row for row in rows}
+    missing, how = images.keys() | facts.keys(), codec(description["codec"])
+    # Datasets of before do not claim the transfer syntax: there, five levels of a large image are no damage.
+    claimed = description.get("transfer_syntax") is not None
+    try:
+        for member in members(io.BytesIO(data), name):
+            missing.discard(member.name)
+            problem: str | None
+            if member.name in images:
+                problem = _image_problem(member, images[member.name], how, claimed, decode)
+            elif member.name in facts:
+                problem = _facts_problem(member.data, facts[member.name])
+            else:
+                problem = "is not in the manifest"
+            if problem:
+                yield f"{name}: member {clean(member.name[:200])} at byte {member.offset:,} {problem}; {REMEDY}"
+    except ShardkitError as error:
+        yield str(error)
+    for lost in sorted(missing):
+        yield f"{name}: member {lost} is missing; {REMEDY}"
+
+
+def _facts_problem(data: bytes, row: Row) -> str | None:
+    """Whether a JSON member is the one that was written, and says of the image what the manifest says."""
+    if fingerprint(data) != row["json_hash"]:
+        return "differs from its hash"
+    try:
+        told = json.loads(data)
+        wrong = [name for name in _TOLD if told[name] != row[name]]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "is no JSON of a sample"
+    return f"has another {wrong[0]} than the manifest" if wrong else None
+
+
+def _image_problem(member: Member, row: Row, how: Codec, claimed: bool, decode: bool) -> str | None:
+    if member.offset != row["offset"] or len(member.data) != row["length"]:
+        return "is not where the manifest says, or has another length"
+    for level, (length, digest) in enumerate(zip(row["level_bytes"], row["level_hash"], strict=True)):
+        if fingerprint(member.data[:length]) != digest:
+            return f"differs from its hash (level {level})"
+    if isinstance(how, CodestreamCodec):
+        fault = how.fault(member.data, row["height"], row["width"], row["level_bytes"], claimed)
+        if fault:
+            return f"is no stream of {how.SYNTAX_NAME}: {fault}"
+    try:
+        how.check(member.data, Frame.of(row))
+    except IntegrityError as error:
+        return f"is not the image of the manifest: {error}"
+    return pixel_problem(member.data, row, how, 0) if decode else None

@@ -15,34 +15,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from shardkit.codecs import blosc, codec
+from shardkit.codecs.base import Codec
 from shardkit.dataset.bins import Bin
-from shardkit.dataset.manifest import fingerprint
-from shardkit.errors import IntegrityError
-from shardkit.formats.zarr_arrays import array_name, metadata
+from shardkit.dataset.hashes import fingerprint
+from shardkit.errors import IntegrityError, ShardkitError
+from shardkit.formats.base import Ints, Row
+from shardkit.formats.checks import REMEDY, pixel_problem
+from shardkit.formats.zarr_arrays import MOST_IMAGES, array_name
+from shardkit.formats.zarr_arrays import capacity as capacity
+from shardkit.formats.zarr_arrays import metadata as metadata
+from shardkit.formats.zarr_arrays import same as same
 from shardkit.storage.store import Store
 
-__all__ = ["metadata"]
-
-Ints = npt.NDArray[np.int64]
-Index = npt.NDArray[np.uint64]
-
-CODECS = ("blosc",)
+NAME = "zarr"
 FACTS = NESTED = False
 FOLDER, OBJECT = "", re.compile(r"[0-9]+x[0-9]+/pixels(?:_[0-9]+)?/c/[0-9]+/0/0")
 SHARD = re.compile(r"(?P<bin>[0-9]{4,6}x[0-9]{4,6})/pixels/c/(?:0|[1-9][0-9]{0,8})/0/0")
 _ABSENT = (1 << 64) - 1
 _CRC = 4  # bytes
-_PLACES = 1 << 12
 _METADATA = 1 << 20  # bytes of an array's
 
 
 class ShardWriter:
     """Writes images to a shard's objects, one a level, in the order given. The files are whole only after it."""
 
-    def __init__(self, paths: list[Path], places: int) -> None:
-        self._indices = [np.full((places, 2), _ABSENT, "<u8") for _ in paths]
+    def __init__(self, paths: list[Path], capacity: int) -> None:
+        self._indices = [np.full((capacity, 2), _ABSENT, "<u8") for _ in paths]
         self._count = 0
         with ExitStack() as stack:
             self._files = [stack.enter_context(path.open("wb")) for path in paths]
@@ -70,28 +70,28 @@ class ShardWriter:
                     file.write(index.tobytes() + crc32c(index.tobytes()).to_bytes(_CRC, "little"))
 
 
-def writer(paths: list[Path], places: int) -> ShardWriter:
+def writer(paths: list[Path], capacity: int) -> ShardWriter:
     """Writes to a path a level."""
-    return ShardWriter(paths, places)
+    return ShardWriter(paths, capacity)
 
 
-def rewrite(sources: list[Path], targets: list[Path], rows: list[dict[str, Any]], places: int) -> list[int]:
+def rewrite(sources: list[Path], targets: list[Path], rows: list[Row], capacity: int) -> list[int]:
     """Copy a shard with only the images of `rows`, which are some of its own in their order; returns their offsets.
 
     An image is known by its hash: of equal ones any will do. Raises IntegrityError when one is not there.
     """
-    with ShardWriter(targets[:1], places) as whole:
-        offsets = [whole.add("", "", chunk, b"") for chunk in _picked(sources[0], rows, 0, places)]
+    with ShardWriter(targets[:1], capacity) as whole:
+        offsets = [whole.add("", "", chunk, b"") for chunk in _picked(sources[0], rows, 0, capacity)]
     for level in range(1, len(sources)):
-        with ShardWriter([targets[level]], places) as half:
-            for chunk in _picked(sources[level], rows, level, places):
+        with ShardWriter([targets[level]], capacity) as half:
+            for chunk in _picked(sources[level], rows, level, capacity):
                 half.add("", "", chunk, b"")
     return offsets
 
 
-def _picked(source: Path, rows: list[dict[str, Any]], level: int, places: int) -> Iterator[bytes]:
+def _picked(source: Path, rows: list[Row], level: int, capacity: int) -> Iterator[bytes]:
     data, found = source.read_bytes(), 0
-    for start, length in read_index(data[-index_bytes(places) :], places, source.name):
+    for start, length in read_index(data[-index_bytes(capacity) :], capacity, source.name):
         if found < len(rows) and start >= 0:
             chunk = data[start : start + length]
             if fingerprint(chunk) == rows[found]["level_hash"][level]:
@@ -101,15 +101,12 @@ def _picked(source: Path, rows: list[dict[str, Any]], level: int, places: int) -
         raise IntegrityError(f"the shard of {rows[0]['key']} has lost images: remove it and run the build again")
 
 
-# --- names and places
+# --- names
 
 
-def places(bin: Bin, shard_bytes: int) -> int:
-    """Images that a shard has room for, for good: as many as take its size at half of what they take uncompressed.
-
-    Not so many that the index, all of which a reader of one image fetches, grows beyond 64 KiB.
-    """
-    return max(1, min(_PLACES, shard_bytes // (bin.height * bin.width)))
+def takes(codec: Codec) -> bool:
+    """Blosc, as the metadata of arrays of images say."""
+    return codec.NAME == blosc.NAME
 
 
 def objects(name: str, levels: int) -> list[str]:
@@ -134,7 +131,7 @@ def starts(offsets: Ints, level_bytes: Ints) -> Ints:
     return np.cumsum(level_bytes, 0) - level_bytes
 
 
-def locate(store: Store, row: dict[str, Any], level: int) -> tuple[str, int]:
+def locate(store: Store, row: Row, level: int) -> tuple[str, int]:
     """(object, first byte) of a level of a sample, by its manifest row; below the whole image, through the indices."""
     shard = row["shard"]
     if level == 0:
@@ -157,24 +154,24 @@ def _stored_index(store: Store, name: str) -> Ints:
         )
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         count = 0
-    if not 0 < count <= _PLACES:
+    if not 0 < count <= MOST_IMAGES:
         raise IntegrityError(f"{store.url}/{array}/zarr.json is damaged: run verify")
     size, end = index_bytes(count), store.size(name)
     return read_index(store.get_range(name, max(0, end - size), min(size, end)), count, f"{store.url}/{name}")
 
 
-def index_bytes(places: int) -> int:
+def index_bytes(capacity: int) -> int:
     """Length of a shard's index."""
-    return 16 * places + _CRC
+    return 16 * capacity + _CRC
 
 
-def read_index(tail: bytes, places: int, name: str) -> Ints:
-    """(places, 2) int64: offset and bytes of every image, -1 where there is none. Raises IntegrityError."""
-    if len(tail) != index_bytes(places):
+def read_index(tail: bytes, capacity: int, name: str) -> Ints:
+    """(capacity, 2) int64: offset and bytes of every image, -1 where there is none. Raises IntegrityError."""
+    if len(tail) != index_bytes(capacity):
         raise IntegrityError(f"{name}: cut short, its index is missing")
     if crc32c(tail[:-_CRC]).to_bytes(_CRC, "little") != tail[-_CRC:]:
         raise IntegrityError(f"{name}: its index differs from its checksum; fetch or build the shard again")
-    return np.frombuffer(tail[:-_CRC], "<u8").reshape(places, 2).astype(np.int64)
+    return np.frombuffer(tail[:-_CRC], "<u8").reshape(capacity, 2).astype(np.int64)
 
 
 def _table() -> list[int]:
@@ -195,3 +192,37 @@ def crc32c(data: bytes) -> int:
     for byte in data:
         crc = _TABLE[(crc ^ byte) & 255] ^ crc >> 8
     return crc ^ 0xFFFFFFFF
+
+
+# --- verify
+
+
+def verify(
+    name: str, level: int, data: bytes, rows: list[Row], description: dict[str, Any], decode: bool
+) -> Iterator[str]:
+    """An object holds a level of its shard's images, from the first place on and without gaps, then the index."""
+    bin, how = Bin(rows[0]["bin_height"], rows[0]["bin_width"]), codec(description["codec"])
+    room = capacity(bin, description["arguments"]["shard_bytes"])
+    lengths = np.array([row["level_bytes"][level] for row in rows], np.int64)
+    starts = np.cumsum(lengths) - lengths
+    try:
+        index = read_index(data[-index_bytes(room) :], room, name)
+    except ShardkitError as error:
+        yield str(error)
+        return
+    wanted = np.full((room, 2), -1, np.int64)
+    wanted[: len(rows)] = np.stack([starts, lengths], 1)
+    if not np.array_equal(index, wanted) or len(data) != int(lengths.sum()) + index_bytes(room):
+        yield f"{name}: its index places images elsewhere than the manifest says; {REMEDY}"
+        return
+    for row, start, length in zip(rows, starts.tolist(), lengths.tolist(), strict=True):
+        chunk = data[start : start + length]
+        problem = None
+        if level == 0 and row["offset"] != start:
+            problem = "is not where the manifest says"
+        elif fingerprint(chunk) != row["level_hash"][level]:
+            problem = f"differs from its hash (level {level})"
+        elif decode:
+            problem = pixel_problem(chunk, row, how, level)
+        if problem:
+            yield f"{name}: image {row['key']} at byte {start:,} {problem}; {REMEDY}"

@@ -16,10 +16,14 @@ import pyarrow.compute as pc
 
 from shardkit.codecs import blosc
 from shardkit.dataset.bins import Bin
+from shardkit.dataset.rounding import ceil_div, halved
+from shardkit.formats.base import Named
 
 NODE = "zarr.json"
 CHUNK = 1 << 14
 """Images a chunk of the small arrays; a chunk is filled up, so that more images change no array's chunks."""
+MOST_IMAGES = 1 << 12
+"""Of a shard."""
 
 TEXT = ("key", "split", "body_part", "view", "patient")
 NUMBERS = {"height": "int32", "width": "int32", "bits": "int8", "p0_5": "int32", "p99_5": "int32"}
@@ -27,8 +31,6 @@ FLOATS = ("spacing_row", "spacing_col")
 _BLOSC = {"name": "blosc", "configuration": blosc.CONFIGURATION}
 _BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
 _AXES = ("image", "row", "column")
-
-Named = tuple[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +52,21 @@ def array_name(level: int) -> str:
     return f"pixels_{level}" if level else "pixels"
 
 
+def capacity(bin: Bin, shard_bytes: int) -> int:
+    """Images that a shard has room for, for good: as many as take its size at half of what they take uncompressed.
+
+    Not so many that the index, all of which a reader of one image fetches, grows beyond 64 KiB.
+    """
+    return max(1, min(MOST_IMAGES, shard_bytes // (bin.height * bin.width)))
+
+
 def metadata(samples: pa.Table, description: dict[str, Any]) -> list[list[Named]]:
     """(name, content) of all objects but the shards: chunks, then arrays, then groups, so that readers miss nothing."""
-    from shardkit.formats.zarr import places
-
     arguments, chunks, arrays, groups = description["arguments"], list[Named](), list[Named](), list[Named]()
     everything: dict[str, Any] = {}
     for one in description["bins"]:
         bin = Bin(*one)
-        rows = _rows(samples, bin, places(bin, arguments["shard_bytes"]))
+        rows = _rows(samples, bin, capacity(bin, arguments["shard_bytes"]))
         if rows is None:
             continue
         nodes = _pixels(rows, arguments["levels"])
@@ -73,11 +81,11 @@ def metadata(samples: pa.Table, description: dict[str, Any]) -> list[list[Named]
     return [chunks, arrays, groups]
 
 
-def same(name: str, ours: bytes, theirs: bytes) -> bool:
+def same(name: str, wanted: bytes, found: bytes) -> bool:
     """Whether two objects of these say the same; another version of a compressor may have written one."""
     if name.endswith(NODE):
-        return ours == theirs
-    return blosc.claimed(ours) == blosc.claimed(theirs) and blosc.decompress(ours) == blosc.decompress(theirs)
+        return wanted == found
+    return blosc.claimed(wanted) == blosc.claimed(found) and blosc.decompress(wanted) == blosc.decompress(found)
 
 
 def _rows(samples: pa.Table, bin: Bin, shard: int) -> Rows | None:
@@ -98,7 +106,7 @@ def _rows(samples: pa.Table, bin: Bin, shard: int) -> Rows | None:
 
 def _facts(rows: Rows) -> Iterator[tuple[str, str, list[bytes]]]:
     """(name, data type, chunks) of every array of facts."""
-    length = -(-rows.count // CHUNK) * CHUNK
+    length = ceil_div(rows.count, CHUNK) * CHUNK
     there = np.zeros(length, np.bool_)
     there[rows.place] = True
     yield "valid", "bool", _chunks(there)
@@ -134,7 +142,7 @@ def _text(words: list[bytes]) -> bytes:
 def _pixels(rows: Rows, levels: int) -> dict[str, dict[str, Any]]:
     out = {}
     for level in range(levels + 1):
-        sides = [-(-side >> level) for side in (rows.bin.height, rows.bin.width)]
+        sides = [halved(side, level) for side in (rows.bin.height, rows.bin.width)]
         inner = {
             "chunk_shape": [1, *sides],
             "codecs": [_BYTES, _BLOSC],

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 
 from shardkit.codecs import codec
+from shardkit.codecs.base import CodestreamCodec
 from shardkit.errors import ArgumentError, StateError
 from shardkit.loader import device as devices
 from shardkit.loader import saved, world
@@ -130,14 +131,14 @@ class Loader:
         self._reader(None)  # refuses what cannot be read from or cached in, now
         self._stats, self._buffers = Stats(), Buffers()
         self._engine: Engine | None = None
-        module, _ = codec(self._catalog.codec)
+        how = codec(self._catalog.codec)
         in_graph = decoder == "dali" or (decoder == "auto" and self.device.type == "cuda")
-        if decoder == "dali" and self._catalog.codec != "htj2k":
+        if decoder == "dali" and not isinstance(how, CodestreamCodec):
             raise ArgumentError(f"decoder=dali decodes htj2k, and {self._catalog.url} holds {self._catalog.codec}")
         load_dali()
         self._setup = Setup(
-            codec=module,
-            decode=in_graph and self._catalog.codec == "htj2k",
+            codec=how,
+            streams=how if in_graph and isinstance(how, CodestreamCodec) else None,
             normalise=normalise,
             dtype=dtype,
             device=self.device,

@@ -21,8 +21,9 @@ from obstore.exceptions import PreconditionError
 
 from shardkit.dataset import contents, manifest, schema
 from shardkit.dataset.bins import Bins
+from shardkit.dataset.hashes import DIGEST_BYTES
 from shardkit.errors import ArgumentError, IntegrityError, RowError
-from shardkit.formats import listing
+from shardkit.formats import form_of, listing
 from shardkit.loader.sample_index import Detail, Details, common_levels
 from shardkit.loader.stream.cache import Contents
 from shardkit.plan.samples import Ints, Samples, Sizes
@@ -58,7 +59,7 @@ class Catalog:
             self._waited(lambda: store.get_range(contents.NAME, 0, 1), contents.NAME)
         self.digest: str = self.description["digest"]
         self.codec: str = self.description["codec"]
-        self.form = contents.form_of(self.description)
+        self.form = form_of(self.description)
         self._lock = threading.Lock()
         self._details: OrderedDict[int, Details] = OrderedDict()
         self._decoded: dict[range, pa.Table] = {}
@@ -193,7 +194,7 @@ class Catalog:
             numbers=numbers,
             starts=self.form.starts(numbers["offset"], level_bytes),
             level_bytes=level_bytes,
-            level_hash=hashes.reshape(end - first, -1, manifest.DIGEST_BYTES),
+            level_hash=hashes.reshape(end - first, -1, DIGEST_BYTES),
             keys=pa.array(table["key"].to_pylist(), pa.string()),
         )
 

@@ -15,13 +15,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 
-from shardkit.codecs import htj2k
+from shardkit.codecs.base import Codec, CodestreamCodec
 from shardkit.codecs.frame import Frame
 from shardkit.errors import ArgumentError, BadDataError, IntegrityError, ShardkitError
 from shardkit.loader import closing
@@ -50,14 +49,15 @@ Planned = Iterator[tuple[BatchPosition, MicroBatch]]
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What all batches of a loader have in common. decode: whether the graph decodes, or threads do.
+    """What all batches of a loader have in common. streams: the codec whose streams the graph decodes, None
+    if threads do.
 
     stream: the CUDA stream that copies and assembly run on, None on a CPU; one for all epochs, or the allocator would
     keep memory for each. max_bad: samples that may fail before `BadDataError`.
     """
 
-    codec: ModuleType
-    decode: bool
+    codec: Codec
+    streams: CodestreamCodec | None
     normalise: Normalise
     dtype: torch.dtype
     device: torch.device
@@ -66,6 +66,11 @@ class Setup:
     threads: int
     max_bad: float = 0.0
     stream: torch.cuda.Stream | None = None
+
+    @property
+    def decode(self) -> bool:
+        """Whether the graph decodes."""
+        return self.streams is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,11 +253,10 @@ class Engine:
         return prepared(pixels, item.micro, at, detail, bits, self._setup.normalise)
 
     def _pixels(self, data: bytes, level: int, bits: int, frame: Frame) -> Pixels:
-        if self._setup.decode:
-            htj2k.check(data, frame)  # here, because the graph takes memory by what a stream claims
-            return np.frombuffer(htj2k.standalone(data, level), np.uint8)
-        pixels: Pixels = self._setup.codec.decode(data, level, bits, frame)
-        return pixels
+        if (streams := self._setup.streams) is not None:
+            streams.check(data, frame)  # here, because the graph takes memory by what a stream claims
+            return np.frombuffer(streams.standalone(data, level), np.uint8)
+        return self._setup.codec.decode(data, level, bits, frame)
 
     # --- graph and assembly
 

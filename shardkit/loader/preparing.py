@@ -8,6 +8,7 @@ import torch
 
 from shardkit import content
 from shardkit.codecs import htj2k
+from shardkit.codecs.base import LEVELS
 from shardkit.codecs.frame import Frame
 from shardkit.dataset import manifest
 from shardkit.dataset.bins import Bin, Bins
@@ -54,7 +55,7 @@ def prepare(
         height=np.array([rows]),
         width=np.array([cols]),
         bins=Bins((Bin(-(-rows // of.patch) * of.patch, -(-cols // of.patch) * of.patch),), of.patch),
-        levels=htj2k.LEVELS,
+        levels=LEVELS,
         box=np.array([[box[side] for side in ("top", "left", "height", "width")]]),
     )
     micro = EpochPlan(samples, 0, 0, _alone(of, rows, cols))[0][0]

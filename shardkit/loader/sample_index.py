@@ -1,7 +1,6 @@
 """What a loader knows of single samples: columns of the manifest, a shard at a time."""
 
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -9,9 +8,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shardkit.codecs import htj2k
+from shardkit.codecs.base import LEVELS
 from shardkit.codecs.frame import Frame
 from shardkit.dataset.bins import Bin
+from shardkit.formats.base import ShardFormat
 from shardkit.plan.samples import Ints
 
 
@@ -20,7 +20,7 @@ def common_levels(lists: pa.ChunkedArray) -> pa.Array:
 
     Loaders stop where the smallest image does, so that a level stands for one scale.
     """
-    return pc.list_slice(lists, 0, htj2k.LEVELS + 1).combine_chunks().flatten()
+    return pc.list_slice(lists, 0, LEVELS + 1).combine_chunks().flatten()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Details:
     starts: first bytes of levels in their objects.
     """
 
-    form: ModuleType
+    form: ShardFormat
     shard: str
     first_row: int
     numbers: dict[str, npt.NDArray[Any]]
@@ -70,7 +70,7 @@ class Detail:
 
     def object(self, level: int) -> str:
         """Name of the object that holds a level."""
-        return str(self.shard.form.part(self.shard.shard, level))
+        return self.shard.form.part(self.shard.shard, level)
 
     def start(self, level: int) -> int:
         """First byte of a level in its object."""

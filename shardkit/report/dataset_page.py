@@ -60,7 +60,7 @@ Rows = npt.NDArray[np.int64]
 
 def write(store: Store, samples: pa.Table, description: dict[str, Any]) -> None:
     """Write `report/index.html` for a manifest and the content of dataset.json. Raises StorageError."""
-    album = _Album(store, samples, description["codec"])
+    album = _Album(store, samples, description)
     bins = _bins(samples, description)
     body = [
         _head(samples, description),
@@ -264,8 +264,8 @@ def _arguments(description: dict[str, Any]) -> str:
 class _Album:
     """Reads samples' pictures, one at a time."""
 
-    def __init__(self, store: Store, samples: pa.Table, codec: str) -> None:
-        self.store, self.samples, self.codec = store, samples, codec
+    def __init__(self, store: Store, samples: pa.Table, description: dict[str, Any]) -> None:
+        self.store, self.samples, self.description = store, samples, description
 
     def figures(self, rows: Iterable[int]) -> str:
         """The rows' pictures with captions, side by side."""
@@ -292,7 +292,7 @@ class _Album:
         level, longest = len(row["level_bytes"]) - 1, max(row["height"], row["width"])
         while level and _halved(longest, level) < _READ:
             level -= 1
-        pixels = contents.image(self.store, row, self.codec, level)
+        pixels = contents.image(self.store, row, self.description, level)
         if pixels.shape != (_halved(row["height"], level), _halved(row["width"], level)):
             raise IntegrityError(f"{row['key']} has other dimensions than the manifest says: run verify")
         return pixels

@@ -1,1 +1,1 @@
-"""Shipped test helpers: radiographs that look real, and PACS exports whose right outcome is known."""
+"""What users import into their tests: the contracts of loaders, codecs and shard formats, and readers that fail."""

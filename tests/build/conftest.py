@@ -99,8 +99,8 @@ class Built:
         return {row["path"]: row for row in pq.read_table(self.private / "ledger.parquet").to_pylist()}
 
     @property
-    def codec(self) -> str:
-        return str(contents.description(self.store)["codec"])
+    def description(self) -> dict[str, Any]:
+        return contents.description(self.store)
 
     def objects(self, shard: str) -> list[str]:
         """Names of all objects of a shard, by that in the manifest."""

@@ -110,7 +110,7 @@ def test_every_sound_lossless_file_gives_the_pixels_it_was_made_from(made: Any, 
         if spec.defect not in SOUND_PIXELS or spec.syntax in LOSSY:
             continue
         sample = samples[rows[path]["key"]]
-        pixels = contents.image(built.store, sample, built.codec)
+        pixels = contents.image(built.store, sample, built.description)
         np.testing.assert_array_equal(pixels, radiograph_of(spec), err_msg=path)
         assert sample["bits"] == spec.bits
         assert sample["inverted"] == (spec.photometric == "MONOCHROME1")
@@ -124,7 +124,7 @@ def test_every_sound_lossless_file_gives_the_pixels_it_was_made_from(made: Any, 
 def test_every_level_is_half_the_one_above_and_reads_its_prefix_only(built: Any) -> None:
     for row in built.samples()[:6]:
         for level, length in enumerate(row["level_bytes"]):
-            pixels = contents.image(built.store, row, built.codec, level)
+            pixels = contents.image(built.store, row, built.description, level)
             assert pixels.shape == (-(-row["height"] >> level), -(-row["width"] >> level)) or pixels.shape == (
                 -(-row["height"] // 2**level),
                 -(-row["width"] // 2**level),

@@ -185,7 +185,7 @@ def test_written_values_are_those_that_pydicom_gives(many_modalities: Any, real_
             values = apply_modality_lut(values, source).astype(np.int64)
         elif source.PixelRepresentation:
             continue  # shifted to be unsigned: tested with the reader
-        pixels = contents.image(many_modalities.store, sample, many_modalities.codec).astype(np.int64)
+        pixels = contents.image(many_modalities.store, sample, many_modalities.description).astype(np.int64)
         if source.PhotometricInterpretation == "MONOCHROME1":
             values = (1 << sample["bits"]) - 1 - values
         np.testing.assert_array_equal(pixels, values, err_msg=name)

@@ -23,7 +23,7 @@ STORED = {name for name, _, _ in STORAGE} - {"key"}
 
 
 def _target(out: Path, form: str, **changes: Any) -> Target:
-    usual = {"codec": formats.shard_format(form).CODECS[0], "levels": 2 if form == "zarr" else 0}
+    usual = {"codec": formats.codecs_of(formats.shard_format(form))[0], "levels": 2 if form == "zarr" else 0}
     return Target(str(out), form, **{**usual, "shard_bytes": 4 << 20, **changes})
 
 

@@ -14,9 +14,9 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import ComputedRadiographyImageStorage, HTJ2KLosslessRPCL, generate_uid
 
-from shardkit.build.ingest import pixel_hash
 from shardkit.codecs import htj2k
 from shardkit.dataset import contents
+from shardkit.dataset.hashes import pixel_hash
 from shardkit.storage.store import Store
 
 Pixels = npt.NDArray[np.uint16]

@@ -122,7 +122,7 @@ def test_preview_writes_the_level_as_a_picture(place: Path, tmp_path: Path, leve
     out = tmp_path / "x.png"
     run = _run("preview", row["key"][:24], "--dataset", place / "out", "-o", out, "--level", level)
     assert run.returncode == 0, run.stderr
-    pixels = contents.image(store, row, "htj2k", level).astype(float)
+    pixels = contents.image(store, row, contents.description(store), level).astype(float)
     scaled = np.clip((pixels - row["p0_5"]) * 255 / (row["p99_5"] - row["p0_5"]), 0, 255)
     with Image.open(out) as image:
         assert image.format == "PNG"

@@ -8,17 +8,17 @@ import json
 import struct
 import tarfile
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
 from shardkit.dataset.bins import Bin
-from shardkit.dataset.manifest import fingerprint
+from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import ArgumentError, IntegrityError
-from shardkit.formats import FORMATS, commit, fetch, files, holder, keep, listing, remove, shard_format, zarr
+from shardkit.formats import FORMATS, codecs_of, commit, fetch, files, keep, listing, remove, shard_format, zarr
 from shardkit.formats import webdataset as tars
+from shardkit.formats.base import ShardFormat
 from shardkit.storage.store import Store
 
 BIN = Bin(480, 96)
@@ -31,7 +31,7 @@ def test_a_tar_is_one_object_under_its_planned_name() -> None:
     assert tars.objects(PLANNED, 2) == [f"{PLANNED}.tar"]
     assert tars.part(f"{PLANNED}.tar", 2) == f"{PLANNED}.tar"
     assert tars.whole(f"{PLANNED}.tar") == (f"{PLANNED}.tar", 0)
-    assert tars.places(BIN, 1 << 30) == 0
+    assert tars.capacity(BIN, 1 << 30) == 0
     assert tars.metadata(None, {}) == []
     row = {"shard": f"{PLANNED}.tar", "offset": 512}
     assert tars.locate(None, row, 2) == (f"{PLANNED}.tar", 512)
@@ -50,12 +50,12 @@ def test_zarr_has_an_object_a_level_and_finds_back_to_the_whole() -> None:
 @pytest.mark.parametrize("kind", FORMATS.values())
 @pytest.mark.parametrize("number", [0, 7, 99999, 123456789])
 @pytest.mark.parametrize("bin", [Bin(1, 9999), Bin(480, 96), Bin(65535, 100000)], ids=lambda bin: bin.name)
-def test_names_that_are_planned_are_those_that_manifests_may_hold(kind: ModuleType, number: int, bin: Bin) -> None:
+def test_names_that_are_planned_are_those_that_manifests_may_hold(kind: ShardFormat, number: int, bin: Bin) -> None:
     names = kind.objects(f"shards/{bin.name}/{number:05d}", 2)
     match = kind.SHARD.fullmatch(names[0])
     assert match
     assert match["bin"] == bin.name
-    assert all(kind.OBJECT.fullmatch(name) and holder(name) is kind for name in names)
+    assert all([form for form in FORMATS.values() if form.OBJECT.fullmatch(name)] == [kind] for name in names)
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_formats_are_known_by_name_and_what_they_offer() -> None:
     assert shard_format("zarr") is zarr
     with pytest.raises(ArgumentError, match="unknown format 'tfrecord': choose one of webdataset, zarr"):
         shard_format("tfrecord")
-    assert (tars.CODECS, tars.FACTS, tars.NESTED) == (("htj2k", "png", "raw"), True, True)
-    assert (zarr.CODECS, zarr.FACTS, zarr.NESTED) == (("blosc",), False, False)
+    assert (codecs_of(tars), tars.FACTS, tars.NESTED) == (["htj2k", "png", "raw"], True, True)
+    assert (codecs_of(zarr), zarr.FACTS, zarr.NESTED) == (["blosc"], False, False)
 
 
 # ---- places
@@ -93,7 +93,7 @@ def test_formats_are_known_by_name_and_what_they_offer() -> None:
 def test_a_zarr_shard_has_room_for_its_size_at_half_of_the_pixels_and_an_index_of_64_kib(
     bin: Bin, shard_bytes: int, room: int
 ) -> None:
-    assert zarr.places(bin, shard_bytes) == room
+    assert zarr.capacity(bin, shard_bytes) == room
     assert zarr.index_bytes(room) == 16 * room + 4 <= (64 << 10) + 4
 
 

@@ -17,6 +17,7 @@ from shardkit.build.transcode import Target, transcode
 from shardkit.codecs import htj2k
 from shardkit.codecs.frame import Frame
 from shardkit.dataset import contents, manifest
+from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import ArgumentError, IntegrityError, Quarantined
 from shardkit.formats.encoding import encode
 from shardkit.loader.manifest_index import Catalog
@@ -47,7 +48,7 @@ def _replace(folder: Path, rows: list[dict[str, Any]], at: int, change: Callable
     change(stream)
     data[start : start + row["length"]] = stream
     path.write_bytes(data)
-    row["level_hash"] = [manifest.fingerprint(bytes(stream[:length])) for length in row["level_bytes"]]
+    row["level_hash"] = [fingerprint(bytes(stream[:length])) for length in row["level_bytes"]]
     _with_samples(folder, rows)
     return str(row["key"])
 
@@ -165,12 +166,13 @@ def test_a_loader_streams_the_levels_that_all_images_have(
     shown = {}
     for place in (large_and_small, before):
         rows, store = look.rows(place), Store(str(place))
+        facts = contents.description(store)
         loader = Loader(place, batching=batching, split=None, normalise="none", device="cpu", decoder=decoder)
         for batch in loader:
             for at, row in enumerate(batch.rows.tolist()):
                 if row >= 0:
                     image = batch.unpacked(at).float().numpy()
-                    np.testing.assert_array_equal(image, contents.image(store, rows[row], "htj2k", level))
+                    np.testing.assert_array_equal(image, contents.image(store, rows[row], facts, level))
                     shown[place, rows[row]["key"]] = image
         found = costs(Catalog(str(place)), loader.plan)
         assert found.range_bytes == sum(row["level_bytes"][level] for row in rows)
@@ -182,9 +184,10 @@ def test_a_loader_streams_the_levels_that_all_images_have(
 
 def test_one_image_is_looked_at_down_to_its_own_last_level(look: Any, large_and_small: Path) -> None:
     store = Store(str(large_and_small))
+    facts = contents.description(store)
     for row in look.rows(large_and_small):
         last = len(row["level_bytes"]) - 1
         sides = (-(-row["height"] >> last), -(-row["width"] >> last))
-        assert contents.image(store, row, "htj2k", last).shape == sides
+        assert contents.image(store, row, facts, last).shape == sides
         with pytest.raises(ArgumentError, match=f"levels 0 to {last}"):
-            contents.image(store, row, "htj2k", last + 1)
+            contents.image(store, row, facts, last + 1)

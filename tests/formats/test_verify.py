@@ -11,7 +11,7 @@ import pytest
 from shardkit.dataset import contents, manifest
 from shardkit.dataset.verify import Summary, verify
 from shardkit.errors import IntegrityError
-from shardkit.formats import holder, listing
+from shardkit.formats import form_of, listing
 from shardkit.storage.store import Store
 
 
@@ -22,7 +22,7 @@ def test_a_sound_dataset_has_no_problems_and_every_byte_is_counted(look: Any, pl
     assert isinstance(summary, Summary)
     assert summary.samples == len(look.rows(place))
     store = Store(str(place))
-    assert summary.bytes == sum(size for _, size in listing(store, contents.form_of(contents.description(store))))
+    assert summary.bytes == sum(size for _, size in listing(store, form_of(contents.description(store))))
 
 
 @pytest.mark.formats
@@ -44,7 +44,7 @@ def test_a_flipped_byte_is_found_in_its_member(look: Any, copy: Path, where: str
 @pytest.mark.formats
 def test_missing_and_extra_shards_are_named(look: Any, copy: Path) -> None:
     name, _ = look.fullest(copy)
-    other = holder(name).objects("shards/0480x0480/99999", 0)[0]
+    other = form_of(contents.description(Store(str(copy)))).objects("shards/0480x0480/99999", 0)[0]
     (copy / other).parent.mkdir(parents=True)
     (copy / name).rename(copy / other)
     problems = look.problems(copy)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from shardkit.dataset import contents
-from shardkit.dataset.manifest import fingerprint
+from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import IntegrityError
 from shardkit.formats import webdataset as shards
 from shardkit.storage.store import Store
@@ -99,7 +99,9 @@ def test_dali_reads_and_decodes_the_exact_pixels_on_the_cpu(look: Any, place: Pa
         run.build()
         (images,) = run.run()
         for row, image in zip(rows, images, strict=True):
-            np.testing.assert_array_equal(np.asarray(image)[..., 0], contents.image(store, row, "htj2k"))
+            np.testing.assert_array_equal(
+                np.asarray(image)[..., 0], contents.image(store, row, contents.description(store))
+            )
 
 
 # ---- verify

@@ -17,7 +17,7 @@ import zarr
 from shardkit.codecs import blosc
 from shardkit.codecs.frame import Frame
 from shardkit.dataset import contents
-from shardkit.dataset.manifest import fingerprint
+from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import IntegrityError
 from shardkit.formats import zarr as shards
 from shardkit.formats import zarr_arrays
@@ -44,6 +44,7 @@ def _places(group: Any) -> dict[str, int]:
 def _check(groups: Iterable[tuple[str, Any]], place: Path, rows: list[dict[str, Any]]) -> None:
     """The arrays of the groups hold every sample of the manifest, and nothing else."""
     store, seen = Store(str(place)), 0
+    facts = contents.description(store)
     for name, group in groups:
         places, valid = _places(group), group["valid"][:]
         mine = [row for row in rows if f"{row['bin_height']:04d}x{row['bin_width']:04d}" == name]
@@ -56,7 +57,7 @@ def _check(groups: Iterable[tuple[str, Any]], place: Path, rows: list[dict[str, 
                 assert group[column][at] == row[column]
             assert group["body_part"][at] == (row["body_part"] or "")
             for level in range(LEVELS + 1):
-                pixels = contents.image(store, row, "blosc", level)
+                pixels = contents.image(store, row, facts, level)
                 bin = group[zarr_arrays.array_name(level)][at]
                 assert bin.dtype == np.uint16
                 padding = [(0, have - want) for have, want in zip(bin.shape, pixels.shape, strict=True)]
@@ -93,7 +94,7 @@ def test_zarr_opens_it_in_a_bucket_through_obstore(look: Any, place: Path, moto:
     _check(zarr.open_group(store, mode="r").groups(), place, look.rows(place))
     row = look.rows(place)[0]
     for level in range(LEVELS + 1):  # ours, through the index in the bucket
-        here, there = (contents.image(s, row, "blosc", level) for s in (Store(str(place)), remote))
+        here, there = (contents.image(s, row, contents.description(s), level) for s in (Store(str(place)), remote))
         np.testing.assert_array_equal(here, there)
 
 
@@ -233,8 +234,8 @@ def test_an_object_far_larger_than_it_can_be_is_named_and_not_read(look: Any, co
 
 
 def test_a_level_that_the_index_does_not_place_is_an_integrity_error(look: Any, copy: Path) -> None:
-    row = look.rows(copy)[0]
+    row, store = look.rows(copy)[0], Store(str(copy))
     path = copy / shards.part(row["shard"], 1)
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(IntegrityError, match=r"pixels_1/c/.* index"):
-        contents.image(Store(str(copy)), row, "blosc", 1)
+        contents.image(store, row, contents.description(store), 1)

@@ -51,8 +51,8 @@ def pixels_of() -> Callable[[Path | str, int], dict[int, npt.NDArray[np.uint16]]
 
     def read(url: Path | str, level: int) -> dict[int, npt.NDArray[np.uint16]]:
         store = Store(str(url))
-        rows, codec = contents.samples(store).to_pylist(), contents.description(store)["codec"]
-        return {i: contents.image(store, row, codec, level) for i, row in enumerate(rows)}
+        rows, facts = contents.samples(store).to_pylist(), contents.description(store)
+        return {i: contents.image(store, row, facts, level) for i, row in enumerate(rows)}
 
     return read
 

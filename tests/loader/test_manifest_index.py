@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shardkit.dataset import contents, manifest
+from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import ArgumentError, IntegrityError, ShardkitError, StorageError
 from shardkit.loader.manifest_index import Catalog
 from shardkit.storage.store import Store
@@ -116,7 +117,7 @@ def test_contents_of_a_shard_are_its_images(url: str, rows: list[dict[str, Any]]
     for shard in catalog.shards:
         data, members = store.get(shard), catalog.contents(shard).members
         assert members == [(r["offset"], r["length"], r["level_hash"][0]) for r in rows if r["shard"] == shard]
-        assert all(manifest.fingerprint(data[at : at + size]) == digest for at, size, digest in members)
+        assert all(fingerprint(data[at : at + size]) == digest for at, size, digest in members)
     assert len({catalog.contents(shard).id for shard in catalog.shards}) == len(catalog.shards)
 
 

@@ -29,13 +29,13 @@ NORMALISE: tuple[Any, ...] = ("none", "percentile", "minmax", "fullscale", "zsco
 )
 def test_an_image_alone_is_what_the_loader_gives(dataset_folder: Path, batching: str) -> None:
     store = Store(str(dataset_folder))
-    rows, codec = contents.samples(store).to_pylist(), contents.description(store)["codec"]
+    rows, facts = contents.samples(store).to_pylist(), contents.description(store)
     for normalise in NORMALISE:
         loader = Loader(dataset_folder, batching=batching, split=None, device="cpu", normalise=normalise)
         for seen, batch in enumerate(loader):
             row = rows[int(batch.rows[0])]
             image = prepare(
-                contents.image(store, row, codec),
+                contents.image(store, row, facts),
                 row["bits"],
                 batching=batching,
                 normalise=normalise,

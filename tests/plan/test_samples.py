@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from shardkit.codecs import htj2k
+from shardkit.codecs.base import LEVELS
 from shardkit.dataset.bins import Bin, Bins
 from shardkit.plan import Samples
 
@@ -31,4 +31,4 @@ def test_a_selection_may_be_selected_from_until_nothing_is_left():
 
 
 def test_images_can_be_halved_as_often_as_their_codec_does_it():
-    assert _samples([1]).levels == htj2k.LEVELS
+    assert _samples([1]).levels == LEVELS

@@ -19,6 +19,7 @@ from shardkit import content
 from shardkit.codecs import codec
 from shardkit.dataset import contents, manifest
 from shardkit.dataset.bins import THESIS, Bin, Bins
+from shardkit.dataset.hashes import fingerprint
 from shardkit.formats.webdataset import ShardWriter
 from shardkit.report import dataset_page
 from shardkit.report.charts import SizeMap, percent, size
@@ -71,13 +72,13 @@ def describe(samples: pa.Table, bins: Bins, codec_name: str = "htj2k", **changes
 
 def sample(writer: ShardWriter, shard: str, one: Bin, i: int, high: int, wide: int, codec_name: str) -> dict[str, Any]:
     """A manifest row of a synthetic picture that `writer` now holds."""
-    module, extension = codec(codec_name)
+    module = codec(codec_name)
     pixels = radiograph(high, wide, 12, np.random.default_rng(i), "hand")
     box, key, data = content.Box(10, 20, high - 30, wide - 40), f"{i:020x}-{i:012x}", module.encode(pixels)
     return {
-        "key": key, "shard": shard, "offset": writer.add(key, extension, data, b"{}"), "length": len(data),
+        "key": key, "shard": shard, "offset": writer.add(key, module.EXTENSION, data, b"{}"), "length": len(data),
         "level_bytes": module.prefixes(data),
-        "level_hash": [manifest.fingerprint(data[:n]) for n in module.prefixes(data)],
+        "level_hash": [fingerprint(data[:n]) for n in module.prefixes(data)],
         "height": high, "width": wide, "bits": 12, "bin_height": one.height,
         "bin_width": one.width, **{f"box_{k}": v for k, v in asdict(box).items()},
         **asdict(content.statistics(pixels, content.find_content(pixels).mask)), "inverted": i % 2 == 0, "lossy": False,

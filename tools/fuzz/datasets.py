@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shardkit.dataset import contents, manifest
+from shardkit.dataset.hashes import fingerprint
 from shardkit.storage.store import Store
 
 CANARY = "CANARY-7f3a"
@@ -238,7 +239,7 @@ def _stream(folder: Path, secret: Path, draw: Draw) -> str:
         end = len(sample) if how == "bytes" else min(120, len(sample))
         for _ in range(draw.choice([1, 4])):
             sample[draw.randrange(end)] = draw.randrange(256)
-    hashes = [manifest.fingerprint(bytes(sample[:length])) for length in row["level_bytes"]]
+    hashes = [fingerprint(bytes(sample[:length])) for length in row["level_bytes"]]
     if path.suffix != ".tar":
         hashes[1:] = row["level_hash"][1:]
     sample.release()

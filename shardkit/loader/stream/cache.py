@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from shardkit.dataset.manifest import fingerprint
+from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import ArgumentError, IntegrityError, StorageError
 from shardkit.loader.stream.files import AnonymousFile, read_once
 from shardkit.loader.stream.locks import lock, release, unlock

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from shardkit.dataset.manifest import fingerprint
+from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import ArgumentError, IntegrityError
 from shardkit.loader.stream.reader import Reader, folder_of
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shardkit.dataset.manifest import fingerprint
+from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import ShardkitError, StorageError
 from shardkit.loader.stream.cache import Contents
 from shardkit.loader.stream.fetch import Fetcher, Want

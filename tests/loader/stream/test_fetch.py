@@ -108,7 +108,7 @@ def test_ranges_close_together_are_one_read(kit: Any, goods: Any, store: Any) ->
 
 def test_just_the_bytes_of_prefixes_far_apart_are_read(kit: Any, tmp_path: Path) -> None:
     """As the images of a lower resolution: the start of each member, and nothing of the rest."""
-    from shardkit.dataset.manifest import fingerprint
+    from shardkit.dataset.hashes import fingerprint
 
     goods = kit.goods(tmp_path / "set", shards=2, members=5, size=80_000)
     starts = [(want, goods.data(want)[:1000]) for want in goods.every]

@@ -134,8 +134,8 @@ def test_an_image_is_prepared_by_what_the_file_says_of_itself(
     with safe_open(asked.out, "pt") as file:
         about = file.metadata()
     store = Store(str(dataset_folder))
-    row, codec = contents.samples(store).to_pylist()[0], contents.description(store)["codec"]
-    pixels, padded = contents.image(store, row, codec), row["padding"] > 0
+    row, facts = contents.samples(store).to_pylist()[0], contents.description(store)
+    pixels, padded = contents.image(store, row, facts), row["padding"] > 0
     ready = image(pixels, row["bits"], about, padded)
     assert ready.shape == (1, 3, 480, 480)
     pair: Any = (0.5, 0.25) if "," in normalise else normalise

@@ -1,0 +1,20 @@
+"""What every format's `verify` says of one image."""
+
+from shardkit.codecs.base import Codec
+from shardkit.codecs.frame import Frame
+from shardkit.dataset.hashes import pixel_hash
+from shardkit.errors import ShardkitError
+from shardkit.formats.base import Row
+
+REMEDY = "build the shard again from the source"
+
+
+def pixel_problem(data: bytes, row: Row, codec: Codec, level: int) -> str | None:
+    """Whether an image's bytes are its pixels; a smaller image has no hash of its pixels, but must decode."""
+    try:
+        pixels = codec.decode(data, level, row["bits"], Frame.of(row))
+    except ShardkitError as error:
+        return f"cannot be decoded ({error})"
+    if not level and pixel_hash(pixels, row["bits"]) != row["pixel_hash"]:
+        return "decodes to other pixels than were written"
+    return None
