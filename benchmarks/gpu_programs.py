@@ -23,14 +23,15 @@ from trainer import parallel
 from trainer.commands.pretrain import open_loader
 from trainer.config import Config
 from trainer.loop import Loop
+from trainer.models.base import Batch
 from trainer.models.flops import peak_tflops
-from trainer.objectives.pretrain import Batch, Pretrain
 from trainer.parallel import World
 from trainer.recipes.registry import RECIPES
 from trainer.runs.log import Log, Step
 
 MIB = 1 << 20
-SUMS = ("images", "tokens", "slots", "flops", "padded_flops", "wait")  # of a step of the trainer's log
+SUMS = {name: name for name in ("images", "tokens", "flops", "padded_flops")} | {"slots": "padded_tokens"}
+"""Ours -> the name in a step of the trainer's log."""
 NEVER = 1 << 62  # steps
 _WARM = 2
 
@@ -191,10 +192,11 @@ def _trained(
     steps = warm + epoch["steps"] * case.epochs
     log = Timed(Path(), batches.bins()[0], steps, peak, devices=1, console=None, tensorboard=False)
     with tempfile.TemporaryDirectory(prefix="shardkit-bench-") as folder:  # for the checkpoint at the end
-        loop: Any = Loop(Pretrain(config.model), batches, config, Path(folder), world, log, steps)  # type: ignore
+        loop: Any = Loop(config.objective.build(config.model), batches, config, Path(folder), world, log, steps)  # type: ignore
         loop.go()
     counted, seconds = log.done[warm:], log.ends[-1] - log.ends[warm - 1]
-    raw = {"seconds": seconds, **{name: sum(getattr(step, name) for step in counted) for name in SUMS}}
+    raw = {"seconds": seconds, "wait": sum(step.wait for step in counted)}
+    raw |= {ours: sum(float(step.sums[name]) for step in counted) for ours, name in SUMS.items()}
     raw |= {"first_wait": sum(step.wait for step in counted[:: epoch["steps"]]), "skipped": loop.progress.skipped}
     raw |= rates(raw, epoch, peak)
     if world.device.type == "cuda":

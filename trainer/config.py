@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, cast, get_type_hints
+
+from cyclopts import Parameter
 
 from shardkit.errors import ArgumentError
-from trainer.models.hiera import HieraConfig
-from trainer.models.mae import MaeConfig
-
-Model = MaeConfig | HieraConfig
+from trainer.models.base import ModelConfig
+from trainer.objectives.base import ObjectiveConfig
+from trainer.objectives.masked import MaskedConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,13 +196,17 @@ class LogConfig:
     peak_tflops: float | None = None
 
 
+_MASKED = MaskedConfig()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """All of a run but where its data lie and where it writes."""
 
-    model: Model
+    model: ModelConfig
     loader: LoaderConfig
     optim: OptimConfig
+    objective: ObjectiveConfig = _MASKED
     run: RunConfig = RunConfig()
     save: SaveConfig = SaveConfig()
     val: ValConfig = ValConfig()
@@ -225,11 +230,15 @@ def defaulting_to(value: Any) -> type[Any]:
 
     With it a command line offers every value of a recipe as an option, and shows the recipe's in its help.
     """
-    hints, made = get_type_hints(type(value)), []
+    hints = get_type_hints(type(value))
+    made: list[Any] = []
     for f in fields(value):
         own = getattr(value, f.name)
         kind = defaulting_to(own) if is_dataclass(own) else hints[f.name]
-        made.append((f.name, kind, field(default=kind() if is_dataclass(own) else own)))
+        default = kind() if is_dataclass(own) else own
+        if is_dataclass(own) and not fields(own):  # no options
+            kind = Annotated[kind, Parameter(parse=False)]
+        made.append((f.name, kind, field(default=default)))
     again = make_dataclass(type(value).__name__, made, bases=(type(value),), frozen=True, kw_only=True)
     again.__doc__, again.__module__ = type(value).__doc__, type(value).__module__
     return again

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from shardkit import Binned, Exact, Loader
-from trainer import optim, parallel
+from trainer import metrics, optim, parallel
 from trainer.bins import Bins
 from trainer.config import Config
 from trainer.errors import TrainingError
+from trainer.models.base import Batch
 from trainer.models.output import Output
 from trainer.objectives import pictures
-from trainer.objectives.pretrain import Batch, Task
+from trainer.objectives.base import Objective
 from trainer.parallel import World
 from trainer.runs.checkpoint import Checkpoints, State
 from trainer.runs.log import Log, Step
@@ -32,7 +32,6 @@ from trainer.schedule import Schedule
 from trainer.validation import Validation
 
 _GRAPHS = 64  # of one function; past its limit of 8 torch would go on uncompiled without a word
-LOSS, IMAGES, TOKENS, SLOTS, FLOPS, PADDED, STOP = range(7)
 
 
 @dataclass
@@ -46,7 +45,7 @@ class Progress:
 
 
 class Loop:
-    """Trains a task until its last step or until told to stop. All processes run the same.
+    """Trains with an objective until its last step or until told to stop. All processes run the same.
 
     steps: of the whole run. asked: tells whether somebody asked to stop. anew: begin the epoch of the last checkpoint
     again, on the loader's dataset instead of the one it was of. Raises TrainingError for a loss that stays
@@ -55,7 +54,7 @@ class Loop:
 
     def __init__(
         self,
-        task: Task,
+        objective: Objective,
         loader: Loader,
         config: Config,
         run: Path,
@@ -66,14 +65,15 @@ class Loop:
         anew: bool = False,
         validation: Validation | None = None,
     ) -> None:
-        self.task, self.loader, self.config, self.run, self.world, self.log = task, loader, config, run, world, log
-        self.validation = validation
+        self.objective, self.loader, self.validation, self.config = objective, loader, validation, config
+        self.run, self.world, self.log = run, world, log
         self.steps, self.asked, self.anew, self.progress = steps, asked, anew, Progress()
-        task.model.to(world.device).train()
+        objective.to(world.device)
+        objective.model.train()
         if config.run.compile:
-            _compile(task, loader, config.run.compile_backend)
+            _compile(objective, loader, config.run.compile_backend)
         bf16 = config.run.precision == "bf16"
-        self.model = parallel.share(task.model, task.blocks, config.run.parallel, bf16)
+        self.model = parallel.wrap_model(objective.model, objective.blocks, config.run.parallel, bf16)
         self._autocast = (lambda: torch.autocast(world.device.type, torch.bfloat16)) if bf16 else nullcontext
         self.optimizer = optim.optimizer(self.model, config.optim)
         self.average = optim.Average(self.model, config.optim.ema) if config.optim.ema else None
@@ -89,7 +89,7 @@ class Loop:
     def go(self) -> bool:
         """From the last checkpoint to the last step; returns whether it got there."""
         self._resume()
-        window = Window(self.config.log.profile, self.run / "profile", self.world.first)
+        window = Window(self.config.log.profile, self.run / "profile", self.world.is_main)
         stop = False
         try:
             while self.progress.step < self.steps and not stop:
@@ -122,44 +122,27 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        sums, by_bin, waited, epoch = self._accumulate()
-        sums[STOP] = float(self.asked())
-        count = len(sums)
-        both = parallel.added(torch.cat([sums, by_bin.flatten()]))
+        sums, waited, epoch = self._accumulate()
+        sums["stop"] = torch.full((), float(self.asked()), dtype=torch.float64, device=self.world.device)
+        sums = metrics.over_processes(sums)
         grads = optim.gradients(self.model)
-        scale = self.world.size / both[IMAGES].clamp(min=1)  # exchanged gradients are means over processes
+        scale = self.world.size / sums["images"].clamp(min=1)  # exchanged gradients are means over processes
         norm = optim.norm(grads) * scale
         if self.config.optim.clip is not None:
             scale = scale * (self.config.optim.clip / (norm + 1e-6)).clamp(max=1)
         torch._foreach_mul_(grads, scale.to(grads[0].dtype))
-        *values, length = torch.cat([both[:count], norm.double()[None]]).tolist()  # waits for the device
-        self._update(values[LOSS], length)
+        found = metrics.on_cpu({**sums, "norm": norm.double()})  # waits for the device
+        self._update(float(found["loss"]), float(found["norm"]))
         self.progress.step += 1
-        self.progress.images += values[IMAGES]
+        step = Step(self.progress.step, epoch, rate, waited, found)
+        self.progress.images += step.images
         self.log.skipped = self.progress.skipped
-        self.log.add(
-            Step(
-                number=self.progress.step,
-                epoch=epoch,
-                lr=rate,
-                loss=values[LOSS] / max(values[IMAGES], 1),
-                norm=length,
-                images=values[IMAGES],
-                tokens=values[TOKENS],
-                slots=values[SLOTS],
-                flops=values[FLOPS],
-                padded_flops=values[PADDED],
-                wait=waited,
-                by_bin=both[count:].view(2, -1).cpu(),
-            )
-        )
-        return bool(values[STOP] > 0)
+        self.log.add(step)
+        return bool(found["stop"] > 0)
 
-    def _accumulate(self) -> tuple[Tensor, Tensor, float, int]:
-        """This process's micro-batches of a step -> (sums, losses and images by bin, seconds waited, epoch)."""
-        device = self.world.device
-        sums = torch.zeros(7, dtype=torch.float64, device=device)
-        by_bin = self._bins.zeros()
+    def _accumulate(self) -> tuple[metrics.Sums, float, int]:
+        """This process's micro-batches of a step -> (sums by name, seconds waited, epoch)."""
+        sums: metrics.Sums = {"loss_by_bin": self._bins.zeros()}
         waited = 0.0
         while True:
             before = time.monotonic()
@@ -167,14 +150,14 @@ class Loop:
             waited += time.monotonic() - before
             with parallel.accumulating(self.model, batch.place.last):
                 with self._autocast():
-                    output = self.task.run(self.model, batch)
+                    output = self.objective.run(self.model, batch)
                 output.loss.backward()  # type: ignore[no-untyped-call]
-            self._count(sums, by_bin, batch, output)
+            self._count(sums, batch, output)
             if batch.place.last:
                 break
-        if self.world.first and self._due(self.config.log.pictures, after=1):
+        if self.world.is_main and self._due(self.config.log.pictures, after=1):
             self._shown = batch, output
-        return sums, by_bin, waited, batch.place.epoch
+        return sums, waited, batch.place.epoch
 
     def _update(self, loss: float, norm: float) -> None:
         """Change the weights, unless something is no number."""
@@ -191,13 +174,18 @@ class Loop:
             )
 
     @torch.no_grad()
-    def _count(self, sums: Tensor, by_bin: Tensor, batch: Batch, output: Output) -> None:
-        own, slots = self.task.tokens(batch)
-        flops, padded = self.task.flops(own), self.task.run_flops(batch)
-        images = (batch.rows >= 0).double()
-        new = (output.loss, images, own, slots, flops, padded)
-        sums[:STOP] += torch.stack([x.double().sum() for x in new])
-        self._bins.add(by_bin, batch.rows, output.losses)
+    def _count(self, sums: metrics.Sums, batch: Batch, output: Output) -> None:
+        own, run = self.objective.tokens(batch)
+        new = {
+            "loss": output.loss,
+            "images": (batch.rows >= 0).double().sum(),
+            "tokens": own.sum(),
+            "padded_tokens": run,
+            "flops": self.objective.flops(own).sum(),
+            "padded_flops": self.objective.run_flops(batch),
+        }
+        metrics.add(sums, {**new, **metrics.named(output.metrics)})
+        self._bins.add(sums["loss_by_bin"], batch.rows, output.losses)
 
     # --- around it
 
@@ -211,17 +199,17 @@ class Loop:
         return bool(every) and (step % every == 0 or step == self.steps)
 
     def _draw(self, batch: Batch, output: Output, what: str = "step") -> None:
-        picture = self.task.picture(batch, output)
-        pictures.save(picture, self.run / "pictures" / f"{what}_{self.progress.step:08d}.png")
+        if (picture := self.objective.picture(batch, output)) is not None:
+            pictures.save(picture, self.run / "pictures" / f"{what}_{self.progress.step:08d}.png")
 
     def _validate(self, validation: Validation) -> None:
         measured = validation.measure(self.model, self._autocast)
         self.log.validated(self.progress.step, measured)
-        if self.world.first and self.config.log.pictures:
+        if self.world.is_main and self.config.log.pictures:
             self._draw(*measured.shown, what="val")
 
     def _state(self) -> State:
-        return State(self.model, self.optimizer, self.average, self.world.rank)
+        return State(self.model, self.optimizer, self.average, self.world.rank, self.objective)
 
     def _save(self) -> None:
         self.progress.seconds = self.log.seconds
@@ -245,12 +233,12 @@ class Loop:
         self.log.begin(after=self.progress.step)
 
 
-def _compile(task: Task, loader: Loader, backend: str) -> None:
+def _compile(objective: Objective, loader: Loader, backend: str) -> None:
     """Block by block: blocks of one shape share a graph, and what surrounds them may do as it likes.
 
     Static shapes, where batches have one; with many bins dimensions become dynamic with the second.
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _GRAPHS)
     dynamic = None if isinstance(loader.batching, (Binned, Exact)) else False
-    for block in task.blocks:
+    for block in objective.blocks:
         block.compile(fullgraph=True, dynamic=dynamic, backend=backend)

@@ -1,4 +1,4 @@
-"""Processes and devices: start, share a model out, add numbers up. torchrun's environment says who is who."""
+"""Processes and devices: start, wrap a model, add numbers up. torchrun's environment says who is who."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ class World:
     group: Any = None
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes what is written once."""
         return self.rank == 0
 
@@ -52,7 +52,7 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
-def share(model: nn.Module, blocks: Sequence[nn.Module], how: Literal["ddp", "fsdp"], bf16: bool) -> nn.Module:
+def wrap_model(model: nn.Module, blocks: Sequence[nn.Module], how: Literal["ddp", "fsdp"], bf16: bool) -> nn.Module:
     """The model as all processes train it together. fsdp shards block by block and communicates bfloat16 weights."""
     if how == "fsdp":
         if not dist.is_initialized():
@@ -74,14 +74,14 @@ def accumulating(model: nn.Module, last: bool) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def added(values: Tensor) -> Tensor:
+def all_reduce_sum(values: Tensor) -> Tensor:
     """The sum over processes."""
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
 
 
-def agreed(value: T) -> T:
+def broadcast(value: T) -> T:
     """The first process's value."""
     if not dist.is_initialized():
         return value
@@ -93,12 +93,12 @@ def agreed(value: T) -> T:
 def from_first(make: Callable[[], T], world: World) -> T:
     """What the first process makes, for all of them; or its error, raised on all: nobody waits for the others."""
     made: tuple[T | None, ShardkitError | None] = None, None
-    if world.first:
+    if world.is_main:
         try:
             made = make(), None
         except ShardkitError as error:
             made = None, error
-    value, refused = agreed(made)
+    value, refused = broadcast(made)
     if refused is not None:
         raise refused
     return cast(T, value)

@@ -10,20 +10,23 @@ import torch
 from torch import nn
 
 from shardkit import Loader
-from trainer import parallel
+from trainer import metrics
 from trainer.bins import Bins
+from trainer.models.base import Batch
 from trainer.models.output import Output
-from trainer.objectives.pretrain import Batch, Task
+from trainer.objectives.base import Objective
 from trainer.parallel import World
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """loss: mean over images. by_bin: the same by bin. seconds: that it took. shown: a batch and what became of it."""
+    """loss: mean over images. by_bin: the same by bin. metrics: the objective's others. seconds: that it took.
+    shown: a batch and what became of it."""
 
     loss: float
     images: int
     by_bin: dict[str, float]
+    metrics: dict[str, float | None]
     seconds: float
     shown: tuple[Batch, Output]
 
@@ -31,28 +34,32 @@ class Measured:
 class Validation:
     """loader: of the split, without augmentation, its last batches filled with padding."""
 
-    def __init__(self, task: Task, loader: Loader, world: World) -> None:
-        self._task, self._loader = task, loader
+    def __init__(self, objective: Objective, loader: Loader, world: World) -> None:
+        self._objective, self._loader = objective, loader
         self._bins = Bins(loader, world.device)
 
     @torch.no_grad()
     def measure(self, model: nn.Module, autocast: Callable[[], AbstractContextManager[Any]]) -> Measured:
         """All processes call it together, each with its share of the images."""
         started, by_bin, shown = time.monotonic(), self._bins.zeros(), None
+        found: metrics.Sums = {"loss_by_bin": by_bin}
         self._loader.load_state_dict({**self._loader.state_dict(), "epoch": 0, "step": 0})
         model.eval()
         for batch in self._loader:
             with autocast():
-                output = self._task.run(model, batch)
+                output = self._objective.run(model, batch)
             self._bins.add(by_bin, batch.rows, output.losses)
+            metrics.add(found, metrics.named(output.metrics))
             shown = shown or (batch, output)
         model.train()
         assert shown is not None  # a loader without a step refuses to iterate
-        sums, counts = parallel.added(by_bin).tolist()
+        found = metrics.on_cpu(metrics.over_processes(found))
+        sums, counts = found["loss_by_bin"].tolist()
         return Measured(
             loss=sum(sums) / sum(counts),
             images=round(sum(counts)),
             by_bin={n: loss / count for n, loss, count in zip(self._bins.names, sums, counts, strict=True) if count},
+            metrics=metrics.means(found),
             seconds=time.monotonic() - started,
             shown=shown,
         )

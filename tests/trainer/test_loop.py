@@ -19,7 +19,7 @@ from trainer.config import Config, LoaderConfig, LogConfig, OptimConfig, RunConf
 from trainer.errors import TrainingError
 from trainer.loop import Loop
 from trainer.models.mae import MaeConfig
-from trainer.objectives.pretrain import Pretrain
+from trainer.objectives.masked import Masked
 from trainer.parallel import World
 from trainer.runs.log import Log, read
 
@@ -39,12 +39,12 @@ def make_loop(dataset_folder: Path, tmp_path: Path) -> Callable[..., Loop]:
     """(config, steps, task) -> a loop on the small dataset."""
     quiet = Console(quiet=True)
 
-    def make(config: Config = CONFIG, steps: int = 4, task: Pretrain | None = None) -> Loop:
+    def make(config: Config = CONFIG, steps: int = 4, task: Masked | None = None) -> Loop:
         torch.manual_seed(0)
         loader = Loader(dataset_folder, batching=from_text(config.loader.batching), split=None, device="cpu")
         log = Log(tmp_path, loader.bins()[0], steps, None, 1, quiet, False)
         return Loop(
-            task or Pretrain(config.model), loader, config, tmp_path, World(0, 1, torch.device("cpu")), log, steps
+            task or Masked(config.model.build()), loader, config, tmp_path, World(0, 1, torch.device("cpu")), log, steps
         )
 
     return make
@@ -53,10 +53,10 @@ def make_loop(dataset_folder: Path, tmp_path: Path) -> Callable[..., Loop]:
 def test_a_step_s_gradient_is_that_of_the_mean_over_its_images(make_loop: Any, dataset_folder: Path) -> None:
     """Micro-batches of unequal numbers of images: means of means would differ."""
     loop = make_loop(replace(CONFIG, optim=OptimConfig(lr=0.0, weight_decay=0.0)), steps=1)
-    start = {name: p.detach().clone() for name, p in loop.task.model.named_parameters()}
+    start = {name: p.detach().clone() for name, p in loop.objective.model.named_parameters()}
     assert loop.go()
-    found = {name: p.grad.clone() for name, p in loop.task.model.named_parameters()}
-    task = Pretrain(MODEL)
+    found = {name: p.grad.clone() for name, p in loop.objective.model.named_parameters()}
+    task = Masked(MODEL.build())
     task.model.load_state_dict(start)
     task.model.double()
     total, images, sizes = torch.zeros((), dtype=torch.float64), 0.0, set()
@@ -107,7 +107,7 @@ def test_compiled_blocks_train_as_plain_ones(make_loop: Any) -> None:
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
 
 
-class _Spoiled(Pretrain):
+class _Spoiled(Masked):
     """Gives a loss that is no number on some runs of a micro-batch."""
 
     bad: frozenset[int] = frozenset()
@@ -120,7 +120,7 @@ class _Spoiled(Pretrain):
 
 
 def test_a_step_without_a_finite_loss_changes_nothing_and_is_counted(make_loop: Any) -> None:
-    task = _Spoiled(MODEL)
+    task = _Spoiled(MODEL.build())
     task.bad = frozenset({6})  # the second micro-batch of the second step
     loop = make_loop(replace(CONFIG, optim=OptimConfig(lr=1e-3, ema=0.5)), steps=3, task=task)
     weights: list[torch.Tensor] = []
@@ -128,7 +128,7 @@ def test_a_step_without_a_finite_loss_changes_nothing_and_is_counted(make_loop: 
 
     def watched(loss: float, norm: float) -> None:
         update(loss, norm)
-        weights.append(loop.task.model.patch_embed.proj.weight.detach().clone())
+        weights.append(loop.objective.model.patch_embed.proj.weight.detach().clone())
 
     loop._update = watched
     assert loop.go()
@@ -141,7 +141,7 @@ def test_a_step_without_a_finite_loss_changes_nothing_and_is_counted(make_loop: 
 
 
 def test_too_many_of_them_end_the_run_with_a_sentence(make_loop: Any) -> None:
-    task = _Spoiled(MODEL)
+    task = _Spoiled(MODEL.build())
     task.bad = frozenset(range(1, 100))
     loop = make_loop(replace(CONFIG, run=replace(CONFIG.run, max_skipped=2)), steps=9, task=task)
     with pytest.raises(TrainingError, match="3 global steps had no finite loss"):
@@ -153,14 +153,14 @@ def test_gradients_are_clipped_and_their_norm_is_told_unclipped(make_loop: Any) 
     loop = make_loop(replace(CONFIG, optim=OptimConfig(lr=1e-3, clip=0.01)), steps=1)
     loop.go()
     told = read(loop.run / "metrics.jsonl")[0]["grad_norm"]
-    left = torch.stack([p.grad.norm() for p in loop.task.model.parameters()]).norm()
+    left = torch.stack([p.grad.norm() for p in loop.objective.model.parameters()]).norm()
     assert told > 0.1
     assert float(left) == pytest.approx(0.01, rel=1e-3)
 
 
 def test_the_average_follows_the_weights(make_loop: Any) -> None:
     loop = make_loop(replace(CONFIG, optim=OptimConfig(lr=1e-3, ema=0.75)), steps=2)
-    name, p = next(iter(loop.task.model.named_parameters()))
+    name, p = next(iter(loop.objective.model.named_parameters()))
     seen = [p.detach().clone()]
     update = loop._update
 
@@ -196,7 +196,7 @@ def test_dense_batches_train_through_the_same_code(make_loop: Any, batching: str
 def test_bf16_autocast_trains_with_float32_weights(make_loop: Any) -> None:
     loop = make_loop(replace(CONFIG, run=replace(CONFIG.run, precision="bf16")), steps=3)
     assert loop.go()
-    assert {p.dtype for p in loop.task.model.parameters()} == {torch.float32}
+    assert {p.dtype for p in loop.objective.model.parameters()} == {torch.float32}
     told = read(loop.run / "metrics.jsonl")
     assert told[-1]["loss"] < told[0]["loss"]
 

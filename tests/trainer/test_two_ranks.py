@@ -30,7 +30,7 @@ from trainer.config import Config, LoaderConfig, LogConfig, OptimConfig, RunConf
 from trainer.runs.log import Log
 from trainer.loop import Loop
 from trainer.models.mae import MaeConfig
-from trainer.objectives.pretrain import Pretrain
+from trainer.objectives.masked import Masked
 
 given = torch.load(sys.argv[1], weights_only=False)
 world = parallel.start()
@@ -49,7 +49,7 @@ config = Config(
     run=RunConfig(precision="fp32", compile=False),
     log=LogConfig(pictures=0, tensorboard=False),
 )
-task = Pretrain(config.model)
+task = Masked(config.model.build())
 task.model.load_state_dict(given["start"])
 task.model.double()
 run = Path(sys.argv[2])
@@ -57,7 +57,7 @@ log = Log(run, ["all"], 99, None, 2, Console(quiet=True), False)
 loop = Loop(task, Batches(), config, run, world, log, 1000000)
 for _ in range(given["steps"]):
     loop._step()
-if world.first:
+if world.is_main:
     lines = [(s.loss, s.norm, s.images) for s in log._since]
     torch.save({"weights": task.model.state_dict(), "lines": lines}, sys.argv[2] + "/out.pt")
 parallel.stop()

@@ -17,7 +17,7 @@ import torch
 from shardkit import Loader, Packed
 from trainer.commands.cli import run as command
 from trainer.models.mae import MaeConfig
-from trainer.objectives.pretrain import Pretrain
+from trainer.objectives.masked import Masked
 from trainer.parallel import World
 from trainer.runs import writers
 from trainer.runs.log import duration
@@ -48,9 +48,9 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def _validation(dataset_folder: Path, tokens: int, per_step: int) -> tuple[Validation, Pretrain]:
+def _validation(dataset_folder: Path, tokens: int, per_step: int) -> tuple[Validation, Masked]:
     torch.manual_seed(1)
-    task = Pretrain(MODEL)
+    task = Masked(MODEL.build())
     batching = Packed(tokens=tokens, patch=8, level=1, per_step=per_step)
     loader = Loader(dataset_folder, batching=batching, split="val", device="cpu")
     return Validation(task, loader, World(0, 1, torch.device("cpu"))), task

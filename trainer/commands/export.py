@@ -7,19 +7,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from shardkit import Loader, from_text
-from shardkit.errors import ArgumentError, ShardkitError
+from shardkit.errors import ShardkitError
 from trainer.commands import usage
-from trainer.config import Model, from_flat
-from trainer.models.formats import encoder_state, original_state
-from trainer.models.hiera import HieraConfig, HieraMae, hiera_state
-from trainer.models.mae import Mae, MaeConfig
+from trainer.models.base import State
+from trainer.models.registry import described
 from trainer.runs import checkpoint, folder
 from trainer.runs.files import whole as whole_file
-
-State = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +35,13 @@ def export(asked: Export) -> str:
     facts = folder.facts(place.parent.parent)
     options = facts["config"]
     values = {name.removeprefix("model."): v for name, v in options.items() if name.startswith("model.")}
-    config: Model = from_flat(HieraConfig, values) if "arch" in values else from_flat(MaeConfig, values)
-    if asked.grid is None and isinstance(config, MaeConfig):
+    model = described(values).build()
+    if asked.grid is None and model.needs_grid:
         asked = replace(asked, grid=usual_grid(str(facts["data"]), options["loader.batching"]))
-    state, size = _hiera(asked, place, config) if isinstance(config, HieraConfig) else _vit(asked, place, config)
-    call = usage.call(config, asked.grid, asked.channels, asked.out)
+    size = model.exported_size(asked.grid)
+    checkpoint.weights(place, model, asked.average)
+    state = (model.whole_weights if asked.whole else model.encoder_weights)(asked.grid, asked.channels)
+    call = usage.call(model.timm_call(asked.grid), model.norm_eps, asked.channels, asked.out)
     how = usage.preparation(options, size, asked.channels)
     about = {**options, "step": int(place.name.rpartition("_")[2]), "average": asked.average, "height": size[0]}
     about |= {"width": size[1], "channels": asked.channels, "image": how, **({} if asked.whole else {"call": call})}
@@ -52,7 +49,7 @@ def export(asked: Export) -> str:
         about["grid"] = "x".join(map(str, asked.grid))
     _write(asked, state, {name: str(value) for name, value in about.items()})
     if asked.whole:
-        return f"{asked.out} holds all of {place}, its norms with eps={config.norm_eps!r}. {how}"
+        return f"{asked.out} holds all of {place}, its norms with eps={model.norm_eps!r}. {how}"
     only = (
         "" if asked.grid is None else "; for another grid of patches export again, timm's resampling changes features"
     )
@@ -75,28 +72,6 @@ def usual_grid(data: str, text: str) -> tuple[int, int] | None:
     level = batching.level if isinstance(batching.level, int) else 0
     rows, columns = (-(-int(side) // (batching.patch << level)) for side in sides)
     return rows, columns
-
-
-def _vit(asked: Export, place: Path, config: MaeConfig) -> tuple[State, tuple[int, int]]:
-    if asked.grid is None or min(asked.grid) < 1:
-        raise ArgumentError(
-            "--grid ROWS COLUMNS is needed: positions are a formula here and a table in the file, made for images of so"
-            f" many patches of {config.patch} pixels; the run's dataset, which has some, cannot be opened"
-        )
-    model = Mae(config)
-    checkpoint.weights(place, model, asked.average)
-    state = (original_state if asked.whole else encoder_state)(model, asked.grid, asked.channels)
-    return state, (asked.grid[0] * config.patch, asked.grid[1] * config.patch)
-
-
-def _hiera(asked: Export, place: Path, config: HieraConfig) -> tuple[State, tuple[int, int]]:
-    if asked.grid is not None:
-        raise ArgumentError(
-            f"--grid is not for {config.arch}: its images have {config.side} pixels a side, leave it out"
-        )
-    model = HieraMae(config)
-    checkpoint.weights(place, model, asked.average)
-    return hiera_state(model, asked.whole, asked.channels), (config.side, config.side)
 
 
 def _write(asked: Export, state: State, about: dict[str, str]) -> None:

@@ -17,9 +17,7 @@ from trainer import parallel
 from trainer.config import Config, LoaderConfig
 from trainer.loop import Loop
 from trainer.models.flops import peak_tflops
-from trainer.models.hiera import HieraConfig
-from trainer.objectives.baseline import mean_image_error
-from trainer.objectives.pretrain import Pretrain
+from trainer.objectives.base import Objective
 from trainer.parallel import World
 from trainer.report import run_page
 from trainer.runs import folder, writers
@@ -33,10 +31,10 @@ def pretrain(job: Job, console: Terminal) -> int:
     world = parallel.start()
     try:
         with _asked_to_stop() as asked:
-            done = _train(job, world, console if world.first else None, asked)
+            done = _train(job, world, console if world.is_main else None, asked)
     finally:
         parallel.stop()
-    if world.first and not done:
+    if world.is_main and not done:
         console.print(stopping.SAID, highlight=False)
     return 0 if done else stopping.code(asked[0] if asked else signal.SIGTERM)  # else another process was asked
 
@@ -46,13 +44,13 @@ def _train(job: Job, world: World, console: Terminal | None, asked: list[int]) -
     writers.check(job.config.log.wandb)
     torch.manual_seed(job.config.run.seed)
     loader = open_loader(job.config, job.data, world.device, world.rank, world.size)
-    task = Pretrain(job.config.model)
-    _check_patch(task, loader)
+    objective = job.config.objective.build(job.config.model)
+    objective.model.check_batching(loader.batching)
     with folder.held(job.out, world):
-        begun = start(job, loader, task, world)
+        begun = start(job, loader, objective, world)
         for note in begun.notes:
             _say(console, note)
-        done = begun.done == begun.steps or _go(job, begun, loader, task, world, console, asked)
+        done = begun.done == begun.steps or _go(job, begun, loader, objective, world, console, asked)
         if console is not None:
             if begun.done == begun.steps:
                 _say(console, f"{job.out} has all its {begun.steps:,} steps: a greater --run.steps trains on")
@@ -61,12 +59,19 @@ def _train(job: Job, world: World, console: Terminal | None, asked: list[int]) -
 
 
 def _go(
-    job: Job, begun: Start, loader: Loader, task: Pretrain, world: World, console: Terminal | None, asked: list[int]
+    job: Job,
+    begun: Start,
+    loader: Loader,
+    objective: Objective,
+    world: World,
+    console: Terminal | None,
+    asked: list[int],
 ) -> bool:
     config, facts = job.config, begun.facts
-    if facts["baseline"] is None and world.first and config.log.baseline and not config.model.norm_pix:
-        alone = open_loader(config, job.data, world.device, 0, 1)
-        facts["baseline"] = {"mean_image": mean_image_error(alone, task.patch, config.log.baseline)}
+    if facts["baseline"] is None and world.is_main and config.log.baseline:
+        facts["baseline"] = objective.baseline(
+            lambda: open_loader(config, job.data, world.device, 0, 1), config.log.baseline
+        )
     name = torch.cuda.get_device_name() if world.device.type == "cuda" else "cpu"
     log = Log(
         folder=job.out,
@@ -78,8 +83,10 @@ def _go(
         tensorboard=config.log.tensorboard,
         wandb=config.log.wandb,
     )
-    validation = _validation(job, loader, task, world, console)
-    loop = Loop(task, loader, config, job.out, world, log, begun.steps, lambda: bool(asked), begun.anew, validation)
+    validation = _validation(job, loader, objective, world, console)
+    loop = Loop(
+        objective, loader, config, job.out, world, log, begun.steps, lambda: bool(asked), begun.anew, validation
+    )
     if console is not None:
         folder.write(job.out, facts)
         _introduce(facts, begun.steps, loader, console)
@@ -89,7 +96,9 @@ def _go(
         log.close()
 
 
-def _validation(job: Job, loader: Loader, task: Pretrain, world: World, console: Terminal | None) -> Validation | None:
+def _validation(
+    job: Job, loader: Loader, objective: Objective, world: World, console: Terminal | None
+) -> Validation | None:
     """Of the val split, where it is wanted, not trained on and not empty."""
     config = job.config
     if not config.val.every:
@@ -106,7 +115,7 @@ def _validation(job: Job, loader: Loader, task: Pretrain, world: World, console:
     batching = str(replace(from_text(config.loader.batching), crop=None, flip=0.0, remainder="fill"))
     plain = replace(config, loader=replace(config.loader, batching=batching, split="val"))
     try:
-        return Validation(task, open_loader(plain, job.data, world.device, world.rank, world.size), world)
+        return Validation(objective, open_loader(plain, job.data, world.device, world.rank, world.size), world)
     except ArgumentError as error:
         raise ArgumentError(f"the val split cannot be measured, {error}; --val.every 0 leaves it out") from None
 
@@ -144,21 +153,6 @@ def _normalise(config: LoaderConfig) -> Any:
         raise ArgumentError(
             f"--loader.normalise {config.normalise} must be two numbers, mean,deviation, or a name"
         ) from None
-
-
-def _check_patch(task: Pretrain, loader: Loader) -> None:
-    """Raises ArgumentError where tokens of the loader are not those of the model."""
-    batching = loader.batching
-    if isinstance(task.config, HieraConfig) and getattr(batching, "side", None) != task.config.side:
-        raise ArgumentError(
-            f"--model.arch {task.config.arch} takes images of {task.config.side} pixels a side:"
-            f" use --loader.batching resized:side={task.config.side}"
-        )
-    if batching.patch != task.patch:
-        raise ArgumentError(
-            f"the model's patches are {task.patch} pixels and those of --loader.batching {batching.patch}:"
-            " they must be the same"
-        )
 
 
 def _say(console: Terminal | None, sentence: str) -> None:

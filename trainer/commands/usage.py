@@ -11,10 +11,8 @@ from torch.nn import functional
 
 from shardkit import from_text, prepare
 from shardkit.errors import ArgumentError
-from trainer.models.hiera import POOLED, HieraConfig
-from trainer.models.mae import MaeConfig
+from trainer.models.base import Grid
 
-Grid = tuple[int, int]
 _GREY = {
     "none": "grey levels as they are",
     "percentile": "the 0.5th percentile of its grey levels at 0 and the 99.5th at 1, cut off",
@@ -24,22 +22,10 @@ _GREY = {
 }
 
 
-def call(config: MaeConfig | HieraConfig, grid: Grid | None, channels: int, out: Path) -> str:
-    """Python that makes timm's model and loads the encoder into it."""
-    kept: dict[str, Any] = {"in_chans": channels, "num_classes": 0}
-    if isinstance(config, HieraConfig):
-        name, kept = config.arch, {**kept, "img_size": (config.side, config.side), "q_pool": POOLED}
-    else:
-        assert grid is not None
-        name = "vit_base_patch16_224"  # of which nothing stays but the kind of blocks
-        kept |= {
-            "img_size": (grid[0] * config.patch, grid[1] * config.patch),
-            "patch_size": config.patch,
-            "embed_dim": config.width,
-            "depth": config.depth,
-            "num_heads": config.heads,
-            "mlp_ratio": config.mlp_ratio,
-        }
+def call(model: tuple[str, dict[str, Any]], norm_eps: float, channels: int, out: Path) -> str:
+    """Python that makes timm's model and loads the encoder into it. model: see `Model.timm_call`."""
+    name, own = model
+    kept = {"in_chans": channels, "num_classes": 0, **own}
     words = ", ".join(f"{key}={value!r}" for key, value in kept.items())
     safe = out.suffix == ".safetensors"
     load = f"load_file({str(out)!r})" if safe else f"torch.load({str(out)!r}, weights_only=True)"
@@ -47,7 +33,7 @@ def call(config: MaeConfig | HieraConfig, grid: Grid | None, channels: int, out:
         [
             "import functools, timm, torch",
             *(["from safetensors.torch import load_file"] if safe else []),
-            f"norm = functools.partial(torch.nn.LayerNorm, eps={config.norm_eps!r})",
+            f"norm = functools.partial(torch.nn.LayerNorm, eps={norm_eps!r})",
             f"model = timm.create_model({name!r}, {words}, norm_layer=norm)",
             f"model.load_state_dict({load})",
             "model.eval()",

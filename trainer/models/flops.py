@@ -6,14 +6,16 @@ other places HFU means the operations of recomputation as well; ours leaves out 
 backward pass, so that both shares have one peak, and their ratio is what padding costs.
 """
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from torch import Tensor
 
 from shardkit.errors import ArgumentError
-from trainer.models.mae import MaeConfig
 from trainer.models.masking import cuts, places
 from trainer.models.sequences import Sequences
+
+if TYPE_CHECKING:  # it counts its own operations with this module
+    from trainer.models.mae import MaeConfig
 
 Count = TypeVar("Count", float, Tensor)
 
@@ -21,7 +23,7 @@ PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "A40": 149.7, "L40S"
 """Dense half-precision peaks by a part of the device's name, TFLOP/s, of the manufacturer's data sheets."""
 
 
-def image_flops(config: MaeConfig, tokens: Count) -> Count:
+def image_flops(config: "MaeConfig", tokens: Count) -> Count:
     """Of one image's forward pass: `tokens` patches of which int(tokens * (1 - mask_ratio)) are visible, and a class
     token. Norms, activations and the loss are left out: under a percent. Numbers, or float64 tensors of them."""
     visible = tokens * (1 - config.mask_ratio) // 1
@@ -33,7 +35,7 @@ def image_flops(config: MaeConfig, tokens: Count) -> Count:
     return embed + encoder + into + decoder + out
 
 
-def run_flops(config: MaeConfig, of: Sequences) -> Tensor:
+def run_flops(config: "MaeConfig", of: Sequences) -> Tensor:
     """float64 (), of the forward pass of a batch as it is run: whatever lies in its sequences, image or not."""
     encoder, decoder = (cu.diff().double() for cu in cuts(of, config.mask_ratio))
     seen, tokens = places(of, config.mask_ratio), of.image.shape[0]

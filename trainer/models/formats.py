@@ -3,17 +3,19 @@
 Positions are a formula here and a table there, which is why a grid has to be named: the table is exact for it alone.
 """
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from timm.layers import resample_patch_embed
 from torch import Tensor
 
 from shardkit.errors import ArgumentError
-from trainer.models.mae import Mae
+from trainer.models.base import State
 from trainer.models.positions import Mode, positions
 
-State = dict[str, Tensor]
+if TYPE_CHECKING:  # it reads and writes its weights with this module
+    from trainer.models.mae import Mae
+
 _DECODER = ("decoder_", "mask_token")
 _PREDICTION = "decoder_pred."
 
@@ -26,7 +28,7 @@ def position_table(grid: tuple[int, int], width: int, mode: Mode = "absolute", t
     return torch.cat([torch.zeros(1, width), places])[None]
 
 
-def encoder_state(model: Mae, grid: tuple[int, int], channels: Literal[1, 3] = 1) -> State:
+def encoder_state(model: "Mae", grid: tuple[int, int], channels: Literal[1, 3] = 1) -> State:
     """For timm's vision transformer of this grid, see `trainer.commands.usage`; loads strictly."""
     state = {name: value for name, value in model.state_dict().items() if not name.startswith(_DECODER)}
     if channels == 3:
@@ -35,7 +37,7 @@ def encoder_state(model: Mae, grid: tuple[int, int], channels: Literal[1, 3] = 1
     return {**state, "pos_embed": position_table(grid, c.width, c.position, c.position_table)}
 
 
-def original_state(model: Mae, grid: tuple[int, int], channels: Literal[1, 3] = 1) -> State:
+def original_state(model: "Mae", grid: tuple[int, int], channels: Literal[1, 3] = 1) -> State:
     """A whole model by the names of `facebookresearch/mae`; with three channels, it predicts the grey level of each."""
     state, c = model.state_dict(), model.config
     if channels == 3:
@@ -44,7 +46,7 @@ def original_state(model: Mae, grid: tuple[int, int], channels: Literal[1, 3] = 
     return {**state, **encoder_state(model, grid, channels), "decoder_pos_embed": decoder}
 
 
-def load_original(model: Mae, state: State, channels: Literal["sum", "mean"] = "sum") -> list[str]:
+def load_original(model: "Mae", state: State, channels: Literal["sum", "mean"] = "sum") -> list[str]:
     """Load a whole model, or an encoder alone, of the original or of timm; returns the names it had no values for.
 
     Position tables and heads are left out. A patch embedding of three channels becomes one of grey: by the sum, which

@@ -5,10 +5,10 @@ al. 2022 (arXiv:2111.06377). Names, and what the papers leave open, are the publ
 whole: https://github.com/facebookresearch/hiera (Apache-2.0).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import timm
 import torch
@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from shardkit import BinnedBatch
 from shardkit.errors import ArgumentError
+from trainer.models.base import Batch, Channels, Grid, Model, State
 from trainer.models.formats import to_colour, to_grey
 from trainer.models.mae import Block
 from trainer.models.masking import draw
-from trainer.models.output import Output
+from trainer.models.output import MaskedOutput
 from trainer.models.sequences import Sequences, from_binned
 from trainer.objectives.losses import losses
 
@@ -61,8 +62,12 @@ class HieraConfig:
     norm_pix: bool = True
     norm_eps: float = 1e-6
 
+    def build(self) -> "HieraMae":
+        """The model, with random weights."""
+        return HieraMae(self)
 
-class HieraMae(nn.Module):
+
+class HieraMae(Model):
     """Encoder of the visible mask units, decoder of all patches, loss.
 
     `encoder` is timm's model of one channel without a classifier, and its `state_dict()` loads strictly into
@@ -84,13 +89,13 @@ class HieraMae(nn.Module):
         unit, stride = int(self.encoder.mask_unit_size[0]), int(self.encoder.patch_stride[0])  # in tokens, in pixels
         pool = int(self.encoder.q_stride[0])
         self.unit, self.inside = unit * stride, unit // pool**POOLED
-        self.high = c.side // self.unit
-        self.visible = int(self.high**2 * (1 - c.mask_ratio))
+        self.rows = c.side // self.unit
+        self.visible = int(self.rows**2 * (1 - c.mask_ratio))
         if c.side % self.unit:
             raise ArgumentError(f"side={c.side} must be a multiple of {self.unit}, the pixels of a mask unit's side")
         if not 0 <= c.mask_ratio < 1 or self.visible < 1:
             raise ArgumentError(
-                f"mask_ratio={c.mask_ratio} must be at least 0 and leave one of {self.high**2} mask units visible"
+                f"mask_ratio={c.mask_ratio} must be at least 0 and leave one of {self.rows**2} mask units visible"
             )
         width = self.encoder.num_features
         widths = [int(of["num_chs"]) for of in self.encoder.feature_info[:POOLED]]
@@ -100,7 +105,7 @@ class HieraMae(nn.Module):
         )
         self.decoder_embed = nn.Linear(width, c.decoder_width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, c.decoder_width))
-        self.decoder_pos_embed = nn.Parameter(torch.zeros(1, (self.high * self.inside) ** 2, c.decoder_width))
+        self.decoder_pos_embed = nn.Parameter(torch.zeros(1, (self.rows * self.inside) ** 2, c.decoder_width))
         self.decoder_blocks = nn.ModuleList(
             Block(c.decoder_width, c.decoder_heads, _MLP_RATIO, c.norm_eps) for _ in range(c.decoder_depth)
         )
@@ -128,11 +133,25 @@ class HieraMae(nn.Module):
         """Blocks of the encoder."""
         return self.encoder.blocks
 
+    @property
+    def all_blocks(self) -> Sequence[nn.Module]:
+        """Encoder's and decoder's."""
+        return [*self.blocks, *self.decoder_blocks]
+
+    def check_batching(self, batching: Any) -> None:
+        """Images are square, and of one size."""
+        if getattr(batching, "side", None) != self.config.side:
+            raise ArgumentError(
+                f"--model.arch {self.config.arch} takes images of {self.config.side} pixels a side:"
+                f" use --loader.batching resized:side={self.config.side}"
+            )
+        super().check_batching(batching)
+
     def no_weight_decay(self) -> frozenset[str]:
         """Parameters that do not decay beside biases and norms: tables of positions. The mask token decays."""
         return frozenset({"encoder.pos_embed", "encoder.pos_embed_win", "decoder_pos_embed"})
 
-    def forward(self, batch: BinnedBatch) -> Output:
+    def forward(self, batch: BinnedBatch) -> MaskedOutput:
         """Masks follow `batch.seeds`; T is B * (side / patch)^2, in the order of `from_binned(batch, patch)`.
 
         Raises ArgumentError where images are not side x side pixels, or packed.
@@ -143,12 +162,12 @@ class HieraMae(nn.Module):
             raise ArgumentError(
                 f"images are {found} and the model takes {side}x{side}: choose batching resized:side={side}"
             )
-        visible = ~draw(from_binned(batch, self.unit), self.config.mask_ratio).masked.view(-1, self.high**2)
+        visible = ~draw(from_binned(batch, self.unit), self.config.mask_ratio).masked.view(-1, self.rows**2)
         of = from_binned(batch, self.patch)
         prediction = self.decode(self.encode(batch.images, visible), visible, of)
         masked = ~self._by_patch(visible).flatten()
         errors = losses(prediction, of, masked, self.patch, self.config.norm_pix)
-        return Output(errors, batch.weight, prediction, masked)
+        return MaskedOutput(errors, batch.weight, prediction, masked)
 
     def encode(self, images: Tensor, visible: Tensor) -> Tensor:
         """float (B, 1, side, side), bool (B, units) -> (B, visible units, 2, 2, width), stages fused and normalised.
@@ -178,9 +197,54 @@ class HieraMae(nn.Module):
         return self.decoder_pred(self.decoder_norm(y))  # type: ignore[no-any-return]
 
     def _by_patch(self, units: Tensor) -> Tensor:
-        """(B, units) -> (B, high, 2, high, 2): a unit's value at each of its patches, row by row of the image."""
-        values = units.view(-1, self.high, 1, self.high, 1)
+        """(B, units) -> (B, rows, 2, rows, 2): a unit's value at each of its patches, row by row of the image."""
+        values = units.view(-1, self.rows, 1, self.rows, 1)
         return values.expand(-1, -1, self.inside, -1, self.inside)
+
+    # --- what it costs
+
+    def flops(self, tokens: Tensor) -> Tensor:
+        """The same for every image."""
+        return (tokens > 0) * (3.0 * flops(self.config))
+
+    def run_flops(self, batch: Batch) -> Tensor:
+        """The same for every place of a batch."""
+        return batch.weight.new_full((), 3.0 * flops(self.config) * len(batch.weight), dtype=torch.float64)
+
+    # --- weights of other programs, in and out
+
+    def load_weights(self, state: Mapping[str, Tensor]) -> list[str]:
+        """Of timm's Hiera or the public code, see `load_timm`."""
+        return load_timm(self, state)
+
+    @property
+    def needs_grid(self) -> bool:
+        """Images have one size."""
+        return False
+
+    def exported_size(self, grid: Grid | None) -> tuple[int, int]:
+        """The side of its images."""
+        c = self.config
+        if grid is not None:
+            raise ArgumentError(f"--grid is not for {c.arch}: its images have {c.side} pixels a side, leave it out")
+        return c.side, c.side
+
+    @property
+    def norm_eps(self) -> float:
+        """Of all its norms."""
+        return self.config.norm_eps
+
+    def encoder_weights(self, grid: Grid | None, channels: Channels = 1) -> State:
+        """For timm's Hiera."""
+        return hiera_state(self, whole=False, channels=channels)
+
+    def whole_weights(self, grid: Grid | None, channels: Channels = 1) -> State:
+        """By the names that `load_timm` reads."""
+        return hiera_state(self, whole=True, channels=channels)
+
+    def timm_call(self, grid: Grid | None) -> tuple[str, dict[str, Any]]:
+        """Its arch."""
+        return self.config.arch, {"img_size": self.exported_size(grid), "q_pool": POOLED}
 
 
 def _encoder(config: HieraConfig) -> Hiera:
@@ -257,7 +321,7 @@ def flops(config: HieraConfig) -> int:
         model = HieraMae(config)
     encoder = model.encoder
     per_unit = encoder.mu_size
-    total = model.high**2 * per_unit * _weights(encoder.patch_embed)
+    total = model.rows**2 * per_unit * _weights(encoder.patch_embed)
     tokens = model.visible * per_unit
     for block in encoder.blocks:
         assert isinstance(block, HieraBlock)

@@ -10,12 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from shardkit.errors import ArgumentError
-from trainer.models.formats import load_original
-from trainer.models.hiera import HieraMae, load_timm
-from trainer.models.mae import Mae
+from trainer.models.base import Model, State
 from trainer.runs import checkpoint
 
-State = dict[str, Tensor]
 _SAFE: list[Any] = [
     argparse.Namespace,
     pathlib.PosixPath,
@@ -25,7 +22,7 @@ _AVERAGES = ("model_ema", "state_dict_ema", "ema")  # taken where nothing else i
 _MARK = "patch_embed.proj.weight"  # every model that fits has it, whatever stands before
 
 
-def load_initial(model: Mae | HieraMae, source: str) -> str:
+def load_initial(model: Model, source: str) -> str:
     """Begin with what `source` names; returns a sentence on what was taken and what begins at random.
 
     source: a run's folder or one of its checkpoints; a .pth, .pt, .bin or .safetensors file of timm's or of the
@@ -40,7 +37,7 @@ def load_initial(model: Mae | HieraMae, source: str) -> str:
     mark = next(name for name in model.state_dict() if name.endswith(_MARK))
     state, where = _file(path, mark) if path.exists() else (_timm(source), "")
     try:
-        missing = load_timm(model, state) if isinstance(model, HieraMae) else load_original(model, state)
+        missing = model.load_weights(state)
     except ArgumentError as error:
         raise ArgumentError(f"--init {source}: {error}") from None
     return f"weights are those of {source}{where}" + (", the decoder begins at random" if missing else "")

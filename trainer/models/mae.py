@@ -5,16 +5,22 @@ The encoder loads strictly into `timm.create_model("vit_...")`, the whole into t
 so that only what is visible costs anything.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from shardkit.errors import ArgumentError
+from trainer.models import formats
 from trainer.models.attention import attend
+from trainer.models.base import Batch, Channels, Grid, Model, State
+from trainer.models.flops import image_flops, run_flops
 from trainer.models.masking import Mask, draw
-from trainer.models.output import Output
+from trainer.models.output import MaskedOutput
 from trainer.models.positions import Mode, positions
-from trainer.models.sequences import Sequences
+from trainer.models.sequences import Sequences, sequences
 from trainer.objectives.losses import Loss, losses
 
 
@@ -69,6 +75,10 @@ class MaeConfig:
     position_table: int = 64
     norm_eps: float = 1e-6
 
+    def build(self) -> "Mae":
+        """The model, with random weights."""
+        return Mae(self)
+
 
 class Attention(nn.Module):
     """Multi-head self-attention within sequences."""
@@ -122,7 +132,7 @@ class PatchEmbed(nn.Module):
         return nn.functional.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
-class Mae(nn.Module):
+class Mae(Model):
     """Encoder of the visible patches, decoder of all, loss."""
 
     def __init__(self, config: MaeConfig) -> None:
@@ -156,17 +166,23 @@ class Mae(nn.Module):
         """Side of a token in pixels."""
         return self.config.patch
 
+    @property
+    def all_blocks(self) -> Sequence[nn.Module]:
+        """Encoder's and decoder's."""
+        return [*self.blocks, *self.decoder_blocks]
+
     def no_weight_decay(self) -> frozenset[str]:
-        """Parameters that do not decay beside biases and norms: none, for the original decays its tokens too."""
+        """None beside biases and norms, for the original decays its tokens too."""
         return frozenset()
 
-    def forward(self, batch: Sequences, noise: Tensor | None = None) -> Output:
+    def forward(self, batch: Batch | Sequences, noise: Tensor | None = None) -> MaskedOutput:
         """noise: in place of the mask's own, see `trainer.models.masking.draw`."""
+        batch = batch if isinstance(batch, Sequences) else sequences(batch, self.patch)
         mask = draw(batch, self.config.mask_ratio, noise)
         prediction = self.decode(self.encode(batch, mask), batch, mask)
         c = self.config
         errors = losses(prediction, batch, mask.masked, c.patch, c.norm_pix, c.loss)
-        return Output(errors, batch.weight, prediction, mask.masked)
+        return MaskedOutput(errors, batch.weight, prediction, mask.masked)
 
     def encode(self, batch: Sequences, mask: Mask) -> Tensor:
         """Visible patches with a class token before each image's -> (E, width), normalised."""
@@ -194,3 +210,60 @@ class Mae(nn.Module):
         for block in self.decoder_blocks:
             y = block(y, mask.decoder_cu, batch.longest + 1)
         return self.decoder_pred(self.decoder_norm(y)[mask.patches])  # type: ignore[no-any-return]
+
+    # --- what it costs
+
+    def flops(self, tokens: Tensor) -> Tensor:
+        """Three forward passes' worth, by the number of each image's tokens."""
+        return (tokens > 0) * 3.0 * image_flops(self.config, tokens)
+
+    def run_flops(self, batch: Batch) -> Tensor:
+        """The same of a batch as it is run."""
+        return 3.0 * run_flops(self.config, sequences(batch, self.patch))
+
+    # --- weights of other programs, in and out
+
+    def load_weights(self, state: Mapping[str, Tensor]) -> list[str]:
+        """Of the original or of timm, see `trainer.models.formats.load_original`."""
+        return formats.load_original(self, dict(state))
+
+    @property
+    def needs_grid(self) -> bool:
+        """Positions are a formula here and a table in a file."""
+        return True
+
+    def exported_size(self, grid: Grid | None) -> tuple[int, int]:
+        """The grid's patches in pixels."""
+        if grid is None or min(grid) < 1:
+            raise ArgumentError(
+                "--grid ROWS COLUMNS is needed: positions are a formula here and a table in the file, made for images"
+                f" of so many patches of {self.patch} pixels; the run's dataset, which has some, cannot be opened"
+            )
+        return grid[0] * self.patch, grid[1] * self.patch
+
+    @property
+    def norm_eps(self) -> float:
+        """Of all its norms."""
+        return self.config.norm_eps
+
+    def encoder_weights(self, grid: Grid | None, channels: Channels = 1) -> State:
+        """For timm's vision transformer of this grid."""
+        assert grid is not None
+        return formats.encoder_state(self, grid, channels)
+
+    def whole_weights(self, grid: Grid | None, channels: Channels = 1) -> State:
+        """By the names of `facebookresearch/mae`."""
+        assert grid is not None
+        return formats.original_state(self, grid, channels)
+
+    def timm_call(self, grid: Grid | None) -> tuple[str, dict[str, Any]]:
+        """A ViT-B, of which nothing stays but the kind of blocks."""
+        c = self.config
+        return "vit_base_patch16_224", {
+            "img_size": self.exported_size(grid),
+            "patch_size": c.patch,
+            "embed_dim": c.width,
+            "depth": c.depth,
+            "num_heads": c.heads,
+            "mlp_ratio": c.mlp_ratio,
+        }

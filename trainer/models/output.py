@@ -1,22 +1,29 @@
-"""What a model says about a batch: an error an image, and a prediction a patch."""
+"""What a batch gives: an error an image, whatever else is measured, and a prediction a patch."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Of a batch with S images' places and T patches, in the order of its `Sequences`.
+    """Of a batch with S images' places.
 
-    losses: float32 (S,), mean squared error of each image. weight: float32 (S,), 0 where there is no image.
-    prediction: (T, p * p). masked: bool (T,), which patches were hidden.
+    Parameters
+    ----------
+    losses
+        float32 (S,), what is minimised, of each image.
+    weight
+        float32 (S,), 0 where there is no image.
+    metrics
+        What else is measured, by name: (2,), a sum and how many it is of. They are added up over micro-batches and
+        processes, and their quotients logged; so every batch has to give the same names. See `trainer.metrics`.
     """
 
     losses: Tensor
     weight: Tensor
-    prediction: Tensor
-    masked: Tensor
+    metrics: Mapping[str, Tensor] = field(default_factory=dict, kw_only=True)
 
     @property
     def loss(self) -> Tensor:
@@ -27,3 +34,19 @@ class Output:
     def images(self) -> Tensor:
         """How many images it holds."""
         return self.weight.sum()
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedOutput(Output):
+    """Of a batch with T patches, in the order of its `Sequences`.
+
+    Parameters
+    ----------
+    prediction
+        (T, p * p).
+    masked
+        bool (T,), which patches were hidden.
+    """
+
+    prediction: Tensor
+    masked: Tensor

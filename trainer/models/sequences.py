@@ -64,25 +64,25 @@ def from_packed(batch: PackedBatch, patch: int) -> Sequences:
 def from_binned(batch: BinnedBatch, patch: int) -> Sequences:
     """Every place of the batch is a sequence of its bin's patches, padding included."""
     count, _, height, width = batch.images.shape
-    high, wide = height // patch, width // patch
+    rows, cols = height // patch, width // patch
     device = batch.images.device
-    patches = batch.images.view(count, high, patch, wide, patch).permute(0, 1, 3, 2, 4)
+    patches = batch.images.view(count, rows, patch, cols, patch).permute(0, 1, 3, 2, 4)
     yx = torch.stack(
         torch.meshgrid(
-            torch.arange(high, device=device, dtype=torch.int32),
-            torch.arange(wide, device=device, dtype=torch.int32),
+            torch.arange(rows, device=device, dtype=torch.int32),
+            torch.arange(cols, device=device, dtype=torch.int32),
             indexing="ij",
         ),
         -1,
     ).view(-1, 2)
-    length = high * wide
+    length = rows * cols
     return Sequences(
         patches=patches.reshape(count * length, patch * patch),
         yx=yx.repeat(count, 1),
         image=torch.arange(count, device=device, dtype=torch.int32).repeat_interleave(length),
         cu_seqlens=torch.arange(count + 1, device=device, dtype=torch.int32) * length,
         hw=batch.sizes.int(),
-        grid=torch.tensor([high, wide], device=device, dtype=torch.int32).expand(count, 2),
+        grid=torch.tensor([rows, cols], device=device, dtype=torch.int32).expand(count, 2),
         weight=batch.weight,
         seeds=batch.seeds,
         longest=length,

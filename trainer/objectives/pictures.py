@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from trainer.models.output import Output
+from trainer.models.output import MaskedOutput
 from trainer.models.sequences import Sequences, valid_pixels
 from trainer.objectives.losses import moments
 from trainer.runs.files import whole
@@ -23,7 +23,9 @@ _WIDEST = 1.5  # of a cell's width by its height
 
 
 @torch.no_grad()
-def triptychs(of: Sequences, output: Output, patch: int, norm_pix: bool, images: int = 6, height: int = 240) -> Grey:
+def triptychs(
+    of: Sequences, output: MaskedOutput, patch: int, norm_pix: bool, images: int = 6, height: int = 240
+) -> Grey:
     """A grid as uint8 (rows, cols): a line for each of the first `images` images, `height` pixels high.
 
     of.patches, output.prediction: any float dtype, any device; one image at a time is brought to the CPU.
@@ -54,12 +56,12 @@ def save(picture: Grey, path: Path) -> None:
         Image.fromarray(picture).save(fresh, "PNG")
 
 
-def _hidden_share(of: Sequences, output: Output, shown: list[int]) -> float:
+def _hidden_share(of: Sequences, output: MaskedOutput, shown: list[int]) -> float:
     chosen = torch.isin(of.image.cpu(), torch.tensor(shown, dtype=of.image.dtype))
     return float(output.masked.cpu()[chosen].float().mean()) if shown else 0.0
 
 
-def _views(of: Sequences, output: Output, patch: int, norm_pix: bool, at: int) -> list[Grey]:
+def _views(of: Sequences, output: MaskedOutput, patch: int, norm_pix: bool, at: int) -> list[Grey]:
     """The four pictures of one image."""
     own = slice(*of.cu_seqlens[at : at + 2].tolist())
     target, masked = of.patches[own].float().cpu(), output.masked[own].cpu()[:, None]
@@ -88,10 +90,10 @@ def _views(of: Sequences, output: Output, patch: int, norm_pix: bool, at: int) -
 
 def _laid_out(patches: Tensor, yx: Tensor, patch: int) -> Tensor:
     """Patches (n, p * p) at rows and columns (n, 2) -> an image of whole patches."""
-    high, wide = (int(side) + 1 for side in yx.max(0).values)
-    grid = torch.zeros(high, wide, patch, patch, dtype=patches.dtype)
+    rows, cols = (int(side) + 1 for side in yx.max(0).values)
+    grid = torch.zeros(rows, cols, patch, patch, dtype=patches.dtype)
     grid[yx[:, 0], yx[:, 1]] = patches.view(-1, patch, patch)
-    return grid.permute(0, 2, 1, 3).reshape(high * patch, wide * patch)
+    return grid.permute(0, 2, 1, 3).reshape(rows * patch, cols * patch)
 
 
 def _scaled(view: Grey, height: int) -> Grey:

@@ -1,1 +1,1 @@
-"""Published settings as data."""
+"""Published settings as data, a module a study."""

@@ -1,6 +1,7 @@
 """Checkpoints of a run: written in the background, whole or not at all, readable on any number of processes.
 
-`<run>/checkpoints/step_00000500/` holds torch's distributed checkpoint (weights, moments, average, random states) and
+`<run>/checkpoints/step_00000500/` holds torch's distributed checkpoint (weights, moments, average, the
+objective's state, random states) and
 `progress.json` (step, counts, the loader's state). It has the name `.part` until all of it is on disk; one that a disk
 damaged later is set aside as `.damaged`, and the newest whole one is gone on with.
 """
@@ -23,6 +24,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from shardkit.errors import ArgumentError, ShardkitError, StorageError
 from shardkit.storage.store import no_folder
 from trainer.errors import TrainingError
+from trainer.objectives.base import Objective
 from trainer.optim import Average
 from trainer.parallel import World, from_first
 from trainer.runs import unpickling
@@ -60,7 +62,7 @@ class Checkpoints:
 
     def set_aside(self, found: Found) -> None:
         """Rename the damaged ones, so that they are not counted among those to keep."""
-        for place, _ in found.damaged if self._world.first else ():
+        for place, _ in found.damaged if self._world.is_main else ():
             aside = place.with_suffix(".damaged")
             shutil.rmtree(aside, ignore_errors=True)
             place.rename(aside)
@@ -70,7 +72,7 @@ class Checkpoints:
         self.wait()
         place = self._folder / f"{_PREFIX}{step:08d}"
         part = place.with_suffix(".part")
-        if self._world.first:
+        if self._world.is_main:
             for left in self._folder.glob("*.part"):  # of a run that was killed
                 shutil.rmtree(left)
             part.mkdir(parents=True, exist_ok=True)
@@ -96,7 +98,7 @@ class Checkpoints:
         (future, place, facts), self._pending = self._pending, None
         with _sentence(place):
             future.result()
-            if not self._world.first:
+            if not self._world.is_main:
                 return
             part = place.with_suffix(".part")
             (part / "progress.json").write_text(json.dumps(facts, indent=1))
@@ -108,10 +110,18 @@ class Checkpoints:
 
 
 class State:
-    """What a checkpoint holds of a model, its optimiser, its average and this process's random numbers."""
+    """What a checkpoint holds of model, optimiser, average and objective, and this process's random numbers."""
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average | None, rank: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        average: Average | None,
+        rank: int,
+        objective: Objective | None = None,
+    ) -> None:
         self.model, self.optimizer, self.average, self.rank = model, optimizer, average, rank
+        self.objective = objective
 
     def tensors(self) -> dict[str, Any]:
         """In torch's own names."""
@@ -120,7 +130,9 @@ class State:
         if torch.cuda.is_available():
             rng["cuda"] = torch.cuda.get_rng_state()
         average = {} if self.average is None else {"average": self.average.state}
-        return {"model": weights, "optim": moments, "rng": {str(self.rank): rng}, **average}
+        own = {} if self.objective is None else self.objective.state_dict()
+        state = {"objective": own} if own else {}
+        return {"model": weights, "optim": moments, "rng": {str(self.rank): rng}, **average, **state}
 
     def load(self, place: Path) -> Facts:
         """Take over a checkpoint's values in place; returns its facts. A process that it has no random state of keeps
@@ -129,12 +141,15 @@ class State:
         with _readable(place):
             facts = unpickling.progress(place)
             names = _check_shapes(place, "model", held["model"])
+            _check_shapes(place, "objective", held.get("objective", {}))
             if not any(name.startswith(f"rng.{self.rank}.") for name in names):
                 del held["rng"]
             unpickling.load(held, place, alone=not dist.is_initialized())
         set_state_dict(
             self.model, self.optimizer, model_state_dict=held["model"], optim_state_dict=held["optim"], options=_FLAT
         )
+        if self.objective is not None and "objective" in held:
+            self.objective.load_state_dict(held["objective"])
         if own := held.get("rng", {}).get(str(self.rank)):
             torch.set_rng_state(own["cpu"])
             if "cuda" in own:

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import torch
 from torch import Tensor
 
 from shardkit.terminal.output import Terminal
+from trainer import metrics
 from trainer.runs.files import whole
 from trainer.runs.writers import Writer, writers
 from trainer.validation import Measured
 
 _MISSING = "–"
+_COUNTS = ("images", "tokens", "padded_tokens", "flops", "padded_flops")
 METRICS, VALIDATION = "metrics.jsonl", "validation.jsonl"
 
 
@@ -23,23 +26,44 @@ METRICS, VALIDATION = "metrics.jsonl", "validation.jsonl"
 class Step:
     """Of one global step, over all processes.
 
-    loss: mean over images. norm: of the gradient, before clipping. images, tokens: seen. slots: tokens with padding.
-    flops, padded_flops: of training, of the images alone and of all that is run, which MFU and HFU are shares of: see
-    `trainer.models.flops`. wait: seconds this process waited for data. by_bin: float64 (2, bins), summed loss, images.
+    Parameters
+    ----------
+    number, epoch, lr
+        Of the step.
+    wait
+        Seconds this process waited for data.
+    sums
+        float64 by name, on the CPU: loss, summed over images; images and tokens seen; padded_tokens, those that were
+        run; flops and padded_flops of training, of the images alone and of all that is run, which MFU and HFU are
+        shares of (see `trainer.models.flops`); norm of the gradient, before clipping; loss_by_bin (2, bins), losses
+        and images; and the objective's metrics.
     """
 
     number: int
     epoch: int
     lr: float
-    loss: float
-    norm: float
-    images: float
-    tokens: float
-    slots: float
-    flops: float
-    padded_flops: float
     wait: float
-    by_bin: Tensor
+    sums: Mapping[str, Tensor]
+
+    @property
+    def images(self) -> float:
+        """How many were seen."""
+        return float(self.sums["images"])
+
+    @property
+    def loss(self) -> float:
+        """Mean over images."""
+        return float(self.sums["loss"]) / max(self.images, 1)
+
+    @property
+    def norm(self) -> float:
+        """Of the gradient, before clipping."""
+        return float(self.sums["norm"])
+
+    @property
+    def finite(self) -> bool:
+        """Whether it has numbers that count."""
+        return math.isfinite(self.loss) and math.isfinite(self.norm)
 
 
 @dataclass
@@ -99,13 +123,14 @@ class Log:
         if self.console is None:
             return
         loss = measured.loss if math.isfinite(measured.loss) else None
-        record = {"step": step, "loss": loss, "images": measured.images, "loss_by_bin": measured.by_bin}
+        found = {"loss": loss, "loss_by_bin": measured.by_bin, **_more(measured.metrics)}
+        record = {"step": step, "loss": loss, "images": measured.images, **found}
         shown = _MISSING if loss is None else f"{loss:.5f}"
         self._append(
-            VALIDATION, record, f"step {step}/{self.steps}  val loss {shown}  on {measured.images:,} images"
-            f"  in {duration(measured.seconds)}",
+            VALIDATION, record, f"step {step}/{self.steps}  val loss {shown}{_told(record)}  on {measured.images:,}"
+            f" images  in {duration(measured.seconds)}",
         )  # fmt: skip
-        self._write(step, {"loss": loss, "loss_by_bin": measured.by_bin}, "val/")
+        self._write(step, found, "val/")
 
     def close(self) -> None:
         """No more lines."""
@@ -120,25 +145,23 @@ class Log:
 
     def _record(self, steps: list[Step], took: float) -> dict[str, Any]:
         last = steps[-1]
-        images, tokens, slots, flops, padded = (
-            sum(getattr(s, name) for s in steps) for name in ("images", "tokens", "slots", "flops", "padded_flops")
-        )
-        finite = [s for s in steps if math.isfinite(s.loss) and math.isfinite(s.norm)]
-        sums, counts = torch.stack([s.by_bin for s in finite]).sum(0).tolist() if finite else ([], [])
-        rate = flops / took / self.devices / 1e12
+        total = {name: sum(float(s.sums[name]) for s in steps) for name in _COUNTS}
+        finite = [s for s in steps if s.finite]
+        sums, counts = torch.stack([s.sums["loss_by_bin"] for s in finite]).sum(0).tolist() if finite else ([], [])
+        rate = total["flops"] / took / self.devices / 1e12
         return {
             "step": last.number,
             "steps": self.steps,
             "epoch": last.epoch,
             "loss": _mean([s.loss for s in finite]),
             "lr": last.lr,
-            "images_per_s": images / took,
-            "tokens_per_s": tokens / took,
-            "padding": 1 - tokens / slots if slots else 0.0,
+            "images_per_s": total["images"] / took,
+            "tokens_per_s": total["tokens"] / took,
+            "padding": 1 - total["tokens"] / total["padded_tokens"] if total["padded_tokens"] else 0.0,
             "data_wait": sum(s.wait for s in steps) / took,
             "tflops": rate,
             "mfu": rate / self.peak if self.peak else None,
-            "hfu": padded / took / self.devices / 1e12 / self.peak if self.peak else None,
+            "hfu": total["padded_flops"] / took / self.devices / 1e12 / self.peak if self.peak else None,
             "grad_norm": _mean([s.norm for s in finite]),
             "images": self.images,
             "skipped": self.skipped,
@@ -147,11 +170,14 @@ class Log:
             "loss_by_bin": {
                 name: loss / count for name, loss, count in zip(self.bins, sums, counts, strict=False) if count
             },
+            **_more(_metrics(finite)),
         }
 
     def _write(self, step: int, record: dict[str, Any], group: str) -> None:
         values = {f"{group}{name}": value for name, value in record.items() if isinstance(value, float)}
-        values |= {f"{group}loss_by_bin/{name}": value for name, value in record["loss_by_bin"].items()}
+        for part in ("loss_by_bin", "metrics"):
+            of = record.get(part, {}).items()
+            values |= {f"{group}{part}/{name}": value for name, value in of if value is not None}
         for writer in self._writers:
             writer.write(step, values)
 
@@ -164,10 +190,11 @@ def text(record: dict[str, Any]) -> str:
     left = f"  {duration(record['eta'])} to go" if record["step"] < record["steps"] else ""
     skipped = f"  skipped {record['skipped']}" if record["skipped"] else ""
     return (
-        f"step {record['step']:>{len(str(record['steps']))}}/{record['steps']}  loss {loss}  lr {record['lr']:.2e}  "
-        f"{record['images_per_s']:,.1f} images/s  {_thousands(record['tokens_per_s'])} tokens/s  "
-        f"pad {100 * record['padding']:.1f} %  wait {100 * record['data_wait']:.0f} %  "
-        f"{record['tflops']:.3g} TFLOP/s  MFU {share}  norm {norm}{skipped}{left}"
+        f"step {record['step']:>{len(str(record['steps']))}}/{record['steps']}  loss {loss}{_told(record)}  "
+        f"lr {record['lr']:.2e}  {record['images_per_s']:,.1f} images/s  "
+        f"{_thousands(record['tokens_per_s'])} tokens/s  pad {100 * record['padding']:.1f} %  "
+        f"wait {100 * record['data_wait']:.0f} %  {record['tflops']:.3g} TFLOP/s  MFU {share}  "
+        f"norm {norm}{skipped}{left}"
     )
 
 
@@ -190,6 +217,25 @@ def read(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             continue
     return found
+
+
+def _metrics(steps: list[Step]) -> dict[str, float | None]:
+    """An objective's, over steps."""
+    total: metrics.Sums = {}
+    for step in steps:
+        metrics.add(total, {name: value for name, value in step.sums.items() if name.startswith(metrics.METRICS)})
+    return metrics.means(total)
+
+
+def _more(found: dict[str, float | None]) -> dict[str, Any]:
+    """For a record, where an objective has metrics beside its loss."""
+    return {"metrics": found} if found else {}
+
+
+def _told(record: dict[str, Any]) -> str:
+    """An objective's metrics in a line."""
+    found = record.get("metrics", {}).items()
+    return "".join(f"  {name} {_MISSING if value is None else f'{value:.5g}'}" for name, value in found)
 
 
 def _mean(values: list[float]) -> float | None:

@@ -11,7 +11,7 @@ from shardkit.storage.store import shown
 from trainer.config import Config, flat
 from trainer.errors import TrainingError
 from trainer.models.initial import load_initial
-from trainer.objectives.pretrain import Pretrain
+from trainer.objectives.base import Objective
 from trainer.parallel import World, from_first
 from trainer.runs import folder, unpickling
 from trainer.runs.checkpoint import Checkpoints
@@ -42,7 +42,7 @@ class Start:
     notes: tuple[str, ...]
 
 
-def start(job: Job, loader: Loader, task: Pretrain, world: World) -> Start:
+def start(job: Job, loader: Loader, objective: Objective, world: World) -> Start:
     """Find the run in the folder, or begin one with weights as asked for. Writes nothing.
 
     Raises TrainingError where the folder holds another run, or one that cannot go on; ArgumentError for files that are
@@ -53,12 +53,12 @@ def start(job: Job, loader: Loader, task: Pretrain, world: World) -> Start:
     last = None if place is None else _progress(place)
     notes = folder.compare(before["config"], flat(job.config), job.out) if before else []
     if last is None and job.init is not None:
-        notes.append(load_initial(task.model, job.init))
+        notes.append(load_initial(objective.model, job.init))
     steps, done = _steps(before, last, job, loader), 0 if last is None else int(last["step"])
     anew = last is not None and done < steps and _data_changed(before, last, job, loader, notes)
     if done > steps:
         raise TrainingError(f"{job.out} has trained {done:,} steps: --run.steps and --run.epochs may not ask for fewer")
-    about = _facts(before, last, job, loader, task, world)
+    about = _facts(before, last, job, loader, objective, world)
     changes = {at: change for at, change in about.get("changes", {}).items() if int(at) <= done} if last else {}
     new: dict[str, Any] = {}
     if last is not None and anew:
@@ -117,7 +117,9 @@ def _data_changed(before: Facts | None, last: Facts, job: Job, loader: Loader, n
     return True
 
 
-def _facts(before: Facts | None, last: Facts | None, job: Job, loader: Loader, task: Pretrain, world: World) -> Facts:
+def _facts(
+    before: Facts | None, last: Facts | None, job: Job, loader: Loader, objective: Objective, world: World
+) -> Facts:
     known = before or {}
     return {
         **known,
@@ -127,7 +129,7 @@ def _facts(before: Facts | None, last: Facts | None, job: Job, loader: Loader, t
         "baseline": known.get("baseline"),
         "data": shown(job.data),
         "digest": loader.state_dict()["manifest_digest"],
-        "parameters": sum(p.numel() for p in task.model.parameters()),
+        "parameters": sum(p.numel() for p in objective.model.parameters()),
         "device": torch.cuda.get_device_name() if world.device.type == "cuda" else "CPU",
         "world_size": world.size,
     }

@@ -22,7 +22,7 @@ from shardkit.storage.store import Store
 from trainer.commands.cli import run as command
 from trainer.commands.export import Export, export
 from trainer.commands.usage import image
-from trainer.config import Model, OptimConfig, flat
+from trainer.config import OptimConfig, flat
 from trainer.models.formats import original_state
 from trainer.models.hiera import HieraConfig, HieraMae
 from trainer.models.initial import load_initial
@@ -47,10 +47,10 @@ def hiera_nano(pretrained: bool = False, **changes: Any) -> Hiera:
     return made
 
 
-def _run(out: Path, config: Model, data: str = "there", **changes: str) -> Mae | HieraMae:
+def _run(out: Path, config: MaeConfig | HieraConfig, data: str = "there", **changes: str) -> Mae | HieraMae:
     """A run's folder with one checkpoint, of random weights; returns its model."""
     torch.manual_seed(3)
-    model = HieraMae(config) if isinstance(config, HieraConfig) else Mae(config)
+    model = config.build()
     adam = optimizer(model, OptimConfig(lr=1e-3))
     checkpoints = Checkpoints(out, 2, World(0, 1, torch.device("cpu")))
     checkpoints.save(7, State(model, adam, None, 0), {"step": 7})
@@ -209,7 +209,7 @@ def test_a_whole_hiera_comes_back_from_under_any_wrapper(tmp_path: Path) -> None
     ],
 )
 def test_what_cannot_be_exported_is_told_in_a_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], config: Model, words: list[str], told: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], config: MaeConfig | HieraConfig, words: list[str], told: str
 ) -> None:
     _run(tmp_path / "run", config)
     assert command(["export", str(tmp_path / "run"), "--out", str(tmp_path / "e.pth"), *words]) == 1

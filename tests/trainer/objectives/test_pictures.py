@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from trainer.models.output import Output
+from trainer.models.output import MaskedOutput
 from trainer.models.sequences import Sequences, sequences, valid_pixels
 from trainer.objectives import losses, pictures
 from trainer.objectives.pictures import HIDDEN, save, triptychs
@@ -36,9 +36,9 @@ def make(make_packed: Any) -> Any:
     return of
 
 
-def _output(of: Sequences, prediction: Tensor, hidden: float = 0.75) -> Output:
+def _output(of: Sequences, prediction: Tensor, hidden: float = 0.75) -> MaskedOutput:
     masked = torch.rand(len(of.image), generator=torch.Generator().manual_seed(1)) < hidden
-    return Output(torch.zeros_like(of.weight), of.weight, prediction, masked)
+    return MaskedOutput(torch.zeros_like(of.weight), of.weight, prediction, masked)
 
 
 def _cells(picture: Any, height: int, width: int) -> Any:
@@ -54,7 +54,7 @@ def _cells(picture: Any, height: int, width: int) -> Any:
     ])  # fmt: skip
 
 
-def _hidden(of: Sequences, output: Output, at: int, height: int, width: int) -> Any:
+def _hidden(of: Sequences, output: MaskedOutput, at: int, height: int, width: int) -> Any:
     """bool (height, width): pixels of hidden patches."""
     found = np.zeros((int(of.grid[at, 0]) * PATCH, int(of.grid[at, 1]) * PATCH), bool)
     for place in range(int(of.cu_seqlens[at]), int(of.cu_seqlens[at + 1])):

@@ -1,0 +1,91 @@
+"""What the loop minimises: how a batch becomes a loss and metrics, what is kept, what it costs and looks like."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from shardkit import Loader, PackedBatch
+from trainer.models.base import Batch, Model, ModelConfig
+from trainer.models.output import Output
+
+
+class Objective(ABC):
+    """Something to minimise with a model.
+
+    Only `run` has to be written. An objective with tensors of its own (a queue, a centre, averages) gives them in
+    `state_dict`, and every run resumes exactly.
+
+    Parameters
+    ----------
+    model
+        What is trained.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    @abstractmethod
+    def run(self, model: nn.Module, batch: Batch) -> Output:
+        """A batch through the model, or through what wraps it: losses and metrics. Training, if model.training."""
+
+    def picture(self, batch: Batch, output: Any) -> npt.NDArray[np.uint8] | None:
+        """(rows, cols) grey levels: what the model made of some images; None where there is nothing to see."""
+        return None
+
+    def baseline(self, open_loader: Callable[[], Loader], batches: int) -> dict[str, float] | None:
+        """Losses by name of what uses no model, on the first micro-batches of a loader; None where there are none."""
+        return None
+
+    # --- what it keeps beside the model
+
+    def to(self, device: torch.device) -> None:
+        """Move to a device."""
+        self.model.to(device)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Its own tensors, without the model's: by name, the same on all processes, of shapes that stay."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what `state_dict` gave."""
+        for name, value in self.state_dict().items():
+            value.copy_(state[name])
+
+    # --- what it costs
+
+    @property
+    def patch(self) -> int:
+        """Side of a token in pixels."""
+        return self.model.patch
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The model's large repeated parts: compiled and sharded one by one."""
+        return self.model.all_blocks
+
+    def flops(self, tokens: Tensor) -> Tensor:
+        """float64 (S,), operations of training on images of so many tokens, float64 (S,)."""
+        return self.model.flops(tokens)
+
+    def run_flops(self, batch: Batch) -> Tensor:
+        """float64 (), operations of training on a batch as it is run, padding and filler too."""
+        return self.model.run_flops(batch)
+
+    def tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """float64 (S,) of each image's own tokens, 0 for none, and float64 () of all that are run."""
+        sizes = batch.hw if isinstance(batch, PackedBatch) else batch.sizes
+        own = (-(-sizes // self.patch)).double().prod(1) * batch.weight
+        pixels = batch.patches if isinstance(batch, PackedBatch) else batch.images
+        return own, own.new_full((), pixels.numel() // self.patch**2)
+
+
+class ObjectiveConfig(Protocol):
+    """A frozen record of plain fields that describes an objective and builds it."""
+
+    def build(self, model: ModelConfig) -> Objective:
+        """The objective, with a model of random weights."""

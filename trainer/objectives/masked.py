@@ -1,0 +1,52 @@
+"""Masked autoencoding: a model's error in predicting what it was not shown."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from shardkit import BinnedBatch, Loader
+from trainer.models.base import Batch, Model, ModelConfig
+from trainer.models.output import MaskedOutput
+from trainer.models.sequences import from_binned, sequences
+from trainer.objectives.base import Objective
+from trainer.objectives.baseline import mean_image_error
+from trainer.objectives.pictures import triptychs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskedConfig:
+    """Masked autoencoding as its model describes it: what is hidden, and which error counts."""
+
+    def build(self, model: ModelConfig) -> "Masked":
+        """The objective, with a model of random weights."""
+        return Masked(model.build())
+
+
+@final
+class Masked(Objective):
+    """The loss of a model that hides parts of images itself."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(model)
+        config: Any = model.config
+        self.norm_pix: bool = config.norm_pix
+
+    def run(self, model: nn.Module, batch: Batch) -> MaskedOutput:
+        """See `Objective`."""
+        out: MaskedOutput = model(batch)
+        return out
+
+    def picture(self, batch: Batch, output: MaskedOutput) -> npt.NDArray[np.uint8]:
+        """Input, masked, reconstruction and difference."""
+        of = from_binned(batch, self.patch) if isinstance(batch, BinnedBatch) else sequences(batch, self.patch)
+        return triptychs(of, output, self.patch, self.norm_pix)
+
+    def baseline(self, open_loader: Callable[[], Loader], batches: int) -> dict[str, float] | None:
+        """The mean image's error; of patches normalised one by one it says nothing."""
+        if self.norm_pix:
+            return None
+        return {"mean_image": mean_image_error(open_loader(), self.patch, batches)}
