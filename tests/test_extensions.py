@@ -11,9 +11,8 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from shardkit import Loader, codecs, formats
+from shardkit import Loader, codecs, config, formats
 from shardkit.build.transcode import Target, transcode
-from shardkit.commands import building
 from shardkit.dataset import contents
 from shardkit.dataset.verify import Summary, verify
 from shardkit.errors import ArgumentError
@@ -117,4 +116,4 @@ def test_a_format_of_one_file_is_known_by_its_name(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_command_line_offers_every_codec_there_is() -> None:
-    assert get_args(building.Codec) == tuple(codecs.CODECS)
+    assert get_args(config.Codec) == tuple(codecs.CODECS)
