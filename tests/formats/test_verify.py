@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +67,11 @@ def test_an_edited_manifest_is_refused(look: Any, copy: Path) -> None:
 def test_journals_of_an_unfinished_build_are_named(look: Any, copy: Path) -> None:
     Store(str(copy)).put(".build/g001/x.parquet", b"x")
     assert any("unfinished build" in p for p in look.problems(copy))
+
+
+def test_verifying_needs_neither_a_reader_of_dicom_nor_a_loader() -> None:
+    code = (
+        "import sys; import shardkit.dataset.verify; "
+        "print([m for m in ('pydicom', 'pylibjpeg', 'torch', 'nvidia') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
