@@ -146,7 +146,7 @@ def test_every_image_hides_whole_mask_units_as_many_as_the_paper(make_binned: An
 def test_at_224_pixels_19_of_49_mask_units_are_visible_and_patches_are_16_pixels() -> None:
     with torch.device("meta"):
         model = HieraMae(HieraConfig())
-    assert (model.visible, model.high**2, model.unit, model.patch) == (19, 49, 32, 16)
+    assert (model.visible, model.rows**2, model.unit, model.patch) == (19, 49, 32, 16)
     assert len(model.blocks) == 1 + 2 + 7 + 2
 
 
