@@ -17,7 +17,7 @@ from benchmarks.results import Record
 from shardkit.codecs import htj2k
 from shardkit.dataset.contents import description, samples
 from shardkit.loader.graph import Graph, GraphConfig, Prepared
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 COLUMNS = ["shard", "offset", "level_bytes", "height", "width", "bits", "bin_height", "bin_width"]
 

@@ -145,7 +145,7 @@ def _shards(place: Path) -> list[Path]:
     """Files of the objects that hold images."""
     from shardkit.dataset import contents
     from shardkit.formats import form_of, listing
-    from shardkit.storage.store import Store
+    from shardkit.storage import Store
 
     store = Store(str(place))
     return [place / name for name, _ in listing(store, form_of(contents.description(store)))]
@@ -208,7 +208,7 @@ def _epochs(place: str, task: str) -> Record:
 def _latencies(place: str, images: int, seed: int) -> Record:
     """Random images one by one, in ms: by the manifest, and by plain zarr where there are arrays."""
     from shardkit.dataset import contents
-    from shardkit.storage.store import Store
+    from shardkit.storage import Store
 
     store = Store(place)
     facts, rows = contents.description(store), contents.samples(store).to_pylist()

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from cyclopts import Group, Parameter, Token, convert
 
-from shardkit.build import isolation
-
 if TYPE_CHECKING:
     from shardkit.sources.listing import Source
+
+TIME_LIMIT = 30.0
+"""Seconds a file may take to decode and encode."""
+MEMORY_LIMIT = 4 << 30
+"""Bytes of address space a child may take beyond what its libraries need."""
 
 Format = Literal["webdataset", "zarr"]
 Codec = Literal["htj2k", "png", "raw", "blosc"]
@@ -166,8 +169,8 @@ class RunOptions:
     max_quarantine: float = 0.01
     accept_outcome: bool = False
     workers: Annotated[int, Parameter(show_default=False)] = field(default_factory=cores)
-    time_limit: float = isolation.TIME_LIMIT
-    memory_limit: Annotated[int, _GIB] = isolation.MEMORY_LIMIT
+    time_limit: float = TIME_LIMIT
+    memory_limit: Annotated[int, _GIB] = MEMORY_LIMIT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

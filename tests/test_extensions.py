@@ -17,7 +17,7 @@ from shardkit.dataset import contents
 from shardkit.dataset.verify import Summary, verify
 from shardkit.errors import ArgumentError
 from shardkit.plan import Packed
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 from shardkit.testing.codecs import assert_codec
 from shardkit.testing.formats import assert_shard_format
 

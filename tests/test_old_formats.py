@@ -23,7 +23,7 @@ from shardkit.config import BuildConfig
 from shardkit.dataset import contents
 from shardkit.dataset.hashes import pixel_hash
 from shardkit.dataset.verify import verify
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 ARCHIVE = Path(__file__).parent / "fixtures" / "format2.tar.xz"
 BUILD: dict[str, Any] = {"bins": "auto:4", "shard_bytes": 64 << 10}

@@ -4,7 +4,7 @@ from shardkit.codecs.base import LEVELS
 from shardkit.config import BuildConfig
 from shardkit.errors import ArgumentError
 from shardkit.formats import codecs_of, shard_format
-from shardkit.storage.store import is_remote, local_path, shown
+from shardkit.storage import is_remote, local_path, shown
 
 MAX_LEVELS = LEVELS  # which every image has
 

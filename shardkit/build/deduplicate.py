@@ -15,8 +15,7 @@ from shardkit import formats as storing
 from shardkit.build import duplicates, journal
 from shardkit.build.relations import Thumbnails, confirmed_pairs
 from shardkit.build.shard_plan import Layout, Shard
-from shardkit.storage import parquet
-from shardkit.storage.store import Store
+from shardkit.storage import Store, parquet
 
 NEAR = "near.parquet"
 """What `near_duplicates` decided, in a generation's folder."""

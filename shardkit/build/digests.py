@@ -9,7 +9,7 @@ from shardkit.build.shard_plan import ShardPlan
 from shardkit.config import Conversion
 from shardkit.errors import Quarantined
 from shardkit.sources.listing import Source, Unread, settled
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 
 def hash_shard(spec: Conversion, plan: ShardPlan, generation: int) -> dict[int, str]:

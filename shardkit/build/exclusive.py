@@ -23,9 +23,8 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError, PreconditionError
 
 from shardkit.errors import BuildError
-from shardkit.storage import locks
+from shardkit.storage import Store, locks, sentences
 from shardkit.storage.locks import NAME
-from shardkit.storage.store import Store, sentences
 
 BEAT, LAPSE = 10.0, 35.0
 """Seconds between two signs of life in a bucket; seconds without one after which a run is dead."""

@@ -13,8 +13,7 @@ from shardkit.build.deduplicate import NEAR
 from shardkit.build.shard_plan import TWINS, Layout
 from shardkit.content import THUMB
 from shardkit.dataset import manifest
-from shardkit.storage import parquet, private
-from shardkit.storage.store import Store
+from shardkit.storage import Store, parquet, private
 
 FINGERPRINTS, LINKS, LEDGER = "fingerprints.parquet", "links.parquet", ledger.NAME
 _FINGERPRINT = pa.schema(

@@ -29,7 +29,7 @@ from shardkit.sources.dicom.grayscale import Invert
 from shardkit.sources.dicom.reading import Header, ImageFacts, frame, read_header
 from shardkit.sources.dicom.triage import halvings, judge_header, judge_pixels
 from shardkit.sources.listing import Unread, settled
-from shardkit.storage.store import Store, sentences
+from shardkit.storage import Store, sentences
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,14 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from shardkit.build.child import Child, Killed, NotBegun, Overdue, Raised
+from shardkit.config import MEMORY_LIMIT, TIME_LIMIT
 from shardkit.errors import Quarantined
 
 R = TypeVar("R")
 
-TIME_LIMIT = 30.0
-"""Seconds a file may take to decode and encode."""
-MEMORY_LIMIT = 4 << 30
-"""Bytes of address space a child may take beyond what its libraries need."""
 _READ_RATE = 1 << 20  # bytes a second the slowest storage is trusted with, on top of the time limit
 _CLOSED = "the children are closed"
 _STARTS = 12  # children in a row that may be lost before they take a task up, in the course of about 40 s

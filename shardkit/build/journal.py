@@ -17,12 +17,9 @@ import pyarrow.parquet as pq
 
 from shardkit import content
 from shardkit.dataset import manifest
+from shardkit.dataset.contents import JOURNALS
 from shardkit.errors import BuildError
-from shardkit.storage import parquet
-from shardkit.storage.store import Store
-
-JOURNALS = ".build"
-"""Folder below the dataset's root; gone when the build is done."""
+from shardkit.storage import Store, parquet
 
 SCHEMA = pa.schema(
     [

@@ -21,7 +21,6 @@ from shardkit.build import deduplicate, exclusive, finalize, isolation, journal,
 from shardkit.build.checks import check_places, check_values
 from shardkit.build.digests import hash_shard
 from shardkit.build.ingest import Crew, ShardDone, convert_shard
-from shardkit.build.journal import JOURNALS
 from shardkit.build.outcome import Outcome, unwanted
 from shardkit.build.workers import Workers
 from shardkit.build.workspace import State
@@ -30,12 +29,12 @@ from shardkit.config import BuildConfig
 from shardkit.dataset import bins as resolution_bins
 from shardkit.dataset import contents, manifest
 from shardkit.dataset.bins import Bins
+from shardkit.dataset.contents import JOURNALS
 from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ArgumentError, BuildError
 from shardkit.formats import listing, shard_format
 from shardkit.sources.listing import Entry
-from shardkit.storage import parquet, private
-from shardkit.storage.store import Store, sentences, shown
+from shardkit.storage import Store, parquet, private, sentences, shown
 
 
 class Progress(Protocol):

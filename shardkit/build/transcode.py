@@ -22,12 +22,13 @@ from shardkit.codecs import codec
 from shardkit.codecs.frame import Frame
 from shardkit.dataset import contents, manifest
 from shardkit.dataset.bins import Bin, Bins
+from shardkit.dataset.contents import JOURNALS
 from shardkit.dataset.hashes import fingerprint, pixel_hash
 from shardkit.errors import ArgumentError, BuildError, IntegrityError, Quarantined
 from shardkit.formats.encoding import encode
-from shardkit.storage.store import Store, sentences
+from shardkit.storage import Store, sentences
 
-_BEGUN = f"{journal.JOURNALS}/convert.json"
+_BEGUN = f"{JOURNALS}/convert.json"
 _STORED = [name for name, _, _ in manifest.STORAGE]
 
 
@@ -130,7 +131,7 @@ def _objects(arguments: dict[str, Any], name: str) -> list[str]:
 
 def _finished(store: Store, plan: list[_Shard], arguments: dict[str, Any]) -> set[str]:
     there = {name for name, _ in formats.listing(store, formats.shard_format(arguments["format"]))}
-    journals = {name for name, _ in store.list(journal.JOURNALS)}
+    journals = {name for name, _ in store.list(JOURNALS)}
     whole = [shard.name for shard in plan if _objects(arguments, shard.name)[0] in there]
     return {name for name in whole if journal.object_name(0, name) in journals}
 

@@ -9,14 +9,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from shardkit.build.journal import JOURNALS
 from shardkit.config import BuildConfig, RunOptions, differences
 from shardkit.dataset import contents
+from shardkit.dataset.contents import JOURNALS
 from shardkit.errors import BuildError
 from shardkit.formats import FORMATS, listing
 from shardkit.sources.dicom.privacy import Pseudonyms, load_key
-from shardkit.storage import private
-from shardkit.storage.store import Store, is_remote, local_path, sentences, shown
+from shardkit.storage import Store, is_remote, local_path, private, sentences, shown
 
 NAME, KEY = "build.json", "pseudonym.key"
 

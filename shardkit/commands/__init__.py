@@ -12,7 +12,7 @@ errors = Terminal(stderr=True)
 
 def private_folder(out: str, private: Path | None) -> Path:
     """Where a dataset's ledger and key lie: <out>.private unless named. Raises ArgumentError for a bucket."""
-    from shardkit.storage.store import is_remote, local_path
+    from shardkit.storage import is_remote, local_path
 
     if private is not None:
         return private

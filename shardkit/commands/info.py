@@ -17,8 +17,7 @@ from shardkit.build import ledger
 from shardkit.dataset import contents
 from shardkit.errors import ArgumentError
 from shardkit.sources.listing import Entry, Source
-from shardkit.storage import parquet
-from shardkit.storage.store import Store, no_folder, sentences, shown
+from shardkit.storage import Store, no_folder, parquet, sentences, shown
 from shardkit.terminal.output import Terminal
 
 _KEYS, _START = 5, 12  # keys that are named, and how much of them
@@ -37,14 +36,14 @@ class ScanCounts:
 def scan_counts(source: Source, workers: int) -> ScanCounts:
     """Read every header. Raises ArgumentError for an empty source."""
     from shardkit.build import isolation, scan
-    from shardkit.config import Rules
+    from shardkit.config import MEMORY_LIMIT, TIME_LIMIT, Rules
 
     source.check()
     counts = ScanCounts()
 
     def read(part: list[tuple[int, Entry]]) -> list[scan.Scanned]:
         entries = [entry for _, entry in part]
-        return scan.scan_part(source, entries, Rules(), workers, isolation.MEMORY_LIMIT, isolation.TIME_LIMIT)
+        return scan.scan_part(source, entries, Rules(), workers, MEMORY_LIMIT, TIME_LIMIT)
 
     try:
         with ThreadPoolExecutor(workers) as threads:

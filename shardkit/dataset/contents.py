@@ -17,11 +17,12 @@ from shardkit.dataset.bins import Bins
 from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import ArgumentError, IntegrityError
 from shardkit.formats import form_of, shard_format
-from shardkit.storage import parquet
+from shardkit.storage import MissingObject, Store, no_folder, parquet
 from shardkit.storage.regular import ANEW
-from shardkit.storage.store import MissingObject, Store, no_folder
 
 NAME = "dataset.json"
+JOURNALS = ".build"
+"""Folder below the dataset's root where a build keeps what it has done; gone when it is done."""
 FORMAT = 2
 _READABLE = (1, FORMAT)  # 1: every HTJ2K image has five levels, whatever its size
 _PUTS = 8  # small objects written at a time

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shardkit.dataset.hashes import DIGEST_BYTES
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 NAME = "manifest.parquet"
 ROW_GROUP = 1 << 13

@@ -7,12 +7,12 @@ from itertools import chain
 
 import numpy as np
 
-from shardkit.build.journal import JOURNALS
 from shardkit.dataset import contents
+from shardkit.dataset.contents import JOURNALS
 from shardkit.errors import ShardkitError
 from shardkit.formats import form_of, listing
 from shardkit.formats.base import ShardFormat
-from shardkit.storage.store import MissingObject, Store
+from shardkit.storage import MissingObject, Store
 
 _ANEW = "copy the dataset again, or build it anew elsewhere"
 _COLUMNS = (

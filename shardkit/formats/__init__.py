@@ -11,7 +11,7 @@ from shardkit.codecs import CODECS
 from shardkit.errors import ArgumentError
 from shardkit.formats import webdataset, zarr
 from shardkit.formats.base import Row, ShardFormat
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 FORMATS: dict[str, ShardFormat] = {
     webdataset.NAME: webdataset,

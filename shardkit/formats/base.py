@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from shardkit.codecs.base import Codec
 from shardkit.dataset.bins import Bin
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 Ints = npt.NDArray[np.int64]
 Row = dict[str, Any]

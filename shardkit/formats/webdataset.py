@@ -20,7 +20,7 @@ from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import ArgumentError, IntegrityError, ShardkitError, clean
 from shardkit.formats.base import Ints, Named, Row
 from shardkit.formats.checks import REMEDY, pixel_problem
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 NAME, EXTENSION = "webdataset", "tar"
 FACTS = NESTED = True

@@ -27,7 +27,7 @@ from shardkit.formats.zarr_arrays import MOST_IMAGES, array_name
 from shardkit.formats.zarr_arrays import capacity as capacity
 from shardkit.formats.zarr_arrays import metadata as metadata
 from shardkit.formats.zarr_arrays import same as same
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 NAME = "zarr"
 FACTS = NESTED = False

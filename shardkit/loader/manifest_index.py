@@ -27,9 +27,8 @@ from shardkit.formats import form_of, listing
 from shardkit.loader.sample_index import Detail, Details, common_levels
 from shardkit.loader.stream.cache import Contents
 from shardkit.plan.samples import Ints, Samples, Sizes
-from shardkit.storage import parquet
+from shardkit.storage import NO_RETRIES, MissingObject, Store, parquet, sentences
 from shardkit.storage.regular import opened
-from shardkit.storage.store import NO_RETRIES, MissingObject, Store, sentences
 from shardkit.storage.waiting import DEADLINE, waited
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from shardkit.loader.collate import PackedBatch
 from shardkit.loader.loader import Loader
 from shardkit.loader.prefetcher import Batch
 from shardkit.plan.spec import PlanSpec
-from shardkit.storage.store import sentences
+from shardkit.storage import sentences
 
 _CELL, _GAP, _TEXT = 224, 8, 30  # pixels
 _COLUMNS = 8

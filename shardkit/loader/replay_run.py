@@ -10,7 +10,7 @@ from shardkit.loader.replay import open_loader
 from shardkit.plan import from_text
 from shardkit.plan.epoch import WINDOW
 from shardkit.plan.spec import PlanSpec
-from shardkit.storage.store import no_folder
+from shardkit.storage import no_folder
 
 
 def at_step(run: Path, step: int, dataset: str | None) -> tuple[Loader, int]:

@@ -23,7 +23,7 @@ from shardkit.errors import IntegrityError, ShardkitError
 from shardkit.report import charts
 from shardkit.report.charts import number, percent, text
 from shardkit.sources.dicom import triage
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 NAME = "report/index.html"
 PICTURES = 120

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Literal, TypeVar, cast
 import obstore
 
 from shardkit.errors import ArgumentError, Quarantined, StorageError
-from shardkit.storage.store import (
+from shardkit.storage import (
     AWAY,
     NO_RETRIES,
     MissingObject,

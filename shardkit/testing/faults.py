@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from shardkit.errors import ArgumentError, StorageError
 from shardkit.loader.stream.reader import Reader
 from shardkit.plan.shuffle import key_of
-from shardkit.storage.store import AccessRefused
+from shardkit.storage import AccessRefused
 
 FAULTS = ("reset", "stall", "unavailable", "refused", "truncated", "short", "wrong")
 """Connection reset; no answer ever; 503; 403; body cut short, as the client reports it; fewer bytes without an

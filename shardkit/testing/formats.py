@@ -21,7 +21,7 @@ from shardkit.dataset.hashes import fingerprint, pixel_hash
 from shardkit.errors import IntegrityError
 from shardkit.formats.base import Row, ShardFormat
 from shardkit.formats.encoding import Encoded, encode
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 _BIN, _SIZES, _BITS = Bin(96, 64), ((96, 64), (1, 1), (33, 50), (80, 7)), 12
 _SHARD_BYTES, _HALVES = 8 * 96 * 64, 2

@@ -18,7 +18,7 @@ from shardkit.build.run import build
 from shardkit.config import BuildConfig
 from shardkit.dataset import contents
 from shardkit.formats import FORMATS, listing, shard_format
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 from shardkit.synthetic.export import Export, make_export, plan_export
 from shardkit.synthetic.records import ImageSpec
 

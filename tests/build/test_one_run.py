@@ -15,12 +15,12 @@ import pytest
 from shardkit.build import exclusive
 from shardkit.build.transcode import Target, transcode
 from shardkit.errors import BuildError
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 HOLDING = """
 import pathlib, sys, time
 from shardkit.build import exclusive
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 exclusive.BEAT, running.LAPSE = 0.2, 2.0
 with running.alone(pathlib.Path(sys.argv[1]) if sys.argv[1] else None, Store(sys.argv[2])):
     print("held", flush=True)

@@ -15,7 +15,7 @@ from pydicom.pixels import apply_modality_lut
 
 from shardkit.codecs import htj2k
 from shardkit.dataset import contents
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 WRITTEN = ("written", None)
 

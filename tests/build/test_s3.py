@@ -9,7 +9,7 @@ import pytest
 
 from shardkit.dataset.verify import Summary, verify
 from shardkit.sources.listing import Source
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 
 @pytest.fixture(scope="module")

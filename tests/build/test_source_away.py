@@ -18,7 +18,7 @@ import pytest
 
 from shardkit.errors import StorageError
 from shardkit.sources import listing as module
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 FILES = 12
 ONE: dict[str, Any] = {"workers": 1}  # of a child's life, most is its start

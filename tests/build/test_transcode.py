@@ -17,7 +17,7 @@ from shardkit.dataset import contents
 from shardkit.dataset.manifest import STORAGE
 from shardkit.dataset.verify import Summary, verify
 from shardkit.errors import ArgumentError, BuildError, IntegrityError
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 STORED = {name for name, _, _ in STORAGE} - {"key"}
 

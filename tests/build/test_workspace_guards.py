@@ -17,7 +17,7 @@ from shardkit.build import scan
 from shardkit.build.run import build
 from shardkit.errors import BuildError
 from shardkit.sources.listing import Source
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 
 def _plain(made: Any) -> list[str]:

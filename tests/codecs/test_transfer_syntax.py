@@ -17,7 +17,7 @@ from pydicom.uid import ComputedRadiographyImageStorage, HTJ2KLosslessRPCL, gene
 from shardkit.codecs import htj2k
 from shardkit.dataset import contents
 from shardkit.dataset.hashes import pixel_hash
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 Pixels = npt.NDArray[np.uint16]
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from shardkit.dataset import contents
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 from shardkit.synthetic.export import make_export
 
 ACCEPT = ("--accept-outcome",)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shardkit.dataset import manifest
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 ROWS = 5
 

@@ -12,7 +12,7 @@ from shardkit.build.run import build
 from shardkit.config import BuildConfig
 from shardkit.dataset import contents
 from shardkit.dataset.verify import Summary, verify
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 from shardkit.synthetic.export import make_export
 
 STORAGE: dict[str, dict[str, Any]] = {"webdataset": {}, "zarr": {"format": "zarr", "codec": "blosc", "levels": 2}}

@@ -19,7 +19,7 @@ from shardkit.errors import ArgumentError, IntegrityError
 from shardkit.formats import FORMATS, codecs_of, commit, fetch, files, keep, listing, remove, shard_format, zarr
 from shardkit.formats import webdataset as tars
 from shardkit.formats.base import ShardFormat
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 BIN = Bin(480, 96)
 PLANNED = "shards/0480x0096/00012"

@@ -22,7 +22,7 @@ from shardkit.errors import ArgumentError, IntegrityError, Quarantined
 from shardkit.formats.encoding import encode
 from shardkit.loader.manifest_index import Catalog
 from shardkit.loader.plan_report import costs
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 COD, COM, TLM = (bytes.fromhex(marker) for marker in ("ff52000c", "ff64", "ff55"))
 TARS = ("webdataset", "htj2k", 0, None)

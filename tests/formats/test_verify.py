@@ -14,7 +14,7 @@ from shardkit.dataset import contents, manifest
 from shardkit.dataset.verify import Summary, verify
 from shardkit.errors import IntegrityError
 from shardkit.formats import form_of, listing
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 
 @pytest.mark.formats

@@ -17,7 +17,7 @@ from shardkit.dataset import contents
 from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import IntegrityError
 from shardkit.formats import webdataset as shards
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 # ---- writing
 

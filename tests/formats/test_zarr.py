@@ -21,7 +21,7 @@ from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import IntegrityError
 from shardkit.formats import zarr as shards
 from shardkit.formats import zarr_arrays
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 pytestmark = pytest.mark.formats("zarr")
 LEVELS = 2

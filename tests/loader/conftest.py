@@ -12,7 +12,7 @@ import pytest
 
 from shardkit import BinnedBatch, PackedBatch
 from shardkit.dataset import contents
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 Images = dict[int, npt.NDArray[np.float32]]
 

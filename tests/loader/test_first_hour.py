@@ -22,7 +22,7 @@ from shardkit.dataset import contents, manifest
 from shardkit.errors import ArgumentError, RowError
 from shardkit.loader.manifest_index import Catalog
 from shardkit.plan.batching import KINDS
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 SMALL: dict[str, Any] = {"split": None, "device": "cpu", "window": 8}
 PACKED = Packed(tokens=512, patch=16, per_step=2)

@@ -22,7 +22,7 @@ from shardkit.dataset import contents, manifest
 from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import ArgumentError, IntegrityError, ShardkitError, StorageError
 from shardkit.loader.manifest_index import Catalog
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 NUMBERS = ("bits", "min", "max", "mean", "std", "p0_5", "p99_5", "height", "width", "bin_height", "bin_width")
 

@@ -12,7 +12,7 @@ import torch
 from shardkit import Loader, prepare
 from shardkit.dataset import contents
 from shardkit.errors import ArgumentError
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 NORMALISE: tuple[Any, ...] = ("none", "percentile", "minmax", "fullscale", "zscore", (0.4, 0.2))
 

@@ -24,7 +24,7 @@ from shardkit.formats.webdataset import ShardWriter
 from shardkit.report import dataset_page
 from shardkit.report.charts import SizeMap, percent, size
 from shardkit.sources.dicom import triage
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 from shardkit.synthetic.radiographs import radiograph, synth_sizes
 
 BINS = Bins((Bin(384, 288), Bin(480, 480), Bin(768, 768)), 48)

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from shardkit.errors import ArgumentError, StorageError
+from shardkit.storage import AccessRefused, MissingObject, Store, Unusable, no_folder
 from shardkit.storage.remote import advice, shown
-from shardkit.storage.store import AccessRefused, MissingObject, Store, Unusable, no_folder
 
 SECRET = "hunter2"
 SECRETS = [
@@ -30,7 +30,7 @@ SECRETS = [
 # A process that uses a bucket, and then forks one that does. argv: url, what the child does.
 FORKING = """
 import os, sys
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 url, what = sys.argv[1:]
 store = Store(url)
 print(len(store.get("dataset.json")), flush=True)
@@ -258,7 +258,7 @@ def test_a_forked_process_is_told_that_it_cannot_read_a_bucket(dataset_folder: P
 
 def test_the_first_bucket_may_be_opened_in_a_forked_process(dataset_folder: Path, web: Any) -> None:
     address, _ = web(dataset_folder)
-    script = "import os, sys; from shardkit.storage.store import Store\nif os.fork() == 0:\n"
+    script = "import os, sys; from shardkit.storage import Store\nif os.fork() == 0:\n"
     script += "    print(len(Store(sys.argv[1]).get('dataset.json')), flush=True); os._exit(0)\nos.wait()"
     command = [sys.executable, "-c", script, f"http://{address}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)

@@ -10,7 +10,7 @@ import pytest
 from obstore.exceptions import GenericError
 
 from shardkit.errors import ArgumentError, ShardkitError, StorageError
-from shardkit.storage.store import MissingObject, Store, is_remote, local_path, reason, sentences
+from shardkit.storage import MissingObject, Store, is_remote, local_path, reason, sentences
 
 
 @pytest.fixture(params=["local", "memory"])

@@ -26,7 +26,7 @@ from pebble import ProcessExpired, ProcessPool
 from shardkit.build.run import build
 from shardkit.config import BuildConfig
 from shardkit.dataset import contents, manifest
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 from tools.fuzz import oracle
 from tools.fuzz.mutations import Mutant, mutant
 

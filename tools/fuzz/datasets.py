@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from shardkit.dataset import contents, manifest
 from shardkit.dataset.hashes import fingerprint
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 
 CANARY = "CANARY-7f3a"
 """Stands in every file outside the dataset; nothing that reads the dataset may show it."""

@@ -11,7 +11,7 @@ import torch
 from shardkit import Loader, from_text
 from shardkit.commands import stopping
 from shardkit.errors import ArgumentError
-from shardkit.storage.store import shown
+from shardkit.storage import shown
 from shardkit.terminal.output import Terminal
 from trainer import parallel
 from trainer.config import Config, LoaderConfig

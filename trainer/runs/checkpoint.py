@@ -22,7 +22,7 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
 from shardkit.errors import ArgumentError, ShardkitError, StorageError
-from shardkit.storage.store import no_folder
+from shardkit.storage import no_folder
 from trainer.errors import TrainingError
 from trainer.objectives.base import Objective
 from trainer.optim import Average

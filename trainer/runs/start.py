@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from shardkit import Loader
-from shardkit.storage.store import shown
+from shardkit.storage import shown
 from trainer.config import Config, flat
 from trainer.errors import TrainingError
 from trainer.models.initial import load_initial

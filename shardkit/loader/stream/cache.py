@@ -26,7 +26,7 @@ from shardkit.errors import ArgumentError, IntegrityError, StorageError
 from shardkit.loader.stream.files import AnonymousFile, read_once
 from shardkit.loader.stream.locks import lock, release, unlock
 from shardkit.loader.stream.reader import Reader, folder_of
-from shardkit.storage.store import MissingObject, Unusable, reason, sentences
+from shardkit.storage import MissingObject, Unusable, reason, sentences
 from shardkit.storage.waiting import StoreAway
 from shardkit.terminal.output import logger
 

@@ -14,9 +14,9 @@ from obstore.exceptions import BaseError
 
 from shardkit.errors import ArgumentError, IntegrityError
 from shardkit.loader.stream.files import Files, Threads, cut_short
+from shardkit.storage import NO_RETRIES, MissingObject, Store, Unusable, sentences
 from shardkit.storage.regular import check_name, size
 from shardkit.storage.remote import check_process
-from shardkit.storage.store import NO_RETRIES, MissingObject, Store, Unusable, sentences
 from shardkit.storage.waiting import DEADLINE, SILENCE, StoreAway, patience, pause
 from shardkit.terminal.output import logger
 

@@ -4,19 +4,20 @@ Errors are looked for before rules: a broken file is quarantined even where a ru
 its header says cannot be trusted.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from pydicom.dataset import Dataset
 
-from shardkit.config import Rules
 from shardkit.content import Content, Statistics
 from shardkit.errors import Dropped, Quarantined
 from shardkit.sources.dicom import modality, privacy
 from shardkit.sources.dicom.reading import PIXEL_DATA, Header, ImageFacts, check_structure, image_facts
 
-REPAIRS = ("assumed_ts", "wrong_ts", "jpeg_sos", "jpeg_modulo", "j2k_com", "trailing_bytes", "high_bits", "high_bit")
-FLAGS = (
-    "values_exceed_bits", "stream_bits", "stream_sign", "charset", "burned_in_suspect", "polarity_conflict",
-    "polarity_suspect", "near_duplicate", "uid_collision", "missing_patient_id", "source_changed", "source_missing",
-)  # fmt: skip
+if TYPE_CHECKING:
+    from shardkit.config import Rules
+
 DROPS = {
     "apple_double": "what macOS keeps beside a file, named ._*: no image",
     "not_an_image": "reports, presentation states, key objects, segmentations, DICOMDIRs",

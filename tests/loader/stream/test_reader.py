@@ -22,8 +22,7 @@ from shardkit.errors import ArgumentError, IntegrityError, StorageError
 from shardkit.loader.stream import reader as module
 from shardkit.loader.stream.fetch import Fetcher
 from shardkit.loader.stream.reader import Logged, Retrying, StoreReader
-from shardkit.storage import waiting
-from shardkit.storage.store import AccessRefused, MissingObject, Store
+from shardkit.storage import AccessRefused, MissingObject, Store, waiting
 from shardkit.storage.waiting import StoreAway
 
 NAME, DATA = "shards/0064x0064/00000.tar", random.Random(1).randbytes(200_000)

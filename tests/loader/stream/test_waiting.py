@@ -18,7 +18,7 @@ import pytest
 from shardkit import Loader, Packed
 from shardkit.errors import ArgumentError, IntegrityError, ShardkitError, StorageError
 from shardkit.loader.manifest_index import Catalog
-from shardkit.storage.store import AccessRefused
+from shardkit.storage import AccessRefused
 
 ARGUMENTS: dict[str, Any] = {"batching": Packed(tokens=2048, patch=16, per_step=1), "split": None, "device": "cpu"}
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from shardkit import prepare
 from shardkit.dataset import contents
 from shardkit.errors import ArgumentError
-from shardkit.storage.store import Store
+from shardkit.storage import Store
 from trainer.commands.cli import run as command
 from trainer.commands.export import Export, export
 from trainer.commands.usage import image
