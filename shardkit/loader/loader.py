@@ -37,6 +37,7 @@ from shardkit.loader.world import World
 from shardkit.plan.batching import Batching, check_sizes, from_text, settled
 from shardkit.plan.epoch import WINDOW, EpochPlan, EpochStats
 from shardkit.plan.spec import PlanSpec
+from shardkit.storage.waiting import check_patience
 from shardkit.terminal import reprs
 from shardkit.terminal.output import logger
 
@@ -115,6 +116,7 @@ class Loader:
         self.device = devices.chosen(device)
         _check(normalise, dtype, max_bad)
         _check_counts(prefetch=prefetch, read_ahead=read_ahead, connections=connections, threads=threads)
+        check_patience(attempts, deadline)
         self.batching = settled(from_text(batching) if isinstance(batching, str) else batching)
         self.window, self._split, self._max_bad = window, None if split == "all" else split, max_bad
         if (foreseen := world.foreseen(self._named)) is not None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-from shardkit.errors import StorageError
+from shardkit.errors import ArgumentError, StorageError
 from shardkit.storage.store import Unanswered
 from shardkit.terminal.output import logger
 
@@ -33,6 +33,14 @@ class StoreAway(StorageError):
 def patience(left: float, deadline: float) -> float:
     """Seconds until a try without an answer is given up: half of what is left, so that there is another try."""
     return min(left, LONGEST_TRY, max(left / 2, deadline / 64))
+
+
+def check_patience(attempts: int, deadline: float) -> None:
+    """Raises ArgumentError for numbers that leave no try."""
+    if attempts < 1 or deadline <= 0:
+        raise ArgumentError(
+            f"attempts={attempts} and deadline={deadline} leave no try: use at least 1 and some seconds"
+        )
 
 
 def pause(tries: int, first: float = 0.1) -> float:

@@ -118,13 +118,13 @@ def test_a_stream_that_is_sound_and_undecodable_costs_one_image(
     dataset_folder: Path, decoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every hash is right, and the decoder refuses all the same: as when a library changes."""
-    from shardkit.loader import prefetcher
+    from shardkit.codecs import htj2k
 
     loader = Loader(dataset_folder, batching=PACKED, max_bad=0.5, decoder=decoder, **SMALL)
     micros = [micro for step in loader.plan for micro in step]
     row = next(int(m.crops.row[i]) for m in micros for i in range(len(m.crops)) if m.substitutes(i))
     whole = Catalog(str(dataset_folder)).detail(row).prefix(0)
-    original = prefetcher.htj2k.standalone
+    original = htj2k.standalone
 
     def broken(data: bytes, level: int) -> bytes:
         return data[:100] if len(data) == whole else original(data, level)
@@ -137,7 +137,7 @@ def test_a_stream_that_is_sound_and_undecodable_costs_one_image(
             return codec.decode(data[:100] if len(data) == whole else data, level, bits, frame)
 
     if decoder == "dali":
-        monkeypatch.setattr(prefetcher.htj2k, "standalone", broken)
+        monkeypatch.setattr(htj2k, "standalone", broken)
     else:
         object.__setattr__(loader._setup, "codec", Refusing)
     rows = [r for batch in loader for r in batch.rows.tolist() if r >= 0]

@@ -12,12 +12,12 @@ from typing import Any, Protocol
 import obstore
 from obstore.exceptions import BaseError
 
-from shardkit.errors import ArgumentError, IntegrityError
+from shardkit.errors import IntegrityError
 from shardkit.loader.stream.files import Files, Threads, cut_short
 from shardkit.storage import NO_RETRIES, MissingObject, Store, Unusable, sentences
 from shardkit.storage.regular import check_name, size
 from shardkit.storage.remote import check_process
-from shardkit.storage.waiting import DEADLINE, SILENCE, StoreAway, patience, pause
+from shardkit.storage.waiting import DEADLINE, SILENCE, StoreAway, check_patience, patience, pause
 from shardkit.terminal.output import logger
 
 _log = logger("shardkit.stream")
@@ -103,10 +103,7 @@ class Retrying:
     """
 
     def __init__(self, inner: Reader, attempts: int = 5, deadline: float = DEADLINE, pause: float = 0.1) -> None:
-        if attempts < 1 or deadline <= 0:
-            raise ArgumentError(
-                f"attempts={attempts} and deadline={deadline} leave no try: use at least 1 and some seconds"
-            )
+        check_patience(attempts, deadline)
         self._inner, self._attempts, self._deadline, self._pause = inner, attempts, deadline, pause
         self._told, self._untold = 0.0, 0  # when the log was last told of failed reads, and how many since
         self.retries = 0
