@@ -210,7 +210,7 @@ class Rows:
                 self._refuse(rule.broken(*columns), rule.says, columns)
         if {"bin_height", "bin_width"} <= values.keys():
             self._in_bins(values)
-        if {"level_bytes", "level_hash", "length", "bin_height", "bin_width"} <= {*names}:
+        if "level_bytes" in names:
             self._levels(batch, values)
         if "shard" in names:
             self._in_shards(batch.column("shard"), values)
@@ -256,19 +256,27 @@ class Rows:
         self._refuse(~np.isin(rows, listed), "its bin {0:,} x {1:,} is not one that dataset.json lists", columns)
 
     def _levels(self, batch: pa.RecordBatch, values: dict[str, Any]) -> None:
-        """As many levels as the codec has, each with a hash, the first the whole image, none too large."""
-        sizes, hashes = batch.column("level_bytes"), batch.column("level_hash")
+        """As many levels as the codec has, each with a hash, the first the whole image, none too large.
+
+        What else of them is read than their lengths is compared with these.
+        """
+        sizes = batch.column("level_bytes")
         counts = pc.list_value_length(sizes).to_numpy().astype(np.int64)
         codec, halves = self.description["codec"], self.description["arguments"].get("levels", 0)
         inside = CODECS[codec].LEVELS_IN_STREAM
         low, high = inside if any(inside) else (halves, halves)
         self._refuse(_outside(low + 1, high + 1)(counts), f"{codec} has {low} to {high} levels beside the whole image")
-        self._refuse(counts != pc.list_value_length(hashes).to_numpy(), "it has not a hash for each of its levels")
         flat, starts = sizes.flatten().to_numpy(), np.cumsum(counts) - counts
-        other = pc.binary_length(hashes.flatten()).to_numpy() != DIGEST_BYTES
-        self._refuse(np.logical_or.reduceat(other, starts), "a hash of its levels has another length")
-        self._refuse(flat[starts] != values["length"], "its first level is not the whole image")
-        limits = np.repeat(most(values["bin_height"], values["bin_width"]), counts)
+        if "level_hash" in batch.schema.names:
+            hashes = batch.column("level_hash")
+            self._refuse(counts != pc.list_value_length(hashes).to_numpy(), "it has not a hash for each of its levels")
+            other = pc.binary_length(hashes.flatten()).to_numpy() != DIGEST_BYTES
+            self._refuse(np.logical_or.reduceat(other, starts), "a hash of its levels has another length")
+        if "length" in values:
+            self._refuse(flat[starts] != values["length"], "its first level is not the whole image")
+        limits = np.full(len(flat), np.iinfo(np.int64).max)
+        if {"bin_height", "bin_width"} <= values.keys():
+            limits = np.repeat(most(values["bin_height"], values["bin_width"]), counts)
         if form_of(self.description).NESTED:  # where levels are prefixes
             limits[1:] = np.where(np.diff(np.repeat(starts, counts)), limits[1:], flat[:-1])
         self._refuse(np.logical_or.reduceat((flat < 1) | (flat > limits), starts), "its levels have impossible lengths")

@@ -93,7 +93,12 @@ class Catalog:
         if unknown := set(names) - set(self._table.schema_arrow.names):
             raise ArgumentError(f"{self.url}/{manifest.NAME} has no column {', '.join(sorted(unknown))}")
         with self._lock, self._legible():
-            return self._table.read(list(names), use_threads=False)
+            table = self._table.read(list(names), use_threads=False)
+        if not {*names} <= {*schema.OPENING}:  # which are checked already
+            rows = schema.Rows(self.description, self._where)
+            for batch in table.to_batches(schema.BATCH):
+                rows.check(batch)
+        return table
 
     def samples(self, split: str | None = "train", where: Where | None = None, needs: tuple[str, ...] = ()) -> Samples:
         """The samples of a split (None: of all) for which `where`, given the columns it `needs`, holds."""

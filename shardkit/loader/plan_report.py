@@ -37,7 +37,8 @@ class Costs:
 
 def costs(catalog: Catalog, plan: EpochPlan) -> Costs:
     """Bytes of the plan's epoch, from the manifest and the sizes of the shards."""
-    lengths = common_levels(catalog.columns("level_bytes")["level_bytes"]).to_numpy().reshape(catalog.rows, -1)
+    sizes = catalog.columns("level_bytes", "bin_height", "bin_width")["level_bytes"]
+    lengths = common_levels(sizes).to_numpy().reshape(catalog.rows, -1)
     wanted = full = 0
     levels = set[int]()
     for piece in range(plan.order.pieces):

@@ -352,6 +352,19 @@ def test_a_manifest_whose_shards_are_scattered_is_refused(copy: Path) -> None:
     _refused(copy, IntegrityError, "rows of a shard do not lie together")
 
 
+@pytest.mark.parametrize("wrong", [[1 << 40, -1, 32768], [5], [0] * 6, [-1] * 6])
+def test_lengths_of_levels_that_cannot_be_are_refused_where_only_they_are_read(copy: Path, wrong: list[int]) -> None:
+    def change(table: pa.Table) -> pa.Table:
+        lengths = [wrong, *table["level_bytes"].to_pylist()[1:]]
+        at = table.schema.get_field_index("level_bytes")
+        return table.set_column(at, table.schema.field(at), pa.array(lengths, table.schema.field(at).type))
+
+    _rewrite(copy, change)
+    catalog = Catalog(str(copy))
+    with pytest.raises(IntegrityError, match="row 0: .*level"):
+        catalog.columns("level_bytes")
+
+
 def _flipped(path: Path, name: str) -> bytes:
     """The manifest with a wrong bit in the middle of a column."""
     group, data = pq.ParquetFile(path).metadata.row_group(0), bytearray(path.read_bytes())
