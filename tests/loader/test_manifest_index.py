@@ -361,7 +361,7 @@ def test_lengths_of_levels_that_cannot_be_are_refused_where_only_they_are_read(c
 
     _rewrite(copy, change)
     catalog = Catalog(str(copy))
-    with pytest.raises(IntegrityError, match="row 0: .*level"):
+    with pytest.raises(IntegrityError, match=r"row 0: .*level"):
         catalog.columns("level_bytes")
 
 
