@@ -24,6 +24,7 @@ app = App(
 for command in (
     building.build,
     building.retry,
+    building.transcode,
     looking.scan,
     looking.info,
     looking.ledger,
@@ -34,7 +35,6 @@ for command in (
     looking.demo,
 ):
     app.command(command)
-app.command(building.convert, name="transcode")
 _RENAMED = {"convert": "transcode"}
 
 

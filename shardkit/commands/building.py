@@ -69,7 +69,7 @@ def retry(
     return _run(recorded(source, out, private_folder(out, private), run), retry=class_)
 
 
-def convert(
+def transcode(
     dataset: str,
     out: str,
     *,
@@ -98,10 +98,10 @@ def convert(
     workers
         Processes that decode and encode; default one per core.
     """
-    from shardkit.build.transcode import Target, transcode
+    from shardkit.build import transcode as transcoding
 
-    target = Target(out, format, codec or usual_codec(format), levels, shard_bytes)
-    done = transcode(dataset, target, workers or cores())
+    target = transcoding.Target(out, format, codec or usual_codec(format), levels, shard_bytes)
+    done = transcoding.transcode(dataset, target, workers or cores())
     console.print(
         f"{done.samples:,} samples in {done.shards:,} shards of {out}, {done.kept:,} of which were there",
         highlight=False,

@@ -44,7 +44,7 @@ def call(model: tuple[str, dict[str, Any]], norm_eps: float, channels: int, out:
 def preparation(options: dict[str, Any], size: Grid, channels: int) -> str:
     """Sentences on an image as the run saw it. options: dotted names and values of the run; size: rows, columns."""
     batching, normalise = from_text(options["loader.batching"]), options["loader.normalise"]
-    recipe = batching.augmentation
+    side = batching.augmentation.side
     mean, comma, deviation = normalise.partition(",")
     grey = f"(x / (2**bits - 1) - {mean}) / {deviation} of grey levels x" if comma else _GREY[normalise]
     parts = [
@@ -52,8 +52,8 @@ def preparation(options: dict[str, Any], size: Grid, channels: int) -> str:
         + (", the same three times" if channels == 3 else ""),
         f"{grey} (--loader.normalise {normalise}; blank border and padding do not count)",
     ]
-    if recipe.side is not None:
-        parts.append(f"resized to {recipe.side} x {recipe.side} pixels (--loader.batching {batching})")
+    if side is not None:
+        parts.append(f"resized to {side} x {side} pixels (--loader.batching {batching})")
     elif isinstance(batching.level, int) and batching.level:
         step = 1 << batching.level
         parts.append(

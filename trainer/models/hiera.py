@@ -19,7 +19,7 @@ from shardkit import BinnedBatch
 from shardkit.errors import ArgumentError
 from trainer.models.base import Batch, Channels, Grid, Model, State
 from trainer.models.formats import to_colour, to_grey
-from trainer.models.mae import Block
+from trainer.models.mae import Block, initialise_linear
 from trainer.models.masking import draw
 from trainer.models.output import MaskedOutput
 from trainer.models.sequences import Sequences, from_binned
@@ -115,10 +115,7 @@ class HieraMae(Model):
 
     def _initialise(self) -> None:
         """As `Mae`: Xavier uniform for linear maps, the patch embedding among them; 0.02 for tokens and tables."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+        initialise_linear(self)
         nn.init.xavier_uniform_(self.encoder.get_parameter("patch_embed.proj.weight").flatten(1))
         nn.init.normal_(self.mask_token, std=0.02)
         nn.init.normal_(self.decoder_pos_embed, std=0.02)

@@ -132,6 +132,14 @@ class PatchEmbed(nn.Module):
         return nn.functional.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
+def initialise_linear(model: nn.Module) -> None:
+    """Xavier uniform for the weights of all linear maps, 0 for their biases, in the order of the modules."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+
+
 class Mae(Model):
     """Encoder of the visible patches, decoder of all, loss."""
 
@@ -153,10 +161,7 @@ class Mae(Model):
 
     def _initialise(self) -> None:
         """Xavier uniform for linear maps, the patch embedding among them; 0.02 for the tokens."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+        initialise_linear(self)
         nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(self.config.width, -1))
         nn.init.normal_(self.cls_token, std=0.02)
         nn.init.normal_(self.mask_token, std=0.02)
