@@ -29,7 +29,7 @@ from shardkit.sources.dicom.grayscale import Invert
 from shardkit.sources.dicom.reading import Header, ImageFacts, frame, read_header
 from shardkit.sources.dicom.triage import halvings, judge_header, judge_pixels
 from shardkit.sources.listing import Unread, settled
-from shardkit.storage import Store, sentences
+from shardkit.storage import Store, translate_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ def convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Crew
 
     Raises StorageError when the dataset's store or the staging disk fails, or the source stays away.
     """
-    with sentences(spec.out):
+    with translate_errors(spec.out):
         return _convert_shard(spec, plan, generation, crew)
 
 

@@ -34,7 +34,7 @@ from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ArgumentError, BuildError
 from shardkit.formats import listing, shard_format
 from shardkit.sources.listing import Entry
-from shardkit.storage import Store, parquet, private, sentences, shown
+from shardkit.storage import Store, parquet, private, shown, translate_errors
 
 
 class Progress(Protocol):
@@ -71,7 +71,7 @@ def build(
     check_values(config)
     check_places(config)
     try:
-        place = sentences(str(config.private))  # what other stores raise is a sentence already
+        place = translate_errors(str(config.private))  # what other stores raise is a sentence already
         with place, exclusive.alone(config.private, Store(config.out)) as held:
             private.shut(config.private)
             return _Run(config, progress or Quiet(), executor, held).run(retry)

@@ -26,7 +26,7 @@ from shardkit.dataset.contents import JOURNALS
 from shardkit.dataset.hashes import fingerprint, pixel_hash
 from shardkit.errors import ArgumentError, BuildError, IntegrityError, Quarantined
 from shardkit.formats.encoding import encode
-from shardkit.storage import Store, sentences
+from shardkit.storage import Store, translate_errors
 
 _BEGUN = f"{JOURNALS}/convert.json"
 _STORED = [name for name, _, _ in manifest.STORAGE]
@@ -140,7 +140,7 @@ def _write(source: Store, before: dict[str, Any], store: Store, arguments: dict[
     """Decode, check, encode and commit one shard."""
     form, objects = formats.shard_format(arguments["format"]), _objects(arguments, shard.name)
     extension, rows = codec(arguments["codec"]).EXTENSION, shard.samples.to_pylist()
-    with sentences(store.url), journal.staging(store) as folder:
+    with translate_errors(store.url), journal.staging(store) as folder:
         staged = formats.files(folder, "shard", len(objects))
         with form.writer(staged, shard.places) as writer:
             for row in rows:

@@ -17,7 +17,7 @@ from shardkit.build import ledger
 from shardkit.dataset import contents
 from shardkit.errors import ArgumentError
 from shardkit.sources.listing import Entry, Source
-from shardkit.storage import Store, no_folder, parquet, sentences, shown
+from shardkit.storage import Store, no_folder, parquet, shown, translate_errors
 from shardkit.terminal.output import Terminal
 
 _KEYS, _START = 5, 12  # keys that are named, and how much of them
@@ -158,7 +158,7 @@ def preview(url: str, key: str | None, level: int, out: Path) -> str:
     pixels = contents.image(store, row, facts, level)
     if absent := no_folder(out.absolute().parent):
         raise ArgumentError(f"-o {out}: {absent}")
-    with sentences(str(out)):
+    with translate_errors(str(out)):
         Image.fromarray(window(pixels, row["p0_5"], row["p99_5"])).save(out, "PNG")
     read = row["level_bytes"][level]
     size = f"{pixels.shape[0]} rows x {pixels.shape[1]} columns"
