@@ -127,7 +127,7 @@ class State:
         """The place must hold the dataset that this folder knows; it may have been moved, finished or not."""
         url, known = self._store.url, self._record["digests"]
         there = self._store.exists(contents.NAME)
-        if there and contents.description(self._store)["digest"] not in known:
+        if there and contents.description(self._store).digest not in known:
             raise BuildError(f"{url} holds another dataset than the one {self.root} belongs to: name its own --private")
         unfinished = url == self._record["out"] or any(True for _ in islice(self._store.list(JOURNALS), 1))
         if not there and (self.complete or not unfinished):

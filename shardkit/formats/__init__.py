@@ -5,9 +5,9 @@ A new format is a module and a line in `FORMATS`. Functions here hold for all of
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from shardkit.codecs import CODECS
+from shardkit.dataset.description import DatasetDescription
 from shardkit.errors import ArgumentError
 from shardkit.formats import webdataset, zarr
 from shardkit.formats.base import Row, ShardFormat
@@ -27,9 +27,9 @@ def shard_format(name: str) -> ShardFormat:
     return FORMATS[name]
 
 
-def form_of(description: dict[str, Any]) -> ShardFormat:
-    """The format of a dataset's shards, by its dataset.json; tars where that was written before there were others."""
-    return shard_format(description.get("shard_format", webdataset.NAME))
+def form_of(description: DatasetDescription) -> ShardFormat:
+    """Return the format of a dataset's shards."""
+    return shard_format(description.shard_format)
 
 
 def codecs_of(form: ShardFormat) -> list[str]:

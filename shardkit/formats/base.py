@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from shardkit.codecs.base import Codec
 from shardkit.dataset.bins import Bin
+from shardkit.dataset.description import DatasetDescription
 from shardkit.storage import Store
 
 Ints = npt.NDArray[np.int64]
@@ -87,13 +88,13 @@ class ShardFormat(Protocol):
         Raises IntegrityError when one is not there.
         """
 
-    def metadata(self, samples: pa.Table, description: dict[str, Any]) -> list[list[Named]]:
+    def metadata(self, samples: pa.Table, description: DatasetDescription) -> list[list[Named]]:
         """Further objects of a dataset, which follow from its manifest, in groups that must appear in this order."""
 
     def same(self, name: str, wanted: bytes, found: bytes) -> bool:
         """Whether two contents of an object of `metadata` say the same."""
 
     def verify(
-        self, name: str, level: int, data: bytes, rows: list[Row], description: dict[str, Any], decode: bool
+        self, name: str, level: int, data: bytes, rows: list[Row], description: DatasetDescription, decode: bool
     ) -> Iterator[str]:
         """Problems of an object with a level of these samples, one sentence each. decode: whether pixels count too."""

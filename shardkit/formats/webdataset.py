@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from shardkit.codecs import codec
 from shardkit.codecs.base import Codec, CodestreamCodec
 from shardkit.codecs.frame import Frame
 from shardkit.dataset.bins import Bin
+from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import ArgumentError, IntegrityError, ShardkitError, clean
 from shardkit.formats.base import Ints, Named, Row
@@ -158,7 +159,7 @@ def locate(store: Store, row: Row, level: int) -> tuple[str, int]:
     return row["shard"], row["offset"]
 
 
-def metadata(samples: pa.Table, description: dict[str, Any]) -> list[list[Named]]:
+def metadata(samples: pa.Table, description: DatasetDescription) -> list[list[Named]]:
     """There are none."""
     return []
 
@@ -172,14 +173,14 @@ def same(name: str, wanted: bytes, found: bytes) -> bool:
 
 
 def verify(
-    name: str, level: int, data: bytes, rows: list[Row], description: dict[str, Any], decode: bool
+    name: str, level: int, data: bytes, rows: list[Row], description: DatasetDescription, decode: bool
 ) -> Iterator[str]:
     """A tar has an image and a JSON of every sample, where the manifest says, and nothing else."""
-    images = {f"{row['key']}.{description['extension']}": row for row in rows}
+    images = {f"{row['key']}.{description.extension}": row for row in rows}
     facts = {f"{row['key']}.json": row for row in rows}
-    missing, how = images.keys() | facts.keys(), codec(description["codec"])
+    missing, how = images.keys() | facts.keys(), codec(description.codec)
     # Datasets of before do not claim the transfer syntax: there, five levels of a large image are no damage.
-    claimed = description.get("transfer_syntax") is not None
+    claimed = description.transfer_syntax is not None
     try:
         for member in members(io.BytesIO(data), name):
             missing.discard(member.name)

@@ -12,13 +12,13 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from shardkit.codecs import blosc, codec
 from shardkit.codecs.base import Codec
 from shardkit.dataset.bins import Bin
+from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import IntegrityError, ShardkitError
 from shardkit.formats.base import Ints, Row
@@ -198,11 +198,11 @@ def crc32c(data: bytes) -> int:
 
 
 def verify(
-    name: str, level: int, data: bytes, rows: list[Row], description: dict[str, Any], decode: bool
+    name: str, level: int, data: bytes, rows: list[Row], description: DatasetDescription, decode: bool
 ) -> Iterator[str]:
     """An object holds a level of its shard's images, from the first place on and without gaps, then the index."""
-    bin, how = Bin(rows[0]["bin_height"], rows[0]["bin_width"]), codec(description["codec"])
-    room = capacity(bin, description["arguments"]["shard_bytes"])
+    bin, how = Bin(rows[0]["bin_height"], rows[0]["bin_width"]), codec(description.codec)
+    room = capacity(bin, description.shard_bytes)
     lengths = np.array([row["level_bytes"][level] for row in rows], np.int64)
     starts = np.cumsum(lengths) - lengths
     try:

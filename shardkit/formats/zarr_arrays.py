@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from shardkit.codecs import blosc
 from shardkit.dataset.bins import Bin
+from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.rounding import ceil_div, halved
 from shardkit.formats.base import Named
 
@@ -60,16 +61,15 @@ def capacity(bin: Bin, shard_bytes: int) -> int:
     return max(1, min(MOST_IMAGES, shard_bytes // (bin.height * bin.width)))
 
 
-def metadata(samples: pa.Table, description: dict[str, Any]) -> list[list[Named]]:
+def metadata(samples: pa.Table, description: DatasetDescription) -> list[list[Named]]:
     """(name, content) of all objects but the shards: chunks, then arrays, then groups, so that readers miss nothing."""
-    arguments, chunks, arrays, groups = description["arguments"], list[Named](), list[Named](), list[Named]()
+    chunks, arrays, groups = list[Named](), list[Named](), list[Named]()
     everything: dict[str, Any] = {}
-    for one in description["bins"]:
-        bin = Bin(*one)
-        rows = _rows(samples, bin, capacity(bin, arguments["shard_bytes"]))
+    for bin in description.bins.bins:
+        rows = _rows(samples, bin, capacity(bin, description.shard_bytes))
         if rows is None:
             continue
-        nodes = _pixels(rows, arguments["levels"])
+        nodes = _pixels(rows, description.levels)
         for name, kind, data in _facts(rows):
             nodes[name] = _small(rows.count, kind)
             chunks += [(f"{bin.name}/{name}/c/{i}", part) for i, part in enumerate(data)]
@@ -77,7 +77,7 @@ def metadata(samples: pa.Table, description: dict[str, Any]) -> list[list[Named]
         group = _group({"coordinates": "key split valid height width"})
         groups.append((f"{bin.name}/{NODE}", _json(_with(group, nodes))))
         everything |= {bin.name: group} | {f"{bin.name}/{name}": node for name, node in nodes.items()}
-    groups.append((NODE, _json(_with(_group({"shardkit": description["digest"]}), everything))))
+    groups.append((NODE, _json(_with(_group({"shardkit": description.digest}), everything))))
     return [chunks, arrays, groups]
 
 

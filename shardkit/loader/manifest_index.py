@@ -56,8 +56,8 @@ class Catalog:
         self.description = self._waited(lambda: contents.description(store), contents.NAME)
         if self.url.startswith("http"):  # a web server without byte ranges is named now, not at every image
             self._waited(lambda: store.get_range(contents.NAME, 0, 1), contents.NAME)
-        self.digest: str = self.description["digest"]
-        self.codec: str = self.description["codec"]
+        self.digest: str = self.description.digest
+        self.codec: str = self.description.codec
         self.form = form_of(self.description)
         self._lock = threading.Lock()
         self._details: OrderedDict[int, Details] = OrderedDict()
@@ -82,7 +82,7 @@ class Catalog:
     @property
     def bins(self) -> Bins:
         """The bins of its shards."""
-        return Bins.from_json(self.description["bins"], self.description["patch"])
+        return self.description.bins
 
     def close(self) -> None:
         """Give the snapshot's disk space back."""
@@ -124,7 +124,7 @@ class Catalog:
                 )
             keep &= chosen
         if not keep.any():
-            splits = ", ".join(f"{name} {count:,}" for name, count in self.description["splits"].items())
+            splits = ", ".join(f"{name} {count:,}" for name, count in self.description.splits.items())
             raise ArgumentError(
                 f"{self.url} has no sample in split {split!r} that is asked for; it has {splits}: take another"
                 " one, or split='all' and where (splits are drawn by patient, so that one of few patients may be empty)"

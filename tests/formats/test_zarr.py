@@ -162,7 +162,7 @@ def test_a_rewrite_leaves_out_images_at_every_level_and_may_be_repeated(tmp_path
 
 
 def test_a_shard_has_room_for_a_fixed_number_of_its_bin_s_images(look: Any, place: Path) -> None:
-    arguments = contents.description(Store(str(place)))["arguments"]
+    arguments = contents.description(Store(str(place))).arguments
     for name, group in zarr.open_group(str(place), mode="r").groups():
         room = max(1, arguments["shard_bytes"] // (int(name[:4]) * int(name[5:])))
         assert group["pixels"].shards[0] == group["pixels_2"].shards[0] == room
