@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+from google_crc32c import value as crc32c
 
 from shardkit.codecs import blosc, codec
 from shardkit.codecs.base import Codec
@@ -172,26 +173,6 @@ def read_index(tail: bytes, capacity: int, name: str) -> Ints:
     if crc32c(tail[:-_CRC]).to_bytes(_CRC, "little") != tail[-_CRC:]:
         raise IntegrityError(f"{name}: its index differs from its checksum; fetch or build the shard again")
     return np.frombuffer(tail[:-_CRC], "<u8").reshape(capacity, 2).astype(np.int64)
-
-
-def _table() -> list[int]:
-    out = []
-    for byte in range(256):
-        for _ in range(8):
-            byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
-        out.append(byte)
-    return out
-
-
-_TABLE = _table()
-
-
-def crc32c(data: bytes) -> int:
-    """Castagnoli's checksum. In Python, because an index has a few kilobytes and a dependency more."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = _TABLE[(crc ^ byte) & 255] ^ crc >> 8
-    return crc ^ 0xFFFFFFFF
 
 
 # --- verify
