@@ -15,7 +15,26 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-NOT_YET: tuple[str, ...] = ("shardkit/", "trainer/")
+NOT_YET: tuple[str, ...] = (
+    "shardkit/build",
+    "shardkit/commands/loading.py",
+    "shardkit/config.py",
+    "shardkit/content.py",
+    "shardkit/loader",
+    "shardkit/plan",
+    "shardkit/report",
+    "shardkit/sources",
+    "shardkit/testing/faults.py",
+    "shardkit/testing/resume.py",
+    "trainer",
+    "shardkit/dataset",
+    "shardkit/storage",
+    "shardkit/terminal",
+    "shardkit/synthetic",
+    "shardkit/errors.py",
+    "shardkit/testing",
+    "shardkit/commands",
+)
 """Files and folders whose docstrings are still to be brought into this form."""
 
 SECTIONS = "Parameters|Other Parameters|Attributes|Returns|Yields|Raises|Warns|See Also|Notes|References|Examples"
