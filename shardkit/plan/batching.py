@@ -14,7 +14,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from shardkit.dataset.bins import Bins, parse, read_json
+from shardkit.dataset.bin_choice import parse, read_json
+from shardkit.dataset.bins import Bins
 from shardkit.errors import ArgumentError
 from shardkit.plan.batchers import Batcher, DenseBatcher, PackedBatcher, Remainder, Shape
 from shardkit.plan.crops import Augmentation, Level, at_level

@@ -27,11 +27,7 @@ NOT_YET: tuple[str, ...] = (
     "shardkit/testing/faults.py",
     "shardkit/testing/resume.py",
     "trainer",
-    "shardkit/dataset",
-    "shardkit/storage",
-    "shardkit/terminal",
     "shardkit/synthetic",
-    "shardkit/errors.py",
     "shardkit/testing",
     "shardkit/commands",
 )
@@ -41,7 +37,7 @@ SECTIONS = "Parameters|Other Parameters|Attributes|Returns|Yields|Raises|Warns|S
 _HEADING = re.compile(rf"^({SECTIONS})\n-{{3,}}$", re.MULTILINE)
 _NAMES = r"\*{0,2}\w+(?:, \*{0,2}\w+)*"
 _PROSE = re.compile(rf"(?:^|[.;)] )({_NAMES}): ", re.MULTILINE)
-_RAISES = re.compile(r"(?:^|[.;:] )Raises? [A-Z`]", re.MULTILINE)
+_RAISES = re.compile(r"(?:^|[.;:] )Raises [A-Z`]", re.MULTILINE)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
