@@ -27,9 +27,6 @@ NOT_YET: tuple[str, ...] = (
     "shardkit/testing/faults.py",
     "shardkit/testing/resume.py",
     "trainer",
-    "shardkit/synthetic",
-    "shardkit/testing",
-    "shardkit/commands",
 )
 """Files and folders whose docstrings are still to be brought into this form."""
 
