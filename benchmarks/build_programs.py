@@ -108,16 +108,15 @@ def _bound_share(queue: Any, _: int, sample: list[Record], taken: Any, barrier: 
 def _codecs_only(row: Record, seconds: dict[str, float]) -> float:
     """Add the seconds of this file's source decode, encode and check decode; returns their CPU seconds."""
     from shardkit.codecs import htj2k
-    from shardkit.config import Rules
     from shardkit.sources.dicom import decoding, grayscale
     from shardkit.sources.dicom.reading import frame, read_header
-    from shardkit.sources.dicom.triage import judge_header
+    from shardkit.sources.dicom.source import judged
 
     data = Path(row["path"]).read_bytes()
     clock = time.perf_counter()
     header = read_header(BytesIO(data), len(data), data)
     inflating = time.perf_counter() - clock if header.syntax == DeflatedExplicitVRLittleEndian else 0.0
-    facts, *_ = judge_header(header, Rules())
+    _, facts = judged(header, len(data))
     stream = frame(header, facts)
     assert header.pixels is not None
     native = header.pixels.length is not None
@@ -223,22 +222,22 @@ def _watch_child(watch: machine.Stopwatch) -> None:
     """Names that a later version no longer has are left out: their time shows in the rest."""
     from types import SimpleNamespace
 
-    from shardkit import content
+    from shardkit import content, privacy
     from shardkit.build import ingest
     from shardkit.codecs import htj2k
     from shardkit.formats import encoding
-    from shardkit.sources.dicom import decoding, grayscale, privacy
-    from shardkit.sources.listing import Source
+    from shardkit.sources.dicom import decoding, grayscale, source
+    from shardkit.sources.files import FileTree
 
     hashes = SimpleNamespace(sha256=hashlib.sha256)
     if hasattr(ingest, "hashlib"):
         setattr(ingest, "hashlib", hashes)  # noqa: B010 - a module's own import
     places: list[tuple[str, Any, str]] = [
-        ("read file", Source, "read"),
+        ("read file", FileTree, "read"),
         ("SHA-256 of the file", hashes, "sha256"),
-        ("parse header", ingest, "read_header"),
-        ("judge header", ingest, "judge_header"),
-        ("join frame", ingest, "frame"),
+        ("parse header", source, "read_header"),
+        ("judge header", source, "judged"),
+        ("join frame", source, "frame"),
         ("source decode", decoding, "decode"),
         ("source decode", decoding, "native"),
         ("grayscale.to_uniform", grayscale, "to_uniform"),

@@ -83,6 +83,16 @@ def reduce(pixels: Pixels, longest: int) -> Reduced:
     return means
 
 
+def halve(pixels: Pixels) -> Pixels:
+    """Return the mean of 2x2 blocks, rounded half up. An odd last row or column is repeated, so nothing is cropped."""
+    rows, cols = pixels.shape
+    if rows % 2 or cols % 2:
+        pixels = np.pad(pixels, ((0, rows % 2), (0, cols % 2)), mode="edge")
+    wide = pixels.astype(np.uint32)
+    total = wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2]
+    return ((total + 2) >> 2).astype(np.uint16)
+
+
 def find_content(pixels: Pixels, small: Reduced | None = None, *, padded: bool = False) -> Content:
     """Border = regions at one of the edge's one or two commonest grey levels that touch the edge.
 

@@ -9,12 +9,9 @@ import json
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from io import BytesIO
 from typing import Any, Literal, cast
 
-from pydicom.uid import ExplicitVRBigEndian
-
-from shardkit import content, formats
+from shardkit import content, formats, privacy
 from shardkit.build import isolation, journal
 from shardkit.build.shard_plan import ShardPlan
 from shardkit.codecs import codec
@@ -24,12 +21,12 @@ from shardkit.dataset import manifest
 from shardkit.dataset.hashes import fingerprint, pixel_hash
 from shardkit.errors import Quarantined, Verdict
 from shardkit.formats.encoding import Encoded, encode
-from shardkit.sources.dicom import decoding, grayscale, modality, privacy
-from shardkit.sources.dicom.grayscale import Invert
-from shardkit.sources.dicom.reading import Header, ImageFacts, frame, read_header
-from shardkit.sources.dicom.triage import halvings, judge_header, judge_pixels
-from shardkit.sources.listing import Unread, settled
+from shardkit.sources.base import Decoded, LoadedImage
+from shardkit.sources.files import Entry, Unread, settled
 from shardkit.storage import Store, sentences
+from shardkit.triage import halvings, judge_header, judge_pixels
+
+_CHANGED = "the file changed while the build ran: `shardkit retry --class io_error` takes it in"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +72,13 @@ def convert_file(spec: Conversion, path: bytes, size: int, frame: Frame) -> Conv
     """
     sha256: str | None = None
     try:
-        data = spec.source.read(path)
+        data = spec.source.files.read(path)
         sha256 = hashlib.sha256(data).hexdigest()
         if len(data) != size:
-            raise Quarantined(
-                "io_error", "the file changed while the build ran: `shardkit retry --class io_error` takes it in"
-            )
-        header = read_header(BytesIO(data), size, data)
-        image_facts, repairs, flags = judge_header(header, spec.dataset.rules)
-        return _convert(spec, header, image_facts, repairs, flags, frame, sha256)
+            raise Quarantined("io_error", _CHANGED)
+        image = spec.source.load(Entry(path, size, "file"), data)
+        flags = judge_header(image.facts, spec.dataset.rules)
+        return _convert(spec, image, flags, frame, sha256)
     except Verdict as verdict:
         unsure = isinstance(verdict, Unread)
         return Converted(verdict.verdict, verdict.reason, verdict.message, sha256, unsure=unsure)  # type: ignore[arg-type]
@@ -93,94 +88,70 @@ def convert_file(spec: Conversion, path: bytes, size: int, frame: Frame) -> Conv
         return Converted("quarantined", "internal_error", f"{type(error).__name__} while converting", sha256)
 
 
-def _convert(
-    spec: Conversion,
-    header: Header,
-    facts: ImageFacts,
-    repairs: tuple[str, ...],
-    flags: tuple[str, ...],
-    frame: Frame,
-    sha256: str,
-) -> Converted:
-    decoded = decode_pixels(header, facts, spec.dataset.invert)
-    uniform, mended = decoded.uniform, decoded.repairs
-    pixels, times = uniform.pixels, halvings(facts.rows, facts.cols, spec.dataset.rules.max_side)
+def _convert(spec: Conversion, image: LoadedImage, flags: tuple[str, ...], frame: Frame, sha256: str) -> Converted:
+    facts, rules = image.facts, spec.dataset.rules
+    decoded = image.decode(spec.dataset.invert)
+    pixels, times = decoded.pixels, halvings(facts.height, facts.width, rules.max_side)
     for _ in range(times):
-        pixels = grayscale.halve(pixels)
+        pixels = content.halve(pixels)
     if pixels.shape != (frame.height, frame.width):
-        raise Quarantined(
-            "io_error", "the file changed while the build ran: `shardkit retry --class io_error` takes it in"
-        )
+        raise Quarantined("io_error", _CHANGED)
     small = content.reduce(pixels, content.ANALYSIS)
-    padded = uniform.padding > 0
+    padded = decoded.padding > 0
     found = content.find_content(pixels, small, padded=padded)
     stats = content.statistics(pixels, found.mask, padded=padded)
-    judge_pixels(found, stats, spec.dataset.rules)
-    if content.burned_in_suspect(pixels, uniform.bits):
+    judge_pixels(found, stats, rules)
+    if content.burned_in_suspect(pixels, decoded.bits):
         flags += ("burned_in_suspect",)
     thumb = content.thumbnail(small)
     row = {
-        "pixel_hash": pixel_hash(pixels, uniform.bits),
+        "pixel_hash": pixel_hash(pixels, decoded.bits),
         "height": pixels.shape[0],
         "width": pixels.shape[1],
-        "bits": uniform.bits,
+        "bits": decoded.bits,
         **{f"box_{k}": v for k, v in asdict(found.box).items()},
         "content": found.area,
         **asdict(stats),
-        "padding": uniform.padding,
         "halvings": times,
-        "inverted": uniform.inverted,
         "phash": content.perceptual_hash(thumb),
-        "source_rows": facts.rows,
-        "source_cols": facts.cols,
-        "source_bits": facts.bits_stored,
-        "signed": facts.signed,
-        "photometric": facts.photometric,
-        "slope": privacy.number(header.dataset, "RescaleSlope", -1e6, 1e6),
-        "intercept": privacy.number(header.dataset, "RescaleIntercept", -1e6, 1e6),
-        "modality_lut": grayscale.modality_lut(header.dataset, facts.signed) is not None,
-        "transfer_syntax": header.syntax,
-        "lossy": decoded.lossy or privacy.text(header.dataset, "LossyImageCompression") == "01",
-        "decoder": decoded.decoder,
-        "modality": modality.effective(header.dataset) or None,
-        **privacy.metadata(header.dataset, spec.dataset.demographics),
+        **_origin(image, decoded, times, spec.dataset.demographics),
     }
-    for side in ("spacing_row", "spacing_col"):
-        if row[side] is not None:
-            row[side] *= 1 << times
+    repairs = facts.repairs + decoded.repairs
     return Converted(
         "written",
-        "ok_repaired" if repairs + mended else "ok",
+        "ok_repaired" if repairs else "ok",
         None,
         sha256,
-        repairs + mended,
-        flags + uniform.flags,
-        encode(pixels, uniform.bits, frame, spec.dataset.codec_name, spec.dataset.levels),
+        repairs,
+        flags + decoded.flags,
+        encode(pixels, decoded.bits, frame, spec.dataset.codec_name, spec.dataset.levels),
         row,
         thumb.tobytes(),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """Uniform pixels of one file, and how they came about."""
-
-    uniform: grayscale.Uniform
-    decoder: str
-    repairs: tuple[str, ...]
-    lossy: bool
-
-
-def decode_pixels(header: Header, facts: ImageFacts, invert: Invert) -> Decoded:
-    """The pixels of a judged header. Raises Quarantined."""
-    data = frame(header, facts)
-    if header.pixels is not None and header.pixels.length is not None:
-        big = header.syntax == ExplicitVRBigEndian
-        samples = decoding.native(data, facts.rows, facts.cols, facts.bits_allocated, big, header.pixels.words)
-    else:
-        samples = decoding.decode(bytes(data), header.syntax, header.dataset)
-    uniform = grayscale.to_uniform(samples, facts, header.dataset, invert=invert)
-    return Decoded(uniform, samples.decoder, samples.repairs + uniform.repairs, samples.lossy)
+def _origin(image: LoadedImage, decoded: Decoded, halvings: int, demographics: bool) -> dict[str, Any]:
+    """The manifest's columns about the file and its header."""
+    facts = image.facts
+    kept = privacy.metadata(image.stated, demographics)
+    for side in ("spacing_row", "spacing_col"):
+        if kept[side] is not None:
+            kept[side] *= 1 << halvings
+    return {
+        "padding": decoded.padding,
+        "inverted": decoded.inverted,
+        "source_rows": facts.height,
+        "source_cols": facts.width,
+        "source_bits": facts.bits,
+        "signed": facts.signed,
+        "photometric": facts.photometric,
+        "modality_lut": decoded.modality_lut,
+        "transfer_syntax": facts.encoding,
+        "lossy": decoded.lossy,
+        "decoder": decoded.decoder,
+        "modality": facts.modality or None,
+        **kept,
+    }
 
 
 def convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Crew) -> ShardDone:
@@ -245,12 +216,12 @@ def _converted(spec: Conversion, plan: ShardPlan, crew: Crew) -> Iterator[tuple[
         try:
             return cast(Converted, isolation.result(future, timeout))
         except Quarantined as verdict:
-            unsure = verdict.reason == "decode_timeout" and not spec.source.answers()
+            unsure = verdict.reason == "decode_timeout" and not spec.source.files.answers()
             return Converted("quarantined", verdict.reason, verdict.message, None, unsure=unsure)
 
     def finish() -> tuple[dict[str, Any], Converted]:
         file, future, timeout = waiting.popleft()
-        return file, settled(spec.source, end(file, future, timeout), lambda: end(*begin(file)))
+        return file, settled(spec.source.files, end(file, future, timeout), lambda: end(*begin(file)))
 
     try:
         for file in plan.files:

@@ -17,12 +17,12 @@ from PIL import Image
 from pydicom import config
 from pydicom.uid import UID
 
+from shardkit import triage
 from shardkit.build.ledger import VERDICTS
 from shardkit.dataset import contents
 from shardkit.errors import IntegrityError, ShardkitError
 from shardkit.report import charts
 from shardkit.report.charts import number, percent, text
-from shardkit.sources.dicom import triage
 from shardkit.storage import Store
 
 NAME = "report/index.html"

@@ -1,7 +1,8 @@
 """What may leave the hospital: an allow-list of value-checked fields, and keyed pseudonyms for everything else.
 
-Metadata follow the Basic Profile of PS3.15 Annex E by construction: only fields named here are read, and only values of
-a known enumeration or numeric range are kept; free text never is. Pixels are not cleaned: burned-in text is flagged.
+Metadata follow the Basic Profile of PS3.15 Annex E by construction: a source states no other fields than those of
+`Stated`, and only values of a known enumeration or numeric range are kept; free text never is. Pixels are not cleaned:
+burned-in text is flagged.
 """
 
 import hashlib
@@ -10,15 +11,15 @@ import math
 import os
 import re
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from pydicom.charset import python_encoding
-from pydicom.dataset import Dataset
 
 from shardkit.errors import ArgumentError
 from shardkit.storage import private
 
+Numbers = tuple[float, ...] | None
+"""Numbers of one field; None where it is absent or holds no numbers."""
 KEY_BYTES = 32
 
 # PS3.16 CID 4 / Annex L code strings seen in radiography, and the spellings vendors use, -> one label.
@@ -57,13 +58,14 @@ _VIEWS = (
     " LATERAL LAT OBLIQUE AXIAL SUNRISE TUNNEL OBL DECUB LORDOTIC SWIMMERS TOWNES WATERS CALDWELL FROGLEG"
     " SKYLINE MORTISE SCAPHOID Y"
 )
-_ENUMERATIONS = {
-    "view": ("ViewPosition", frozenset(_VIEWS.split())),
-    "presentation": ("PresentationIntentType", frozenset({"FOR PRESENTATION", "FOR PROCESSING"})),
-    "voi_function": ("VOILUTFunction", frozenset({"LINEAR", "LINEAR_EXACT", "SIGMOID"})),
-    "detector": ("DetectorType", frozenset({"DIRECT", "SCINTILLATOR", "STORAGE", "FILM"})),
-    "sex": ("PatientSex", frozenset({"M", "F", "O"})),
+ENUMERATIONS = {
+    "view": frozenset(_VIEWS.split()),
+    "presentation": frozenset({"FOR PRESENTATION", "FOR PROCESSING"}),
+    "voi_function": frozenset({"LINEAR", "LINEAR_EXACT", "SIGMOID"}),
+    "detector": frozenset({"DIRECT", "SCINTILLATOR", "STORAGE", "FILM"}),
+    "sex": frozenset({"M", "F", "O"}),
 }
+"""Field of `Stated` -> the values of it that are kept."""
 _VENDORS = {
     "agfa": "Agfa", "canon": "Canon", "carestream": "Carestream", "de gotzen": "De Gotzen",
     "del medical": "Del Medical",
@@ -74,6 +76,16 @@ _VENDORS = {
     "siemens": "Siemens", "sirona": "Sirona", "swissray": "Swissray", "toshiba": "Toshiba", "vidar": "Vidar",
     "ge ": "GE",
 }  # fmt: skip
+_TERMS = (
+    "ANN AR ASMT AU BDUS BI BMD CFM CR CT CTPROTOCOL DG DMS DOC DX ECG EEG EMG EOG EPS ES FID GM HC HD IO IOL IVOCT"
+    " IVUS KER KO LEN LS M3D MG MR NM OAM OCT OP OPM OPT OPTBSV OPTENF OPV OSS OT PA PLAN POS PR PT PX REG RESP RF"
+    " RG RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SEG SM SMR SR SRF STAIN TEXTUREMAP TG"
+    " US VA XA XAPROTOCOL XC"
+    " AS CD CF CP CS DD DF DM DS EC FA FS LP MA MS OPR ST VF"  # retired
+)
+MODALITIES = frozenset(_TERMS.split())
+"""Defined terms of Modality (0008,0060), PS3.3 C.7.3.1.1.1: the only values of it that may be shown."""
+
 _LATERALITIES = frozenset("LRUB")
 _ORIENTATION = re.compile(r"(?!.*(.).*\1)[APRLHFTMDV]{1,3}")
 _ANY_NUMBER = (-1e6, 1e6)  # windows reach 16 bits times a slope; longer numbers may be identifiers
@@ -126,108 +138,122 @@ class Pseudonyms:
         return "train" if at < shares[0] else "val" if at < shares[0] + shares[1] else "test"
 
 
-def metadata(dataset: Dataset, demographics: bool = False) -> dict[str, Any]:
-    """The allow-listed, value-checked fields of a header, None where absent or of an unknown value.
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Stated:
+    """Metadata as a source states them: unchecked, maybe free text or identifying. `metadata` keeps what is known.
 
-    `demographics` opts in to sex and to age in five-year steps, 90 and above as one.
+    Attributes
+    ----------
+    body_part, view, presentation, voi_function, detector, sex, manufacturer : str
+        Text, empty where the source states nothing.
+    age : str
+        DICOM age string: three digits and D, W, M or Y.
+    laterality : tuple of str
+        What several fields say; the first valid one counts.
+    orientation : tuple of str
+        Directions of rows and columns, as DICOM's PatientOrientation.
+    pixel_spacing, imager_spacing : tuple of float or None
+        Row and column spacing in mm, in the patient and at the detector.
+    kvp, exposure, slope, intercept : tuple of float or None
+        Single numbers: kV, mAs, rescale slope and intercept. Several make none.
+    window_center, window_width : tuple of float or None
+        Display windows, in grey levels after slope and intercept.
     """
-    spacing, spacing_source = _spacing(dataset)
+
+    body_part: str = ""
+    view: str = ""
+    presentation: str = ""
+    voi_function: str = ""
+    detector: str = ""
+    sex: str = ""
+    manufacturer: str = ""
+    age: str = ""
+    laterality: tuple[str, ...] = ()
+    orientation: tuple[str, ...] = ()
+    pixel_spacing: Numbers = None
+    imager_spacing: Numbers = None
+    kvp: Numbers = None
+    exposure: Numbers = None
+    slope: Numbers = None
+    intercept: Numbers = None
+    window_center: Numbers = None
+    window_width: Numbers = None
+
+
+def metadata(stated: Stated, demographics: bool = False) -> dict[str, Any]:
+    """Return the allow-listed, value-checked fields, None where absent or of an unknown value.
+
+    Parameters
+    ----------
+    stated : Stated
+        What the source says.
+    demographics : bool
+        Keep sex, and age in five-year steps, 90 and above as one.
+    """
+    spacing, spacing_source = _spacing(stated)
     kept: dict[str, Any] = {
-        "body_part": BODY_PARTS.get(_code(dataset, "BodyPartExamined") or ""),
-        **{name: _enumerated(dataset, *spec) for name, spec in _ENUMERATIONS.items()},
-        "laterality": _laterality(dataset),
-        "orientation": _orientation(dataset),
-        "manufacturer": _vendor(dataset),
+        "body_part": BODY_PARTS.get(stated.body_part.upper().replace("_", " ")),
+        **{name: _enumerated(getattr(stated, name), allowed) for name, allowed in ENUMERATIONS.items()},
+        "laterality": next((v for word in stated.laterality if (v := word.upper()) in _LATERALITIES), None),
+        "orientation": _orientation(stated.orientation),
+        "manufacturer": _vendor(stated.manufacturer),
         "spacing_row": spacing[0],
         "spacing_col": spacing[1],
         "spacing_source": spacing_source,
-        "kvp": number(dataset, "KVP", 1, 500),
-        "exposure": number(dataset, "Exposure", 0, 1e5),
-        "window_center": _numbers(dataset, "WindowCenter"),
-        "window_width": _numbers(dataset, "WindowWidth"),
-        "age": _age(dataset),
+        "kvp": _number(stated.kvp, 1, 500),
+        "exposure": _number(stated.exposure, 0, 1e5),
+        "slope": _number(stated.slope, *_ANY_NUMBER),
+        "intercept": _number(stated.intercept, *_ANY_NUMBER),
+        "window_center": _numbers(stated.window_center),
+        "window_width": _numbers(stated.window_width),
+        "age": _age(stated.age),
     }
     if not demographics:
         kept["sex"] = kept["age"] = None
     return kept
 
 
-def charset_problem(dataset: Dataset) -> bool:
-    """Whether SpecificCharacterSet names an encoding that does not exist."""
-    declared = dataset.get("SpecificCharacterSet")
-    terms = [declared] if isinstance(declared, str) else list(declared or [])
-    return any(term.strip() not in python_encoding for term in map(str, terms))
+def shown_modality(modality: str) -> str:
+    """Return a modality as it may be printed: a defined term, else "other"; "none" where there is none."""
+    return modality if modality in MODALITIES else "other" if modality else "none"
 
 
-def text(dataset: Dataset, keyword: str) -> str:
-    """A trimmed value as text for hashing; empty where absent or unreadable. Never written anywhere."""
-    try:
-        value = dataset.get(keyword)
-        return "" if value is None else str(value).strip()
-    except Exception:  # any undecodable value counts as absent
-        return ""
+def _enumerated(text: str, allowed: frozenset[str]) -> str | None:
+    return value if (value := text.upper()) in allowed else None
 
 
-def _code(dataset: Dataset, keyword: str) -> str | None:
-    value = text(dataset, keyword).upper().replace("_", " ")
-    return value or None
-
-
-def _enumerated(dataset: Dataset, keyword: str, allowed: frozenset[str]) -> str | None:
-    value = text(dataset, keyword).upper()
-    return value if value in allowed else None
-
-
-def _laterality(dataset: Dataset) -> str | None:
-    for keyword in ("ImageLaterality", "Laterality", "FrameLaterality"):
-        value = text(dataset, keyword).upper()
-        if value in _LATERALITIES:
-            return value
-    return None
-
-
-def _orientation(dataset: Dataset) -> str | None:
-    try:
-        values = [str(v) for v in dataset.get("PatientOrientation") or []]
-    except Exception:
-        return None
+def _orientation(values: tuple[str, ...]) -> str | None:
     return "\\".join(values) if len(values) == 2 and all(map(_ORIENTATION.fullmatch, values)) else None
 
 
-def _vendor(dataset: Dataset) -> str | None:
-    name = text(dataset, "Manufacturer").lower() + " "
+def _vendor(text: str) -> str | None:
+    name = text.lower() + " "
     return next((vendor for prefix, vendor in _VENDORS.items() if name.startswith(prefix)), None)
 
 
-def _spacing(dataset: Dataset) -> tuple[tuple[float | None, float | None], str | None]:
-    for keyword, source in (("PixelSpacing", "pixel"), ("ImagerPixelSpacing", "imager")):
-        values = _numbers(dataset, keyword)
+def _spacing(stated: Stated) -> tuple[tuple[float | None, float | None], str | None]:
+    for found, source in ((stated.pixel_spacing, "pixel"), (stated.imager_spacing, "imager")):
+        values = _numbers(found)
         if values and len(values) == 2 and all(0.001 <= v <= 10 for v in values):
             return (values[0], values[1]), source
     return (None, None), None
 
 
-def number(dataset: Dataset, keyword: str, low: float, high: float) -> float | None:
+def _number(found: Numbers, low: float, high: float) -> float | None:
     """A single number within [low, high], to six digits; None otherwise."""
-    values = _numbers(dataset, keyword)
+    values = _numbers(found)
     return values[0] if values and len(values) == 1 and low <= values[0] <= high else None
 
 
-def _numbers(dataset: Dataset, keyword: str) -> list[float] | None:
-    try:
-        value = dataset.get(keyword)
-        if value is None or value == "":
-            return None
-        several = hasattr(value, "__iter__") and not isinstance(value, str)
-        numbers = [float(v) for v in (value if several else [value])]
-    except Exception:
+def _numbers(found: Numbers) -> list[float] | None:
+    if found is None:
         return None
-    sound = all(math.isfinite(n) and _ANY_NUMBER[0] < n < _ANY_NUMBER[1] for n in numbers)
-    return [float(f"{n:.6g}") for n in numbers] if sound and 0 < len(numbers) <= 8 else None
+    sound = all(math.isfinite(n) and _ANY_NUMBER[0] < n < _ANY_NUMBER[1] for n in found)
+    return [float(f"{n:.6g}") for n in found] if sound and 0 < len(found) <= 8 else None
 
 
-def _age(dataset: Dataset) -> str | None:
-    match = re.fullmatch(r"(\d{3})([DWMY])", text(dataset, "PatientAge"))
+def _age(text: str) -> str | None:
+    match = re.fullmatch(r"(\d{3})([DWMY])", text)
     if match is None:
         return None
     years = int(match[1]) // {"D": 365, "W": 52, "M": 12, "Y": 1}[match[2]]

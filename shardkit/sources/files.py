@@ -57,8 +57,8 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Source:
-    """An export by its url."""
+class FileTree:
+    """Files below a folder or a bucket's url."""
 
     url: str
     follow_symlinks: bool = False
@@ -93,7 +93,7 @@ class Source:
         if there is None:
             raise Unanswered(f"{shown(self.url)}: no file is there any more")
 
-    def entries(self) -> Iterator[Entry]:
+    def list(self) -> Iterator[Entry]:
         """Every name, sorted by path. Raises StorageError when the bucket cannot be listed."""
         if is_remote(self.url):
             for name, size in Store(self.url).list(""):
@@ -248,7 +248,7 @@ def _kind(error: BaseException) -> type[Quarantined]:
     return Quarantined if certain else Unread
 
 
-def settled(source: Source, found: R, again: Callable[[], R]) -> R:
+def settled(source: FileTree, found: R, again: Callable[[], R]) -> R:
     """What became of a file, once it is not `unsure`, or for the last time, if it fails while its store answers.
 
     Raises StorageError where the store stays away, which is no verdict.
