@@ -194,7 +194,10 @@ class _Local(BufferedReader):
 
 
 class _Remote(BytesIO):
-    """A file over range requests: the first block at once, others as they are asked for."""
+    """A file over range requests: the first block at once, others as they are asked for.
+
+    Not `obstore.open_reader`, which drops its buffer at every seek: reading one header takes eight.
+    """
 
     def __init__(self, store: object, name: str, size: int) -> None:
         super().__init__()
