@@ -208,7 +208,7 @@ def _profile_role(sample: list[Record], source: str, scratch: str) -> Record:
 
 
 def _convert_one(spec: Any, row: Record, source: str) -> Any:
-    from shardkit.build.ingest import convert_file
+    from shardkit.build.conversion import convert_file
     from shardkit.codecs.frame import Frame
 
     path = os.fsencode(os.path.relpath(row["path"], source))
@@ -223,15 +223,15 @@ def _watch_child(watch: machine.Stopwatch) -> None:
     from types import SimpleNamespace
 
     from shardkit import content, privacy
-    from shardkit.build import ingest
+    from shardkit.build import conversion
     from shardkit.codecs import htj2k
     from shardkit.formats import encoding
-    from shardkit.sources.dicom import decoding, grayscale, source
+    from shardkit.sources.dicom import decoding, grayscale, metadata, source
     from shardkit.sources.files import FileTree
 
     hashes = SimpleNamespace(sha256=hashlib.sha256)
-    if hasattr(ingest, "hashlib"):
-        setattr(ingest, "hashlib", hashes)  # noqa: B010 - a module's own import
+    if hasattr(conversion, "hashlib"):
+        setattr(conversion, "hashlib", hashes)  # noqa: B010 - a module's own import
     places: list[tuple[str, Any, str]] = [
         ("read file", FileTree, "read"),
         ("SHA-256 of the file", hashes, "sha256"),
@@ -249,9 +249,11 @@ def _watch_child(watch: machine.Stopwatch) -> None:
         ("content.perceptual_hash", content, "perceptual_hash"),
         ("encode", htj2k, "encode"),
         ("check decode", htj2k, "decode"),
-        ("compare", ingest, "encode"),
-        ("hash of the pixels", ingest, "pixel_hash"),
+        ("compare", conversion, "encode"),
+        ("hash of the pixels", conversion, "pixel_hash"),
         ("hashes of the prefixes", encoding, "fingerprint"),
+        ("header metadata", metadata, "stated"),
+        ("header metadata", metadata, "identity"),
         ("privacy.metadata", privacy, "metadata"),
     ]
     for name, owner, attribute in places:

@@ -13,7 +13,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from shardkit.errors import ArgumentError
 from shardkit.storage import private
@@ -180,7 +180,31 @@ class Stated:
     window_width: Numbers = None
 
 
-def metadata(stated: Stated, demographics: bool = False) -> dict[str, Any]:
+class Metadata(TypedDict):
+    """What is kept of `Stated`: columns of the manifest."""
+
+    body_part: str | None
+    view: str | None
+    presentation: str | None
+    voi_function: str | None
+    detector: str | None
+    sex: str | None
+    laterality: str | None
+    orientation: str | None
+    manufacturer: str | None
+    spacing_row: float | None
+    spacing_col: float | None
+    spacing_source: str | None
+    kvp: float | None
+    exposure: float | None
+    slope: float | None
+    intercept: float | None
+    window_center: list[float] | None
+    window_width: list[float] | None
+    age: str | None
+
+
+def metadata(stated: Stated, demographics: bool = False) -> Metadata:
     """Return the allow-listed, value-checked fields, None where absent or of an unknown value.
 
     Parameters
@@ -191,9 +215,13 @@ def metadata(stated: Stated, demographics: bool = False) -> dict[str, Any]:
         Keep sex, and age in five-year steps, 90 and above as one.
     """
     spacing, spacing_source = _spacing(stated)
-    kept: dict[str, Any] = {
+    kept: Metadata = {
         "body_part": BODY_PARTS.get(stated.body_part.upper().replace("_", " ")),
-        **{name: _enumerated(getattr(stated, name), allowed) for name, allowed in ENUMERATIONS.items()},
+        "view": _enumerated("view", stated.view),
+        "presentation": _enumerated("presentation", stated.presentation),
+        "voi_function": _enumerated("voi_function", stated.voi_function),
+        "detector": _enumerated("detector", stated.detector),
+        "sex": _enumerated("sex", stated.sex) if demographics else None,
         "laterality": next((v for word in stated.laterality if (v := word.upper()) in _LATERALITIES), None),
         "orientation": _orientation(stated.orientation),
         "manufacturer": _vendor(stated.manufacturer),
@@ -206,10 +234,8 @@ def metadata(stated: Stated, demographics: bool = False) -> dict[str, Any]:
         "intercept": _number(stated.intercept, *_ANY_NUMBER),
         "window_center": _numbers(stated.window_center),
         "window_width": _numbers(stated.window_width),
-        "age": _age(stated.age),
+        "age": _age(stated.age) if demographics else None,
     }
-    if not demographics:
-        kept["sex"] = kept["age"] = None
     return kept
 
 
@@ -218,8 +244,8 @@ def shown_modality(modality: str) -> str:
     return modality if modality in MODALITIES else "other" if modality else "none"
 
 
-def _enumerated(text: str, allowed: frozenset[str]) -> str | None:
-    return value if (value := text.upper()) in allowed else None
+def _enumerated(name: str, text: str) -> str | None:
+    return value if (value := text.upper()) in ENUMERATIONS[name] else None
 
 
 def _orientation(values: tuple[str, ...]) -> str | None:

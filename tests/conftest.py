@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, settings
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import ExplicitVRBigEndian
 
-from shardkit.build.ingest import Converted, convert_file
+from shardkit.build.conversion import Converted, convert_file
 from shardkit.build.scan import Scanned, scan_entry
 from shardkit.codecs.frame import Frame
 from shardkit.config import Conversion, DatasetOptions, Rules, RunOptions

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -29,32 +29,37 @@ from shardkit.triage import halvings, judge_header
 CHUNK = 64  # files a child reads per task
 PART = 128 * CHUNK  # files a Parquet part holds
 
-SCHEMA = pa.schema(
-    [
-        ("serial", pa.int64()),
-        ("path", pa.binary()),
-        ("size", pa.int64()),
-        ("verdict", pa.string()),  # null: worth converting
-        ("reason", pa.string()),
-        ("message", pa.string()),
-        ("repairs", pa.list_(pa.string())),
-        ("flags", pa.list_(pa.string())),
-        ("height", pa.int32()),  # as it will be written
-        ("width", pa.int32()),
-        ("estimate", pa.int64()),  # bytes it will take in a shard
-        ("plain", pa.bool_()),  # explicit little endian: needs no interpretation
-        ("presentation", pa.string()),
-        ("modality", pa.string()),  # a defined term, "other" or "none"; null where the header was not read
-        ("order", pa.uint64()),
-        ("sop", pa.string()),  # pseudonyms from here on
-        ("patient", pa.string()),
-        ("study", pa.string()),
-        ("series", pa.string()),
-        ("device", pa.string()),
-        ("source", pa.string()),
-        ("twin", pa.string()),
-    ]
-)
+_TEXT, _TEXTS = pa.string(), pa.list_(pa.string())
+
+
+class ScanRow(TypedDict):
+    """One name of the export, as the private folder keeps it: what its header said, and pseudonyms."""
+
+    serial: Annotated[int, pa.int64()]
+    path: Annotated[bytes, pa.binary()]
+    size: Annotated[int, pa.int64()]
+    verdict: Annotated[str | None, _TEXT]  # null: worth converting
+    reason: Annotated[str | None, _TEXT]
+    message: Annotated[str | None, _TEXT]
+    repairs: Annotated[list[str], _TEXTS]
+    flags: Annotated[list[str], _TEXTS]
+    height: Annotated[int, pa.int32()]  # as it will be written
+    width: Annotated[int, pa.int32()]
+    estimate: Annotated[int, pa.int64()]  # bytes it will take in a shard
+    plain: Annotated[bool, pa.bool_()]  # explicit little endian: needs no interpretation
+    presentation: Annotated[str | None, _TEXT]
+    modality: Annotated[str | None, _TEXT]  # a defined term, "other" or "none"; null where the header was not read
+    order: Annotated[int, pa.uint64()]
+    sop: Annotated[str, _TEXT]  # pseudonyms from here on
+    patient: Annotated[str, _TEXT]
+    study: Annotated[str | None, _TEXT]
+    series: Annotated[str | None, _TEXT]
+    device: Annotated[str | None, _TEXT]
+    source: Annotated[str, _TEXT]
+    twin: Annotated[str | None, _TEXT]  # of an unprocessed image and the processed one made from it
+
+
+SCHEMA = parquet.schema(ScanRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +179,7 @@ def scan_part(
 
 def rows(entries: list[tuple[int, Entry]], scanned: list[Scanned], name: Pseudonyms) -> pa.Table:
     """Scanned headers as a table in which every identifier is a pseudonym."""
-    out: list[dict[str, Any]] = []
+    out: list[ScanRow] = []
     for (serial, entry), header in zip(entries, scanned, strict=True):
         source, clear = name("source", entry.path.decode("utf-8", "surrogateescape")), header.identity
         image = clear.image or f"path {source}"
@@ -183,7 +188,17 @@ def rows(entries: list[tuple[int, Entry]], scanned: list[Scanned], name: Pseudon
                 "serial": serial,
                 "path": entry.path,
                 "size": entry.size,
-                **{k: getattr(header, k) for k in SCHEMA.names[3:14]},
+                "verdict": header.verdict,
+                "reason": header.reason,
+                "message": header.message,
+                "repairs": list(header.repairs),
+                "flags": list(header.flags),
+                "height": header.height,
+                "width": header.width,
+                "estimate": header.estimate,
+                "plain": header.plain,
+                "presentation": header.presentation,
+                "modality": header.modality,
                 "order": int(name("order", image)[:16], 16),
                 "sop": name("sop", image),
                 "patient": name("patient", clear.patient or image),

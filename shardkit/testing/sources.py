@@ -48,7 +48,9 @@ def assert_image_source(source: ImageSource, least: int = 1) -> None:
         facts = _judged(lambda entry=entry: source.inspect(entry), entry)  # type: ignore[misc]
         loaded = _judged(lambda entry=entry, data=data: source.load(entry, data), entry)  # type: ignore[misc]
         if facts is None or loaded is None:
-            assert facts is loaded is None, f"{_name(entry)}: its header alone and its bytes get different verdicts"
+            assert (facts is None) == (loaded is None), (
+                f"{_name(entry)}: its header and its bytes get different verdicts"
+            )
             continue
         assert loaded.facts == facts, f"{_name(entry)}: its bytes tell other facts than its header alone"
         images += _decodes(source, entry, data, facts)

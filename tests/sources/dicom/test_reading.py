@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.encaps import encapsulate
 
-from shardkit.build.ingest import convert_file
+from shardkit.build.conversion import convert_file
 from shardkit.build.isolation import Children, result
 from shardkit.build.scan import scan_entry
 from shardkit.config import BuildConfig, Rules
