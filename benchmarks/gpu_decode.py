@@ -36,7 +36,7 @@ class Grid:
 def decode(url: str, device: str, grid: Grid) -> list[Record]:
     """A row a bin, level and batch; none for a dataset with another codec."""
     store, world = Store(url), start(device)
-    if description(store)["codec"] != "htj2k":
+    if description(store).codec != "htj2k":
         return []
     found = []
     for name, rows in _bins(store, grid.bins):
