@@ -33,6 +33,16 @@ class Objective(ABC):
     def run(self, model: nn.Module, batch: Batch) -> Output:
         """A batch through the model, or through what wraps it: losses and metrics. Training, if model.training."""
 
+    @property
+    def loss_meaning(self) -> str:
+        """What its loss is, and what it is not, in a sentence or two: the page about a run says it."""
+        return "What the objective minimises, each image counting the same."
+
+    @property
+    def picture_meaning(self) -> str:
+        """What is seen on its pictures, in a sentence or two for the same page; empty where it draws none."""
+        return ""
+
     def picture(self, batch: Batch, output: Any) -> npt.NDArray[np.uint8] | None:
         """(rows, cols) grey levels: what the model made of some images; None where there is nothing to see."""
         return None

@@ -14,6 +14,7 @@ from trainer.models.output import MaskedOutput
 from trainer.models.sequences import from_binned, sequences
 from trainer.objectives.base import Objective
 from trainer.objectives.baseline import mean_image_error
+from trainer.objectives.losses import Loss
 from trainer.objectives.pictures import triptychs
 
 
@@ -26,6 +27,22 @@ class MaskedConfig:
         return Masked(model.build())
 
 
+PICTURE_MEANING = (
+    "Hidden patches are grey in the second column and predicted in the third. In the fourth, black is no error, and"
+    " white one of a third of the image’s range or more. Each line has its own image’s range of grey levels."
+)
+
+
+def loss_meaning(norm_pix: bool, over: Loss = "masked") -> str:
+    """What the error of a masked autoencoder is, from its model's options."""
+    patches = "all patches, padding too" if over == "all" else "hidden patches"
+    of = ", of patches normalised by their own mean and deviation" if norm_pix else ""
+    return (
+        f"Mean squared error over {patches}{of}, each image counting the same. It does not say how useful the features"
+        " are: only a task with labels does."
+    )
+
+
 @final
 class Masked(Objective):
     """The loss of a model that hides parts of images itself."""
@@ -34,6 +51,17 @@ class Masked(Objective):
         super().__init__(model)
         config: Any = model.config
         self.norm_pix: bool = config.norm_pix
+        self.over: Loss = getattr(config, "loss", "masked")
+
+    @property
+    def loss_meaning(self) -> str:
+        """See `Objective`."""
+        return loss_meaning(self.norm_pix, self.over)
+
+    @property
+    def picture_meaning(self) -> str:
+        """See `Objective`."""
+        return PICTURE_MEANING
 
     def run(self, model: nn.Module, batch: Batch) -> MaskedOutput:
         """See `Objective`."""

@@ -127,6 +127,8 @@ def _facts(
         "config": flat(job.config) | ({} if last is None else _kept(known.get("config", {}), job)),
         "init": job.init if last is None else known.get("init"),
         "baseline": known.get("baseline"),
+        "loss_meaning": objective.loss_meaning,
+        "picture_meaning": objective.picture_meaning,
         "data": shown(job.data),
         "digest": loader.state_dict()["manifest_digest"],
         "parameters": sum(p.numel() for p in objective.model.parameters()),
