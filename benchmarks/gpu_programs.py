@@ -192,7 +192,9 @@ def _trained(
     steps = warm + epoch["steps"] * case.epochs
     log = Timed(Path(), batches.bins()[0], steps, peak, devices=1, console=None, tensorboard=False)
     with tempfile.TemporaryDirectory(prefix="shardkit-bench-") as folder:  # for the checkpoint at the end
-        loop: Any = Loop(config.objective.build(config.model), batches, config, Path(folder), world, log, steps)  # type: ignore
+        as_loader: Any = batches  # as far as the loop calls one
+        task = config.objective.build(config.model, as_loader)
+        loop: Any = Loop(task, as_loader, config, Path(folder), world, log, steps)
         loop.go()
     counted, seconds = log.done[warm:], log.ends[-1] - log.ends[warm - 1]
     raw = {"seconds": seconds, "wait": sum(step.wait for step in counted)}

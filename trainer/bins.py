@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from shardkit import Loader
+from trainer.models.output import Output
 
 
 class Bins:
@@ -17,9 +18,9 @@ class Bins:
         """float64 (2, bins), for losses summed and images."""
         return torch.zeros(2, len(self.names), dtype=torch.float64, device=self._of.device)
 
-    def add(self, by_bin: Tensor, rows: Tensor, losses: Tensor) -> None:
-        """Losses and numbers of images to their bins'."""
+    def add(self, by_bin: Tensor, rows: Tensor, output: Output) -> None:
+        """Losses and numbers of the images that count to their bins'."""
         rows = rows.to(by_bin.device)
-        there = (rows >= 0).double()
+        counts = output.weight.double() * (rows >= 0)
         number = self._of[rows.clamp(min=0)].long()
-        by_bin.index_add_(1, number, torch.stack([losses.detach().double() * there, there]))
+        by_bin.index_add_(1, number, torch.stack([output.losses.detach().double() * counts, counts]))

@@ -1,8 +1,8 @@
 """The loop: micro-batches of a global step forward and back, one update, a line, a checkpoint; again.
 
-Gradients are of the loss summed over images, divided by the number of images of the whole step on all processes, so
-that an image counts the same whatever batch it lies in. What can differ between processes is added up before anything
-is decided: all of them update, skip, save and stop together.
+Gradients are of the loss summed over images, divided by the number of images that count in the whole step on all
+processes, so that an image counts the same whatever batch it lies in. What can differ between processes is added up
+before anything is decided: all of them update, skip, save and stop together.
 """
 
 import math
@@ -126,7 +126,7 @@ class Loop:
         sums["stop"] = torch.full((), float(self.asked()), dtype=torch.float64, device=self.world.device)
         sums = metrics.over_processes(sums)
         grads = optim.gradients(self.model)
-        scale = self.world.size / sums["images"].clamp(min=1)  # exchanged gradients are means over processes
+        scale = self.world.size / sums["weight"].clamp(min=1)  # exchanged gradients are means over processes
         norm = optim.norm(grads) * scale
         if self.config.optim.clip is not None:
             scale = scale * (self.config.optim.clip / (norm + 1e-6)).clamp(max=1)
@@ -178,6 +178,7 @@ class Loop:
         own, run = self.objective.tokens(batch)
         new = {
             "loss": output.loss,
+            "weight": output.images,
             "images": (batch.rows >= 0).double().sum(),
             "tokens": own.sum(),
             "padded_tokens": run,
@@ -185,7 +186,7 @@ class Loop:
             "padded_flops": self.objective.run_flops(batch),
         }
         metrics.add(sums, {**new, **metrics.named(output.metrics)})
-        self._bins.add(sums["loss_by_bin"], batch.rows, output.losses)
+        self._bins.add(sums["loss_by_bin"], batch.rows, output)
 
     # --- around it
 

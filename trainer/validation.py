@@ -1,5 +1,6 @@
 """The loss on images that are not trained on: every image of the split once, the same views and masks each time."""
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -48,7 +49,7 @@ class Validation:
         for batch in self._loader:
             with autocast():
                 output = self._objective.run(model, batch)
-            self._bins.add(by_bin, batch.rows, output.losses)
+            self._bins.add(by_bin, batch.rows, output)
             metrics.add(found, metrics.named(output.metrics))
             shown = shown or (batch, output)
         model.train()
@@ -56,7 +57,7 @@ class Validation:
         found = metrics.on_cpu(metrics.over_processes(found))
         sums, counts = found["loss_by_bin"].tolist()
         return Measured(
-            loss=sum(sums) / sum(counts),
+            loss=sum(sums) / sum(counts) if sum(counts) else math.nan,  # no image of the split has a label
             images=round(sum(counts)),
             by_bin={n: loss / count for n, loss, count in zip(self._bins.names, sums, counts, strict=True) if count},
             metrics=metrics.means(found),

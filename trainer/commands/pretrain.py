@@ -44,7 +44,7 @@ def _train(job: Job, world: World, console: Terminal | None, asked: list[int]) -
     writers.check(job.config.log.wandb)
     torch.manual_seed(job.config.run.seed)
     loader = open_loader(job.config, job.data, world.device, world.rank, world.size)
-    objective = job.config.objective.build(job.config.model)
+    objective = job.config.objective.build(job.config.model, loader)
     objective.model.check_batching(loader.batching)
     with folder.held(job.out, world):
         begun = start(job, loader, objective, world)
@@ -167,8 +167,8 @@ def _introduce(facts: dict[str, Any], steps: int, loader: Loader, console: Termi
         f"{facts['recipe']}: {facts['parameters'] / 1e6:,.1f} M parameters on {facts['world_size']} x"
         f" {facts['device']}, {steps:,} steps of {micro} micro-batches ({loader.batching})",
     )
-    if facts["baseline"]:
-        _say(console, f"the mean image's error: {facts['baseline']['mean_image']:.5f}")
+    for name, error in (facts["baseline"] or {}).items():
+        _say(console, f"the {name.replace('_', ' ')}'s error: {error:.5f}")
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from shardkit import BinnedBatch, PackedBatch
 from shardkit.errors import ArgumentError
-from trainer.models.output import Output
 
 Batch = BinnedBatch | PackedBatch
 Grid = tuple[int, int]
@@ -17,7 +16,7 @@ Channels = Literal[1, 3]
 
 
 class Model(nn.Module, ABC):
-    """A network that hides parts of images and predicts them; its forward pass takes a batch of the loader."""
+    """A network whose forward pass takes a batch of the loader; what is made of its answer is the objective's."""
 
     @property
     @abstractmethod
@@ -30,8 +29,8 @@ class Model(nn.Module, ABC):
         """Its large repeated parts: compiled and sharded one by one."""
 
     @abstractmethod
-    def forward(self, batch: Any) -> Output:
-        """A batch -> each image's loss, and what was predicted."""
+    def forward(self, batch: Any) -> Any:
+        """A batch -> what its objective takes: an `Output`, or scores that the objective makes one of."""
 
     def no_weight_decay(self) -> frozenset[str]:
         """Parameters that do not decay beside biases and norms."""

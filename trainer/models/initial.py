@@ -34,7 +34,7 @@ def load_initial(model: Model, source: str) -> str:
         place = checkpoint.named(path)
         checkpoint.weights(place, model)
         return f"all weights are those of {place}"
-    mark = next(name for name in model.state_dict() if name.endswith(_MARK))
+    mark = next((name for name in model.state_dict() if name.endswith(_MARK)), _MARK)
     state, where = _file(path, mark) if path.exists() else (_timm(source), "")
     try:
         missing = model.load_weights(state)

@@ -1,4 +1,4 @@
-"""What a batch gives: an error an image, whatever else is measured, and a prediction a patch."""
+"""What becomes of a batch: a loss an image, whatever else is measured, and, of a masked autoencoder, a prediction."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,9 +13,9 @@ class Output:
     Parameters
     ----------
     losses
-        float32 (S,), what is minimised, of each image.
+        float32 (S,), what is minimised, of each image; finite where the weight is 0, too.
     weight
-        float32 (S,), 0 where there is no image.
+        float32 (S,), 1 for an image that counts, 0 where there is none, or none with a label.
     metrics
         What else is measured, by name: (2,), a sum and how many it is of. They are added up over micro-batches and
         processes, and their quotients logged; so every batch has to give the same names. See `trainer.metrics`.
@@ -27,12 +27,12 @@ class Output:
 
     @property
     def loss(self) -> Tensor:
-        """Summed over images; divide by the global step's count of them."""
+        """Summed over images; divide by the global step's count of those that count."""
         return (self.losses * self.weight).sum()
 
     @property
     def images(self) -> Tensor:
-        """How many images it holds."""
+        """How many images count."""
         return self.weight.sum()
 
 

@@ -15,7 +15,7 @@ from trainer.models.output import Output
 
 
 class Objective(ABC):
-    """Something to minimise with a model.
+    """Something to minimise with a model: what pre-training minimises, or a task with labels.
 
     Only `run` has to be written. An objective with tensors of its own (a queue, a centre, averages) gives them in
     `state_dict`, and every run resumes exactly.
@@ -97,5 +97,13 @@ class Objective(ABC):
 class ObjectiveConfig(Protocol):
     """A frozen record of plain fields that describes an objective and builds it."""
 
-    def build(self, model: ModelConfig) -> Objective:
-        """The objective, with a model of random weights."""
+    def build(self, model: ModelConfig, loader: Loader) -> Objective:
+        """Build the objective and its model, with random weights.
+
+        Parameters
+        ----------
+        model
+            Describes the run's model, or the encoder of a model that the objective makes with it.
+        loader
+            The run's batches. A task with labels looks them up by `loader.key(row)`, for all rows of the manifest.
+        """

@@ -22,8 +22,8 @@ from trainer.objectives.pictures import triptychs
 class MaskedConfig:
     """Masked autoencoding as its model describes it: what is hidden, and which error counts."""
 
-    def build(self, model: ModelConfig) -> "Masked":
-        """The objective, with a model of random weights."""
+    def build(self, model: ModelConfig, loader: Loader) -> "Masked":
+        """Build the objective, with a model of random weights."""
         return Masked(model.build())
 
 

@@ -33,7 +33,8 @@ class Step:
     wait
         Seconds this process waited for data.
     sums
-        float64 by name, on the CPU: loss, summed over images; images and tokens seen; padded_tokens, those that were
+        float64 by name, on the CPU: loss, summed over images; weight, how many of them count in it; images and tokens
+        seen; padded_tokens, those that were
         run; flops and padded_flops of training, of the images alone and of all that is run, which MFU and HFU are
         shares of (see `trainer.models.flops`); norm of the gradient, before clipping; loss_by_bin (2, bins), losses
         and images; and the objective's metrics.
@@ -52,8 +53,8 @@ class Step:
 
     @property
     def loss(self) -> float:
-        """Mean over images."""
-        return float(self.sums["loss"]) / max(self.images, 1)
+        """Mean over the images that count."""
+        return float(self.sums["loss"]) / max(float(self.sums["weight"]), 1)
 
     @property
     def norm(self) -> float:

@@ -49,6 +49,7 @@ def start(job: Job, loader: Loader, objective: Objective, world: World) -> Start
     no weights.
     """
     before = from_first(lambda: folder.found(job.out), world)
+    _check_objective(before, job)
     place = Checkpoints(job.out, job.config.save.keep, world).latest().place
     last = None if place is None else _progress(place)
     notes = folder.compare(before["config"], flat(job.config), job.out) if before else []
@@ -72,6 +73,21 @@ def start(job: Job, loader: Loader, objective: Objective, world: World) -> Start
     if new:
         changes[str(done)] = changes.get(str(done), {}) | new
     return Start({**about, "steps": steps, "changes": changes}, steps, done, anew, tuple(notes))
+
+
+def _objective(job: Job) -> str:
+    """The name of its kind: options alone do not tell kinds apart that have the same ones."""
+    return type(job.config.objective).__name__.removesuffix("Config")
+
+
+def _check_objective(before: Facts | None, job: Job) -> None:
+    """Raise TrainingError where the folder's run minimises something else; old ones do not say what they do."""
+    now = _objective(job)
+    if before is not None and (was := before.get("objective", now)) != now:
+        raise TrainingError(
+            f"{job.out} holds a run of the objective {was}, not {now}: go on with its recipe, name another --out, or"
+            f" begin from its weights with --init {job.out}"
+        )
 
 
 def _progress(place: Path) -> Facts:
@@ -127,6 +143,7 @@ def _facts(
         "config": flat(job.config) | ({} if last is None else _kept(known.get("config", {}), job)),
         "init": job.init if last is None else known.get("init"),
         "baseline": known.get("baseline"),
+        "objective": _objective(job),
         "loss_meaning": objective.loss_meaning,
         "picture_meaning": objective.picture_meaning,
         "data": shown(job.data),
