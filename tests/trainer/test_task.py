@@ -168,8 +168,9 @@ def test_a_task_of_one_file_and_a_recipe_learns_and_tells_its_metric(
     events = EventAccumulator(str(run / "tensorboard")).Reload()
     assert {"metrics/accuracy", "val/metrics/accuracy"} <= set(events.Tags()["scalars"])
     about = json.loads((run / "run.json").read_text())
-    assert about["loss_meaning"] == "Cross-entropy of the classes, rare ones counting more."
-    assert (about["objective"], about["config"]["objective.classes"]) == ("Classes", 2)
+    meaning = "Cross-entropy of the classes, rare ones counting more."
+    assert about["objective"] == {"kind": "Classes", "loss": meaning, "picture": ""}
+    assert about["config"]["objective.classes"] == 2
     assert (run / "report.html").exists()
     assert not (run / "pictures").exists(), "it draws none"
 
@@ -207,7 +208,7 @@ def test_another_task_does_not_go_on_in_its_folder(
 ) -> None:
     assert train("--run.steps", "1", "--val.every", "0") == 0
     about = json.loads((tmp_path / "run" / "run.json").read_text())
-    (tmp_path / "run" / "run.json").write_text(json.dumps({**about, "objective": "Sides"}))
+    (tmp_path / "run" / "run.json").write_text(json.dumps({**about, "objective": {"kind": "Sides"}}))
     assert train("--run.steps", "1", "--val.every", "0") == 1
     said = " ".join(capsys.readouterr().err.split())
     assert "holds a run of the objective Sides, not Classes: go on with its recipe" in said

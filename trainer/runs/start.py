@@ -75,15 +75,15 @@ def start(job: Job, loader: Loader, objective: Objective, world: World) -> Start
     return Start({**about, "steps": steps, "changes": changes}, steps, done, anew, tuple(notes))
 
 
-def _objective(job: Job) -> str:
-    """The name of its kind: options alone do not tell kinds apart that have the same ones."""
+def _kind(job: Job) -> str:
+    """The name of the objective's kind: options alone do not tell kinds apart that have the same ones."""
     return type(job.config.objective).__name__.removesuffix("Config")
 
 
 def _check_objective(before: Facts | None, job: Job) -> None:
     """Raise TrainingError where the folder's run minimises something else; old ones do not say what they do."""
-    now = _objective(job)
-    if before is not None and (was := before.get("objective", now)) != now:
+    now = _kind(job)
+    if before is not None and (was := before.get("objective", {}).get("kind", now)) != now:
         raise TrainingError(
             f"{job.out} holds a run of the objective {was}, not {now}: go on with its recipe, name another --out, or"
             f" begin from its weights with --init {job.out}"
@@ -143,9 +143,11 @@ def _facts(
         "config": flat(job.config) | ({} if last is None else _kept(known.get("config", {}), job)),
         "init": job.init if last is None else known.get("init"),
         "baseline": known.get("baseline"),
-        "objective": _objective(job),
-        "loss_meaning": objective.loss_meaning,
-        "picture_meaning": objective.picture_meaning,
+        "objective": {
+            "kind": _kind(job),
+            "loss": objective.loss_meaning,
+            "picture": objective.picture_meaning,
+        },
         "data": shown(job.data),
         "digest": loader.state_dict()["manifest_digest"],
         "parameters": sum(p.numel() for p in objective.model.parameters()),
