@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from shardkit import BinnedBatch
 from shardkit.errors import ArgumentError
-from trainer.models.base import Batch, Channels, Grid, Model, State
+from trainer.models.base import Batch, Channels, Grid, State
+from trainer.models.blocks import initialise_linear
+from trainer.models.decoder import MaskedAutoencoder
 from trainer.models.formats import to_colour, to_grey
-from trainer.models.mae import Block, initialise_linear
 from trainer.models.masking import draw
 from trainer.models.output import MaskedOutput
 from trainer.models.sequences import Sequences, from_binned
@@ -67,7 +68,7 @@ class HieraConfig:
         return HieraMae(self)
 
 
-class HieraMae(Model):
+class HieraMae(MaskedAutoencoder):
     """Encoder of the visible mask units, decoder of all patches, loss.
 
     `encoder` is timm's model of one channel without a classifier, and its `state_dict()` loads strictly into
@@ -103,14 +104,8 @@ class HieraMae(Model):
         self.multi_scale_fusion_heads = nn.ModuleList(
             nn.Conv2d(own, width, kernel, kernel) for own, kernel in zip(widths, kernels, strict=True)
         )
-        self.decoder_embed = nn.Linear(width, c.decoder_width)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, c.decoder_width))
+        self.add_decoder(width, c, _MLP_RATIO)
         self.decoder_pos_embed = nn.Parameter(torch.zeros(1, (self.rows * self.inside) ** 2, c.decoder_width))
-        self.decoder_blocks = nn.ModuleList(
-            Block(c.decoder_width, c.decoder_heads, _MLP_RATIO, c.norm_eps) for _ in range(c.decoder_depth)
-        )
-        self.decoder_norm = nn.LayerNorm(c.decoder_width, eps=c.norm_eps)
-        self.decoder_pred = nn.Linear(c.decoder_width, self.patch**2)
         self._initialise()
 
     def _initialise(self) -> None:

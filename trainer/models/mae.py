@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from shardkit.errors import ArgumentError
 from trainer.models import formats
-from trainer.models.attention import attend
-from trainer.models.base import Batch, Channels, Grid, Model, State
+from trainer.models.base import Batch, Channels, Grid, State
+from trainer.models.blocks import Block, initialise_linear
+from trainer.models.decoder import MaskedAutoencoder
 from trainer.models.flops import image_flops, run_flops
 from trainer.models.masking import Mask, draw
 from trainer.models.output import MaskedOutput
@@ -80,46 +81,6 @@ class MaeConfig:
         return Mae(self)
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention within sequences."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
-
-    def forward(self, x: Tensor, cu_seqlens: Tensor, longest: int) -> Tensor:
-        """(n, width) -> (n, width)."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
-        return self.proj(attend(q, k, v, cu_seqlens, longest).flatten(1))  # type: ignore[no-any-return]
-
-
-class Mlp(nn.Module):
-    """Two layers with a GELU."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, width) -> (n, width)."""
-        return self.fc2(nn.functional.gelu(self.fc1(x)))  # type: ignore[no-any-return]
-
-
-class Block(nn.Module):
-    """A pre-norm transformer block."""
-
-    def __init__(self, width: int, heads: int, mlp_ratio: float, eps: float) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(width, eps=eps), nn.LayerNorm(width, eps=eps)
-        self.attn, self.mlp = Attention(width, heads), Mlp(width, int(width * mlp_ratio))
-
-    def forward(self, x: Tensor, cu_seqlens: Tensor, longest: int) -> Tensor:
-        """(n, width) -> (n, width)."""
-        x = x + self.attn(self.norm1(x), cu_seqlens, longest)
-        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
-
-
 class PatchEmbed(nn.Module):
     """A linear map of patches, its weight shaped as timm's convolution."""
 
@@ -132,15 +93,7 @@ class PatchEmbed(nn.Module):
         return nn.functional.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
-def initialise_linear(model: nn.Module) -> None:
-    """Xavier uniform for the weights of all linear maps, 0 for their biases, in the order of the modules."""
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
-
-
-class Mae(Model):
+class Mae(MaskedAutoencoder):
     """Encoder of the visible patches, decoder of all, loss."""
 
     def __init__(self, config: MaeConfig) -> None:
@@ -150,13 +103,7 @@ class Mae(Model):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, c.width))
         self.blocks = nn.ModuleList(Block(c.width, c.heads, c.mlp_ratio, c.norm_eps) for _ in range(c.depth))
         self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
-        self.decoder_embed = nn.Linear(c.width, c.decoder_width)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, c.decoder_width))
-        self.decoder_blocks = nn.ModuleList(
-            Block(c.decoder_width, c.decoder_heads, c.mlp_ratio, c.norm_eps) for _ in range(c.decoder_depth)
-        )
-        self.decoder_norm = nn.LayerNorm(c.decoder_width, eps=c.norm_eps)
-        self.decoder_pred = nn.Linear(c.decoder_width, c.patch**2)
+        self.add_decoder(c.width, c, c.mlp_ratio)
         self._initialise()
 
     def _initialise(self) -> None:
