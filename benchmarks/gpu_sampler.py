@@ -59,7 +59,7 @@ def watching(device: Any) -> Iterator[Sampler | None]:
         yield None
         return
     try:
-        import pynvml
+        import pynvml  # type: ignore[import-untyped]
     except ImportError:
         raise SystemExit("nvidia-ml-py is not installed, which asks the GPU: pip install '.[benchmarks]'") from None
     import torch

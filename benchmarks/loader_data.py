@@ -269,7 +269,7 @@ def _answers(port: int) -> bool:
 
 def _upload(data: Data, environment: dict[str, str]) -> None:
     """Every folder that a program reads."""
-    import boto3
+    import boto3  # type: ignore[import-untyped]
 
     client = boto3.client(
         "s3",

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -103,8 +102,9 @@ def normalised(pixels: np.ndarray, low: int, high: int) -> Image:
     """float32, (x - low) / (high - low) cut off at 0 and 1, written straight into memory shared with the consumer."""
     import torch
 
-    storage = torch.UntypedStorage._new_shared(4 * pixels.size)  # as torch's own default_collate does in a worker
-    image = torch.empty(0, dtype=torch.float32).set_(storage, 0, pixels.shape)
+    # As torch's own default_collate does in a worker.
+    storage: torch.UntypedStorage = torch.UntypedStorage._new_shared(4 * pixels.size)  # type: ignore[no-untyped-call]
+    image = torch.empty(0, dtype=torch.float32).set_(storage, 0, pixels.shape, (pixels.shape[1], 1))
     scale = 1.0 / max(high - low, 1)
     if (cv2 := _cv2()) is not None and pixels.dtype in (np.uint8, np.uint16, np.int16, np.float32):
         between = cv2.addWeighted(pixels, scale, pixels, 0.0, -low * scale, dtype=cv2.CV_32F)
@@ -116,9 +116,9 @@ def normalised(pixels: np.ndarray, low: int, high: int) -> Image:
     return image
 
 
-def _cv2() -> ModuleType | None:
+def _cv2() -> Any:
     try:
-        import cv2
+        import cv2  # type: ignore[import-not-found]
     except ImportError:
         return None
     cv2.setNumThreads(1)  # workers are processes already
@@ -140,7 +140,8 @@ def _collate(task: str) -> Callable[[list[tuple[str, Image]]], tuple[list[str], 
 
 def batches(job: Record) -> Iterable[tuple[list[str], Any]]:
     """job: program, variant, task, place, scratch (a fresh folder), batch, workers; for dicom also files."""
-    return READERS[job["program"]](job, Work(job["variant"], job["task"]))
+    found: Iterable[tuple[list[str], Any]] = READERS[job["program"]](job, Work(job["variant"], job["task"]))
+    return found
 
 
 def _loader(dataset: Any, job: Record, **more: Any) -> Any:
@@ -153,9 +154,9 @@ def _loader(dataset: Any, job: Record, **more: Any) -> Any:
 
 
 def _mosaic(job: Record, work: Work) -> Any:
-    from streaming import StreamingDataset
+    from streaming import StreamingDataset  # type: ignore[import-not-found]
 
-    class Images(StreamingDataset):
+    class Images(StreamingDataset):  # type: ignore[misc]
         def __getitem__(self, at: Any) -> Any:
             row = super().__getitem__(at)
             return work(row["key"], row["image"], row)
@@ -172,12 +173,12 @@ def _mosaic(job: Record, work: Work) -> Any:
 
 
 def _litdata(job: Record, work: Work) -> Any:
-    from litdata import StreamingDataLoader, StreamingDataset
-    from litdata.streaming import downloader
+    from litdata import StreamingDataLoader, StreamingDataset  # type: ignore[import-not-found]
+    from litdata.streaming import downloader  # type: ignore[import-not-found]
 
     import shardkit.codecs.htj2k  # noqa: F401
 
-    class Images(StreamingDataset):
+    class Images(StreamingDataset):  # type: ignore[misc]
         def __getitem__(self, at: Any) -> Any:
             row = dict(zip(FIELDS, super().__getitem__(at), strict=True))
             return work(row["key"], row["image"], row)
@@ -201,7 +202,7 @@ def _litdata(job: Record, work: Work) -> Any:
 
 
 def _webdataset(job: Record, work: Work) -> Any:
-    import webdataset
+    import webdataset  # type: ignore[import-untyped]
 
     name = {"png": "png", "htj2k": "j2c"}[job["variant"]]
     place = job["place"]
@@ -246,7 +247,7 @@ READERS = {"mosaic": _mosaic, "litdata": _litdata, "webdataset": _webdataset, "d
 
 
 def _s3(place: Record) -> Any:
-    import boto3
+    import boto3  # type: ignore[import-untyped]
 
     return boto3.client("s3", endpoint_url=place["endpoint"])
 
@@ -292,7 +293,7 @@ def _write_litdata(rows: Iterator[Record], variant: str, out: str, workers: int,
 
     A sample is a list: of a dict, litdata 0.2.76 makes Arrow chunks that it cannot read when two workers share one.
     """
-    from litdata.streaming.writer import BinaryWriter
+    from litdata.streaming.writer import BinaryWriter  # type: ignore[import-not-found]
 
     sink = BinaryWriter(out, chunk_bytes=CHUNK)
     for number, row in enumerate(rows):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks import loader_peers, machine
 from benchmarks.loader_peers import SIDE, Record
@@ -58,7 +58,7 @@ def _epoch_role(job: Record) -> Record:
     """
     signal.alarm(LONGEST_S)  # a program that hangs ends the benchmark
     make = {"shardkit": _Shardkit, "decode": _Decode, "read": _Read}.get(job["program"], _Peer)
-    program = make(job)
+    program: Any = make(job)
     delivered: list[Any] = []
     stamps: list[float] = []
     last: Delivered = ([], None)
@@ -145,14 +145,14 @@ class _Packed:
             yield self._batch.patches[start:end].double().sum() / self._batch.hw[i].prod()
 
 
-def open_loader(job: Record, level: int | str = "auto", **more: Any) -> Any:
+def open_loader(job: Record, level: int | Literal["auto"] = "auto", **more: Any) -> Any:
     """The loader for the job's task, on the CPU, over all samples."""
     from shardkit import Loader
 
     return Loader(url_of(job), batching=_batching(job, level), split=None, device="cpu", **more)
 
 
-def _batching(job: Record, level: int | str = "auto") -> Any:
+def _batching(job: Record, level: int | Literal["auto"] = "auto") -> Any:
     from shardkit import Packed, Resized
 
     if job["task"] == "full":

@@ -23,7 +23,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -126,7 +126,8 @@ def _row(program: Name, source: Source, task: str, data: Data, bench: Bench) -> 
     name = replace(program, source=source.name, task=task)
     found = measure(name, source, data, bench)
     stages = {stage: found["stats"][stage] for stage in STAGES} if "stats" in found else {}
-    return name.fields() | {figure: found[figure] for figure in FIGURES} | {"stages_s": stages}
+    row: Record = name.fields() | {figure: found[figure] for figure in FIGURES} | {"stages_s": stages}
+    return row
 
 
 def _cached(gateway: Source, data: Data, bench: Bench) -> Record:
@@ -134,13 +135,15 @@ def _cached(gateway: Source, data: Data, bench: Bench) -> Record:
     job = {"place": gateway.place("shardkit"), "bytes": 2 * data.bytes("shardkit"), "scratch": bench.work / "cache"}
     found = bench.child("nas_baseline:second_epoch", job, environment=gateway.environment)
     rates = {"samples_s": found["images"] / found["seconds"], "mpx_s": data.mpx() / found["seconds"]}
-    return replace(SHARDS, variant="cache", source="cache", task="full").fields() | found | rates
+    row: Record = replace(SHARDS, variant="cache", source="cache", task="full").fields() | found | rates
+    return row
 
 
 def _stages(source: Source, data: Data, bench: Bench, of: Record) -> Record:
     source.forget()
     job = {"root": source.place("export")["root"], "files": data.files("export")}
-    return of | bench.child("nas_baseline:one_thread", job, environment=source.environment)
+    found: Record = bench.child("nas_baseline:one_thread", job, environment=source.environment)
+    return of | found
 
 
 # --- in a child process
@@ -297,10 +300,10 @@ def draw(result: Record) -> Figure:
     for axes, (task, (title, unit, name)) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         there = [key for key in LINES if any((r["program"], r["source"], r["task"]) == (*key, task) for r in rows)]
         for number, key in enumerate(there):
-            of = {
+            of: dict[Any, Record] = {
                 (r["latency_ms"], r["gbit"]): r for r in rows if (r["program"], r["source"], r["task"]) == (*key, task)
             }
-            heights = [of.get((w["latency_ms"], w["gbit"]), of.get((None, None)))[name] for w in wires]
+            heights = [(of.get((w["latency_ms"], w["gbit"])) or of[None, None])[name] for w in wires]
             places = [at + (number - len(there) / 2) * 0.8 / len(there) for at in range(len(wires))]
             middle = [height["median"] for height in heights]
             ends = [[h["median"] - h["min"] for h in heights], [h["max"] - h["median"] for h in heights]]

@@ -217,9 +217,9 @@ def plan(rows: int, name: str) -> Record:
     from shardkit.plan import EpochPlan, Samples, from_text
     from shardkit.synthetic.radiographs import synth_sizes
 
-    height, width, _ = synth_sizes(99_991, np.random.default_rng(0))
-    sides = [np.resize(side.astype(np.uint16), rows) for side in (height, width)]
-    samples = Samples("scale", np.append(np.arange(0, rows, SHARD), rows), *sides, bins=Bins(THESIS, 48))
+    drawn = synth_sizes(99_991, np.random.default_rng(0))
+    height, width = (np.resize(side.astype(np.uint16), rows) for side in drawn[:2])
+    samples = Samples("scale", np.append(np.arange(0, rows, SHARD), rows), height, width, Bins(THESIS, 48))
     before, clock = machine.peak_of_this_process(), time.perf_counter()
     of = EpochPlan(samples, 0, 0, from_text(BATCHINGS[name]))
     _ = of[0]

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -222,7 +222,7 @@ def _latencies(place: str, images: int, seed: int) -> Record:
 def _plain(place: str, rows: list[Record]) -> Iterator[Callable[[], object]]:
     import zarr
 
-    root = zarr.open_group(place, mode="r")
+    root: Any = zarr.open_group(place, mode="r")
     arrays = {name: (group["pixels"], group["key"][:].tolist()) for name, group in root.groups()}
     for row in rows:
         pixels, keys = arrays[row["shard"].partition("/")[0]]

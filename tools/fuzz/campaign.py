@@ -125,8 +125,8 @@ def _batch(seed: int, mutants: list[Mutant], place: Path, pool: Any, report: Rep
         return
     rows = _rows(place)
     if sorted(path for path, _ in rows) != sorted(names):
-        lost = sorted(set(names) ^ {path for path, _ in rows})[:5]
-        report.findings.append(Finding("the ledger is not one row a file", seed, mutants[0], f"{lost}"))
+        differing = sorted(set(names) ^ {path for path, _ in rows})[:5]
+        report.findings.append(Finding("the ledger is not one row a file", seed, mutants[0], f"{differing}"))
     jobs = []
     for name, row in rows:
         one = names[name]

@@ -118,7 +118,7 @@ def _element(data: bytes, rng: Rng) -> tuple[int, RawDataElement]:
     """(tag, raw element) of one element of the pixel module, of the pixel data, or of any other."""
     try:
         ds = pydicom.dcmread(BytesIO(data), force=True)
-        raw = [(int(tag), ds.get_item(tag)) for tag in ds.keys()]  # noqa: SIM118  # iterating would convert them
+        raw: list[tuple[int, object]] = [(int(tag), ds.get_item(tag)) for tag in ds.keys()]  # noqa: SIM118  # iterating would convert them
     except Exception:
         raise Unfit from None
     found = [(tag, e) for tag, e in raw if isinstance(e, RawDataElement) and e.value_tell]

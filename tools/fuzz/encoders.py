@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -78,7 +79,9 @@ def _htj2k(values: Values, layout: Layout, syntax: str, rng: np.random.Generator
     # The encoder codes 16 bits whatever the values need. Centred as signed ones they have no level shift, so that
     # the stream's precision can be named afterwards: SIZ is the only place that knows it.
     centred = values if layout.signed else values - (1 << (layout.bits - 1))
-    options = {"tlm": True, "tilepart": imagecodecs.HTJ2K.TILEPART.RESOLUTIONS} if rng.random() < 0.5 else {}
+    options: dict[str, Any] = (
+        {"tlm": True, "tilepart": imagecodecs.HTJ2K.TILEPART.RESOLUTIONS} if rng.random() < 0.5 else {}
+    )
     reversible = syntax != uids.HTJ2K
     if not reversible:  # the 9/7 transform works on shares of the full range
         centred, options["level"] = centred << (16 - layout.bits), 2.0**-layout.bits

@@ -19,7 +19,8 @@ import numpy.typing as npt
 import pydicom
 import pydicom.uid as uids
 from pydicom.dataset import Dataset
-from pydicom.pixels import pixel_array
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.utils import pixel_array
 
 Ints = npt.NDArray[np.int64]
 COMPLAINS = "complains: "
@@ -78,7 +79,7 @@ def _by_pydicom(data: bytes) -> Iterator[Reading]:
         syntax = ds.file_meta.TransferSyntaxUID
         plugins = [""]
         if syntax.is_encapsulated:
-            plugins = [p for p in pydicom.pixels.get_decoder(syntax).available_plugins if p not in _BY_HEADER]
+            plugins = [p for p in get_decoder(syntax).available_plugins if p not in _BY_HEADER]
     except Exception as error:
         yield Reading("pydicom", None, type(error).__name__)
         return
@@ -104,7 +105,7 @@ def _words(ds: Dataset) -> Reading:
 
 
 def _by_gdcm(data: bytes) -> Reading:
-    import gdcm
+    import gdcm  # type: ignore[import-untyped]
 
     with tempfile.NamedTemporaryFile(suffix=".dcm") as file, _complaints() as said:
         file.write(_usual_high_bit(data))
@@ -202,7 +203,7 @@ def _padding(
     values: Ints, stored: Ints, ds: Dataset, bits: int, signed: bool, allocated: int
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     none = np.zeros(values.shape, bool)
-    ends = []
+    ends: list[int | None] = []
     for name in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
         try:
             ends.append(int(_two(np.int64(int(ds.get(name))), allocated, signed)))  # type: ignore[arg-type]
