@@ -30,7 +30,15 @@ class Export:
 
 
 def export(asked: Export) -> str:
-    """Write the file; returns sentences about it. Raises ArgumentError and TrainingError."""
+    """Write the file; return sentences about it.
+
+    Raises
+    ------
+    ArgumentError
+        For a run, a grid or a model that cannot be exported.
+    TrainingError
+        For a checkpoint that cannot be read.
+    """
     place = checkpoint.named(asked.run)
     facts = folder.facts(place.parent.parent)
     options = facts["config"]
@@ -57,9 +65,10 @@ def export(asked: Export) -> str:
 
 
 def usual_grid(data: str, text: str) -> tuple[int, int] | None:
-    """Rows and columns of patches that suit a run's images: of its recipe's size, else of the dataset's commonest bin.
+    """Return rows and columns of patches that suit a run's images.
 
-    None where the dataset cannot be opened.
+    They are those of its recipe's image size, else of the dataset's commonest bin; None where the dataset cannot be
+    opened.
     """
     batching = from_text(text)
     if (side := batching.augmentation.side) is not None:

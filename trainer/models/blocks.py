@@ -14,7 +14,7 @@ class Attention(nn.Module):
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, x: Tensor, cu_seqlens: Tensor, longest: int) -> Tensor:
-        """(n, width) -> (n, width)."""
+        """Attend within sequences: (n, width) -> (n, width)."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
         return self.proj(attend(q, k, v, cu_seqlens, longest).flatten(1))  # type: ignore[no-any-return]
 
@@ -27,7 +27,7 @@ class Mlp(nn.Module):
         self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, width) -> (n, width)."""
+        """Map each token: (n, width) -> (n, width)."""
         return self.fc2(nn.functional.gelu(self.fc1(x)))  # type: ignore[no-any-return]
 
 
@@ -40,13 +40,13 @@ class Block(nn.Module):
         self.attn, self.mlp = Attention(width, heads), Mlp(width, int(width * mlp_ratio))
 
     def forward(self, x: Tensor, cu_seqlens: Tensor, longest: int) -> Tensor:
-        """(n, width) -> (n, width)."""
+        """Add attention and perceptron to the tokens: (n, width) -> (n, width)."""
         x = x + self.attn(self.norm1(x), cu_seqlens, longest)
         return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
 
 
 def initialise_linear(model: nn.Module) -> None:
-    """Xavier uniform for the weights of all linear maps, 0 for their biases, in the order of the modules."""
+    """Draw Xavier uniform weights for all linear maps, with biases of 0, in the order of the modules."""
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)

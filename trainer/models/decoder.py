@@ -15,7 +15,7 @@ class DecoderConfig(Protocol):
 
     @property
     def decoder_width(self) -> int:
-        """Channels."""
+        """Number of channels."""
 
     @property
     def decoder_depth(self) -> int:
@@ -23,18 +23,28 @@ class DecoderConfig(Protocol):
 
     @property
     def decoder_heads(self) -> int:
-        """Attention heads of a block."""
+        """Number of attention heads in a block."""
 
     @property
     def norm_eps(self) -> float:
-        """Added to a norm's variance."""
+        """Number added to a norm's variance."""
 
 
 class MaskedAutoencoder(Model, ABC):
     """A model that predicts every patch from the encoder's output and, where a patch was hidden, a mask token."""
 
     def add_decoder(self, width: int, config: DecoderConfig, mlp_ratio: float) -> None:
-        """Make the decoder's layers, for an encoder of `width` channels; the order decides what random weights are."""
+        """Make the decoder's layers; the order in which they are made decides what random weights they get.
+
+        Parameters
+        ----------
+        width
+            Channels of the encoder.
+        config
+            The model's record.
+        mlp_ratio
+            Hidden channels of a perceptron, in widths.
+        """
         c = config
         self.decoder_embed = nn.Linear(width, c.decoder_width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, c.decoder_width))
