@@ -16,6 +16,7 @@ from benchmarks.gpu_programs import name_of, start
 from benchmarks.results import Record
 from shardkit.codecs import htj2k
 from shardkit.dataset.contents import description, samples
+from shardkit.dataset.rounding import halved
 from shardkit.loader.graph import Graph, GraphConfig, Prepared
 from shardkit.storage import Store
 
@@ -61,7 +62,7 @@ def _bins(store: Store, count: int) -> Iterator[tuple[str, list[Record]]]:
 def _image(store: Store, row: Record, level: int) -> Prepared:
     """What the loader's threads hand to the graph of an image: its bytes up to this level as a stream of its own."""
     data = htj2k.standalone(store.get_range(row["shard"], row["offset"], row["level_bytes"][level]), level)
-    size = (-(-row["height"] >> level), -(-row["width"] >> level))
+    size = (halved(row["height"], level), halved(row["width"], level))
     top = (1 << row["bits"]) - 1
     whole = ((0.0, 0.0), (float(size[0]), float(size[1])))
     return Prepared(np.frombuffer(data, np.uint8), top, (0, 0), size, *whole, size, size, False, 0.0, float(top))

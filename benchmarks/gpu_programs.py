@@ -25,6 +25,7 @@ from trainer.config import Config
 from trainer.loop import Loop
 from trainer.models.base import Batch
 from trainer.models.flops import peak_tflops
+from trainer.models.sequences import grid_of
 from trainer.parallel import World
 from trainer.recipes.registry import RECIPES
 from trainer.runs.log import Log, Step
@@ -130,7 +131,7 @@ def described(batches: list[Batch], patch: int) -> Record:
         "rows": sorted(rows[rows >= 0].tolist()),
         "images": int((rows >= 0).sum()),
         "mpx": float(sizes.prod(1).sum()) / 1e6,
-        "tokens": int((-(-sizes // patch)).prod(1).sum()),
+        "tokens": int(grid_of(sizes, patch).prod(1).sum()),
         "slots": sum(slots),
         "micro_batches": len(batches),
         "steps": sum(b.place.last for b in batches),

@@ -35,6 +35,7 @@ from rich.table import Table
 from benchmarks import machine
 from benchmarks.gpu_summary import NAMES, draw, readme, summarise
 from benchmarks.results import FOLDER, Record, begin, save
+from shardkit.dataset.rounding import ceil_div, halved
 from shardkit.terminal.output import Terminal
 
 if TYPE_CHECKING:
@@ -190,8 +191,7 @@ def batchings(own: Batching, side: int, tokens: int | None) -> dict[str, Batchin
         size = max(1, tokens // (own.side // own.patch) ** 2) if tokens else own.batch_size
         return {"Resized": replace(own, level="auto", batch_size=size)}
     assert isinstance(own, Packed), "the trainer's recipes either pack or resize"
-    halved = -(-side >> int(own.level))
-    limit, patches = tokens or own.tokens, -(-halved // own.patch)
+    limit, patches = tokens or own.tokens, ceil_div(halved(side, int(own.level)), own.patch)
     common: Any = {name: getattr(own, name) for name in ("patch", "per_step", "level", "remainder")}
     found = (
         Fixed(side=patches * own.patch, batch_size=max(1, limit // patches**2), **common),

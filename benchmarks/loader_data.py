@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.loader_peers import WRITERS, Record, level_of
+from shardkit.dataset.rounding import halved
 
 BUCKET = "benchmark"
 PNG = "imagecodecs.png_encode(level=1, strategy=RLE, filter=SUB), the settings of cv2.imencode"
@@ -54,17 +55,9 @@ class Data:
 
     def mpx(self, level: str = "") -> float:
         """Megapixels of all samples, at native size or, with "auto", at the level that covers 224 pixels."""
-        return (
-            sum(
-                _side(s["height"], s[level] if level else 0) * _side(s["width"], s[level] if level else 0)
-                for s in self.samples
-            )
-            / 1e6
-        )
-
-
-def _side(side: int, level: int) -> int:
-    return -(-side >> level)
+        halvings = [int(s[level]) if level else 0 for s in self.samples]
+        sides = [(int(s["height"]), int(s["width"])) for s in self.samples]
+        return sum(halved(h, n) * halved(w, n) for (h, w), n in zip(sides, halvings, strict=True)) / 1e6
 
 
 # --- making it

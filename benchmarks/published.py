@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardkit.dataset.bins import THESIS, Bins
+from shardkit.dataset.rounding import ceil_div
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating]
@@ -100,13 +101,13 @@ def joint() -> Floats:
 
 def _margins(upper: Ints) -> list[tuple[Ints, Floats]]:
     """(384, 384) group of each cell, and the share of each group. Printed counts come last: they hold exactly."""
-    high, wide = np.meshgrid(upper, upper, indexing="ij")
-    patches = -(-high // PATCH) * -(-wide // PATCH)
+    height, width = np.meshgrid(upper, upper, indexing="ij")
+    patches = ceil_div(height, PATCH) * ceil_div(width, PATCH)
     found: list[tuple[npt.NDArray[np.integer], npt.ArrayLike]] = [
         (_bars(patches, "patches"), PATCHES),
-        (_bars(high - _CELL / 2, "heights"), HEIGHTS),
-        (_bars(wide - _CELL / 2, "widths"), WIDTHS),
-        (Bins(THESIS, PATCH).assign(high.ravel(), wide.ravel()).reshape(high.shape), BIN_COUNTS),
+        (_bars(height - _CELL / 2, "heights"), HEIGHTS),
+        (_bars(width - _CELL / 2, "widths"), WIDTHS),
+        (Bins(THESIS, PATCH).assign(height.ravel(), width.ravel()).reshape(height.shape), BIN_COUNTS),
     ]
     return [(groups.astype(np.int64), np.asarray(bars) / np.sum(bars)) for groups, bars in found]
 
@@ -125,7 +126,7 @@ def _begin(upper: Ints) -> Floats:
     shares = upright + 0.05 * _log_normal(centre, (1300, 2100), (0.25, 0.25), 0.2) + 1e-4
     shares /= shares.sum()
     for height, width, share in _DETECTORS:
-        shares[-(-height // _CELL) - 1, -(-width // _CELL) - 1] += share
+        shares[ceil_div(height, _CELL) - 1, ceil_div(width, _CELL) - 1] += share
     shares[centre < _RANGES["heights"][0]] = 0
     shares[:, centre < _RANGES["widths"][0]] = 0
     return shares
@@ -134,7 +135,7 @@ def _begin(upper: Ints) -> Floats:
 def _log_normal(centre: Floats, medians: tuple[int, int], spread: tuple[float, float], correlation: float) -> Floats:
     """Density by log height and log width, 1 at the medians."""
     logs = np.log(centre)
-    high, wide = ((logs - np.log(median)) / sigma for median, sigma in zip(medians, spread, strict=True))
-    a, b = high[:, None], wide[None, :]
+    by_height, by_width = ((logs - np.log(median)) / sigma for median, sigma in zip(medians, spread, strict=True))
+    a, b = by_height[:, None], by_width[None, :]
     density: Floats = np.exp(-0.5 * (a**2 - 2 * correlation * a * b + b**2) / (1 - correlation**2))
     return density

@@ -30,6 +30,7 @@ from benchmarks import loader_data, machine
 from benchmarks.loader import Bench
 from benchmarks.results import FOLDER, Record, begin, save, spread, table
 from benchmarks.scale_model import model
+from shardkit.dataset.rounding import ceil_div
 from shardkit.terminal.output import say
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def write_index(template: str, place: str, rows: int) -> int:
             part = _fresh(some.take(numbers % some.num_rows), numbers, facts["bins"][0], rng)
             splits.update(part["split"].to_pylist())
             sink.write_table(part, manifest.ROW_GROUP)
-    facts |= {"samples": rows, "shards": -(-rows // SHARD), "splits": dict(splits)}
+    facts |= {"samples": rows, "shards": ceil_div(rows, SHARD), "splits": dict(splits)}
     (folder / contents.NAME).write_text(json.dumps(facts))
     return (folder / manifest.NAME).stat().st_size
 

@@ -11,6 +11,7 @@ import torch
 
 from benchmarks import published
 from shardkit.dataset.bins import Bin, Bins, optimise, separable
+from shardkit.dataset.rounding import ceil_div
 from shardkit.plan import Batching, Binned, EpochPlan, Exact, Fixed, MicroBatch, Pack, Packed, Samples, Shape
 from trainer.models.sequences import shortened
 
@@ -53,10 +54,10 @@ class Strategy:
 
 def published_images(n: int, patch: int, seed: int) -> Images:
     """In random order: which shard an image lies in says nothing of its size."""
-    high, wide = published.sizes(n, seed)
-    box = published.content_boxes(high, wide, seed)
+    height, width = published.sizes(n, seed)
+    box = published.content_boxes(height, width, seed)
     starts = np.append(np.arange(0, n, SHARD), n)
-    samples = Samples("published", starts, high, wide, Bins((square(published.SIDE, patch),), patch), box=box)
+    samples = Samples("published", starts, height, width, Bins((square(published.SIDE, patch),), patch), box=box)
     return Images("images of published sizes", samples, _tokens(samples, patch), published.SIDE)
 
 
@@ -71,19 +72,19 @@ def of_dataset(url: str, patch: int) -> Images:
 
 
 def _tokens(samples: Samples, patch: int) -> Ints:
-    high, wide = (-(-side.astype(np.int64) // patch) for side in (samples.height, samples.width))
-    return high * wide
+    rows, cols = (ceil_div(side.astype(np.int64), patch) for side in (samples.height, samples.width))
+    return rows * cols
 
 
 def square(side: int, patch: int) -> Bin:
-    whole = -(-side // patch) * patch
+    whole = ceil_div(side, patch) * patch
     return Bin(whole, whole)
 
 
 def strategies(given: Images, patch: int) -> Iterator[Strategy]:
     """All of them; bins are fitted to these images."""
     samples, side = given.samples, square(given.side, patch).height
-    high, wide = (-(-sides.astype(np.int64) // patch) * patch for sides in (samples.height, samples.width))
+    height, width = (ceil_div(sides.astype(np.int64), patch) * patch for sides in (samples.height, samples.width))
 
     def binned(name: str, bins: str, group: int | None = 1, per_step: int = 1) -> Strategy:
         batching = Binned(patch=patch, bins=bins, batch_size=BATCH, group=group)
@@ -91,7 +92,7 @@ def strategies(given: Images, patch: int) -> Iterator[Strategy]:
 
     fixed = Fixed(patch=patch, side=side, batch_size=BATCH)
     yield Strategy("one image at a time", Exact(patch=patch), samples, _padded)
-    grids = np.unique(np.stack([high, wide], 1), axis=0).tolist()
+    grids = np.unique(np.stack([height, width], 1), axis=0).tolist()
     yield binned("a bin per patch grid", _named({Bin(*grid) for grid in grids}))
     yield Strategy(f"fixed, {side} x {side}", fixed, samples, _padded)
     yield Strategy(LARGEST, fixed, samples, _to_largest, in_shardkit=False)
@@ -110,7 +111,7 @@ def strategies(given: Images, patch: int) -> Iterator[Strategy]:
 def _buckets(given: Images, patch: int) -> Iterator[Strategy]:
     """Images as columns of their patches: bins of that are buckets by length, and the best grid of them is exact."""
     columns = replace(given.samples, height=given.own * patch, width=np.full(len(given.own), patch), box=None)
-    every = -(-int(given.own.max()) // 4096)  # tokens between possible lengths: bounds the fit's memory to 0.3 GB
+    every = ceil_div(int(given.own.max()), 4096)  # tokens between possible lengths: bounds the fit's memory to 0.3 GB
     for k in BUCKETS:
         fitted = separable(columns.height, columns.width, k, 1, patch * every)
         bins = _named({Bin(b.height, patch) for b in fitted.bins})
@@ -131,8 +132,9 @@ def _padded(micro: MicroBatch) -> Ran:
 
 def _to_largest(micro: MicroBatch) -> Ran:
     """The same images, padded to the largest height and width among them only."""
-    high, wide = (-(-int(side.max()) // micro.patch) for side in (micro.crops.out_height, micro.crops.out_width))
-    return (high, wide), np.full(len(micro.crops), high * wide)
+    sides = micro.crops.out_height, micro.crops.out_width
+    rows, cols = (ceil_div(int(side.max()), micro.patch) for side in sides)
+    return (rows, cols), np.full(len(micro.crops), rows * cols)
 
 
 def _packed(micro: MicroBatch) -> Ran:

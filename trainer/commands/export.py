@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from shardkit import Loader, from_text
+from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ShardkitError
 from trainer.commands import usage
 from trainer.models.base import State
@@ -79,7 +80,7 @@ def usual_grid(data: str, text: str) -> tuple[int, int] | None:
         return None
     sides = names[int(np.bincount(of).argmax())].split("x")
     level = batching.level if isinstance(batching.level, int) else 0
-    rows, columns = (-(-int(side) // (batching.patch << level)) for side in sides)
+    rows, columns = (ceil_div(int(side), batching.patch << level) for side in sides)
     return rows, columns
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from shardkit import BinnedBatch, PackedBatch
+from shardkit.dataset.rounding import ceil_div
 
 _SHORT = 512  # tokens: about an image, and few enough pieces for the kernels
 
@@ -61,16 +62,20 @@ class Sequences:
         return math.isqrt(self.patches.shape[1])
 
 
+def grid_of(sizes: Tensor, patch: int) -> Tensor:
+    """Return rows and columns of patches that hold images of these sizes in pixels, integers of any shape."""
+    return (sizes + patch - 1) // patch
+
+
 def from_packed(batch: PackedBatch, patch: int) -> Sequences:
     """Return a packed batch as it is. An image may be as long as the pack, which bounds all of them."""
-    grid = -(-batch.hw // patch)
     return Sequences(
         patches=batch.patches,
         yx=batch.yx,
         image=batch.image,
         cu_seqlens=batch.cu_seqlens,
         hw=batch.hw,
-        grid=grid,
+        grid=grid_of(batch.hw, patch),
         weight=batch.weight,
         seeds=batch.seeds,
         longest=batch.patches.shape[0],
@@ -131,7 +136,7 @@ def shortened(cu_seqlens: Tensor, weight: Tensor, tokens: int) -> Tensor:
     """
     count, device = weight.shape[0], weight.device
     last = (torch.arange(1, count + 1, device=device) * (weight > 0)).max()
-    every = torch.arange(0, -(-tokens // _SHORT), device=device) * _SHORT
+    every = torch.arange(0, ceil_div(tokens, _SHORT), device=device) * _SHORT
     cuts = (cu_seqlens[last] + every).clamp(max=tokens)
     return torch.cat([cu_seqlens, cuts]).sort().values
 

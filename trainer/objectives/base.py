@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from shardkit import Loader, PackedBatch
 from trainer.models.base import Batch, Model, ModelConfig
 from trainer.models.output import Output
+from trainer.models.sequences import grid_of
 
 
 class Objective(ABC):
@@ -134,7 +135,7 @@ class Objective(ABC):
             float64 (S,), each image's own tokens, 0 for none; float64 (), all tokens that are run.
         """
         sizes = batch.hw if isinstance(batch, PackedBatch) else batch.sizes
-        own = (-(-sizes // self.patch)).double().prod(1) * batch.weight
+        own = grid_of(sizes, self.patch).double().prod(1) * batch.weight
         pixels = batch.patches if isinstance(batch, PackedBatch) else batch.images
         return own, own.new_full((), pixels.numel() // self.patch**2)
 
