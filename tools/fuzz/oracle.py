@@ -33,7 +33,19 @@ _J2K = (uids.JPEG2000, uids.JPEG2000Lossless, uids.HTJ2K, uids.HTJ2KLossless, ui
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one decoder made of a file: values (rows, cols), or in `failure` why there are none."""
+    """What one decoder made of a file.
+
+    Attributes
+    ----------
+    decoder
+        Its name.
+    values
+        (rows, cols), None where there are none.
+    failure
+        Why there are none.
+    bits, signed
+        Depth and sign by the stream, where the decoder tells.
+    """
 
     decoder: str
     values: Ints | None
@@ -44,7 +56,17 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """Of one decoder, on written pixels: "equal", "within 1", "differs", "raises"; `detail` for people."""
+    """What one decoder says of written pixels.
+
+    Attributes
+    ----------
+    decoder
+        Its name.
+    verdict
+        "equal", "within 1", "differs" or "raises".
+    detail
+        Words for people.
+    """
 
     decoder: str
     verdict: str
@@ -52,7 +74,7 @@ class Opinion:
 
 
 def readings(data: bytes, decoders: tuple[str, ...] = ("pydicom", "gdcm")) -> list[Reading]:
-    """Every independent decoder's reading of the file's only frame."""
+    """Return every independent decoder's reading of the file's only frame."""
     found = list(_by_pydicom(data)) if "pydicom" in decoders else []
     return [*found, _by_gdcm(data)] if "gdcm" in decoders else found
 
@@ -97,7 +119,7 @@ def _by_pydicom(data: bytes) -> Iterator[Reading]:
 
 
 def _words(ds: Dataset) -> Reading:
-    """Native words as they stand, because decoders mask what lies above BitsStored."""
+    """Read native words as they stand, because decoders mask what lies above BitsStored."""
     order = "<" if ds.original_encoding[1] else ">"
     count = int(ds.Rows) * int(ds.Columns)
     values = np.frombuffer(ds.PixelData, f"{order}u{int(ds.BitsAllocated) // 8}", count)
@@ -137,7 +159,7 @@ def _by_gdcm(data: bytes) -> Reading:
 
 
 def _usual_high_bit(data: bytes) -> bytes:
-    """The file with BitsStored - 1 as HighBit: where the two disagree GDCM shifts what lossless JPEG gives.
+    """Set HighBit to BitsStored - 1: where the two disagree GDCM shifts what lossless JPEG gives.
 
     A stream's values are aligned to the right whatever HighBit says, and pydicom takes all values as such.
     """
@@ -151,7 +173,7 @@ def _usual_high_bit(data: bytes) -> bytes:
 
 @contextmanager
 def _complaints() -> Iterator[list[bytes]]:
-    """A list that holds, afterwards, what native code printed meanwhile: it warns of damage there and nowhere else."""
+    """Collect what native code prints meanwhile, in a list that holds it afterwards: it warns of damage only there."""
     found: list[bytes] = []
     kept = os.dup(2)
     with tempfile.TemporaryFile() as said:
@@ -174,7 +196,13 @@ def _damage(said: list[bytes]) -> str:
 
 
 def uniform(values: Ints, ds: Dataset, bits: int, signed: bool) -> tuple[Ints, int, npt.NDArray[np.bool_]]:
-    """Stored values -> (uniform pixels, their depth, where the value is padding or next to it)."""
+    """Apply the project's pixel rules to stored values.
+
+    Returns
+    -------
+    tuple
+        Uniform pixels, their depth, and where the stored value is padding or next to it.
+    """
     allocated = int(ds.BitsAllocated)
     stored = _two(values, bits, signed)
     low = -(1 << (bits - 1)) if signed else 0
@@ -194,7 +222,7 @@ def uniform(values: Ints, ds: Dataset, bits: int, signed: bool) -> tuple[Ints, i
 
 
 def _two(values: Ints, bits: int, signed: bool) -> Ints:
-    """The low `bits` bits, as two's complement where signed."""
+    """Take the low `bits` bits, as two's complement where signed."""
     low = values & ((1 << bits) - 1)
     return np.where(low >> (bits - 1) & 1, low - (1 << bits), low) if signed else low
 
@@ -219,7 +247,7 @@ def _padding(
 
 
 def _table(ds: Dataset, signed: bool) -> tuple[int, Ints] | None:
-    """(first value mapped, entries) of a Modality LUT that can be used."""
+    """Return a Modality LUT that can be used: the first value mapped, and its entries."""
     try:
         item = ds.ModalityLUTSequence[0]
         count, first, _ = (int(v) for v in item.LUTDescriptor)
@@ -244,10 +272,20 @@ def opinions(
     deeper: bool,
     decoders: tuple[str, ...] = ("pydicom", "gdcm"),
 ) -> list[Opinion]:
-    """What each decoder says of `written` (rows, cols) of depth `bits`, made from the file `data`.
+    """Return what each decoder says of written pixels.
 
-    `either_sense` accepts the inverted image too: for files flagged as having a doubtful polarity. `deeper` accepts
-    values that are not reduced to the header's depth: for files flagged as exceeding it.
+    Parameters
+    ----------
+    data
+        The file that they were made from.
+    written, bits
+        (rows, cols), and their depth.
+    either_sense
+        Accept the inverted image, too: for files flagged as having a doubtful polarity.
+    deeper
+        Accept values that are not reduced to the header's depth: for files flagged as exceeding it.
+    decoders
+        Which of them to ask.
     """
     found = readings(data, decoders)
     try:
@@ -307,7 +345,7 @@ def _compared(
 
 
 def _rounding(ds: Dataset) -> int:
-    """Grey levels that one stored value makes: 1, or the steepest step of a Modality LUT."""
+    """Return how many grey levels one stored value makes: 1, or the steepest step of a Modality LUT."""
     table = _table(ds, ds.get("PixelRepresentation") == 1)
     return 1 if table is None else max(1, int(np.abs(np.diff(table[1])).max(initial=1)))
 
@@ -317,7 +355,7 @@ def _dct(ds: Dataset) -> bool:
 
 
 def _loses(ds: Dataset) -> bool:
-    """Whether decoders may round differently: DCT, or the irreversible wavelet."""
+    """Return whether decoders may round differently: DCT, or the irreversible wavelet."""
     if _dct(ds):
         return True
     if ds.file_meta.TransferSyntaxUID not in _J2K:
