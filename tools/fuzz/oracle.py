@@ -1,4 +1,4 @@
-"""What decoders that are not ours make of a file, and the project's pixel rules said a second time, simply.
+"""What decoders that are not ours make of a file, and whether that is what was written.
 
 pydicom with each of its plugins reads the stored values once, GDCM once more with a parser of its own. Both run in a
 child process: native decoders crash. A decoder that complains of damaged data while it decodes has read nothing.
@@ -22,7 +22,8 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 
-Ints = npt.NDArray[np.int64]
+from tools.fuzz.rules import Ints, modality_table, uniform
+
 COMPLAINS = "complains: "
 _DAMAGE = re.compile(rb"corrupt|premature|damaged|malformed|failed", re.IGNORECASE)
 _BY_HEADER = ("gdcm", "pillow")  # plugins left out: GDCM is asked itself, Pillow has the libraries that we have
@@ -192,75 +193,6 @@ def _damage(said: list[bytes]) -> str:
     return f"{COMPLAINS}{text[found.start() :][:60].decode(errors='replace').splitlines()[0]}" if found else ""
 
 
-# ---- the rules
-
-
-def uniform(values: Ints, ds: Dataset, bits: int, signed: bool) -> tuple[Ints, int, npt.NDArray[np.bool_]]:
-    """Apply the project's pixel rules to stored values.
-
-    Returns
-    -------
-    tuple
-        Uniform pixels, their depth, and where the stored value is padding or next to it.
-    """
-    allocated = int(ds.BitsAllocated)
-    stored = _two(values, bits, signed)
-    low = -(1 << (bits - 1)) if signed else 0
-    padding, near = _padding(values, stored, ds, bits, signed, allocated)
-    table = _table(ds, signed)
-    slope = float(ds.get("RescaleSlope") or 1)
-    if table is None:
-        pixels, depth = stored - low, bits
-    else:
-        first, entries = table
-        # Padding has no grey value; it stands at the least index.
-        pixels = entries[np.clip(np.where(padding, low, stored) - first, 0, len(entries) - 1)]
-        depth = max(bits, int(entries.max()).bit_length())
-    if (str(ds.PhotometricInterpretation).strip() == "MONOCHROME1") != (table is None and slope < 0):
-        pixels = (1 << depth) - 1 - pixels
-    return np.where(padding, 0, pixels), depth, near
-
-
-def _two(values: Ints, bits: int, signed: bool) -> Ints:
-    """Take the low `bits` bits, as two's complement where signed."""
-    low = values & ((1 << bits) - 1)
-    return np.where(low >> (bits - 1) & 1, low - (1 << bits), low) if signed else low
-
-
-def _padding(
-    values: Ints, stored: Ints, ds: Dataset, bits: int, signed: bool, allocated: int
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    none = np.zeros(values.shape, bool)
-    ends: list[int | None] = []
-    for name in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
-        try:
-            ends.append(int(_two(np.int64(int(ds.get(name))), allocated, signed)))  # type: ignore[arg-type]
-        except (TypeError, ValueError, OverflowError):
-            ends.append(None)
-    if ends[0] is None:
-        return none, none
-    first, last = sorted((ends[0], ends[0] if ends[1] is None else ends[1]))
-    low = -(1 << (bits - 1)) if signed else 0
-    inside = low <= first and last < low + (1 << bits)
-    words = stored if inside else _two(values, allocated, signed)
-    return (words >= first) & (words <= last), (words >= first - 2) & (words <= last + 2)
-
-
-def _table(ds: Dataset, signed: bool) -> tuple[int, Ints] | None:
-    """Return a Modality LUT that can be used: the first value mapped, and its entries."""
-    try:
-        item = ds.ModalityLUTSequence[0]
-        count, first, _ = (int(v) for v in item.LUTDescriptor)
-        data = item["LUTData"].value
-        if isinstance(data, bytes):
-            order = "<" if ds.original_encoding[1] else ">"
-            data = np.frombuffer(data, f"{order}u2" if len(data) >= 2 * (count or 65536) else "u1")
-        entries = np.asarray(data, np.int64)[: count or 65536]
-    except Exception:
-        return None
-    return (first - 65536 if signed and first > 32767 else first), entries
-
-
 # ---- the comparison
 
 
@@ -346,7 +278,7 @@ def _compared(
 
 def _rounding(ds: Dataset) -> int:
     """Return how many grey levels one stored value makes: 1, or the steepest step of a Modality LUT."""
-    table = _table(ds, ds.get("PixelRepresentation") == 1)
+    table = modality_table(ds, ds.get("PixelRepresentation") == 1)
     return 1 if table is None else max(1, int(np.abs(np.diff(table[1])).max(initial=1)))
 
 
