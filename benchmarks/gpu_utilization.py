@@ -52,7 +52,17 @@ NO_GPU = "none at hand: run on the CPU with {} to test the harness; no claim abo
 
 @dataclass(frozen=True)
 class Defaults:
-    """tokens: of a micro-batch; None for the recipe's."""
+    """What is measured on a device if nothing else is asked for.
+
+    Attributes
+    ----------
+    recipes
+        Names of recipes.
+    studies, scale
+        Of the synthetic export.
+    tokens
+        Of a micro-batch; None for the recipe's.
+    """
 
     recipes: tuple[str, ...]
     studies: int
@@ -149,7 +159,7 @@ def _device(wanted: str) -> Literal["cpu", "cuda"]:
 
 
 def _dataset(work: Path, *, studies: int, scale: float, bins: str, seed: int) -> str:
-    """A synthetic export's dataset, made by the command."""
+    """Make a synthetic export's dataset, by the command."""
     from shardkit.synthetic.export import make_export
 
     workers = len(os.sched_getaffinity(0))
@@ -184,7 +194,17 @@ def _cases(
 
 
 def batchings(own: Batching, side: int, tokens: int | None) -> dict[str, Batching]:
-    """Those to compare, by name, from a recipe's own. side: the largest of any image. tokens: None for the recipe's."""
+    """Return the batchings to compare, by name, from a recipe's own.
+
+    Parameters
+    ----------
+    own
+        The recipe's.
+    side
+        Side in pixels that no image exceeds.
+    tokens
+        Of a micro-batch; None for the recipe's.
+    """
     from shardkit import Binned, Fixed, Packed, Resized
 
     if isinstance(own, Resized):
@@ -203,7 +223,7 @@ def batchings(own: Batching, side: int, tokens: int | None) -> dict[str, Batchin
 
 
 def _repeat(index: int, cases: list[Case], url: str, device: str) -> Record:
-    """Every case once; who begins rotates, so that a drift of the machine favours none."""
+    """Run every case once; who begins rotates, so that a drift of the machine favours none."""
     from benchmarks.gpu_decode import decode
     from benchmarks.gpu_programs import measure
 
@@ -230,7 +250,7 @@ def _grid(device: str) -> Grid:
 
 
 def _child(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What it returns, in a fresh process: its peak of memory is its own, and nothing is compiled or cached yet."""
+    """Run a function in a fresh process: its peak of memory is its own, and nothing is compiled or cached yet."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -239,7 +259,7 @@ def _child(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def show(result: Record, console: Terminal) -> None:
-    """The figures in one screen."""
+    """Print the figures in one screen."""
     console.print(f"GPU: {result['gpu']}", highlight=False)
     titles = ("recipe", "batching", "model images/s", "loader", "joint", "Mpx/s", "joint / limit", "wait", "TFLOP/s")
     table = Table(*titles, "MFU", "HFU", "peak MiB", box=None, pad_edge=False)

@@ -31,7 +31,7 @@ MODULES = {
 
 
 def level_of(height: int, width: int) -> int:
-    """The most halvings that leave both sides at least SIDE; what `level="auto"` means for the central square."""
+    """Return the most halvings that leave both sides at least SIDE: `level="auto"` for the central square."""
     return min(5, max(0, int(math.log2(min(height, width) / SIDE)))) if min(height, width) >= SIDE else 0
 
 
@@ -40,13 +40,21 @@ def level_of(height: int, width: int) -> int:
 
 @dataclass(frozen=True)
 class Work:
-    """variant: png, htj2k or dicom. task: full (native size) or 224 (central square, resized with antialiasing)."""
+    """What a worker does with one sample.
+
+    Attributes
+    ----------
+    variant
+        png, htj2k or dicom.
+    task
+        full (native size) or 224 (central square, resized with antialiasing).
+    """
 
     variant: str
     task: str
 
     def __call__(self, key: str, data: bytes, facts: Record) -> tuple[str, Image]:
-        """facts: low, high, bits, height, width of the sample."""
+        """Decode a sample; `facts` are its low, high, bits, height and width."""
         import imagecodecs
 
         from shardkit.codecs import htj2k
@@ -59,13 +67,13 @@ class Work:
         return key, self._finished(pixels, facts["low"], facts["high"])
 
     def dicom(self, key: str, data: bytes) -> tuple[str, Image]:
-        """As the thesis did: pixel_array, MONOCHROME1 inverted, divided by the image's maximum."""
+        """Do as the thesis did: pixel_array, MONOCHROME1 inverted, divided by the image's maximum."""
         pixels = self.decoded(data)
         return key, self._finished(pixels, 0, max(int(pixels.max()), 1))
 
     @staticmethod
     def decoded(data: bytes) -> np.ndarray:
-        """Stored values of a DICOM file, MONOCHROME1 inverted."""
+        """Return the stored values of a DICOM file, MONOCHROME1 inverted."""
         import pydicom
 
         dataset = pydicom.dcmread(io.BytesIO(data))
@@ -81,7 +89,7 @@ class Work:
 
 
 def resized(pixels: np.ndarray) -> np.ndarray:
-    """The central square as SIDE x SIDE pixels, by area; before normalising, which is then nothing."""
+    """Resize the central square to SIDE x SIDE pixels, by area; before normalising, which is then nothing."""
     height, width = pixels.shape
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -99,7 +107,7 @@ def resized(pixels: np.ndarray) -> np.ndarray:
 
 
 def normalised(pixels: np.ndarray, low: int, high: int) -> Image:
-    """float32, (x - low) / (high - low) cut off at 0 and 1, written straight into memory shared with the consumer."""
+    """Return float32 (x - low) / (high - low), cut off at 0 and 1, in memory that is shared with the consumer."""
     import torch
 
     # As torch's own default_collate does in a worker.
@@ -139,7 +147,13 @@ def _collate(task: str) -> Callable[[list[tuple[str, Image]]], tuple[list[str], 
 
 
 def batches(job: Record) -> Iterable[tuple[list[str], Any]]:
-    """job: program, variant, task, place, scratch (a fresh folder), batch, workers; for dicom also files."""
+    """Return an iterable of keys and images that is ready to be iterated.
+
+    Parameters
+    ----------
+    job
+        program, variant, task, place, scratch (a fresh folder), batch, workers; for dicom also files.
+    """
     found: Iterable[tuple[list[str], Any]] = READERS[job["program"]](job, Work(job["variant"], job["task"]))
     return found
 
@@ -262,9 +276,18 @@ def _signed(place: Record, file: str) -> str:
 
 
 def write(program: str, samples: list[Record], encoded: dict[str, str], out: dict[str, str], workers: int) -> None:
-    """A dataset a variant, in the folder out[variant].
+    """Write a dataset a variant, in the folder out[variant].
 
-    samples: key, low, high, bits, height, width, and at[variant] = (offset, length) in the file encoded[variant].
+    Parameters
+    ----------
+    program
+        Whose format it is.
+    samples
+        With key, low, high, bits, height, width, and at[variant] = (offset, length) in the file encoded[variant].
+    encoded, out
+        File of all images, and folder to write to, by variant.
+    workers
+        Number of workers that will read it.
     """
     for variant, folder in out.items():
         Path(folder).mkdir(parents=True)
@@ -289,7 +312,7 @@ def _write_mosaic(rows: Iterator[Record], variant: str, out: str, workers: int, 
 
 
 def _write_litdata(rows: Iterator[Record], variant: str, out: str, workers: int, count: int) -> None:
-    """Files as `litdata.optimize(chunk_bytes="64MB")` makes them, by the writer that it uses.
+    """Write files as `litdata.optimize(chunk_bytes="64MB")` makes them, by the writer that it uses.
 
     A sample is a list: of a dict, litdata 0.2.76 makes Arrow chunks that it cannot read when two workers share one.
     """
@@ -303,7 +326,7 @@ def _write_litdata(rows: Iterator[Record], variant: str, out: str, workers: int,
 
 
 def _write_webdataset(rows: Iterator[Record], variant: str, out: str, workers: int, count: int) -> None:
-    """Shards of equal counts, a multiple of the workers: no worker has more to do than another."""
+    """Write shards of equal counts, a multiple of the workers: no worker has more to do than another."""
     import webdataset
 
     shards = min(count, workers * math.ceil(8 / workers))

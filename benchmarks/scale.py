@@ -100,7 +100,7 @@ def run(
 
 
 def _builds(bench: Bench, repeats: int) -> list[Record]:
-    """A row a number of workers; the last dataset built stays."""
+    """Build with each number of workers: a row each; the last dataset built stays."""
     cores = len(os.sched_getaffinity(0))
     return [_build(bench, workers, repeats) for workers in sorted({1, 2, cores // 2 or 1, cores}) if workers <= cores]
 
@@ -142,7 +142,7 @@ def _index(bench: Bench, rows: tuple[int, ...]) -> Iterator[Record]:
 
 
 def write_index(template: str, place: str, rows: int) -> int:
-    """A manifest of that many rows, a piece at a time; returns its size."""
+    """Write a manifest of that many rows, a piece at a time; return its size."""
     import numpy as np
     import pyarrow.parquet as pq
 
@@ -166,7 +166,7 @@ def write_index(template: str, place: str, rows: int) -> int:
 
 
 def _fresh(part: pa.Table, numbers: Any, bin: list[int], rng: Any) -> pa.Table:
-    """The same rows with splits, shards, keys and hashes of their own, which would compress if they repeated."""
+    """Give rows splits, shards, keys and hashes of their own, which would compress if they repeated."""
     import numpy as np
     import pyarrow as pa
 
@@ -194,7 +194,7 @@ def _fresh(part: pa.Table, numbers: Any, bin: list[int], rng: Any) -> pa.Table:
 
 
 def open_index(place: str) -> Record:
-    """What a loader does before its first step: a snapshot, sizes and split of all rows; then one shard's details."""
+    """Do what a loader does before its first step: read sizes and split of all rows; then one shard's details."""
     from shardkit.loader.manifest_index import Catalog
 
     before, clock = machine.peak_of_this_process(), time.perf_counter()
@@ -211,7 +211,7 @@ def open_index(place: str) -> Record:
 
 
 def plan(rows: int, name: str) -> Record:
-    """mib: beyond what the samples' arrays take."""
+    """Plan an epoch; mib is beyond what the samples' arrays take."""
     import numpy as np
 
     from shardkit.dataset.bins import THESIS, Bins
@@ -238,7 +238,7 @@ def plan(rows: int, name: str) -> Record:
 
 
 def readme(result: Record) -> str:
-    """The README's lines; a test holds them equal to the JSON."""
+    """Return this benchmark's lines for benchmarks/README.md; a test holds them equal to the JSON."""
     plans = {(row["rows"], row["batching"]): row for row in result["plan"]}
     index = {row["rows"]: row for row in result["index"]}
     lines = []
@@ -271,7 +271,7 @@ def readme(result: Record) -> str:
 
 
 def _hours(hours: float) -> str:
-    """As words, minutes below an hour."""
+    """Return hours in words, minutes below an hour."""
     return f"{hours:,.0f} h" if hours >= 10 else f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
 
 
