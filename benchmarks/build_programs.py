@@ -108,16 +108,15 @@ def _bound_share(queue: Any, _: int, sample: list[Record], taken: Any, barrier: 
 def _codecs_only(row: Record, seconds: dict[str, float]) -> float:
     """Add the seconds of this file's source decode, encode and check decode; return their CPU seconds."""
     from shardkit.codecs import htj2k
-    from shardkit.config import Rules
     from shardkit.sources.dicom import decoding, grayscale
     from shardkit.sources.dicom.reading import frame, read_header
-    from shardkit.sources.dicom.triage import judge_header
+    from shardkit.sources.dicom.source import judged
 
     data = Path(row["path"]).read_bytes()
     clock = time.perf_counter()
     header = read_header(BytesIO(data), len(data), data)
     inflating = time.perf_counter() - clock if header.syntax == DeflatedExplicitVRLittleEndian else 0.0
-    facts, *_ = judge_header(header, Rules())
+    _, facts = judged(header, len(data))
     stream = frame(header, facts)
     assert header.pixels is not None
     native = header.pixels.length is not None
@@ -209,7 +208,7 @@ def _profile_role(sample: list[Record], source: str, scratch: str) -> Record:
 
 
 def _convert_one(spec: Any, row: Record, source: str) -> Any:
-    from shardkit.build.ingest import convert_file
+    from shardkit.build.conversion import convert_file
     from shardkit.codecs.frame import Frame
 
     path = os.fsencode(os.path.relpath(row["path"], source))
@@ -223,22 +222,22 @@ def _watch_child(watch: machine.Stopwatch) -> None:
     """Watch functions of the build. Names that a later version no longer has are left out, and count as the rest."""
     from types import SimpleNamespace
 
-    from shardkit import content
-    from shardkit.build import ingest
+    from shardkit import content, privacy
+    from shardkit.build import conversion
     from shardkit.codecs import htj2k
     from shardkit.formats import encoding
-    from shardkit.sources.dicom import decoding, grayscale, privacy
-    from shardkit.sources.listing import Source
+    from shardkit.sources.dicom import decoding, grayscale, metadata, source
+    from shardkit.sources.files import FileTree
 
     hashes = SimpleNamespace(sha256=hashlib.sha256)
-    if hasattr(ingest, "hashlib"):
-        setattr(ingest, "hashlib", hashes)  # noqa: B010 - a module's own import
+    if hasattr(conversion, "hashlib"):
+        setattr(conversion, "hashlib", hashes)  # noqa: B010 - a module's own import
     places: list[tuple[str, Any, str]] = [
-        ("read file", Source, "read"),
+        ("read file", FileTree, "read"),
         ("SHA-256 of the file", hashes, "sha256"),
-        ("parse header", ingest, "read_header"),
-        ("judge header", ingest, "judge_header"),
-        ("join frame", ingest, "frame"),
+        ("parse header", source, "read_header"),
+        ("judge header", source, "judged"),
+        ("join frame", source, "frame"),
         ("source decode", decoding, "decode"),
         ("source decode", decoding, "native"),
         ("grayscale.to_uniform", grayscale, "to_uniform"),
@@ -250,9 +249,11 @@ def _watch_child(watch: machine.Stopwatch) -> None:
         ("content.perceptual_hash", content, "perceptual_hash"),
         ("encode", htj2k, "encode"),
         ("check decode", htj2k, "decode"),
-        ("compare", ingest, "encode"),
-        ("hash of the pixels", ingest, "pixel_hash"),
+        ("compare", conversion, "encode"),
+        ("hash of the pixels", conversion, "pixel_hash"),
         ("hashes of the prefixes", encoding, "fingerprint"),
+        ("header metadata", metadata, "stated"),
+        ("header metadata", metadata, "identity"),
         ("privacy.metadata", privacy, "metadata"),
     ]
     for name, owner, attribute in places:

@@ -15,6 +15,7 @@ from shardkit.codecs.frame import Frame
 from shardkit.dataset import manifest, schema
 from shardkit.dataset.bins import Bins
 from shardkit.dataset.hashes import fingerprint
+from shardkit.dataset.sample_row import SampleRow
 from shardkit.errors import ArgumentError, IntegrityError
 from shardkit.formats import form_of, shard_format
 from shardkit.storage import MissingObject, Store, no_folder, parquet
@@ -128,7 +129,7 @@ def write_metadata(store: Store, samples: pa.Table, description: dict[str, Any])
                 pass
 
 
-def image(store: Store, row: dict[str, Any], description: dict[str, Any], level: int = 0) -> Pixels:
+def image(store: Store, row: SampleRow, description: dict[str, Any], level: int = 0) -> Pixels:
     """One sample's image at 1/2**level, reading only the bytes that level needs.
 
     row: of the manifest; description: the dataset's, of which only `codec` and `shard_format` are looked at.

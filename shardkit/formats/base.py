@@ -12,10 +12,11 @@ import pyarrow as pa
 
 from shardkit.codecs.base import Codec
 from shardkit.dataset.bins import Bin
+from shardkit.dataset.sample_row import SampleRow
 from shardkit.storage import Store
 
 Ints = npt.NDArray[np.int64]
-Row = dict[str, Any]
+Row = SampleRow
 Named = tuple[str, bytes]
 """An object: its name and content."""
 
