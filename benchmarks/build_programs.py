@@ -24,12 +24,12 @@ Record = dict[str, Any]
 
 
 def mpx(rows: list[Record]) -> float:
-    """Megapixels of the files."""
+    """Return the megapixels of files."""
     return float(sum(row["height"] * row["width"] for row in rows)) / 1e6
 
 
 def child(role: str, work: str) -> None:
-    """Entry of a child process."""
+    """Run a role in a child process."""
     roles: dict[str, Callable[..., Any]] = {
         "command": _command_role,
         "bound": _bound_role,
@@ -43,7 +43,7 @@ def child(role: str, work: str) -> None:
 
 
 def _command_role(words: list[str], stages: str) -> None:
-    """`shardkit` itself, its progress display noting when each stage begins."""
+    """Run `shardkit` itself, its progress display noting when each stage begins."""
     from shardkit import cli
     from shardkit.build import progress
 
@@ -61,7 +61,7 @@ def _command_role(words: list[str], stages: str) -> None:
 
 
 def _fan_out(function: Callable[..., Any], workers: int, *arguments: Any) -> list[Any]:
-    """`function(queue, i, *arguments)` in forked processes, which have all imports; what each put into the queue."""
+    """Run `function(queue, i, *arguments)` in forked processes, which have all imports; return what each put in."""
     fork = multiprocessing.get_context("fork")
     queue = fork.Queue()
     processes = [fork.Process(target=function, args=(queue, i, *arguments)) for i in range(workers)]
@@ -88,7 +88,7 @@ def _bound_role(sample: list[Record], workers: int) -> list[Record]:
 
 
 def _bound_share(queue: Any, _: int, sample: list[Record], taken: Any, barrier: Any) -> None:
-    """One process: the next file until none is left, so that all processes end together."""
+    """Take the next file until none is left, so that all processes end together."""
     seconds = dict.fromkeys(("decode", "encode", "check"), 0.0)
     _codecs_only(sample[0], seconds)  # first calls load libraries
     share: Record = {"seconds": dict.fromkeys(seconds, 0.0), "cpu_s": 0.0, "mpx": 0.0, "files": 0, "bytes": 0}
@@ -106,7 +106,7 @@ def _bound_share(queue: Any, _: int, sample: list[Record], taken: Any, barrier: 
 
 
 def _codecs_only(row: Record, seconds: dict[str, float]) -> float:
-    """Add the seconds of this file's source decode, encode and check decode; returns their CPU seconds."""
+    """Add the seconds of this file's source decode, encode and check decode; return their CPU seconds."""
     from shardkit.codecs import htj2k
     from shardkit.sources.dicom import decoding, grayscale
     from shardkit.sources.dicom.reading import frame, read_header
@@ -148,7 +148,7 @@ def _naive_role(sample: list[Record], out: str, workers: int, png: str) -> list[
 
 
 def _naive_share(queue: Any, index: int, sample: list[Record], out: str, workers: int, png: str) -> None:
-    """The script: nothing checked, and what raises is left out. Tells which files it wrote."""
+    """Be the naive script: nothing checked, and what raises is left out. Tells which files it wrote."""
     import imagecodecs
     import pydicom
     import webdataset
@@ -181,7 +181,7 @@ def _naive_share(queue: Any, index: int, sample: list[Record], out: str, workers
 
 
 def _profile_role(sample: list[Record], source: str, scratch: str) -> Record:
-    """CPU ms per Mpx by function: `child` is a conversion, `parent` what is left to the main process."""
+    """Measure CPU ms per Mpx by function: `child` is a conversion, `parent` what is left to the main process."""
     from shardkit.config import BuildConfig
 
     Path(scratch).mkdir(exist_ok=True)
@@ -219,7 +219,7 @@ def _convert_one(spec: Any, row: Record, source: str) -> Any:
 
 
 def _watch_child(watch: machine.Stopwatch) -> None:
-    """Names that a later version no longer has are left out: their time shows in the rest."""
+    """Watch functions of the build. Names that a later version no longer has are left out, and count as the rest."""
     from types import SimpleNamespace
 
     from shardkit import content, privacy
@@ -262,7 +262,7 @@ def _watch_child(watch: machine.Stopwatch) -> None:
 
 
 def _parent_costs(done: list[Any], scratch: Path, area: float) -> dict[str, float]:
-    """Passing results through a pipe (both ends) and writing the tar, in CPU ms per Mpx."""
+    """Pass results through a pipe (both ends) and write the tar: CPU ms per Mpx of each."""
     from shardkit.formats.webdataset import ShardWriter
 
     reader, writer = multiprocessing.Pipe(duplex=False)
@@ -284,7 +284,7 @@ def _parent_costs(done: list[Any], scratch: Path, area: float) -> dict[str, floa
 
 
 def _rows_role(folder: str, rows: int) -> None:
-    """Scan parts of made-up rows, and bins for them."""
+    """Write scan parts of made-up rows, and bins for them."""
     from shardkit.build import scan
     from shardkit.dataset import bins
     from shardkit.synthetic.radiographs import synth_sizes
@@ -299,7 +299,7 @@ def _rows_role(folder: str, rows: int) -> None:
 
 
 def _made_up(start: int, count: int, rng: np.random.Generator) -> pa.Table:
-    """Rows as a header pass leaves them: one in twenty is no image, one in fifty is for processing."""
+    """Make rows as a header pass leaves them: one in twenty is no image, one in fifty is for processing."""
     from shardkit.build.scan import SCHEMA
     from shardkit.synthetic.radiographs import synth_sizes
 
