@@ -66,12 +66,18 @@ class Verdict(Exception):
     Parameters
     ----------
     reason : str
-        A code of `shardkit.sources.dicom.triage`.
+        A code of `shardkit.triage`.
     message : str
-        What is so, free of patients' data.
+        Free of what may identify a person.
+
+    Attributes
+    ----------
+    modality : str or None
+        What made the image, where a header that tells was read before.
     """
 
     verdict = ""
+    modality: str | None = None
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(reason, message)

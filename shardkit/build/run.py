@@ -32,7 +32,7 @@ from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ArgumentError, BuildError
 from shardkit.formats import listing, shard_format
-from shardkit.sources.listing import Entry
+from shardkit.sources.files import Entry
 from shardkit.storage import Store, parquet, private, shown, translate_errors
 
 
@@ -88,7 +88,7 @@ class _Run:
         codec(self.dataset.codec_name)
         # Refuse before the scan what could only fail after it.
         bin_choice.parse(self.dataset.bins, [1], [1], self.dataset.patch, self.dataset.rules.max_side)
-        self.spec.source.check()
+        self.spec.source.files.check()
         self.store = Store(self.config.out)
         self.state = State(config, self.store)
         self.workers = Workers(config.run.workers, executor, held.check)
@@ -147,7 +147,7 @@ class _Run:
 
         def fresh() -> Iterator[tuple[int, Entry]]:
             nonlocal listed
-            for entry in self.spec.source.entries():
+            for entry in self.spec.source.list():
                 listed += 1
                 if entry not in known and entry not in done:
                     yield next(serial), entry

@@ -24,12 +24,13 @@ from shardkit.dataset import contents, manifest
 from shardkit.dataset.contents import JOURNALS
 from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.hashes import fingerprint, pixel_hash
+from shardkit.dataset.sample_row import StorageColumns
 from shardkit.errors import ArgumentError, BuildError, IntegrityError, Quarantined
 from shardkit.formats.encoding import encode
 from shardkit.storage import Store, translate_errors
 
 _BEGUN = f"{JOURNALS}/convert.json"
-_STORED = [name for name, _, _ in manifest.STORAGE]
+_STORED = [*StorageColumns.__annotations__]
 
 
 @dataclass(frozen=True, slots=True)

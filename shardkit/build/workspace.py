@@ -14,7 +14,7 @@ from shardkit.dataset import contents
 from shardkit.dataset.contents import JOURNALS
 from shardkit.errors import BuildError
 from shardkit.formats import FORMATS, listing
-from shardkit.sources.dicom.privacy import Pseudonyms, load_key
+from shardkit.privacy import Pseudonyms, load_key
 from shardkit.storage import Store, is_remote, local_path, private, shown, translate_errors
 
 NAME, KEY = "build.json", "pseudonym.key"

@@ -15,7 +15,7 @@ from shardkit.config import BuildConfig
 from shardkit.dataset.contents import description
 from shardkit.dataset.verify import Summary, verify
 from shardkit.errors import ArgumentError
-from shardkit.sources.dicom.privacy import KEY_BYTES, Pseudonyms
+from shardkit.privacy import KEY_BYTES, Pseudonyms
 from shardkit.storage import Store
 from shardkit.synthetic.export import Export, make_export, plan_export
 from shardkit.terminal.output import Terminal

@@ -16,7 +16,8 @@ from rich.table import Table
 from shardkit.build import ledger
 from shardkit.dataset import contents
 from shardkit.errors import ArgumentError
-from shardkit.sources.listing import Entry, Source
+from shardkit.sources.base import ImageSource
+from shardkit.sources.files import Entry
 from shardkit.storage import Store, no_folder, parquet, shown, translate_errors
 from shardkit.terminal.output import Terminal
 
@@ -43,12 +44,12 @@ class ScanCounts:
     pixels: int = 0
 
 
-def scan_counts(source: Source, workers: int) -> ScanCounts:
+def scan_counts(source: ImageSource, workers: int) -> ScanCounts:
     """Read every header of an export.
 
     Parameters
     ----------
-    source : Source
+    source : ImageSource
         The export.
     workers : int
         Processes that read.
@@ -66,7 +67,7 @@ def scan_counts(source: Source, workers: int) -> ScanCounts:
     from shardkit.build import isolation, scan
     from shardkit.config import MEMORY_LIMIT, TIME_LIMIT, Rules
 
-    source.check()
+    source.files.check()
     counts = ScanCounts()
 
     def read(part: list[tuple[int, Entry]]) -> list[scan.Scanned]:
@@ -75,7 +76,7 @@ def scan_counts(source: Source, workers: int) -> ScanCounts:
 
     try:
         with ThreadPoolExecutor(workers) as threads:
-            for part in scan.parts(enumerate(source.entries()), workers * scan.CHUNK):
+            for part in scan.parts(enumerate(source.list()), workers * scan.CHUNK):
                 chunks = [part[i : i + scan.CHUNK] for i in range(0, len(part), scan.CHUNK)]
                 for found in threads.map(read, chunks):
                     for row in found:
@@ -86,7 +87,7 @@ def scan_counts(source: Source, workers: int) -> ScanCounts:
     finally:
         isolation.close_children()
     if not counts.verdicts:
-        raise ArgumentError(f"--source {shown(source.url)} holds no files")
+        raise ArgumentError(f"--source {shown(source.files.url)} holds no files")
     return counts
 
 
@@ -110,7 +111,7 @@ def ledger_rows(private: Path, verdict: str | None, reason: str | None) -> pa.Ta
     ArgumentError
         There is no ledger, or no such reason.
     """
-    from shardkit.sources.dicom.triage import DROPS, QUARANTINES
+    from shardkit.triage import DROPS, QUARANTINES
 
     path = private / ledger.NAME
     if not path.exists():

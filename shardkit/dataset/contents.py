@@ -16,6 +16,7 @@ from shardkit.dataset import description_checks, manifest, schema
 from shardkit.dataset.bins import Bins
 from shardkit.dataset.description import FORMAT, READABLE, DatasetDescription
 from shardkit.dataset.hashes import fingerprint
+from shardkit.dataset.sample_row import SampleRow
 from shardkit.errors import ArgumentError, IntegrityError
 from shardkit.formats import form_of, shard_format
 from shardkit.storage import MissingObject, Store, no_folder, parquet
@@ -189,7 +190,7 @@ def write_metadata(store: Store, samples: pa.Table, description: DatasetDescript
                 pass
 
 
-def image(store: Store, row: dict[str, Any], description: DatasetDescription, level: int = 0) -> Pixels:
+def image(store: Store, row: SampleRow, description: DatasetDescription, level: int = 0) -> Pixels:
     """Return one sample's image at 1/2**level, reading only the bytes that this level needs.
 
     Parameters

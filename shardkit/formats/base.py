@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,11 @@ import pyarrow as pa
 from shardkit.codecs.base import Codec
 from shardkit.dataset.bins import Bin
 from shardkit.dataset.description import DatasetDescription
+from shardkit.dataset.sample_row import SampleRow
 from shardkit.storage import Store
 
 Ints = npt.NDArray[np.int64]
-Row = dict[str, Any]
+Row = SampleRow
 Named = tuple[str, bytes]
 """An object: its name and content."""
 

@@ -4,7 +4,7 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -233,9 +233,10 @@ def _facts_problem(data: bytes, row: Row) -> str | None:
     """Say whether a JSON member is the one that was written, and says of the image what the manifest says."""
     if fingerprint(data) != row["json_hash"]:
         return "differs from its hash"
+    said: Mapping[str, object] = row
     try:
         told = json.loads(data)
-        wrong = [name for name in _TOLD if told[name] != row[name]]
+        wrong = [name for name in _TOLD if told[name] != said[name]]
     except (ValueError, KeyError, TypeError, RecursionError):
         return "is no JSON of a sample"
     return f"has another {wrong[0]} than the manifest" if wrong else None

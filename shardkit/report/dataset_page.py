@@ -17,13 +17,14 @@ from PIL import Image
 from pydicom import config
 from pydicom.uid import UID
 
+from shardkit import triage
 from shardkit.build.ledger import VERDICTS
 from shardkit.dataset import contents
 from shardkit.dataset.description import DatasetDescription
+from shardkit.dataset.sample_row import SampleRow
 from shardkit.errors import IntegrityError, ShardkitError
 from shardkit.report import charts
 from shardkit.report.charts import number, percent, text
-from shardkit.sources.dicom import triage
 from shardkit.storage import Store
 
 NAME = "report/index.html"
@@ -281,14 +282,14 @@ class _Album:
         order = pc.sort_indices(self.samples["key"].take(rows)).to_numpy()
         return np.asarray(rows.to_numpy()[order], np.int64)
 
-    def _figure(self, row: dict[str, Any]) -> str:
+    def _figure(self, row: SampleRow) -> str:
         try:
             source = _data_uri(self._pixels(row), row["p0_5"], row["p99_5"])
         except ShardkitError:  # the page helps to find trouble: one sample's must not cost the page
             source = None
         return charts.figure(row, source)
 
-    def _pixels(self, row: dict[str, Any]) -> npt.NDArray[np.uint16]:
+    def _pixels(self, row: SampleRow) -> npt.NDArray[np.uint16]:
         """The smallest level that is large enough to look at."""
         level, longest = len(row["level_bytes"]) - 1, max(row["height"], row["width"])
         while level and _halved(longest, level) < _READ:

@@ -7,6 +7,7 @@ def test_my_format(tmp_path):
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -100,7 +101,13 @@ def _made(form: ShardFormat, folder: Path, name: str, sizes: list[tuple[int, int
         for number, (height, width) in enumerate(sizes):
             pixels = np.random.default_rng(number).integers(0, 1 << _BITS, (height, width)).astype(np.uint16)
             image = encode(pixels, _BITS, Frame(height, width, _BIN.height, _BIN.width), taken[0], halves)
-            row: Row = {"key": f"{number:04x}", "shard": objects[0], "height": height, "width": width, "bits": _BITS}
+            row: dict[str, Any] = {
+                "key": f"{number:04x}",
+                "shard": objects[0],
+                "height": height,
+                "width": width,
+                "bits": _BITS,
+            }
             row |= {"bin_height": _BIN.height, "bin_width": _BIN.width, "pixel_hash": pixel_hash(pixels, _BITS)}
             row |= {"box_top": 0, "box_left": 0, "box_height": height, "box_width": width, "p0_5": 0, "p99_5": 4000}
             row |= {"min": int(pixels.min()), "max": int(pixels.max()), "split": "train", "length": len(image.image)}
@@ -108,7 +115,7 @@ def _made(form: ShardFormat, folder: Path, name: str, sizes: list[tuple[int, int
             facts = json.dumps({k: v for k, v in row.items() if isinstance(v, int | str)}).encode()
             row["json_hash"] = fingerprint(facts) if form.FACTS else None
             row["offset"] = writer.add(row["key"], codec(taken[0]).EXTENSION, image.image, facts, image.smaller)
-            rows.append(row)
+            rows.append(cast(Row, row))
             images.append((image, facts))
     description = contents.describe(
         pa.Table.from_pylist(rows, manifest.SCHEMA),
@@ -167,7 +174,10 @@ def _assert_rewrite_keeps(form: ShardFormat, folder: Path, made: _Made) -> None:
     assert offsets == wanted, f"{form.NAME}: rewrite says offsets {offsets}, a writer {wanted}"
     same = [one.read_bytes() == other.read_bytes() for one, other in zip(targets, anew, strict=True)]
     assert all(same), f"{form.NAME}: rewrite made other bytes than a writer of the same images"
-    lost = [kept[0], {**kept[1], "json_hash": bytes(16), "level_hash": [bytes(16)] * len(kept[1]["level_hash"])}]
+    lost: list[Row] = [
+        kept[0],
+        {**kept[1], "json_hash": bytes(16), "level_hash": [bytes(16)] * len(kept[1]["level_hash"])},
+    ]
     try:
         form.rewrite(made.paths, formats.files(folder, "lost", len(made.paths)), lost, room)
     except IntegrityError:
@@ -191,5 +201,8 @@ def _assert_verify_tells(form: ShardFormat, made: _Made) -> None:
         for case, content in cases.items():
             assert told(content, made.rows), f"{form.NAME}: verify does not notice {case} in place of {name}"
         assert told(data, made.rows[:-1]), f"{form.NAME}: verify does not notice an image that the manifest lacks"
-        other = [*made.rows[:-1], {**made.rows[-1], "level_hash": [bytes(16)] * len(made.rows[-1]["level_hash"])}]
+        other: list[Row] = [
+            *made.rows[:-1],
+            {**made.rows[-1], "level_hash": [bytes(16)] * len(made.rows[-1]["level_hash"])},
+        ]
         assert told(data, other), f"{form.NAME}: verify does not notice another hash in the manifest"

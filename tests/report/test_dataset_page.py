@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from shardkit import content
+from shardkit import content, triage
 from shardkit.codecs import codec
 from shardkit.dataset import contents, manifest
 from shardkit.dataset.bins import THESIS, Bin, Bins
@@ -24,7 +24,6 @@ from shardkit.dataset.hashes import fingerprint
 from shardkit.formats.webdataset import ShardWriter
 from shardkit.report import dataset_page
 from shardkit.report.charts import SizeMap, percent, size
-from shardkit.sources.dicom import triage
 from shardkit.storage import Store
 from shardkit.synthetic.radiographs import radiograph, synth_sizes
 
