@@ -11,7 +11,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from shardkit import Loader, codecs, config, formats
+from shardkit import Loader, PackedBatch, codecs, config, formats
 from shardkit.build import ledger
 from shardkit.build.run import build
 from shardkit.build.transcode import Target, transcode
@@ -71,7 +71,7 @@ def deflated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "deflated", raising=False)
     module = importlib.import_module("deflated")
-    monkeypatch.setitem(codecs.CODECS, module.NAME, module)  # type: ignore[arg-type]
+    monkeypatch.setitem(codecs.CODECS, module.NAME, module)
     return module
 
 
@@ -99,6 +99,7 @@ def test_a_dataset_in_a_codec_of_one_file_is_made_verified_shown_and_loaded(
     seen = 0
     batching = Packed(tokens=1 << 14, patch=16, level=0, per_step=1)
     for batch in Loader(store.url, batching=batching, split=None, normalise="none", device="cpu"):
+        assert isinstance(batch, PackedBatch)
         for at, row in enumerate(batch.rows.tolist()):
             if row >= 0:
                 np.testing.assert_array_equal(batch.unpacked(at).float().numpy(), images[rows[row]["key"]])
@@ -117,7 +118,7 @@ def test_a_format_of_one_file_is_known_by_its_name(monkeypatch: pytest.MonkeyPat
     )
     with pytest.raises(ArgumentError, match="unknown format 'boxes'"):
         formats.shard_format("boxes")
-    monkeypatch.setitem(formats.FORMATS, "boxes", form)  # type: ignore[arg-type]
+    monkeypatch.setitem(formats.FORMATS, "boxes", form)
     described = DatasetDescription.from_content({"shard_format": "boxes", "bins": [[48, 48]], "patch": 48})
     assert formats.form_of(described) is form
     assert_shard_format(formats.shard_format("boxes"), tmp_path)

@@ -198,7 +198,7 @@ def test_grown_and_opened_masks_are_those_of_scipy() -> None:
     from scipy import ndimage
 
     mask = np.random.default_rng(0).random((60, 50)) < 0.8
-    square = np.ones((3, 3))
+    square = np.ones((3, 3), np.bool_)
     np.testing.assert_array_equal(content._grown(mask), ndimage.binary_dilation(mask, square))
     np.testing.assert_array_equal(
         content._grown(mask, edge=True), ndimage.binary_dilation(mask, square, border_value=1)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from shardkit import Loader, Packed
+from shardkit import Loader, Packed, PackedBatch
 from shardkit.build.transcode import Target, transcode
 from shardkit.codecs import htj2k
 from shardkit.codecs.frame import Frame
@@ -169,6 +169,7 @@ def test_a_loader_streams_the_levels_that_all_images_have(
         facts = contents.description(store)
         loader = Loader(place, batching=batching, split=None, normalise="none", device="cpu", decoder=decoder)
         for batch in loader:
+            assert isinstance(batch, PackedBatch)
             for at, row in enumerate(batch.rows.tolist()):
                 if row >= 0:
                     image = batch.unpacked(at).float().numpy()
