@@ -94,7 +94,7 @@ def test_a_dataset_in_a_codec_of_one_file_is_made_verified_shown_and_loaded(
     for batch in Loader(store.url, batching=batching, split=None, normalise="none", device="cpu"):
         for at, row in enumerate(batch.rows.tolist()):
             if row >= 0:
-                np.testing.assert_array_equal(batch.unpacked(at).float().numpy(), images[rows[row]["key"]])
+                np.testing.assert_array_equal(batch.pixels(at).float().numpy(), images[rows[row]["key"]])
                 seen += 1
         if seen > 5:
             break

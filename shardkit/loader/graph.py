@@ -20,7 +20,7 @@ import torch.utils.dlpack
 
 from shardkit.errors import ArgumentError, IntegrityError
 from shardkit.loader.sample_index import Detail
-from shardkit.plan.batchers import MicroBatch, Pack
+from shardkit.plan.shapes import MicroBatch
 
 os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # else DALI's CPU decoder prints a line an image
 
@@ -247,12 +247,8 @@ def bounds(
 
 def prepared(pixels: Pixels, micro: MicroBatch, at: int, detail: Detail, bits: int, mode: Normalise) -> Prepared:
     """What the graph needs for one crop of a micro-batch."""
-    crops, layout, patch = micro.crops, micro.layout, micro.patch
+    crops = micro.crops
     size = (int(crops.out_height[at]), int(crops.out_width[at]))
-    if isinstance(layout, Pack):
-        pad = (-(-size[0] // patch) * patch, -(-size[1] // patch) * patch)
-    else:
-        pad = (layout.height, layout.width)
     number, region = detail.number, crops.region[at].tolist()
     start, end = roi((region[0], region[1], region[2], region[3]), int(crops.level[at]))
     mean, std = bounds(
@@ -271,7 +267,7 @@ def prepared(pixels: Pixels, micro: MicroBatch, at: int, detail: Detail, bits: i
         roi_start=start,
         roi_end=end,
         size=size,
-        pad=pad,
+        pad=micro.shape.padded_size(*size, micro.patch),
         flip=bool(crops.flip[at]),
         mean=mean,
         std=std,

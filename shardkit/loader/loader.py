@@ -3,7 +3,7 @@
 loader = Loader("s3://bucket/dataset", batching=Packed(tokens=24576, patch=48), seed=0)
 for batch in loader:        # one epoch of this rank's micro-batches
     ...
-    if batch.place.last:
+    if batch.position.last:
         optimizer.step()
         save(loader.state_dict())
 """
@@ -24,18 +24,21 @@ from shardkit.codecs.base import CodestreamCodec
 from shardkit.errors import ArgumentError, StateError
 from shardkit.loader import device as devices
 from shardkit.loader import saved, world
+from shardkit.loader.batch import BatchPosition
 from shardkit.loader.buffers import Buffers
-from shardkit.loader.collate import BatchPosition
+from shardkit.loader.collate import Loaded
 from shardkit.loader.graph import CLIPPED, Graph, GraphConfig, Normalise, load_dali
-from shardkit.loader.manifest_index import Catalog, Where
-from shardkit.loader.prefetcher import Batch, Engine, Planned, Setup
+from shardkit.loader.manifest_index import ManifestIndex, Where
+from shardkit.loader.prefetcher import MicroBatches, PrefetchConfig, Prefetcher
 from shardkit.loader.stats import Stats
 from shardkit.loader.stream.cache import Cached
 from shardkit.loader.stream.fetch import Fetcher
 from shardkit.loader.stream.reader import Logged, Reader, Retrying, StoreReader
 from shardkit.loader.world import World
-from shardkit.plan.batching import Batching, check_sizes, from_text, settled
+from shardkit.plan.base import Batching
+from shardkit.plan.batching import from_text
 from shardkit.plan.epoch import WINDOW, EpochPlan, EpochStats
+from shardkit.plan.sizes import check_sizes
 from shardkit.plan.spec import PlanSpec
 from shardkit.storage.waiting import check_patience
 from shardkit.terminal import reprs
@@ -117,12 +120,12 @@ class Loader:
         _check(normalise, dtype, max_bad)
         _check_counts(prefetch=prefetch, read_ahead=read_ahead, connections=connections, threads=threads)
         check_patience(attempts, deadline)
-        self.batching = settled(from_text(batching) if isinstance(batching, str) else batching)
+        self.batching = (from_text(batching) if isinstance(batching, str) else batching).settled()
         self.window, self._split, self._max_bad = window, None if split == "all" else split, max_bad
         if (foreseen := world.foreseen(self._named)) is not None:
             foreseen.check(self.batching.per_step)
         self._told: World | None = None  # whose length was asked for
-        self._catalog = Catalog(str(url), deadline)
+        self._catalog = ManifestIndex(str(url), deadline)
         self._samples, self._filtered = self._catalog.samples(self._split, where, needs), where is not None
         self._seed, self._epoch, self._step = seed, epoch, 0
         self._plan: EpochPlan | None = None
@@ -132,13 +135,13 @@ class Loader:
         self._cache = self._check_cache(cache, cache_bytes)
         self._reader(None)  # refuses what cannot be read from or cached in, now
         self._stats, self._buffers = Stats(), Buffers()
-        self._engine: Engine | None = None
+        self._engine: Prefetcher | None = None
         how = codec(self._catalog.codec)
         in_graph = decoder == "dali" or (decoder == "auto" and self.device.type == "cuda")
         if decoder == "dali" and not isinstance(how, CodestreamCodec):
             raise ArgumentError(f"decoder=dali decodes htj2k, and {self._catalog.url} holds {self._catalog.codec}")
         load_dali()
-        self._setup = Setup(
+        self._setup = PrefetchConfig(
             codec=how,
             streams=how if in_graph and isinstance(how, CodestreamCodec) else None,
             normalise=normalise,
@@ -152,7 +155,7 @@ class Loader:
 
     # --- iteration
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Loaded]:
         """This rank's micro-batches from the current step to the end of the epoch.
 
         Threads run as long as the iterator lives: to its end, an exception, or until it is closed or dropped.
@@ -171,7 +174,7 @@ class Loader:
         self._compare(mine)
         world.warn(self._named)
         self._stats.bad.clear()
-        engine = self._engine = Engine(
+        engine = self._engine = Prefetcher(
             self._planned(plan.copy(), epoch, self._step, mine),
             replace(self._setup, max_bad=self._allowed(mine)),
             self._catalog,
@@ -182,8 +185,8 @@ class Loader:
         )
         try:
             while (batch := engine.get()) is not None:
-                if batch.place.last:
-                    self._delivered(batch.place)
+                if batch.position.last:
+                    self._delivered(batch.position)
                 yield batch
         finally:
             engine.close()
@@ -192,7 +195,7 @@ class Loader:
         """No loader travels. Raises ArgumentError."""
         raise ArgumentError(_ELSEWHERE)
 
-    def _planned(self, plan: EpochPlan, epoch: int, step: int, mine: World) -> Planned:
+    def _planned(self, plan: EpochPlan, epoch: int, step: int, mine: World) -> MicroBatches:
         while plan.has(step):
             micros, ends = plan[step], not plan.has(step + 1)
             for at in range(mine.rank, len(micros), mine.size):
@@ -200,10 +203,10 @@ class Loader:
                 yield BatchPosition(epoch, step, at, len(micros), last, ends), micros[at]
             step += 1
 
-    def _delivered(self, place: BatchPosition) -> None:
+    def _delivered(self, position: BatchPosition) -> None:
         """The state moves on with a step's last micro-batch; at the end of an epoch, to the next one's start."""
-        self._epoch, self._step = place.following
-        if place.ends:
+        self._epoch, self._step = position.following
+        if position.ends:
             self._plan = None
 
     # --- its share
@@ -291,7 +294,7 @@ class Loader:
         """Five plain fields; the same on all ranks after the same step, and good for any world size.
 
         It moves when a batch is handed out. Who looks ahead, as prefetchers do, says with `after` which batch was the
-        last to be used: `loader.state_dict(after=batch.place)`.
+        last to be used: `loader.state_dict(after=batch.position)`.
         """
         epoch, step = (self._epoch, self._step) if after is None else after.following
         return saved.make(str(self.plan_spec), self._catalog.digest, self._seed, epoch, step)

@@ -43,7 +43,7 @@ _KEPT_GROUPS = 4  # decoded row groups, about 2 MB each
 _PIECE = 8 << 20  # bytes of a manifest held while it is copied
 
 
-class Catalog:
+class ManifestIndex:
     """Opens a dataset for loading. Raises ArgumentError where there is none, IntegrityError where it is not whole.
 
     A store that is away is waited for, `deadline` seconds a read; then StorageError is raised.

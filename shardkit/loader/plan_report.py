@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from rich.table import Table
 
-from shardkit.loader.manifest_index import Catalog
+from shardkit.loader.manifest_index import ManifestIndex
 from shardkit.loader.sample_index import common_levels
 from shardkit.plan import EpochPlan, EpochStats
 from shardkit.plan.crops import crops
@@ -35,7 +35,7 @@ class Costs:
     shards: int
 
 
-def costs(catalog: Catalog, plan: EpochPlan) -> Costs:
+def costs(catalog: ManifestIndex, plan: EpochPlan) -> Costs:
     """Bytes of the plan's epoch, from the manifest and the sizes of the shards."""
     sizes = catalog.columns("level_bytes", "bin_height", "bin_width")["level_bytes"]
     lengths = common_levels(sizes).to_numpy().reshape(catalog.rows, -1)
@@ -51,7 +51,7 @@ def costs(catalog: Catalog, plan: EpochPlan) -> Costs:
     return Costs(full, wanted, int(of_shards.sum()), _most_in_use(plan.order, of_shards), len(of_shards))
 
 
-def _shard(catalog: Catalog, plan: EpochPlan, samples: Ints) -> Ints:
+def _shard(catalog: ManifestIndex, plan: EpochPlan, samples: Ints) -> Ints:
     """Number of the dataset's shard that each sample of the plan lies in."""
     found: Ints = np.searchsorted(catalog.shard_starts, plan.samples.row(samples), side="right") - 1
     return found
@@ -84,7 +84,7 @@ def advice(order: Order, found: Costs) -> str | None:
     )
 
 
-def scores(catalog: Catalog, plan: EpochPlan) -> dict[str, Score]:
+def scores(catalog: ManifestIndex, plan: EpochPlan) -> dict[str, Score]:
     """How often two samples of a step share a patient, a scanner, a bin, a shard, against a perfect shuffle."""
     found = {}
     for name, columns in _LABELS.items():
@@ -109,7 +109,7 @@ def _codes(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
 
 
 def show(
-    catalog: Catalog, plan: EpochPlan, plan_spec: PlanSpec, seed: int, epoch: int, world: int, console: Terminal
+    catalog: ManifestIndex, plan: EpochPlan, plan_spec: PlanSpec, seed: int, epoch: int, world: int, console: Terminal
 ) -> None:
     """Print the plan of an epoch as tables."""
     account, bytes_ = plan.account(), costs(catalog, plan)
@@ -136,12 +136,15 @@ def _tokens(account: EpochStats) -> Table:
     table = Table("tokens", "count", "of used", box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
-    for name in ("used", "padded", "repeated", "dropped"):
-        count = getattr(account, name)
-        table.add_row(name, f"{count:,}", f"{100 * count / max(account.used, 1):.2f} %")
-    table.add_row(
-        "given to the model", f"{account.used + account.padded + account.repeated:,}", f"{100 * account.overhead:.2f} %"
-    )
+    given = account.real_tokens + account.padding_tokens + account.repeated_tokens
+    for name, count in (
+        ("used", account.real_tokens),
+        ("padded", account.padding_tokens),
+        ("repeated", account.repeated_tokens),
+        ("dropped", account.dropped_tokens),
+    ):
+        table.add_row(name, f"{count:,}", f"{100 * count / max(account.real_tokens, 1):.2f} %")
+    table.add_row("given to the model", f"{given:,}", f"{100 * account.overhead:.2f} %")
     return table
 
 

@@ -24,15 +24,16 @@ from shardkit.codecs.base import Codec, CodestreamCodec
 from shardkit.codecs.frame import Frame
 from shardkit.errors import ArgumentError, BadDataError, IntegrityError, ShardkitError
 from shardkit.loader import closing
+from shardkit.loader.batch import Batch, BatchItem, BatchPosition, Canvas
 from shardkit.loader.buffers import Buffers
-from shardkit.loader.collate import BatchItem, BatchPosition, BinnedBatch, PackedBatch, assemble
+from shardkit.loader.collate import collate
 from shardkit.loader.graph import CLIPPED, Graph, Normalise, Pixels, Prepared, prepared
-from shardkit.loader.manifest_index import Catalog
+from shardkit.loader.manifest_index import ManifestIndex
 from shardkit.loader.sample_index import Detail
 from shardkit.loader.stats import Shares, Stats
 from shardkit.loader.stream.fetch import Fetcher, Got, Want
 from shardkit.loader.stream.files import Threads
-from shardkit.plan.batchers import MicroBatch
+from shardkit.plan.shapes import MicroBatch
 from shardkit.terminal.output import logger
 
 _log = logger("shardkit.loader")
@@ -43,12 +44,11 @@ _PATIENCE = 30  # seconds without a batch until a line is logged
 _CLOSING = 15.0  # seconds that closing waits at most: more than a fetcher does
 _DECODING = 2.0  # seconds of these for images that are being decoded
 
-Batch = BinnedBatch | PackedBatch
-Planned = Iterator[tuple[BatchPosition, MicroBatch]]
+MicroBatches = Iterator[tuple[BatchPosition, MicroBatch]]
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
+class PrefetchConfig:
     """What all batches of a loader have in common. streams: the codec whose streams the graph decodes, None
     if threads do.
 
@@ -83,7 +83,7 @@ class _Handed:
 
 @dataclass
 class _Pending:
-    place: BatchPosition
+    position: BatchPosition
     micro: MicroBatch
     details: list[Detail]
     gate: asyncio.Event
@@ -91,7 +91,7 @@ class _Pending:
     future: "Future[list[Prepared | ShardkitError]] | None" = None
 
 
-class Engine:
+class Prefetcher:
     """Runs from construction to `close`; `get` hands out batches in the order of the plan, then None.
 
     The producer cleans up behind itself, so that closing is a signal, given from any thread and in a finaliser too.
@@ -99,16 +99,16 @@ class Engine:
 
     def __init__(
         self,
-        planned: Planned,
-        setup: Setup,
-        catalog: Catalog,
+        planned: MicroBatches,
+        setup: PrefetchConfig,
+        catalog: ManifestIndex,
         make_fetcher: Callable[[], Fetcher],
         graph: Graph,
         buffers: Buffers,
         stats: Stats,
     ) -> None:
         self._planned, self._setup, self._catalog, self._graph, self._stats = planned, setup, catalog, graph, stats
-        self._buffers = buffers
+        self._canvas = Canvas(setup.device, setup.dtype, setup.normalise in CLIPPED, buffers)
         self._fetcher = make_fetcher()
         self._stats.watch(self._fetcher)
         self._decoders = Threads(setup.threads, "shardkit-decode")
@@ -214,14 +214,14 @@ class Engine:
                 return
             self._submit(*following)
 
-    def _submit(self, place: BatchPosition, micro: MicroBatch) -> None:
+    def _submit(self, position: BatchPosition, micro: MicroBatch) -> None:
         details = [self._catalog.detail(row) for row in micro.crops.row.tolist()]
         wants = []
         for detail, level in zip(details, micro.crops.level.tolist(), strict=True):
             span = (detail.start(level), detail.prefix(level), detail.hash(level))
             wants.append(Want(detail.object(level), *span, f"the image {detail.key}"))
         size = sum(want.length for want in wants)
-        item = _Pending(place, micro, details, asyncio.Event(), size)
+        item = _Pending(position, micro, details, asyncio.Event(), size)
 
         async def prepare(got: list[Got]) -> list[Prepared | ShardkitError]:
             await item.gate.wait()
@@ -264,16 +264,7 @@ class Engine:
         begun = time.perf_counter()
         images, shown = self._run_graph(item, ready)
         between = time.perf_counter()
-        batch = assemble(
-            item.micro,
-            shown,
-            images,
-            item.place,
-            dtype=self._setup.dtype,
-            clip=self._setup.normalise in CLIPPED,
-            buffers=self._buffers,
-            device=self._setup.device,
-        )
+        batch = collate(item.micro, shown, images, item.position, self._canvas)
         if self._setup.device.type == "cuda":
             torch.cuda.current_stream(self._setup.device).synchronize()  # whole before anybody sees it
         self._stats.built(item.micro, between - begun, time.perf_counter() - between)

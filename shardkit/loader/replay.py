@@ -10,9 +10,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from shardkit.errors import ArgumentError, ShardkitError
-from shardkit.loader.collate import PackedBatch
+from shardkit.loader.batch import Batch
 from shardkit.loader.loader import Loader
-from shardkit.loader.prefetcher import Batch
 from shardkit.plan.spec import PlanSpec
 from shardkit.storage import sentences
 
@@ -84,9 +83,9 @@ def replay(loader: Loader, step: int, out: Path) -> str:
         for pixels, row in _images(batch):
             count += 1
             if len(cells) < _MOST:
-                label = f"micro-batch {batch.place.micro}, {pixels.shape[0]} x {pixels.shape[1]}"
+                label = f"micro-batch {batch.position.micro}, {pixels.shape[0]} x {pixels.shape[1]}"
                 cells.append((_grey(pixels), f"{loader.key(row)[:20]}\n{label}"))
-        if batch.place.last:
+        if batch.position.last:
             break
     page = _page(cells)
     with sentences(str(out)):
@@ -98,13 +97,8 @@ def replay(loader: Loader, step: int, out: Path) -> str:
 def _images(batch: Batch) -> Iterator[tuple[npt.NDArray[np.float32], int]]:
     """(pixels, manifest row) of every image of a batch."""
     for at, row in enumerate(batch.rows.tolist()):
-        if row < 0:
-            continue
-        if isinstance(batch, PackedBatch):
-            yield batch.unpacked(at).float().numpy(), row
-        else:
-            height, width = batch.sizes[at].tolist()
-            yield batch.images[at, 0, :height, :width].float().numpy(), row
+        if row >= 0:
+            yield batch.pixels(at).float().numpy(), row
 
 
 def _grey(pixels: npt.NDArray[np.float32]) -> Grey:

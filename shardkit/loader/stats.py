@@ -9,7 +9,7 @@ from typing import Any
 from shardkit.loader.sample_index import Detail
 from shardkit.loader.stream.cache import Cached
 from shardkit.loader.stream.fetch import Fetcher
-from shardkit.plan.batchers import MicroBatch
+from shardkit.plan.shapes import MicroBatch
 
 _CACHE = ("hits", "misses", "fills", "evictions", "filled_bytes")
 _FETCH = ("requests", "read_bytes", "seconds", "refetched")
@@ -87,8 +87,8 @@ class Stats:
         """The producer finished a batch."""
         self.batches += 1
         self.images += len(micro.crops)
-        self.tokens += micro.used + micro.again
-        self.slots += micro.slots
+        self.tokens += micro.real_tokens + micro.repeated_tokens
+        self.slots += micro.padded_tokens
         self.graph_s += graph_s
         self.assemble_s += assemble_s
 

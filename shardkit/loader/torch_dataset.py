@@ -6,12 +6,12 @@ from typing import Any
 from torch.utils.data import IterableDataset, get_worker_info
 
 from shardkit.errors import ArgumentError
-from shardkit.loader.collate import BatchPosition
+from shardkit.loader.batch import BatchPosition
+from shardkit.loader.collate import Loaded
 from shardkit.loader.loader import Loader
-from shardkit.loader.prefetcher import Batch
 
 
-class TorchDataset(IterableDataset[Batch]):
+class TorchDataset(IterableDataset[Loaded]):
     """A loader for those who want a DataLoader: `DataLoader(TorchDataset(loader), batch_size=None)`.
 
     The loader has its own threads, so num_workers stays 0, and its own shares, so that no sampler and no `prepare` may
@@ -21,7 +21,7 @@ class TorchDataset(IterableDataset[Batch]):
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Loaded]:
         """See `Loader`. Raises ArgumentError in a worker process."""
         if get_worker_info() is not None:
             raise ArgumentError("shardkit's loader has threads of its own: use num_workers=0")
@@ -32,7 +32,7 @@ class TorchDataset(IterableDataset[Batch]):
         return len(self.loader)
 
     def state_dict(self, after: BatchPosition | None = None) -> dict[str, Any]:
-        """The loader's, after what it has handed out or after the batch with that place."""
+        """The loader's, after what it has handed out or after the batch with that position."""
         return self.loader.state_dict(after)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 
 
 class Resumable(Protocol):
-    """What can be checked. An iteration is an epoch, or what is left of it; the next one is the next epoch.
+    """A loader that can be checked. An iteration is an epoch, or what is left of it; the next one is the next epoch.
 
-    Batches have `rows`, the samples' ids, -1 for none, and `place`, a `shardkit.loader.collate.BatchPosition`: after a
-    batch whose `place.last` is true, the last one of its step, a state may be taken.
+    Batches have `rows`, the samples' numbers, -1 for none, and `position`, a `shardkit.loader.batch.BatchPosition`:
+    after a batch whose `position.last` is true, the last one of its step, a state may be taken. Where they have
+    `seeds`, those of the samples' augmentations, these are compared, too.
     """
 
     def __iter__(self) -> Iterator[Any]:
@@ -59,7 +60,7 @@ def assert_resumes_exactly(make: Callable[[], Resumable], steps: int | None = No
     assert all(whole), "a fresh loader has to give an epoch of batches, and another one, and gave none"
     _compare(_run(make(), 2), whole, "a second fresh loader")
     total = sum(seen.last for seen in whole[0])
-    assert whole[0][-1].last, f"the epoch ends with {whole[0][-1]}, whose place.last is false"
+    assert whole[0][-1].last, f"the epoch ends with {whole[0][-1]}, whose position.last is false"
     for done in range((total if steps is None else min(steps, total)) + 1):
         name = f"resumed after {done} of {total} steps"
         state = _state_after(make(), done)
@@ -120,7 +121,7 @@ def _state_after(loader: Resumable, steps: int) -> bytes:
     while steps:
         before = steps
         for batch in loader:
-            steps -= bool(batch.place.last)
+            steps -= bool(batch.position.last)
             if not steps:
                 return _pickled(loader)
         assert steps < before, "the loader gave no step before it was stopped"
@@ -164,9 +165,9 @@ def _compare(found: Epochs, wanted: Epochs, name: str) -> None:
 
 
 def _seen(batch: Any) -> Seen:
-    place = batch.place
+    position = batch.position
     rows, seeds = _numbers(batch.rows), _numbers(getattr(batch, "seeds", ()))
-    return Seen(place.epoch, place.step, place.micro, rows, seeds, bool(place.last))
+    return Seen(position.epoch, position.step, position.micro, rows, seeds, bool(position.last))
 
 
 def _numbers(values: Any) -> tuple[int, ...]:

@@ -33,7 +33,7 @@ def images_of() -> Callable[[Iterable[BinnedBatch | PackedBatch]], Images]:
                     continue
                 assert row not in found
                 if isinstance(batch, PackedBatch):
-                    image = batch.unpacked(at)
+                    image = batch.pixels(at)
                 else:
                     height, width = batch.sizes[at].tolist()
                     image = batch.images[at, 0, :height, :width]

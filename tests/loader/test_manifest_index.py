@@ -21,7 +21,7 @@ import pytest
 from shardkit.dataset import contents, manifest
 from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import ArgumentError, IntegrityError, ShardkitError, StorageError
-from shardkit.loader.manifest_index import Catalog
+from shardkit.loader.manifest_index import ManifestIndex
 from shardkit.storage import Store
 
 NUMBERS = ("bits", "min", "max", "mean", "std", "p0_5", "p99_5", "height", "width", "bin_height", "bin_width")
@@ -76,7 +76,7 @@ def _one_sentence(error: BaseException) -> bool:
     return bool(text) and "\n" not in text and len(text) < 500
 
 
-def _everything(catalog: Catalog) -> list[Any]:
+def _everything(catalog: ManifestIndex) -> list[Any]:
     """All that a catalog tells of every sample."""
     out: list[Any] = []
     for row in range(catalog.rows):
@@ -91,7 +91,7 @@ def _everything(catalog: Catalog) -> list[Any]:
 
 
 def test_every_row_is_told_as_the_manifest_has_it(url: str, rows: list[dict[str, Any]]) -> None:
-    catalog = Catalog(url)
+    catalog = ManifestIndex(url)
     assert catalog.rows == len(rows)
     assert catalog.codec == "htj2k"
     assert catalog.levels == len(rows[0]["level_bytes"]) - 1 > 2
@@ -104,7 +104,7 @@ def test_every_row_is_told_as_the_manifest_has_it(url: str, rows: list[dict[str,
 
 
 def test_shards_are_told_in_order_with_their_rows_and_sizes(url: str, rows: list[dict[str, Any]]) -> None:
-    catalog, store = Catalog(url), Store(url)
+    catalog, store = ManifestIndex(url), Store(url)
     assert catalog.shards == list(dict.fromkeys(row["shard"] for row in rows))
     for number, shard in enumerate(catalog.shards):
         first, end = catalog.shard_starts[number : number + 2]
@@ -113,7 +113,7 @@ def test_shards_are_told_in_order_with_their_rows_and_sizes(url: str, rows: list
 
 
 def test_contents_of_a_shard_are_its_images(url: str, rows: list[dict[str, Any]]) -> None:
-    catalog, store = Catalog(url), Store(url)
+    catalog, store = ManifestIndex(url), Store(url)
     for shard in catalog.shards:
         data, members = store.get(shard), catalog.contents(shard).members
         assert members == [(r["offset"], r["length"], r["level_hash"][0]) for r in rows if r["shard"] == shard]
@@ -122,7 +122,7 @@ def test_contents_of_a_shard_are_its_images(url: str, rows: list[dict[str, Any]]
 
 
 def test_samples_of_all_splits_and_of_each(url: str, rows: list[dict[str, Any]]) -> None:
-    catalog = Catalog(url)
+    catalog = ManifestIndex(url)
     everything = catalog.samples(None)
     assert everything.digest == catalog.digest
     assert everything.height.dtype == np.uint16
@@ -146,22 +146,22 @@ def test_where_takes_the_rows_it_holds_for(dataset_folder: Path, rows: list[dict
         tall = pc.greater(table["height"], 160)
         return {"arrow": tall, "numpy": tall.to_numpy(), "list": tall.to_pylist()}[kind]
 
-    chosen = Catalog(str(dataset_folder)).samples(None, where, ("height", "view"))
+    chosen = ManifestIndex(str(dataset_folder)).samples(None, where, ("height", "view"))
     expected = [i for i, row in enumerate(rows) if row["height"] > 160]
     assert 0 < len(expected) < len(rows)
     assert chosen.row(np.arange(len(chosen))).tolist() == expected
-    train = Catalog(str(dataset_folder)).samples("train", where, ("height", "view"))
+    train = ManifestIndex(str(dataset_folder)).samples("train", where, ("height", "view"))
     assert train.row(np.arange(len(train))).tolist() == [i for i in expected if rows[i]["split"] == "train"]
 
 
 def test_a_null_is_not_taken(dataset_folder: Path, rows: list[dict[str, Any]]) -> None:
     name = next(name for name in rows[0] if 0 < sum(row[name] is None for row in rows) < len(rows))
-    chosen = Catalog(str(dataset_folder)).samples(None, lambda table: pc.equal(table[name], table[name]), (name,))
+    chosen = ManifestIndex(str(dataset_folder)).samples(None, lambda table: pc.equal(table[name], table[name]), (name,))
     assert len(chosen) == sum(row[name] is not None for row in rows)
 
 
 def test_a_selection_of_nothing_names_the_splits(url: str) -> None:
-    catalog = Catalog(url)
+    catalog = ManifestIndex(url)
     for split, where in (("holdout", None), ("train", lambda table: np.zeros(catalog.rows, bool))):
         with pytest.raises(ArgumentError, match=rf"no sample in split '{split}' .*train \d+") as caught:
             catalog.samples(split, where)
@@ -169,7 +169,7 @@ def test_a_selection_of_nothing_names_the_splits(url: str) -> None:
 
 
 def test_a_filter_that_cannot_be_is_refused(dataset_folder: Path) -> None:
-    catalog = Catalog(str(dataset_folder))
+    catalog = ManifestIndex(str(dataset_folder))
     with pytest.raises(ArgumentError, match="has no column colour, taste"):
         catalog.samples(None, lambda table: table["taste"], ("height", "taste", "colour"))
     for given in (np.bool_(True), np.ones(3, bool)):
@@ -179,7 +179,7 @@ def test_a_filter_that_cannot_be_is_refused(dataset_folder: Path) -> None:
 
 
 def test_ids_change_with_any_image_and_with_nothing_else(copy: Path) -> None:
-    before = Catalog(str(copy))
+    before = ManifestIndex(str(copy))
     shard = before.shards[2]
     first, end = (int(row) for row in before.shard_starts[2:4])
     for row in range(first, end):
@@ -191,7 +191,7 @@ def test_ids_change_with_any_image_and_with_nothing_else(copy: Path) -> None:
             return table.set_column(at, table.schema.field(at), pa.array(hashes, table.schema.field(at).type))
 
         _rewrite(copy, change)
-        after = Catalog(str(copy))
+        after = ManifestIndex(str(copy))
         assert after.contents(shard).id != before.contents(shard).id
         others = [name for name in before.shards if name != shard]
         assert [after.contents(name).id for name in others] == [before.contents(name).id for name in others]
@@ -201,14 +201,14 @@ def test_ids_change_with_any_image_and_with_nothing_else(copy: Path) -> None:
 @pytest.mark.parametrize("size", [1, 3, 7])
 def test_row_groups_and_shards_need_not_agree(copy: Path, dataset_folder: Path, size: int) -> None:
     _rewrite(copy, lambda table: table, row_group_size=size)
-    assert _everything(Catalog(str(copy))) == _everything(Catalog(str(dataset_folder)))
+    assert _everything(ManifestIndex(str(copy))) == _everything(ManifestIndex(str(dataset_folder)))
 
 
 def test_details_are_the_same_from_many_threads(
     dataset_folder: Path, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shardkit.loader.manifest_index._KEPT_SHARDS", 3)
-    catalog, wrong = Catalog(str(dataset_folder)), list[Any]()
+    catalog, wrong = ManifestIndex(str(dataset_folder)), list[Any]()
 
     def read(seed: int) -> None:
         draw = random.Random(seed)
@@ -245,20 +245,20 @@ def test_a_build_that_appends_changes_nothing_of_an_open_catalog(
         (tmp_path / "export").mkdir(exist_ok=True)
         shutil.copy(path, tmp_path / "export" / f"{path.stat().st_ino}.dcm")
     out = make_dataset(tmp_path / "export", tmp_path / "out", bins="auto:2", shard_bytes=64 << 10)
-    catalog, control = Catalog(str(out)), Catalog(str(out))
+    catalog, control = ManifestIndex(str(out)), ManifestIndex(str(out))
     before = _everything(control)
     for path in files[len(files) // 2 :]:
         shutil.copy(path, tmp_path / "export" / f"{path.stat().st_ino}.dcm")
     make_dataset(tmp_path / "export", out, bins="auto:2", shard_bytes=64 << 10)
-    after = Catalog(str(out))
+    after = ManifestIndex(str(out))
     assert after.rows > catalog.rows
     assert after.digest != catalog.digest
     assert _everything(catalog) == before
 
 
 def test_a_dataset_in_a_bucket_that_is_replaced_changes_nothing_of_an_open_catalog(bucket: str) -> None:
-    store, catalog = Store(bucket), Catalog(bucket)
-    before, content = _everything(Catalog(bucket)), store.get(manifest.NAME)
+    store, catalog = Store(bucket), ManifestIndex(bucket)
+    before, content = _everything(ManifestIndex(bucket)), store.get(manifest.NAME)
     store.put(manifest.NAME, b"another")
     try:
         assert _everything(catalog) == before
@@ -281,7 +281,7 @@ def _opened(below: Path) -> list[str]:
 
 
 def test_an_open_catalog_leaves_no_temporary_file_and_a_closed_one_no_space(url: str, scratch: Path) -> None:
-    catalog = Catalog(url)
+    catalog = ManifestIndex(url)
     catalog.details(0)
     assert list(scratch.iterdir()) == []
     assert len(_opened(scratch)) == url.startswith("s3://")
@@ -305,7 +305,7 @@ def test_a_manifest_that_is_too_large_for_temporary_files_is_one_sentence(bucket
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "TemporaryFile", Full)
         with pytest.raises(StorageError, match=f"{scratch}: no space left") as caught:
-            Catalog(bucket)
+            ManifestIndex(bucket)
     assert _one_sentence(caught.value)
     assert _opened(scratch) == []
 
@@ -315,7 +315,7 @@ def test_a_manifest_that_is_too_large_for_temporary_files_is_one_sentence(bucket
 
 def _refused(folder: Path, kind: type[ShardkitError], match: str) -> None:
     with pytest.raises(kind, match=match) as caught:
-        Catalog(str(folder))
+        ManifestIndex(str(folder))
     assert _one_sentence(caught.value)
     assert _opened(folder) == []
 
@@ -326,14 +326,14 @@ def test_no_dataset_and_no_manifest_are_named(copy: Path, tmp_path: Path, url: s
     (copy / contents.NAME).unlink()
     _refused(copy, ArgumentError, rf"{copy} is no shardkit dataset")
     with pytest.raises(ShardkitError, match=f"{url}/shards is no shardkit dataset"):
-        Catalog(f"{url}/shards")
+        ManifestIndex(f"{url}/shards")
 
 
 def test_a_bucket_without_its_manifest_is_named(bucket: str) -> None:
     store = Store("s3://catalogs/half")
     store.put(contents.NAME, Store(bucket).get(contents.NAME))
     with pytest.raises(IntegrityError, match=r"s3://catalogs/half has no manifest\.parquet"):
-        Catalog(store.url)
+        ManifestIndex(store.url)
 
 
 def test_a_manifest_of_another_dataset_is_refused(copy: Path) -> None:
@@ -360,7 +360,7 @@ def test_lengths_of_levels_that_cannot_be_are_refused_where_only_they_are_read(c
         return table.set_column(at, table.schema.field(at), pa.array(lengths, table.schema.field(at).type))
 
     _rewrite(copy, change)
-    catalog = Catalog(str(copy))
+    catalog = ManifestIndex(str(copy))
     with pytest.raises(IntegrityError, match=r"row 0: .*level"):
         catalog.columns("level_bytes")
 
@@ -387,7 +387,7 @@ def test_a_damaged_manifest_is_one_sentence(copy: Path, how: str) -> None:
 def test_a_page_that_is_damaged_later_is_one_sentence_then(copy: Path) -> None:
     """The columns that tell of images are read shard by shard, long after the start."""
     damaged = _flipped(copy / manifest.NAME, "level_hash")
-    catalog = Catalog(str(copy))
+    catalog = ManifestIndex(str(copy))
     (copy / manifest.NAME).write_bytes(damaged)
     assert catalog.columns("height").num_rows == catalog.rows
     for read in (lambda: catalog.detail(0), lambda: catalog.contents(catalog.shards[-1])):
@@ -398,14 +398,14 @@ def test_a_page_that_is_damaged_later_is_one_sentence_then(copy: Path) -> None:
 
 def test_no_flipped_bit_gives_wrong_values_or_another_error(copy: Path, dataset_folder: Path) -> None:
     path = copy / manifest.NAME
-    data, right, draw = path.read_bytes(), _everything(Catalog(str(dataset_folder))), random.Random(0)
+    data, right, draw = path.read_bytes(), _everything(ManifestIndex(str(dataset_folder))), random.Random(0)
     noticed = list[ShardkitError]()
     for _ in range(60):
         damaged = bytearray(data)
         damaged[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
         path.write_bytes(damaged)
         try:
-            assert _everything(Catalog(str(copy))) == right  # the bit is one that a loader has no use for
+            assert _everything(ManifestIndex(str(copy))) == right  # the bit is one that a loader has no use for
         except ShardkitError as error:
             noticed.append(error)
     assert len(noticed) > 10
@@ -414,7 +414,7 @@ def test_no_flipped_bit_gives_wrong_values_or_another_error(copy: Path, dataset_
 
 def test_a_missing_shard_is_named(dataset_folder: Path, copy: Path) -> None:
     shutil.copytree(dataset_folder / "shards", copy / "shards")
-    catalog = Catalog(str(copy))
+    catalog = ManifestIndex(str(copy))
     (copy / catalog.shards[1]).unlink()
     with pytest.raises(IntegrityError, match=f"{catalog.shards[1]} is missing") as caught:
         catalog.shard_bytes([0])

@@ -63,7 +63,7 @@ def print_of():
         for step in steps:
             for micro in step:
                 crops = micro.crops
-                found.update(f"{micro.layout} {micro.patch} {len(crops)}".encode())
+                found.update(f"{micro.shape} {micro.patch} {len(crops)}".encode())
                 names = ("row", "level", "top", "left", "height", "width", "out_height", "out_width", "tokens")
                 for name in names:
                     found.update(getattr(crops, name).astype("<i8").tobytes())

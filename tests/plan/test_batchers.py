@@ -79,19 +79,19 @@ def last_step(samples, batching):
 def test_images_fit_in_their_layout_and_are_padded_to_whole_patches(few_samples, seed, batching):
     for step in EpochPlan(few_samples(seed), 0, 0, batching):
         for micro in step:
-            shape = micro.layout
+            shape = micro.shape
             assert isinstance(shape, Shape)
             assert len(micro.crops) == len(micro.repeated) <= shape.images
             assert (micro.crops.out_height <= shape.height).all()
             assert (micro.crops.out_width <= shape.width).all()
             assert shape.height % PATCH == shape.width % PATCH == 0
-            assert micro.slots == shape.images * shape.height * shape.width // PATCH**2
+            assert micro.padded_tokens == shape.images * shape.height * shape.width // PATCH**2
 
 
 @given(seeds, st.integers(1, 2000))
 @moderate
 def test_binned_by_tokens_holds_no_more_than_these_unless_it_is_one_image(few_samples, seed, tokens):
-    shapes = {m.layout for step in EpochPlan(few_samples(seed), 0, 0, Binned("auto:6", tokens=tokens)) for m in step}
+    shapes = {m.shape for step in EpochPlan(few_samples(seed), 0, 0, Binned("auto:6", tokens=tokens)) for m in step}
     for shape in shapes:
         area = shape.height * shape.width // PATCH**2
         assert shape.images * area <= tokens or shape.images == 1
@@ -102,10 +102,10 @@ def test_binned_by_tokens_holds_no_more_than_these_unless_it_is_one_image(few_sa
 @moderate
 def test_the_smallest_bin_that_holds_an_image_gets_it(few_samples, seed, batching):
     plan = EpochPlan(few_samples(seed), 0, 0, batching)
-    shapes = {micro.layout for step in plan for micro in step}
+    shapes = {micro.shape for step in plan for micro in step}
     for step in plan:
         for micro in step:
-            area = micro.layout.height * micro.layout.width
+            area = micro.shape.height * micro.shape.width
             for h, w in zip(micro.crops.out_height, micro.crops.out_width, strict=True):
                 assert all(h > s.height or w > s.width or s.height * s.width >= area for s in shapes)
 
@@ -117,9 +117,9 @@ def test_a_group_of_ranks_sees_one_class_at_a_time(few_samples, seed, batching):
     for step in EpochPlan(few_samples(seed), 0, 0, batching):
         assert len(step) == batching.per_step
         for at in range(0, len(step), group):
-            assert len({micro.layout for micro in step[at : at + group]}) == 1
+            assert len({micro.shape for micro in step[at : at + group]}) == 1
         for world in (w for w in range(1, group + 1) if group % w == 0):
-            by_rank = [[micro.layout for micro in step[rank::world]] for rank in range(world)]
+            by_rank = [[micro.shape for micro in step[rank::world]] for rank in range(world)]
             assert all(layouts == by_rank[0] for layouts in by_rank)
 
 
@@ -127,8 +127,8 @@ def test_groups_smaller_than_a_step_mix_bins_within_a_step(radiographs):
     samples = radiographs(3000, 50)
     mixed = EpochPlan(samples, 0, 0, Binned("thesis", batch_size=2, patch=48, per_step=8, group=2))
     pure = EpochPlan(samples, 0, 0, Binned("thesis", batch_size=2, patch=48, per_step=8))
-    assert np.mean([len({micro.layout for micro in step}) > 1 for step in mixed]) > 0.9
-    assert {len({micro.layout for micro in step}) for step in pure} == {1}
+    assert np.mean([len({micro.shape for micro in step}) > 1 for step in mixed]) > 0.9
+    assert {len({micro.shape for micro in step}) for step in pure} == {1}
 
 
 def test_an_image_above_the_side_is_named_with_the_remedy():
@@ -140,7 +140,7 @@ def test_an_image_above_the_side_is_named_with_the_remedy():
 def test_exact_pads_no_image_to_the_size_of_another():
     samples = sized([(2, 3), (1, 1), (2, 3), (5, 1)])
     _, micros = in_order(samples, Exact(per_step=4))
-    assert [(m.layout.height // PATCH, m.layout.width // PATCH) for m in micros] == [(2, 3), (1, 1), (2, 3), (5, 1)]
+    assert [(m.shape.height // PATCH, m.shape.width // PATCH) for m in micros] == [(2, 3), (1, 1), (2, 3), (5, 1)]
 
 
 # ---------------------------------------------------------------------------------------------------------- packed
@@ -154,9 +154,9 @@ def test_packs_hold_no_more_than_their_tokens_and_images_and_no_image_twice_or_i
     plan = EpochPlan(samples, 0, 0, batching)
     for step in plan:
         for micro in step:
-            assert micro.layout == Pack(batching.tokens, batching.slots)
-            assert micro.used <= micro.slots == batching.tokens
-            assert len(micro.crops) <= batching.slots
+            assert micro.shape == Pack(batching.tokens, batching.capacity)
+            assert micro.real_tokens <= micro.padded_tokens == batching.tokens
+            assert len(micro.crops) <= batching.capacity
             assert micro.cu_seqlens.tolist() == [0, *np.cumsum(micro.crops.tokens)]
             grid = -(-micro.crops.out_height // PATCH) * -(-micro.crops.out_width // PATCH)
             assert (micro.crops.tokens == grid).all()
@@ -218,7 +218,7 @@ def test_filling_leaves_a_micro_batch_empty_only_where_its_class_has_too_few_ima
     for step in EpochPlan(few_samples(seed), 0, 0, batching):
         sizes = {}
         for micro in step:
-            sizes.setdefault(micro.layout, []).append(len(micro.crops))
+            sizes.setdefault(micro.shape, []).append(len(micro.crops))
             assert not micro.repeated.any()
         assert all(min(counts) > 0 or max(counts) == 1 for counts in sizes.values())
 
@@ -246,11 +246,11 @@ def test_repeating_leaves_no_place_empty_and_repeats_as_late_and_as_rarely_as_it
     micros = [micro for step in steps for micro in step]
     seen = [row for micro in micros for row in micro.crops.row[~micro.repeated].tolist()]
     assert sorted(seen) == samples.row(np.arange(len(samples))).tolist()
-    assert all(len(micro.crops) == micro.layout.images for micro in micros)
+    assert all(len(micro.crops) == micro.shape.images for micro in micros)
     for micro in micros:
         begin = int((~micro.repeated).sum())
         assert micro.repeated.tolist() == [False] * begin + [True] * (len(micro.crops) - begin)
-    again = [(micro.layout, row) for micro in micros for row in micro.crops.row[micro.repeated].tolist()]
+    again = [(micro.shape, row) for micro in micros for row in micro.crops.row[micro.repeated].tolist()]
     times = Counter(again)
     for layout in {layout for layout, _ in again}:
         counts = [times[key] for key in times if key[0] == layout]
@@ -278,7 +278,7 @@ def test_dropping_leaves_whole_steps_of_full_batches_and_counts_the_rest(few_sam
     micros = [micro for step in plan for micro in step]
     assert not any(micro.repeated.any() for micro in micros)
     if not isinstance(batching, Packed):
-        assert all(len(micro.crops) == micro.layout.images for micro in micros)
+        assert all(len(micro.crops) == micro.shape.images for micro in micros)
     seen = [row for micro in micros for row in micro.crops.row.tolist()]
     assert len(set(seen)) == len(seen) == len(samples) - plan.account().samples_dropped
 
@@ -294,7 +294,7 @@ def test_where_balanced_packs_would_overflow_they_are_halved_until_no_rank_is_em
     batching = Packed(tokens=10, max_images=most, window=1, per_step=per_step)
     last = last_step(sized([(1, n) for n in sizes]), batching)
     assert sorted(row for part in rows(last) for row in part) == list(range(len(sizes)))
-    assert all(0 < micro.used <= 10 and len(micro.crops) <= most for micro in last)
+    assert all(0 < micro.real_tokens <= 10 and len(micro.crops) <= most for micro in last)
 
 
 @given(st.lists(st.integers(1, 10), min_size=1, max_size=30), st.integers(1, 4), st.integers(1, 8))
@@ -304,7 +304,7 @@ def test_no_pack_of_the_last_step_is_empty_when_there_are_enough_images(tokens, 
     _, micros = in_order(sized([(1, n) for n in tokens]), batching)
     last = micros[-per_step:]
     assert len(micros) % per_step == 0
-    assert all(micro.used <= 10 and len(micro.crops) <= most for micro in micros)
+    assert all(micro.real_tokens <= 10 and len(micro.crops) <= most for micro in micros)
     assert all(len(micro.crops) for micro in last) or sum(len(micro.crops) for micro in last) < per_step
     assert sorted(row for part in rows(micros) for row in part) == list(range(len(tokens)))
 
@@ -323,12 +323,12 @@ def test_substitutes_fit_are_the_same_every_time_and_never_the_bad_sample_itself
                 assert found == twin.substitutes(at)
                 assert len(set(found)) == len(found)
                 assert micro.crops.row[at] not in micro.crops.row[found]
-                if isinstance(micro.layout, Pack):
+                if isinstance(micro.shape, Pack):
                     sizes = micro.crops.tokens[found].tolist()
                     assert sizes == sorted(sizes, reverse=True)
                     assert all(size <= micro.crops.tokens[at] for size in sizes)
                 others = micro.crops.row != micro.crops.row[at]
-                room = micro.crops.tokens[at] if isinstance(micro.layout, Pack) else 10**9
+                room = micro.crops.tokens[at] if isinstance(micro.shape, Pack) else 10**9
                 assert len(found) == int((others & (micro.crops.tokens <= room)).sum())
 
 
@@ -349,5 +349,5 @@ def test_a_micro_batch_counts_repeated_tokens_apart():
     samples = sized([(1, 2), (1, 3)])
     shown = crops(samples, np.array([0, 1, 0]), Exact().augmentation, 0)
     micro = MicroBatch(Shape(4, 16, 64), PATCH, shown, np.array([False, False, True]))
-    assert (micro.used, micro.again, micro.slots) == (5, 2, 16)
+    assert (micro.real_tokens, micro.repeated_tokens, micro.padded_tokens) == (5, 2, 16)
     assert isinstance(shown, Crops)

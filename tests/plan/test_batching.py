@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from shardkit.dataset.bins import Bin, Bins
 from shardkit.errors import ArgumentError, ShardkitError, StateError
 from shardkit.plan import Binned, EpochPlan, Exact, Fixed, Packed, Resized, Samples, Shape, from_text
-from shardkit.plan.batching import KINDS, text_of
+from shardkit.plan.base import text_of
+from shardkit.plan.batching import KINDS
 from shardkit.plan.spec import FORMAT, PlanSpec
 
 counts = st.integers(1, 10**6)
@@ -217,7 +218,7 @@ def test_whole_numbers_of_numpy_are_whole_numbers():
 
 
 def shapes_of(samples, batching):
-    return {micro.layout for step in EpochPlan(samples, 0, 0, batching) for micro in step}
+    return {micro.shape for step in EpochPlan(samples, 0, 0, batching) for micro in step}
 
 
 def test_named_bins_and_those_of_a_file_are_taken_as_they_are(few_samples, tmp_path):

@@ -131,16 +131,23 @@ def test_tokens_add_up_to_those_of_the_data_and_to_those_of_the_batches(few_samp
     plan = EpochPlan(samples, seed, 1, batching, window)
     account = plan.account()
     data = crops(samples, np.arange(len(samples)), batching.augmentation, plan.crop_key)
-    assert account.used + account.dropped == int(data.tokens.sum())
-    assert account.used + account.padded + account.repeated == sum(micro.slots for step in plan for micro in step)
-    assert min(account.padded, account.repeated, account.dropped) >= 0
-    if account.used:
-        assert account.overhead == (account.used + account.padded + account.repeated) / account.used
+    assert account.real_tokens + account.dropped_tokens == int(data.tokens.sum())
+    assert account.real_tokens + account.padding_tokens + account.repeated_tokens == sum(
+        micro.padded_tokens for step in plan for micro in step
+    )
+    assert min(account.padding_tokens, account.repeated_tokens, account.dropped_tokens) >= 0
+    if account.real_tokens:
+        assert (
+            account.overhead
+            == (account.real_tokens + account.padding_tokens + account.repeated_tokens) / account.real_tokens
+        )
 
 
 def test_an_empty_account_has_no_overhead_and_accounts_add_field_by_field():
     assert EpochStats().overhead == 1.0
-    assert EpochStats(samples=1, used=2) + EpochStats(samples=3, padded=4) == EpochStats(samples=4, used=2, padded=4)
+    assert EpochStats(samples=1, real_tokens=2) + EpochStats(samples=3, padding_tokens=4) == EpochStats(
+        samples=4, real_tokens=2, padding_tokens=4
+    )
 
 
 def test_an_epoch_that_drops_everything_has_no_step(few_samples):

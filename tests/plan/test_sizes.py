@@ -7,8 +7,8 @@ import pytest
 
 from shardkit.dataset.bins import Bin, Bins
 from shardkit.errors import ArgumentError
-from shardkit.plan import Binned, Exact, Fixed, Packed, Resized, Samples, batching
-from shardkit.plan.batching import check_sizes, settled
+from shardkit.plan import Binned, Exact, Fixed, Packed, Resized, Samples, sizes
+from shardkit.plan.sizes import check_sizes
 
 # Rows, columns and content box of three images, in manifest rows 3, 5 and 8.
 SIZES = [(40, 20), (100, 30), (33, 90)]
@@ -79,7 +79,7 @@ def test_an_image_is_found_wherever_it_lies(monkeypatch, few_samples):
     whole = [refusal(samples, given) for given in (Fixed(16), Packed(tokens=3, content=True))]
     assert all(whole)
     for few in (1, 7, len(samples) - 1, len(samples)):
-        monkeypatch.setattr(batching, "_CHUNK", few)
+        monkeypatch.setattr(sizes, "_CHUNK", few)
         assert [refusal(samples, given) for given in (Fixed(16), Packed(tokens=3, content=True))] == whole
 
 
@@ -89,10 +89,10 @@ def test_an_image_is_found_wherever_it_lies(monkeypatch, few_samples):
 def test_bins_of_a_file_are_spelled_out_and_all_else_is_left(tmp_path):
     path = tmp_path / "bins.json"
     path.write_text(json.dumps([[208, 208], [64, 208]]))
-    made = settled(Binned(str(path), tokens=99, group=2, per_step=4))
+    made = Binned(str(path), tokens=99, group=2, per_step=4).settled()
     assert made == Binned("0064x0208+0208x0208", tokens=99, group=2, per_step=4)
     for other in (Binned("auto:3", tokens=99), Binned(tokens=99), Fixed(16), Packed()):
-        assert settled(other) is other
+        assert other.settled() is other
 
 
 @pytest.mark.parametrize("content", ["[[200, 208]]", "[", "[]"])
@@ -100,7 +100,7 @@ def test_bins_of_a_file_that_cannot_be_used_are_refused_by_its_name(tmp_path, co
     path = tmp_path / "bins.json"
     path.write_text(content)
     with pytest.raises(ArgumentError, match=f"bins '{path}' cannot be used: .+"):
-        settled(Binned(str(path), tokens=99))
+        Binned(str(path), tokens=99).settled()
 
 
 # ------------------------------------------------------------------------------------------------ how many images
@@ -119,4 +119,4 @@ def test_bins_of_a_file_that_cannot_be_used_are_refused_by_its_name(tmp_path, co
     ids=str,
 )
 def test_a_pack_holds_an_image_for_256_tokens_and_at_least_32(given, images):
-    assert given.slots == images
+    assert given.capacity == images

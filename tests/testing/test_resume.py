@@ -34,8 +34,8 @@ class PlanLoader:
                 micro, last = plan[step][at], at + self.world >= self.batching.per_step
                 if last:
                     self.epoch, self.step = (epoch, step + 1) if plan.has(step + 1) else (epoch + 1, 0)
-                place = SimpleNamespace(epoch=epoch, step=step, micro=at, micros=self.batching.per_step, last=last)
-                yield SimpleNamespace(rows=self.rows(micro), place=place, seeds=micro.crops.seed)
+                position = SimpleNamespace(epoch=epoch, step=step, micro=at, micros=self.batching.per_step, last=last)
+                yield SimpleNamespace(rows=self.rows(micro), position=position, seeds=micro.crops.seed)
             step += 1
 
     def rows(self, micro):
@@ -73,7 +73,7 @@ def test_rows_may_be_lists_and_seeds_may_be_absent():
     class Plain(PlanLoader):
         def __iter__(self):
             for batch in super().__iter__():
-                yield SimpleNamespace(rows=batch.rows.tolist(), place=batch.place)
+                yield SimpleNamespace(rows=batch.rows.tolist(), position=batch.position)
 
     assert_resumes_exactly(Plain)
 
@@ -278,7 +278,7 @@ def test_a_loader_without_batches_or_without_whole_steps_is_refused():
 
     with pytest.raises(AssertionError, match="has to give an epoch of batches"):
         assert_resumes_exactly(Empty)
-    with pytest.raises(AssertionError, match=r"whose place\.last is false"):
+    with pytest.raises(AssertionError, match=r"whose position\.last is false"):
         assert_resumes_exactly(HalfAStep)
 
 

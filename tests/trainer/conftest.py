@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shardkit import BinnedBatch, PackedBatch
-from shardkit.loader.collate import BatchPosition
+from shardkit.loader.batch import BatchPosition
 from trainer.models.mae import Mae
 
 HERE = BatchPosition(0, 0, 0, 1, True)

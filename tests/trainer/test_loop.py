@@ -65,7 +65,7 @@ def test_a_step_s_gradient_is_that_of_the_mean_over_its_images(make_loop: Any, d
         out = task.run(task.model, batch)
         total, images = total + out.loss, images + float(out.images)
         sizes.add(float(out.images))
-        if batch.place.last:
+        if batch.position.last:
             break
     assert len(sizes) > 1
     (total / images).backward()
