@@ -155,7 +155,7 @@ class Batch(ABC):
         micro : MicroBatch
             What the plan says, in a shape that belongs to this kind.
         items : list of BatchItem or None
-            What each of the n crops shows; None where nothing could be read.
+            What each of the n crops shows; None where nothing could be read. Filled slots follow in this order.
         images : list of Tensor
             Pixels of those items that are not None, in order: float32 (1, rows, cols), padded with 0 to the shape's
             `padded_size`, on the device. They may be changed.

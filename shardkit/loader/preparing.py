@@ -12,6 +12,7 @@ from shardkit.codecs.base import LEVELS
 from shardkit.codecs.frame import Frame
 from shardkit.dataset import manifest
 from shardkit.dataset.bins import Bin, Bins
+from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ArgumentError
 from shardkit.formats import webdataset
 from shardkit.loader.graph import CLIPPED, Graph, GraphConfig, Normalise, prepared
@@ -54,7 +55,7 @@ def prepare(
         starts=np.array([0, 1]),
         height=np.array([rows]),
         width=np.array([cols]),
-        bins=Bins((Bin(-(-rows // of.patch) * of.patch, -(-cols // of.patch) * of.patch),), of.patch),
+        bins=Bins((Bin(ceil_div(rows, of.patch) * of.patch, ceil_div(cols, of.patch) * of.patch),), of.patch),
         levels=LEVELS,
         box=np.array([[box[side] for side in ("top", "left", "height", "width")]]),
     )
@@ -77,9 +78,10 @@ def prepare(
 
 def _alone(of: Batching, rows: int, cols: int) -> Batching:
     """A batching whose only image is this one."""
-    if isinstance(of, Resized):
-        return Resized(side=of.side, fit=of.fit, patch=of.patch, level=of.level, content=of.content, per_step=1)
-    tokens = -(-rows // of.patch) * -(-cols // of.patch)
+    if (side := of.augmentation.side) is not None:
+        fit = of.augmentation.fit
+        return Resized(side=side, fit=fit, patch=of.patch, level=of.level, content=of.content, per_step=1)
+    tokens = ceil_div(rows, of.patch) * ceil_div(cols, of.patch)
     return Packed(tokens=tokens, patch=of.patch, level=of.level, content=of.content, per_step=1)
 
 

@@ -46,7 +46,7 @@ class Stats:
     batches: int = 0
     images: int = 0
     tokens: int = 0
-    slots: int = 0
+    padded_tokens: int = 0
     wait_s: float = 0.0
     graph_s: float = 0.0
     assemble_s: float = 0.0
@@ -88,7 +88,7 @@ class Stats:
         self.batches += 1
         self.images += len(micro.crops)
         self.tokens += micro.real_tokens + micro.repeated_tokens
-        self.slots += micro.padded_tokens
+        self.padded_tokens += micro.padded_tokens
         self.graph_s += graph_s
         self.assemble_s += assemble_s
 
@@ -114,7 +114,7 @@ class Stats:
             "images": self.images,
             "mpx": sum(row["mpx"] for row in bins.values()),
             "tokens": self.tokens,
-            "slots": self.slots,
+            "padded_tokens": self.padded_tokens,
             "wait_s": self.wait_s,
             "fetch_s": counts.get("seconds", 0.0),
             **{name: counts.get(name, 0) for name in ("requests", "read_bytes", "refetched")},

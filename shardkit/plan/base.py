@@ -21,6 +21,7 @@ class Batching(ABC):
     case begins its text: `Packed(tokens=12288, patch=48)` is `packed:patch=48,tokens=12288`. Its `batcher` makes
     micro-batches of a `BatchShape`; a new shape also says how its tensors are made, in `shardkit.loader.batch.Batch`.
     `shardkit.plan.batching.KINDS` lists the kinds that text may name, and `shardkit.loader.collate.BATCHES` the shapes.
+    `shardkit.testing.batchings.assert_batching` checks all that is said of them.
 
     Attributes
     ----------
