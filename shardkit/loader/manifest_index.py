@@ -26,6 +26,7 @@ from shardkit.errors import ArgumentError, IntegrityError, RowError
 from shardkit.formats import form_of, listing
 from shardkit.loader.sample_index import Detail, Details, common_levels
 from shardkit.loader.stream.cache import Contents
+from shardkit.plan.crops import Level
 from shardkit.plan.samples import Ints, Samples, Sizes
 from shardkit.storage import NO_RETRIES, MissingObject, Store, parquet, sentences
 from shardkit.storage.regular import opened
@@ -231,6 +232,10 @@ class ManifestIndex:
         if missing:
             raise IntegrityError(f"{self.url}/{missing[0]} is missing: build it again from the source")
         return {shard: sum(there[name] for name in parts) for shard, parts in objects.items()}
+
+    def largest_shard(self, level: Level) -> int:
+        """Return the bytes of the largest object that holds a level; "auto" stands for the smallest image."""
+        return max(self.shard_bytes([self.levels if level == "auto" else level]).values())
 
     def _waited(self, once: Callable[[], T], name: str) -> T:
         return waited(once, f"{self.url}/{name}", self._deadline, "check it and run this again, or raise the deadline")

@@ -1,6 +1,6 @@
 """One image, prepared as a Loader does it, without a dataset: for programs that use what was trained with one."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,8 @@ from shardkit.dataset.bins import Bin, Bins
 from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ArgumentError
 from shardkit.formats import webdataset
-from shardkit.loader.graph import CLIPPED, Graph, GraphConfig, Normalise, prepared
+from shardkit.loader.graph import Graph, GraphConfig
+from shardkit.loader.graph_input import CLIPPED, Normalise, prepared
 from shardkit.loader.sample_index import Detail, Details
 from shardkit.plan import Batching, EpochPlan, Packed, Resized, from_text
 from shardkit.plan.samples import Samples
@@ -64,11 +65,8 @@ def prepare(
     small = htj2k.decode(htj2k.encode(pixels), level, bits, Frame(rows, cols, rows, cols)) if level else pixels
     facts = asdict(content.statistics(pixels, found.mask, padded=padded))
     ready = prepared(small, micro, 0, _detail(facts), bits, normalise)
-    shown = of.augmentation.side is None and of.augmentation.content
-    steps = GraphConfig(
-        None, False, slice=shown, flip=False, resize=of.augmentation.side is not None, max_images=1, threads=1
-    )
-    graph = Graph(steps)
+    plain = replace(of.augmentation, crop=None, flip=0.0)
+    graph = Graph(GraphConfig.of(plain, torch.device("cpu"), decode=False, max_images=1, threads=1))
     try:
         (image,) = graph.run([ready])
         return image.clamp(0, 1) if normalise in CLIPPED else image.clone()

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from shardkit.codecs.base import LEVELS
 from shardkit.codecs.frame import Frame
-from shardkit.dataset.bins import Bin
+from shardkit.dataset.bins import Bin, Bins
 from shardkit.formats.base import ShardFormat
 from shardkit.plan.samples import Ints
 
@@ -21,6 +21,15 @@ def common_levels(lists: pa.ChunkedArray) -> pa.Array:
     Loaders stop where the smallest image does, so that a level stands for one scale.
     """
     return pc.list_slice(lists, 0, LEVELS + 1).combine_chunks().flatten()
+
+
+def numbered(table: pa.Table, bins: Bins) -> npt.NDArray[np.int16]:
+    """Return the index in `bins` of each row of a table with the columns bin_height and bin_width."""
+    number = {(each.height, each.width): i for i, each in enumerate(bins.bins)}
+    sides = np.stack([table[name].to_numpy() for name in ("bin_height", "bin_width")], 1)
+    pairs, of = np.unique(sides, axis=0, return_inverse=True)
+    numbers = np.array([number[int(height), int(width)] for height, width in pairs], np.int16)
+    return numbers[of.reshape(-1)]
 
 
 @dataclass(frozen=True, slots=True)

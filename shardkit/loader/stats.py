@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from shardkit.loader.sample_index import Detail
-from shardkit.loader.stream.cache import Cached
 from shardkit.loader.stream.fetch import Fetcher
 from shardkit.plan.shapes import MicroBatch
 
-_CACHE = ("hits", "misses", "fills", "evictions", "filled_bytes")
 _FETCH = ("requests", "read_bytes", "seconds", "refetched")
+_CACHE = ("hits", "misses", "fills", "evictions", "filled_bytes")
 
 Shares = Mapping[str, float]
 """Bin -> share of a batch's pixels."""
@@ -130,15 +129,13 @@ class Stats:
 def _counts(fetcher: Fetcher | None) -> dict[str, float]:
     if fetcher is None:
         return {}
-    found = {name: getattr(fetcher.stats, name) for name in _FETCH}
-    if isinstance(fetcher.reader, Cached):
-        found |= {name: getattr(fetcher.reader, name) for name in _CACHE}
-    return found
+    stats = fetcher.stats
+    return {name: getattr(stats, name) for name in _FETCH} | {name: getattr(stats.cache, name) for name in _CACHE}
 
 
 def _by_bin(fetcher: Fetcher | None) -> dict[str, tuple[float, int]]:
     """Bin -> (seconds of reads, cache hits)."""
     if fetcher is None:
         return {}
-    hits = fetcher.reader.hits_by_bin if isinstance(fetcher.reader, Cached) else {}
-    return {name: (seconds, hits.get(name, 0)) for name, seconds in list(fetcher.stats.bins.items())}
+    hits = fetcher.stats.cache.hits_by_bin
+    return {name: (seconds, hits[name]) for name, seconds in list(fetcher.stats.bins.items())}

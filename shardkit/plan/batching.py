@@ -20,6 +20,11 @@ from shardkit.plan.samples import Ints, Samples
 from shardkit.plan.shapes import Shape
 from shardkit.plan.sizes import uncropped
 
+_NONE_GIVEN = (
+    "Loader needs batching, which says how images become batches: packed (tokens of whole images in a row), binned"
+    " (padded to their bin), resized (to side x side), fixed (padded to side x side) or exact (one by one), e.g."
+    ' Loader(url, batching="packed:tokens=24576,patch=48")'
+)
 _TOKENS_PER_IMAGE = 256  # bounds the images of a pack where max_images is not given
 _FEWEST_IMAGES = 32
 
@@ -197,6 +202,19 @@ class Resized(Batching):
 
 KINDS: dict[str, type[Batching]] = {kind.__name__.lower(): kind for kind in (Fixed, Exact, Binned, Packed, Resized)}
 """Kinds of batching by the word that their text begins with."""
+
+
+def settled(given: Batching | str | None) -> Batching:
+    """Read what a caller gives: a batching or its text. Bins of a file, which may change later, are spelled out.
+
+    Raises
+    ------
+    ArgumentError
+        For an unknown text, and where nothing is given.
+    """
+    if given is None:
+        raise ArgumentError(_NONE_GIVEN)
+    return (from_text(given) if isinstance(given, str) else given).settled()
 
 
 def from_text(text: str) -> Batching:

@@ -132,7 +132,7 @@ def test_they_show_themselves_in_a_line_and_in_a_notebook_without_pixels(
         for word in words:
             assert word in line, line
             assert word.partition("=")[2] in html
-    loader._catalog.url = "<script>alert(1)</script>"
+    loader._index.url = "<script>alert(1)</script>"
     assert "<script" not in loader._repr_html_()
     assert repr(loader) in repr(TorchDataset(loader))
 

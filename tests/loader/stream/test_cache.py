@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from shardkit.errors import ArgumentError, IntegrityError
+from shardkit.loader.options import CacheOptions
 from shardkit.loader.stream import cache
 from shardkit.loader.stream.cache import Cached
 from shardkit.loader.stream.fetch import Fetcher
@@ -28,6 +29,7 @@ from shardkit.loader.stream.reader import Retrying, StoreReader
 READING = """
 import asyncio, hashlib, json, os, pathlib, random, sys
 from shardkit.errors import ShardkitError
+from shardkit.loader.options import CacheOptions
 from shardkit.loader.stream.cache import Cached, Contents
 from shardkit.loader.stream.fetch import Fetcher, Want
 from shardkit.loader.stream.reader import Retrying, StoreReader
@@ -51,7 +53,8 @@ async def then(got):
     return got
 
 def make():
-    return Cached(Retrying(Noted(folder)), pathlib.Path(place), int(limit), Shelf(), patience=20)
+    options = CacheOptions(folder=pathlib.Path(place), bytes=int(limit))
+    return Cached(Retrying(Noted(folder)), options, Shelf(), patience=20)
 
 fetcher, draw = Fetcher(make, 4), random.Random(int(seed))
 print("ready", flush=True)
@@ -62,7 +65,7 @@ for _ in range(int(reads)):
     for want, got in zip(wants, fetcher.submit(wants, then).result(60), strict=True):
         if isinstance(got, ShardkitError):
             sys.exit(f"{type(got).__name__}: {got}")
-print("done", fetcher.reader.fills, fetcher.reader.evictions, flush=True)
+print("done", fetcher.reader.stats.fills, fetcher.reader.stats.evictions, flush=True)
 fetcher.close()
 """
 
@@ -82,7 +85,7 @@ def make(kit: Any, goods: Any, place: Path) -> Callable[..., Any]:
     def build(limit: int = 1 << 30, of: Any = None, trick: Any = None, folder: Path = place, **options: Any) -> Any:
         of = of or goods
         watched = kit.Watched(StoreReader(str(of.folder)), trick)
-        cached = Cached(watched, folder, limit, of, **options)
+        cached = Cached(watched, CacheOptions(folder=folder, bytes=limit), of, **options)
         cached.inner = watched  # type: ignore[attr-defined]
         return cached
 
@@ -157,8 +160,8 @@ def test_whole_shards_are_fetched_once_and_every_member_comes_from_the_copy(
         for want in random.Random(0).sample(goods.every, 18):
             assert ask(cached, [want]) == [goods.data(want)]
     assert sorted(cached.inner.calls) == [(shard, 0, goods.size(shard), False) for shard in sorted(goods.members)]
-    assert (cached.fills, cached.misses, cached.hits, cached.evictions) == (3, 3, 51, 0)
-    assert cached.filled_bytes == _used(place) == sum(goods.size(shard) for shard in goods.members)
+    assert (cached.stats.fills, cached.stats.misses, cached.stats.hits, cached.stats.evictions) == (3, 3, 51, 0)
+    assert cached.stats.filled_bytes == _used(place) == sum(goods.size(shard) for shard in goods.members)
     assert sorted(path.read_bytes() for path in _shards(place).values()) == sorted(
         (goods.folder / shard).read_bytes() for shard in goods.members
     )
@@ -168,7 +171,7 @@ def test_a_later_process_finds_what_an_earlier_one_fetched(make: Any, ask: Any, 
     assert ask(make(), goods.every) == _bytes(goods, goods.every)
     later = make()
     assert ask(later, goods.every) == _bytes(goods, goods.every)
-    assert (later.inner.calls, later.fills) == ([], 0)
+    assert (later.inner.calls, later.stats.fills) == ([], 0)
 
 
 def test_many_readers_of_a_shard_wait_for_one_fetch(
@@ -216,7 +219,7 @@ def test_the_limit_holds_and_the_coldest_shard_goes(make: Any, ask: Any, goods: 
     os.utime(entry_a, (1, 1))
     ask(cached, goods.wants(c))
     assert {path.parent.name[:32] for path in _shards(place).values()} == {goods.contents(s).id for s in (b, c)}
-    assert cached.evictions == 1
+    assert cached.stats.evictions == 1
     assert sorted(path.name for path in place.iterdir()) == sorted(_shards(place)), "an empty folder is left"
     assert ask(cached, goods.every) == _bytes(goods, goods.every)
 
@@ -257,7 +260,7 @@ def test_the_limit_holds_at_all_times_while_shards_come_and_go(
     stop.set()
     watcher.join()
     assert limit // 2 < max(seen) <= limit + PAGES
-    assert sum(cached.evictions for cached in caches) > 10
+    assert sum(cached.stats.evictions for cached in caches) > 10
     assert kit.open_files(disk) == []
 
 
@@ -293,7 +296,7 @@ def test_a_corrupted_copy_is_dropped_and_fetched_anew(make: Any, ask: Any, goods
     assert _shards(place) == {}
     assert cached.inner.calls[-1] == (want.shard, want.start, want.length, True)
     assert ask(cached, [want]) == [goods.data(want)]
-    assert cached.fills == 2
+    assert cached.stats.fills == 2
     (path,) = _shards(place).values()
     assert path.read_bytes() == (goods.folder / want.shard).read_bytes()
 
@@ -311,7 +314,7 @@ def test_a_copy_that_was_cut_or_deleted_is_fetched_anew(make: Any, ask: Any, goo
         shutil.rmtree(path.parent if how == "folder deleted" else place)
     for _ in range(2):
         assert ask(cached, [want]) == [goods.data(want)]
-    assert cached.fills == 2
+    assert cached.stats.fills == 2
     assert len(_shards(place)) == 1
 
 
@@ -327,7 +330,7 @@ def test_an_image_that_is_damaged_on_the_store_keeps_the_copy_of_the_others(
         (error,) = ask(cached, [bad])
         assert isinstance(error, IntegrityError)
         assert ask(cached, [good]) == [of.data(good)]
-    assert cached.fills == 1
+    assert cached.stats.fills == 1
     assert len(_shards(place)) == 1
     assert "1 members differ from their hashes on the store; run verify" in caplog.text
 
@@ -390,7 +393,7 @@ def test_a_shard_that_another_process_never_finishes_is_waited_for_once(
         assert 0.3 < time.monotonic() - begun < 1.5
     finally:
         os.close(held)
-    assert make(patience=0.3).fills == 0
+    assert make(patience=0.3).stats.fills == 0
 
 
 def test_room_that_others_reserve_is_respected(make: Any, ask: Any, goods: Any, place: Path) -> None:
@@ -402,7 +405,7 @@ def test_room_that_others_reserve_is_respected(make: Any, ask: Any, goods: Any, 
     fcntl.flock(held, fcntl.LOCK_EX)
     try:
         assert ask(cached, goods.wants(b)) == _bytes(goods, goods.wants(b))
-        assert cached.fills == 0
+        assert cached.stats.fills == 0
         assert [path.name for path in place.iterdir()] == [entry.name]
     finally:
         os.close(held)
@@ -504,9 +507,9 @@ def test_a_full_disk_means_reading_from_the_store_and_no_try_with_every_read(
     for _ in range(3):
         for want in of.every:
             assert ask(cached, [want]) == [of.data(want)]
-    assert cached.fills in (1, 2)
-    assert len(_shards(tiny_disk / "cache")) == cached.fills
-    assert cached.inner.sizes == cached.fills + 1
+    assert cached.stats.fills in (1, 2)
+    assert len(_shards(tiny_disk / "cache")) == cached.stats.fills
+    assert cached.inner.sizes == cached.stats.fills + 1
     (said,) = [record.getMessage() for record in caplog.records]
     assert "No space left on device" in said
     assert kit.one_sentence(said)
@@ -535,7 +538,7 @@ def test_other_files_in_the_folder_are_left_alone(make: Any, ask: Any, goods: An
     (place / "readme.txt").write_text("x")
     cached = make(limit=max(goods.size(shard) for shard in goods.members))
     assert ask(cached, goods.every) == _bytes(goods, goods.every)
-    assert cached.fills == 3
+    assert cached.stats.fills == 3
     assert {"empty-2024", "job-99999999999", "readme.txt"} < {path.name for path in place.iterdir()}
 
 

@@ -1,0 +1,139 @@
+"""A loader's keyword arguments as records: how it reads, what it keeps on a local disk, how it makes batches."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from shardkit.codecs.base import Codec, CodestreamCodec
+from shardkit.errors import ArgumentError
+from shardkit.loader.graph_input import Normalise
+from shardkit.loader.stream.reader import Reader
+from shardkit.storage.waiting import check_patience
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """How samples are read from the store.
+
+    Attributes
+    ----------
+    read_ahead : int
+        Encoded bytes to have on their way.
+    connections : int
+        Reads at a time.
+    attempts : int
+        Times that bytes are read which come back wrong, before their sample is bad.
+    deadline : float
+        Seconds to wait for a store that is away.
+    max_bad : float
+        Share of an epoch's samples that may be unreadable, and are replaced.
+    wrap : callable, optional
+        What to put around the reader of the store.
+
+    Raises
+    ------
+    ArgumentError
+        For numbers that nothing can be read with.
+    """
+
+    read_ahead: int = 256 << 20
+    connections: int = 32
+    attempts: int = 5
+    deadline: float = 60.0
+    max_bad: float = 0.001
+    wrap: Callable[[Reader], Reader] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_bad <= 1:
+            raise ArgumentError(f"max_bad={self.max_bad} must be a share between 0 and 1")
+        check_counts(read_ahead=self.read_ahead, connections=self.connections)
+        check_patience(self.attempts, self.deadline)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheOptions:
+    """Where whole shards are kept on a local disk.
+
+    Attributes
+    ----------
+    folder : Path
+        Where; processes and datasets may share it.
+    bytes : int
+        What it may take at most.
+    """
+
+    folder: Path
+    bytes: int
+
+    @classmethod
+    def of(cls, folder: str | Path | None, limit: int | None) -> "CacheOptions | None":
+        """Make the record of two arguments that are both given, or None of two that are not.
+
+        Raises
+        ------
+        ArgumentError
+            Where one is given and the other is not.
+        """
+        if (folder is None) != (limit is None):
+            raise ArgumentError("cache and cache_bytes go together: a folder, and the bytes it may take")
+        return None if folder is None or limit is None else cls(folder=Path(folder), bytes=limit)
+
+    def check_holds(self, shard_bytes: int) -> None:
+        """Raise ArgumentError unless there is room for a shard of this size."""
+        if self.bytes < shard_bytes:
+            raise ArgumentError(f"cache_bytes={self.bytes:,} holds no shard: the largest has {shard_bytes:,} bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class PrefetchConfig:
+    """What all batches of a loader have in common.
+
+    Attributes
+    ----------
+    codec : Codec
+        What samples are encoded by.
+    streams : CodestreamCodec, optional
+        The same where the graph decodes its streams; None where threads decode.
+    normalise : str or tuple of float
+        What happens to grey levels; see `shardkit.Loader`.
+    dtype : torch.dtype
+        Type of the images.
+    device : torch.device
+        Where batches are made.
+    read_ahead : int
+        Encoded bytes to have on their way.
+    prefetch : int
+        Finished batches to hold.
+    threads : int
+        Threads that decode.
+    max_bad : float
+        Samples that may fail before `BadDataError`.
+    stream : torch.cuda.Stream, optional
+        Stream that copies and collation run on; None on a CPU. One for all epochs, or the allocator would keep memory
+        for each.
+    """
+
+    codec: Codec
+    streams: CodestreamCodec | None
+    normalise: Normalise
+    dtype: torch.dtype
+    device: torch.device
+    read_ahead: int
+    prefetch: int
+    threads: int
+    max_bad: float = 0.0
+    stream: torch.cuda.Stream | None = None
+
+    @property
+    def decode(self) -> bool:
+        """Whether the graph decodes."""
+        return self.streams is not None
+
+
+def check_counts(**counts: int | None) -> None:
+    """Raise ArgumentError for a number below 1, by its name; None is none."""
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ArgumentError(f"{name}={value} must be at least 1")
