@@ -48,6 +48,7 @@ class BatchPosition:
         return (self.epoch + 1, 0) if self.ends else (self.epoch, self.step + 1)
 
     def __str__(self) -> str:
+        """Say it in words."""
         return f"epoch {self.epoch}, step {self.step:,}, micro-batch {self.micro + 1} of {self.micros}"
 
 
@@ -230,6 +231,7 @@ class Batch(ABC):
         return {**facts, "holds": f"{held:,} images in {len(self.rows):,} places", "position": self.position}
 
     def __repr__(self) -> str:
+        """Show shapes, and how many slots hold an image."""
         return reprs.line(type(self).__name__, self._facts())
 
     def _repr_html_(self) -> str:

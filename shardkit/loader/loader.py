@@ -28,7 +28,8 @@ from shardkit.loader.course import Course
 from shardkit.loader.graph import Graph, GraphConfig, load_dali
 from shardkit.loader.graph_input import Normalise, check_normalise
 from shardkit.loader.manifest_index import ManifestIndex, Where
-from shardkit.loader.options import CacheOptions, PrefetchConfig, ReadOptions, check_counts
+from shardkit.loader.options import CacheOptions, ReadOptions, check_counts
+from shardkit.loader.prefetch_config import PrefetchConfig
 from shardkit.loader.prefetcher import Prefetcher
 from shardkit.loader.sample_index import numbered
 from shardkit.loader.stats import Stats
@@ -342,6 +343,7 @@ class Loader:
         }
 
     def __repr__(self) -> str:
+        """Show dataset, batching, split and where it stands."""
         return reprs.line("Loader", self._facts())
 
     def _repr_html_(self) -> str:

@@ -1,14 +1,10 @@
-"""A loader's keyword arguments as records: how it reads, what it keeps on a local disk, how it makes batches."""
+"""A loader's keyword arguments as records: how it reads from a store, and what it keeps on a local disk."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from shardkit.codecs.base import Codec, CodestreamCodec
 from shardkit.errors import ArgumentError
-from shardkit.loader.graph_input import Normalise
 from shardkit.loader.stream.reader import Reader
 from shardkit.storage.waiting import check_patience
 
@@ -46,6 +42,7 @@ class ReadOptions:
     wrap: Callable[[Reader], Reader] | None = None
 
     def __post_init__(self) -> None:
+        """Check the fields."""
         if not 0 <= self.max_bad <= 1:
             raise ArgumentError(f"max_bad={self.max_bad} must be a share between 0 and 1")
         check_counts(read_ahead=self.read_ahead, connections=self.connections)
@@ -84,52 +81,6 @@ class CacheOptions:
         """Raise ArgumentError unless there is room for a shard of this size."""
         if self.bytes < shard_bytes:
             raise ArgumentError(f"cache_bytes={self.bytes:,} holds no shard: the largest has {shard_bytes:,} bytes")
-
-
-@dataclass(frozen=True, slots=True)
-class PrefetchConfig:
-    """What all batches of a loader have in common.
-
-    Attributes
-    ----------
-    codec : Codec
-        What samples are encoded by.
-    streams : CodestreamCodec, optional
-        The same where the graph decodes its streams; None where threads decode.
-    normalise : str or tuple of float
-        What happens to grey levels; see `shardkit.Loader`.
-    dtype : torch.dtype
-        Type of the images.
-    device : torch.device
-        Where batches are made.
-    read_ahead : int
-        Encoded bytes to have on their way.
-    prefetch : int
-        Finished batches to hold.
-    threads : int
-        Threads that decode.
-    max_bad : float
-        Samples that may fail before `BadDataError`.
-    stream : torch.cuda.Stream, optional
-        Stream that copies and collation run on; None on a CPU. One for all epochs, or the allocator would keep memory
-        for each.
-    """
-
-    codec: Codec
-    streams: CodestreamCodec | None
-    normalise: Normalise
-    dtype: torch.dtype
-    device: torch.device
-    read_ahead: int
-    prefetch: int
-    threads: int
-    max_bad: float = 0.0
-    stream: torch.cuda.Stream | None = None
-
-    @property
-    def decode(self) -> bool:
-        """Whether the graph decodes."""
-        return self.streams is not None
 
 
 def check_counts(**counts: int | None) -> None:

@@ -29,7 +29,7 @@ from shardkit.loader.collate import collate
 from shardkit.loader.graph import Graph
 from shardkit.loader.graph_input import CLIPPED, Pixels, Prepared, prepared
 from shardkit.loader.manifest_index import ManifestIndex
-from shardkit.loader.options import PrefetchConfig
+from shardkit.loader.prefetch_config import PrefetchConfig
 from shardkit.loader.sample_index import Detail
 from shardkit.loader.stats import Shares, Stats
 from shardkit.loader.stream.fetch import Fetcher, Got, Want
@@ -265,7 +265,7 @@ class Prefetcher:
     def _substituted(
         self, item: _Pending, ready: list[Prepared | ShardkitError], told: set[int]
     ) -> list[BatchItem | None]:
-        """What is shown of each crop: itself, else by the plan's rule another, else nothing.
+        """Choose what is shown of each crop: itself, else by the plan's rule another, else nothing.
 
         told: crops whose badness has been counted and logged.
         """
@@ -314,7 +314,7 @@ class Prefetcher:
 
 
 def _shares(item: _Pending) -> Shares:
-    """How a micro-batch's pixels are shared among the bins its images are stored in."""
+    """Share out a micro-batch's pixels among the bins that its images are stored in."""
     pixels: dict[str, float] = {}
     for detail, tokens in zip(item.details, item.micro.crops.tokens.tolist(), strict=True):
         pixels[detail.bin] = pixels.get(detail.bin, 0) + tokens

@@ -26,18 +26,25 @@ from shardkit.sources.dicom.grayscale import Pixels
 def prepare(
     pixels: Pixels, bits: int, *, batching: Batching | str, normalise: Normalise = "percentile", padded: bool = False
 ) -> torch.Tensor:
-    """An image as a Loader of these options gives it: float32 (1, rows, cols), without random crop and flip.
+    """Prepare an image as a Loader of these options does, without random crop and flip.
 
     Parameters
     ----------
-    pixels
-        (rows, cols) uint16, MONOCHROME2, as a dataset stores it: grey levels 0 to 2**bits - 1.
-    bits
+    pixels : ndarray of uint16, (rows, cols)
+        MONOCHROME2, as a dataset stores it: grey levels 0 to 2**bits - 1.
+    bits : int
         Bit depth.
-    batching, normalise
-        As of `shardkit.Loader`; of batching, what decides an image: resized or not, patch, level, content.
-    padded
+    batching : Batching or str
+        As of `shardkit.Loader`. What decides an image counts: resized or not, patch, level, content.
+    normalise : str or tuple of float
+        As of `shardkit.Loader`.
+    padded : bool
         Whether grey level 0 is padding, as where DICOM names a padding value, and does not count in the normalisation.
+
+    Returns
+    -------
+    Tensor of float32, (1, rows, cols)
+        Padded to whole patches.
 
     Raises
     ------
@@ -75,7 +82,7 @@ def prepare(
 
 
 def _alone(of: Batching, rows: int, cols: int) -> Batching:
-    """A batching whose only image is this one."""
+    """Make a batching whose only image is this one."""
     if (side := of.augmentation.side) is not None:
         fit = of.augmentation.fit
         return Resized(side=side, fit=fit, patch=of.patch, level=of.level, content=of.content, per_step=1)
@@ -84,7 +91,7 @@ def _alone(of: Batching, rows: int, cols: int) -> Batching:
 
 
 def _detail(facts: dict[str, float]) -> Detail:
-    """The statistics with the precision that a manifest keeps."""
+    """Give statistics the precision that a manifest keeps."""
     numbers = {name: np.array([pa.scalar(v, manifest.SCHEMA.field(name).type).as_py()]) for name, v in facts.items()}
     none = np.zeros((1, 1), np.int64)
     return Detail(Details(webdataset, "", 0, numbers, none, none, none.astype(np.uint8), pa.array([""])), 0)

@@ -18,16 +18,18 @@ _log = logger("shardkit.loader")
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A process's rank among `size` processes that share every global step."""
+    """A process's rank among `size` processes that share every global step; ArgumentError for any other."""
 
     rank: int
     size: int
 
     def __post_init__(self) -> None:
+        """Check that the rank is one of them."""
         if not 0 <= self.rank < self.size:
             raise ArgumentError(f"rank={self.rank} is none of the {self.size} ranks 0 to {self.size - 1}")
 
     def __str__(self) -> str:
+        """Say it in words."""
         return f"rank {self.rank} of {self.size}"
 
     def check(self, per_step: int) -> None:

@@ -58,6 +58,7 @@ class Batching(ABC):
     remainder: Remainder = "fill"
 
     def __post_init__(self) -> None:
+        """Check the fields."""
         for f in fields(self):
             value = getattr(self, f.name)
             if f.type in (int, int | None) and not (value is None and f.default is None):
@@ -120,6 +121,7 @@ class Batching(ABC):
         return self
 
     def __str__(self) -> str:
+        """Write it as text; see `text_of`."""
         return text_of(self)
 
 

@@ -65,7 +65,23 @@ class Batcher(ABC):
 
 
 class DenseBatcher(Batcher):
-    """Queues by size class; `group` micro-batches of a class are handed out together once it has enough images."""
+    """Queues by size class, which hand out micro-batches once they have enough images.
+
+    Parameters
+    ----------
+    shapes : list of Shape, optional
+        One a class; None where each image is its own.
+    patch : int
+        Side of a patch in pixels.
+    per_step : int
+        Micro-batches of a global step.
+    remainder : {"fill", "repeat", "drop"}
+        What becomes of the last images.
+    group : int
+        Micro-batches of one class that are handed out together.
+    bins : Bins, optional
+        The classes; None where there is one.
+    """
 
     def __init__(
         self,
@@ -159,7 +175,7 @@ class DenseBatcher(Batcher):
         return [micro for step in steps for micro in completed(step)]
 
     def _spread(self, step: list[MicroBatch]) -> list[MicroBatch]:
-        """A whole step of these images, those of a class over all its micro-batches.
+        """Make a whole step of these images, those of a class over all its micro-batches.
 
         What the step lacks, a whole number of groups, goes to the class with the most images: none is empty as long as
         there are enough.
@@ -177,12 +193,12 @@ class DenseBatcher(Batcher):
         ]
 
     def _repeated(self, step: list[MicroBatch]) -> list[MicroBatch]:
-        """A whole step of these images and, in the slots left, images that the epoch had before."""
+        """Make a whole step of these images and, in the slots left, images that the epoch had before."""
         none = MicroBatch.of(step[-1].shape, self._patch, step[-1].crops.take(slice(0)))
         return [self._completed(micro) for micro in step + [none] * (self._per_step - len(step))]
 
     def _completed(self, micro: MicroBatch) -> MicroBatch:
-        """The micro-batch filled up with images of the epoch's beginning, in turn; they get other seeds."""
+        """Fill up a micro-batch with images of the epoch's beginning, in turn; they get other seeds."""
         shape, had = micro.shape, len(micro.crops)
         lacking = shape.images - had
         if not lacking:
@@ -197,7 +213,21 @@ class DenseBatcher(Batcher):
 
 
 class PackedBatcher(Batcher):
-    """Fills packs in order: the oldest image first, then whatever fits, looking `window` images ahead."""
+    """Fills packs in order: the oldest image first, then whatever fits.
+
+    Parameters
+    ----------
+    tokens, images : int
+        Tokens and images that a pack holds at most.
+    window : int
+        Images looked ahead at.
+    patch : int
+        Side of a patch in pixels.
+    per_step : int
+        Micro-batches of a global step.
+    remainder : {"fill", "drop"}
+        What becomes of the last packs.
+    """
 
     def __init__(self, tokens: int, images: int, window: int, patch: int, per_step: int, remainder: Remainder) -> None:
         super().__init__(images, per_step)
@@ -229,7 +259,7 @@ class PackedBatcher(Batcher):
         return [MicroBatch.of(self._shape, self._patch, crops.take(np.array(pack))) for pack in packs]
 
     def _fill(self, queue: list[int], sizes: list[int], following: int) -> tuple[list[int], int]:
-        """One pack, taken out of the queue, which is topped up; and the next image that is not in the queue."""
+        """Take one pack out of the queue and top it up; returns also the next image that is not in the queue."""
         room, pack = self._shape.tokens, list[int]()
         at = 0
         while at < len(queue) and len(pack) < self._shape.images:
@@ -271,7 +301,7 @@ class PackedBatcher(Batcher):
         return whole + [MicroBatch.of(self._shape, self._patch, crops) for crops in self._spread(part)]
 
     def _spread(self, packs: list[Crops]) -> list[Crops]:
-        """A whole step of these packs' images: largest first into the emptiest; where that overflows, by halving."""
+        """Make a whole step of these packs' images: largest first into the emptiest, else by halving packs."""
         crops, count = Crops.join(packs), self._per_step
         loads, members = [0] * count, [list[int]() for _ in range(count)]
         for i in np.argsort(-crops.tokens, kind="stable").tolist():

@@ -115,7 +115,7 @@ class Binned(Batching):
         return replace(self, bins="+".join(b.name for b in named.bins))
 
     def _bins(self, samples: Samples) -> Bins:
-        """The bins that `bins` names, in whole patches of crops at this level."""
+        """Find the bins that `bins` names, in whole patches of crops at this level."""
         level, patch, text = int(self.level), self.patch, self.bins
         if text == "dataset":
             sides = [

@@ -82,10 +82,12 @@ class Crops:
     region: Ints
 
     def __len__(self) -> int:
+        """Count the samples."""
         return len(self.index)
 
     def __deepcopy__(self, memo: object) -> "Crops":
-        return self  # what a batcher holds; nothing writes to it
+        """Return itself: batchers are copied, and nothing writes to what they hold."""
+        return self
 
     def take(self, at: Ints | slice) -> "Crops":
         """Choose crops by index."""
@@ -139,7 +141,7 @@ def _draw(seed: Words, purpose: int, attempt: int = 0) -> npt.NDArray[np.float64
 
 
 def _cropped(region: Ints, augmentation: Augmentation, seed: Words) -> Ints:
-    """Random crops inside the regions."""
+    """Draw random crops inside the regions."""
     assert augmentation.crop is not None
     top, left, height, width = region.T
     area = (height * width).astype(np.float64)
@@ -169,7 +171,7 @@ def _even(low: float, up: float) -> npt.NDArray[np.float64]:
 
 
 def _central(height: Ints, width: Ints, ratio: tuple[float, float]) -> tuple[npt.NDArray[np.float64], ...]:
-    """The largest central crop with an admitted width / height."""
+    """Find the largest central crop with an admitted width / height."""
     h, w = height.astype(np.float64), width.astype(np.float64)
     return np.maximum(1, np.rint(np.minimum(h, w / ratio[0]))), np.maximum(1, np.rint(np.minimum(w, h * ratio[1])))
 
@@ -181,7 +183,7 @@ def _central_square(region: Ints) -> Ints:
 
 
 def _covering_level(region: Ints, augmentation: Augmentation, levels: int) -> Ints:
-    """The most halvings whose smallest possible crop still has `side` pixels, so that nothing is enlarged by it."""
+    """Find the most halvings whose smallest possible crop still has `side` pixels: nothing is enlarged by them."""
     assert augmentation.side is not None
     height, width = region[:, 2].astype(np.float64), region[:, 3].astype(np.float64)
     if augmentation.crop is not None:

@@ -67,6 +67,7 @@ class EpochStats:
         return given / self.real_tokens if self.real_tokens else 1.0
 
     def __add__(self, other: "EpochStats") -> "EpochStats":
+        """Add field by field."""
         return EpochStats(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
 
@@ -160,7 +161,7 @@ class EpochPlan:
         return total
 
     def _facts(self) -> reprs.Facts:
-        """What is known without planning further."""
+        """Gather what is known without planning further."""
         done = len(self._begun) > self.order.pieces
         return {
             "batching": self.batching,
@@ -172,6 +173,7 @@ class EpochPlan:
         }
 
     def __repr__(self) -> str:
+        """Show what is known without planning further."""
         return reprs.line("EpochPlan", self._facts())
 
     def _repr_html_(self) -> str:
@@ -188,7 +190,7 @@ class EpochPlan:
         return int(np.searchsorted(ends, step, side="right"))
 
     def _steps(self, piece: int) -> list[Step]:
-        """The steps that a piece completes; the pieces before it have been planned."""
+        """Plan the steps that a piece completes; the pieces before it have been planned."""
         if piece in self._kept:
             return self._kept[piece]
         begun, per_step = self._begun[piece], self.batching.per_step

@@ -104,7 +104,7 @@ class Order:
         return np.clip(middle, 0.0, self.shards - self.width)
 
     def _near(self, piece: int) -> slice:
-        """The part of the permutation whose shards may have samples in a piece: positions are [low, low + width].
+        """Find the part of the permutation whose shards may have samples in a piece: positions are [low, low + width].
 
         Rounding may put a position on the very end of its range, and that belongs to the next piece.
         """

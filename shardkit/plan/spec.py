@@ -32,6 +32,7 @@ class PlanSpec:
     batching: Batching
 
     def __str__(self) -> str:
+        """Write it as a line of text."""
         rows = f" rows={self.rows}" if self.rows else ""
         return f"{FORMAT} split={self.split or 'all'}{rows} window={self.window} {self.batching}"
 

@@ -20,10 +20,10 @@ class Resumable(Protocol):
     """
 
     def __iter__(self) -> Iterator[Any]:
-        """The batches of an epoch."""
+        """Go through the batches of an epoch, or of what is left of it."""
 
     def state_dict(self) -> Any:
-        """Where it stands: anything that can be pickled."""
+        """Say where it stands: anything that can be pickled."""
 
     def load_state_dict(self, state: Any, /) -> None:
         """Go on from there."""
@@ -31,7 +31,17 @@ class Resumable(Protocol):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Seen:
-    """What is compared of a batch. seeds: of its augmentations, where it has any."""
+    """What is compared of a batch.
+
+    Attributes
+    ----------
+    epoch, step, micro : int
+        Where it stands in the plan.
+    rows, seeds : tuple of int
+        Numbers of its samples, and seeds of their augmentations, where it has any.
+    last : bool
+        Whether it is the last of its step.
+    """
 
     epoch: int
     step: int
@@ -41,6 +51,7 @@ class Seen:
     last: bool
 
     def __str__(self) -> str:
+        """Say it in words."""
         where = f"micro-batch {self.micro} of step {self.step} of epoch {self.epoch}"
         return f"{where} with the rows {list(self.rows)}" + (f" and the seeds {list(self.seeds)}" if self.seeds else "")
 
@@ -51,10 +62,20 @@ Epochs = list[list[Seen]]
 def assert_resumes_exactly(make: Callable[[], Resumable], steps: int | None = None) -> None:
     """Stop after every step of an epoch, load the state into a fresh loader, compare all that follows.
 
-    make: gives a fresh loader at the start of a small epoch, the same every time. steps: how many steps to stop after,
-    from the first; None for all, and the epoch's end. What follows is the rest of the epoch and the next one. Each
-    state is also resumed twice: loaded, taken again a step later, loaded again. Raises AssertionError, which says after
-    how many steps what came instead of what.
+    What follows is the rest of the epoch and the next one. Each state is also resumed twice: loaded, taken again a step
+    later, loaded again.
+
+    Parameters
+    ----------
+    make : callable
+        Gives a fresh loader at the start of a small epoch, the same every time.
+    steps : int, optional
+        How many steps to stop after, from the first; None for all, and the epoch's end.
+
+    Raises
+    ------
+    AssertionError
+        Says after how many steps what came instead of what.
     """
     whole = _run(make(), 2)
     assert all(whole), "a fresh loader has to give an epoch of batches, and another one, and gave none"
@@ -75,9 +96,19 @@ def assert_resumes_exactly(make: Callable[[], Resumable], steps: int | None = No
 
 
 def assert_any_world_size(make: Callable[[int, int], Resumable], worlds: Sequence[int] = (1, 2, 4)) -> None:
-    """All ranks together get the same steps however many there are, from a state of any other number of them too.
+    """Check that all ranks together get the same steps however many there are, from a state of any other number too.
 
-    make: (rank, world size) -> a fresh loader at the start of a small epoch. Raises AssertionError, as above.
+    Parameters
+    ----------
+    make : callable
+        Gives a rank of a world size a fresh loader at the start of a small epoch, the same every time.
+    worlds : sequence of int
+        World sizes to try.
+
+    Raises
+    ------
+    AssertionError
+        Says after how many steps what came instead of what.
     """
     whole = _run_world(make, worlds[0], None)
     total = sum(seen.last for seen in whole[0])
@@ -98,7 +129,7 @@ def _run(loader: Resumable, epochs: int) -> Epochs:
 
 
 def _run_world(make: Callable[[int, int], Resumable], world: int, state: bytes | None) -> Epochs:
-    """Two epochs of all ranks, put together in the order of the plan."""
+    """Run two epochs of all ranks, and put them together in the order of the plan."""
     runs = []
     for rank in range(world):
         loader = make(rank, world)
@@ -117,7 +148,7 @@ def _put_together(parts: list[Seen]) -> list[Seen]:
 
 
 def _state_after(loader: Resumable, steps: int) -> bytes:
-    """The state when so many steps were handed out, taken within the loop, as a checkpoint is."""
+    """Take the state when so many steps were handed out, within the loop, as a checkpoint does."""
     while steps:
         before = steps
         for batch in loader:
@@ -129,7 +160,7 @@ def _state_after(loader: Resumable, steps: int) -> bytes:
 
 
 def _pickled(loader: Resumable) -> bytes:
-    """A state's bytes, as a checkpoint has them: later steps cannot change it any more."""
+    """Turn a state into bytes, as a checkpoint does: later steps cannot change it any more."""
     state = loader.state_dict()
     try:
         return pickle.dumps(state)
@@ -144,7 +175,7 @@ def _resumed(make: Callable[[], Resumable], state: bytes) -> Resumable:
 
 
 def _after(epochs: Epochs, steps: int) -> Epochs:
-    """What is left after so many steps: no epoch that is over."""
+    """Leave out what comes before so many steps, and epochs that are over."""
     left = []
     for epoch in epochs:
         ends = [0, *(at + 1 for at, seen in enumerate(epoch) if seen.last)]
@@ -155,7 +186,7 @@ def _after(epochs: Epochs, steps: int) -> Epochs:
 
 
 def _compare(found: Epochs, wanted: Epochs, name: str) -> None:
-    """The epochs of `wanted`; `found` may go on after them."""
+    """Fail where the epochs of `wanted` differ; `found` may go on after them."""
     for number, epoch in enumerate(wanted):
         for one, other in zip_longest(found[number], epoch):
             if one != other:

@@ -51,8 +51,8 @@ def _assembled(layout: Shape | Pack, shown: list[BatchItem | None], **changes: A
     images = []
     for item in shown:
         if item is not None:
-            sides = SIZES[item.crop]
-            whole = tuple(-(-side // PATCH) * PATCH for side in sides)
+            height, width = SIZES[item.crop]
+            whole = -(-height // PATCH) * PATCH, -(-width // PATCH) * PATCH
             images.append(_image(item.crop, (layout.height, layout.width) if isinstance(layout, Shape) else whole))
     options: dict[str, Any] = {"dtype": torch.float32, "clip": False, "buffers": Used(), "device": CPU}
     return collate(_micro(layout), shown, images, HERE, Canvas(**{**options, **changes}))
@@ -181,10 +181,13 @@ def test_a_batch_waits_for_its_copy_unless_it_is_told_not_to(
 ) -> None:
     asked = list[tuple[Any, bool]]()
     batch = _assembled(SHAPE, [BatchItem(0, 0)])
+
+    def to(tensor: Tensor, device: Any, non_blocking: bool) -> Tensor:
+        asked.append((device, non_blocking))
+        return tensor
+
     with monkeypatch.context() as patched:
-        patched.setattr(
-            Tensor, "to", lambda tensor, device, non_blocking: asked.append((device, non_blocking)) or tensor
-        )
+        patched.setattr(Tensor, "to", to)
         batch.to("cuda:3", **options)
     assert asked == [("cuda:3", bool(options))] * 4
 

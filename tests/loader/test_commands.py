@@ -86,7 +86,7 @@ def test_replay_draws_the_images_that_the_step_had(dataset_folder: Path, tmp_pat
     for batch in loader:
         if batch.position.step == 3:
             state = loader.state_dict()  # within the step, as a run that watches its loss would have it
-            wanted = batch.images[0, 0].numpy().copy()
+            wanted = batch["images"][0, 0].numpy().copy()
             row = int(batch.rows[0])
             break
     assert state is not None

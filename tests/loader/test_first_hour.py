@@ -70,7 +70,8 @@ def test_a_filter_that_was_not_given_its_column_names_it(dataset_folder: Path, n
 
 def test_a_fault_of_a_filter_s_own_is_left_alone(dataset_folder: Path) -> None:
     def broken(table: pa.Table) -> Any:
-        return {}["nothing"]
+        nothing: dict[str, Any] = {}
+        return nothing["nothing"]
 
     with pytest.raises(KeyError, match="nothing"):
         Loader(dataset_folder, batching=PACKED, where=broken, needs=("width",), **SMALL)

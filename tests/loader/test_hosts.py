@@ -107,7 +107,7 @@ def test_a_dataloader_pins_batches(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
     for batch in batches:
-        copy = torch.utils.data._utils.pin_memory.pin_memory(batch)
+        copy = torch.utils.data._utils.pin_memory.pin_memory(batch)  # type: ignore[no-untyped-call]
         assert type(copy) is type(batch)
         assert copy.rows.equal(batch.rows)
         assert copy.rows is not batch.rows

@@ -136,7 +136,7 @@ class Cached:
     # --- copies
 
     async def _copy(self, name: str, path: Path, start: int, length: int) -> bytes | None:
-        """A range of the shard's copy; None if it has gone."""
+        """Read a range of the shard's copy; None if it has gone."""
         try:
             return await self._in_thread(read_once, path, start, length)
         except IntegrityError:  # cut short
@@ -146,7 +146,7 @@ class Cached:
         return None
 
     async def _ensure(self, name: str) -> Path | None:
-        """Where the shard is; None if it cannot be had in time."""
+        """Find or bring in the shard; None if it cannot be had in time."""
         if name in self._known:
             path, noted = self._known[name]
             if path.exists():
@@ -303,7 +303,7 @@ def check_folder(folder: Path) -> None:
 
 
 def _remove(path: Path) -> bool:
-    """Remove a shard; whether it is gone. Who reads it at this moment reads on."""
+    """Remove a shard; whether it is gone. Processes that have it open read on."""
     try:
         path.unlink(missing_ok=True)
     except OSError:

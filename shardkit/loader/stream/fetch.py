@@ -88,10 +88,20 @@ class Fetcher:
         self._loop.close()
 
     def submit(self, wants: Sequence[Want], then: Callable[[list[Got]], Coroutine[Any, Any, Any]]) -> "Future[Any]":
-        """Fetch the ranges, then hand the answers, in order, to `then` on the loop; the future has its result.
+        """Fetch ranges, then hand the answers to a function.
 
-        It raises StorageError where the store cannot be read. A fetcher that is closed, now or before the answer,
-        cancels the future.
+        Parameters
+        ----------
+        wants : sequence of Want
+            What to fetch.
+        then : callable
+            Is given the answers, in order, on the event loop: bytes, or IntegrityError where they stay wrong.
+
+        Returns
+        -------
+        Future
+            What `then` gave; StorageError where the store cannot be read. A fetcher that is closed, now or before the
+            answer, cancels it.
         """
 
         async def run() -> Any:
@@ -197,7 +207,7 @@ class Fetcher:
 
 
 def spans(wants: Sequence[Want]) -> list[list[int]]:
-    """Indices of the ranges, grouped into joint reads: neighbours in a shard with gaps up to `GAP`, up to `SPAN`."""
+    """Group ranges into joint reads, neighbours in a shard with gaps up to `GAP`, up to `SPAN`; returns indices."""
     out: list[list[int]] = []
     end = 0  # of the last group
     for i in sorted(range(len(wants)), key=lambda i: (wants[i].shard, wants[i].start, wants[i].length)):

@@ -118,7 +118,7 @@ def test_a_store_that_fails_or_is_silent_for_a_moment_is_asked_again(gateway: Ga
             if what == "silent":
                 threading.Event().wait(2)
             else:
-                gateway.says = int(what)
+                gateway.says = int(str(what))
 
     gateway.trick = trick
     gateway.up()
