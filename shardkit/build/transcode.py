@@ -114,7 +114,7 @@ def _begin(store: Store, digest: str, arguments: dict[str, Any]) -> bool:
 
 
 def _plan(samples: pa.Table, before: DatasetDescription, arguments: dict[str, Any]) -> Iterator[_Shard]:
-    """The samples bin by bin in the manifest's order, cut into shards."""
+    """Yield the samples bin by bin in the manifest's order, cut into shards."""
     form = formats.shard_format(arguments["format"])
     for bin in before.bins.bins:
         here = pc.and_(pc.equal(samples["bin_height"], bin.height), pc.equal(samples["bin_width"], bin.width))
