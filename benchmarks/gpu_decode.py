@@ -49,7 +49,7 @@ class Grid:
 def decode(url: str, device: str, grid: Grid) -> list[Record]:
     """Measure every bin, level and batch; returns no row for a dataset with another codec."""
     store, world = Store(url), start(device)
-    if description(store)["codec"] != "htj2k":
+    if description(store).codec != "htj2k":
         return []
     found = []
     for name, rows in _bins(store, grid.bins):

@@ -214,7 +214,7 @@ def _latencies(place: str, images: int, seed: int) -> Record:
     facts, rows = contents.description(store), contents.samples(store).to_pylist()
     chosen = [rows[i] for i in np.random.default_rng(seed).integers(0, len(rows), images)]
     figures = _quantiles("one", (partial(contents.image, store, row, facts) for row in chosen))
-    if facts["codec"] == "blosc":
+    if facts.codec == "blosc":
         figures |= _quantiles("zarr", _plain(place, chosen))
     return figures
 

@@ -17,6 +17,7 @@ from shardkit.build.run import build
 from shardkit.build.transcode import Target, transcode
 from shardkit.config import BuildConfig
 from shardkit.dataset import contents
+from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.verify import Summary, verify
 from shardkit.errors import ArgumentError
 from shardkit.plan import Packed
@@ -87,7 +88,7 @@ def test_a_dataset_in_a_codec_of_one_file_is_made_verified_shown_and_loaded(
     assert done.samples > 10
     store, before = Store(str(tmp_path / "new")), Store(str(dataset_folder))
     facts, rows = contents.description(store), contents.samples(store).to_pylist()
-    assert (facts["codec"], facts["extension"], facts["transfer_syntax"]) == ("deflated", "npz1", None)
+    assert (facts.codec, facts.extension, facts.transfer_syntax) == ("deflated", "npz1", None)
     *problems, summary = verify(store.url, True, 1)
     assert problems == []
     assert isinstance(summary, Summary)
@@ -117,7 +118,8 @@ def test_a_format_of_one_file_is_known_by_its_name(monkeypatch: pytest.MonkeyPat
     with pytest.raises(ArgumentError, match="unknown format 'boxes'"):
         formats.shard_format("boxes")
     monkeypatch.setitem(formats.FORMATS, "boxes", form)  # type: ignore[arg-type]
-    assert formats.form_of({"shard_format": "boxes"}) is form
+    described = DatasetDescription.from_content({"shard_format": "boxes", "bins": [[48, 48]], "patch": 48})
+    assert formats.form_of(described) is form
     assert_shard_format(formats.shard_format("boxes"), tmp_path)
 
 

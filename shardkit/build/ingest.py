@@ -26,7 +26,7 @@ from shardkit.dataset.sample_row import ImageColumns, SampleRow
 from shardkit.errors import Quarantined
 from shardkit.formats.encoding import Encoded
 from shardkit.sources.files import settled
-from shardkit.storage import Store, sentences
+from shardkit.storage import Store, translate_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Crew
 
     Raises StorageError when the dataset's store or the staging disk fails, or the source stays away.
     """
-    with sentences(spec.out):
+    with translate_errors(spec.out):
         return _convert_shard(spec, plan, generation, crew)
 
 

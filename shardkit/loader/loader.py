@@ -274,7 +274,7 @@ class Loader:
     @property
     def splits(self) -> dict[str, int]:
         """Samples of each split of the dataset."""
-        return dict(self._catalog.description["splits"])
+        return dict(self._catalog.description.splits)
 
     def bins(self) -> tuple[list[str], npt.NDArray[np.int16]]:
         """Names of the dataset's bins, and the number of the bin that each manifest row is stored in."""

@@ -27,7 +27,7 @@ from shardkit.formats import form_of, listing
 from shardkit.loader.sample_index import Detail, Details, common_levels
 from shardkit.loader.stream.cache import Contents
 from shardkit.plan.samples import Ints, Samples, Sizes
-from shardkit.storage import NO_RETRIES, MissingObject, Store, parquet, sentences
+from shardkit.storage import NO_RETRIES, MissingObject, Store, parquet, translate_errors
 from shardkit.storage.regular import opened
 from shardkit.storage.waiting import DEADLINE, waited
 
@@ -56,8 +56,8 @@ class Catalog:
         self.description = self._waited(lambda: contents.description(store), contents.NAME)
         if self.url.startswith("http"):  # a web server without byte ranges is named now, not at every image
             self._waited(lambda: store.get_range(contents.NAME, 0, 1), contents.NAME)
-        self.digest: str = self.description["digest"]
-        self.codec: str = self.description["codec"]
+        self.digest: str = self.description.digest
+        self.codec: str = self.description.codec
         self.form = form_of(self.description)
         self._lock = threading.Lock()
         self._details: OrderedDict[int, Details] = OrderedDict()
@@ -82,7 +82,7 @@ class Catalog:
     @property
     def bins(self) -> Bins:
         """The bins of its shards."""
-        return Bins.from_json(self.description["bins"], self.description["patch"])
+        return self.description.bins
 
     def close(self) -> None:
         """Give the snapshot's disk space back."""
@@ -124,7 +124,7 @@ class Catalog:
                 )
             keep &= chosen
         if not keep.any():
-            splits = ", ".join(f"{name} {count:,}" for name, count in self.description["splits"].items())
+            splits = ", ".join(f"{name} {count:,}" for name, count in self.description.splits.items())
             raise ArgumentError(
                 f"{self.url} has no sample in split {split!r} that is asked for; it has {splits}: take another"
                 " one, or split='all' and where (splits are drawn by patient, so that one of few patients may be empty)"
@@ -239,7 +239,7 @@ class Catalog:
         """The manifest as an open local file."""
         try:
             if self.store.root is not None:
-                with sentences(self._where):
+                with translate_errors(self._where):
                     return opened(self.store.root, manifest.NAME)
             return self._downloaded()
         except MissingObject:
@@ -252,7 +252,7 @@ class Catalog:
         file = tempfile.TemporaryFile(prefix="shardkit-")  # noqa: SIM115 - lives as long as the catalog
         try:
             for piece in self._pieces():
-                with sentences(f"{self._where} in {tempfile.gettempdir()}"):
+                with translate_errors(f"{self._where} in {tempfile.gettempdir()}"):
                     file.write(piece)
             file.seek(0)
         except BaseException:
@@ -265,7 +265,7 @@ class Catalog:
 
         def ask() -> tuple[bytes, str | None]:
             options: Any = {"range": (at, min(size, at + _PIECE))} | ({"if_match": version} if version else {})
-            with sentences(self._where):
+            with translate_errors(self._where):
                 try:
                     found = obstore.get(self.store.remote, manifest.NAME, options=options)
                     return bytes(found.bytes()), found.meta["e_tag"]

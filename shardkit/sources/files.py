@@ -28,8 +28,8 @@ from shardkit.storage import (
     is_remote,
     local_path,
     no_folder,
-    sentences,
     shown,
+    translate_errors,
 )
 from shardkit.storage.waiting import pause, waited
 
@@ -88,7 +88,7 @@ class FileTree:
             root = local_path(self.url)
             if not root.is_dir():
                 raise Unanswered(f"{root}: the folder is not there")
-            with sentences(str(root)), os.scandir(root) as names:
+            with translate_errors(str(root)), os.scandir(root) as names:
                 there = next(names, None)
         if there is None:
             raise Unanswered(f"{shown(self.url)}: no file is there any more")
@@ -144,7 +144,7 @@ class FileTree:
     def _trouble(self, error: OSError) -> Kind:
         """Raises StorageError for a share that is away: not one of its files is bad."""
         if error.errno in AWAY:
-            with sentences(self.url):
+            with translate_errors(self.url):
                 raise error
         return "too_long" if error.errno == errno.ENAMETOOLONG else "unreadable"
 

@@ -15,8 +15,9 @@ import pyarrow as pa
 from shardkit import formats
 from shardkit.codecs import codec
 from shardkit.codecs.frame import Frame
-from shardkit.dataset import manifest
-from shardkit.dataset.bins import Bin
+from shardkit.dataset import contents, manifest
+from shardkit.dataset.bins import Bin, Bins
+from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.hashes import fingerprint, pixel_hash
 from shardkit.errors import IntegrityError
 from shardkit.formats.base import Row, ShardFormat
@@ -35,7 +36,7 @@ class _Made:
     paths: list[Path]
     rows: list[Row]
     images: list[tuple[Encoded, bytes]]
-    description: dict[str, Any]
+    description: DatasetDescription
 
 
 def assert_shard_format(form: ShardFormat, tmp_path: Path) -> None:
@@ -104,11 +105,16 @@ def _made(form: ShardFormat, folder: Path, name: str, sizes: list[tuple[int, int
             row["offset"] = writer.add(row["key"], codec(taken[0]).EXTENSION, image.image, facts, image.smaller)
             rows.append(cast(Row, row))
             images.append((image, facts))
-    description = {
-        "shard_format": form.NAME, "codec": taken[0], "extension": codec(taken[0]).EXTENSION, "digest": "0" * 64,
-        "transfer_syntax": None, "bins": [[_BIN.height, _BIN.width]],
-        "arguments": {"shard_bytes": _SHARD_BYTES, "levels": halves},
-    }  # fmt: skip
+    description = contents.describe(
+        pa.Table.from_pylist(rows, manifest.SCHEMA),
+        Bins((_BIN,), 1),
+        "0" * 64,
+        format_name=form.NAME,
+        codec_name=taken[0],
+        fingerprint="0",
+        arguments={"shard_bytes": _SHARD_BYTES, "levels": halves},
+        verdicts={},
+    )
     return _Made(paths, rows, images, description)
 
 
@@ -149,7 +155,7 @@ def _assert_rewrite_keeps(form: ShardFormat, folder: Path, made: _Made) -> None:
     anew = formats.files(folder, "anew", len(made.paths))
     with form.writer(anew, room) as writer:
         wanted = [
-            writer.add(made.rows[at]["key"], made.description["extension"], image.image, facts, image.smaller)
+            writer.add(made.rows[at]["key"], made.description.extension, image.image, facts, image.smaller)
             for at, (image, facts) in enumerate(made.images)
             if at in (0, 2)
         ]

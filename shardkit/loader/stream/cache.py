@@ -26,7 +26,7 @@ from shardkit.errors import ArgumentError, IntegrityError, StorageError
 from shardkit.loader.stream.files import AnonymousFile, read_once
 from shardkit.loader.stream.locks import lock, release, unlock
 from shardkit.loader.stream.reader import Reader, folder_of
-from shardkit.storage import MissingObject, Unusable, reason, sentences
+from shardkit.storage import MissingObject, Unusable, reason, translate_errors
 from shardkit.storage.waiting import StoreAway
 from shardkit.terminal.output import logger
 
@@ -68,7 +68,7 @@ class Cached:
     def __init__(self, inner: Reader, folder: Path, limit: int, shelf: Shelf, patience: float = 60.0) -> None:
         self._inner, self._folder, self._limit, self._shelf, self._patience = inner, folder, limit, shelf, patience
         try:
-            with sentences(str(folder)):
+            with translate_errors(str(folder)):
                 _check(folder)
         except StorageError as error:
             raise ArgumentError(f"the cache cannot be used: {error}") from None
