@@ -179,7 +179,7 @@ def _cases(
 ) -> list[Case]:
     from benchmarks.gpu_programs import Case
     from shardkit import from_text
-    from shardkit.loader.manifest_index import Catalog
+    from shardkit.loader.manifest_index import ManifestIndex
     from trainer.recipes.registry import RECIPES
 
     if recipe not in RECIPES:
@@ -187,7 +187,7 @@ def _cases(
     own = from_text(RECIPES[recipe].config.loader.batching)
     # Every image once and none left out, so that all batchings see the same.
     own = replace(own, remainder="fill", per_step=min(own.per_step, per_step))
-    sizes = Catalog(url).samples(None if split == "all" else split)
+    sizes = ManifestIndex(url).samples(None if split == "all" else split)
     side = int(np.maximum(sizes.height, sizes.width).max())
     found = batchings(own, side, tokens)
     return [Case(recipe, name, str(b), url, split, device, seed, epochs) for name, b in found.items()]

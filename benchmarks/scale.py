@@ -195,10 +195,10 @@ def _fresh(part: pa.Table, numbers: Any, bin: list[int], rng: Any) -> pa.Table:
 
 def open_index(place: str) -> Record:
     """Do what a loader does before its first step: read sizes and split of all rows; then one shard's details."""
-    from shardkit.loader.manifest_index import Catalog
+    from shardkit.loader.manifest_index import ManifestIndex
 
     before, clock = machine.peak_of_this_process(), time.perf_counter()
-    catalog = Catalog(place)
+    catalog = ManifestIndex(place)
     samples = catalog.samples("train")
     opened = time.perf_counter() - clock
     memory = machine.peak_of_this_process() - before

@@ -165,7 +165,7 @@ def measure(strategy: Strategy, own: Ints, flops: npt.NDArray[np.float64], seed:
     names = ("samples", "tokens", "squares", "flops", "tokens_own", "squares_own", "flops_own")
     raw = dict(zip(names, sums.tolist(), strict=True))
     row = {"name": strategy.name, "in_shardkit": strategy.in_shardkit, "batching": _short(strategy.batching)}
-    row |= raw | {"incomplete": account.samples_dropped, "planned_tokens": account.used + account.padded}
+    row |= raw | {"incomplete": account.samples_dropped, "planned_tokens": account.real_tokens + account.padding_tokens}
     row |= {"shapes": len(shapes), "seconds": seconds}
     row |= {f"straggler_{ranks}": _straggler(strategy, flops, seed, ranks) for ranks in RANKS}
     return row | (derived(row) if raw["samples"] else {})

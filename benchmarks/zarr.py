@@ -187,7 +187,7 @@ def _epochs(place: str, task: str) -> Record:
     batching = Packed(tokens=TOKENS, patch=PATCH, per_step=1)
     small = Resized(SIDE, batch_size=32, level="auto", per_step=1)
     loader = Loader(place, batching=batching if task == "full" else small, split=None, device="cpu")
-    height, width = (loader._catalog.columns("height", "width")[name].to_numpy() for name in ("height", "width"))
+    height, width = (loader._index.columns("height", "width")[name].to_numpy() for name in ("height", "width"))
     figures: Record = {}
     for pages in ("first", "cold", "warm"):
         if pages == "cold":

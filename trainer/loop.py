@@ -184,16 +184,16 @@ class Loop:
             before = time.monotonic()
             batch = next(self._batches)
             waited += time.monotonic() - before
-            with parallel.accumulating(self.model, batch.place.last):
+            with parallel.accumulating(self.model, batch.position.last):
                 with self._autocast():
                     output = self.objective.run(self.model, batch)
                 output.loss.backward()  # type: ignore[no-untyped-call]
             self._count(sums, batch, output)
-            if batch.place.last:
+            if batch.position.last:
                 break
         if self.world.is_main and self._due(self.config.log.pictures, after=1):
             self._shown = batch, output
-        return sums, waited, batch.place.epoch
+        return sums, waited, batch.position.epoch
 
     def _update(self, loss: float, norm: float) -> None:
         """Change the weights, unless the loss or the gradient is not finite."""

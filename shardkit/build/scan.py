@@ -233,7 +233,7 @@ def path_hash(path: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(path, digest_size=8).digest(), "big")
 
 
-class Known:
+class SeenFiles:
     """Paths that earlier passes scanned, with their sizes."""
 
     def __init__(self, parts: list[Path], leave_out: set[bytes] | None = None) -> None:

@@ -20,7 +20,7 @@ from shardkit.storage import Store, is_remote, local_path, private, shown, trans
 NAME, KEY = "build.json", "pseudonym.key"
 
 
-class State:
+class BuildWorkspace:
     """Opens a private folder for a build. Raises BuildError when it belongs to other arguments or places."""
 
     def __init__(self, config: BuildConfig, store: Store) -> None:
