@@ -36,16 +36,16 @@ def child(role: str, work: str) -> None:
 def _command_role(words: list[str], stages: str) -> None:
     """Run `shardkit` itself, its progress display noting when each stage begins."""
     from shardkit import cli
-    from shardkit.build import progress
+    from shardkit.build.progress import BuildProgressBar
 
     begun: list[tuple[str, float]] = []
+    show = BuildProgressBar.stage
 
-    class Noted(progress.Shown):
-        def stage(self, name: str, total: int | None) -> None:
-            begun.append((name, time.time()))
-            super().stage(name, total)
+    def noted(bar: BuildProgressBar, name: str, total: int | None) -> None:
+        begun.append((name, time.time()))
+        show(bar, name, total)
 
-    progress.Shown = Noted  # type: ignore[misc]
+    BuildProgressBar.stage = noted  # type: ignore[assignment, method-assign]
     if code := cli.run(words):
         raise SystemExit(code)
     Path(stages).write_text(json.dumps(begun))
