@@ -137,11 +137,11 @@ class DatasetOptions:
 
     def record(self) -> dict[str, Any]:
         """Return the options as dataset.json has them: plain JSON values, with what a file of bins says."""
-        from shardkit.dataset import bins
+        from shardkit.dataset.bin_choice import read_json
 
         values = flat(self)
         values["codec"] = self.codec_name
-        values["bins"] = bins.read_json(Path(self.bins)) if self.bins.endswith(".json") else self.bins
+        values["bins"] = read_json(Path(self.bins)) if self.bins.endswith(".json") else self.bins
         values["modalities"] = sorted(self.rules.modalities)
         return dict(json.loads(json.dumps(values)))
 

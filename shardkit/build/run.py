@@ -25,8 +25,7 @@ from shardkit.build.workers import Workers
 from shardkit.build.workspace import BuildWorkspace
 from shardkit.codecs import codec
 from shardkit.config import BuildConfig
-from shardkit.dataset import bins as resolution_bins
-from shardkit.dataset import contents, manifest
+from shardkit.dataset import bin_choice, contents, manifest
 from shardkit.dataset.bins import Bins
 from shardkit.dataset.contents import JOURNALS
 from shardkit.dataset.description import DatasetDescription
@@ -86,7 +85,7 @@ class _Run:
         self.spec, self.dataset = config.conversion, config.dataset
         codec(self.dataset.codec_name)
         # Refuse before the scan what could only fail after it.
-        resolution_bins.parse(self.dataset.bins, [1], [1], self.dataset.patch, self.dataset.rules.max_side)
+        bin_choice.parse(self.dataset.bins, [1], [1], self.dataset.patch, self.dataset.rules.max_side)
         self.spec.source.files.check()
         self.store = Store(self.config.out)
         self.workspace = BuildWorkspace(config, self.store)
@@ -195,7 +194,7 @@ class _Run:
         text, side = self.dataset.bins, self.dataset.rules.max_side
         if text.startswith("auto") and len(heights):  # later, larger images get the catch-all bin when they come
             side = int(max(heights.max(), widths.max()))
-        return resolution_bins.parse(text, heights, widths, self.dataset.patch, side)
+        return bin_choice.parse(text, heights, widths, self.dataset.patch, side)
 
     def _finish(self, plan: shard_plan.GenerationPlan) -> int:
         """Convert and assemble the current generation; returns its number of files."""
