@@ -116,7 +116,7 @@ class Prefetcher:
     # --- the consumer's side
 
     def get(self) -> Batch | None:
-        """Wait for the next batch; None at the end. Raises what went wrong in any stage."""
+        """Wait for the next batch, None at the end; what went wrong in any stage is raised here."""
         if os.getpid() != self._pid:
             raise ArgumentError(
                 "this iteration belongs to the process that forked this one: make a loader of its own here"
