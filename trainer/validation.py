@@ -1,5 +1,6 @@
-"""The loss on images that are not trained on: every image of the split once, the same views and masks each time."""
+"""The loss on images that are not trained on: every image of the split once, the same crops and masks each time."""
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -20,8 +21,23 @@ from trainer.parallel import World
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """loss: mean over images. by_bin: the same by bin. metrics: the objective's others. seconds: that it took.
-    shown: a batch and what became of it."""
+    """What was measured on a split.
+
+    Attributes
+    ----------
+    loss : float
+        Mean over the images that count; not a number where none does.
+    images : int
+        How many images that is.
+    by_bin : dict of str to float
+        The same loss by the bin that images are stored in.
+    metrics : dict of str to float or None
+        The objective's other metrics.
+    seconds : float
+        Seconds that it took.
+    shown : tuple of Batch and Output
+        A batch, and what became of it, for a picture.
+    """
 
     loss: float
     images: int
@@ -32,7 +48,17 @@ class Measured:
 
 
 class Validation:
-    """loader: of the split, without augmentation, its last batches filled with padding."""
+    """Measures the loss on a split.
+
+    Parameters
+    ----------
+    objective
+        What is measured.
+    loader
+        Batches of the split, without augmentation, the last ones filled up with empty places.
+    world
+        Which process this is.
+    """
 
     def __init__(self, objective: Objective, loader: Loader, world: World) -> None:
         self._objective, self._loader = objective, loader
@@ -40,7 +66,15 @@ class Validation:
 
     @torch.no_grad()
     def measure(self, model: nn.Module, autocast: Callable[[], AbstractContextManager[Any]]) -> Measured:
-        """All processes call it together, each with its share of the images."""
+        """Measure all images of the split. All processes call it together, each with its share of the images.
+
+        Parameters
+        ----------
+        model
+            The objective's, or what wraps it; left in training mode.
+        autocast
+            Makes the context that batches are run in.
+        """
         started, by_bin, shown = time.monotonic(), self._bins.zeros(), None
         found: metrics.Sums = {"loss_by_bin": by_bin}
         self._loader.load_state_dict({**self._loader.state_dict(), "epoch": 0, "step": 0})
@@ -48,7 +82,7 @@ class Validation:
         for batch in self._loader:
             with autocast():
                 output = self._objective.run(model, batch)
-            self._bins.add(by_bin, batch.rows, output.losses)
+            self._bins.add(by_bin, batch.rows, output)
             metrics.add(found, metrics.named(output.metrics))
             shown = shown or (batch, output)
         model.train()
@@ -56,7 +90,7 @@ class Validation:
         found = metrics.on_cpu(metrics.over_processes(found))
         sums, counts = found["loss_by_bin"].tolist()
         return Measured(
-            loss=sum(sums) / sum(counts),
+            loss=sum(sums) / sum(counts) if sum(counts) else math.nan,  # no image of the split has a label
             images=round(sum(counts)),
             by_bin={n: loss / count for n, loss, count in zip(self._bins.names, sums, counts, strict=True) if count},
             metrics=metrics.means(found),

@@ -5,22 +5,22 @@ import hashlib
 from dataclasses import dataclass
 
 from shardkit.build import journal
-from shardkit.build.shard_plan import ShardPlan
+from shardkit.build.shard_plan import ShardTask
 from shardkit.config import Conversion
 from shardkit.errors import Quarantined
-from shardkit.sources.listing import Source, Unread, settled
+from shardkit.sources.files import FileTree, Unread, settled
 from shardkit.storage import Store
 
 
-def hash_shard(spec: Conversion, plan: ShardPlan, generation: int) -> dict[int, str]:
+def hash_shard(spec: Conversion, task: ShardTask, generation: int) -> dict[int, str]:
     """Runs on a worker: the digests of a finished shard's files."""
-    table = journal.read(Store(spec.out), generation, plan.name, ["serial", "read"])
+    table = journal.read(Store(spec.out), generation, task.name, ["serial", "read"])
     read = dict(zip(table["serial"].to_pylist(), table["read"].to_pylist(), strict=True))
     digests = {}
-    for file in plan.files:
+    for file in task.files:
         if read[file["serial"]]:
-            ask = functools.partial(_digest, spec.source, file["path"])
-            if (found := settled(spec.source, ask(), ask)).sha256 is not None:  # else it vanished since
+            ask = functools.partial(_digest, spec.source.files, file["path"])
+            if (found := settled(spec.source.files, ask(), ask)).sha256 is not None:  # else it vanished since
                 digests[file["serial"]] = found.sha256
     return digests
 
@@ -31,8 +31,8 @@ class _Digest:
     unsure: bool = False
 
 
-def _digest(source: Source, path: bytes) -> _Digest:
+def _digest(files: FileTree, path: bytes) -> _Digest:
     try:
-        return _Digest(hashlib.sha256(source.read(path)).hexdigest())
+        return _Digest(hashlib.sha256(files.read(path)).hexdigest())
     except Quarantined as verdict:
         return _Digest(None, unsure=isinstance(verdict, Unread))

@@ -45,7 +45,7 @@ class _Task:
     future: "Future[Any]" = field(default_factory=Future)
 
 
-class Children:
+class IsolatedPool:
     """A pool of isolated processes. `submit` returns a future; `result` turns a child's death into a verdict."""
 
     def __init__(self, workers: int, memory_limit: int = MEMORY_LIMIT) -> None:
@@ -135,7 +135,7 @@ class _Turns:
 class _Keeper:
     """Feeds one child after another, on one thread: a child dies with the thread that made it."""
 
-    def __init__(self, pool: Children, turns: _Turns) -> None:
+    def __init__(self, pool: IsolatedPool, turns: _Turns) -> None:
         self._pool, self._turns = pool, turns
         self._child: Child | None = None
 
@@ -205,12 +205,12 @@ def result(future: "Future[R]", timeout: float) -> R:
         raise Quarantined("internal_error", f"{error.name} in a child process") from None
 
 
-_shared: dict[tuple[int, int], Children] = {}
+_shared: dict[tuple[int, int], IsolatedPool] = {}
 _lock = threading.Lock()
 _refuse = False  # a build is ending: its last tasks must not start new children
 
 
-def children(workers: int, memory_limit: int = MEMORY_LIMIT) -> Children:
+def children(workers: int, memory_limit: int = MEMORY_LIMIT) -> IsolatedPool:
     """This process's pool of these limits, made on first use and kept: a child's imports take about a second."""
     with _lock:
         if _refuse:
@@ -218,7 +218,7 @@ def children(workers: int, memory_limit: int = MEMORY_LIMIT) -> Children:
         if not _shared:
             atexit.register(close_children)
         if (workers, memory_limit) not in _shared:
-            _shared[workers, memory_limit] = Children(workers, memory_limit)
+            _shared[workers, memory_limit] = IsolatedPool(workers, memory_limit)
         return _shared[workers, memory_limit]
 
 

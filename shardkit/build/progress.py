@@ -20,7 +20,7 @@ _WIDTH = max(map(len, _WORDS.values()))
 _BAR = 8  # cells
 
 
-class Shown:
+class BuildProgressBar:
     """Shows a build's stages; a context manager. On a terminal that is none, one line per stage."""
 
     def __init__(self, console: Terminal) -> None:
@@ -32,7 +32,7 @@ class Shown:
         self._started = 0.0
         self._files = self._pixels = self._stored = 0
 
-    def __enter__(self) -> "Shown":
+    def __enter__(self) -> "BuildProgressBar":
         self._bars.start()
         return self
 

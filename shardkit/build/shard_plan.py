@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from shardkit.build.scan import SCHEMA
+from shardkit.build.scan import SCHEMA, ScanRow
 from shardkit.dataset.bins import Bin, Bins
 from shardkit.dataset.rounding import ceil_div
 from shardkit.formats import shard_format
@@ -26,7 +26,7 @@ PLAN, INDEX, TWINS = "plan.parquet", "plan.json", "for_processing.parquet"
 
 
 @dataclass(frozen=True, slots=True)
-class Shard:
+class PlannedShard:
     """A planned shard: row group `group` of the plan file."""
 
     name: str
@@ -35,7 +35,7 @@ class Shard:
     group: int
     format: str
     levels: int
-    places: int
+    capacity: int
 
     @property
     def objects(self) -> list[str]:
@@ -44,32 +44,32 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
-class ShardPlan:
-    """The files of one shard, in order: rows of the scan (`shardkit.build.scan.SCHEMA`) as plain dictionaries."""
+class ShardTask:
+    """The files of one shard, in order."""
 
     name: str  # object name without extension, e.g. "shards/2304x1920/00007"
     bin: Bin
-    files: list[dict[str, Any]] = field(repr=False)  # no log may show paths
-    places: int = 0  # images that its objects have room for; 0 for any number
+    files: list[ScanRow] = field(repr=False)  # no log may show paths
+    capacity: int = 0  # images that its objects have room for; 0 for any number
 
 
-class Layout:
+class GenerationPlan:
     """A generation's plan on disk; reads one shard's files at a time."""
 
     def __init__(self, folder: Path) -> None:
         rows = json.loads((folder / INDEX).read_text())
         form = (rows.get("format", "webdataset"), rows.get("levels", 0))  # not in plans of before there were others
         self.shards = [
-            Shard(r["name"], Bin(*r["bin"]), r["files"], i, *form, r.get("places", 0))
+            PlannedShard(r["name"], Bin(*r["bin"]), r["files"], i, *form, r.get("places", 0))
             for i, r in enumerate(rows["shards"])
         ]
         self.bins = Bins(tuple(Bin(*b) for b in rows["bins"]), rows["patch"])
         self._folder = folder
 
-    def plan(self, shard: Shard) -> ShardPlan:
+    def task(self, shard: PlannedShard) -> ShardTask:
         """The shard's files in order."""
         with pq.ParquetFile(self._folder / PLAN) as file:
-            return ShardPlan(shard.name, shard.bin, file.read_row_group(shard.group).to_pylist(), shard.places)
+            return ShardTask(shard.name, shard.bin, file.read_row_group(shard.group).to_pylist(), shard.capacity)
 
     @property
     def files(self) -> int:
@@ -107,7 +107,7 @@ def make(
     shard_bytes: int,
     format: str = "webdataset",
     levels: int = 0,
-) -> Layout:
+) -> GenerationPlan:
     """Write a generation's plan into `folder`.
 
     `earlier` are the scan parts of former generations, `numbers` the first free shard number by bin name. Memory holds
@@ -122,18 +122,18 @@ def make(
             table = parquet.read(path)
             table = table.take(_order(table))
             one = bins.bins[index]
-            places = shard_format(format).capacity(one, shard_bytes)
-            cuts = ends(table["estimate"].to_numpy(), shard_bytes, places)
+            capacity = shard_format(format).capacity(one, shard_bytes)
+            cuts = ends(table["estimate"].to_numpy(), shard_bytes, capacity)
             for number, (start, end) in enumerate(zip([0, *cuts[:-1]], cuts, strict=True), numbers.get(one.name, 0)):
                 writer.write_table(table.slice(start, end - start), row_group_size=end - start)
                 name = f"shards/{one.name}/{number:05d}"
-                row = {"name": name, "bin": [one.height, one.width], "files": end - start, "places": places}
+                row = {"name": name, "bin": [one.height, one.width], "files": end - start, "places": capacity}
                 shards.append(row)
             path.unlink()
     content = {"patch": bins.patch, "bins": [[b.height, b.width] for b in bins.bins], "shards": shards}
     content |= {"format": format, "levels": levels}
     private.write(folder / INDEX, json.dumps(content).encode())
-    return Layout(folder)
+    return GenerationPlan(folder)
 
 
 def _accepted(part: Path, columns: list[str] | None = None) -> pa.Table:
@@ -182,13 +182,13 @@ def _order(table: pa.Table) -> npt.NDArray[np.int64]:
     return np.lexsort((serial, ~plain.astype(bool), order))
 
 
-def ends(estimates: npt.NDArray[np.int64], shard_bytes: int, places: int) -> list[int]:
-    """Where to cut the files of a bin into shards: after `places` files, where these are fixed.
+def ends(estimates: npt.NDArray[np.int64], shard_bytes: int, capacity: int) -> list[int]:
+    """Where to cut the files of a bin into shards: after `capacity` files, where these are fixed.
 
     Else after the file that brings a shard nearest to its size, in equal shares rather than a small last shard.
     """
-    if places:
-        return [*range(places, len(estimates), places), len(estimates)]
+    if capacity:
+        return [*range(capacity, len(estimates), capacity), len(estimates)]
     total = int(estimates.sum())
     count = max(1, round(total / shard_bytes))
     cumulative = np.cumsum(estimates)

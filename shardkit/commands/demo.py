@@ -8,14 +8,14 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from shardkit.build.progress import Shown
+from shardkit.build.progress import BuildProgressBar
 from shardkit.build.run import build
 from shardkit.build.workspace import KEY
 from shardkit.config import BuildConfig
 from shardkit.dataset.contents import description
 from shardkit.dataset.verify import Summary, verify
 from shardkit.errors import ArgumentError
-from shardkit.sources.dicom.privacy import KEY_BYTES, Pseudonyms
+from shardkit.privacy import KEY_BYTES, Pseudonyms
 from shardkit.storage import Store
 from shardkit.synthetic.export import Export, make_export, plan_export
 from shardkit.terminal.output import Terminal
@@ -37,7 +37,7 @@ def demo(out: Path, studies: int, seed: int, steps: int, workers: int, console: 
     (out / "shards.private" / KEY).write_bytes(_key(seed, _patients(export, studies, seed)))
     options = {"shard_bytes": 64 << 20, "workers": workers}
     config = BuildConfig.of(str(out / "pacs_export"), str(place), out / "shards.private", **options)
-    with Shown(console) as progress:
+    with BuildProgressBar(console) as progress:
         outcome = build(config, progress)
     for verdict, reasons in outcome.counts.items():
         text = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
@@ -46,10 +46,10 @@ def demo(out: Path, studies: int, seed: int, steps: int, workers: int, console: 
     problems = [item for item in verify(str(place), True, workers) if not isinstance(item, Summary)]
     for problem in problems:
         console.print(f"   {problem}", style="red", highlight=False)
-    facts = description(Store(str(place)))
-    ratio = 2 * facts["pixels"] / max(facts["bytes"], 1)
+    described = description(Store(str(place)))
+    ratio = 2 * described.pixels / max(described.bytes, 1)
     console.print(
-        f"   {facts['samples']} samples, {facts['pixels'] / 1e6:,.0f} Mpx in {facts['bytes'] / 1e6:,.1f} MB"
+        f"   {described.samples} samples, {described.pixels / 1e6:,.0f} Mpx in {described.bytes / 1e6:,.1f} MB"
         f" (lossless, {ratio:.2f}:1), {'all sound' if not problems else f'{len(problems)} problems'}",
         highlight=False,
     )

@@ -280,7 +280,7 @@ class Loader:
     @property
     def splits(self) -> dict[str, int]:
         """Samples of each split of the dataset."""
-        return dict(self._index.description["splits"])
+        return dict(self._index.description.splits)
 
     def bins(self) -> tuple[list[str], npt.NDArray[np.int16]]:
         """Say which bin each sample is stored in.

@@ -29,7 +29,7 @@ from shardkit.loader.sample_index import Detail, Details, common_levels
 from shardkit.loader.stream.cache import Contents
 from shardkit.plan.crops import Level
 from shardkit.plan.samples import Ints, Samples, Sizes
-from shardkit.storage import NO_RETRIES, MissingObject, Store, parquet, sentences
+from shardkit.storage import NO_RETRIES, MissingObject, Store, parquet, translate_errors
 from shardkit.storage.regular import opened
 from shardkit.storage.waiting import DEADLINE, waited
 
@@ -87,8 +87,8 @@ class ManifestIndex:
         self.description = self._waited(lambda: contents.description(store), contents.NAME)
         if self.url.startswith("http"):  # a web server without byte ranges is named now, not at every image
             self._waited(lambda: store.get_range(contents.NAME, 0, 1), contents.NAME)
-        self.digest: str = self.description["digest"]
-        self.codec: str = self.description["codec"]
+        self.digest: str = self.description.digest
+        self.codec: str = self.description.codec
         self.form = form_of(self.description)
         self._lock = threading.Lock()
         self._details: LRUCache[int, Details] = LRUCache(_KEPT_SHARDS)
@@ -113,7 +113,7 @@ class ManifestIndex:
     @property
     def bins(self) -> Bins:
         """The bins of its shards."""
-        return Bins.from_json(self.description["bins"], self.description["patch"])
+        return self.description.bins
 
     def close(self) -> None:
         """Give the snapshot's disk space back."""
@@ -170,7 +170,7 @@ class ManifestIndex:
                 )
             keep &= chosen
         if not keep.any():
-            splits = ", ".join(f"{name} {count:,}" for name, count in self.description["splits"].items())
+            splits = ", ".join(f"{name} {count:,}" for name, count in self.description.splits.items())
             raise ArgumentError(
                 f"{self.url} has no sample in split {split!r} that is asked for; it has {splits}: take another"
                 " one, or split='all' and where (splits are drawn by patient, so that one of few patients may be empty)"
@@ -279,7 +279,7 @@ class ManifestIndex:
         """Open the manifest as a local file."""
         try:
             if self.store.root is not None:
-                with sentences(self._where):
+                with translate_errors(self._where):
                     return opened(self.store.root, manifest.NAME)
             return self._downloaded()
         except MissingObject:
@@ -292,7 +292,7 @@ class ManifestIndex:
         file = tempfile.TemporaryFile(prefix="shardkit-")  # noqa: SIM115 - lives as long as the index
         try:
             for piece in self._pieces():
-                with sentences(f"{self._where} in {tempfile.gettempdir()}"):
+                with translate_errors(f"{self._where} in {tempfile.gettempdir()}"):
                     file.write(piece)
             file.seek(0)
         except BaseException:
@@ -305,7 +305,7 @@ class ManifestIndex:
 
         def ask() -> tuple[bytes, str | None]:
             options: Any = {"range": (at, min(size, at + _PIECE))} | ({"if_match": version} if version else {})
-            with sentences(self._where):
+            with translate_errors(self._where):
                 try:
                     found = obstore.get(self.store.remote, manifest.NAME, options=options)
                     return bytes(found.bytes()), found.meta["e_tag"]

@@ -10,6 +10,7 @@ from shardkit import content
 from shardkit.codecs import htj2k
 from shardkit.codecs.base import LEVELS
 from shardkit.codecs.frame import Frame
+from shardkit.content import Pixels
 from shardkit.dataset import manifest
 from shardkit.dataset.bins import Bin, Bins
 from shardkit.dataset.rounding import ceil_div
@@ -20,7 +21,6 @@ from shardkit.loader.graph_input import CLIPPED, Normalise, prepared
 from shardkit.loader.sample_index import Detail, Details
 from shardkit.plan import Batching, EpochPlan, Packed, Resized, from_text
 from shardkit.plan.samples import Samples
-from shardkit.sources.dicom.grayscale import Pixels
 
 
 def prepare(

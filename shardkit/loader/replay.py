@@ -14,7 +14,7 @@ from shardkit.errors import ArgumentError, ShardkitError
 from shardkit.loader.batch import Batch
 from shardkit.loader.loader import Loader
 from shardkit.plan.spec import PlanSpec
-from shardkit.storage import sentences
+from shardkit.storage import translate_errors
 
 _CELL, _GAP, _TEXT = 224, 8, 30  # pixels
 _COLUMNS = 8
@@ -120,7 +120,7 @@ def replay(loader: Loader, step: int, out: Path) -> str:
         if batch.position.last:
             break
     page = _page(cells)
-    with sentences(str(out)):
+    with translate_errors(str(out)):
         page.save(out, "PNG")
     left = f", the first {_MOST} of them shown" if count > _MOST else ""
     return f"{out}: {count:,} images of step {step:,} of epoch {epoch}{left}"

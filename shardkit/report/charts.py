@@ -4,7 +4,7 @@ Whatever comes from outside passes `text` on its way into the page.
 """
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,7 +94,7 @@ def _line(cells: Sequence[str]) -> str:
     return f'<tr><th scope="row">{cells[0]}</th>{rest}</tr>'
 
 
-def figure(row: dict[str, Any], source: str | None) -> str:
+def figure(row: Mapping[str, Any], source: str | None) -> str:
     """A sample's picture with its content box and caption; a placeholder where there is no `source`.
 
     `row` is a row of the manifest, `source` a data URI.
@@ -112,7 +112,7 @@ def figure(row: dict[str, Any], source: str | None) -> str:
     )
 
 
-def _picture(row: dict[str, Any], source: str) -> str:
+def _picture(row: Mapping[str, Any], source: str) -> str:
     high, wide = row["height"], row["width"]
     sides = (("left", wide), ("top", high), ("width", wide), ("height", high))
     box = "".join(f"{name}:{100 * row[f'box_{name}'] / whole:.2f}%;" for name, whole in sides)

@@ -17,12 +17,14 @@ from PIL import Image
 from pydicom import config
 from pydicom.uid import UID
 
+from shardkit import triage
 from shardkit.build.ledger import VERDICTS
 from shardkit.dataset import contents
+from shardkit.dataset.description import DatasetDescription
+from shardkit.dataset.sample_row import SampleRow
 from shardkit.errors import IntegrityError, ShardkitError
 from shardkit.report import charts
 from shardkit.report.charts import number, percent, text
-from shardkit.sources.dicom import triage
 from shardkit.storage import Store
 
 NAME = "report/index.html"
@@ -58,7 +60,7 @@ _CHECKS = {
 Rows = npt.NDArray[np.int64]
 
 
-def write(store: Store, samples: pa.Table, description: dict[str, Any]) -> None:
+def write(store: Store, samples: pa.Table, description: DatasetDescription) -> None:
     """Write `report/index.html` for a manifest and the content of dataset.json. Raises StorageError."""
     album = _Album(store, samples, description)
     bins = _bins(samples, description)
@@ -79,12 +81,12 @@ def write(store: Store, samples: pa.Table, description: dict[str, Any]) -> None:
 # ------------------------------------------------------------------------------------------------- numbers
 
 
-def _head(samples: pa.Table, description: dict[str, Any]) -> str:
-    verdicts = {v: sum(description["verdicts"].get(v, {}).values()) for v in VERDICTS}
-    files, n = sum(verdicts.values()), description["samples"]
-    stored, pixels = description["bytes"], description["pixels"]
-    splits = sorted(description["splits"].items(), key=lambda split: (-split[1], split[0]))
-    shards = description["shards"]
+def _head(samples: pa.Table, description: DatasetDescription) -> str:
+    verdicts = {v: sum(description.verdicts.get(v, {}).values()) for v in VERDICTS}
+    files, n = sum(verdicts.values()), description.samples
+    stored, pixels = description.bytes, description.pixels
+    splits = sorted(description.splits.items(), key=lambda split: (-split[1], split[0]))
+    shards = description.shards
     tiles = [
         ("Files in", number(files), "each has one verdict"),
         ("Samples written", number(n), f"{percent(n, files)} of files"),
@@ -93,14 +95,14 @@ def _head(samples: pa.Table, description: dict[str, Any]) -> str:
         ("Lossless ratio", f"{2 * pixels / stored:.2f} : 1" if stored else "–", "at 2 bytes a pixel"),
         ("Pixels", f"{number(pixels / 1e6)} Mpx", f"{pixels / max(1, n) / 1e6:.2f} Mpx a sample"),
         ("Shards", number(shards), f"{charts.size(stored // max(1, shards))} on average"),
-        ("Padding to bins", _overhead(description["tokens"], description["padded_tokens"]), "of tokens used"),
+        ("Padding to bins", _overhead(description.tokens, description.padded_tokens), "of tokens used"),
         *((f"Split: {name}", number(count), f"{percent(count, n)} of samples") for name, count in splits),
     ]
     boxes = "".join(
         f'<div class="tile"><span class="name">{text(name)}</span><b>{value}</b><span>{about}</span></div>'
         for name, value, about in tiles
     )
-    names = f"codec {text(description['codec'])} · patch {number(description['patch'])} px"
+    names = f"codec {text(description.codec)} · patch {number(description.patch)} px"
     warning = ""
     if verdicts["written"] != n or n != samples.num_rows:
         warning = (
@@ -108,7 +110,7 @@ def _head(samples: pa.Table, description: dict[str, Any]) -> str:
             f"{number(n)} samples and the manifest {number(samples.num_rows)}: run "
             "<code>shardkit verify DATASET</code>.</p>"
         )
-    digest = description["digest"]
+    digest = description.digest
     return (
         f"<h1>Dataset report</h1><p class=soft>{names} · decimal units (1 GB = 10<sup>9</sup> bytes) · "
         f'digest <code title="{text(digest)}">{text(digest[:12])}</code></p><div class="tiles">{boxes}</div>{warning}'
@@ -122,8 +124,8 @@ def _overhead(used: int, padded: int) -> str:
     return f"{100 * (padded / used - 1):.1f} %" if used else "–"
 
 
-def _files(description: dict[str, Any]) -> str:
-    verdicts = {v: description["verdicts"].get(v, {}) for v in VERDICTS}
+def _files(description: DatasetDescription) -> str:
+    verdicts = {v: description.verdicts.get(v, {}) for v in VERDICTS}
     total = sum(sum(reasons.values()) for reasons in verdicts.values())
     top = max((count for reasons in verdicts.values() for count in reasons.values()), default=0) or 1
     rows: list[list[str]] = []
@@ -156,7 +158,7 @@ def _commands(reason: str) -> tuple[str, str]:
     return f"shardkit ledger {places} --class {name}", retry
 
 
-def _bins(samples: pa.Table, description: dict[str, Any]) -> dict[tuple[int, int], Rows]:
+def _bins(samples: pa.Table, description: DatasetDescription) -> dict[tuple[int, int], Rows]:
     """Rows of each bin (height, width), sorted by key; bins without samples are there too."""
     order = pc.sort_indices(samples["key"]).to_numpy().astype(np.int64)
     height, width = (samples[f"bin_{axis}"].to_numpy().astype(np.int64) for axis in ("height", "width"))
@@ -165,12 +167,12 @@ def _bins(samples: pa.Table, description: dict[str, Any]) -> dict[tuple[int, int
     codes, starts = np.unique(code[by_bin], return_index=True)
     parts = np.split(order[by_bin], starts[1:]) if len(codes) else []
     found = {(int(c) >> 32, int(c) & 0xFFFFFFFF): rows for c, rows in zip(codes, parts, strict=True)}
-    declared = {(int(h), int(w)): np.zeros(0, np.int64) for h, w in description["bins"]}
+    declared = {(bin.height, bin.width): np.zeros(0, np.int64) for bin in description.bins.bins}
     return dict(sorted((declared | found).items()))
 
 
-def _sizes(samples: pa.Table, description: dict[str, Any], bins: dict[tuple[int, int], Rows]) -> str:
-    patch = description["patch"]
+def _sizes(samples: pa.Table, description: DatasetDescription, bins: dict[tuple[int, int], Rows]) -> str:
+    patch = description.patch
     heights, widths = (samples[name].to_numpy().astype(np.int64) for name in ("height", "width"))
     tokens, lengths = -(-heights // patch) * -(-widths // patch), samples["length"].to_numpy()
     shards = _column(samples, "shard").dictionary_encode().indices.to_numpy(zero_copy_only=False)
@@ -180,15 +182,15 @@ def _sizes(samples: pa.Table, description: dict[str, Any], bins: dict[tuple[int,
         in_shards, stored = len(np.unique(shards[at])), int(lengths[at].sum())
         name = f"{high:,} × {wide:,}"
         rows.append([name, number(len(at)), number(in_shards), charts.size(stored), padding])
-    padding = _overhead(description["tokens"], description["padded_tokens"])
-    whole = [number(description["samples"]), number(description["shards"]), charts.size(description["bytes"])]
+    padding = _overhead(description.tokens, description.padded_tokens)
+    whole = [number(description.samples), number(description.shards), charts.size(description.bytes)]
     head = ["Bin, height × width, px", "Samples", "Shards", "Stored", "Padding"]
     table = charts.table(head, rows, ["All", *whole, padding], "dense")
     counts = [(high, wide, len(at)) for (high, wide), at in bins.items()]
     return (
         f"<h2>Image sizes and bins</h2><p>Cut into patches of {patch} × {patch} px, the images make "
-        f"<b>{number(description['tokens'])}</b> tokens. Padded to their bins they would be "
-        f"<b>{number(description['padded_tokens'])}</b>, {padding} more; packed batches need no such padding. "
+        f"<b>{number(description.tokens)}</b> tokens. Padded to their bins they would be "
+        f"<b>{number(description.padded_tokens)}</b>, {padding} more; packed batches need no such padding. "
         "Lines part the sizes that go to different bins; a dot marks a bin’s own size, the number beside it its "
         "samples. Numbers that would overlap are left to the table.</p>"
         f'<div class="pair"><div class="scroll">{charts.SizeMap(heights, widths, counts, patch).svg()}</div>'
@@ -196,7 +198,7 @@ def _sizes(samples: pa.Table, description: dict[str, Any], bins: dict[tuple[int,
     )
 
 
-def _composition(samples: pa.Table, description: dict[str, Any]) -> str:
+def _composition(samples: pa.Table, description: DatasetDescription) -> str:
     n = samples.num_rows
     bits = [(f"{value} bit", count) for value, count in sorted(_counts(samples, "bits"))]
     lossy = int(pc.sum(samples["lossy"]).as_py() or 0)
@@ -248,13 +250,13 @@ def _syntax(uid: str | None) -> str:
     return "not stated" if uid is None else UID(uid, validation_mode=config.IGNORE).name
 
 
-def _arguments(description: dict[str, Any]) -> str:
+def _arguments(description: DatasetDescription) -> str:
     rows = []
-    for name, value in sorted(description["arguments"].items()):
+    for name, value in sorted(description.arguments.items()):
         shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
         rows.append([f"<code>{text(name)}</code>", text(shown)])
-    rows.append(["key fingerprint", f"<code>{text(description['key_fingerprint'])}</code>"])
-    rows.append(["digest", f"<code>{text(description['digest'])}</code>"])
+    rows.append(["key fingerprint", f"<code>{text(description.key_fingerprint)}</code>"])
+    rows.append(["digest", f"<code>{text(description.digest)}</code>"])
     return "<h2>How it was built</h2>" + charts.table(["Argument", "Value"], rows, kind="arguments")
 
 
@@ -264,7 +266,7 @@ def _arguments(description: dict[str, Any]) -> str:
 class _Album:
     """Reads samples' pictures, one at a time."""
 
-    def __init__(self, store: Store, samples: pa.Table, description: dict[str, Any]) -> None:
+    def __init__(self, store: Store, samples: pa.Table, description: DatasetDescription) -> None:
         self.store, self.samples, self.description = store, samples, description
 
     def figures(self, rows: Iterable[int]) -> str:
@@ -280,14 +282,14 @@ class _Album:
         order = pc.sort_indices(self.samples["key"].take(rows)).to_numpy()
         return np.asarray(rows.to_numpy()[order], np.int64)
 
-    def _figure(self, row: dict[str, Any]) -> str:
+    def _figure(self, row: SampleRow) -> str:
         try:
             source = _data_uri(self._pixels(row), row["p0_5"], row["p99_5"])
         except ShardkitError:  # the page helps to find trouble: one sample's must not cost the page
             source = None
         return charts.figure(row, source)
 
-    def _pixels(self, row: dict[str, Any]) -> npt.NDArray[np.uint16]:
+    def _pixels(self, row: SampleRow) -> npt.NDArray[np.uint16]:
         """The smallest level that is large enough to look at."""
         level, longest = len(row["level_bytes"]) - 1, max(row["height"], row["width"])
         while level and _halved(longest, level) < _READ:

@@ -142,7 +142,7 @@ def test_a_dataset_of_before_is_named_no_transfer_syntax_until_it_is_converted(
         assert contents._transfer_syntax(samples, "htj2k") == claim
     assert contents._transfer_syntax(new, "png") is None
     transcode(str(before), Target(str(tmp_path / "new"), *TARS), 2)
-    assert contents.description(Store(str(tmp_path / "new")))["transfer_syntax"] == htj2k.TRANSFER_SYNTAX
+    assert contents.description(Store(str(tmp_path / "new"))).transfer_syntax == htj2k.TRANSFER_SYNTAX
     assert look.problems(tmp_path / "new") == []
     bytes_of = {row["key"]: (row["level_bytes"], row["level_hash"]) for row in look.rows(large_and_small)}
     assert {row["key"]: (row["level_bytes"], row["level_hash"]) for row in look.rows(tmp_path / "new")} == bytes_of

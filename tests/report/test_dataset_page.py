@@ -4,7 +4,7 @@ import base64
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html import unescape
 from io import BytesIO
 from pathlib import Path
@@ -15,15 +15,15 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from shardkit import content
+from shardkit import content, triage
 from shardkit.codecs import codec
 from shardkit.dataset import contents, manifest
 from shardkit.dataset.bins import THESIS, Bin, Bins
+from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.hashes import fingerprint
 from shardkit.formats.webdataset import ShardWriter
 from shardkit.report import dataset_page
 from shardkit.report.charts import SizeMap, percent, size
-from shardkit.sources.dicom import triage
 from shardkit.storage import Store
 from shardkit.synthetic.radiographs import radiograph, synth_sizes
 
@@ -34,7 +34,7 @@ VERDICTS = {
     "quarantined": {"truncated": 3, "decode_error": 1},
 }
 SIZES = [(380, 280), (300, 250), (470, 400), (400, 470), (700, 640), (760, 300)]
-Made = tuple[pa.Table, dict[str, Any]]
+Made = tuple[pa.Table, DatasetDescription]
 Tags = Callable[[str], set[str]]
 
 
@@ -55,7 +55,7 @@ def make(folder: Path, codec_name: str = "htj2k", count: int = 12) -> Made:
     return samples, describe(samples, BINS, codec_name)
 
 
-def describe(samples: pa.Table, bins: Bins, codec_name: str = "htj2k", **changes: Any) -> dict[str, Any]:
+def describe(samples: pa.Table, bins: Bins, codec_name: str = "htj2k", **changes: Any) -> DatasetDescription:
     """dataset.json as a build would write it, read back from JSON."""
     described = contents.describe(
         samples,
@@ -67,7 +67,7 @@ def describe(samples: pa.Table, bins: Bins, codec_name: str = "htj2k", **changes
         arguments={"bins": "auto:3", "modalities": ["CR", "DX"]},
         verdicts=VERDICTS,
     )
-    return dict(json.loads(json.dumps(described | changes)))
+    return DatasetDescription.from_content(json.loads(described.to_json()) | changes)
 
 
 def sample(writer: ShardWriter, shard: str, one: Bin, i: int, high: int, wide: int, codec_name: str) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def sample(writer: ShardWriter, shard: str, one: Bin, i: int, high: int, wide: i
     }  # fmt: skip
 
 
-def page(folder: Path, samples: pa.Table, description: dict[str, Any]) -> str:
+def page(folder: Path, samples: pa.Table, description: DatasetDescription) -> str:
     store = Store(str(folder))
     dataset_page.write(store, samples, description)
     return store.get(dataset_page.NAME).decode()
@@ -134,14 +134,14 @@ def test_the_headline_gives_the_numbers_of_the_description(html: str, made: Made
     tile = {name: shown[shown.index(name) + 1] for name in reversed(shown[:-1])}
     assert tile["Files in"] == "1,252"
     assert tile["Samples written"] == "12"
-    assert tile["Stored images"] == size(description["bytes"])
-    assert f"{description['bytes']:,} bytes" in shown
-    assert tile["Lossless ratio"] == f"{2 * description['pixels'] / description['bytes']:.2f} : 1"
+    assert tile["Stored images"] == size(description.bytes)
+    assert f"{description.bytes:,} bytes" in shown
+    assert tile["Lossless ratio"] == f"{2 * description.pixels / description.bytes:.2f} : 1"
     assert tile["Shards"] == "3"
-    assert tile["Split: train"] == str(description["splits"]["train"])
-    assert tile["Padding to bins"] == f"{100 * (description['padded_tokens'] / description['tokens'] - 1):.1f} %"
-    assert f"{description['padded_tokens']:,}" in shown
-    assert description["digest"][:12] in shown
+    assert tile["Split: train"] == str(description.splits["train"])
+    assert tile["Padding to bins"] == f"{100 * (description.padded_tokens / description.tokens - 1):.1f} %"
+    assert f"{description.padded_tokens:,}" in shown
+    assert description.digest[:12] in shown
     assert "Metadata are allow-listed, pixels are not cleaned." in shown
 
 
@@ -165,13 +165,13 @@ def test_the_table_of_bins_adds_up_to_the_description(html: str, made: Made) -> 
         counts.append(int(shown[at + 1]))
     assert counts == list(BINS.account(samples["height"].to_numpy(), samples["width"].to_numpy()).counts)
     at = shown.index("All")
-    assert shown[at + 1 : at + 3] == [str(description["samples"]), str(description["shards"])]
+    assert shown[at + 1 : at + 3] == [str(description.samples), str(description.shards)]
 
 
 def test_counts_that_do_not_agree_are_pointed_out(folder: Path, made: Made, html: str) -> None:
     samples, description = made
     assert "shardkit verify DATASET" not in html
-    short = page(folder, samples, description | {"verdicts": {"written": {"ok": 7}}})
+    short = page(folder, samples, replace(description, verdicts={"written": {"ok": 7}}))
     assert "Verdicts count 7 files written, the description 12 samples and the manifest 12: run <code>" in short
     assert "shardkit verify DATASET" in cells(short)
 

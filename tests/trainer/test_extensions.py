@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
+from shardkit import Loader
 from shardkit.errors import ArgumentError
 from shardkit.terminal.output import Terminal
 from trainer.commands.pretrain import pretrain
@@ -70,7 +71,7 @@ class CentredConfig:
 
     momentum: float = 0.5
 
-    def build(self, model: ModelConfig) -> Centred:
+    def build(self, model: ModelConfig, loader: Loader) -> Centred:
         return Centred(model.build(), self.momentum)
 
 

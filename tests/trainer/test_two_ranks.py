@@ -95,7 +95,7 @@ def _plain(model: Mae, batches: list[list[Any]]) -> list[tuple[float, float, flo
         images = sum(float(out.images) for out in outs)
         loss: Tensor = torch.stack([out.loss.double() for out in outs]).sum() / images
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(params.values(), 0.5)
         optimizer.step()
         lines.append((loss.item(), norm.item(), images))

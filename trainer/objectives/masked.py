@@ -14,6 +14,7 @@ from trainer.models.output import MaskedOutput
 from trainer.models.sequences import from_binned, sequences
 from trainer.objectives.base import Objective
 from trainer.objectives.baseline import mean_image_error
+from trainer.objectives.losses import Loss
 from trainer.objectives.pictures import triptychs
 
 
@@ -21,19 +22,52 @@ from trainer.objectives.pictures import triptychs
 class MaskedConfig:
     """Masked autoencoding as its model describes it: what is hidden, and which error counts."""
 
-    def build(self, model: ModelConfig) -> "Masked":
-        """The objective, with a model of random weights."""
+    def build(self, model: ModelConfig, loader: Loader) -> "Masked":
+        """Build the objective, with a model of random weights."""
         return Masked(model.build())
+
+
+PICTURE_MEANING = (
+    "Hidden patches are grey in the second column and predicted in the third. In the fourth, black is no error, and"
+    " white one of a third of the image’s range or more. Each line has its own image’s range of grey levels."
+)
+
+
+def loss_meaning(norm_pix: bool, over: Loss = "masked") -> str:
+    """Return what the loss of a masked autoencoder is, by its model's options."""
+    patches = "all patches, padding too" if over == "all" else "hidden patches"
+    of = ", of patches normalised by their own mean and deviation" if norm_pix else ""
+    return (
+        f"Mean squared error over {patches}{of}, each image counting the same. It does not say how useful the features"
+        " are: only a task with labels does."
+    )
 
 
 @final
 class Masked(Objective):
-    """The loss of a model that hides parts of images itself."""
+    """The loss of a model that hides parts of images itself.
+
+    Parameters
+    ----------
+    model
+        Whose `config` has norm_pix, and may have loss.
+    """
 
     def __init__(self, model: Model) -> None:
         super().__init__(model)
         config: Any = model.config
         self.norm_pix: bool = config.norm_pix
+        self.over: Loss = getattr(config, "loss", "masked")
+
+    @property
+    def loss_meaning(self) -> str:
+        """See `Objective`."""
+        return loss_meaning(self.norm_pix, self.over)
+
+    @property
+    def picture_meaning(self) -> str:
+        """See `Objective`."""
+        return PICTURE_MEANING
 
     def run(self, model: nn.Module, batch: Batch) -> MaskedOutput:
         """See `Objective`."""
@@ -41,12 +75,12 @@ class Masked(Objective):
         return out
 
     def picture(self, batch: Batch, output: MaskedOutput) -> npt.NDArray[np.uint8]:
-        """Input, masked, reconstruction and difference."""
+        """Draw input, masked input, reconstruction and difference."""
         of = from_binned(batch, self.patch) if isinstance(batch, BinnedBatch) else sequences(batch, self.patch)
         return triptychs(of, output, self.patch, self.norm_pix)
 
     def baseline(self, open_loader: Callable[[], Loader], batches: int) -> dict[str, float] | None:
-        """The mean image's error; of patches normalised one by one it says nothing."""
+        """Measure the mean image's error; of patches normalised one by one it says nothing."""
         if self.norm_pix:
             return None
         return {"mean_image": mean_image_error(open_loader(), self.patch, batches)}

@@ -27,7 +27,7 @@ from shardkit.loader.stream.counters import CacheStats
 from shardkit.loader.stream.files import AnonymousFile, read_once
 from shardkit.loader.stream.locks import lock, release, unlock
 from shardkit.loader.stream.reader import Reader, folder_of
-from shardkit.storage import MissingObject, Unusable, reason, sentences
+from shardkit.storage import MissingObject, Unusable, reason, translate_errors
 from shardkit.storage.waiting import StoreAway
 from shardkit.terminal.output import logger
 
@@ -293,7 +293,7 @@ async def _all(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:
 def check_folder(folder: Path) -> None:
     """Raise ArgumentError unless a folder can be written, and has the kinds of files and locks that a cache needs."""
     try:
-        with sentences(str(folder)):
+        with translate_errors(str(folder)):
             folder.mkdir(parents=True, exist_ok=True)
             AnonymousFile(folder).close()
             if (held := lock(folder)) is not None:

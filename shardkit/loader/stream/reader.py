@@ -14,7 +14,7 @@ from obstore.exceptions import BaseError
 
 from shardkit.errors import IntegrityError
 from shardkit.loader.stream.files import Files, Threads, cut_short
-from shardkit.storage import NO_RETRIES, MissingObject, Store, Unusable, sentences
+from shardkit.storage import NO_RETRIES, MissingObject, Store, Unusable, translate_errors
 from shardkit.storage.regular import check_name, size
 from shardkit.storage.remote import check_process
 from shardkit.storage.waiting import DEADLINE, SILENCE, StoreAway, check_patience, patience, pause
@@ -89,7 +89,7 @@ class StoreReader:
         """See `Reader`."""
         where = f"{self.url}/{name}"
         check_name(self.url, name)
-        with sentences(where):
+        with translate_errors(where):
             if self._threads is not None:
                 reading = self._threads.submit(self._files.read, name, start, length)
                 return await asyncio.wrap_future(reading)
@@ -109,7 +109,7 @@ class StoreReader:
 
     async def size(self, name: str) -> int:
         """See `Reader`."""
-        with sentences(f"{self.url}/{name}"):
+        with translate_errors(f"{self.url}/{name}"):
             if self._threads is not None:
                 return await asyncio.wrap_future(self._threads.submit(size, self._root, name))
             return int((await obstore.head_async(self._bucket, name))["size"])

@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from shardkit import BinnedBatch
 from shardkit.errors import ArgumentError
-from trainer.models.hiera import HieraConfig, HieraMae, flops, load_timm
+from trainer.models.hiera import HieraConfig, HieraMae, flops
+from trainer.models.hiera_formats import load_timm
 
 SIDE = 128  # 4 x 4 mask units, of which 6 are visible
 SMALL = HieraConfig(arch="hiera_micro", side=SIDE, decoder_width=32, decoder_depth=1, decoder_heads=4)
