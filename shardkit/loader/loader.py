@@ -38,7 +38,7 @@ from shardkit.loader.stream.chain import open_fetcher
 from shardkit.loader.stream.reader import Reader
 from shardkit.loader.world import Share, World, micro_batches
 from shardkit.plan.base import Batching
-from shardkit.plan.batching import settled
+from shardkit.plan.batching import as_batching
 from shardkit.plan.epoch import WINDOW, EpochPlan, EpochStats
 from shardkit.plan.sizes import check_sizes
 from shardkit.plan.spec import PlanSpec
@@ -148,7 +148,7 @@ class Loader:
         wrap: Callable[[Reader], Reader] | None = None,
     ) -> None:
         self._process = os.getpid()
-        self.batching = settled(batching)
+        self.batching = as_batching(batching)
         self.window, self._split = window, None if split == "all" else split
         self._share = Share(rank, world_size, self.batching.per_step)
         self.device = devices.chosen(device)

@@ -230,7 +230,7 @@ KINDS: dict[str, type[Batching]] = {kind.__name__.lower(): kind for kind in (Fix
 """Kinds of batching by the word that their text begins with."""
 
 
-def settled(given: Batching | str | None) -> Batching:
+def as_batching(given: Batching | str | None) -> Batching:
     """Read what a caller gives: a batching or its text. Bins of a file, which may change later, are spelled out.
 
     Raises
