@@ -59,7 +59,7 @@ def questions() -> dict[str, ModuleType]:
 
 
 def load(folder: Path, name: str) -> Record | None:
-    """The figures, None where there are none."""
+    """Return the figures, None where there are none."""
     path = folder / f"{name}.json"
     return dict(json.loads(path.read_text())) if path.exists() else None
 

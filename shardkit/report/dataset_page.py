@@ -277,7 +277,7 @@ def _counts(samples: pa.Table, name: str) -> list[tuple[Any, int]]:
 
 
 def _labelled(samples: pa.Table, name: str) -> list[tuple[str, int]]:
-    """The most frequent values, the rest as one, and what is not stated."""
+    """Return the most frequent values, the rest as one, and what is not stated."""
     counts = _counts(samples, name)
     known = [(str(value), count) for value, count in counts if value is not None]
     rest, rows = known[_TOP:], known[:_TOP]

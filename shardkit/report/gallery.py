@@ -111,7 +111,7 @@ class Album:
         )
 
     def _pixels(self, row: dict[str, Any]) -> npt.NDArray[np.uint16]:
-        """The smallest level that is large enough to look at."""
+        """Decode the smallest level that is large enough to look at."""
         level, longest = len(row["level_bytes"]) - 1, max(row["height"], row["width"])
         while level and halved(longest, level) < _READ:
             level -= 1

@@ -158,7 +158,7 @@ def _tidy(figure: Figure) -> None:
 
 
 def _parts(root: ElementTree.Element) -> list[ElementTree.Element]:
-    """What is drawn, without names that a second drawing of the page would have too."""
+    """Return what is drawn, without names that a second drawing of the page would have too."""
     shapes = {element.get("id"): element for element in root.iter() if _tag(element) == "path" and element.get("id")}
     return [part for child in root for part in _converted(child, shapes)]
 

@@ -147,7 +147,7 @@ def _thinned(x: Floats, y: Floats) -> tuple[Floats, Floats]:
 
 
 def _dotted(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """The same with lone points doubled: a path of one point draws nothing, one of two a dot."""
+    """Double lone points: a path of one point draws nothing, one of two a dot."""
     gap = np.concatenate([[True], ~np.isfinite(y), [True]])
     times = np.where(gap[:-2] & gap[2:] & ~gap[1:-1], 2, 1)
     return np.repeat(x, times), np.repeat(y, times)

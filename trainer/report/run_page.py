@@ -81,7 +81,7 @@ def last_loss(records: Records) -> float | None:
 
 
 def _value(record: Record, name: str) -> float | None:
-    """A finite number, or None."""
+    """Return a finite number, or None."""
     found = record.get(name)
     return float(found) if isinstance(found, int | float) and math.isfinite(found) else None
 
@@ -144,7 +144,7 @@ def _headline(about: Record, records: Records, validations: Records) -> list[Til
 
 
 def _held(name: str, value: float | None, base: tuple[str, float] | None, note: str) -> Tile:
-    """A loss, held against the baseline where there is one."""
+    """Hold a loss against the baseline, where there is one."""
     if value is not None and base and base[1]:
         note = f"{100 * value / base[1]:.0f} % of the {base[0].replace(' ', '-')} baseline"
     return Tile(name, _shown(value, _loss_value), note, value is None or (base is not None and value > base[1]))
@@ -170,7 +170,7 @@ def _verdicts(about: Record, records: Records) -> list[tuple[str, str]]:
 
 
 def _masked(config: Record) -> dict[str, str]:
-    """What the objective of a run says that was begun before objectives said anything."""
+    """Say what the objective of a run is that was begun before objectives said so."""
     over: Loss = "all" if config.get("model.loss") == "all" else "masked"
     return {"loss": loss_meaning(bool(config.get("model.norm_pix")), over), "picture": PICTURE_MEANING}
 
