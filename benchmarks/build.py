@@ -110,13 +110,13 @@ def run(
 
 
 def _ensure_export(folder: Path, files: int, scale: float, seed: int) -> None:
-    """A folder with something in it is taken as it is."""
+    """Make the export; a folder with something in it is taken as it is."""
     if not folder.is_dir() or not any(folder.iterdir()):
         make_files(folder, files, scale, seed, DEFECTS)
 
 
 def _written(work: Path, source: Path) -> list[Record]:
-    """path, size, height and width of every file that the last build wrote."""
+    """Return path, size, height and width of every file that the last build wrote."""
     ledger = pq.read_table(work / "out.private" / "ledger.parquet", columns=["path", "size", "verdict", "key"])
     samples = pq.read_table(work / "out" / "manifest.parquet", columns=["key", "height", "width", "transfer_syntax"])
     facts = {row["key"]: row for row in samples.to_pylist()}
@@ -145,7 +145,7 @@ def _bytes(rows: list[Record]) -> int:
 
 
 def _spread(rows: list[Record], count: int) -> list[Record]:
-    """`count` rows, evenly over all."""
+    """Choose `count` rows, evenly over all."""
     at = np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)
     return [rows[i] for i in at]
 
@@ -154,7 +154,7 @@ def _spread(rows: list[Record], count: int) -> list[Record]:
 
 
 def _repeat(index: int, source: Path, work: Path, sample: list[Record], workers: int, png: str) -> Record:
-    """Every program once; who begins rotates, so that a drift of the machine favours none."""
+    """Run every program once; who begins rotates, so that a drift of the machine favours none."""
     run_one = {
         "build": lambda: _build(source, work, workers),
         "bound": lambda: _bound(work, sample, workers),
@@ -168,12 +168,12 @@ def _repeat(index: int, source: Path, work: Path, sample: list[Record], workers:
 
 
 def ratios(repeat: Record) -> dict[str, float]:
-    """Each of RATIOS from one repeat's figures."""
+    """Return each of RATIOS, from one repeat's figures."""
     return {name: repeat[a][x] / repeat[b][y] for name, ((a, x), (b, y)) in RATIOS.items()}
 
 
 def _build(source: Path, work: Path, workers: int) -> Record:
-    """The command in a fresh folder; files in are all of the export, pixels are those it wrote."""
+    """Run the command in a fresh folder; files in are all of the export, pixels are those it wrote."""
     for name in ("out", "out.private"):
         shutil.rmtree(work / name, ignore_errors=True)
     words = ["build", "--source", source, "--out", work / "out", "--workers", workers, "--max-quarantine", 1]
@@ -209,7 +209,7 @@ def _figures(used: machine.Usage, sample: list[Record], size: int) -> Record:
 
 
 def _bound(work: Path, sample: list[Record], workers: int) -> Record:
-    """Rates add up over processes: each counts only the seconds its codecs ran."""
+    """Run the codecs alone. Rates add up over processes: each counts only the seconds its codecs ran."""
     shares = _child(work, "bound", sample, workers)
     spent = [sum(share["seconds"].values()) for share in shares]
     busy = [(share, seconds) for share, seconds in zip(shares, spent, strict=True) if share["files"]]
@@ -226,7 +226,7 @@ def _bound(work: Path, sample: list[Record], workers: int) -> Record:
 
 
 def _plan(work: Path, rows: int) -> Record:
-    """`layout.make` alone, in a process of its own, on scan parts that another one wrote."""
+    """Run `shard_plan.make` alone, in a process of its own, on scan parts that another one wrote."""
     folder = work / "plan"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

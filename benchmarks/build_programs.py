@@ -24,12 +24,12 @@ Record = dict[str, Any]
 
 
 def mpx(rows: list[Record]) -> float:
-    """Megapixels of the files."""
+    """Return the megapixels of files."""
     return float(sum(row["height"] * row["width"] for row in rows)) / 1e6
 
 
 def child(role: str, work: str) -> None:
-    """Entry of a child process."""
+    """Run a role in a child process."""
     roles: dict[str, Callable[..., Any]] = {
         "command": _command_role,
         "bound": _bound_role,
@@ -43,7 +43,7 @@ def child(role: str, work: str) -> None:
 
 
 def _command_role(words: list[str], stages: str) -> None:
-    """`shardkit` itself, its progress display noting when each stage begins."""
+    """Run `shardkit` itself, its progress display noting when each stage begins."""
     from shardkit import cli
     from shardkit.build import progress
 
@@ -61,7 +61,7 @@ def _command_role(words: list[str], stages: str) -> None:
 
 
 def _fan_out(function: Callable[..., Any], workers: int, *arguments: Any) -> list[Any]:
-    """`function(queue, i, *arguments)` in forked processes, which have all imports; what each put into the queue."""
+    """Run `function(queue, i, *arguments)` in forked processes, which have all imports; return what each put in."""
     fork = multiprocessing.get_context("fork")
     queue = fork.Queue()
     processes = [fork.Process(target=function, args=(queue, i, *arguments)) for i in range(workers)]
@@ -88,7 +88,7 @@ def _bound_role(sample: list[Record], workers: int) -> list[Record]:
 
 
 def _bound_share(queue: Any, _: int, sample: list[Record], taken: Any, barrier: Any) -> None:
-    """One process: the next file until none is left, so that all processes end together."""
+    """Take the next file until none is left, so that all processes end together."""
     seconds = dict.fromkeys(("decode", "encode", "check"), 0.0)
     _codecs_only(sample[0], seconds)  # first calls load libraries
     share: Record = {"seconds": dict.fromkeys(seconds, 0.0), "cpu_s": 0.0, "mpx": 0.0, "files": 0, "bytes": 0}
@@ -106,18 +106,17 @@ def _bound_share(queue: Any, _: int, sample: list[Record], taken: Any, barrier: 
 
 
 def _codecs_only(row: Record, seconds: dict[str, float]) -> float:
-    """Add the seconds of this file's source decode, encode and check decode; returns their CPU seconds."""
+    """Add the seconds of this file's source decode, encode and check decode; return their CPU seconds."""
     from shardkit.codecs import htj2k
-    from shardkit.config import Rules
     from shardkit.sources.dicom import decoding, grayscale
     from shardkit.sources.dicom.reading import frame, read_header
-    from shardkit.sources.dicom.triage import judge_header
+    from shardkit.sources.dicom.source import judged
 
     data = Path(row["path"]).read_bytes()
     clock = time.perf_counter()
     header = read_header(BytesIO(data), len(data), data)
     inflating = time.perf_counter() - clock if header.syntax == DeflatedExplicitVRLittleEndian else 0.0
-    facts, *_ = judge_header(header, Rules())
+    _, facts = judged(header, len(data))
     stream = frame(header, facts)
     assert header.pixels is not None
     native = header.pixels.length is not None
@@ -149,7 +148,7 @@ def _naive_role(sample: list[Record], out: str, workers: int, png: str) -> list[
 
 
 def _naive_share(queue: Any, index: int, sample: list[Record], out: str, workers: int, png: str) -> None:
-    """The script: nothing checked, and what raises is left out. Tells which files it wrote."""
+    """Be the naive script: nothing checked, and what raises is left out. Tells which files it wrote."""
     import imagecodecs
     import pydicom
     import webdataset
@@ -182,7 +181,7 @@ def _naive_share(queue: Any, index: int, sample: list[Record], out: str, workers
 
 
 def _profile_role(sample: list[Record], source: str, scratch: str) -> Record:
-    """CPU ms per Mpx by function: `child` is a conversion, `parent` what is left to the main process."""
+    """Measure CPU ms per Mpx by function: `child` is a conversion, `parent` what is left to the main process."""
     from shardkit.config import BuildConfig
 
     Path(scratch).mkdir(exist_ok=True)
@@ -209,7 +208,7 @@ def _profile_role(sample: list[Record], source: str, scratch: str) -> Record:
 
 
 def _convert_one(spec: Any, row: Record, source: str) -> Any:
-    from shardkit.build.ingest import convert_file
+    from shardkit.build.conversion import convert_file
     from shardkit.codecs.frame import Frame
 
     path = os.fsencode(os.path.relpath(row["path"], source))
@@ -220,25 +219,25 @@ def _convert_one(spec: Any, row: Record, source: str) -> Any:
 
 
 def _watch_child(watch: machine.Stopwatch) -> None:
-    """Names that a later version no longer has are left out: their time shows in the rest."""
+    """Watch functions of the build. Names that a later version no longer has are left out, and count as the rest."""
     from types import SimpleNamespace
 
-    from shardkit import content
-    from shardkit.build import ingest
+    from shardkit import content, privacy
+    from shardkit.build import conversion
     from shardkit.codecs import htj2k
     from shardkit.formats import encoding
-    from shardkit.sources.dicom import decoding, grayscale, privacy
-    from shardkit.sources.listing import Source
+    from shardkit.sources.dicom import decoding, grayscale, metadata, source
+    from shardkit.sources.files import FileTree
 
     hashes = SimpleNamespace(sha256=hashlib.sha256)
-    if hasattr(ingest, "hashlib"):
-        setattr(ingest, "hashlib", hashes)  # noqa: B010 - a module's own import
+    if hasattr(conversion, "hashlib"):
+        setattr(conversion, "hashlib", hashes)  # noqa: B010 - a module's own import
     places: list[tuple[str, Any, str]] = [
-        ("read file", Source, "read"),
+        ("read file", FileTree, "read"),
         ("SHA-256 of the file", hashes, "sha256"),
-        ("parse header", ingest, "read_header"),
-        ("judge header", ingest, "judge_header"),
-        ("join frame", ingest, "frame"),
+        ("parse header", source, "read_header"),
+        ("judge header", source, "judged"),
+        ("join frame", source, "frame"),
         ("source decode", decoding, "decode"),
         ("source decode", decoding, "native"),
         ("grayscale.to_uniform", grayscale, "to_uniform"),
@@ -250,9 +249,11 @@ def _watch_child(watch: machine.Stopwatch) -> None:
         ("content.perceptual_hash", content, "perceptual_hash"),
         ("encode", htj2k, "encode"),
         ("check decode", htj2k, "decode"),
-        ("compare", ingest, "encode"),
-        ("hash of the pixels", ingest, "pixel_hash"),
+        ("compare", conversion, "encode"),
+        ("hash of the pixels", conversion, "pixel_hash"),
         ("hashes of the prefixes", encoding, "fingerprint"),
+        ("header metadata", metadata, "stated"),
+        ("header metadata", metadata, "identity"),
         ("privacy.metadata", privacy, "metadata"),
     ]
     for name, owner, attribute in places:
@@ -261,7 +262,7 @@ def _watch_child(watch: machine.Stopwatch) -> None:
 
 
 def _parent_costs(done: list[Any], scratch: Path, area: float) -> dict[str, float]:
-    """Passing results through a pipe (both ends) and writing the tar, in CPU ms per Mpx."""
+    """Pass results through a pipe (both ends) and write the tar: CPU ms per Mpx of each."""
     from shardkit.formats.webdataset import ShardWriter
 
     reader, writer = multiprocessing.Pipe(duplex=False)
@@ -283,7 +284,7 @@ def _parent_costs(done: list[Any], scratch: Path, area: float) -> dict[str, floa
 
 
 def _rows_role(folder: str, rows: int) -> None:
-    """Scan parts of made-up rows, and bins for them."""
+    """Write scan parts of made-up rows, and bins for them."""
     from shardkit.build import scan
     from shardkit.dataset import bins
     from shardkit.synthetic.radiographs import synth_sizes
@@ -298,7 +299,7 @@ def _rows_role(folder: str, rows: int) -> None:
 
 
 def _made_up(start: int, count: int, rng: np.random.Generator) -> pa.Table:
-    """Rows as a header pass leaves them: one in twenty is no image, one in fifty is for processing."""
+    """Make rows as a header pass leaves them: one in twenty is no image, one in fifty is for processing."""
     from shardkit.build.scan import SCHEMA
     from shardkit.synthetic.radiographs import synth_sizes
 

@@ -16,7 +16,7 @@ FIGURES = ("wall_s", "cpu_s", "mpx_s", "files_s", "source_mb_s", "peak_pss_mib",
 
 
 def summarise(repeats: list[Record]) -> Record:
-    """Median, least and most of every figure and ratio over the repeats; ratios are taken within a repeat first."""
+    """Return median, least and most of every figure and ratio over the repeats; ratios are within a repeat."""
 
     def over(*keys: str) -> Record:
         found = [functools.reduce(lambda record, key: record[key], keys, repeat) for repeat in repeats]
@@ -31,7 +31,7 @@ def summarise(repeats: list[Record]) -> Record:
 
 
 def show(result: Record, console: Terminal) -> None:
-    """The figures in one screen."""
+    """Print the figures in one screen."""
     facts, summary = result["conditions"], result["summary"]
     console.print(
         f"{facts['files']:,} files, {facts['written']:,} written: {facts['mpx_written']:,.0f} Mpx from"
@@ -65,7 +65,7 @@ def show(result: Record, console: Terminal) -> None:
 
 
 def readme(result: Record) -> str:
-    """The README's lines about this benchmark; a test holds them equal to the JSON."""
+    """Return this benchmark's lines for benchmarks/README.md; a test holds them equal to the JSON."""
     facts, summary = result["conditions"], result["summary"]
     names = {
         "build": "`shardkit build`, all of it",

@@ -16,7 +16,9 @@ from benchmarks.gpu_programs import name_of, start
 from benchmarks.results import Record
 from shardkit.codecs import htj2k
 from shardkit.dataset.contents import description, samples
-from shardkit.loader.graph import Graph, GraphConfig, Prepared
+from shardkit.dataset.rounding import halved
+from shardkit.loader.graph import Graph, GraphConfig
+from shardkit.loader.graph_input import Prepared
 from shardkit.storage import Store
 
 COLUMNS = ["shard", "offset", "level_bytes", "height", "width", "bits", "bin_height", "bin_width"]
@@ -24,7 +26,19 @@ COLUMNS = ["shard", "offset", "level_bytes", "height", "width", "bits", "bin_hei
 
 @dataclass(frozen=True)
 class Grid:
-    """bins: how many, evenly by area. seconds: that every cell runs for, at least. threads: of the graph."""
+    """What the decoder is measured on.
+
+    Attributes
+    ----------
+    bins
+        How many bins, evenly by area.
+    levels, batches
+        Levels, and images of a batch.
+    seconds
+        Least time of a cell.
+    threads
+        Threads of the DALI graph.
+    """
 
     bins: int
     levels: tuple[int, ...]
@@ -34,9 +48,9 @@ class Grid:
 
 
 def decode(url: str, device: str, grid: Grid) -> list[Record]:
-    """A row a bin, level and batch; none for a dataset with another codec."""
+    """Measure every bin, level and batch; returns no row for a dataset with another codec."""
     store, world = Store(url), start(device)
-    if description(store)["codec"] != "htj2k":
+    if description(store).codec != "htj2k":
         return []
     found = []
     for name, rows in _bins(store, grid.bins):
@@ -49,7 +63,7 @@ def decode(url: str, device: str, grid: Grid) -> list[Record]:
 
 
 def _bins(store: Store, count: int) -> Iterator[tuple[str, list[Record]]]:
-    """Names and samples of `count` bins from the smallest to the largest."""
+    """Yield names and samples of `count` bins, from the smallest to the largest."""
     by_bin: dict[tuple[int, int], list[Record]] = {}
     for row in samples(store, COLUMNS).to_pylist():
         by_bin.setdefault((row["bin_height"], row["bin_width"]), []).append(row)
@@ -59,16 +73,16 @@ def _bins(store: Store, count: int) -> Iterator[tuple[str, list[Record]]]:
 
 
 def _image(store: Store, row: Record, level: int) -> Prepared:
-    """What the loader's threads hand to the graph of an image: its bytes up to this level as a stream of its own."""
+    """Return what the loader's threads hand to the graph: an image's bytes up to this level, as a stream of its own."""
     data = htj2k.standalone(store.get_range(row["shard"], row["offset"], row["level_bytes"][level]), level)
-    size = (-(-row["height"] >> level), -(-row["width"] >> level))
+    size = (halved(row["height"], level), halved(row["width"], level))
     top = (1 << row["bits"]) - 1
     whole = ((0.0, 0.0), (float(size[0]), float(size[1])))
     return Prepared(np.frombuffer(data, np.uint8), top, (0, 0), size, *whole, size, size, False, 0.0, float(top))
 
 
 def _timed(images: list[Prepared], batch: int, device: torch.device, grid: Grid) -> Record:
-    """Batches of these images in turn, after one that builds the graph."""
+    """Decode batches of these images in turn, after one that builds the graph."""
     number = device.index if device.type == "cuda" else None
     graph = Graph(GraphConfig(number, True, False, False, False, max_images=batch, threads=grid.threads))
     _run(graph, images, 0, batch, device)
@@ -82,7 +96,7 @@ def _timed(images: list[Prepared], batch: int, device: torch.device, grid: Grid)
 
 
 def _run(graph: Graph, images: list[Prepared], at: int, batch: int, device: torch.device) -> int:
-    """Pixels of a batch, which is on the device when this returns."""
+    """Decode a batch, which is on the device when this returns; return its pixels."""
     chosen = [images[i % len(images)] for i in range(at, at + batch)]
     graph.run(chosen)
     if device.type == "cuda":

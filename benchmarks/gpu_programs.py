@@ -25,6 +25,7 @@ from trainer.config import Config
 from trainer.loop import Loop
 from trainer.models.base import Batch
 from trainer.models.flops import peak_tflops
+from trainer.models.sequences import grid_of
 from trainer.parallel import World
 from trainer.recipes.registry import RECIPES
 from trainer.runs.log import Log, Step
@@ -40,7 +41,20 @@ _WARM = 2
 class Case:
     """A recipe of the trainer with a batching, named as it is shown, on a dataset.
 
-    batching: as text. split: or `all`. device: cuda or cpu. epochs: to measure, all of them alike.
+    Attributes
+    ----------
+    recipe, name
+        Names of the recipe, and of the case.
+    batching
+        As text.
+    data, split
+        Of the dataset; the split may be `all`.
+    device
+        cuda or cpu.
+    seed
+        Of the run.
+    epochs
+        How many are measured, all of them alike.
     """
 
     recipe: str
@@ -53,7 +67,7 @@ class Case:
     epochs: int
 
     def config(self) -> Config:
-        """The recipe's, with this batching, and without what writes or draws on the way."""
+        """Return the recipe's config with this batching, and without what writes or draws on the way."""
         of = RECIPES[self.recipe].config
         return replace(
             of,
@@ -65,7 +79,7 @@ class Case:
 
 
 def start(device: str) -> World:
-    """This process alone: on the first GPU, as the trainer does, or on the CPU.
+    """Return this process alone: on the first GPU, as the trainer does, or on the CPU.
 
     There a core is left to the loader: torch's threads wait for each other at every operation, and on a core that
     another thread or program takes they were seen to wait ten times as long as they worked.
@@ -77,7 +91,7 @@ def start(device: str) -> World:
 
 
 def name_of(world: World) -> str:
-    """Of its device."""
+    """Return the name of a process's device."""
     return torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU"
 
 
@@ -87,7 +101,14 @@ def name_of(world: World) -> str:
 class Again:
     """What `Loop` asks of a loader, but every epoch is the first one: equal work for all that is compared.
 
-    held: batches to hand out instead of loading any. warm: steps after which the first time round ends already.
+    Parameters
+    ----------
+    loader
+        Whose first epoch it is.
+    held
+        Batches to hand out instead of loading any.
+    warm
+        Number of steps after which the first epoch ends already.
     """
 
     def __init__(self, loader: Loader, held: list[Batch] | None = None, warm: int = NEVER) -> None:
@@ -96,21 +117,19 @@ class Again:
         self._loader, self._held, self._limit = loader, held, warm
 
     def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches of the epoch."""
         limit, self._limit, steps = self._limit, NEVER, 0
         if self._held is None:
             self._loader.load_state_dict(self._first)
         for batch in self._loader if self._held is None else self._held:
             yield batch
-            steps += batch.place.last
+            steps += batch.position.last
             if steps == limit:
                 return
 
 
 def held(loader: Loader) -> list[Batch]:
-    """An epoch of batches, in little memory: of equal shapes all have the pixels of the first.
-
-    How long a model takes depends on where images begin and end, which each batch keeps, and not on grey levels.
-    """
+    """Load an epoch of batches, in little memory: those of equal shapes all have the pixels of the first."""
     pixels: dict[torch.Size, Tensor] = {}
     kept: list[Batch] = []
     for batch in Again(loader):
@@ -122,7 +141,7 @@ def held(loader: Loader) -> list[Batch]:
 
 
 def described(batches: list[Batch], patch: int) -> Record:
-    """images, tokens and Mpx that are the images' own; tokens with padding; steps; rows of the manifest."""
+    """Return counts of batches: images, tokens and Mpx of the images, tokens with padding, steps, manifest rows."""
     sizes = torch.cat([b.hw if isinstance(b, PackedBatch) else b.sizes for b in batches]).long()
     rows = torch.cat([b.rows for b in batches])
     slots = [b.patches.shape[0] if isinstance(b, PackedBatch) else b.images.numel() // patch**2 for b in batches]
@@ -130,10 +149,10 @@ def described(batches: list[Batch], patch: int) -> Record:
         "rows": sorted(rows[rows >= 0].tolist()),
         "images": int((rows >= 0).sum()),
         "mpx": float(sizes.prod(1).sum()) / 1e6,
-        "tokens": int((-(-sizes // patch)).prod(1).sum()),
+        "tokens": int(grid_of(sizes, patch).prod(1).sum()),
         "slots": sum(slots),
         "micro_batches": len(batches),
-        "steps": sum(b.place.last for b in batches),
+        "steps": sum(b.position.last for b in batches),
     }
 
 
@@ -142,7 +161,7 @@ def described(batches: list[Batch], patch: int) -> Record:
 
 @dataclass
 class Timed(Log):
-    """The trainer's log, which keeps every step and when it ended instead of writing lines."""
+    """The trainer's log, which keeps every step and when it ended, instead of writing lines."""
 
     done: list[Step] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
@@ -155,7 +174,7 @@ class Timed(Log):
 
 
 def measure(case: Case) -> Record:
-    """One untimed epoch, then: the model without loading, loading without a model, and both together."""
+    """Run one untimed epoch, then the model without loading, loading without a model, and both together."""
     world, config = start(case.device), case.config()
     loader = open_loader(config, case.data, world.device, 0, 1)
     with watching(world.device) as sampler:
@@ -177,10 +196,10 @@ def measure(case: Case) -> Record:
 def _trained(
     case: Case, config: Config, batches: Again, epoch: Record, warm: int, world: World, sampler: Sampler | None
 ) -> Record:
-    """The trainer's loop over these batches; the first `warm` steps do not count.
+    """Run the trainer's loop over these batches; the first `warm` steps do not count.
 
-    wait: seconds for batches; first_wait: of them, for the first of an epoch, while the loader starts. peak_mib: what
-    torch allocated on a GPU; of a CPU's process, with Python and all libraries.
+    Returns wait, seconds for batches; first_wait, those for the first batch of an epoch, while the loader starts; and
+    peak_mib, what torch allocated on a GPU, or what a CPU's process took with Python and all libraries.
     """
     gc.collect()
     if config.run.compile:
@@ -207,7 +226,7 @@ def _trained(
 
 
 def _loaded(case: Case, batches: Again, epoch: Record) -> Record:
-    """Epochs of batches that nobody uses; they are on the device when handed over."""
+    """Load epochs of batches that nobody uses; they are on the device when handed over."""
     rows: list[Tensor] = []
     first, begun = 0.0, time.monotonic()
     for _ in range(case.epochs):
@@ -220,7 +239,7 @@ def _loaded(case: Case, batches: Again, epoch: Record) -> Record:
 
 
 def rates(raw: Record, epoch: Record, peak: float | None) -> Record:
-    """Per second, from sums; Mpx and tokens are the images' own. mfu, hfu: shares of the peak, None where unknown."""
+    """Return rates, from sums. Mpx and tokens are the images' own; mfu and hfu are None where the peak is unknown."""
     images_s = raw["images"] / raw["seconds"]
     per_image = {name: epoch[name] / epoch["images"] for name in ("mpx", "tokens")}
     found = {"images_s": images_s, "mpx_s": images_s * per_image["mpx"], "tokens_s": images_s * per_image["tokens"]}

@@ -17,7 +17,15 @@ _MIB = 1 << 20
 
 
 class Sampler(threading.Thread):
-    """nvml: the module pynvml, initialised. handle: of a device, as it gave it."""
+    """Samples a GPU's utilisation and memory in the background.
+
+    Parameters
+    ----------
+    nvml
+        The module pynvml, initialised.
+    handle
+        Of a device, as NVML gave it.
+    """
 
     def __init__(self, nvml: Any, handle: Any) -> None:
         super().__init__(name="nvml-sampler", daemon=True)
@@ -39,7 +47,7 @@ class Sampler(threading.Thread):
         self.join()
 
     def between(self, begin: float, end: float) -> Record:
-        """Means and peak of the samples of these times of `time.monotonic()`; shares of 1. Without any, none."""
+        """Return means and peak of the samples of a time, by `time.monotonic()`; shares of 1. Without any, none."""
         inside = [sample for sample in list(self._samples) if begin <= sample[0] <= end]
         if not inside:
             return {"nvml_samples": 0}
@@ -54,12 +62,12 @@ class Sampler(threading.Thread):
 
 @contextmanager
 def watching(device: Any) -> Iterator[Sampler | None]:
-    """A sampler of this torch device while the block runs; None on a CPU."""
+    """Sample this torch device while the block runs; gives None on a CPU."""
     if device.type != "cuda":
         yield None
         return
     try:
-        import pynvml
+        import pynvml  # type: ignore[import-untyped]
     except ImportError:
         raise SystemExit("nvidia-ml-py is not installed, which asks the GPU: pip install '.[benchmarks]'") from None
     import torch

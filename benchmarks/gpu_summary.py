@@ -12,7 +12,7 @@ PARTS = {"model": "model, no loading", "loader": "loader, no model", "joint": "j
 
 
 def summarise(repeats: list[Record]) -> Record:
-    """Median, least and most over the repeats of every figure; a ratio is one of figures of the same repeat."""
+    """Return median, least and most of every figure over the repeats; a ratio is one of figures of one repeat."""
     rows = []
     for same in zip(*(repeat["rows"] for repeat in repeats), strict=True):
         facts = {name: same[0][name] for name in ("recipe", "name", "batching", "device", "epoch")}
@@ -26,13 +26,13 @@ def summarise(repeats: list[Record]) -> Record:
 
 
 def _spreads(records: list[Record]) -> Record:
-    """Of every figure that all of them have."""
+    """Return the spread of every figure that all of them have."""
     names = [name for name in records[0] if all(record.get(name) is not None for record in records)]
     return {name: spread(record[name] for record in records) for name in names}
 
 
 def readme(result: Record) -> str:
-    """The README's lines about this benchmark; a test holds them equal to the JSON."""
+    """Return this benchmark's lines for benchmarks/README.md; a test holds them equal to the JSON."""
     rows, count, cpu = result["summary"]["rows"], len(result["repeats"]), result["machine"]["cpu"]
     images, cores = rows[0]["epoch"]["images"], result["machine"]["cores"]
     sizes = {row["recipe"]: row["epoch"]["mpx"] / images for row in reversed(rows)}  # the first batching's, uncropped
@@ -68,7 +68,7 @@ def _cells(row: Record) -> list[str]:
 
 
 def _decode(rows: list[Record]) -> str:
-    """A table of a GPU's decoder; a CPU's is measured to test this, and the loader benchmark has the one in use."""
+    """Return a table of a GPU's decoder; that of a CPU only tests this, and the loader benchmark has the real one."""
     of_gpu = [row for row in rows if row["device"] != "CPU"]
     if not of_gpu:
         return ""

@@ -35,6 +35,7 @@ from rich.table import Table
 from benchmarks import machine
 from benchmarks.gpu_summary import NAMES, plots, readme, summarise
 from benchmarks.results import FOLDER, Record, begin, save
+from shardkit.dataset.rounding import ceil_div, halved
 from shardkit.terminal.output import Terminal
 
 if TYPE_CHECKING:
@@ -51,7 +52,17 @@ NO_GPU = "none at hand: run on the CPU with {} to test the harness; no claim abo
 
 @dataclass(frozen=True)
 class Defaults:
-    """tokens: of a micro-batch; None for the recipe's."""
+    """What is measured on a device if nothing else is asked for.
+
+    Attributes
+    ----------
+    recipes
+        Names of recipes.
+    studies, scale
+        Of the synthetic export.
+    tokens
+        Of a micro-batch; None for the recipe's.
+    """
 
     recipes: tuple[str, ...]
     studies: int
@@ -148,7 +159,7 @@ def _device(wanted: str) -> Literal["cpu", "cuda"]:
 
 
 def _dataset(work: Path, *, studies: int, scale: float, bins: str, seed: int) -> str:
-    """A synthetic export's dataset, made by the command."""
+    """Make a synthetic export's dataset, by the command."""
     from shardkit.synthetic.export import make_export
 
     workers = len(os.sched_getaffinity(0))
@@ -168,7 +179,7 @@ def _cases(
 ) -> list[Case]:
     from benchmarks.gpu_programs import Case
     from shardkit import from_text
-    from shardkit.loader.manifest_index import Catalog
+    from shardkit.loader.manifest_index import ManifestIndex
     from trainer.recipes.registry import RECIPES
 
     if recipe not in RECIPES:
@@ -176,22 +187,31 @@ def _cases(
     own = from_text(RECIPES[recipe].config.loader.batching)
     # Every image once and none left out, so that all batchings see the same.
     own = replace(own, remainder="fill", per_step=min(own.per_step, per_step))
-    sizes = Catalog(url).samples(None if split == "all" else split)
+    sizes = ManifestIndex(url).samples(None if split == "all" else split)
     side = int(np.maximum(sizes.height, sizes.width).max())
     found = batchings(own, side, tokens)
     return [Case(recipe, name, str(b), url, split, device, seed, epochs) for name, b in found.items()]
 
 
 def batchings(own: Batching, side: int, tokens: int | None) -> dict[str, Batching]:
-    """Those to compare, by name, from a recipe's own. side: the largest of any image. tokens: None for the recipe's."""
+    """Return the batchings to compare, by name, from a recipe's own.
+
+    Parameters
+    ----------
+    own
+        The recipe's.
+    side
+        Side in pixels that no image exceeds.
+    tokens
+        Of a micro-batch; None for the recipe's.
+    """
     from shardkit import Binned, Fixed, Packed, Resized
 
     if isinstance(own, Resized):
         size = max(1, tokens // (own.side // own.patch) ** 2) if tokens else own.batch_size
         return {"Resized": replace(own, level="auto", batch_size=size)}
     assert isinstance(own, Packed), "the trainer's recipes either pack or resize"
-    halved = -(-side >> int(own.level))
-    limit, patches = tokens or own.tokens, -(-halved // own.patch)
+    limit, patches = tokens or own.tokens, ceil_div(halved(side, int(own.level)), own.patch)
     common: Any = {name: getattr(own, name) for name in ("patch", "per_step", "level", "remainder")}
     found = (
         Fixed(side=patches * own.patch, batch_size=max(1, limit // patches**2), **common),
@@ -203,7 +223,7 @@ def batchings(own: Batching, side: int, tokens: int | None) -> dict[str, Batchin
 
 
 def _repeat(index: int, cases: list[Case], url: str, device: str) -> Record:
-    """Every case once; who begins rotates, so that a drift of the machine favours none."""
+    """Run every case once; who begins rotates, so that a drift of the machine favours none."""
     from benchmarks.gpu_decode import decode
     from benchmarks.gpu_programs import measure
 
@@ -230,7 +250,7 @@ def _grid(device: str) -> Grid:
 
 
 def _child(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What it returns, in a fresh process: its peak of memory is its own, and nothing is compiled or cached yet."""
+    """Run a function in a fresh process: its peak of memory is its own, and nothing is compiled or cached yet."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -239,7 +259,7 @@ def _child(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def show(result: Record, console: Terminal) -> None:
-    """The figures in one screen."""
+    """Print the figures in one screen."""
     console.print(f"GPU: {result['gpu']}", highlight=False)
     titles = ("recipe", "batching", "model images/s", "loader", "joint", "Mpx/s", "joint / limit", "wait", "TFLOP/s")
     table = Table(*titles, "MFU", "HFU", "peak MiB", box=None, pad_edge=False)

@@ -135,7 +135,7 @@ class Bench:
 
     @property
     def data(self) -> Path:
-        """Where what is read lies."""
+        """Folder of what is read."""
         return self.work / "data"
 
     def require(self, programs: list[str]) -> None:
@@ -153,13 +153,13 @@ class Bench:
             )
 
     def child(self, role: str, *arguments: Any, peers: bool = False, environment: dict[str, str] | None = None) -> Any:
-        """What the role returns."""
+        """Run a role; return what it returns."""
         return self.measured(role, *arguments, peers=peers, environment=environment)[1]
 
     def measured(
         self, role: str, *arguments: Any, peers: bool = False, environment: dict[str, str] | None = None
     ) -> tuple[machine.Usage, Any]:
-        """What it took, and what it returned."""
+        """Run a role; return what it took, and what it returned."""
         self.data.mkdir(exist_ok=True)
         (self.work / "arguments.json").write_text(json.dumps(arguments, default=str))
         os.sync()  # nothing of the program before is still to be written
@@ -175,7 +175,7 @@ class Bench:
 
 
 def _groups(data: Data, sources: list[Source]) -> list[list[tuple[Name, Source]]]:
-    """Programs of one task and source; the limit of decoding is measured beside the first source."""
+    """Return programs of one task and source; the limit of decoding is measured beside the first source."""
     groups = []
     for at, source in enumerate(sources):
         for task in TASKS:
@@ -187,7 +187,7 @@ def _groups(data: Data, sources: list[Source]) -> list[list[tuple[Name, Source]]
 
 
 def _repeat(index: int, repeats: int, groups: list[list[tuple[Name, Source]]], data: Data, bench: Bench) -> Record:
-    """Every program once; who begins rotates, so that a drift of the machine favours none."""
+    """Run every program once; who begins rotates, so that a drift of the machine favours none."""
     rows = []
     for group in groups:
         start = index * len(group) // repeats
@@ -196,7 +196,7 @@ def _repeat(index: int, repeats: int, groups: list[list[tuple[Name, Source]]], d
 
 
 def measure(name: Name, source: Source, data: Data, bench: Bench) -> Record:
-    """One program in a fresh process, what it delivers checked."""
+    """Run one program in a fresh process, and check what it delivers."""
     folder = data.formats.get((name.program, name.variant), "shardkit")
     scratch = bench.work / "scratch"
     scratch.mkdir()
@@ -226,12 +226,12 @@ def measure(name: Name, source: Source, data: Data, bench: Bench) -> Record:
 
 
 def _batch(task: str, data: Data) -> int:
-    """Images of a batch: no more than lets every worker make two."""
+    """Return the images of a batch: no more than lets every worker make two."""
     return min(BATCH[task], math.ceil(len(data.samples) / 2 / len(os.sched_getaffinity(0))))
 
 
 def _figures(name: Name, used: machine.Usage, found: Record, data: Data, folder: str) -> Record:
-    """Raises RuntimeError unless every sample came, with the pixels it has."""
+    """Return a program's figures; raise RuntimeError unless every sample came, with the pixels it has."""
     keys = [_key(data, name, sample) for sample in found["delivered"]]
     if set(keys) != {sample["key"] for sample in data.samples}:
         raise RuntimeError(f"{name} delivered {len(set(keys))} of {len(data.samples)} samples")
@@ -267,7 +267,7 @@ def _key(data: Data, name: Name, sample: Any) -> str:
 
 
 def _checked(name: Name, means: dict[str, float], data: Data) -> int:
-    """How many images of the last batch were compared; DICOM's are normalised otherwise and are not."""
+    """Count the images of the last batch that were compared; DICOM's are normalised otherwise and are not."""
     if name.program == "dicom":
         return 0
     known = {sample["key"]: sample["means"][name.task] for sample in data.samples}
@@ -279,7 +279,7 @@ def _checked(name: Name, means: dict[str, float], data: Data) -> int:
 
 
 def _level_2(data: Data, bench: Bench) -> Record:
-    """Bytes read for one epoch at level 2, by those of all images."""
+    """Measure the bytes read for one epoch at level 2, by those of all images."""
     job = {"task": str(SIDE), "batch": _batch(str(SIDE), data), "place": loader_data.disk(data).place("shardkit")}
     found: Record = bench.child("level", job, LEVEL)
     total = sum(sample["level_bytes"][0] for sample in data.samples)

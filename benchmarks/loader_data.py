@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.loader_peers import WRITERS, Record, level_of
+from shardkit.dataset.rounding import halved
 
 BUCKET = "benchmark"
 PNG = "imagecodecs.png_encode(level=1, strategy=RLE, filter=SUB), the settings of cv2.imencode"
@@ -29,9 +30,19 @@ Run = Callable[..., Any]  # a role of a child process, with its arguments
 
 @dataclass(frozen=True)
 class Data:
-    """samples: in manifest order, with key, shard, offset, level_bytes, height, width, bits, low, high, auto (level)
-    and means (of the normalised image, and of its central square). dicom: path in the export -> key of the sample made
-    from it. formats: program and variant -> folder below the root.
+    """What is read: the same radiographs in every program's format.
+
+    Attributes
+    ----------
+    root
+        Folder of all of it.
+    samples
+        In manifest order, with key, shard, offset, level_bytes, height, width, bits, low, high, auto (level) and means
+        (of the normalised image, and of its central square).
+    dicom
+        Path in the export -> key of the sample made from it.
+    formats
+        Program and variant -> folder below the root.
     """
 
     root: Path
@@ -40,7 +51,7 @@ class Data:
     formats: dict[tuple[str, str], str]
 
     def files(self, folder: str) -> list[str]:
-        """Its files that a program reads."""
+        """Return the files of a folder that a program reads."""
         if folder == "export":
             return sorted(self.dicom)
         base = self.root / folder
@@ -48,30 +59,22 @@ class Data:
         return sorted(str(p.relative_to(base)) for p in found)
 
     def bytes(self, folder: str) -> int:
-        """Of these files; of a dataset of ours, of its shards."""
+        """Return the bytes of these files; of a dataset of ours, of its shards."""
         names = [name for name in self.files(folder) if folder != "shardkit" or name.endswith(".tar")]
         return sum((self.root / folder / name).stat().st_size for name in names)
 
     def mpx(self, level: str = "") -> float:
-        """Megapixels of all samples, at native size or, with "auto", at the level that covers 224 pixels."""
-        return (
-            sum(
-                _side(s["height"], s[level] if level else 0) * _side(s["width"], s[level] if level else 0)
-                for s in self.samples
-            )
-            / 1e6
-        )
-
-
-def _side(side: int, level: int) -> int:
-    return -(-side >> level)
+        """Return the megapixels of all samples, at native size or, with "auto", at the level that covers 224 pixels."""
+        halvings = [int(s[level]) if level else 0 for s in self.samples]
+        sides = [(int(s["height"]), int(s["width"])) for s in self.samples]
+        return sum(halved(h, n) * halved(w, n) for (h, w), n in zip(sides, halvings, strict=True)) / 1e6
 
 
 # --- making it
 
 
 def make(root: Path, files: int, scale: float, seed: int, shard_mib: int, programs: list[str], run: Run) -> Data:
-    """The export, its dataset and the peers' datasets below `root`. `run(role, *arguments, peers=...)` runs a child."""
+    """Make the export, its dataset and the peers' datasets below `root`; `run` runs a role of a child process."""
     make_files(root / "export", files, scale, seed)
     words = ["build", "--source", root / "export", "--out", root / "shardkit", "--private", root / "private"]
     run("command", [str(word) for word in [*words, "--shard-size", shard_mib, "--accept-outcome"]])
@@ -95,7 +98,7 @@ def make(root: Path, files: int, scale: float, seed: int, shard_mib: int, progra
 
 
 def make_files(folder: Path, files: int, scale: float, seed: int, defects: float = 0.0) -> None:
-    """A synthetic export of at least so many files."""
+    """Make a synthetic export of at least so many files."""
     from shardkit.synthetic.export import make_export, plan_export
 
     studies = max(1, files // 2)
@@ -110,7 +113,7 @@ def _sample(row: Record) -> Record:
 
 
 def _encode(root: Path, samples: list[Record]) -> list[dict[str, tuple[int, int]]]:
-    """All images as files `png` and `htj2k` below `root`, one after the other; where each lies. Adds means."""
+    """Write all images to the files `png` and `htj2k`, one after the other; return where each lies. Adds means."""
     found = []
     with contextlib.ExitStack() as stack:
         sinks = {variant: stack.enter_context((root / variant).open("wb")) for variant in VARIANTS}
@@ -147,9 +150,20 @@ def _encoded(dataset: Path, sample: Record) -> tuple[dict[str, bytes], Record]:
 
 @dataclass(frozen=True)
 class Source:
-    """name: disk, s3 or nas. where: in words. place: what a program is told of a folder of the data.
+    """Where data are read from.
 
-    environment: credentials, for child processes. forget: to be called before each program.
+    Attributes
+    ----------
+    name
+        disk, s3 or nas.
+    where
+        The same in words.
+    place
+        What a program is told of a folder of the data.
+    environment
+        Credentials, for child processes.
+    forget
+        Is called before each program.
     """
 
     name: str
@@ -160,7 +174,7 @@ class Source:
 
 
 def disk(data: Data) -> Source:
-    """Every byte has just been read or written: it is in the page cache."""
+    """Return the local disk. Every byte has just been read or written: it is in the page cache."""
     return Source(
         "disk",
         "local disk, every byte in the page cache",
@@ -171,7 +185,7 @@ def disk(data: Data) -> Source:
 
 @contextlib.contextmanager
 def nas(data: Data, work: Path, latency_ms: float, gbit: float) -> Iterator[Source]:
-    """A real mount; its caches are dropped before each program, the server's page cache stays warm."""
+    """Mount a NAS; its caches are dropped before each program, the server's page cache stays warm."""
     from tools.slow_nas import drop_caches, slow_mount
 
     with slow_mount(data.root, work / "nas", latency_ms / 1e3, gbit * 1e9) as mount:
@@ -186,7 +200,7 @@ def nas(data: Data, work: Path, latency_ms: float, gbit: float) -> Iterator[Sour
 
 @contextlib.contextmanager
 def bucket(data: Data, work: Path, start_rgw: Path | None) -> Iterator[Source]:
-    """A bucket on a gateway of this machine that holds all the data in memory."""
+    """Start a gateway of this machine with a bucket that holds all the data in memory."""
     size = sum(data.bytes(folder) for folder in data.formats.values())
     server = _moto() if start_rgw is None else _gateway(start_rgw, work / "rgw", size)
     with server as environment:
@@ -203,7 +217,7 @@ def bucket(data: Data, work: Path, start_rgw: Path | None) -> Iterator[Source]:
 
 @contextlib.contextmanager
 def wired(source: Source, latency_ms: float, gbit: float) -> Iterator[Source]:
-    """A bucket behind a slow wire, the one that the slow mount has, too."""
+    """Put a bucket behind a slow wire, the one that the slow mount has, too."""
     from tools.slow_wire import Proxy
 
     where = urlsplit(source.environment["AWS_ENDPOINT_URL"])
@@ -219,7 +233,7 @@ def wired(source: Source, latency_ms: float, gbit: float) -> Iterator[Source]:
 
 @contextlib.contextmanager
 def _gateway(start: Path, folder: Path, size: int) -> Iterator[dict[str, str]]:
-    """`start FOLDER PORT` starts it and prints its variables, stop_rgw.sh beside it ends it."""
+    """Run a gateway: `start FOLDER PORT` starts it and prints its variables, stop_rgw.sh beside it ends it."""
     memory = {**os.environ, "MEM_BYTES": str(max(6 << 30, 2 * size))}
     try:
         done = subprocess.run([start, folder, str(_port())], env=memory, stdout=subprocess.PIPE, text=True, check=False)
@@ -249,7 +263,7 @@ def _moto() -> Iterator[dict[str, str]]:
 
 
 def _complete(environment: dict[str, str]) -> dict[str, str]:
-    """The same under the names that boto3 and MosaicML look for."""
+    """Return the variables also under the names that boto3 and MosaicML look for."""
     more = {"S3_ENDPOINT_URL": environment["AWS_ENDPOINT_URL"], "AWS_DEFAULT_REGION": environment["AWS_REGION"]}
     return environment | more
 
@@ -268,8 +282,8 @@ def _answers(port: int) -> bool:
 
 
 def _upload(data: Data, environment: dict[str, str]) -> None:
-    """Every folder that a program reads."""
-    import boto3
+    """Upload every folder that a program reads."""
+    import boto3  # type: ignore[import-untyped]
 
     client = boto3.client(
         "s3",

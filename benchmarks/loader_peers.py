@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,7 @@ MODULES = {
 
 
 def level_of(height: int, width: int) -> int:
-    """The most halvings that leave both sides at least SIDE; what `level="auto"` means for the central square."""
+    """Return the most halvings that leave both sides at least SIDE: `level="auto"` for the central square."""
     return min(5, max(0, int(math.log2(min(height, width) / SIDE)))) if min(height, width) >= SIDE else 0
 
 
@@ -41,13 +40,21 @@ def level_of(height: int, width: int) -> int:
 
 @dataclass(frozen=True)
 class Work:
-    """variant: png, htj2k or dicom. task: full (native size) or 224 (central square, resized with antialiasing)."""
+    """What a worker does with one sample.
+
+    Attributes
+    ----------
+    variant
+        png, htj2k or dicom.
+    task
+        full (native size) or 224 (central square, resized with antialiasing).
+    """
 
     variant: str
     task: str
 
     def __call__(self, key: str, data: bytes, facts: Record) -> tuple[str, Image]:
-        """facts: low, high, bits, height, width of the sample."""
+        """Decode a sample; `facts` are its low, high, bits, height and width."""
         import imagecodecs
 
         from shardkit.codecs import htj2k
@@ -60,13 +67,13 @@ class Work:
         return key, self._finished(pixels, facts["low"], facts["high"])
 
     def dicom(self, key: str, data: bytes) -> tuple[str, Image]:
-        """As the thesis did: pixel_array, MONOCHROME1 inverted, divided by the image's maximum."""
+        """Do as the thesis did: pixel_array, MONOCHROME1 inverted, divided by the image's maximum."""
         pixels = self.decoded(data)
         return key, self._finished(pixels, 0, max(int(pixels.max()), 1))
 
     @staticmethod
     def decoded(data: bytes) -> np.ndarray:
-        """Stored values of a DICOM file, MONOCHROME1 inverted."""
+        """Return the stored values of a DICOM file, MONOCHROME1 inverted."""
         import pydicom
 
         dataset = pydicom.dcmread(io.BytesIO(data))
@@ -82,7 +89,7 @@ class Work:
 
 
 def resized(pixels: np.ndarray) -> np.ndarray:
-    """The central square as SIDE x SIDE pixels, by area; before normalising, which is then nothing."""
+    """Resize the central square to SIDE x SIDE pixels, by area; before normalising, which is then nothing."""
     height, width = pixels.shape
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -100,11 +107,12 @@ def resized(pixels: np.ndarray) -> np.ndarray:
 
 
 def normalised(pixels: np.ndarray, low: int, high: int) -> Image:
-    """float32, (x - low) / (high - low) cut off at 0 and 1, written straight into memory shared with the consumer."""
+    """Return float32 (x - low) / (high - low), cut off at 0 and 1, in memory that is shared with the consumer."""
     import torch
 
-    storage = torch.UntypedStorage._new_shared(4 * pixels.size)  # as torch's own default_collate does in a worker
-    image = torch.empty(0, dtype=torch.float32).set_(storage, 0, pixels.shape)
+    # As torch's own default_collate does in a worker.
+    storage: torch.UntypedStorage = torch.UntypedStorage._new_shared(4 * pixels.size)  # type: ignore[no-untyped-call]
+    image = torch.empty(0, dtype=torch.float32).set_(storage, 0, pixels.shape, (pixels.shape[1], 1))
     scale = 1.0 / max(high - low, 1)
     if (cv2 := _cv2()) is not None and pixels.dtype in (np.uint8, np.uint16, np.int16, np.float32):
         between = cv2.addWeighted(pixels, scale, pixels, 0.0, -low * scale, dtype=cv2.CV_32F)
@@ -116,9 +124,9 @@ def normalised(pixels: np.ndarray, low: int, high: int) -> Image:
     return image
 
 
-def _cv2() -> ModuleType | None:
+def _cv2() -> Any:
     try:
-        import cv2
+        import cv2  # type: ignore[import-not-found]
     except ImportError:
         return None
     cv2.setNumThreads(1)  # workers are processes already
@@ -139,8 +147,15 @@ def _collate(task: str) -> Callable[[list[tuple[str, Image]]], tuple[list[str], 
 
 
 def batches(job: Record) -> Iterable[tuple[list[str], Any]]:
-    """job: program, variant, task, place, scratch (a fresh folder), batch, workers; for dicom also files."""
-    return READERS[job["program"]](job, Work(job["variant"], job["task"]))
+    """Return an iterable of keys and images that is ready to be iterated.
+
+    Parameters
+    ----------
+    job
+        program, variant, task, place, scratch (a fresh folder), batch, workers; for dicom also files.
+    """
+    found: Iterable[tuple[list[str], Any]] = READERS[job["program"]](job, Work(job["variant"], job["task"]))
+    return found
 
 
 def _loader(dataset: Any, job: Record, **more: Any) -> Any:
@@ -153,9 +168,9 @@ def _loader(dataset: Any, job: Record, **more: Any) -> Any:
 
 
 def _mosaic(job: Record, work: Work) -> Any:
-    from streaming import StreamingDataset
+    from streaming import StreamingDataset  # type: ignore[import-not-found]
 
-    class Images(StreamingDataset):
+    class Images(StreamingDataset):  # type: ignore[misc]
         def __getitem__(self, at: Any) -> Any:
             row = super().__getitem__(at)
             return work(row["key"], row["image"], row)
@@ -172,12 +187,12 @@ def _mosaic(job: Record, work: Work) -> Any:
 
 
 def _litdata(job: Record, work: Work) -> Any:
-    from litdata import StreamingDataLoader, StreamingDataset
-    from litdata.streaming import downloader
+    from litdata import StreamingDataLoader, StreamingDataset  # type: ignore[import-not-found]
+    from litdata.streaming import downloader  # type: ignore[import-not-found]
 
     import shardkit.codecs.htj2k  # noqa: F401
 
-    class Images(StreamingDataset):
+    class Images(StreamingDataset):  # type: ignore[misc]
         def __getitem__(self, at: Any) -> Any:
             row = dict(zip(FIELDS, super().__getitem__(at), strict=True))
             return work(row["key"], row["image"], row)
@@ -201,7 +216,7 @@ def _litdata(job: Record, work: Work) -> Any:
 
 
 def _webdataset(job: Record, work: Work) -> Any:
-    import webdataset
+    import webdataset  # type: ignore[import-untyped]
 
     name = {"png": "png", "htj2k": "j2c"}[job["variant"]]
     place = job["place"]
@@ -246,7 +261,7 @@ READERS = {"mosaic": _mosaic, "litdata": _litdata, "webdataset": _webdataset, "d
 
 
 def _s3(place: Record) -> Any:
-    import boto3
+    import boto3  # type: ignore[import-untyped]
 
     return boto3.client("s3", endpoint_url=place["endpoint"])
 
@@ -261,9 +276,18 @@ def _signed(place: Record, file: str) -> str:
 
 
 def write(program: str, samples: list[Record], encoded: dict[str, str], out: dict[str, str], workers: int) -> None:
-    """A dataset a variant, in the folder out[variant].
+    """Write a dataset a variant, in the folder out[variant].
 
-    samples: key, low, high, bits, height, width, and at[variant] = (offset, length) in the file encoded[variant].
+    Parameters
+    ----------
+    program
+        Whose format it is.
+    samples
+        With key, low, high, bits, height, width, and at[variant] = (offset, length) in the file encoded[variant].
+    encoded, out
+        File of all images, and folder to write to, by variant.
+    workers
+        Number of workers that will read it.
     """
     for variant, folder in out.items():
         Path(folder).mkdir(parents=True)
@@ -288,11 +312,11 @@ def _write_mosaic(rows: Iterator[Record], variant: str, out: str, workers: int, 
 
 
 def _write_litdata(rows: Iterator[Record], variant: str, out: str, workers: int, count: int) -> None:
-    """Files as `litdata.optimize(chunk_bytes="64MB")` makes them, by the writer that it uses.
+    """Write files as `litdata.optimize(chunk_bytes="64MB")` makes them, by the writer that it uses.
 
     A sample is a list: of a dict, litdata 0.2.76 makes Arrow chunks that it cannot read when two workers share one.
     """
-    from litdata.streaming.writer import BinaryWriter
+    from litdata.streaming.writer import BinaryWriter  # type: ignore[import-not-found]
 
     sink = BinaryWriter(out, chunk_bytes=CHUNK)
     for number, row in enumerate(rows):
@@ -302,7 +326,7 @@ def _write_litdata(rows: Iterator[Record], variant: str, out: str, workers: int,
 
 
 def _write_webdataset(rows: Iterator[Record], variant: str, out: str, workers: int, count: int) -> None:
-    """Shards of equal counts, a multiple of the workers: no worker has more to do than another."""
+    """Write shards of equal counts, a multiple of the workers: no worker has more to do than another."""
     import webdataset
 
     shards = min(count, workers * math.ceil(8 / workers))

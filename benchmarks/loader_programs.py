@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks import loader_peers, machine
 from benchmarks.loader_peers import SIDE, Record
@@ -26,7 +26,7 @@ Delivered = tuple[list[Any], Any]  # samples of a batch, and their images: a ten
 
 
 def child(role: str, work: str) -> None:
-    """Entry of a child process. role: one of these, or module:function of another benchmark."""
+    """Run a role in a child process: one of these, or module:function of another benchmark."""
     roles: dict[str, Callable[..., Any]] = {
         "command": _command_role,
         "describe": lambda: machine.describe(LIBRARIES),
@@ -41,7 +41,7 @@ def child(role: str, work: str) -> None:
 
 
 def _command_role(words: list[str]) -> None:
-    """`shardkit` itself."""
+    """Run `shardkit` itself."""
     from shardkit import cli
 
     if code := cli.run(words):
@@ -52,13 +52,14 @@ def _command_role(words: list[str]) -> None:
 
 
 def _epoch_role(job: Record) -> Record:
-    """Seconds from asking for the iterator to the last batch; CPU also of what came after it, such as ending workers.
+    """Run an epoch of a program.
 
-    means: of the images of the last batch, by sample, for the check that they are the right ones.
+    Seconds are from asking for the iterator to the last batch; CPU seconds are also of what came after it, such as
+    ending workers. The means of the images of the last batch, by sample, show that they are the right ones.
     """
     signal.alarm(LONGEST_S)  # a program that hangs ends the benchmark
     make = {"shardkit": _Shardkit, "decode": _Decode, "read": _Read}.get(job["program"], _Peer)
-    program = make(job)
+    program: Any = make(job)
     delivered: list[Any] = []
     stamps: list[float] = []
     last: Delivered = ([], None)
@@ -82,13 +83,13 @@ def _epoch_role(job: Record) -> Record:
 
 
 def machine_seconds() -> float:
-    """CPU seconds that all of this machine's processes have used: those of gateways and mounts are among them."""
+    """Return CPU seconds of all of this machine's processes: those of gateways and mounts are among them."""
     fields = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")  # without idle and waiting for a disk
 
 
 def _tree_seconds() -> float:
-    """CPU seconds of this process and of all it started, those that have ended included."""
+    """Return CPU seconds of this process and of all it started, those that have ended included."""
     ticks = 0
     for pid in machine._tree(os.getpid()):
         try:
@@ -100,18 +101,22 @@ def _tree_seconds() -> float:
 
 
 class _Peer:
+    """Another loader."""
+
     def __init__(self, job: Record) -> None:
         self._batches = loader_peers.batches(job)
 
     def batches(self) -> Iterable[Delivered]:
+        """Return its batches."""
         return self._batches
 
     def stats(self) -> Record:
+        """Return nothing: the others do not say."""
         return {}
 
 
 class _Shardkit:
-    """The loader with its defaults. cache: bytes of an empty disk cache, or nothing."""
+    """The loader with its defaults, and an empty disk cache of `job["cache"]` bytes, if any."""
 
     def __init__(self, job: Record) -> None:
         import nvidia.dali.fn  # noqa: F401 - imports are outside the time, for all
@@ -120,6 +125,7 @@ class _Shardkit:
         self._loader = open_loader(job, **cache, decoder=job.get("decoder", "auto"))
 
     def batches(self) -> Iterator[Delivered]:
+        """Yield rows of the manifest, and their images."""
         from shardkit import PackedBatch
 
         for batch in self._loader:
@@ -128,6 +134,7 @@ class _Shardkit:
             yield rows, _Packed(batch, len(rows)) if isinstance(batch, PackedBatch) else batch.images[there]
 
     def stats(self) -> Record:
+        """Return the loader's stats."""
         found = self._loader.stats()
         found.pop("bins")
         return dict(found)
@@ -145,14 +152,14 @@ class _Packed:
             yield self._batch.patches[start:end].double().sum() / self._batch.hw[i].prod()
 
 
-def open_loader(job: Record, level: int | str = "auto", **more: Any) -> Any:
-    """The loader for the job's task, on the CPU, over all samples."""
+def open_loader(job: Record, level: int | Literal["auto"] = "auto", **more: Any) -> Any:
+    """Open the loader for the job's task, on the CPU, over all samples."""
     from shardkit import Loader
 
     return Loader(url_of(job), batching=_batching(job, level), split=None, device="cpu", **more)
 
 
-def _batching(job: Record, level: int | str = "auto") -> Any:
+def _batching(job: Record, level: int | Literal["auto"] = "auto") -> Any:
     from shardkit import Packed, Resized
 
     if job["task"] == "full":
@@ -161,7 +168,7 @@ def _batching(job: Record, level: int | str = "auto") -> Any:
 
 
 def url_of(job: Record) -> str:
-    """Of the dataset in the job's place."""
+    """Return the url or folder of the dataset in the job's place."""
     return str(job["place"]["url"] if job["place"]["kind"] == "s3" else job["place"]["root"])
 
 
@@ -169,11 +176,11 @@ def url_of(job: Record) -> str:
 
 
 def _wanted(job: Record) -> list[tuple[int, int]]:
-    """(manifest row, level) in the order of the loader's plan."""
+    """Return manifest row and level of each image, in the order of the loader's plan."""
     from shardkit import EpochPlan
-    from shardkit.loader.manifest_index import Catalog
+    from shardkit.loader.manifest_index import ManifestIndex
 
-    plan = EpochPlan(Catalog(url_of(job)).samples(None), 0, 0, _batching(job))
+    plan = EpochPlan(ManifestIndex(url_of(job)).samples(None), 0, 0, _batching(job))
     crops = [micro.crops for step in plan for micro in step]
     return [pair for v in crops for pair in zip(v.row.tolist(), v.level.tolist(), strict=True)]
 
@@ -200,10 +207,12 @@ class _Decode:
         return row
 
     def batches(self) -> Iterator[Delivered]:
+        """Yield the row of each image that is decoded."""
         with ThreadPoolExecutor(self._threads) as pool:
             yield from (([row], None) for row in pool.map(self._decode, self._data))
 
     def stats(self) -> Record:
+        """Return nothing read: the bytes are in memory."""
         return {"read_bytes": 0}
 
 
@@ -218,6 +227,7 @@ class _Read:
         ]
 
     def batches(self) -> Iterator[Delivered]:
+        """Yield the rows of what is read."""
         return self._bucket() if self._place["kind"] == "s3" else self._folder()
 
     def _folder(self) -> Iterator[Delivered]:
@@ -249,6 +259,7 @@ class _Read:
         await asyncio.gather(*(read() for _ in range(READS["s3"])))
 
     def stats(self) -> Record:
+        """Return the bytes of all ranges."""
         return {"read_bytes": sum(length for *_, length in self._ranges)}
 
 
@@ -256,7 +267,7 @@ class _Read:
 
 
 def _level_role(job: Record, level: int) -> Record:
-    """Bytes read for one epoch at a level."""
+    """Read one epoch at a level; return its images and bytes."""
     loader = open_loader(job, level=level)
     images = sum(int(batch.weight.sum()) for batch in loader)
     return {"images": images, "read_bytes": loader.stats()["read_bytes"]}

@@ -32,7 +32,17 @@ MOST = 0.08  # of the bytes at level 2
 
 @dataclass(frozen=True, order=True)
 class Name:
-    """Which program: variant png or htj2k of a peer's, dali or cache of ours."""
+    """Which program a row is of.
+
+    Attributes
+    ----------
+    program
+        Its name.
+    variant
+        png or htj2k of another loader, dali or cache of ours.
+    source, task
+        Where it reads from, and what.
+    """
 
     program: str
     variant: str
@@ -40,20 +50,21 @@ class Name:
     task: str
 
     def fields(self) -> dict[str, str]:
-        """As it stands in a row."""
+        """Return it as it stands in a row."""
         return asdict(self)
 
     @property
     def short(self) -> str:
-        """Without source and task."""
+        """Its name without source and task."""
         return self.program if self.variant in ("", self.program) else f"{self.program} {self.variant}"
 
     def __str__(self) -> str:
+        """Return it in words."""
         return f"{self.short} from {self.source} at {self.task}"
 
     @staticmethod
     def of(row: Record) -> Name:
-        """Of a row."""
+        """Return the name of a row."""
         return Name(row["program"], row["variant"], row["source"], row["task"])
 
 
@@ -61,7 +72,7 @@ class Name:
 
 
 def ratios(rows: list[Record], cores: int) -> list[Record]:
-    """A record by source and task: ratios by name, and the program that each is against."""
+    """Return a record by source and task: ratios by name, and the program that each is against."""
     by_name = {Name.of(row): row for row in rows}
     rates = {name: row["samples_s"] for name, row in by_name.items()}
     out = []
@@ -86,7 +97,7 @@ def ratios(rows: list[Record], cores: int) -> list[Record]:
 
 
 def cpu_limit(decode: Record, read: Record, cores: int) -> float:
-    """Samples a second of cores that read (the other end's work included) and decode, and do nothing else."""
+    """Return samples a second of cores that only read (the other end's work included) and decode."""
     each = decode["cpu_s"] / decode["samples"] + read["machine_cpu_s"] / read["samples"]
     return float(cores / max(each, 1e-6))
 
@@ -102,7 +113,7 @@ def _best(rates: dict[Name, float], source: str, task: str, *variants: str) -> N
 
 
 def summarise(result: Record) -> Record:
-    """Median, least and most of every program's figures and of every ratio over the repeats, and the goals."""
+    """Return spreads of every program's figures and of every ratio over the repeats, and the goals."""
     first, every = result["repeats"][0], result["repeats"]
     names = sorted({Name.of(row) for row in first["rows"]})
     rows = []
@@ -142,7 +153,7 @@ def _goal(source: str, task: str, label: str, wanted: float, got: float, met: bo
 
 
 def _why(label: str, part: Record, rows: list[Record]) -> str:
-    """What the rows say of a goal that was not reached."""
+    """Return what the rows say of a goal that was not reached."""
     there = {Name.of(row).short: row for row in rows if _key(row) == _key(part)}
     rate = {name: row["samples_s"]["median"] for name, row in there.items()}
     cost = {name: 1e3 * row["cpu_s"]["median"] / _samples(row) for name, row in there.items()}
@@ -164,7 +175,7 @@ def _samples(row: Record) -> float:
 
 
 def show(result: Record, console: Terminal) -> None:
-    """A table by source and task, the ratios, and which goals were met."""
+    """Print a table by source and task, the ratios, and which goals were met."""
     facts, summary = result["conditions"], result["summary"]
     console.print(
         f"{facts['images']:,} images, {facts['mpx']:,.0f} Mpx ({facts['mpx_at_224']:,.0f} at the levels for 224);"
@@ -185,7 +196,7 @@ def show(result: Record, console: Terminal) -> None:
 
 
 def _order(row: Record) -> tuple[bool, float]:
-    """The fastest first, limits above all."""
+    """Sort the fastest first, limits above all."""
     return row["program"] not in ("decode", "read"), -row["samples_s"]["median"]
 
 
@@ -239,7 +250,7 @@ HEADINGS = {"disk": "disk", "s3": "S3", "nas": "NAS"}
 
 
 def readme(result: Record) -> str:
-    """The README's lines about this benchmark; a test holds them equal to the JSON."""
+    """Return this benchmark's lines for benchmarks/README.md; a test holds them equal to the JSON."""
     facts, summary = result["conditions"], result["summary"]
     sources = [source for source in HEADINGS if source in facts["sources"]]
     places = [(task, source) for task in TASKS for source in sources]

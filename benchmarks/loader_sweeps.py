@@ -115,7 +115,7 @@ def run(
 
 
 def _measure(kind: str, value: int, source: Any, data: Any, bench: Bench) -> list[Record]:
-    """A row, or for the cache a row an epoch. Raises RuntimeError unless every image came once an epoch."""
+    """Measure a row, or for the cache a row an epoch; raise RuntimeError unless every image came once an epoch."""
     cores = len(os.sched_getaffinity(0))
     level, world = (value if kind == "level" else 0), (value if kind == "world" else 1)
     scratch = bench.work / "scratch"
@@ -161,7 +161,7 @@ _barrier: Any = None
 
 
 def ranks(job: Record) -> list[list[Record]]:
-    """Figures by rank and epoch; all ranks begin together."""
+    """Return figures by rank and epoch; all ranks begin together."""
     signal.alarm(LONGEST_S)
     context = multiprocessing.get_context("spawn")
     barrier, count = context.Barrier(job["world_size"]), job["world_size"]
@@ -197,7 +197,7 @@ def _rank(job: Record, rank: int) -> list[Record]:
 
 
 def _epoch(loader: Any) -> Record:
-    """Wall-clock times, which all ranks share, and counts of this epoch alone."""
+    """Run an epoch; return wall-clock times, which all ranks share, and counts of this epoch alone."""
     before, began, images, pixels = loader.stats(), time.time(), 0, 0
     for batch in loader:
         images += int(batch.weight.sum())
@@ -212,7 +212,7 @@ def _epoch(loader: Any) -> Record:
 
 
 def summarise(result: Record) -> list[Record]:
-    """Each row's figures over the repeats."""
+    """Return the spread of each row's figures over the repeats."""
     rows = []
     for same in zip(*result["repeats"], strict=True):
         of = {name: same[0][name] for name in ("source", "kind", "value", "read_mb_by_rank")}
@@ -221,7 +221,7 @@ def summarise(result: Record) -> list[Record]:
 
 
 def readme(result: Record) -> str:
-    """The README's lines; a test holds them equal to the JSON."""
+    """Return this benchmark's lines for benchmarks/README.md; a test holds them equal to the JSON."""
     facts, rows = result["conditions"], result["summary"]
     by = {(row["source"], row["kind"], row["value"]): row for row in rows}
     sources = list(facts["sources"])

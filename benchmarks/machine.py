@@ -18,7 +18,7 @@ _PSS_SHARE = 0.02  # of a core that reading PSS may cost: the kernel walks every
 
 
 def describe(libraries: tuple[str, ...] = LIBRARIES) -> dict[str, Any]:
-    """CPU model, cores this process may use, memory, OS, Python and library versions; a load above 0 means company."""
+    """Describe this machine: CPU model, cores this process may use, memory, OS, versions. A load means company."""
     return {
         "cpu": _first("/proc/cpuinfo", "model name") or platform.processor() or "unknown",
         "cores": len(os.sched_getaffinity(0)),
@@ -47,7 +47,17 @@ def _version(name: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a command took. CPU seconds include its children; PSS counts a shared page once, RSS once per process."""
+    """What a command took.
+
+    Attributes
+    ----------
+    wall_s, cpu_s
+        Seconds; CPU seconds include its children.
+    peak_pss_mib, peak_rss_mib
+        Memory of its process tree: PSS counts a shared page once, RSS once per process.
+    started, ended
+        By `time.time()`.
+    """
 
     wall_s: float
     cpu_s: float
@@ -58,7 +68,13 @@ class Usage:
 
 
 def measure(command: list[str], log: Path, environment: dict[str, str] | None = None) -> Usage:
-    """Run a command and watch the memory of its process tree. Raises RuntimeError with its last words if it fails."""
+    """Run a command and watch the memory of its process tree.
+
+    Raises
+    ------
+    RuntimeError
+        With its last words, if it fails.
+    """
     with log.open("wb") as out:
         started, clock = time.time(), time.perf_counter()
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
@@ -100,7 +116,7 @@ class _Memory(threading.Thread):
 
 
 def _tree(pid: int) -> Iterator[int]:
-    """A process and all that descend from it; a child hangs on the thread that started it."""
+    """Return a process and all that descend from it; a child hangs on the thread that started it."""
     yield pid
     try:
         threads = [entry / "children" for entry in Path(f"/proc/{pid}/task").iterdir()]
@@ -158,5 +174,5 @@ class Stopwatch:
 
 
 def peak_of_this_process() -> int:
-    """Bytes; unlike getrusage's, not inherited from the process that started this one."""
+    """Return the peak memory in bytes; unlike getrusage's, not inherited from the process that started this one."""
     return int(_first("/proc/self/status", "VmHWM").split()[0]) * 1024

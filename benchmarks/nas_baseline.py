@@ -125,28 +125,31 @@ def _row(program: Name, source: Source, task: str, data: Data, bench: Bench) -> 
     name = replace(program, source=source.name, task=task)
     found = measure(name, source, data, bench)
     stages = {stage: found["stats"][stage] for stage in STAGES} if "stats" in found else {}
-    return name.fields() | {figure: found[figure] for figure in FIGURES} | {"stages_s": stages}
+    row: Record = name.fields() | {figure: found[figure] for figure in FIGURES} | {"stages_s": stages}
+    return row
 
 
 def _cached(gateway: Source, data: Data, bench: Bench) -> Record:
-    """The second epoch through a disk cache, at full size."""
+    """Measure the second epoch through a disk cache, at full size."""
     job = {"place": gateway.place("shardkit"), "bytes": 2 * data.bytes("shardkit"), "scratch": bench.work / "cache"}
     found = bench.child("nas_baseline:second_epoch", job, environment=gateway.environment)
     rates = {"samples_s": found["images"] / found["seconds"], "mpx_s": data.mpx() / found["seconds"]}
-    return replace(SHARDS, variant="cache", source="cache", task="full").fields() | found | rates
+    row: Record = replace(SHARDS, variant="cache", source="cache", task="full").fields() | found | rates
+    return row
 
 
 def _stages(source: Source, data: Data, bench: Bench, of: Record) -> Record:
     source.forget()
     job = {"root": source.place("export")["root"], "files": data.files("export")}
-    return of | bench.child("nas_baseline:one_thread", job, environment=source.environment)
+    found: Record = bench.child("nas_baseline:one_thread", job, environment=source.environment)
+    return of | found
 
 
 # --- in a child process
 
 
 def second_epoch(job: Record) -> Record:
-    """Its figures; the first has filled the cache."""
+    """Return the figures of a second epoch; the first has filled the cache."""
     signal.alarm(LONGEST_S)
     loader = open_loader({"task": "full", "place": job["place"]}, cache=job["scratch"], cache_bytes=job["bytes"])
     for _ in loader:
@@ -161,7 +164,7 @@ def second_epoch(job: Record) -> Record:
 
 
 def one_thread(job: Record) -> Record:
-    """Seconds to read, decode and normalise DICOM files one after another, as the thesis timed its NAS."""
+    """Time reading, decoding and normalising DICOM files one after another, as the thesis timed its NAS."""
     from benchmarks.loader_peers import Work, normalised
 
     signal.alarm(LONGEST_S)
@@ -186,7 +189,7 @@ def one_thread(job: Record) -> Record:
 
 
 def summarise(result: Record) -> Record:
-    """Figures of each row over the repeats, and DICOM over the mount against the best of shards, by wire and task."""
+    """Return spreads of each row, and the best of shards in multiples of DICOM over the mount, by wire and task."""
     repeats = result["repeats"]
     rows = []
     for same in zip(*(repeat["rows"] for repeat in repeats), strict=True):
@@ -206,7 +209,7 @@ def _is_nas(row: Record) -> bool:
 
 
 def _ratio(dicom: Record, rows: list[Record]) -> Record:
-    """Medians of shards over the same wire, in multiples of DICOM over the mount."""
+    """Return medians of shards over the same wire, in multiples of DICOM over the mount."""
     where = {name: dicom[name] for name in ("task", "latency_ms", "gbit")}
     same = [r for r in rows if r["program"] == "shardkit" and all(r[name] == where[name] for name in where)]
     return where | {row["source"]: row["mpx_s"]["median"] / dicom["mpx_s"]["median"] for row in same}
@@ -223,7 +226,7 @@ LINES = {
 
 
 def readme(result: Record) -> str:
-    """The README's lines; a test holds them equal to the JSON."""
+    """Return this benchmark's lines for benchmarks/README.md; a test holds them equal to the JSON."""
     facts, summary = result["conditions"], result["summary"]
     wires = [(wire["latency_ms"], wire["gbit"]) for wire in facts["wires"]]
     text = []
@@ -273,7 +276,7 @@ def _shard_stages(rows: list[Record], images: int) -> str:
 
 
 def _cells(rows: list[Record], key: tuple[str, str], task: str, wires: list[tuple[float, float]]) -> list[str]:
-    """A cell a wire; the same in all where there is none."""
+    """Return a cell a wire; the same in all where there is none."""
     figure, digits = ("mpx_s", 1) if task == "full" else ("samples_s", 0)
     of = _by_wire(rows, key, task, wires)
     return [f"{row[figure]['median']:,.{digits}f}" if row else "–" for row in of]

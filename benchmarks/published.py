@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardkit.dataset.bins import THESIS, Bins
+from shardkit.dataset.rounding import ceil_div
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating]
@@ -65,13 +66,13 @@ _CELL, _ROUNDS = 8, 250  # pixels; by then, every bar is met to 0.1 % of the ima
 
 
 def dbb_tokens() -> float:
-    """Patches of an image on average once it is padded to its bin: from the printed counts alone, nothing fitted."""
+    """Return the mean patches of an image that is padded to its bin: from printed counts alone, nothing fitted."""
     areas = np.array([b.height * b.width // PATCH**2 for b in THESIS])
     return float((BIN_COUNTS * areas).sum() / BIN_COUNTS.sum())
 
 
 def sizes(n: int, seed: int) -> tuple[Ints, Ints]:
-    """Heights and widths of n images in pixels, drawn from the fitted distribution."""
+    """Draw heights and widths of n images in pixels from the fitted distribution."""
     rng, shares = np.random.default_rng(seed), joint()
     rows, cols = np.divmod(rng.choice(shares.size, n, p=shares.ravel()), len(shares))
     heights, widths = ((cells + 1) * _CELL - rng.integers(0, _CELL, n) for cells in (rows, cols))
@@ -79,7 +80,13 @@ def sizes(n: int, seed: int) -> tuple[Ints, Ints]:
 
 
 def content_boxes(heights: Ints, widths: Ints, seed: int) -> Ints:
-    """(n, 4): top, left, height, width of a box in each image, of the published share of its area, placed at random."""
+    """Draw a box in each image, of the published share of its area, placed at random.
+
+    Returns
+    -------
+    ndarray of int64
+        (n, 4): top, left, height, width.
+    """
     rng, sides = np.random.default_rng(seed), np.stack([heights, widths], 1)
     inner = np.maximum(1, np.rint(np.sqrt(CONTENT) * sides).astype(np.int64))
     return np.concatenate([rng.integers(0, sides - inner + 1), inner], 1)
@@ -87,7 +94,10 @@ def content_boxes(heights: Ints, widths: Ints, seed: int) -> Ints:
 
 @functools.cache
 def joint() -> Floats:
-    """(384, 384): share of the images by cell of 8 x 8 pixels, rows by height. Takes a second or two, once."""
+    """Return the share of the images by cell of 8 x 8 pixels: (384, 384), rows by height.
+
+    It takes a second or two, once.
+    """
     upper = np.arange(_CELL, SIDE + 1, _CELL)
     shares, margins = _begin(upper), _margins(upper)
     for _ in range(_ROUNDS):
@@ -99,42 +109,45 @@ def joint() -> Floats:
 
 
 def _margins(upper: Ints) -> list[tuple[Ints, Floats]]:
-    """(384, 384) group of each cell, and the share of each group. Printed counts come last: they hold exactly."""
-    high, wide = np.meshgrid(upper, upper, indexing="ij")
-    patches = -(-high // PATCH) * -(-wide // PATCH)
+    """Return the (384, 384) group of each cell, and the share of each group, by published figure.
+
+    Printed counts come last: they hold exactly.
+    """
+    height, width = np.meshgrid(upper, upper, indexing="ij")
+    patches = ceil_div(height, PATCH) * ceil_div(width, PATCH)
     found: list[tuple[npt.NDArray[np.integer], npt.ArrayLike]] = [
         (_bars(patches, "patches"), PATCHES),
-        (_bars(high - _CELL / 2, "heights"), HEIGHTS),
-        (_bars(wide - _CELL / 2, "widths"), WIDTHS),
-        (Bins(THESIS, PATCH).assign(high.ravel(), wide.ravel()).reshape(high.shape), BIN_COUNTS),
+        (_bars(height - _CELL / 2, "heights"), HEIGHTS),
+        (_bars(width - _CELL / 2, "widths"), WIDTHS),
+        (Bins(THESIS, PATCH).assign(height.ravel(), width.ravel()).reshape(height.shape), BIN_COUNTS),
     ]
     return [(groups.astype(np.int64), np.asarray(bars) / np.sum(bars)) for groups, bars in found]
 
 
 def _bars(values: npt.NDArray[np.number], name: str) -> Ints:
-    """Which of 100 bars."""
+    """Return which of 100 bars values lie in."""
     low, up = _RANGES[name]
     bars: Ints = np.clip((values - low) * 100 // (up - low), 0, 99).astype(np.int64)
     return bars
 
 
 def _begin(upper: Ints) -> Floats:
-    """Upright and, seldom, lying images, log-normal; the detectors; nothing below the published least sides."""
+    """Return a first guess: upright and, seldom, lying images, log-normal; detectors; none below the least sides."""
     centre = upper - _CELL / 2
     upright = _log_normal(centre, (1950, 1350), (0.33, 0.38), 0.55)
     shares = upright + 0.05 * _log_normal(centre, (1300, 2100), (0.25, 0.25), 0.2) + 1e-4
     shares /= shares.sum()
     for height, width, share in _DETECTORS:
-        shares[-(-height // _CELL) - 1, -(-width // _CELL) - 1] += share
+        shares[ceil_div(height, _CELL) - 1, ceil_div(width, _CELL) - 1] += share
     shares[centre < _RANGES["heights"][0]] = 0
     shares[:, centre < _RANGES["widths"][0]] = 0
     return shares
 
 
 def _log_normal(centre: Floats, medians: tuple[int, int], spread: tuple[float, float], correlation: float) -> Floats:
-    """Density by log height and log width, 1 at the medians."""
+    """Return a density by log height and log width, 1 at the medians."""
     logs = np.log(centre)
-    high, wide = ((logs - np.log(median)) / sigma for median, sigma in zip(medians, spread, strict=True))
-    a, b = high[:, None], wide[None, :]
+    by_height, by_width = ((logs - np.log(median)) / sigma for median, sigma in zip(medians, spread, strict=True))
+    a, b = by_height[:, None], by_width[None, :]
     density: Floats = np.exp(-0.5 * (a**2 - 2 * correlation * a * b + b**2) / (1 - correlation**2))
     return density

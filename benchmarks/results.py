@@ -20,13 +20,13 @@ FOLDER = ROOT / "benchmarks" / "results"
 
 
 def begin(question: str, libraries: tuple[str, ...] = machine.LIBRARIES) -> Record:
-    """question: of the benchmark, one sentence. Date and machine in words; the caller adds its figures."""
+    """Begin a result with the benchmark's question, the date, and the machine in words; the caller adds figures."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return {"question": question, "date": now, "machine": machine.describe(libraries)}
 
 
 def spread(values: Iterable[float]) -> dict[str, float]:
-    """Median, least and most."""
+    """Return median, least and most."""
     found = list(values)
     return {"median": statistics.median(found), "min": min(found), "max": max(found)}
 
@@ -42,6 +42,6 @@ def save(result: Record, out: Path, plots: Callable[[Record], list[Plot]] | None
 
 
 def table(titles: list[str], rows: Iterable[Iterable[object]]) -> str:
-    """A Markdown table; the first column is words, the others are numbers."""
+    """Return a Markdown table; the first column is words, the others are numbers."""
     lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *([str(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

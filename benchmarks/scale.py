@@ -31,6 +31,7 @@ from benchmarks.drawing import lines
 from benchmarks.loader import Bench
 from benchmarks.results import FOLDER, Record, begin, save, spread, table
 from benchmarks.scale_model import model
+from shardkit.dataset.rounding import ceil_div
 from shardkit.report import Plot
 from shardkit.terminal.output import say
 
@@ -100,7 +101,7 @@ def run(
 
 
 def _builds(bench: Bench, repeats: int) -> list[Record]:
-    """A row a number of workers; the last dataset built stays."""
+    """Build with each number of workers: a row each; the last dataset built stays."""
     cores = len(os.sched_getaffinity(0))
     return [_build(bench, workers, repeats) for workers in sorted({1, 2, cores // 2 or 1, cores}) if workers <= cores]
 
@@ -142,7 +143,7 @@ def _index(bench: Bench, rows: tuple[int, ...]) -> Iterator[Record]:
 
 
 def write_index(template: str, place: str, rows: int) -> int:
-    """A manifest of that many rows, a piece at a time; returns its size."""
+    """Write a manifest of that many rows, a piece at a time; return its size."""
     import numpy as np
     import pyarrow.parquet as pq
 
@@ -160,13 +161,13 @@ def write_index(template: str, place: str, rows: int) -> int:
             part = _fresh(some.take(numbers % some.num_rows), numbers, facts["bins"][0], rng)
             splits.update(part["split"].to_pylist())
             sink.write_table(part, manifest.ROW_GROUP)
-    facts |= {"samples": rows, "shards": -(-rows // SHARD), "splits": dict(splits)}
+    facts |= {"samples": rows, "shards": ceil_div(rows, SHARD), "splits": dict(splits)}
     (folder / contents.NAME).write_text(json.dumps(facts))
     return (folder / manifest.NAME).stat().st_size
 
 
 def _fresh(part: pa.Table, numbers: Any, bin: list[int], rng: Any) -> pa.Table:
-    """The same rows with splits, shards, keys and hashes of their own, which would compress if they repeated."""
+    """Give rows splits, shards, keys and hashes of their own, which would compress if they repeated."""
     import numpy as np
     import pyarrow as pa
 
@@ -194,11 +195,11 @@ def _fresh(part: pa.Table, numbers: Any, bin: list[int], rng: Any) -> pa.Table:
 
 
 def open_index(place: str) -> Record:
-    """What a loader does before its first step: a snapshot, sizes and split of all rows; then one shard's details."""
-    from shardkit.loader.manifest_index import Catalog
+    """Do what a loader does before its first step: read sizes and split of all rows; then one shard's details."""
+    from shardkit.loader.manifest_index import ManifestIndex
 
     before, clock = machine.peak_of_this_process(), time.perf_counter()
-    catalog = Catalog(place)
+    catalog = ManifestIndex(place)
     samples = catalog.samples("train")
     opened = time.perf_counter() - clock
     memory = machine.peak_of_this_process() - before
@@ -211,16 +212,16 @@ def open_index(place: str) -> Record:
 
 
 def plan(rows: int, name: str) -> Record:
-    """mib: beyond what the samples' arrays take."""
+    """Plan an epoch; mib is beyond what the samples' arrays take."""
     import numpy as np
 
     from shardkit.dataset.bins import THESIS, Bins
     from shardkit.plan import EpochPlan, Samples, from_text
     from shardkit.synthetic.radiographs import synth_sizes
 
-    height, width, _ = synth_sizes(99_991, np.random.default_rng(0))
-    sides = [np.resize(side.astype(np.uint16), rows) for side in (height, width)]
-    samples = Samples("scale", np.append(np.arange(0, rows, SHARD), rows), *sides, bins=Bins(THESIS, 48))
+    drawn = synth_sizes(99_991, np.random.default_rng(0))
+    height, width = (np.resize(side.astype(np.uint16), rows) for side in drawn[:2])
+    samples = Samples("scale", np.append(np.arange(0, rows, SHARD), rows), height, width, Bins(THESIS, 48))
     before, clock = machine.peak_of_this_process(), time.perf_counter()
     of = EpochPlan(samples, 0, 0, from_text(BATCHINGS[name]))
     _ = of[0]
@@ -238,7 +239,7 @@ def plan(rows: int, name: str) -> Record:
 
 
 def readme(result: Record) -> str:
-    """The README's lines; a test holds them equal to the JSON."""
+    """Return this benchmark's lines for benchmarks/README.md; a test holds them equal to the JSON."""
     plans = {(row["rows"], row["batching"]): row for row in result["plan"]}
     index = {row["rows"]: row for row in result["index"]}
     lines = []
@@ -271,7 +272,7 @@ def readme(result: Record) -> str:
 
 
 def _hours(hours: float) -> str:
-    """As words, minutes below an hour."""
+    """Return hours in words, minutes below an hour."""
     return f"{hours:,.0f} h" if hours >= 10 else f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
 
 

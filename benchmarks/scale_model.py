@@ -20,7 +20,17 @@ TASKS = ("full", "224")
 
 
 def model(builds: list[Record], loader: Record, wire_bits: float = 1e9) -> Record:
-    """builds: rows of `scale`, the first with one worker. loader: figures of `loader`. wire_bits: bit/s of its NAS."""
+    """Extrapolate to millions of images.
+
+    Parameters
+    ----------
+    builds
+        Rows of `scale`, the first with one worker.
+    loader
+        Figures of `loader`.
+    wire_bits
+        bit/s of its NAS.
+    """
     one = builds[0]
     a_mpx = one["cpu_s"]["median"] / one["mpx"]
     start = max(one["seconds"]["median"] - one["cpu_s"]["median"], 0.0)
@@ -58,7 +68,7 @@ def model(builds: list[Record], loader: Record, wire_bits: float = 1e9) -> Recor
 
 
 class _Costs:
-    """Of an image, in the loader benchmark's medians."""
+    """What an image costs, in the loader benchmark's medians."""
 
     def __init__(self, loader: Record) -> None:
         facts = loader["conditions"]
@@ -66,20 +76,20 @@ class _Costs:
         self.cores, self.mpx = int(facts["workers"]), facts["mpx"] / facts["images"]
 
     def loading(self, task: str) -> float:
-        """CPU seconds from a local disk."""
+        """Return CPU seconds of loading an image from a local disk."""
         return float(self._row("shardkit", "disk", task)["cpu_s"]["median"] / self._images)
 
     def reading(self, source: str, task: str, figure: str) -> float:
-        """CPU seconds of reading alone: this process's, or with machine_cpu_s all that it set to work."""
+        """Return CPU seconds of reading alone: this process's, or with machine_cpu_s all that it set to work."""
         return float(self._row("read", source, task)[figure]["median"] / self._images)
 
     def bytes(self, source: str, task: str) -> float:
-        """Bytes read."""
+        """Return the bytes read of an image."""
         row = self._row("read", source, task)
         return float(row["read_mb_s"]["median"] * 1e6 * row["seconds"]["median"] / self._images)
 
     def rate(self, source: str, task: str) -> float:
-        """Measured images a second of the loader."""
+        """Return the measured images a second of the loader."""
         return float(self._row("shardkit", source, task)["samples_s"]["median"])
 
     def _row(self, program: str, source: str, task: str) -> Record:
@@ -98,7 +108,7 @@ def _hours(images: int, machines: int, a_mpx: float, seconds: dict[str, float]) 
 
 
 def _egress(images: int, size: dict[str, float]) -> Record:
-    """cached: every shard is fetched once, into disk caches that hold all of them."""
+    """Return what egress costs; cached means that every shard is fetched once, into caches that hold all of them."""
     dollars = {f"run_{task}_dollars": EPOCHS * images * size[task] / 1e9 * DOLLARS_A_GB for task in TASKS}
     terabytes = {f"epoch_{task}_tb": images * size[task] / 1e12 for task in TASKS}
     return {"images": images, "cached_dollars": images * size["full"] / 1e9 * DOLLARS_A_GB} | terabytes | dollars

@@ -120,7 +120,7 @@ def run(
 
 
 def _rows(given: Images, patch: int, seed: int, left_out: dict[str, str]) -> Iterator[Record]:
-    """A record for each strategy that suits the images; the others, and why."""
+    """Return a record for each strategy that suits the images; the others, and why."""
     flops = _flops(patch, square(max(given.side, published.SIDE), patch).height ** 2 // patch**2)
     for strategy in strategies(given, patch):
         try:
@@ -136,7 +136,7 @@ def _rows(given: Images, patch: int, seed: int, left_out: dict[str, str]) -> Ite
 
 @functools.cache
 def _flops(patch: int, longest: int) -> npt.NDArray[np.float64]:
-    """Of a forward pass by tokens of the sequence; training is three times that, which cancels out."""
+    """Return operations of a forward pass by tokens; training is three times that, which cancels out."""
     model = RECIPES["thesis-b48"].config.model
     assert isinstance(model, MaeConfig)
     tokens = torch.arange(longest + 1, dtype=torch.float64)
@@ -145,9 +145,10 @@ def _flops(patch: int, longest: int) -> npt.NDArray[np.float64]:
 
 
 def measure(strategy: Strategy, own: Ints, flops: npt.NDArray[np.float64], seed: int) -> Record:
-    """A strategy's raw sums and what follows from them. samples: those in full batches. *_own: at their own size.
+    """Return a strategy's raw sums, and what follows from them.
 
-    planned_tokens: by the plan's own account, to compare with.
+    samples are those in full batches; what ends in _own is at their own size; planned_tokens is by the plan's own
+    account, to compare with.
     """
     start = time.perf_counter()
     account = strategy.plan(seed, strategy.per_step).account()
@@ -162,7 +163,7 @@ def measure(strategy: Strategy, own: Ints, flops: npt.NDArray[np.float64], seed:
     names = ("samples", "tokens", "squares", "flops", "tokens_own", "squares_own", "flops_own")
     raw = dict(zip(names, sums.tolist(), strict=True))
     row = {"name": strategy.name, "in_shardkit": strategy.in_shardkit, "batching": _short(strategy.batching)}
-    row |= raw | {"incomplete": account.samples_dropped, "planned_tokens": account.used + account.padded}
+    row |= raw | {"incomplete": account.samples_dropped, "planned_tokens": account.real_tokens + account.padding_tokens}
     row |= {"shapes": len(shapes), "seconds": seconds}
     row |= {f"straggler_{ranks}": _straggler(strategy, flops, seed, ranks) for ranks in RANKS}
     return row | (derived(row) if raw["samples"] else {})
@@ -173,20 +174,20 @@ def _sums(n: Ints, flops: npt.NDArray[np.float64]) -> tuple[float, float, float]
 
 
 def _short(batching: Batching) -> str:
-    """Its text, without the names of dozens of bins."""
+    """Return a batching's text, without the names of dozens of bins."""
     words = str(batching).split(",")
     return ",".join(w if w.count("+") < 3 else f"bins=({w.count('+') + 1})" for w in words)
 
 
 def _straggler(strategy: Strategy, flops: npt.NDArray[np.float64], seed: int, ranks: int) -> float | None:
-    """Busiest rank by mean rank, averaged over steps; None where there is no whole step."""
+    """Return busiest rank by mean rank, averaged over steps; None where there is no whole step."""
     plan = strategy.plan(seed, ranks)
     work = np.array([[flops[strategy.ran(micro)[1]].sum() for micro in step] for step in plan])
     return float((work.max(1) / work.mean(1)).mean()) if len(work) else None
 
 
 def derived(row: Record) -> Record:
-    """Percentages from raw sums."""
+    """Return percentages from raw sums."""
     found = {name: 100 * row[raw] / row[f"{raw}_own"] for name, raw in PERCENT.items()}
     total = row["samples"] + row["incomplete"]
     thesis = found["tokens_pct"] ** 2 / 100
@@ -197,7 +198,7 @@ def derived(row: Record) -> Record:
 
 
 def summarise(repeats: list[Record]) -> list[Record]:
-    """A row by strategy: median, least and most over the repeats; medians of shapes and seconds."""
+    """Return a row by strategy: median, least and most over the repeats; medians of shapes and seconds."""
     found: dict[str, list[Record]] = {}
     for repeat in repeats:
         for row in repeat["rows"]:
@@ -215,7 +216,7 @@ def _summary(rows: list[Record]) -> Record:
 
 
 def goals(result: Record) -> list[Record]:
-    """What was promised, and what came of it in the worst repeat."""
+    """Return what was promised, and what came of it in the worst repeat."""
     counts = result["published"]["dbb_tokens"] / 1e9
     found = [(f"{DBB} by its bins' printed counts, 10^9 tokens", DBB_TOKENS, counts, abs(counts - DBB_TOKENS) < 5e-5)]
     for row in (row for row in result["rows"] if row["name"] == GOAL):
@@ -225,7 +226,7 @@ def goals(result: Record) -> list[Record]:
 
 
 def show(result: Record, console: Terminal) -> None:
-    """All columns, what was left out, and which goals were met."""
+    """Print all columns, what was left out, and which goals were met."""
     shown = Table("", *CELLS, box=None, pad_edge=False)
     for row in result["rows"]:
         shown.add_row(*_line(row, CELLS))
@@ -238,7 +239,7 @@ def show(result: Record, console: Terminal) -> None:
 
 
 def readme(result: Record) -> str:
-    """The README's lines about this benchmark; a test holds them equal to the JSON."""
+    """Return this benchmark's lines for benchmarks/README.md; a test holds them equal to the JSON."""
     titles = [title for title in CELLS if title not in ("thesis compute %", "squares %", "plan s")]
     rows = table(["", *titles], (_line(row, titles) for row in result["rows"]))
     return f"{_sentence(result)}\n\n{rows}\n\n{_goal_lines(result)}"
@@ -264,7 +265,7 @@ def _goal_lines(result: Record) -> str:
 
 
 def _line(row: Record, titles: Iterable[str]) -> list[str]:
-    """A row's cells, medians."""
+    """Return a row's cells, medians."""
     cells = [row["name"] if row["in_shardkit"] else f"{row['name']} *"]
     for column, digits in map(CELLS.__getitem__, titles):
         value = row[column]["median"] if isinstance(row[column], dict) else row[column]

@@ -11,6 +11,7 @@ import torch
 
 from benchmarks import published
 from shardkit.dataset.bins import Bin, Bins, optimise, separable
+from shardkit.dataset.rounding import ceil_div
 from shardkit.plan import Batching, Binned, EpochPlan, Exact, Fixed, MicroBatch, Pack, Packed, Samples, Shape
 from trainer.models.sequences import shortened
 
@@ -24,7 +25,19 @@ GOAL, DBB, LARGEST = "packed, 24,576 tokens", "DBB 6 x 6", "random batches, each
 
 @dataclass(frozen=True)
 class Images:
-    """What is batched. own: tokens of each image at its own size. side: pixels that no image exceeds."""
+    """What is batched.
+
+    Attributes
+    ----------
+    source
+        What they are, in words.
+    samples
+        As a plan takes them.
+    own
+        int64, tokens of each image at its own size.
+    side
+        Side in pixels that no image exceeds.
+    """
 
     source: str
     samples: Samples
@@ -34,9 +47,22 @@ class Images:
 
 @dataclass(frozen=True)
 class Strategy:
-    """A batching of shardkit's, the samples it is given, and what the model runs for a micro-batch of it.
+    """A way to batch images.
 
-    per_step: micro-batches of a step in the plan whose tokens are counted.
+    Attributes
+    ----------
+    name
+        As it is shown.
+    batching
+        The nearest one of shardkit's.
+    samples
+        Images it is given.
+    ran
+        What the model runs for a micro-batch of it.
+    in_shardkit
+        Whether shardkit batches so.
+    per_step
+        Micro-batches of a step in the plan whose tokens are counted.
     """
 
     name: str
@@ -47,23 +73,24 @@ class Strategy:
     per_step: int = 1
 
     def plan(self, seed: int, per_step: int) -> EpochPlan:
-        """Of one epoch, full batches only."""
+        """Return the plan of one epoch, full batches only."""
         return EpochPlan(self.samples, seed, 0, replace(self.batching, per_step=per_step, remainder="drop"))
 
 
 def published_images(n: int, patch: int, seed: int) -> Images:
-    """In random order: which shard an image lies in says nothing of its size."""
-    high, wide = published.sizes(n, seed)
-    box = published.content_boxes(high, wide, seed)
+    """Draw n images in random order: which shard an image lies in says nothing of its size."""
+    height, width = published.sizes(n, seed)
+    box = published.content_boxes(height, width, seed)
     starts = np.append(np.arange(0, n, SHARD), n)
-    samples = Samples("published", starts, high, wide, Bins((square(published.SIDE, patch),), patch), box=box)
+    samples = Samples("published", starts, height, width, Bins((square(published.SIDE, patch),), patch), box=box)
     return Images("images of published sizes", samples, _tokens(samples, patch), published.SIDE)
 
 
 def of_dataset(url: str, patch: int) -> Images:
-    from shardkit.loader.manifest_index import Catalog
+    """Return the images of a dataset."""
+    from shardkit.loader.manifest_index import ManifestIndex
 
-    catalog = Catalog(url)
+    catalog = ManifestIndex(url)
     samples = catalog.samples(split=None)
     catalog.close()
     side = int(max(samples.height.max(), samples.width.max()))
@@ -71,19 +98,20 @@ def of_dataset(url: str, patch: int) -> Images:
 
 
 def _tokens(samples: Samples, patch: int) -> Ints:
-    high, wide = (-(-side.astype(np.int64) // patch) for side in (samples.height, samples.width))
-    return high * wide
+    rows, cols = (ceil_div(side.astype(np.int64), patch) for side in (samples.height, samples.width))
+    return rows * cols
 
 
 def square(side: int, patch: int) -> Bin:
-    whole = -(-side // patch) * patch
+    """Return the smallest square bin of whole patches that holds this side."""
+    whole = ceil_div(side, patch) * patch
     return Bin(whole, whole)
 
 
 def strategies(given: Images, patch: int) -> Iterator[Strategy]:
-    """All of them; bins are fitted to these images."""
+    """Yield all strategies; bins are fitted to these images."""
     samples, side = given.samples, square(given.side, patch).height
-    high, wide = (-(-sides.astype(np.int64) // patch) * patch for sides in (samples.height, samples.width))
+    height, width = (ceil_div(sides.astype(np.int64), patch) * patch for sides in (samples.height, samples.width))
 
     def binned(name: str, bins: str, group: int | None = 1, per_step: int = 1) -> Strategy:
         batching = Binned(patch=patch, bins=bins, batch_size=BATCH, group=group)
@@ -91,7 +119,7 @@ def strategies(given: Images, patch: int) -> Iterator[Strategy]:
 
     fixed = Fixed(patch=patch, side=side, batch_size=BATCH)
     yield Strategy("one image at a time", Exact(patch=patch), samples, _padded)
-    grids = np.unique(np.stack([high, wide], 1), axis=0).tolist()
+    grids = np.unique(np.stack([height, width], 1), axis=0).tolist()
     yield binned("a bin per patch grid", _named({Bin(*grid) for grid in grids}))
     yield Strategy(f"fixed, {side} x {side}", fixed, samples, _padded)
     yield Strategy(LARGEST, fixed, samples, _to_largest, in_shardkit=False)
@@ -108,9 +136,9 @@ def strategies(given: Images, patch: int) -> Iterator[Strategy]:
 
 
 def _buckets(given: Images, patch: int) -> Iterator[Strategy]:
-    """Images as columns of their patches: bins of that are buckets by length, and the best grid of them is exact."""
+    """Yield buckets by length: bins of images as columns of their patches, of which the best grid is exact."""
     columns = replace(given.samples, height=given.own * patch, width=np.full(len(given.own), patch), box=None)
-    every = -(-int(given.own.max()) // 4096)  # tokens between possible lengths: bounds the fit's memory to 0.3 GB
+    every = ceil_div(int(given.own.max()), 4096)  # tokens between possible lengths: bounds the fit's memory to 0.3 GB
     for k in BUCKETS:
         fitted = separable(columns.height, columns.width, k, 1, patch * every)
         bins = _named({Bin(b.height, patch) for b in fitted.bins})
@@ -119,26 +147,27 @@ def _buckets(given: Images, patch: int) -> Iterator[Strategy]:
 
 
 def _named(bins: set[Bin] | tuple[Bin, ...]) -> str:
-    """As `Binned` takes them."""
+    """Return bins as `Binned` takes them."""
     return "+".join(b.name for b in sorted(bins))
 
 
 def _padded(micro: MicroBatch) -> Ran:
-    """A dense batch, at its layout's size."""
-    assert isinstance(micro.layout, Shape)
-    return micro.layout, np.full(micro.layout.images, micro.slots // micro.layout.images)
+    """Run a dense batch, at its shape's size."""
+    assert isinstance(micro.shape, Shape)
+    return micro.shape, np.full(micro.shape.images, micro.padded_tokens // micro.shape.images)
 
 
 def _to_largest(micro: MicroBatch) -> Ran:
-    """The same images, padded to the largest height and width among them only."""
-    high, wide = (-(-int(side.max()) // micro.patch) for side in (micro.crops.out_height, micro.crops.out_width))
-    return (high, wide), np.full(len(micro.crops), high * wide)
+    """Run the same images, padded to the largest height and width among them only."""
+    sides = micro.crops.out_height, micro.crops.out_width
+    rows, cols = (ceil_div(int(side.max()), micro.patch) for side in sides)
+    return (rows, cols), np.full(len(micro.crops), rows * cols)
 
 
 def _packed(micro: MicroBatch) -> Ran:
-    """A pack: its images, and its filler as the trainer cuts it."""
-    assert isinstance(micro.layout, Pack)
-    ends = torch.from_numpy(np.append(micro.cu_seqlens, micro.layout.tokens))
+    """Run a pack: its images, and its filler as the trainer cuts it."""
+    assert isinstance(micro.shape, Pack)
+    ends = torch.from_numpy(np.append(micro.cu_seqlens, micro.shape.tokens))
     weight = torch.from_numpy(np.append(np.ones(len(micro.crops)), 0))
-    lengths: Ints = shortened(ends, weight, micro.layout.tokens).diff().numpy()
-    return micro.layout, lengths[lengths > 0]
+    lengths: Ints = shortened(ends, weight, micro.shape.tokens).diff().numpy()
+    return micro.shape, lengths[lengths > 0]

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -128,7 +129,7 @@ def _measured(work: Path, name: str, shard_mib: int, images: int, seed: int) -> 
 
 
 def _build(work: Path, name: str, shard_mib: int) -> float:
-    """Seconds of the command."""
+    """Run the command; return its seconds."""
     for place in (work / name, work / f"{name}.private"):
         shutil.rmtree(place, ignore_errors=True)
     words = ["--source", work / "export", "--out", work / name, "--shard-size", shard_mib, *FORMATS[name][1]]
@@ -140,7 +141,7 @@ def _build(work: Path, name: str, shard_mib: int) -> float:
 
 
 def _shards(place: Path) -> list[Path]:
-    """Files of the objects that hold images."""
+    """Return the files of the objects that hold images."""
     from shardkit.dataset import contents
     from shardkit.formats import form_of, listing
     from shardkit.storage import Store
@@ -161,7 +162,7 @@ def _drop(place: Path) -> None:
 
 
 def _child(place: Path, images: int, seed: int) -> Record:
-    """`measure` in a fresh process; its last line is its result."""
+    """Run `measure` in a fresh process; its last line is its result."""
     script = "import json, sys; from benchmarks import zarr; print(json.dumps(zarr.measure(*json.loads(sys.argv[1]))))"
     words = [sys.executable, "-c", script, json.dumps([str(place), images, seed])]
     done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
@@ -172,12 +173,12 @@ def _child(place: Path, images: int, seed: int) -> Record:
 
 
 def measure(place: str, images: int, seed: int) -> Record:
-    """All figures of a dataset but those of its making."""
+    """Measure all figures of a dataset but those of its making."""
     return {**_epochs(place, "full"), **_epochs(place, "small"), **_latencies(place, images, seed)}
 
 
 def _epochs(place: str, task: str) -> Record:
-    """Epochs of a task: rates of one whose pages were dropped before, and of the one after; bytes read in one."""
+    """Run epochs of a task: one whose pages were dropped before, and the one after; count bytes read in one."""
     import nvidia.dali.fn  # noqa: F401 - imports are outside the time
 
     from shardkit import Loader, Packed, Resized
@@ -185,7 +186,7 @@ def _epochs(place: str, task: str) -> Record:
     batching = Packed(tokens=TOKENS, patch=PATCH, per_step=1)
     small = Resized(SIDE, batch_size=32, level="auto", per_step=1)
     loader = Loader(place, batching=batching if task == "full" else small, split=None, device="cpu")
-    height, width = (loader._catalog.columns("height", "width")[name].to_numpy() for name in ("height", "width"))
+    height, width = (loader._index.columns("height", "width")[name].to_numpy() for name in ("height", "width"))
     figures: Record = {}
     for pages in ("first", "cold", "warm"):
         if pages == "cold":
@@ -204,7 +205,7 @@ def _epochs(place: str, task: str) -> Record:
 
 
 def _latencies(place: str, images: int, seed: int) -> Record:
-    """Random images one by one, in ms: by the manifest, and by plain zarr where there are arrays."""
+    """Read random images one by one, in ms: by the manifest, and by plain zarr where there are arrays."""
     from shardkit.dataset import contents
     from shardkit.storage import Store
 
@@ -212,7 +213,7 @@ def _latencies(place: str, images: int, seed: int) -> Record:
     facts, rows = contents.description(store), contents.samples(store).to_pylist()
     chosen = [rows[i] for i in np.random.default_rng(seed).integers(0, len(rows), images)]
     figures = _quantiles("one", (partial(contents.image, store, row, facts) for row in chosen))
-    if facts["codec"] == "blosc":
+    if facts.codec == "blosc":
         figures |= _quantiles("zarr", _plain(place, chosen))
     return figures
 
@@ -220,7 +221,7 @@ def _latencies(place: str, images: int, seed: int) -> Record:
 def _plain(place: str, rows: list[Record]) -> Iterator[Callable[[], object]]:
     import zarr
 
-    root = zarr.open_group(place, mode="r")
+    root: Any = zarr.open_group(place, mode="r")
     arrays = {name: (group["pixels"], group["key"][:].tolist()) for name, group in root.groups()}
     for row in rows:
         pixels, keys = arrays[row["shard"].partition("/")[0]]
@@ -241,7 +242,7 @@ def _quantiles(name: str, jobs: Iterator[Callable[[], object]]) -> Record:
 
 
 def summarise(repeats: list[Record]) -> Record:
-    """Spread of every figure by format, and of its ratio to that of tars in the same repeat."""
+    """Return the spread of every figure by format, and of its ratio to that of tars in the same repeat."""
     figures: Record = {}
     ratios: Record = {}
     for name in FORMATS:
@@ -256,7 +257,7 @@ def summarise(repeats: list[Record]) -> Record:
 
 
 def readme(result: Record) -> str:
-    """The table, and what follows from it, as Markdown."""
+    """Return the table, and what follows from it, as Markdown."""
     facts, summary, of = result["conditions"], result["summary"]["figures"], result["machine"]
     ratio = result["summary"]["ratios"]
     rows = [

@@ -8,7 +8,7 @@ Only light modules are imported here, because the command line needs this one fo
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 from cyclopts import Group, Parameter, Token, convert
 
 if TYPE_CHECKING:
-    from shardkit.sources.listing import Source
+    from shardkit.sources.base import ImageSource
+    from shardkit.sources.files import FileTree
 
 TIME_LIMIT = 30.0
 """Seconds a file may take to decode and encode."""
@@ -51,7 +52,7 @@ _WORDS = Parameter(consume_multiple=True, show_default=" ".join)
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What a build accepts. `modalities` may hold `shardkit.sources.dicom.modality.NONE`.
+    """What a build accepts. `modalities` may hold `shardkit.triage.NO_MODALITY`.
 
     Measured: content fills 0-0.014 of images that hold a border or a label only, 0.5 and more of clinical ones.
 
@@ -177,7 +178,7 @@ class RunOptions:
 class Conversion:
     """What all shards of a build share; carried to every worker. Holds no key and no credentials."""
 
-    source: "Source"
+    source: "ImageSource"
     out: str
     dataset: DatasetOptions
     run: RunOptions
@@ -201,6 +202,8 @@ class BuildConfig:
         Decoding processes of each process that runs tasks; None: as many as there are workers.
     recorded
         What the first run recorded, where that is to be repeated whatever files it was read from.
+    images
+        Makes the source of images of the files at `source`; None: DICOM.
     """
 
     source: str
@@ -210,11 +213,12 @@ class BuildConfig:
     run: RunOptions = field(default_factory=RunOptions)
     children: int | None = None
     recorded: dict[str, Any] | None = None
+    images: "Callable[[FileTree], ImageSource] | None" = None
 
     @classmethod
     def of(cls, source: str, out: str, private: Path, **options: Any) -> "BuildConfig":
         """A build by the names of its options, e.g. ``codec="png", min_side=100, workers=2``."""
-        own = {name: options.pop(name) for name in ("children", "recorded") if name in options}
+        own = {name: options.pop(name) for name in ("children", "recorded", "images") if name in options}
         run = RunOptions(**{f.name: options.pop(f.name) for f in fields(RunOptions) if f.name in options})
         rules = Rules(**{f.name: options.pop(f.name) for f in fields(Rules) if f.name in options})
         dataset = DatasetOptions(rules=rules, **options)
@@ -231,9 +235,9 @@ class BuildConfig:
     @property
     def conversion(self) -> Conversion:
         """What workers need."""
-        from shardkit.sources.listing import Source
+        from shardkit.sources import image_source
 
-        source = Source(self.source, self.dataset.follow_symlinks)
+        source = image_source(self.source, self.dataset.follow_symlinks, self.images)
         return Conversion(source=source, out=self.out, dataset=self.dataset, run=self.run)
 
     def fixed(self) -> dict[str, Any]:

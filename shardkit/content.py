@@ -10,6 +10,7 @@ from scipy import fft, ndimage
 Pixels = npt.NDArray[np.uint16]
 Mask = npt.NDArray[np.bool_]
 Reduced = npt.NDArray[np.float32]
+Thumbnail = npt.NDArray[np.uint8]
 
 THUMB = 32
 """Side of the thumbnail that near-duplicates and polarity are judged on."""
@@ -81,6 +82,16 @@ def reduce(pixels: Pixels, longest: int) -> Reduced:
         columns += total[:, col::kx]
     means: Reduced = columns.astype(np.float32) / np.float32(ky * kx)
     return means
+
+
+def halve(pixels: Pixels) -> Pixels:
+    """Return the mean of 2x2 blocks, rounded half up. An odd last row or column is repeated, so nothing is cropped."""
+    rows, cols = pixels.shape
+    if rows % 2 or cols % 2:
+        pixels = np.pad(pixels, ((0, rows % 2), (0, cols % 2)), mode="edge")
+    wide = pixels.astype(np.uint32)
+    total = wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2]
+    return ((total + 2) >> 2).astype(np.uint16)
 
 
 def find_content(pixels: Pixels, small: Reduced | None = None, *, padded: bool = False) -> Content:
@@ -234,11 +245,11 @@ def _gathered(pixels: Pixels, mask: Mask) -> Iterator[Pixels]:
         yield np.concatenate(waiting)
 
 
-def thumbnail(small: Reduced) -> npt.NDArray[np.uint8]:
+def thumbnail(small: Reduced) -> Thumbnail:
     """(32, 32) uint8, stretched to its own range: area mean of a reduced image, nearest where that is smaller."""
     resized = _resize(small)
     low, high = float(resized.min()), float(resized.max())
-    stretched: npt.NDArray[np.uint8] = np.rint((resized - low) * (255.0 / max(high - low, 1e-6))).astype(np.uint8)
+    stretched: Thumbnail = np.rint((resized - low) * (255.0 / max(high - low, 1e-6))).astype(np.uint8)
     return stretched
 
 
@@ -255,7 +266,7 @@ def _resize(small: Reduced) -> Reduced:
     return small
 
 
-def perceptual_hash(thumb: npt.NDArray[np.uint8]) -> int:
+def perceptual_hash(thumb: Thumbnail) -> int:
     """63 bits: which of the 8 x 8 lowest DCT-II coefficients but the mean exceed their median."""
     spectrum = fft.dctn(thumb.astype(np.float64), norm="ortho")
     low = np.asarray(spectrum)[:8, :8].ravel()[1:]

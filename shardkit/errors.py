@@ -50,9 +50,23 @@ class StateError(ShardkitError, ValueError):
 
 
 class Verdict(Exception):
-    """Ends the work on one input file. `reason`: a code of `shardkit.sources.dicom.triage`. `message`: free of PHI."""
+    """Ends the work on one input file.
+
+    Parameters
+    ----------
+    reason : str
+        A code of `shardkit.triage`.
+    message : str
+        Free of what may identify a person.
+
+    Attributes
+    ----------
+    modality : str or None
+        What made the image, where a header that tells was read before.
+    """
 
     verdict = ""
+    modality: str | None = None
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(reason, message)

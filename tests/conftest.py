@@ -24,13 +24,14 @@ from hypothesis import HealthCheck, settings
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import ExplicitVRBigEndian
 
-from shardkit.build.ingest import Converted, convert_file
+from shardkit.build.conversion import Converted, convert_file
 from shardkit.build.scan import Scanned, scan_entry
 from shardkit.codecs.frame import Frame
 from shardkit.config import Conversion, DatasetOptions, Rules, RunOptions
+from shardkit.sources import image_source
 from shardkit.sources.dicom import decoding
-from shardkit.sources.dicom.reading import Header, ImageFacts, check_structure, frame, image_facts, read_header
-from shardkit.sources.listing import Entry, Source
+from shardkit.sources.dicom.reading import Header, PixelModule, check_structure, frame, pixel_module, read_header
+from shardkit.sources.files import Entry
 from shardkit.synthetic.records import ImageSpec, Patient, Study
 
 # Torch's threads of one worker otherwise spin on the core that the other needs; it reads this when it is loaded.
@@ -214,7 +215,7 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Outcome]:
     def run(data: bytes, rules: Rules | None = None, codec: str = "raw", name: str = "file", **options: Any) -> Outcome:
         rules = rules or Rules(modalities=EVERY_MODALITY, max_side=6000)
         (folder / name).write_bytes(data)
-        source = Source(str(folder))
+        source = image_source(str(folder))
         scanned = scan_entry(source, Entry(name.encode(), len(data), "file"), rules)
         if scanned.verdict is not None:
             return Outcome(scanned, None)
@@ -312,7 +313,7 @@ class Decoded:
     """A real file as far as its stored values."""
 
     header: Header
-    facts: ImageFacts
+    facts: PixelModule
     samples: decoding.Samples
     repairs: tuple[str, ...]
 
@@ -329,7 +330,7 @@ def decoded(real_dicom: Path) -> Callable[[str], Decoded]:
     def load(name: str) -> Decoded:
         data = (real_dicom / name).read_bytes()
         header = read_header(BytesIO(data), len(data))
-        facts = image_facts(header.dataset)
+        facts = pixel_module(header.dataset)
         repairs = header.repairs + check_structure(header, facts)
         stream = frame(header, facts)
         if header.pixels is not None and header.pixels.length is not None:

@@ -17,9 +17,9 @@ from shardkit import content
 from shardkit.config import Rules
 from shardkit.errors import Dropped
 from shardkit.sources.dicom.grayscale import to_uniform
-from shardkit.sources.dicom.triage import judge_pixels
 from shardkit.synthetic import records
 from shardkit.synthetic.radiographs import radiograph
+from shardkit.triage import judge_pixels
 
 CLINICAL = [
     "angio_XA1_J2KR.dcm",
@@ -351,3 +351,19 @@ def test_text_drawn_near_an_edge_is_suspected_and_the_same_picture_without_is_no
 def test_real_pictures_without_text_are_not_suspected(decoded: Any, name: str) -> None:
     image = uniform(decoded, name)
     assert not content.burned_in_suspect(image.pixels, image.bits)
+
+
+@settings(max_examples=60, derandomize=True, database=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32))
+def test_halving_is_the_exact_mean_of_two_by_two_rounded_half_up_with_the_edge_repeated(
+    rows: int, cols: int, seed: int
+) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 65536, (rows, cols)).astype(np.uint16)
+    got = content.halve(pixels)
+    assert got.shape == (-(-rows // 2), -(-cols // 2))
+    for i in range(got.shape[0]):
+        for j in range(got.shape[1]):
+            four = [
+                int(pixels[min(r, rows - 1), min(c, cols - 1)]) for r in (2 * i, 2 * i + 1) for c in (2 * j, 2 * j + 1)
+            ]
+            assert got[i, j] == (sum(four) + 2) // 4

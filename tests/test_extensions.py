@@ -11,12 +11,12 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from shardkit import Loader, codecs, config, formats
+from shardkit import Loader, Packed, codecs, config, formats
 from shardkit.build.transcode import Target, transcode
 from shardkit.dataset import contents
+from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.verify import Summary, verify
 from shardkit.errors import ArgumentError
-from shardkit.plan import Packed
 from shardkit.storage import Store
 from shardkit.testing.codecs import assert_codec
 from shardkit.testing.formats import assert_shard_format
@@ -64,7 +64,7 @@ def deflated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "deflated", raising=False)
     module = importlib.import_module("deflated")
-    monkeypatch.setitem(codecs.CODECS, module.NAME, module)  # type: ignore[arg-type]
+    monkeypatch.setitem(codecs.CODECS, module.NAME, module)
     return module
 
 
@@ -81,7 +81,7 @@ def test_a_dataset_in_a_codec_of_one_file_is_made_verified_shown_and_loaded(
     assert done.samples > 10
     store, before = Store(str(tmp_path / "new")), Store(str(dataset_folder))
     facts, rows = contents.description(store), contents.samples(store).to_pylist()
-    assert (facts["codec"], facts["extension"], facts["transfer_syntax"]) == ("deflated", "npz1", None)
+    assert (facts.codec, facts.extension, facts.transfer_syntax) == ("deflated", "npz1", None)
     *problems, summary = verify(store.url, True, 1)
     assert problems == []
     assert isinstance(summary, Summary)
@@ -90,16 +90,16 @@ def test_a_dataset_in_a_codec_of_one_file_is_made_verified_shown_and_loaded(
     for key in list(images)[:3]:
         np.testing.assert_array_equal(images[key], contents.image(before, was[key], contents.description(before)))
     seen = 0
-    batching = Packed(tokens=1 << 14, patch=16, level=0, per_step=1)
-    for batch in Loader(store.url, batching=batching, split=None, normalise="none", device="cpu"):
+    packed = Packed(tokens=1 << 14, patch=16, level=0, per_step=1)
+    for batch in Loader(store.url, batching=packed, split=None, normalise="none", device="cpu"):
         for at, row in enumerate(batch.rows.tolist()):
             if row >= 0:
-                np.testing.assert_array_equal(batch.unpacked(at).float().numpy(), images[rows[row]["key"]])
+                np.testing.assert_array_equal(batch.pixels(at).float().numpy(), images[rows[row]["key"]])
                 seen += 1
         if seen > 5:
             break
     with pytest.raises(ArgumentError, match="decoder=dali decodes htj2k"):
-        Loader(store.url, batching=batching, split=None, device="cpu", decoder="dali")
+        Loader(store.url, batching=packed, split=None, device="cpu", decoder="dali")
 
 
 def test_a_format_of_one_file_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -110,8 +110,9 @@ def test_a_format_of_one_file_is_known_by_its_name(monkeypatch: pytest.MonkeyPat
     )
     with pytest.raises(ArgumentError, match="unknown format 'boxes'"):
         formats.shard_format("boxes")
-    monkeypatch.setitem(formats.FORMATS, "boxes", form)  # type: ignore[arg-type]
-    assert formats.form_of({"shard_format": "boxes"}) is form
+    monkeypatch.setitem(formats.FORMATS, "boxes", form)
+    described = DatasetDescription.from_content({"shard_format": "boxes", "bins": [[48, 48]], "patch": 48})
+    assert formats.form_of(described) is form
     assert_shard_format(formats.shard_format("boxes"), tmp_path)
 
 

@@ -76,7 +76,7 @@ def test_an_old_dataset_is_read_pixel_by_pixel(old: Path, kind: str) -> None:
     store = Store(str(old / kind / "out"))
     description = contents.description(store)
     rows = contents.samples(store).to_pylist()
-    assert len(rows) == description["samples"] == 9
+    assert len(rows) == description.samples == 9
     for row in rows:
         assert pixel_hash(contents.image(store, row, description), row["bits"]) == row["pixel_hash"]
 

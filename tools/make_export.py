@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def write_truth(export: Export, path: Path) -> None:
-    """One row a file; repairs and flags joined by semicolons."""
+    """Write one row a file as CSV, with repairs and flags joined by semicolons."""
     with path.open("w", newline="") as stream:
         rows = csv.writer(stream)
         rows.writerow(["path", "verdict", "reason", "repairs", "flags"])

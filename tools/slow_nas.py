@@ -65,10 +65,32 @@ LogLevel ERROR
 def slow_mount(
     folder: Path | str, mountpoint: Path | str, latency_s: float = 0.001, bits_per_s: float = 1e9
 ) -> Iterator[Path]:
-    """Mount `folder` read-only at `mountpoint`, as from a NAS behind that wire; yields the mountpoint's real path.
+    """Mount a folder read-only, as from a NAS behind a slow wire.
 
     Contents are not cached from one open to the next; names and attributes are, for a second (NFS: three and more).
-    ArgumentError if a folder cannot be used, StorageError if a program is missing or the mount fails.
+
+    Parameters
+    ----------
+    folder
+        What is mounted.
+    mountpoint
+        An empty folder, or a new one.
+    latency_s
+        Latency of the wire each way, in seconds.
+    bits_per_s
+        Rate of the wire each way.
+
+    Yields
+    ------
+    Path
+        The mountpoint's real path.
+
+    Raises
+    ------
+    ArgumentError
+        For a folder that cannot be used.
+    StorageError
+        Where a program is missing, or the mount fails.
     """
     source, target = Path(folder).resolve(), Path(mountpoint).resolve()
     if not source.is_dir():
@@ -90,7 +112,13 @@ def slow_mount(
 
 
 def drop_caches(mountpoint: Path | str) -> None:
-    """Forget names, attributes and contents on the mount's side, except of open files; the server keeps its own."""
+    """Forget names, attributes and contents on the mount's side, except of open files; the server keeps its own.
+
+    Raises
+    ------
+    StorageError
+        Where they stay.
+    """
     command = ["mount", "-i", "-o", "remount,ro", str(mountpoint)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -98,7 +126,7 @@ def drop_caches(mountpoint: Path | str) -> None:
 
 
 def _free(target: Path) -> bool:
-    """Whether it is an empty folder where nothing is mounted, or can become one."""
+    """Return whether it is an empty folder where nothing is mounted, or can become one."""
     try:
         if target.exists():
             return not (target.is_mount() or any(target.iterdir()))
@@ -116,7 +144,7 @@ def _program(name: str) -> str:
 
 @contextlib.contextmanager
 def _sshd(programs: dict[str, str], private: Path) -> Iterator[int]:
-    """A private server with new keys; the port it listens at."""
+    """Run a private server with new keys; give the port that it listens at."""
     for key in ("host_key", "user_key"):
         subprocess.run([programs["ssh-keygen"], "-q", "-t", "ed25519", "-N", "", "-f", private / key], check=True)
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -150,7 +178,7 @@ def _sshfs(programs: dict[str, str], private: Path, port: int, source: Path, tar
 def _running(
     command: list[str], log: Path, ready: Callable[[], bool], leave: Callable[[], object] = lambda: None
 ) -> Iterator[None]:
-    """A server and all it starts, from when it is ready to the end of the block; `leave` comes before the end."""
+    """Run a server and all that it starts, from when it is ready to the end of the block; `leave` comes before."""
     with log.open("wb") as output:
         guarded = ["setpriv", "--pdeathsig", "TERM", *command]  # it ends when this process is killed, too
         server = subprocess.Popen(guarded, stdout=output, stderr=output, start_new_session=True)
@@ -178,7 +206,7 @@ def _running(
 
 
 def _family(pid: int) -> set[int]:
-    """A process, its session and all their living descendants."""
+    """Return a process, its session and all their living descendants."""
     living, family = _living(), {pid}
     while found := {p for p, above in living.items() if above & family} - family:
         family |= found
@@ -186,7 +214,7 @@ def _family(pid: int) -> set[int]:
 
 
 def _living() -> dict[int, set[int]]:
-    """Parent and session of every process that is not a zombie."""
+    """Return parent and session of every process that is not a zombie."""
     living = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -197,7 +225,13 @@ def _living() -> dict[int, set[int]]:
 
 
 def figures(folder: Path, mount: Path) -> str:
-    """Read the largest files one by one (64 MiB if there are), then the first bytes of the smallest 30."""
+    """Read the largest files one by one (64 MiB if there are), then the first bytes of the smallest 30.
+
+    Returns
+    -------
+    str
+        The rate in sequence, and the time of an open, in words.
+    """
     files = sorted((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     size, start, times = 0, monotonic(), []
     for path in reversed(files):

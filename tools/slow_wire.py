@@ -40,13 +40,13 @@ class _Link:
         self.flight: deque[tuple[float, Callable[[], None]]] = deque()  # in order of time: the latency is constant
 
     def book(self, size: int, arrive: Callable[[], None], since: float) -> None:
-        """Put on the wire `size` bytes that have waited since then; `arrive` is called when they have arrived."""
+        """Put bytes on the wire that have waited since then; `arrive` is called when they have arrived."""
         now = monotonic()
         self.free_at = max(self.free_at, since, now - CATCH_UP_S) + size * self.s_per_byte
         self.flight.append((max(self.free_at, now) + self.latency_s, arrive))
 
     def turn(self) -> float:
-        """Deliver what is due and let senders on the free wire; the time at which to call again."""
+        """Deliver what is due and let senders on the free wire; return the time at which to call again."""
         now = monotonic()
         while self.flight and self.flight[0][0] <= now:
             self.flight.popleft()[1]()
@@ -72,12 +72,13 @@ class _Pipe:
         self.waiting = self.full = self.ended = False
 
     def readable(self) -> None:
+        """Wait for a turn on the wire: the source has bytes."""
         if not (self.waiting or self.full or self.ended):
             self.waiting, self.since = True, monotonic()
             self.link.waiting.append(self)
 
     def take(self) -> bool:
-        """Move one piece from the source to the wire; False when there is none, or too much is held already."""
+        """Move one piece from the source to the wire; return False when there is none, or too much is held already."""
         self.waiting, self.full = False, self.held >= self.link.limit
         if self.full:
             return False
@@ -94,6 +95,7 @@ class _Pipe:
         return self.waiting
 
     def arrive(self, data: bytes) -> None:
+        """Take what has come over the wire, and hand it on."""
         self.arrived.append(data)
         self.flush()
 
@@ -116,6 +118,7 @@ class _Pipe:
             self.readable()
 
     def end(self) -> int:
+        """End the target's stream; with both directions ended, close."""
         self.target.shutdown(socket.SHUT_WR)
         self.done.append(self)
         if len(self.done) == 2:
@@ -123,6 +126,7 @@ class _Pipe:
         return 0
 
     def close(self) -> None:
+        """Close both ends."""
         self.source.close()
         self.target.close()
 
@@ -131,6 +135,15 @@ def forward(listener: socket.socket, target: tuple[str, int], latency_s: float, 
     """Forward the connections of a listening socket until standard input ends; asleep whenever nothing is due.
 
     A connection costs what it costs in TCP: the target hears of it after one latency, the client after two.
+
+    Parameters
+    ----------
+    listener
+        Socket that clients connect to.
+    target
+        Host and port of the service.
+    latency_s, bits_per_s
+        Latency and rate, each way.
     """
     ctypes.CDLL(None).prctl(29, 1)  # PR_SET_TIMERSLACK: a sleep ends at its time, not up to 50 us later
     up, down = _Link(latency_s, bits_per_s), _Link(latency_s, bits_per_s)
@@ -178,8 +191,26 @@ def forward(listener: socket.socket, target: tuple[str, int], latency_s: float, 
 class Proxy:
     """A slow wire to a TCP service: `with Proxy("127.0.0.1", 7480, 0.001, 1e9) as wire: wire.host, wire.port`.
 
-    `latency_s` is added each way; `bits_per_s` holds for each way and is shared by all connections. The wire is a
-    process of its own, which ends with the `with` block, or with this process.
+    The wire is a process of its own, which ends with the `with` block, or with this process.
+
+    Parameters
+    ----------
+    target_host, target_port
+        The service.
+    latency_s
+        Seconds that are added each way.
+    bits_per_s
+        Rate of each way, which all connections share.
+
+    Attributes
+    ----------
+    host, port
+        Where clients connect.
+
+    Raises
+    ------
+    ArgumentError
+        For numbers that no wire has.
     """
 
     def __init__(self, target_host: str, target_port: int, latency_s: float = 0.001, bits_per_s: float = 1e9) -> None:
@@ -189,6 +220,7 @@ class Proxy:
         self._wire = ((target_host, target_port), latency_s, bits_per_s)
 
     def __enter__(self) -> Proxy:
+        """Start the wire."""
         with socket.create_server((self.host, 0), backlog=512) as listener:
             self.port = int(listener.getsockname()[1])
             code = (
@@ -202,5 +234,6 @@ class Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """End it."""
         self._process.kill()
         self._process.communicate()

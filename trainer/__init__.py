@@ -1,1 +1,1 @@
-"""Masked-autoencoder pre-training on radiographs of any size. Sees only shardkit's public names."""
+"""Train on radiographs of any size; sees only shardkit's public names."""

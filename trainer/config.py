@@ -1,4 +1,4 @@
-"""What a run is: frozen records, nested; a recipe is one of them, and the command line changes single values of it."""
+"""What a run is: nested frozen records. A recipe is such a record, and the command line changes single values of it."""
 
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
@@ -25,21 +25,21 @@ class LoaderConfig:
     split
         train, val, test, or all.
     window
-        Shards that are mixed at any time; `shardkit plan` says how well.
+        Number of shards that are mixed at any time; `shardkit plan` says how well.
     cache
-        Folder for whole shards on a local disk; without one, just the bytes needed are read.
+        Folder for whole shards on a local disk; without one, only the bytes that are needed are read.
     cache_gib
-        GiB the cache may take.
+        Size limit of the cache in GiB.
     threads
-        That decode; default this rank's share of the cores.
+        Number of threads that decode; by default this rank's share of the cores.
     prefetch
-        Finished batches to hold.
+        Number of finished batches to hold ready.
     max_bad
         Share of an epoch's samples that may be unreadable.
     attempts
-        Times that bytes are read which come back wrong, before their sample counts as unreadable.
+        How often bytes that come back wrong are read before their sample counts as unreadable.
     deadline
-        Seconds to wait for a store that is away or refuses, before the run ends.
+        Seconds to wait for a store that is away or refuses before the run ends.
     """
 
     batching: str
@@ -64,25 +64,25 @@ class OptimConfig:
     name
         AdamW, or Adam.
     lr
-        Greatest learning rate, of the global batch as it is: nothing scales it.
+        Greatest learning rate. It is used as it is: nothing scales it with the batch.
     betas
-        Decay rates of the moments.
+        Decay rates of the first and second moment.
     eps
         Added to the root of the second moment.
     weight_decay
-        Of the parameters that decay.
+        Weight decay of the parameters that `decay` selects.
     decay
-        Which do: matrices, all but biases, norms and what the model's no_weight_decay names; or all of them.
+        Which parameters decay. matrices: all but biases, norms and what the model's no_weight_decay names. all: all.
     schedule
         cosine with linear warm-up, or one cycle.
     warmup
-        Share of the steps.
+        Share of the steps in which the learning rate rises.
     floor
         Learning rate at the end of the cosine.
     clip
-        Greatest norm of the gradient; none without.
+        Greatest norm of the gradient; without one, nothing is clipped.
     ema
-        Decay of an average of the weights; 0 keeps none.
+        Decay of a moving average of the weights; 0 keeps no average.
     """
 
     name: Literal["adamw", "adam"] = "adamw"
@@ -100,29 +100,29 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """How long, and on what.
+    """How long a run is, and how it is computed.
 
     Parameters
     ----------
     epochs
         Length of the run, in steps of the first epoch; packed epochs differ by a step or so.
     steps
-        Length of the run in global steps, instead.
+        Length of the run in global steps, instead of epochs.
     seed
-        Of the weights, the plan and the masks.
+        Seed of the weights, the plan and the masks.
     precision
         bf16 is autocast with float32 weights.
     parallel
-        ddp: each rank holds all weights; fsdp: weights, gradients and moments are shared out.
+        ddp: each rank holds all weights; fsdp: weights, gradients and moments are sharded over the ranks.
     compile
         Compile the blocks, one by one.
     compile_backend
-        Of torch.compile.
+        Backend of torch.compile.
     max_skipped
-        Global steps without a finite loss or gradient that may be skipped before the run stops.
+        Number of global steps without a finite loss or gradient that may be skipped before the run stops.
     on_new_data
-        Where the dataset has changed since the last checkpoint: refuse, or restart-epoch, which keeps weights, moments,
-        step and schedule, and begins the epoch anew on the dataset as it is.
+        What to do where the dataset has changed since the last checkpoint: refuse, or restart-epoch, which keeps
+        weights, moments, step and schedule, and begins the epoch anew on the dataset as it is.
     """
 
     epochs: float = 1.0
@@ -138,14 +138,14 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SaveConfig:
-    """Checkpoints.
+    """When checkpoints are written, and how many are kept.
 
     Parameters
     ----------
     every
-        Steps between them; one is written at the end and on SIGTERM anyway.
+        Steps between two checkpoints; one is written at the end and on SIGTERM anyway.
     keep
-        How many of the last to keep.
+        Number of the last checkpoints to keep.
     """
 
     every: int = 500
@@ -159,7 +159,7 @@ class ValConfig:
     Parameters
     ----------
     every
-        Steps between two validations, and one at the end: loss, pictures, loss by bin; 0 does none.
+        Steps between two validations, with one at the end: loss, loss by bin, pictures. 0 does none.
     """
 
     every: int = 500
@@ -167,24 +167,24 @@ class ValConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LogConfig:
-    """What is written down on the way.
+    """What is written down during a run.
 
     Parameters
     ----------
     every
-        Steps between two lines; each is a mean of the steps since the last.
+        Steps between two lines; each line is a mean over the steps since the last one.
     pictures
-        Steps between two grids of input, masked, reconstruction and difference; 0 draws none.
+        Steps between two pictures of what the model makes of some images; 0 draws none.
     baseline
-        Micro-batches to measure the mean image on, before the first step; 0 leaves it out.
+        Number of micro-batches to measure the objective's baseline on, before the first step; 0 leaves it out.
     tensorboard
-        Write its event files too.
+        Write event files for TensorBoard, too.
     wandb
-        Project of Weights & Biases to write to, too; needs its package, wandb.
+        Project of Weights & Biases to write to, too; needs the package wandb.
     profile
-        First step, and steps, of a window for torch's profiler.
+        First step, and number of steps, to run under torch's profiler.
     peak_tflops
-        Peak of the device for the share of it (MFU) where it is not known, or known better.
+        Peak of the device in TFLOP/s, which MFU is a share of, where it is not known, or known better.
     """
 
     every: int = 10
@@ -201,7 +201,7 @@ _MASKED = MaskedConfig()
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """All of a run but where its data lie and where it writes."""
+    """All of a run except where its data lie and where it writes."""
 
     model: ModelConfig
     loader: LoaderConfig
@@ -214,7 +214,7 @@ class Config:
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted name -> plain value."""
+    """Return the values of nested records by dotted name, as plain values that JSON can hold."""
     found: dict[str, Any] = {}
     for f in fields(value):
         own, name = getattr(value, f.name), f"{prefix}{f.name}"
@@ -226,7 +226,7 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def defaulting_to(value: Any) -> type[Any]:
-    """The class of a record, made again with this record's values as its defaults, all the way down.
+    """Return a record's class, made again with this record's values as its defaults, nested ones too.
 
     With it a command line offers every value of a recipe as an option, and shows the recipe's in its help.
     """
@@ -248,7 +248,13 @@ Record = TypeVar("Record")
 
 
 def from_flat(kind: type[Record], values: dict[str, Any]) -> Record:
-    """A record of plain fields from what `flat` said of one. Raises ArgumentError for fields that it does not have."""
+    """Return a record of plain fields, made of what `flat` said of one.
+
+    Raises
+    ------
+    ArgumentError
+        For a field that the record does not have.
+    """
     if unknown := sorted(values.keys() - {f.name for f in fields(cast(Any, kind))}):
         raise ArgumentError(f"the run has the option {unknown[0]}, which this version does not know: use the run's")
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

@@ -1,4 +1,4 @@
-"""The loop: micro-batches of a global step forward and back, one update, a line, a checkpoint; again.
+"""The training loop: micro-batches of a global step forward and back, one update, a line, a checkpoint; again.
 
 Gradients are of the loss summed over images, divided by the number of images that count in the whole step on all
 processes, so that an image counts the same whatever batch it lies in. What can differ between processes is added up
@@ -36,7 +36,17 @@ _GRAPHS = 64  # of one function; past its limit of 8 torch would go on uncompile
 
 @dataclass
 class Progress:
-    """How far a run is: global steps done and skipped, images seen, seconds taken."""
+    """How far a run is.
+
+    Attributes
+    ----------
+    step, skipped : int
+        Global steps done, and those of them that changed nothing because something was not finite.
+    images : float
+        Images seen, over all processes.
+    seconds : float
+        Time that these steps took.
+    """
 
     step: int = 0
     skipped: int = 0
@@ -45,11 +55,37 @@ class Progress:
 
 
 class Loop:
-    """Trains with an objective until its last step or until told to stop. All processes run the same.
+    """Trains with an objective until its last step or until told to stop. All processes run the same code.
 
-    steps: of the whole run. asked: tells whether somebody asked to stop. anew: begin the epoch of the last checkpoint
-    again, on the loader's dataset instead of the one it was of. Raises TrainingError for a loss that stays
-    without a number, StorageError for checkpoints that cannot be written.
+    Parameters
+    ----------
+    objective
+        What is minimised, with its model.
+    loader
+        Batches of this process.
+    config
+        Of the run.
+    run
+        Folder of the run.
+    world
+        Which process this is.
+    log
+        Where lines are written.
+    steps
+        Number of global steps of the whole run.
+    asked
+        Tells whether somebody asked this process to stop.
+    anew
+        Whether the epoch of the last checkpoint begins again, on the loader's dataset instead of the one it was of.
+    validation
+        What is measured on the val split, if anything.
+
+    Raises
+    ------
+    TrainingError
+        Where the loss stays without a finite value.
+    StorageError
+        Where a checkpoint cannot be written.
     """
 
     def __init__(
@@ -87,7 +123,7 @@ class Loop:
     # --- the run
 
     def go(self) -> bool:
-        """From the last checkpoint to the last step; returns whether it got there."""
+        """Train from the last checkpoint to the last step; return whether it got there."""
         self._resume()
         window = Window(self.config.log.profile, self.run / "profile", self.world.is_main)
         stop = False
@@ -102,7 +138,7 @@ class Loop:
         return self.progress.step == self.steps
 
     def _after(self, stop: bool) -> None:
-        """What is due after a step; where somebody asked to stop, no more than has to be."""
+        """Do what is due after a step; where somebody asked to stop, no more than has to be."""
         step = self.progress.step
         ends = stop or step == self.steps
         if step % self.config.log.every == 0 or ends:
@@ -117,7 +153,7 @@ class Loop:
             self._save()
 
     def _step(self) -> bool:
-        """One global step; returns whether anybody asked to stop."""
+        """Run one global step; return whether any process was asked to stop."""
         rate = self.schedule.at(self.progress.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -141,26 +177,26 @@ class Loop:
         return bool(found["stop"] > 0)
 
     def _accumulate(self) -> tuple[metrics.Sums, float, int]:
-        """This process's micro-batches of a step -> (sums by name, seconds waited, epoch)."""
+        """Run this process's micro-batches of a step; return sums by name, seconds waited for data, and the epoch."""
         sums: metrics.Sums = {"loss_by_bin": self._bins.zeros()}
         waited = 0.0
         while True:
             before = time.monotonic()
             batch = next(self._batches)
             waited += time.monotonic() - before
-            with parallel.accumulating(self.model, batch.place.last):
+            with parallel.accumulating(self.model, batch.position.last):
                 with self._autocast():
                     output = self.objective.run(self.model, batch)
                 output.loss.backward()  # type: ignore[no-untyped-call]
             self._count(sums, batch, output)
-            if batch.place.last:
+            if batch.position.last:
                 break
         if self.world.is_main and self._due(self.config.log.pictures, after=1):
             self._shown = batch, output
-        return sums, waited, batch.place.epoch
+        return sums, waited, batch.position.epoch
 
     def _update(self, loss: float, norm: float) -> None:
-        """Change the weights, unless something is no number."""
+        """Change the weights, unless the loss or the gradient is not finite."""
         if math.isfinite(loss) and math.isfinite(norm):
             self.optimizer.step()
             if self.average is not None:
@@ -195,7 +231,7 @@ class Loop:
             yield from self.loader
 
     def _due(self, every: int, after: int = 0) -> bool:
-        """Whether `after` steps from now is a multiple, or the last one."""
+        """Return whether `after` steps from now the step is a multiple of `every`, or the last one."""
         step = self.progress.step + after
         return bool(every) and (step % every == 0 or step == self.steps)
 
@@ -235,9 +271,9 @@ class Loop:
 
 
 def _compile(objective: Objective, loader: Loader, backend: str) -> None:
-    """Block by block: blocks of one shape share a graph, and what surrounds them may do as it likes.
+    """Compile the blocks one by one: blocks of one shape share a graph, and the code around them is not compiled.
 
-    Static shapes, where batches have one; with many bins dimensions become dynamic with the second.
+    Shapes are static where batches have one shape; with many bins dimensions become dynamic with the second.
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _GRAPHS)
     dynamic = None if isinstance(loader.batching, (Binned, Exact)) else False

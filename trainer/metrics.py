@@ -15,36 +15,52 @@ METRICS = "metrics/"
 
 
 def mean_of(values: Tensor, weight: Tensor) -> Tensor:
-    """float64 (2,), a metric for `Output.metrics` from a value an image: (S,) and (S,)."""
+    """Return a metric for `Output.metrics`, from one value per image.
+
+    Parameters
+    ----------
+    values
+        Any dtype (S,), one an image.
+    weight
+        float (S,), how much each of them counts.
+
+    Returns
+    -------
+    Tensor
+        float64 (2,), the weighted sum and the sum of weights; their quotient is what is logged.
+    """
     values, weight = values.detach().double(), weight.double()
     return torch.stack([torch.where(weight > 0, values * weight, 0.0).sum(), weight.sum()])
 
 
 def named(metrics: Mapping[str, Tensor]) -> Sums:
-    """An objective's metrics, for `add`."""
+    """Return an objective's metrics by the names that they have among other sums."""
     return {f"{METRICS}{name}": value for name, value in metrics.items()}
 
 
 @torch.no_grad()
 def add(sums: Sums, values: Mapping[str, Tensor]) -> None:
-    """Add values to those of the same name, as float64."""
+    """Add values to the sums of the same name, in place, as float64."""
     for name, value in values.items():
         new = value.detach().double()
         sums[name] = sums[name] + new if name in sums else new
 
 
 def over_processes(sums: Sums) -> Sums:
-    """Added up over processes, in one exchange. All of them have the same names and shapes, in the same order."""
+    """Add sums up over processes, in one exchange.
+
+    All processes have to give the same names and shapes, in the same order.
+    """
     return _split(parallel.all_reduce_sum(_joined(sums)), sums)
 
 
 def on_cpu(sums: Sums) -> Sums:
-    """Copied in one piece; waits for the device."""
+    """Copy sums to the CPU in one piece; waits for the device."""
     return _split(_joined(sums).cpu(), sums)
 
 
 def means(sums: Mapping[str, Tensor]) -> dict[str, float | None]:
-    """Of the metrics among them, by the objective's names; None where there is no finite one."""
+    """Return the objective's metrics among the sums as means, by the objective's names; None where none is finite."""
     found: dict[str, float | None] = {}
     for name, value in sums.items():
         if name.startswith(METRICS):

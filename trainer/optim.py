@@ -1,4 +1,4 @@
-"""Optimiser, its parameter groups, gradient norms, and an average of the weights."""
+"""Optimiser, its parameter groups, gradient norms, and a moving average of the weights."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,10 @@ from trainer.config import OptimConfig
 
 
 def optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW in two groups. Without decay: biases, norms, and what the model's `no_weight_decay()` names."""
+    """Return Adam or AdamW with two groups of parameters, one of which decays.
+
+    With `decay="matrices"` biases, norms and what the model's `no_weight_decay()` names do not decay.
+    """
     named = getattr(model.module if isinstance(model, DistributedDataParallel) else model, "no_weight_decay", None)
     exempt = frozenset[str]() if named is None else named()
     trained = {plain(name): p for name, p in model.named_parameters() if p.requires_grad}
@@ -26,18 +29,31 @@ def optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
 
 
 def gradients(model: nn.Module) -> list[Tensor]:
-    """Of the parameters that have one."""
+    """Return the gradients of the parameters that have one."""
     return [p.grad for p in model.parameters() if p.grad is not None]
 
 
 def norm(grads: Iterable[Tensor]) -> Tensor:
-    """float32 (), of all gradients together, on all ranks."""
+    """Return the norm of all gradients together, on all ranks: float32 ()."""
     total = torch.nn.utils.get_total_norm(list(grads))
     return total.full_tensor() if isinstance(total, DTensor) else total
 
 
 class Average:
-    """Exponential moving average of a model's trained parameters."""
+    """Exponential moving average of a model's trained parameters.
+
+    Parameters
+    ----------
+    model
+        As it is trained, wrapped or not.
+    decay
+        Share of the average that stays at each update.
+
+    Attributes
+    ----------
+    state : dict of str to Tensor
+        The average, by the names of the model without wrappers.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._own = [p for p in model.parameters() if p.requires_grad]
@@ -46,10 +62,10 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """After a step of the optimiser."""
+        """Follow the weights, after a step of the optimiser."""
         torch._foreach_lerp_(list(self.state.values()), [p.detach() for p in self._own], 1 - self._decay)
 
 
 def plain(name: str) -> str:
-    """A parameter's name without what wrappers put before it."""
+    """Return a parameter's name without what wrappers put before it."""
     return name.removeprefix("module.")

@@ -1,4 +1,4 @@
-"""Processes and devices: start, wrap a model, add numbers up. torchrun's environment says who is who."""
+"""Processes and devices: join them, wrap a model, add numbers up. torchrun's environment says which process this is."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -20,7 +20,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Which of how many processes this is, its device, and a group of its own for checkpoints in the background."""
+    """Which of the processes this is.
+
+    Attributes
+    ----------
+    rank, size : int
+        Number of this process, from 0, and of all processes.
+    device : torch.device
+        Device that this process trains on.
+    group
+        A process group of its own for checkpoints in the background; None without other processes.
+    """
 
     rank: int
     size: int
@@ -34,7 +44,7 @@ class World:
 
 
 def start() -> World:
-    """Join the other processes where torchrun started this one."""
+    """Join the other processes, if torchrun started this one, and choose a device."""
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
@@ -47,13 +57,30 @@ def start() -> World:
 
 
 def stop() -> None:
-    """Leave the others."""
+    """Leave the other processes."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def wrap_model(model: nn.Module, blocks: Sequence[nn.Module], how: Literal["ddp", "fsdp"], bf16: bool) -> nn.Module:
-    """The model as all processes train it together. fsdp shards block by block and communicates bfloat16 weights."""
+    """Return the model as all processes train it together.
+
+    Parameters
+    ----------
+    model
+        On its device.
+    blocks
+        The model's large repeated parts, which fsdp shards one by one.
+    how
+        ddp: each process has all weights. fsdp: they are sharded over processes.
+    bf16
+        Whether fsdp communicates bfloat16 weights.
+
+    Raises
+    ------
+    ArgumentError
+        For fsdp without other processes.
+    """
     if how == "fsdp":
         if not dist.is_initialized():
             raise ArgumentError("parallel=fsdp needs torchrun: there is nobody to share weights with")
@@ -66,7 +93,7 @@ def wrap_model(model: nn.Module, blocks: Sequence[nn.Module], how: Literal["ddp"
 
 
 def accumulating(model: nn.Module, last: bool) -> AbstractContextManager[Any]:
-    """Around a micro-batch: gradients are exchanged with the last of a step only."""
+    """Return a context for a micro-batch: gradients are exchanged with the last micro-batch of a step only."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(last)
     elif isinstance(model, DistributedDataParallel) and not last:
@@ -75,14 +102,14 @@ def accumulating(model: nn.Module, last: bool) -> AbstractContextManager[Any]:
 
 
 def all_reduce_sum(values: Tensor) -> Tensor:
-    """The sum over processes."""
+    """Sum values over processes, in place, and return them."""
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
 
 
 def broadcast(value: T) -> T:
-    """The first process's value."""
+    """Return the first process's value, on all of them."""
     if not dist.is_initialized():
         return value
     box = [value]
@@ -91,7 +118,10 @@ def broadcast(value: T) -> T:
 
 
 def from_first(make: Callable[[], T], world: World) -> T:
-    """What the first process makes, for all of them; or its error, raised on all: nobody waits for the others."""
+    """Let the first process make something, and return it on all of them.
+
+    An error of the first process is raised on all of them, so that nobody waits for the others.
+    """
     made: tuple[T | None, ShardkitError | None] = None, None
     if world.is_main:
         try:

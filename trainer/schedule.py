@@ -7,7 +7,17 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """peak: greatest learning rate. floor: least, at the end. warmup, total: steps."""
+    """A learning rate for each step.
+
+    Attributes
+    ----------
+    kind : {"cosine", "onecycle"}
+        Its shape.
+    peak, floor : float
+        Greatest learning rate, and the least, at the end; one cycle has its own end.
+    warmup, total : int
+        Steps of linear warm-up, and of the whole run.
+    """
 
     kind: Literal["cosine", "onecycle"] = "cosine"
     peak: float
@@ -16,7 +26,7 @@ class Schedule:
     total: int
 
     def at(self, step: int) -> float:
-        """Rate of a step, counted from 0."""
+        """Return the learning rate of a step, counted from 0."""
         if self.kind == "onecycle":
             return _one_cycle(step, self.total, self.peak)
         if step < self.warmup:
@@ -26,7 +36,7 @@ class Schedule:
 
 
 def _one_cycle(step: int, total: int, peak: float) -> float:
-    """torch's OneCycleLR with its defaults: from peak / 25 up over 30 % of the steps, down to peak / 250,000."""
+    """Rise from peak / 25 over 30 % of the steps, fall to peak / 250,000: OneCycleLR of torch with its defaults."""
     start, end, top = peak / 25, peak / 25e4, 0.3 * total - 1
     last = total - 1
     if step <= top:

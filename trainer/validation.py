@@ -1,4 +1,4 @@
-"""The loss on images that are not trained on: every image of the split once, the same views and masks each time."""
+"""The loss on images that are not trained on: every image of the split once, the same crops and masks each time."""
 
 import math
 import time
@@ -21,8 +21,23 @@ from trainer.parallel import World
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """loss: mean over images. by_bin: the same by bin. metrics: the objective's others. seconds: that it took.
-    shown: a batch and what became of it."""
+    """What was measured on a split.
+
+    Attributes
+    ----------
+    loss : float
+        Mean over the images that count; not a number where none does.
+    images : int
+        How many images that is.
+    by_bin : dict of str to float
+        The same loss by the bin that images are stored in.
+    metrics : dict of str to float or None
+        The objective's other metrics.
+    seconds : float
+        Seconds that it took.
+    shown : tuple of Batch and Output
+        A batch, and what became of it, for a picture.
+    """
 
     loss: float
     images: int
@@ -33,7 +48,17 @@ class Measured:
 
 
 class Validation:
-    """loader: of the split, without augmentation, its last batches filled with padding."""
+    """Measures the loss on a split.
+
+    Parameters
+    ----------
+    objective
+        What is measured.
+    loader
+        Batches of the split, without augmentation, the last ones filled up with empty places.
+    world
+        Which process this is.
+    """
 
     def __init__(self, objective: Objective, loader: Loader, world: World) -> None:
         self._objective, self._loader = objective, loader
@@ -41,7 +66,15 @@ class Validation:
 
     @torch.no_grad()
     def measure(self, model: nn.Module, autocast: Callable[[], AbstractContextManager[Any]]) -> Measured:
-        """All processes call it together, each with its share of the images."""
+        """Measure all images of the split. All processes call it together, each with its share of the images.
+
+        Parameters
+        ----------
+        model
+            The objective's, or what wraps it; left in training mode.
+        autocast
+            Makes the context that batches are run in.
+        """
         started, by_bin, shown = time.monotonic(), self._bins.zeros(), None
         found: metrics.Sums = {"loss_by_bin": by_bin}
         self._loader.load_state_dict({**self._loader.state_dict(), "epoch": 0, "step": 0})

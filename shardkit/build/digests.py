@@ -8,7 +8,7 @@ from shardkit.build import journal
 from shardkit.build.shard_plan import ShardPlan
 from shardkit.config import Conversion
 from shardkit.errors import Quarantined
-from shardkit.sources.listing import Source, Unread, settled
+from shardkit.sources.files import FileTree, Unread, settled
 from shardkit.storage import Store
 
 
@@ -19,8 +19,8 @@ def hash_shard(spec: Conversion, plan: ShardPlan, generation: int) -> dict[int, 
     digests = {}
     for file in plan.files:
         if read[file["serial"]]:
-            ask = functools.partial(_digest, spec.source, file["path"])
-            if (found := settled(spec.source, ask(), ask)).sha256 is not None:  # else it vanished since
+            ask = functools.partial(_digest, spec.source.files, file["path"])
+            if (found := settled(spec.source.files, ask(), ask)).sha256 is not None:  # else it vanished since
                 digests[file["serial"]] = found.sha256
     return digests
 
@@ -31,8 +31,8 @@ class _Digest:
     unsure: bool = False
 
 
-def _digest(source: Source, path: bytes) -> _Digest:
+def _digest(files: FileTree, path: bytes) -> _Digest:
     try:
-        return _Digest(hashlib.sha256(source.read(path)).hexdigest())
+        return _Digest(hashlib.sha256(files.read(path)).hexdigest())
     except Quarantined as verdict:
         return _Digest(None, unsure=isinstance(verdict, Unread))

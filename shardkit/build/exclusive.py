@@ -23,7 +23,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError, PreconditionError
 
 from shardkit.errors import BuildError
-from shardkit.storage import Store, locks, sentences
+from shardkit.storage import Store, locks, translate_errors
 from shardkit.storage.locks import NAME
 
 BEAT, LAPSE = 10.0, 35.0
@@ -68,7 +68,7 @@ class Running:
             with self.folder(store.root):
                 yield
             return
-        with sentences(f"{store.url}/{NAME}"):
+        with translate_errors(f"{store.url}/{NAME}"):
             beat = _Beat(store, self)
         try:
             yield

@@ -1,35 +1,32 @@
-"""One task, one shard: decode, judge, encode and check every planned file, then commit the shard whole.
+"""One task, one shard: convert every planned file in child processes, then commit the shard whole.
 
 What became of each file is journaled beside the dataset before the shard appears, so a shard that exists is never
 converted again. Journals hold no path and no clear identifier.
 """
 
-import hashlib
 import json
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from io import BytesIO
-from typing import Any, Literal, cast
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import Any, TypedDict, cast
 
-from pydicom.uid import ExplicitVRBigEndian
-
-from shardkit import content, formats
+from shardkit import formats
 from shardkit.build import isolation, journal
+from shardkit.build.conversion import Converted, convert_file
+from shardkit.build.journal import FileRow
+from shardkit.build.scan import ScanRow
 from shardkit.build.shard_plan import ShardPlan
 from shardkit.codecs import codec
 from shardkit.codecs.frame import Frame
 from shardkit.config import Conversion
 from shardkit.dataset import manifest
-from shardkit.dataset.hashes import fingerprint, pixel_hash
-from shardkit.errors import Quarantined, Verdict
-from shardkit.formats.encoding import Encoded, encode
-from shardkit.sources.dicom import decoding, grayscale, modality, privacy
-from shardkit.sources.dicom.grayscale import Invert
-from shardkit.sources.dicom.reading import Header, ImageFacts, frame, read_header
-from shardkit.sources.dicom.triage import halvings, judge_header, judge_pixels
-from shardkit.sources.listing import Unread, settled
-from shardkit.storage import Store, sentences
+from shardkit.dataset.hashes import fingerprint
+from shardkit.dataset.sample_row import ImageColumns, SampleRow
+from shardkit.errors import Quarantined
+from shardkit.formats.encoding import Encoded
+from shardkit.sources.files import settled
+from shardkit.storage import Store, translate_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,149 +49,18 @@ class ShardDone:
     digests: dict[int, str] = field(default_factory=dict, repr=False)  # serial -> SHA-256 of the file, private
 
 
-@dataclass(frozen=True, slots=True)
-class Converted:
-    """One file's outcome. `encoded` is None unless it is written; `facts` follow `shardkit.dataset.manifest.SAMPLE`."""
-
-    verdict: Literal["written", "dropped", "quarantined"]
-    reason: str
-    message: str | None
-    sha256: str | None
-    repairs: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ()
-    encoded: Encoded | None = None
-    facts: dict[str, Any] | None = None
-    thumb: bytes | None = None
-    unsure: bool = False  # whether it may be the store's fault
-
-
-def convert_file(spec: Conversion, path: bytes, size: int, frame: Frame) -> Converted:
-    """Runs in a child: one file from its bytes to an encoded, checked image, or to a verdict. Raises MemoryError.
-
-    frame: the image, as the scan saw it, in its bin.
-    """
-    sha256: str | None = None
-    try:
-        data = spec.source.read(path)
-        sha256 = hashlib.sha256(data).hexdigest()
-        if len(data) != size:
-            raise Quarantined(
-                "io_error", "the file changed while the build ran: `shardkit retry --class io_error` takes it in"
-            )
-        header = read_header(BytesIO(data), size, data)
-        image_facts, repairs, flags = judge_header(header, spec.dataset.rules)
-        return _convert(spec, header, image_facts, repairs, flags, frame, sha256)
-    except Verdict as verdict:
-        unsure = isinstance(verdict, Unread)
-        return Converted(verdict.verdict, verdict.reason, verdict.message, sha256, unsure=unsure)  # type: ignore[arg-type]
-    except MemoryError:
-        raise  # maybe this process's fault: the file is tried once more in a new one
-    except Exception as error:
-        return Converted("quarantined", "internal_error", f"{type(error).__name__} while converting", sha256)
-
-
-def _convert(
-    spec: Conversion,
-    header: Header,
-    facts: ImageFacts,
-    repairs: tuple[str, ...],
-    flags: tuple[str, ...],
-    frame: Frame,
-    sha256: str,
-) -> Converted:
-    decoded = decode_pixels(header, facts, spec.dataset.invert)
-    uniform, mended = decoded.uniform, decoded.repairs
-    pixels, times = uniform.pixels, halvings(facts.rows, facts.cols, spec.dataset.rules.max_side)
-    for _ in range(times):
-        pixels = grayscale.halve(pixels)
-    if pixels.shape != (frame.height, frame.width):
-        raise Quarantined(
-            "io_error", "the file changed while the build ran: `shardkit retry --class io_error` takes it in"
-        )
-    small = content.reduce(pixels, content.ANALYSIS)
-    padded = uniform.padding > 0
-    found = content.find_content(pixels, small, padded=padded)
-    stats = content.statistics(pixels, found.mask, padded=padded)
-    judge_pixels(found, stats, spec.dataset.rules)
-    if content.burned_in_suspect(pixels, uniform.bits):
-        flags += ("burned_in_suspect",)
-    thumb = content.thumbnail(small)
-    row = {
-        "pixel_hash": pixel_hash(pixels, uniform.bits),
-        "height": pixels.shape[0],
-        "width": pixels.shape[1],
-        "bits": uniform.bits,
-        **{f"box_{k}": v for k, v in asdict(found.box).items()},
-        "content": found.area,
-        **asdict(stats),
-        "padding": uniform.padding,
-        "halvings": times,
-        "inverted": uniform.inverted,
-        "phash": content.perceptual_hash(thumb),
-        "source_rows": facts.rows,
-        "source_cols": facts.cols,
-        "source_bits": facts.bits_stored,
-        "signed": facts.signed,
-        "photometric": facts.photometric,
-        "slope": privacy.number(header.dataset, "RescaleSlope", -1e6, 1e6),
-        "intercept": privacy.number(header.dataset, "RescaleIntercept", -1e6, 1e6),
-        "modality_lut": grayscale.modality_lut(header.dataset, facts.signed) is not None,
-        "transfer_syntax": header.syntax,
-        "lossy": decoded.lossy or privacy.text(header.dataset, "LossyImageCompression") == "01",
-        "decoder": decoded.decoder,
-        "modality": modality.effective(header.dataset) or None,
-        **privacy.metadata(header.dataset, spec.dataset.demographics),
-    }
-    for side in ("spacing_row", "spacing_col"):
-        if row[side] is not None:
-            row[side] *= 1 << times
-    return Converted(
-        "written",
-        "ok_repaired" if repairs + mended else "ok",
-        None,
-        sha256,
-        repairs + mended,
-        flags + uniform.flags,
-        encode(pixels, uniform.bits, frame, spec.dataset.codec_name, spec.dataset.levels),
-        row,
-        thumb.tobytes(),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """Uniform pixels of one file, and how they came about."""
-
-    uniform: grayscale.Uniform
-    decoder: str
-    repairs: tuple[str, ...]
-    lossy: bool
-
-
-def decode_pixels(header: Header, facts: ImageFacts, invert: Invert) -> Decoded:
-    """The pixels of a judged header. Raises Quarantined."""
-    data = frame(header, facts)
-    if header.pixels is not None and header.pixels.length is not None:
-        big = header.syntax == ExplicitVRBigEndian
-        samples = decoding.native(data, facts.rows, facts.cols, facts.bits_allocated, big, header.pixels.words)
-    else:
-        samples = decoding.decode(bytes(data), header.syntax, header.dataset)
-    uniform = grayscale.to_uniform(samples, facts, header.dataset, invert=invert)
-    return Decoded(uniform, samples.decoder, samples.repairs + uniform.repairs, samples.lossy)
-
-
 def convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Crew) -> ShardDone:
     """Runs on a worker: make one shard from its planned files through this process's children, and commit it.
 
     Raises StorageError when the dataset's store or the staging disk fails, or the source stays away.
     """
-    with sentences(spec.out):
+    with translate_errors(spec.out):
         return _convert_shard(spec, plan, generation, crew)
 
 
 def _convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Crew) -> ShardDone:
     store = Store(spec.out)
-    rows: list[dict[str, Any]] = []
+    rows: list[FileRow] = []
     digests: dict[int, str] = {}
     extension = codec(spec.dataset.codec_name).EXTENSION
     form = formats.shard_format(spec.dataset.format)
@@ -203,54 +69,55 @@ def _convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Cre
         staged = formats.files(folder, "shard", len(objects))
         with form.writer(staged, plan.places) as writer:
             for file, done in _converted(spec, plan, crew):
-                row = _journal_row(file, done)
                 if done.sha256 is not None:
                     digests[file["serial"]] = done.sha256
+                row = _file_row(file, done)
                 if done.encoded is not None and done.facts is not None:
-                    row |= _sample_row(plan, file, done, objects[0])
-                    facts = public_facts(row)
-                    row["json_hash"] = fingerprint(facts) if form.FACTS else None
+                    sample = _sample_row(file, done.facts, done.encoded, objects[0], row.flags)
+                    facts = public_facts(sample)
+                    sample["json_hash"] = fingerprint(facts) if form.FACTS else None
                     image = done.encoded
-                    row["offset"] = writer.add(row["key"], extension, image.image, facts, image.smaller)
+                    sample["offset"] = writer.add(sample["key"], extension, image.image, facts, image.smaller)
+                    row = replace(row, sample=sample, thumb=done.thumb)
                 rows.append(row)
-        dropped = drop_duplicates(rows)
-        written = [row for row in rows if row["verdict"] == "written"]
-        if dropped:
+        whole, rows = rows, without_duplicates(rows)
+        written = [row.sample for row in rows if row.verdict == "written" and row.sample is not None]
+        if rows != whole:
             staged = formats.keep(form, staged, formats.files(folder, "kept", len(objects)), written, plan.places)
         size = sum(path.stat().st_size for path in staged) if written else 0
-        journal.write(store, generation, plan.name, rows)
+        journal.write(store, generation, plan.name, [row.columns() for row in rows])
         if written:
             formats.commit(store, objects, staged)
     return ShardDone(
         name=plan.name,
         files=len(rows),
         samples=len(written),
-        pixels=sum(row["height"] * row["width"] for row in written),
+        pixels=sum(sample["height"] * sample["width"] for sample in written),
         bytes_out=size,
         digests=digests,
     )
 
 
-def _converted(spec: Conversion, plan: ShardPlan, crew: Crew) -> Iterator[tuple[dict[str, Any], Converted]]:
+def _converted(spec: Conversion, plan: ShardPlan, crew: Crew) -> Iterator[tuple[ScanRow, Converted]]:
     """Outcomes in the plan's order, with a few files ahead in the children's queue."""
     pool = isolation.children(crew.children, spec.run.memory_limit)
-    waiting: deque[tuple[dict[str, Any], Any, float]] = deque()
+    waiting: deque[tuple[ScanRow, Future[Any], float]] = deque()
 
-    def begin(file: dict[str, Any]) -> tuple[dict[str, Any], Any, float]:
+    def begin(file: ScanRow) -> tuple[ScanRow, Future[Any], float]:
         timeout = isolation.allowance(file["size"], spec.run.time_limit)
         frame = Frame(file["height"], file["width"], plan.bin.height, plan.bin.width)
         return file, pool.submit(convert_file, spec, file["path"], file["size"], frame, timeout=timeout), timeout
 
-    def end(file: dict[str, Any], future: Any, timeout: float) -> Converted:
+    def end(file: ScanRow, future: Future[Any], timeout: float) -> Converted:
         try:
             return cast(Converted, isolation.result(future, timeout))
         except Quarantined as verdict:
-            unsure = verdict.reason == "decode_timeout" and not spec.source.answers()
+            unsure = verdict.reason == "decode_timeout" and not spec.source.files.answers()
             return Converted("quarantined", verdict.reason, verdict.message, None, unsure=unsure)
 
-    def finish() -> tuple[dict[str, Any], Converted]:
+    def finish() -> tuple[ScanRow, Converted]:
         file, future, timeout = waiting.popleft()
-        return file, settled(spec.source, end(file, future, timeout), lambda: end(*begin(file)))
+        return file, settled(spec.source.files, end(file, future, timeout), lambda: end(*begin(file)))
 
     try:
         for file in plan.files:
@@ -264,38 +131,51 @@ def _converted(spec: Conversion, plan: ShardPlan, crew: Crew) -> Iterator[tuple[
             future.cancel()
 
 
-def _journal_row(file: dict[str, Any], done: Converted) -> dict[str, Any]:
+def _file_row(file: ScanRow, done: Converted) -> FileRow:
     # A scan may know more than the bytes alone: its flags come first.
     flags = list(dict.fromkeys([*(file["flags"] or []), *done.flags]))
-    return {
-        "serial": file["serial"],
-        "verdict": done.verdict,
-        "reason": done.reason,
-        "message": done.message,
-        "read": done.sha256 is not None,
-        "repairs": list(done.repairs),
-        "flags": flags,
-        "plain": file["plain"],
-    }
+    return FileRow(
+        serial=file["serial"],
+        verdict=done.verdict,
+        reason=done.reason,
+        message=done.message,
+        read=done.sha256 is not None,
+        repairs=list(done.repairs),
+        flags=flags,
+        plain=file["plain"],
+    )
 
 
-def _sample_row(plan: ShardPlan, file: dict[str, Any], done: Converted, shard: str) -> dict[str, Any]:
-    assert done.facts is not None
-    assert done.encoded is not None
+def _sample_row(file: ScanRow, facts: ImageColumns, encoded: Encoded, shard: str, flags: list[str]) -> SampleRow:
+    """A sample as far as it is known before it is written."""
     return {
-        **done.facts,
-        "key": f"{file['sop'][:20]}-{done.facts['pixel_hash'].hex()[:12]}",
+        **facts,
+        **storage_columns(encoded),
+        "key": f"{file['sop'][:20]}-{facts['pixel_hash'].hex()[:12]}",
         "shard": shard,
-        **storage_columns(done.encoded),
-        "bin_height": plan.bin.height,
-        "bin_width": plan.bin.width,
-        "thumb": done.thumb,
-        **{k: file[k] for k in ("patient", "study", "series", "device", "source")},
+        "offset": -1,
+        "json_hash": None,
+        "patient": file["patient"],
+        "study": file["study"],
+        "series": file["series"],
+        "device": file["device"],
+        "source": file["source"],
+        "flags": flags,
+        "group": None,
+        "split": None,
     }
 
 
-def storage_columns(encoded: Encoded) -> dict[str, Any]:
+class EncodedColumns(TypedDict):
     """The manifest's columns about an image's bytes, but for their place."""
+
+    length: int
+    level_bytes: list[int]
+    level_hash: list[bytes]
+
+
+def storage_columns(encoded: Encoded) -> EncodedColumns:
+    """Return the manifest's columns about an image's bytes, but for their place."""
     return {
         "length": len(encoded.image),
         "level_bytes": [length for length, _ in encoded.levels],
@@ -303,29 +183,26 @@ def storage_columns(encoded: Encoded) -> dict[str, Any]:
     }
 
 
-def public_facts(row: dict[str, Any]) -> bytes:
-    """The sample's JSON member: the manifest's facts that do not depend on other samples."""
+def public_facts(row: Mapping[str, Any]) -> bytes:
+    """Return the sample's JSON member: the manifest's facts that do not depend on other samples."""
     names = [*manifest.SAMPLE.names, "key", "flags"]
     facts = {k: v.hex() if isinstance(v, bytes) else v for k in names if (v := row.get(k)) is not None}
     return json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()
 
 
-def preference(row: dict[str, Any]) -> tuple[int, bool, int]:
+def _preference(row: FileRow) -> tuple[int, bool, int]:
     """Which of several files with the same pixels is kept: the least repaired, then the plainest syntax, then path."""
-    return (len(row["repairs"]), not row["plain"], row["serial"])
+    return (len(row.repairs), not row.plain, row.serial)
 
 
-def drop_duplicates(rows: list[dict[str, Any]]) -> int:
-    """Mark all but one of the rows with equal pixels as dropped, in place; returns how many."""
-    best: dict[bytes, int] = {}
-    for i, row in enumerate(rows):
-        if row["verdict"] == "written":
-            j = best.setdefault(row["pixel_hash"], i)
-            if preference(row) < preference(rows[j]):
-                best[row["pixel_hash"]] = i
-    dropped = 0
-    for i, row in enumerate(rows):
-        if row["verdict"] == "written" and best[row["pixel_hash"]] != i:
-            dropped += 1
-            row |= {"verdict": "dropped", "reason": "duplicate_exact", "shard": None, "offset": None}
-    return dropped
+def without_duplicates(rows: list[FileRow]) -> list[FileRow]:
+    """Return the rows, all but one of those with equal pixels dropped."""
+    best: dict[bytes, FileRow] = {}
+    for row in rows:
+        if row.sample is not None:
+            digest = row.sample["pixel_hash"]
+            best[digest] = min(best.get(digest, row), row, key=_preference)
+    return [
+        row if row.sample is None or best[row.sample["pixel_hash"]] is row else row.dropped("duplicate_exact")
+        for row in rows
+    ]

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 from shardkit import content
 from shardkit.dataset import manifest
 from shardkit.dataset.contents import JOURNALS
+from shardkit.dataset.sample_row import SampleRow
 from shardkit.errors import BuildError
 from shardkit.storage import Store, parquet
 
@@ -35,6 +37,34 @@ SCHEMA = pa.schema(
         *[f for f in manifest.SCHEMA if f.name not in ("repairs", "flags", "group", "split")],
     ]
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRow:
+    """What became of a file; where it is written, its sample and thumbnail."""
+
+    serial: int
+    verdict: str
+    reason: str
+    message: str | None
+    read: bool
+    repairs: list[str]
+    flags: list[str]
+    plain: bool
+    sample: SampleRow | None = None
+    thumb: bytes | None = field(default=None, repr=False)
+
+    def dropped(self, reason: str) -> "FileRow":
+        """Return the row of a sample that is not written after all."""
+        return replace(self, verdict="dropped", reason=reason)
+
+    def columns(self) -> dict[str, Any]:
+        """Return the row as `SCHEMA` has it; a sample that is not written has no place."""
+        sample: dict[str, Any] = dict(self.sample or {})
+        if self.verdict != "written":
+            sample |= {"shard": None, "offset": None}
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "sample"}
+        return sample | own
 
 
 def object_name(generation: int, name: str) -> str:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from shardkit.build.ledger import WRITTEN
 from shardkit.config import Rules
-from shardkit.sources.dicom.triage import DROPS
+from shardkit.triage import DROPS
 
 MOST = 0.5
 """Above this share of the samples, or of the images, something has most of them."""

@@ -4,7 +4,6 @@ State lives in the private folder (scan parts, plan, ledger, the pseudonym key) 
 beside the shards. A generation is one round of new files; its shards are never touched again.
 """
 
-import json
 import shlex
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor
@@ -30,11 +29,12 @@ from shardkit.dataset import bins as resolution_bins
 from shardkit.dataset import contents, manifest
 from shardkit.dataset.bins import Bins
 from shardkit.dataset.contents import JOURNALS
+from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ArgumentError, BuildError
 from shardkit.formats import listing, shard_format
-from shardkit.sources.listing import Entry
-from shardkit.storage import Store, parquet, private, sentences, shown
+from shardkit.sources.files import Entry
+from shardkit.storage import Store, parquet, private, shown, translate_errors
 
 
 class Progress(Protocol):
@@ -71,7 +71,7 @@ def build(
     check_values(config)
     check_places(config)
     try:
-        place = sentences(str(config.private))  # what other stores raise is a sentence already
+        place = translate_errors(str(config.private))  # what other stores raise is a sentence already
         with place, exclusive.alone(config.private, Store(config.out)) as held:
             private.shut(config.private)
             return _Run(config, progress or Quiet(), executor, held).run(retry)
@@ -89,7 +89,7 @@ class _Run:
         codec(self.dataset.codec_name)
         # Refuse before the scan what could only fail after it.
         resolution_bins.parse(self.dataset.bins, [1], [1], self.dataset.patch, self.dataset.rules.max_side)
-        self.spec.source.check()
+        self.spec.source.files.check()
         self.store = Store(self.config.out)
         self.state = State(config, self.store)
         self.workers = Workers(config.run.workers, executor, held.check)
@@ -148,7 +148,7 @@ class _Run:
 
         def fresh() -> Iterator[tuple[int, Entry]]:
             nonlocal listed
-            for entry in self.spec.source.entries():
+            for entry in self.spec.source.list():
                 listed += 1
                 if entry not in known and entry not in done:
                     yield next(serial), entry
@@ -264,8 +264,7 @@ class _Run:
 
     def _before(self, bins: Bins) -> pa.Table:
         """The samples so far. Not held against dataset.json: an interrupted run may have written one of the two."""
-        facts = {"bins": bins.to_json(), "shard_format": self.dataset.format, "codec": self.dataset.codec_name}
-        return contents.samples(self.store, facts={**facts, "arguments": self.config.fixed()})
+        return contents.samples(self.store, described=self._described(manifest.SCHEMA.empty_table(), bins, "", {}))
 
     def _rewrite(self, jobs: list[deduplicate.Rewrite], generation: int) -> None:
         work = ((job, (self.store, generation, job)) for job in jobs)
@@ -276,7 +275,19 @@ class _Run:
         """Ledger, arrays and report first, dataset.json last: it is what makes a folder a dataset."""
         merged = self._ledger(generation + 1, samples, set(), set())
         digest = manifest.write(samples, self.store)
-        description = contents.describe(
+        verdicts = {v: dict(sorted(c.items())) for v, c in ledger.counts(merged).items()}
+        description = self._described(samples, bins, digest, verdicts)
+        from shardkit.report import dataset_page
+
+        contents.write_metadata(self.store, samples, description)
+        dataset_page.write(self.store, samples, description)
+        self.state.announce(digest)
+        self.store.put(contents.NAME, description.to_json().encode())
+
+    def _described(
+        self, samples: pa.Table, bins: Bins, digest: str, verdicts: dict[str, dict[str, int]]
+    ) -> DatasetDescription:
+        return contents.describe(
             samples,
             bins,
             digest,
@@ -284,14 +295,8 @@ class _Run:
             codec_name=self.dataset.codec_name,
             fingerprint=self.state.name.fingerprint,
             arguments=self.config.fixed(),
-            verdicts={v: dict(sorted(c.items())) for v, c in ledger.counts(merged).items()},
+            verdicts=verdicts,
         )
-        from shardkit.report import dataset_page
-
-        contents.write_metadata(self.store, samples, description)
-        dataset_page.write(self.store, samples, description)
-        self.state.announce(digest)
-        self.store.put(contents.NAME, json.dumps(description, indent=1).encode())
 
     def _ledger(self, generations: int, samples: pa.Table, changed: set[str], missing: set[str]) -> pa.Table:
         paths = [self.state.folder(g) / ledger.NAME for g in range(generations)]

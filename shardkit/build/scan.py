@@ -6,63 +6,65 @@ Rows go to Parquet parts in the private folder as they are done, so that a rerun
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, TypedDict
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
 
 from shardkit.build import isolation
 from shardkit.config import Rules
 from shardkit.dataset.rounding import halved
-from shardkit.errors import Dropped, Quarantined, Verdict
-from shardkit.sources.dicom import foreign, modality, privacy
-from shardkit.sources.dicom.privacy import Pseudonyms
-from shardkit.sources.dicom.reading import NATIVE, read_header
-from shardkit.sources.dicom.triage import for_presentation, halvings, judge_header
-from shardkit.sources.listing import Entry, Source, Unread, settled, unreadable
+from shardkit.errors import Quarantined, Verdict
+from shardkit.privacy import Pseudonyms, shown_modality
+from shardkit.sources.base import Identity, ImageFacts, ImageSource
+from shardkit.sources.files import Entry, Unread, settled, unreadable
 from shardkit.storage import parquet
+from shardkit.triage import halvings, judge_header
 
 CHUNK = 64  # files a child reads per task
 PART = 128 * CHUNK  # files a Parquet part holds
 
-SCHEMA = pa.schema(
-    [
-        ("serial", pa.int64()),
-        ("path", pa.binary()),
-        ("size", pa.int64()),
-        ("verdict", pa.string()),  # null: worth converting
-        ("reason", pa.string()),
-        ("message", pa.string()),
-        ("repairs", pa.list_(pa.string())),
-        ("flags", pa.list_(pa.string())),
-        ("height", pa.int32()),  # as it will be written
-        ("width", pa.int32()),
-        ("estimate", pa.int64()),  # bytes it will take in a shard
-        ("plain", pa.bool_()),  # explicit little endian: needs no interpretation
-        ("presentation", pa.string()),
-        ("modality", pa.string()),  # a defined term, "other" or "none"; null where the header was not read
-        ("order", pa.uint64()),
-        ("sop", pa.string()),  # pseudonyms from here on
-        ("patient", pa.string()),
-        ("study", pa.string()),
-        ("series", pa.string()),
-        ("device", pa.string()),
-        ("source", pa.string()),
-        ("twin", pa.string()),
-    ]
-)
+_TEXT, _TEXTS = pa.string(), pa.list_(pa.string())
+
+
+class ScanRow(TypedDict):
+    """One name of the export, as the private folder keeps it: what its header said, and pseudonyms."""
+
+    serial: Annotated[int, pa.int64()]
+    path: Annotated[bytes, pa.binary()]
+    size: Annotated[int, pa.int64()]
+    verdict: Annotated[str | None, _TEXT]  # null: worth converting
+    reason: Annotated[str | None, _TEXT]
+    message: Annotated[str | None, _TEXT]
+    repairs: Annotated[list[str], _TEXTS]
+    flags: Annotated[list[str], _TEXTS]
+    height: Annotated[int, pa.int32()]  # as it will be written
+    width: Annotated[int, pa.int32()]
+    estimate: Annotated[int, pa.int64()]  # bytes it will take in a shard
+    plain: Annotated[bool, pa.bool_()]  # explicit little endian: needs no interpretation
+    presentation: Annotated[str | None, _TEXT]
+    modality: Annotated[str | None, _TEXT]  # a defined term, "other" or "none"; null where the header was not read
+    order: Annotated[int, pa.uint64()]
+    sop: Annotated[str, _TEXT]  # pseudonyms from here on
+    patient: Annotated[str, _TEXT]
+    study: Annotated[str | None, _TEXT]
+    series: Annotated[str | None, _TEXT]
+    device: Annotated[str | None, _TEXT]
+    source: Annotated[str, _TEXT]
+    twin: Annotated[str | None, _TEXT]  # of an unprocessed image and the processed one made from it
+
+
+SCHEMA = parquet.schema(ScanRow)
 
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
-    """What one header says. The identifiers are clear text: they are hashed before anything is stored."""
+    """What one header says. `identity` is clear text: it is hashed before anything is stored."""
 
     verdict: str | None = None
     reason: str | None = None
@@ -75,12 +77,7 @@ class Scanned:
     plain: bool = False
     presentation: str | None = None
     modality: str | None = None  # as it may be shown; None where the header was not read
-    sop: str = ""
-    patient: str = ""
-    study: str = ""
-    series: str = ""
-    device: str = ""
-    twin: str = ""
+    identity: Identity = field(default_factory=Identity, repr=False)
     unsure: bool = False  # whether it may be the store's fault
 
 
@@ -95,38 +92,20 @@ _NOT_FILES = {
 }
 
 
-def scan_entry(source: Source, entry: Entry, rules: Rules) -> Scanned:
+def scan_entry(source: ImageSource, entry: Entry, rules: Rules) -> Scanned:
     """Read one header. Never raises for a bad file but MemoryError: the verdict says what is wrong."""
     found: str | None = None
     try:
         if entry.kind != "file":
             raise Quarantined(*_NOT_FILES[entry.kind])
-        with source.open(entry.path, entry.size) as file:
-            if foreign.is_apple_double(entry.path, file.read(foreign.START)):
-                raise Dropped("apple_double", "a file that macOS keeps beside another, no image")
-            file.seek(0)
-            header = read_header(file, entry.size)
-            found = modality.shown(modality.effective(header.dataset))
-            facts, repairs, flags = judge_header(header, rules)
-        times = halvings(facts.rows, facts.cols, rules.max_side)
-        height, width = halved(facts.rows, times), halved(facts.cols, times)
-        # Lossless streams keep their size; what is raw or lossy comes out near 5.6 bits a pixel (ratios 1.6-4.5).
-        raw = header.syntax in NATIVE or entry.size < facts.frame_bytes // 8
-        estimate = int(0.35 * 2 * height * width) if raw or times else entry.size
-        return Scanned(
-            repairs=repairs,
-            flags=flags,
-            height=height,
-            width=width,
-            estimate=estimate,
-            plain=header.syntax == ExplicitVRLittleEndian and not repairs,
-            presentation=for_presentation(header.dataset),
-            modality=found,
-            **_identifiers(header.dataset, f"{facts.rows}x{facts.cols}"),
-        )
+        facts = source.inspect(entry)
+        found = facts.modality
+        return _accepted(facts, judge_header(facts, rules), rules)
     except Verdict as verdict:
+        made_by = verdict.modality if found is None else found
+        shown = None if made_by is None else shown_modality(made_by)
         unsure = isinstance(verdict, Unread)
-        return Scanned(verdict.verdict, verdict.reason, verdict.message, modality=found, unsure=unsure)
+        return Scanned(verdict.verdict, verdict.reason, verdict.message, modality=shown, unsure=unsure)
     except MemoryError:
         raise  # maybe this process's fault: the file is tried once more in a new one
     except OSError as error:
@@ -136,27 +115,26 @@ def scan_entry(source: Source, entry: Entry, rules: Rules) -> Scanned:
         return Scanned("quarantined", "internal_error", f"{type(error).__name__} while reading the header")
 
 
-def _identifiers(dataset: Dataset, size: str) -> dict[str, Any]:
-    word = {
-        k: privacy.text(dataset, k) for k in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
-    }
-    device = [privacy.text(dataset, k) for k in ("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber")]
-    twin = [
-        privacy.text(dataset, k) for k in ("BodyPartExamined", "ViewPosition", "ImageLaterality", "AcquisitionNumber")
-    ]
-    study = word["StudyInstanceUID"]
-    # Without a PatientID the study is the closest that images of one person are known to share.
-    return {
-        "sop": word["SOPInstanceUID"],
-        "patient": f"id {word['PatientID']}" if word["PatientID"] else f"study {study}" if study else "",
-        "study": study,
-        "series": word["SeriesInstanceUID"],
-        "device": "\0".join(device) if any(device) else "",
-        "twin": "\0".join([study, size, *twin]) if study else "",
-    }
+def _accepted(facts: ImageFacts, flags: tuple[str, ...], rules: Rules) -> Scanned:
+    """A file worth converting, by the size that its image will have."""
+    times = halvings(facts.height, facts.width, rules.max_side)
+    height, width = halved(facts.height, times), halved(facts.width, times)
+    # Lossless streams keep their size; what is raw or lossy comes out near 5.6 bits a pixel (ratios 1.6-4.5).
+    coded = None if times else facts.coded_bytes
+    return Scanned(
+        repairs=facts.repairs,
+        flags=flags,
+        height=height,
+        width=width,
+        estimate=int(0.35 * 2 * height * width) if coded is None else coded,
+        plain=facts.plain,
+        presentation=facts.presentation,
+        modality=shown_modality(facts.modality),
+        identity=facts.identity,
+    )
 
 
-def scan_chunk(source: Source, entries: list[Entry], rules: Rules) -> list[Scanned]:
+def scan_chunk(source: ImageSource, entries: list[Entry], rules: Rules) -> list[Scanned]:
     """Runs in a child: the headers of some files, as far as one that may have failed because the store is away."""
     found: list[Scanned] = []
     for entry in entries:
@@ -167,7 +145,7 @@ def scan_chunk(source: Source, entries: list[Entry], rules: Rules) -> list[Scann
 
 
 def scan_part(
-    source: Source, entries: list[Entry], rules: Rules, children: int, memory: int, limit: float
+    source: ImageSource, entries: list[Entry], rules: Rules, children: int, memory: int, limit: float
 ) -> list[Scanned]:
     """Runs on a worker: `entries` through its children; a chunk that loses its child is halved down to single files.
 
@@ -183,7 +161,7 @@ def scan_part(
             return isolation.result(future, timeout)
         except Quarantined as verdict:
             if len(chunk) == 1:
-                unsure = verdict.reason == "decode_timeout" and not source.answers()
+                unsure = verdict.reason == "decode_timeout" and not source.files.answers()
                 return [Scanned("quarantined", verdict.reason, verdict.message, unsure=unsure)]
             half = len(chunk) // 2
             return run(chunk[:half]) + run(chunk[half:])
@@ -193,7 +171,7 @@ def scan_part(
         while rest := chunk[len(found) :]:
             *sure, last = attempt(rest)
             one = rest[len(sure) : len(sure) + 1]
-            found += [*sure, settled(source, last, lambda one=one: attempt(one)[0])]  # type: ignore[misc]
+            found += [*sure, settled(source.files, last, lambda one=one: attempt(one)[0])]  # type: ignore[misc]
         return found
 
     return run(entries)
@@ -201,24 +179,34 @@ def scan_part(
 
 def rows(entries: list[tuple[int, Entry]], scanned: list[Scanned], name: Pseudonyms) -> pa.Table:
     """Scanned headers as a table in which every identifier is a pseudonym."""
-    out: list[dict[str, Any]] = []
-    for (serial, entry), facts in zip(entries, scanned, strict=True):
-        source = name("source", entry.path.decode("utf-8", "surrogateescape"))
-        identity = facts.sop or f"path {source}"
+    out: list[ScanRow] = []
+    for (serial, entry), header in zip(entries, scanned, strict=True):
+        source, clear = name("source", entry.path.decode("utf-8", "surrogateescape")), header.identity
+        image = clear.image or f"path {source}"
         out.append(
             {
                 "serial": serial,
                 "path": entry.path,
                 "size": entry.size,
-                **{k: getattr(facts, k) for k in SCHEMA.names[3:14]},
-                "order": int(name("order", identity)[:16], 16),
-                "sop": name("sop", identity),
-                "patient": name("patient", facts.patient or identity),
-                "study": name("study", facts.study) if facts.study else None,
-                "series": name("series", facts.series) if facts.series else None,
-                "device": name("device", facts.device) if facts.device else None,
+                "verdict": header.verdict,
+                "reason": header.reason,
+                "message": header.message,
+                "repairs": list(header.repairs),
+                "flags": list(header.flags),
+                "height": header.height,
+                "width": header.width,
+                "estimate": header.estimate,
+                "plain": header.plain,
+                "presentation": header.presentation,
+                "modality": header.modality,
+                "order": int(name("order", image)[:16], 16),
+                "sop": name("sop", image),
+                "patient": name("patient", clear.patient or image),
+                "study": name("study", clear.study) if clear.study else None,
+                "series": name("series", clear.series) if clear.series else None,
+                "device": name("device", clear.device) if clear.device else None,
                 "source": source,
-                "twin": name("twin", facts.twin) if facts.twin else None,
+                "twin": name("twin", clear.processed_pair) if clear.processed_pair else None,
             }
         )
     return pa.Table.from_pylist(out, SCHEMA)

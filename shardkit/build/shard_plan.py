@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from shardkit.build.scan import SCHEMA
+from shardkit.build.scan import SCHEMA, ScanRow
 from shardkit.dataset.bins import Bin, Bins
 from shardkit.dataset.rounding import ceil_div
 from shardkit.formats import shard_format
@@ -45,11 +45,11 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class ShardPlan:
-    """The files of one shard, in order: rows of the scan (`shardkit.build.scan.SCHEMA`) as plain dictionaries."""
+    """The files of one shard, in order."""
 
     name: str  # object name without extension, e.g. "shards/2304x1920/00007"
     bin: Bin
-    files: list[dict[str, Any]] = field(repr=False)  # no log may show paths
+    files: list[ScanRow] = field(repr=False)  # no log may show paths
     places: int = 0  # images that its objects have room for; 0 for any number
 
 

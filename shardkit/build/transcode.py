@@ -21,15 +21,16 @@ from shardkit.build.relations import DATASET_FLAGS
 from shardkit.codecs import codec
 from shardkit.codecs.frame import Frame
 from shardkit.dataset import contents, manifest
-from shardkit.dataset.bins import Bin, Bins
 from shardkit.dataset.contents import JOURNALS
+from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.hashes import fingerprint, pixel_hash
+from shardkit.dataset.sample_row import StorageColumns
 from shardkit.errors import ArgumentError, BuildError, IntegrityError, Quarantined
 from shardkit.formats.encoding import encode
-from shardkit.storage import Store, sentences
+from shardkit.storage import Store, translate_errors
 
 _BEGUN = f"{JOURNALS}/convert.json"
-_STORED = [name for name, _, _ in manifest.STORAGE]
+_STORED = [*StorageColumns.__annotations__]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +76,13 @@ def transcode(url: str, target: Target, workers: int) -> Done:
 
 def _transcode(source: Store, store: Store, target: Target, workers: int, held: exclusive.Running) -> Done:
     before = contents.description(source)
-    samples = contents.samples(source, facts=before)
-    arguments = before["arguments"] | {"format": target.format, "codec": target.codec, "levels": target.levels}
+    samples = contents.samples(source, described=before)
+    arguments = {**before.arguments} | {"format": target.format, "codec": target.codec, "levels": target.levels}
     if target.shard_bytes is not None:
         arguments["shard_bytes"] = target.shard_bytes
-    if not _begin(store, before["digest"], arguments):
-        return Done(samples.num_rows, contents.description(store)["shards"], contents.description(store)["shards"])
+    if not _begin(store, before.digest, arguments):
+        shards = contents.description(store).shards
+        return Done(samples.num_rows, shards, shards)
     plan = list(_plan(samples, before, arguments))
     done = _finished(store, plan, arguments)
     todo = [shard for shard in plan if shard.name not in done]
@@ -99,7 +101,7 @@ def _begin(store: Store, digest: str, arguments: dict[str, Any]) -> bool:
     wanted = {"digest": digest, "arguments": arguments}
     if store.exists(contents.NAME):
         there = contents.description(store)
-        if {"digest": there.get("converted_from"), "arguments": there["arguments"]} == wanted:
+        if {"digest": there.converted_from, "arguments": there.arguments} == wanted:
             return False
         raise BuildError(f"{store.url} holds another dataset: choose another place, or remove it")
     if store.exists(_BEGUN):
@@ -111,10 +113,10 @@ def _begin(store: Store, digest: str, arguments: dict[str, Any]) -> bool:
     return True
 
 
-def _plan(samples: pa.Table, before: dict[str, Any], arguments: dict[str, Any]) -> Iterator[_Shard]:
+def _plan(samples: pa.Table, before: DatasetDescription, arguments: dict[str, Any]) -> Iterator[_Shard]:
     """The samples bin by bin in the manifest's order, cut into shards."""
     form = formats.shard_format(arguments["format"])
-    for bin in (Bin(*sides) for sides in before["bins"]):
+    for bin in before.bins.bins:
         here = pc.and_(pc.equal(samples["bin_height"], bin.height), pc.equal(samples["bin_width"], bin.width))
         table = samples.filter(here)
         places = form.capacity(bin, arguments["shard_bytes"])
@@ -136,11 +138,11 @@ def _finished(store: Store, plan: list[_Shard], arguments: dict[str, Any]) -> se
     return {name for name in whole if journal.object_name(0, name) in journals}
 
 
-def _write(source: Store, before: dict[str, Any], store: Store, arguments: dict[str, Any], shard: _Shard) -> None:
+def _write(source: Store, before: DatasetDescription, store: Store, arguments: dict[str, Any], shard: _Shard) -> None:
     """Decode, check, encode and commit one shard."""
     form, objects = formats.shard_format(arguments["format"]), _objects(arguments, shard.name)
     extension, rows = codec(arguments["codec"]).EXTENSION, shard.samples.to_pylist()
-    with sentences(store.url), journal.staging(store) as folder:
+    with translate_errors(store.url), journal.staging(store) as folder:
         staged = formats.files(folder, "shard", len(objects))
         with form.writer(staged, shard.places) as writer:
             for row in rows:
@@ -162,7 +164,7 @@ def _write(source: Store, before: dict[str, Any], store: Store, arguments: dict[
         formats.commit(store, objects, staged)
 
 
-def _publish(store: Store, before: dict[str, Any], arguments: dict[str, Any], plan: list[_Shard]) -> None:
+def _publish(store: Store, before: DatasetDescription, arguments: dict[str, Any], plan: list[_Shard]) -> None:
     """Manifest, arrays and report, then dataset.json, which makes the place a dataset."""
     samples = manifest.SCHEMA.empty_table()
     if plan:
@@ -173,18 +175,18 @@ def _publish(store: Store, before: dict[str, Any], arguments: dict[str, Any], pl
     samples = samples.cast(manifest.SCHEMA)
     description = contents.describe(
         samples,
-        Bins.from_json(before["bins"], before["patch"]),
+        before.bins,
         manifest.write(samples, store),
         format_name=arguments["format"],
         codec_name=arguments["codec"],
-        fingerprint=before["key_fingerprint"],
+        fingerprint=before.key_fingerprint,
         arguments=arguments,
-        verdicts=before["verdicts"],
+        verdicts={verdict: {**reasons} for verdict, reasons in before.verdicts.items()},
+        converted_from=before.digest,
     )
-    description["converted_from"] = before["digest"]
     from shardkit.report import dataset_page
 
     contents.write_metadata(store, samples, description)
     dataset_page.write(store, samples, description)
-    store.put(contents.NAME, json.dumps(description, indent=1).encode())
+    store.put(contents.NAME, description.to_json().encode())
     journal.clear(store)

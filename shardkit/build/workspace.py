@@ -14,8 +14,8 @@ from shardkit.dataset import contents
 from shardkit.dataset.contents import JOURNALS
 from shardkit.errors import BuildError
 from shardkit.formats import FORMATS, listing
-from shardkit.sources.dicom.privacy import Pseudonyms, load_key
-from shardkit.storage import Store, is_remote, local_path, private, sentences, shown
+from shardkit.privacy import Pseudonyms, load_key
+from shardkit.storage import Store, is_remote, local_path, private, shown, translate_errors
 
 NAME, KEY = "build.json", "pseudonym.key"
 
@@ -28,7 +28,7 @@ class State:
         self._config, self._store = config, store
         self._record: dict[str, Any] = {"format": 1, "complete": 0, "arguments": config.fixed(), "digests": []}
         self._record |= {"out": store.url, "source": _absolute(config.source)}
-        with sentences(str(self.root)):
+        with translate_errors(str(self.root)):
             if (self.root / NAME).exists():
                 self._record = _read(self.root)
                 self._check_arguments()
@@ -53,7 +53,7 @@ class State:
         probe = f"{JOURNALS}/probe"
         self._store.put(probe, b"")
         self._store.delete(probe)
-        with sentences(str(self.root)):
+        with translate_errors(str(self.root)):
             private.folder(self.root)  # the ledger names source paths
             self._record["fingerprint"] = self.name.fingerprint
             self._save()
@@ -61,13 +61,13 @@ class State:
     def announce(self, digest: str) -> None:
         """The dataset is about to get this digest: from now on it and the last one are known as ours."""
         self._record["digests"] = [*self._record["digests"][-1:], digest]
-        with sentences(str(self.root)):
+        with translate_errors(str(self.root)):
             self._save()
 
     def finish_generation(self) -> None:
         """The generation worked on is part of the dataset from here on."""
         self._record["complete"] = self.complete + 1
-        with sentences(str(self.root)):
+        with translate_errors(str(self.root)):
             self._save()
 
     def folder(self, generation: int) -> Path:
@@ -127,7 +127,7 @@ class State:
         """The place must hold the dataset that this folder knows; it may have been moved, finished or not."""
         url, known = self._store.url, self._record["digests"]
         there = self._store.exists(contents.NAME)
-        if there and contents.description(self._store)["digest"] not in known:
+        if there and contents.description(self._store).digest not in known:
             raise BuildError(f"{url} holds another dataset than the one {self.root} belongs to: name its own --private")
         unfinished = url == self._record["out"] or any(True for _ in islice(self._store.list(JOURNALS), 1))
         if not there and (self.complete or not unfinished):

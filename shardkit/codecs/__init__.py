@@ -18,7 +18,23 @@ CODECS: dict[str, Codec] = {
 
 
 def codec(name: str) -> Codec:
-    """A codec by its name. Raises ArgumentError for an unknown one."""
+    """Return a codec by its name.
+
+    Parameters
+    ----------
+    name : str
+        One of `CODECS`.
+
+    Returns
+    -------
+    Codec
+        The module that encodes and decodes.
+
+    Raises
+    ------
+    ArgumentError
+        There is no codec of this name.
+    """
     if name not in CODECS:
         raise ArgumentError(f"unknown codec {name!r}: choose one of {', '.join(CODECS)}")
     return CODECS[name]

@@ -20,9 +20,9 @@ class Codec(Protocol):
     Attributes
     ----------
     NAME : str
-        As `--codec` and dataset.json have it.
+        Name in `--codec` and dataset.json.
     EXTENSION : str
-        Of its members in a tar.
+        Extension of the images' names in a tar.
     LEVELS_IN_STREAM : tuple of int
         Fewest and most halvings that a prefix of the bytes holds; (0, 0) where smaller images need bytes of their own.
     NEEDS_FRAME : bool
@@ -35,19 +35,81 @@ class Codec(Protocol):
     NEEDS_FRAME: bool
 
     def encode(self, pixels: Pixels, frame: Frame | None = None) -> bytes:
-        """(height, width) uint16 -> bytes, the same for equal pixels. frame: how the image lies in its bin."""
+        """Encode an image; equal pixels give equal bytes.
+
+        Parameters
+        ----------
+        pixels : numpy.ndarray
+            Grey levels of shape (height, width), uint16.
+        frame : Frame, optional
+            Where the image lies in its bin. Codecs that need no frame ignore it.
+
+        Returns
+        -------
+        bytes
+            The encoded image.
+        """
 
     def prefixes(self, data: bytes) -> list[int]:
-        """Length of the prefix that holds each level, level 0 first, which is all of it. Raises IntegrityError."""
+        """Return how many bytes from the start hold each level.
+
+        Parameters
+        ----------
+        data : bytes
+            The encoded image.
+
+        Returns
+        -------
+        list of int
+            Lengths in bytes, level 0 first, which is all of `data`.
+
+        Raises
+        ------
+        IntegrityError
+            The bytes are not of this codec.
+        """
 
     def check(self, data: bytes, frame: Frame) -> None:
-        """Raises IntegrityError where bytes claim to be of another image than the frame's; reads headers only."""
+        """Check by headers alone that bytes claim to be an image of the expected size.
+
+        Parameters
+        ----------
+        data : bytes
+            The encoded image.
+        frame : Frame
+            The image that the manifest describes, in its bin.
+
+        Raises
+        ------
+        IntegrityError
+            They claim to be another image.
+        """
 
     def decode(self, data: bytes, level: int = 0, bits: int = 16, frame: Frame | None = None) -> Pixels:
-        """The image at 1/2**level, sides rounded up, from all bytes or from that level's prefix; below 2**bits.
+        """Decode an image at one level.
 
-        frame: of the whole image; given, the bytes are checked before memory is taken for what they claim.
-        Raises IntegrityError for other bytes, ArgumentError for levels or a frame that this codec never has.
+        Parameters
+        ----------
+        data : bytes
+            The whole encoded image, or the prefix that holds the level.
+        level : int
+            How many times the image is halved, sides rounded up.
+        bits : int
+            Pixels are below 2**bits.
+        frame : Frame, optional
+            The image at level 0, in its bin. With it the bytes are checked before memory is taken for what they claim.
+
+        Returns
+        -------
+        numpy.ndarray
+            Grey levels of shape (ceil(height / 2**level), ceil(width / 2**level)), uint16.
+
+        Raises
+        ------
+        IntegrityError
+            The bytes are damaged, or are another image than the frame's.
+        ArgumentError
+            This codec never has such a level, or needs a frame.
         """
 
 
@@ -65,13 +127,58 @@ class CodestreamCodec(Codec, Protocol):
     SYNTAX_NAME: str
 
     def standalone(self, prefix: bytes, level: int) -> bytes:
-        """The prefix of a level -> a complete codestream of the image at 1/2**level. Raises IntegrityError."""
+        """Turn the prefix that holds a level into a complete codestream.
+
+        Parameters
+        ----------
+        prefix : bytes
+            Bytes from the start of the image, which hold at least the level.
+        level : int
+            How many times the image is halved.
+
+        Returns
+        -------
+        bytes
+            A codestream of the image at 1/2**level, which any decoder takes.
+
+        Raises
+        ------
+        IntegrityError
+            The prefix is cut short, or the stream has fewer levels.
+        """
 
     def enough(self, height: npt.ArrayLike, width: npt.ArrayLike, count: npt.ArrayLike) -> bool:
-        """Whether images of these sides with `count` levels are of the transfer syntax: one, or all of arrays."""
+        """Return whether images have as many levels as the transfer syntax asks for.
+
+        Parameters
+        ----------
+        height, width : array_like of int
+            Sides in pixels, of one image or of many.
+        count : array_like of int
+            How many times the images can be halved.
+
+        Returns
+        -------
+        bool
+            Whether all of them have enough.
+        """
 
     def fault(self, data: bytes, height: int, width: int, lengths: Sequence[int], small: bool = True) -> str | None:
-        """What keeps bytes from being this image in the transfer syntax with these prefixes; None where nothing.
+        """Say what keeps bytes from being an image in the transfer syntax. Only headers are read.
 
-        small: whether it must have enough levels, as datasets of earlier versions do not claim.
+        Parameters
+        ----------
+        data : bytes
+            The encoded image.
+        height, width : int
+            Sides of the image in pixels.
+        lengths : sequence of int
+            Bytes of the prefixes that hold its levels.
+        small : bool
+            Whether it must have enough levels, which datasets of earlier versions do not claim.
+
+        Returns
+        -------
+        str or None
+            What is wrong, in words that follow "is no stream: "; None where nothing is.
         """

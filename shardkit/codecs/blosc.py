@@ -31,7 +31,7 @@ _decode: Any = imagecodecs.blosc_decode
 
 
 def encode(pixels: Pixels, frame: Frame | None = None) -> bytes:
-    """(height, width) uint16 -> the compressed bin of `frame`, or the image alone without one."""
+    """Compress the bin of `frame` with the image in it, or the image alone without a frame. See `Codec.encode`."""
     if frame is None or (frame.rows, frame.cols) == pixels.shape:
         return compress(np.ascontiguousarray(pixels, "<u2"))
     canvas = np.zeros((frame.rows, frame.cols), "<u2")  # 0 is background: grey levels are in MONOCHROME2 sense
@@ -40,7 +40,7 @@ def encode(pixels: Pixels, frame: Frame | None = None) -> bytes:
 
 
 def compress(values: npt.NDArray[Any]) -> bytes:
-    """An array's bytes, little endian. On one thread: with more, blocks would come in the order they are done."""
+    """Compress an array's bytes on one thread: with more, blocks would come in the order in which they are done."""
     config = CONFIGURATION
     return bytes(
         _encode(
@@ -56,18 +56,30 @@ def compress(values: npt.NDArray[Any]) -> bytes:
 
 
 def decompress(data: bytes) -> bytes:
-    """Raises IntegrityError when the bytes are no Blosc buffer."""
+    """Return the bytes of a Blosc buffer.
+
+    Raises
+    ------
+    IntegrityError
+        It is none.
+    """
     return bytes(_decoded(data))
 
 
 def check(data: bytes, frame: Frame) -> None:
-    """Raises IntegrityError unless the bytes claim to be a whole bin of the frame."""
+    """Check that the bytes claim to be a whole bin. See `Codec.check`."""
     if (size := claimed(data)) != (wanted := 2 * frame.rows * frame.cols):
         raise IntegrityError(f"a Blosc chunk of {size:,} bytes, not of {wanted:,} as its bin has")
 
 
 def claimed(data: bytes) -> int:
-    """Bytes that a buffer says it decompresses to: at 4 in its header, its own length at 12. Raises IntegrityError."""
+    """Return how many bytes a buffer says it decompresses to: byte 4 of its header has that, byte 12 its own length.
+
+    Raises
+    ------
+    IntegrityError
+        It is not a whole Blosc buffer.
+    """
     if len(data) < _HEADER or int.from_bytes(data[12:16], "little") != len(data):
         raise IntegrityError("not a whole Blosc buffer")
     return int.from_bytes(data[4:8], "little")
@@ -81,15 +93,12 @@ def _decoded(data: bytes, **options: Any) -> Any:
 
 
 def prefixes(data: bytes) -> list[int]:
-    """The whole chunk is one level."""
+    """Return one length: a chunk holds no smaller images. See `Codec.prefixes`."""
     return [len(data)]
 
 
 def decode(data: bytes, level: int = 0, bits: int = 16, frame: Frame | None = None) -> Pixels:
-    """A level's chunk -> the image in it, (ceil(height / 2**level), ceil(width / 2**level)) uint16.
-
-    Raises ArgumentError without a frame, IntegrityError for bytes that are not a chunk of that size.
-    """
+    """Decode the chunk of one level, which cannot be done without a frame. See `Codec.decode`."""
     if frame is None:
         raise ArgumentError("a Blosc chunk does not tell its size: give the frame of the image in its bin")
     frame = frame.at(level)

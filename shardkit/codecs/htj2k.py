@@ -43,17 +43,17 @@ _DAMAGED = "not an HTJ2K stream: its main header is damaged"
 
 
 def levels(height: int, width: int) -> int:
-    """How often an image is halved: at least LEVELS times, and until its shorter side is at most 64 pixels."""
+    """Return how often an image is halved: at least LEVELS times, and until its shorter side is at most 64 pixels."""
     return max(LEVELS, (ceil_div(min(height, width), _LOWEST) - 1).bit_length())
 
 
 def enough(height: npt.ArrayLike, width: npt.ArrayLike, count: npt.ArrayLike) -> bool:
-    """Whether `count` levels make the shorter side at most 64 pixels: of an image, or of all images of arrays."""
+    """Return whether `count` levels make the shorter side at most 64 pixels. See `CodestreamCodec.enough`."""
     return bool(np.all(np.minimum(height, width) <= np.left_shift(_LOWEST, count)))
 
 
 def encode(pixels: Pixels, frame: Frame | None = None) -> bytes:
-    """(rows, cols) uint16 -> codestream."""
+    """Encode an image as a codestream; no frame is needed. See `Codec.encode`."""
     parts, halvings = imagecodecs.HTJ2K.TILEPART.RESOLUTIONS, levels(*pixels.shape)
     # Its `resolutions` are decompositions, one less than there are resolutions: 5 where it is not told, while a number
     # that is told is lowered for small images since 2026.10. RPCL is what it always writes.
@@ -62,16 +62,13 @@ def encode(pixels: Pixels, frame: Frame | None = None) -> bytes:
 
 
 def prefixes(data: bytes) -> list[int]:
-    """Byte length of each level's prefix, level 0 (the whole stream) first. Raises IntegrityError."""
+    """Return the length of each level's prefix, by the tile-parts in the main header. See `Codec.prefixes`."""
     ends = [end for _, end in _tile_parts(data)]
     return [len(data), *reversed(ends[:-1])]
 
 
 def decode(data: bytes, level: int = 0, bits: int = 16, frame: Frame | None = None) -> Pixels:
-    """The exact image at 1/2**level, (ceil(rows/2**level), ceil(cols/2**level)) uint16, from a stream or its prefix.
-
-    Raises IntegrityError when the bytes are not such a stream, of a given frame's image, or hold fewer levels.
-    """
+    """Decode the exact image at 1/2**level from a stream or its prefix. See `Codec.decode`."""
     check(data, frame)
     try:
         if level == 0:
@@ -101,7 +98,7 @@ def _decoded(stream: bytes) -> npt.NDArray[Any]:
 
 
 def check(data: bytes, frame: Frame | None) -> None:
-    """Raises IntegrityError unless the main header is one of ours for the frame's image: decoders take memory by it."""
+    """Check that the main header is ours and of the frame's image: decoders take memory by it. See `Codec.check`."""
     if frame is None:
         return
     segments = _segments(data)
@@ -114,9 +111,9 @@ def check(data: bytes, frame: Frame | None) -> None:
 
 
 def standalone(prefix: bytes, level: int) -> bytes:
-    """A prefix holding at least `level` -> a complete codestream of the image at 1/2**level.
+    """Rewrite the main header for the image at 1/2**level, and end the stream after it.
 
-    Raises IntegrityError when the prefix is cut short or the stream has fewer levels.
+    See `CodestreamCodec.standalone`.
     """
     if level == 0:
         return prefix
@@ -131,10 +128,7 @@ def standalone(prefix: bytes, level: int) -> bytes:
 
 
 def fault(data: bytes, height: int, width: int, lengths: Sequence[int], small: bool = True) -> str | None:
-    """What keeps a whole stream from being this image in HTJ2K Lossless RPCL with these prefixes; None where nothing.
-
-    Reads headers only. small: whether the lowest resolution must be within 64 pixels, as datasets of before do not say.
-    """
+    """Say what keeps a stream from being this image in HTJ2K Lossless RPCL. See `CodestreamCodec.fault`."""
     try:
         segments, parts = _segments(data), _tile_parts(data)
     except IntegrityError as error:
@@ -158,7 +152,7 @@ def fault(data: bytes, height: int, width: int, lengths: Sequence[int], small: b
 
 
 def _rewrite(segment: bytearray, level: int) -> bytearray:
-    """One main-header segment as it must read for an image with `level` fewer decompositions."""
+    """Return one main-header segment as it must read for an image with `level` fewer decompositions."""
     marker = segment[:2]
     if marker == _SIZ:
         extents = struct.unpack(">8I", segment[6:38])
@@ -178,7 +172,7 @@ def _rewrite(segment: bytearray, level: int) -> bytearray:
 
 
 def _segments(data: bytes) -> list[bytes]:
-    """The main header's marker segments, from SIZ to the last before the first tile-part. Raises IntegrityError."""
+    """Return the main header's marker segments, from SIZ to the last before the tile-parts. Raises IntegrityError."""
     if not data.startswith(_SOC + _SIZ):
         raise IntegrityError("not an HTJ2K codestream")
     found, at = list[bytes](), len(_SOC)
@@ -194,7 +188,7 @@ def _segments(data: bytes) -> list[bytes]:
 
 
 def _cod(segments: list[bytes]) -> bytes:
-    """The coding style: [5] progression, [9] decompositions, [13] wavelet. Raises IntegrityError."""
+    """Return the coding style: [5] progression, [9] decompositions, [13] wavelet. Raises IntegrityError."""
     found = [segment for segment in segments if segment[:2] == _COD]
     if len(found) != 1 or len(found[0]) < 14 or found[0][9] > LEVELS_IN_STREAM[1]:
         raise IntegrityError(_DAMAGED)
@@ -202,7 +196,7 @@ def _cod(segments: list[bytes]) -> bytes:
 
 
 def _listed(tlm: bytes) -> list[int]:
-    """Lengths of tile-parts in a TLM segment: after its sizes in byte 5, pairs of tile and length (15444-1 A.7.1)."""
+    """Return lengths of tile-parts in a TLM segment: from byte 6 on, pairs of tile and length (15444-1 A.7.1)."""
     if len(tlm) < 6:
         return []
     tile, length = tlm[5] >> 4 & 3, 4 if tlm[5] & 0x40 else 2
@@ -210,7 +204,7 @@ def _listed(tlm: bytes) -> list[int]:
 
 
 def _tile_parts(data: bytes, level: int = 0) -> list[tuple[int, int]]:
-    """(start, end) of the tile-parts that make up the image at 1/2**level. Raises IntegrityError."""
+    """Return (start, end) of the tile-parts that make up the image at 1/2**level. Raises IntegrityError."""
     segments = _segments(data)
     at, total = len(_SOC) + sum(map(len, segments)), _cod(segments)[9] + 1 - level
     parts = list[tuple[int, int]]()
@@ -224,5 +218,5 @@ def _tile_parts(data: bytes, level: int = 0) -> list[tuple[int, int]]:
 
 
 def _whole(data: bytes, parts: list[tuple[int, int]]) -> bool:
-    """Whether nothing but the end of the codestream follows the tile-parts."""
+    """Return whether nothing but the end of the codestream follows the tile-parts."""
     return data[parts[-1][1] :] == _EOC

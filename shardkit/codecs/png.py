@@ -18,17 +18,17 @@ _GREY = [16, 0, 0, 0, 0]
 
 
 def encode(pixels: Pixels, frame: Frame | None = None) -> bytes:
-    """(rows, cols) uint16 -> PNG file."""
+    """Encode an image as a PNG file; no frame is needed. See `Codec.encode`."""
     return bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels), level=1))
 
 
 def prefixes(data: bytes) -> list[int]:
-    """The whole file is level 0; there are no others."""
+    """Return one length: the file is level 0 and holds no other. See `Codec.prefixes`."""
     return [len(data)]
 
 
 def check(data: bytes, frame: Frame | None) -> None:
-    """Raises IntegrityError unless the header is that of the frame's image, of 16-bit grey levels."""
+    """Check that the header is that of the frame's image, in 16-bit grey levels. See `Codec.check`."""
     width, height, *kind = _header(data)
     agree(frame, (height, width), "a PNG")
     if kind != _GREY:
@@ -36,7 +36,7 @@ def check(data: bytes, frame: Frame | None) -> None:
 
 
 def decode(data: bytes, level: int = 0, bits: int = 16, frame: Frame | None = None) -> Pixels:
-    """PNG file -> (rows, cols) uint16. Raises ArgumentError for a level above 0, IntegrityError for bad bytes."""
+    """Decode a PNG file, which has level 0 alone. See `Codec.decode`."""
     if level:
         raise ArgumentError("PNG holds no levels: build with --codec htj2k to stream smaller images")
     check(data, frame)
@@ -47,7 +47,7 @@ def decode(data: bytes, level: int = 0, bits: int = 16, frame: Frame | None = No
 
 
 def _header(data: bytes) -> tuple[int, ...]:
-    """Width, height, depth, colour type, compression, filter, interlace (ISO/IEC 15948, 11.2.2)."""
+    """Return width, height, depth, colour type, compression, filter, interlace (ISO/IEC 15948, 11.2.2)."""
     if not data.startswith(_START) or len(data) < _IHDR.size + len(_START):
         raise IntegrityError("not a PNG")
     return _IHDR.unpack_from(data, len(_START))

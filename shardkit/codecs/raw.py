@@ -13,24 +13,24 @@ LEVELS_IN_STREAM, NEEDS_FRAME = (0, 0), False
 
 
 def encode(pixels: Pixels, frame: Frame | None = None) -> bytes:
-    """(rows, cols) uint16 -> .npy bytes, little endian."""
+    """Encode an image as a .npy file in little endian; no frame is needed. See `Codec.encode`."""
     buffer = BytesIO()
     np.save(buffer, np.ascontiguousarray(pixels, "<u2"), allow_pickle=False)
     return buffer.getvalue()
 
 
 def prefixes(data: bytes) -> list[int]:
-    """The whole file is level 0; there are no others."""
+    """Return one length: the file is level 0 and holds no other. See `Codec.prefixes`."""
     return [len(data)]
 
 
 def check(data: bytes, frame: Frame | None) -> None:
-    """Raises IntegrityError unless the header is that of the frame's image, all of which follows."""
+    """Check that the header is that of the frame's image, all of which follows. See `Codec.check`."""
     _opened(data, frame)
 
 
 def decode(data: bytes, level: int = 0, bits: int = 16, frame: Frame | None = None) -> Pixels:
-    """.npy bytes -> (rows, cols) uint16. Raises ArgumentError for a level above 0, IntegrityError for bad bytes."""
+    """Decode a .npy file, which has level 0 alone. See `Codec.decode`."""
     if level:
         raise ArgumentError("raw pixels hold no levels: build with --codec htj2k to stream smaller images")
     shape, start = _opened(data, frame)
@@ -38,7 +38,7 @@ def decode(data: bytes, level: int = 0, bits: int = 16, frame: Frame | None = No
 
 
 def _opened(data: bytes, frame: Frame | None) -> tuple[tuple[int, ...], int]:
-    """Shape, and where the pixels begin."""
+    """Return the shape, and where the pixels begin."""
     buffer = BytesIO(data)
     try:
         np.lib.format.read_magic(buffer)

@@ -1,5 +1,7 @@
-"""Errors that a library's C code reports and swallows: imagecodecs goes on when OpenJPH fails on a stream's blocks, and
-gives back what memory held. Python prints such errors with a traceback; here they are noticed instead."""
+"""Errors that a library's C code reports and swallows, noticed here in place of the traceback that Python prints.
+
+imagecodecs goes on when OpenJPH fails on a stream's blocks, and gives back what memory held.
+"""
 
 import sys
 import threading
@@ -12,7 +14,7 @@ _before = sys.unraisablehook
 
 
 def _hook(unraisable: Any) -> None:
-    """Notes it for the block that the thread is in; the hook that was there before has all others."""
+    """Note the error for the block that the thread is in; the hook that was there before gets all others."""
     noted = getattr(_noted, "errors", None)
     if noted is None:
         _before(unraisable)
@@ -22,7 +24,7 @@ def _hook(unraisable: Any) -> None:
 
 @contextmanager
 def noticed() -> Iterator[list[BaseException]]:
-    """The errors that C code swallowed in the block, so far, in this thread."""
+    """Give the errors that C code has swallowed in the block so far, in this thread."""
     global _before
     if sys.unraisablehook is not _hook:
         _before, sys.unraisablehook = sys.unraisablehook, _hook

@@ -15,7 +15,7 @@ from shardkit.config import BuildConfig
 from shardkit.dataset.contents import description
 from shardkit.dataset.verify import Summary, verify
 from shardkit.errors import ArgumentError
-from shardkit.sources.dicom.privacy import KEY_BYTES, Pseudonyms
+from shardkit.privacy import KEY_BYTES, Pseudonyms
 from shardkit.storage import Store
 from shardkit.synthetic.export import Export, make_export, plan_export
 from shardkit.terminal.output import Terminal
@@ -46,10 +46,10 @@ def demo(out: Path, studies: int, seed: int, steps: int, workers: int, console: 
     problems = [item for item in verify(str(place), True, workers) if not isinstance(item, Summary)]
     for problem in problems:
         console.print(f"   {problem}", style="red", highlight=False)
-    facts = description(Store(str(place)))
-    ratio = 2 * facts["pixels"] / max(facts["bytes"], 1)
+    described = description(Store(str(place)))
+    ratio = 2 * described.pixels / max(described.bytes, 1)
     console.print(
-        f"   {facts['samples']} samples, {facts['pixels'] / 1e6:,.0f} Mpx in {facts['bytes'] / 1e6:,.1f} MB"
+        f"   {described.samples} samples, {described.pixels / 1e6:,.0f} Mpx in {described.bytes / 1e6:,.1f} MB"
         f" (lossless, {ratio:.2f}:1), {'all sound' if not problems else f'{len(problems)} problems'}",
         highlight=False,
     )

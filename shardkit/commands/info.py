@@ -16,8 +16,9 @@ from rich.table import Table
 from shardkit.build import ledger
 from shardkit.dataset import contents
 from shardkit.errors import ArgumentError
-from shardkit.sources.listing import Entry, Source
-from shardkit.storage import Store, no_folder, parquet, sentences, shown
+from shardkit.sources.base import ImageSource
+from shardkit.sources.files import Entry
+from shardkit.storage import Store, no_folder, parquet, shown, translate_errors
 from shardkit.terminal.output import Terminal
 
 _KEYS, _START = 5, 12  # keys that are named, and how much of them
@@ -33,12 +34,12 @@ class ScanCounts:
     pixels: int = 0
 
 
-def scan_counts(source: Source, workers: int) -> ScanCounts:
+def scan_counts(source: ImageSource, workers: int) -> ScanCounts:
     """Read every header. Raises ArgumentError for an empty source."""
     from shardkit.build import isolation, scan
     from shardkit.config import MEMORY_LIMIT, TIME_LIMIT, Rules
 
-    source.check()
+    source.files.check()
     counts = ScanCounts()
 
     def read(part: list[tuple[int, Entry]]) -> list[scan.Scanned]:
@@ -47,7 +48,7 @@ def scan_counts(source: Source, workers: int) -> ScanCounts:
 
     try:
         with ThreadPoolExecutor(workers) as threads:
-            for part in scan.parts(enumerate(source.entries()), workers * scan.CHUNK):
+            for part in scan.parts(enumerate(source.list()), workers * scan.CHUNK):
                 chunks = [part[i : i + scan.CHUNK] for i in range(0, len(part), scan.CHUNK)]
                 for found in threads.map(read, chunks):
                     for row in found:
@@ -58,7 +59,7 @@ def scan_counts(source: Source, workers: int) -> ScanCounts:
     finally:
         isolation.close_children()
     if not counts.verdicts:
-        raise ArgumentError(f"--source {shown(source.url)} holds no files")
+        raise ArgumentError(f"--source {shown(source.files.url)} holds no files")
     return counts
 
 
@@ -67,7 +68,7 @@ def ledger_rows(private: Path, verdict: str | None, reason: str | None) -> pa.Ta
 
     Raises ArgumentError where no ledger is, and for a reason that does not exist.
     """
-    from shardkit.sources.dicom.triage import DROPS, QUARANTINES
+    from shardkit.triage import DROPS, QUARANTINES
 
     path = private / ledger.NAME
     if not path.exists():
@@ -101,22 +102,22 @@ def show_ledger(rows: pa.Table, limit: int | None, as_csv: bool, console: Termin
 def show(url: str, console: Terminal) -> None:
     """Print a dataset's description as tables."""
     store = Store(url)
-    facts = contents.description(store)
-    samples = contents.samples(store, ["bin_height", "bin_width", "length", "bits", "body_part"], facts)
-    pixels, stored = facts["pixels"], facts["bytes"]
+    described = contents.description(store)
+    samples = contents.samples(store, ["bin_height", "bin_width", "length", "bits", "body_part"], described)
+    pixels, stored = described.pixels, described.bytes
     lines = {
-        "samples": f"{facts['samples']:,} in {facts['shards']:,} shards",
+        "samples": f"{described.samples:,} in {described.shards:,} shards",
         "size": f"{stored / 1e9:,.3f} GB, {pixels / 1e6:,.0f} Mpx, ratio {2 * pixels / max(stored, 1):.2f}",
-        "format": f"{facts.get('shard_format', 'webdataset')}, {facts['codec']} (.{facts['extension']})"
-        + (f", DICOM transfer syntax {syntax}" if (syntax := facts.get("transfer_syntax")) else ""),
-        "splits": ", ".join(f"{k} {v:,}" for k, v in facts["splits"].items()),
-        "tokens": f"{facts['tokens']:,} at patch {facts['patch']}, {facts['padded_tokens']:,} padded to bins"
-        f" ({100 * facts['padded_tokens'] / max(facts['tokens'], 1):.1f} %)",
+        "format": f"{described.shard_format}, {described.codec} (.{described.extension})"
+        + (f", DICOM transfer syntax {syntax}" if (syntax := described.transfer_syntax) else ""),
+        "splits": ", ".join(f"{k} {v:,}" for k, v in described.splits.items()),
+        "tokens": f"{described.tokens:,} at patch {described.patch}, {described.padded_tokens:,} padded to bins"
+        f" ({100 * described.padded_tokens / max(described.tokens, 1):.1f} %)",
         "bits": _counts(samples["bits"].to_pylist()),
         "body parts": _counts([part or "unknown" for part in samples["body_part"].to_pylist()]),
-        "digest": facts["digest"],
+        "digest": described.digest,
     }
-    for verdict, reasons in facts["verdicts"].items():
+    for verdict, reasons in described.verdicts.items():
         lines[verdict] = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items()) or "none"
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
@@ -144,8 +145,8 @@ def preview(url: str, key: str | None, level: int, out: Path) -> str:
     Raises ArgumentError for an unknown or ambiguous key.
     """
     store = Store(url)
-    facts = contents.description(store)
-    samples = contents.samples(store, facts=facts)
+    described = contents.description(store)
+    samples = contents.samples(store, described=described)
     middle = samples.num_rows // 2
     if key is None:
         found = samples.slice(middle, 1)
@@ -155,10 +156,10 @@ def preview(url: str, key: str | None, level: int, out: Path) -> str:
         count = f"{found.num_rows:,} samples have" if found.num_rows else "no sample has"
         raise ArgumentError(f"{count} a key that starts with {key or ''!r}: preview without a key names some")
     row = found.to_pylist()[0]
-    pixels = contents.image(store, row, facts, level)
+    pixels = contents.image(store, row, described, level)
     if absent := no_folder(out.absolute().parent):
         raise ArgumentError(f"-o {out}: {absent}")
-    with sentences(str(out)):
+    with translate_errors(str(out)):
         Image.fromarray(window(pixels, row["p0_5"], row["p99_5"])).save(out, "PNG")
     read = row["level_bytes"][level]
     size = f"{pixels.shape[0]} rows x {pixels.shape[1]} columns"

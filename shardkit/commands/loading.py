@@ -42,10 +42,10 @@ def plan(
     world_size
         Ranks that share a step.
     """
-    from shardkit.loader.manifest_index import Catalog
+    from shardkit.loader.manifest_index import ManifestIndex
     from shardkit.loader.plan_report import show
     from shardkit.plan import EpochPlan, from_text
-    from shardkit.plan.batching import check_sizes
+    from shardkit.plan.sizes import check_sizes
     from shardkit.plan.spec import PlanSpec
 
     made = from_text(batching)
@@ -56,7 +56,7 @@ def plan(
             f"--world-size {world_size} does not divide the per_step={made.per_step} micro-batches of a step: give a"
             f" world size that does, or --batching with per_step={-(-made.per_step // world_size) * world_size}"
         )
-    catalog = Catalog(dataset)
+    catalog = ManifestIndex(dataset)
     chosen = None if split == "all" else split
     samples = catalog.samples(chosen)
     check_sizes(made, samples, lambda row: catalog.detail(row).key)

@@ -23,9 +23,9 @@ def scan(*, source: str, workers: int | None = None, follow_symlinks: bool = Fal
     """
     from shardkit.build.outcome import listed
     from shardkit.commands.info import scan_counts
-    from shardkit.sources.listing import Source
+    from shardkit.sources import image_source
 
-    counts = scan_counts(Source(source, follow_symlinks), workers or cores())
+    counts = scan_counts(image_source(source, follow_symlinks), workers or cores())
     for (verdict, reason), count in sorted(counts.verdicts.items()):
         console.print(f"{count:>10,}  {verdict:<12} {reason}", highlight=False)
     total, pixels = sum(counts.verdicts.values()), counts.pixels / 1e6

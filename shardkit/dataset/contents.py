@@ -12,9 +12,11 @@ import pyarrow.compute as pc
 from shardkit.codecs import codec
 from shardkit.codecs.base import CodestreamCodec, Pixels
 from shardkit.codecs.frame import Frame
-from shardkit.dataset import manifest, schema
+from shardkit.dataset import description_checks, manifest, schema
 from shardkit.dataset.bins import Bins
+from shardkit.dataset.description import FORMAT, READABLE, DatasetDescription
 from shardkit.dataset.hashes import fingerprint
+from shardkit.dataset.sample_row import SampleRow
 from shardkit.errors import ArgumentError, IntegrityError
 from shardkit.formats import form_of, shard_format
 from shardkit.storage import MissingObject, Store, no_folder, parquet
@@ -23,8 +25,7 @@ from shardkit.storage.regular import ANEW
 NAME = "dataset.json"
 JOURNALS = ".build"
 """Folder below the dataset's root where a build keeps what it has done; gone when it is done."""
-FORMAT = 2
-_READABLE = (1, FORMAT)  # 1: every HTJ2K image has five levels, whatever its size
+_MOST = 64 << 20  # bytes of a dataset.json
 _PUTS = 8  # small objects written at a time
 
 
@@ -38,30 +39,55 @@ def describe(
     fingerprint: str,
     arguments: dict[str, Any],
     verdicts: dict[str, dict[str, int]],
-) -> dict[str, Any]:
-    """The content of dataset.json: nothing in it names a source path or depends on the clock."""
+    converted_from: str | None = None,
+) -> DatasetDescription:
+    """Return the description of a dataset with these samples.
+
+    Parameters
+    ----------
+    samples : pyarrow.Table
+        The manifest.
+    bins : Bins
+        Bins of the shards.
+    digest : str
+        Digest of the manifest, or empty while a build has not written dataset.json yet.
+    format_name, codec_name : str
+        Names of the format of the shards and of the codec of the images.
+    fingerprint : str
+        Tells pseudonym keys apart.
+    arguments : dict
+        Options of the build, as they are recorded.
+    verdicts : dict
+        Input files by verdict and reason.
+    converted_from : str, optional
+        Digest of the dataset that this one was transcoded from.
+
+    Returns
+    -------
+    DatasetDescription
+        What dataset.json will say.
+    """
     lengths = samples["length"] if shard_format(format_name).NESTED else pc.list_flatten(samples["level_bytes"])
     account = bins.account(samples["height"].to_numpy(), samples["width"].to_numpy())
-    return {
-        "format": FORMAT,
-        "shard_format": format_name,
-        "codec": codec_name,
-        "extension": codec(codec_name).EXTENSION,
-        "transfer_syntax": _transfer_syntax(samples, codec_name),
-        "patch": bins.patch,
-        "bins": bins.to_json(),
-        "samples": samples.num_rows,
-        "shards": len(pc.unique(samples["shard"])),
-        "bytes": int(pc.sum(lengths).as_py() or 0),
-        "pixels": int((samples["height"].to_numpy().astype(np.int64) * samples["width"].to_numpy()).sum()),
-        "tokens": int(account.used),
-        "padded_tokens": int(account.padded),
-        "splits": dict(sorted(Counter(samples["split"].to_pylist()).items())),
-        "verdicts": verdicts,
-        "digest": digest,
-        "key_fingerprint": fingerprint,
-        "arguments": arguments,
-    }
+    return DatasetDescription(
+        shard_format=format_name,
+        codec=codec_name,
+        extension=codec(codec_name).EXTENSION,
+        transfer_syntax=_transfer_syntax(samples, codec_name),
+        bins=bins,
+        samples=samples.num_rows,
+        shards=len(pc.unique(samples["shard"])),
+        bytes=int(pc.sum(lengths).as_py() or 0),
+        pixels=int((samples["height"].to_numpy().astype(np.int64) * samples["width"].to_numpy()).sum()),
+        tokens=int(account.used),
+        padded_tokens=int(account.padded),
+        splits=dict(sorted(Counter(samples["split"].to_pylist()).items())),
+        verdicts=verdicts,
+        digest=digest,
+        key_fingerprint=fingerprint,
+        arguments=arguments,
+        converted_from=converted_from,
+    )
 
 
 def _transfer_syntax(samples: pa.Table, codec_name: str) -> str | None:
@@ -73,19 +99,37 @@ def _transfer_syntax(samples: pa.Table, codec_name: str) -> str | None:
     return how.TRANSFER_SYNTAX if enough else None
 
 
-def description(store: Store) -> dict[str, Any]:
-    """dataset.json. Raises ArgumentError where there is none, IntegrityError where it is not one of ours."""
+def description(store: Store) -> DatasetDescription:
+    """Read dataset.json and check what it says.
+
+    Parameters
+    ----------
+    store : Store
+        The dataset.
+
+    Returns
+    -------
+    DatasetDescription
+        What the file says.
+
+    Raises
+    ------
+    ArgumentError
+        There is no dataset.
+    IntegrityError
+        The file is damaged, of another format, or says what no dataset could have.
+    """
     if store.root is not None and (absent := no_folder(store.root)):
         raise ArgumentError(absent)
     try:
-        content = json.loads(store.get(NAME, most=schema.MOST))
+        content = json.loads(store.get(NAME, most=_MOST))
     except MissingObject as error:
         raise ArgumentError(_no_dataset(store, error)) from None
     except (ValueError, RecursionError):  # not only of JSON: Python refuses numbers of many digits
         raise IntegrityError(f"{store.url}/{NAME} is damaged: run the build again") from None
-    if not isinstance(content, dict) or content.get("format") not in _READABLE:
+    if not isinstance(content, dict) or content.get("format") not in READABLE:
         raise IntegrityError(f"{store.url}/{NAME} has another format than {FORMAT}: use the shardkit that wrote it")
-    return schema.description(content, f"{store.url}/{NAME}")
+    return description_checks.checked(content, f"{store.url}/{NAME}")
 
 
 def _no_dataset(store: Store, error: MissingObject) -> str:
@@ -97,30 +141,48 @@ def _no_dataset(store: Store, error: MissingObject) -> str:
     return f"{store.url} is no shardkit dataset: it has no {NAME} ({hint})"
 
 
-def samples(store: Store, columns: list[str] | None = None, facts: dict[str, Any] | None = None) -> pa.Table:
-    """The manifest, its values checked; whole and checked against the digest unless `columns` are named.
+def samples(store: Store, columns: list[str] | None = None, described: DatasetDescription | None = None) -> pa.Table:
+    """Read the manifest, its values checked.
 
-    facts: the dataset's description, where it was read before; without digest and counts the manifest is held against
-    the digest that it names itself, as while a build goes on. Raises IntegrityError, and as `description`.
+    Parameters
+    ----------
+    store : Store
+        The dataset.
+    columns : list of str, optional
+        Columns to read. Without them the whole manifest is read and held against its digest.
+    described : DatasetDescription, optional
+        What dataset.json says, where it was read before.
+
+    Returns
+    -------
+    pyarrow.Table
+        A row per sample, of the types in `shardkit.dataset.manifest.SCHEMA`.
+
+    Raises
+    ------
+    ArgumentError
+        There is no dataset.
+    IntegrityError
+        The manifest is missing or damaged, or contradicts dataset.json.
     """
-    facts, where = facts or description(store), f"{store.url}/{manifest.NAME}"
+    described, where = described or description(store), f"{store.url}/{manifest.NAME}"
     try:
         data = store.get(manifest.NAME)
     except MissingObject:
         raise IntegrityError(f"{store.url} has no {manifest.NAME}: {ANEW}") from None
     with parquet.legible(where), manifest.opened(pa.BufferReader(data)) as file:
-        schema.opened(file, len(data), facts, where, columns)
+        schema.opened(file, len(data), described, where, columns)
         table, named = manifest.typed(file.read(columns)), manifest.named_digest(file)
-    rows = schema.Rows(facts, where)
+    rows = schema.Rows(described, where)
     for batch in table.to_batches(schema.BATCH):
         rows.check(batch)
     rows.done()
-    if columns is None and manifest.digest(table) != (wanted := facts.get("digest", named)) and wanted:
-        raise IntegrityError(f"{where} differs from the digest in {NAME if 'digest' in facts else 'it'}: {ANEW}")
+    if columns is None and manifest.digest(table) != (wanted := described.digest or named) and wanted:
+        raise IntegrityError(f"{where} differs from the digest in {NAME if described.digest else 'it'}: {ANEW}")
     return table
 
 
-def write_metadata(store: Store, samples: pa.Table, description: dict[str, Any]) -> None:
+def write_metadata(store: Store, samples: pa.Table, description: DatasetDescription) -> None:
     """Write what a format has beside shards and manifest, each kind of object after those that it refers to."""
     with ThreadPoolExecutor(_PUTS) as threads:
         for objects in form_of(description).metadata(samples, description):
@@ -128,16 +190,38 @@ def write_metadata(store: Store, samples: pa.Table, description: dict[str, Any])
                 pass
 
 
-def image(store: Store, row: dict[str, Any], description: dict[str, Any], level: int = 0) -> Pixels:
-    """One sample's image at 1/2**level, reading only the bytes that level needs.
+def image(store: Store, row: SampleRow, description: DatasetDescription, level: int = 0) -> Pixels:
+    """Return one sample's image at 1/2**level, reading only the bytes that this level needs.
 
-    row: of the manifest; description: the dataset's, of which only `codec` and `shard_format` are looked at.
-    Raises ArgumentError for a level the codec does not hold, IntegrityError or StorageError for bad bytes.
+    Parameters
+    ----------
+    store : Store
+        The dataset.
+    row : dict
+        The sample's row of the manifest.
+    description : DatasetDescription
+        What dataset.json says.
+    level : int
+        How many times the image is halved.
+
+    Returns
+    -------
+    numpy.ndarray
+        Pixels of shape (rows, columns), uint16.
+
+    Raises
+    ------
+    ArgumentError
+        The image has no such level.
+    IntegrityError
+        The stored bytes are not the image's.
+    StorageError
+        They cannot be read.
     """
     lengths = row["level_bytes"]
     if not 0 <= level < len(lengths):
         raise ArgumentError(
-            f"level {level} is not stored of this image: {description['codec']} holds levels 0 to {len(lengths) - 1}"
+            f"level {level} is not stored of this image: {description.codec} holds levels 0 to {len(lengths) - 1}"
         )
     name, start = form_of(description).locate(store, row, level)
     data = store.get_range(name, start, lengths[level])
@@ -145,4 +229,4 @@ def image(store: Store, row: dict[str, Any], description: dict[str, Any], level:
         raise IntegrityError(
             f"{store.url}/{name}: the image of {row['key']} at byte {start:,} differs from its hash; run verify"
         )
-    return codec(description["codec"]).decode(data, level, row["bits"], Frame.of(row))
+    return codec(description.codec).decode(data, level, row["bits"], Frame.of(row))

@@ -12,104 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from shardkit.dataset.hashes import DIGEST_BYTES
-from shardkit.storage import Store
+from shardkit.dataset.sample_row import SampleFacts, SampleRow
+from shardkit.storage import Store, parquet
 
 NAME = "manifest.parquet"
 ROW_GROUP = 1 << 13
 _DIGEST_FIELD = b"shardkit.digest"
 
-_hash = pa.binary(DIGEST_BYTES)
-_text = pa.string()
-STORAGE = [
-    (
-        "key",
-        _text,
-        "name of the sample: keyed hash of the SOP Instance UID, start of the pixel hash",
-    ),
-    ("shard", _text, "object that holds it"),
-    ("offset", pa.int64(), "first byte of the image in the shard"),
-    ("length", pa.int64(), "bytes of the image"),
-    ("level_bytes", pa.list_(pa.int64()), "bytes that hold each level, level 0 first; in tars a prefix of the member"),
-    ("json_hash", _hash, "XXH3-128 of the JSON member; null in formats without"),
-    ("level_hash", pa.list_(_hash), "XXH3-128 of each of these, big endian"),
-]
-PIXELS = [
-    ("pixel_hash", _hash, "XXH3-128 of 'rows cols bits ' and the little-endian pixels, big endian"),
-    ("height", pa.int32(), "rows"),
-    ("width", pa.int32(), "columns"),
-    ("bits", pa.int8(), "pixels lie in [0, 2**bits - 1]"),
-    ("bin_height", pa.int32(), "rows of the sample's bin"),
-    ("bin_width", pa.int32(), "columns of the sample's bin"),
-    ("box_top", pa.int32(), "content box"),
-    ("box_left", pa.int32(), "content box"),
-    ("box_height", pa.int32(), "content box"),
-    ("box_width", pa.int32(), "content box"),
-    ("content", pa.float32(), "share of the image that is neither constant border nor padding"),
-    ("min", pa.int32(), "least grey level of what is neither border nor padding"),
-    ("max", pa.int32(), "greatest grey level of the same"),
-    ("mean", pa.float32(), "mean grey level of the same"),
-    ("std", pa.float32(), "standard deviation of the same"),
-    ("p0_5", pa.int32(), "0.5th percentile of the same"),
-    ("p1", pa.int32(), "1st percentile of the same"),
-    ("p99", pa.int32(), "99th percentile of the same"),
-    ("p99_5", pa.int32(), "99.5th percentile of the same"),
-    ("padding", pa.float32(), "share of padding pixels, now 0"),
-    ("halvings", pa.int8(), "2x2 means taken to fit --max-side"),
-    ("inverted", pa.bool_(), "whether values were inverted to MONOCHROME2 sense"),
-    ("phash", pa.uint64(), "63-bit DCT hash"),
-]
-ORIGIN = [
-    ("source_rows", pa.int32(), "rows in the DICOM file"),
-    ("source_cols", pa.int32(), "columns in the DICOM file"),
-    ("source_bits", pa.int8(), "BitsStored"),
-    ("signed", pa.bool_(), "whether stored values were signed"),
-    ("photometric", _text, "MONOCHROME1 or MONOCHROME2"),
-    ("slope", pa.float64(), "RescaleSlope, not applied; null where absent"),
-    ("intercept", pa.float64(), "RescaleIntercept, not applied; null where absent"),
-    ("modality_lut", pa.bool_(), "whether a Modality LUT sequence was applied"),
-    ("transfer_syntax", _text, "UID"),
-    ("lossy", pa.bool_(), "whether the file was compressed with loss"),
-    ("decoder", _text, "library that decoded it, with version"),
-    ("repairs", pa.list_(_text), "what had to be mended to decode it"),
-    ("modality", _text, "code; by the SOP class where the header states none, null where that tells none either"),
-    ("body_part", _text, "label, from an enumeration"),
-    ("view", _text, "code"),
-    ("laterality", _text, "R, L, U or B"),
-    ("orientation", _text, "patient orientation"),
-    ("presentation", _text, "presentation intent"),
-    ("manufacturer", _text, "from an enumeration"),
-    ("detector", _text, "detector type"),
-    ("spacing_row", pa.float64(), "mm"),
-    ("spacing_col", pa.float64(), "mm"),
-    ("spacing_source", _text, "pixel or imager"),
-    ("kvp", pa.float64(), "kV"),
-    ("exposure", pa.float64(), "mAs"),
-    ("window_center", pa.list_(pa.float64()), "grey levels after slope and intercept"),
-    ("window_width", pa.list_(pa.float64()), "grey levels after slope and intercept"),
-    ("voi_function", _text, "code"),
-    ("sex", _text, "code, only with --demographics"),
-    ("age", _text, "five-year step, only with --demographics"),
-    ("patient", _text, "pseudonym"),
-    ("study", _text, "pseudonym"),
-    ("series", _text, "pseudonym"),
-    ("device", _text, "pseudonym of manufacturer, model and serial number"),
-    ("source", _text, "pseudonym of the path"),
-]
-DATASET = [
-    ("flags", pa.list_(_text), "what a human may want to look at"),
-    ("group", _text, "key that names a group of near-duplicates, null outside one"),
-    ("split", _text, "train, val or test"),
-]
-
-
-def _schema(*parts: list[tuple[str, pa.DataType, str]]) -> pa.Schema:
-    return pa.schema([pa.field(n, t, metadata={"description": d}) for part in parts for n, t, d in part])
-
-
-SAMPLE = _schema(PIXELS, ORIGIN)
-"""What the conversion of one file finds out; stands in the sample's JSON member too."""
-SCHEMA = _schema(STORAGE, PIXELS, ORIGIN, DATASET)
+SAMPLE, SCHEMA = parquet.schema(SampleFacts), parquet.schema(SampleRow)
 _HASHES = "level_hash"
 _STORED = pa.list_(pa.binary())
 """Its type in the file: pandas reads no list of binaries of a fixed size. Files of either type are read."""

@@ -1,4 +1,4 @@
-"""What a dataset's dataset.json and manifest must say before anything in them is believed: it may come from anyone.
+"""What a manifest must say before anything in it is believed: it may come from anyone.
 
 All that reads a dataset passes here: after it, every field has its type, names are those that shards and samples have,
 sizes are bounded and agree with one another, and every row's bin is listed. Loading checks what it reads when it reads
@@ -18,106 +18,28 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shardkit.codecs import CODECS
-from shardkit.codecs.base import LEVELS, CodestreamCodec
 from shardkit.dataset import manifest
-from shardkit.dataset.bins import Bin, Bins
+from shardkit.dataset.bins import Bin
+from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.hashes import DIGEST_BYTES
 from shardkit.errors import ArgumentError, IntegrityError
-from shardkit.formats import FORMATS, form_of
+from shardkit.formats import form_of
 from shardkit.storage.regular import ANEW
 
-MOST = 64 << 20
-"""Bytes of a dataset.json."""
 BATCH = 1 << 16
 """Rows checked at a time, which bounds memory."""
 SIDE, PIXELS = 65_535, 1 << 29
 """Largest side of an image, as DICOM has it, and most pixels: 1 GiB as they are decoded."""
-_PATCHES = 1 << 13  # a side of a bin: plans hold a table of all grids
 _TEXT = 1024  # bytes of a word in the manifest
-_SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 _KEY = r"\A[0-9a-f-]{1,128}\z"
-_COUNT = 1 << 62
+LARGEST = 1 << 62
+"""Largest count, and offset in a file."""
 _RATIO = 256  # a manifest is mostly hashes, which cannot be compressed
 
 Mask = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
-
-# --- dataset.json
-
-
-def _whole(value: Any, low: int = 0, high: int = _COUNT) -> bool:
-    return type(value) is int and low <= value <= high
-
-
-def _counts(value: Any) -> bool:
-    return isinstance(value, dict) and all(re.fullmatch("[a-z0-9_]{1,64}", k) and _whole(v) for k, v in value.items())
-
-
-def _pair(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(_whole(side, 1, 2 * SIDE) for side in value)
-
-
-def _text(pattern: str) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
-
-
-_SYNTAXES = [how.TRANSFER_SYNTAX for how in CODECS.values() if isinstance(how, CodestreamCodec)]
-_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "shard_format": (lambda v: isinstance(v, str) and v in FORMATS, f"one of {', '.join(FORMATS)}"),
-    "codec": (lambda v: isinstance(v, str) and v in CODECS, f"one of {', '.join(CODECS)}"),
-    "extension": (_text("[a-z0-9]{1,8}"), "an extension"),
-    "transfer_syntax": (lambda v: v is None or v in _SYNTAXES, f"null or {' or '.join(_SYNTAXES)}"),
-    "patch": (lambda v: _whole(v, 1, SIDE), "a number of pixels"),
-    "bins": (lambda v: isinstance(v, list) and 0 < len(v) <= 1 << 16 and all(map(_pair, v)), "a list of two sides"),
-    **dict.fromkeys(("samples", "shards", "bytes", "pixels", "tokens", "padded_tokens"), (_whole, "a whole number")),
-    "splits": (lambda v: _counts(v) and set(v) <= {*_SPLITS}, f"how many samples {', '.join(_SPLITS)} have"),
-    "verdicts": (lambda v: isinstance(v, dict) and _counts(dict.fromkeys(v, 0)) and all(map(_counts, v.values())),
-                 "counts by verdict and reason"),
-    "digest": (_text("[0-9a-f]{64}"), "64 hexadecimal digits"),
-    "key_fingerprint": (_text("[0-9a-f]{1,128}"), "hexadecimal digits"),
-    "arguments": (lambda v: isinstance(v, dict) and _whole(v.get("shard_bytes"), 1)
-                  and _whole(v.get("levels", 0), 0, LEVELS), "a build's, shard_bytes and levels among them"),
-}  # fmt: skip
-_LATER = {"shard_format": "webdataset", "transfer_syntax": None}
-"""Fields that earlier versions did not write, and what they meant."""
-
-
-def description(content: dict[str, Any], where: str) -> dict[str, Any]:
-    """The content of a dataset.json, if it can be one. Raises IntegrityError; `where` names the file in it."""
-    for name, (holds, words) in _FIELDS.items():
-        value = content.get(name, _LATER.get(name))
-        if not holds(value):
-            raise IntegrityError(f"{where}: {name} is {_shown(value)}, and must be {words}; {ANEW}")
-    form, codec, patch = form_of(content), content["codec"], content["patch"]
-    try:
-        bins = Bins.from_json(content["bins"], patch).bins
-    except ArgumentError as error:
-        raise IntegrityError(f"{where}: {str(error).rstrip('.')}; {ANEW}") from None
-    for sound, words in (
-        (form.takes(CODECS[codec]), f"{form.NAME} shards hold no images of codec {codec}"),
-        (
-            content["extension"] == CODECS[codec].EXTENSION,
-            f"images of codec {codec} have the extension {CODECS[codec].EXTENSION}",
-        ),
-        (form.NESTED or "levels" in content["arguments"], "arguments lack levels"),
-        (sum(content["splits"].values()) == content["samples"], "its splits have another sum than its samples"),
-        (max(map(max, content["bins"])) <= _PATCHES * patch, f"a bin's side has more than {_PATCHES:,} patches"),
-        (len(bins) == len(content["bins"]), "bins are listed twice"),
-    ):
-        if not sound:
-            raise IntegrityError(f"{where}: {words}; {ANEW}")
-    return content
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "missing"
-    text = repr(value) if not isinstance(value, (dict, list)) or len(value) < 8 else f"a {type(value).__name__}"
-    return text if len(text) <= 60 else f"{text[:60]}…"
-
-
-# --- the manifest
 
 _NEVER_NULL = (
     "key", "shard", "offset", "length", "level_bytes", "level_hash", "pixel_hash", "height", "width", "bits",
@@ -164,7 +86,7 @@ _RULES = (
     *(_Rule((name,), _outside(0, SIDE), f"{name} is {{0}}, and grey levels are 0 to {SIDE:,}")
       for name in ("min", "max", "mean", "std", "p0_5", "p1", "p99", "p99_5")),
     *(_Rule((name,), _outside(0, 1), f"{name} is {{0}}, and a share is 0 to 1") for name in ("content", "padding")),
-    _Rule(("offset",), _outside(0, _COUNT), "offset is {0:,}"),
+    _Rule(("offset",), _outside(0, LARGEST), "offset is {0:,}"),
     _Rule(("length", "bin_height", "bin_width"), lambda n, h, w: (n < 1) | (n > most(h, w)),
           "length is {0:,} bytes, too many or none for a bin of {1:,} x {2:,} pixels"),
 )  # fmt: skip
@@ -183,7 +105,7 @@ class Rows:
     rows, where `shard` is read.
     """
 
-    description: dict[str, Any]
+    description: DatasetDescription
     where: str
     row: int = 0
     shards: list[str] = field(default_factory=list)
@@ -201,8 +123,8 @@ class Rows:
             good = pc.match_substring_regex(batch.column("key"), _KEY).to_numpy(zero_copy_only=False)
             self._refuse(~good, "its key is none that a sample has, of hexadecimal digits and dashes")
         if "split" in names:
-            good = pc.is_in(batch.column("split"), pa.array(_SPLITS)).to_numpy(zero_copy_only=False)
-            self._refuse(~good, f"its split is none of {', '.join(_SPLITS)}")
+            good = pc.is_in(batch.column("split"), pa.array(SPLITS)).to_numpy(zero_copy_only=False)
+            self._refuse(~good, f"its split is none of {', '.join(SPLITS)}")
         values = {name: batch.column(name).to_numpy() for name in names if _numeric(batch.column(name))}
         for rule in _RULES:
             if all(name in values for name in rule.needs):
@@ -222,10 +144,9 @@ class Rows:
             raise IntegrityError(f"{self.where}: the rows of a shard do not lie together; build again")
         told = {"samples": self.row} | ({"shards": len(self.shards)} if self.shards else {})
         for name, count in told.items():
-            if self.description.get(name, count) != count:
-                raise IntegrityError(
-                    f"{self.where} has {count:,} {name}, and dataset.json says {self.description[name]:,}; {ANEW}"
-                )
+            said = getattr(self.description, name)
+            if self.description.digest and said != count:
+                raise IntegrityError(f"{self.where} has {count:,} {name}, and dataset.json says {said:,}; {ANEW}")
         return self.shards, np.array([*self.starts, self.row], np.int64)
 
     def _refuse(self, broken: Any, says: str, columns: list[Any] | None = None) -> None:
@@ -251,7 +172,7 @@ class Rows:
 
     def _in_bins(self, values: dict[str, Any]) -> None:
         rows = values["bin_height"].astype(np.int64) << 32 | values["bin_width"]
-        listed = np.array([height << 32 | width for height, width in self.description["bins"]], np.int64)
+        listed = np.array([bin.height << 32 | bin.width for bin in self.description.bins.bins], np.int64)
         columns = [values["bin_height"], values["bin_width"]]
         self._refuse(~np.isin(rows, listed), "its bin {0:,} x {1:,} is not one that dataset.json lists", columns)
 
@@ -262,7 +183,7 @@ class Rows:
         """
         sizes = batch.column("level_bytes")
         counts = pc.list_value_length(sizes).to_numpy().astype(np.int64)
-        codec, halves = self.description["codec"], self.description["arguments"].get("levels", 0)
+        codec, halves = self.description.codec, self.description.levels
         inside = CODECS[codec].LEVELS_IN_STREAM
         low, high = inside if any(inside) else (halves, halves)
         self._refuse(_outside(low + 1, high + 1)(counts), f"{codec} has {low} to {high} levels beside the whole image")
@@ -319,11 +240,13 @@ def _bin(pattern: re.Pattern[str], shard: str) -> Bin | None:
         return None
 
 
-def opened(file: pq.ParquetFile, size: int, description: dict[str, Any], where: str, names: list[str] | None) -> None:
+def opened(
+    file: pq.ParquetFile, size: int, description: DatasetDescription, where: str, names: list[str] | None
+) -> None:
     """Checks what the file says of itself before columns (`names`, None for all) are read, which may take no memory
     that a dataset of this file's size would not. Raises IntegrityError."""
     named = manifest.named_digest(file)
-    if named and named != description.get("digest", named):
+    if named and named != (description.digest or named):
         raise IntegrityError(
             f"{where} does not belong to dataset.json: a build is running or was interrupted; run it again"
         )

@@ -35,16 +35,15 @@ class Summary:
 def verify(url: str, decode: bool, workers: int) -> Iterator[str | Summary]:
     """Problems, one sentence each, then the summary. Raises ArgumentError where there is no dataset."""
     store = Store(url)
-    facts = contents.description(store)
-    samples = contents.samples(store, facts=facts)
-    form = form_of(facts)
-    derived = form.metadata(samples, facts)
+    described = contents.description(store)
+    samples = contents.samples(store, described=described)
+    form = form_of(described)
+    derived = form.metadata(samples, described)
     samples = samples.select(_COLUMNS).sort_by("shard")
     names, starts = np.unique(samples["shard"].to_numpy(), return_index=True)
     ends = np.append(starts[1:], samples.num_rows)
     spans = dict(zip(names.tolist(), zip(starts.tolist(), ends.tolist(), strict=True), strict=True))
-    levels = facts["arguments"].get("levels", 0)
-    objects = {form.part(name, level): (name, level) for name in spans for level in range(levels + 1)}
+    objects = {form.part(name, level): (name, level) for name in spans for level in range(described.levels + 1)}
     there = dict(listing(store, form))
     for name in sorted(there.keys() - objects.keys()):
         yield f"{name}: not in the manifest; remove it, or run the build again if one was interrupted"
@@ -63,7 +62,7 @@ def verify(url: str, decode: bool, workers: int) -> Iterator[str | Summary]:
             data = store.get(name, most)
         except ShardkitError as error:
             return [str(error)], 0
-        return list(form.verify(name, level, data, rows, facts, decode)), len(data)
+        return list(form.verify(name, level, data, rows, described, decode)), len(data)
 
     with ThreadPoolExecutor(workers) as threads:
         for problems, size in threads.map(check, objects.items()):

@@ -5,9 +5,9 @@ A new format is a module and a line in `FORMATS`. Functions here hold for all of
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from shardkit.codecs import CODECS
+from shardkit.dataset.description import DatasetDescription
 from shardkit.errors import ArgumentError
 from shardkit.formats import webdataset, zarr
 from shardkit.formats.base import Row, ShardFormat
@@ -21,52 +21,163 @@ FORMATS: dict[str, ShardFormat] = {
 
 
 def shard_format(name: str) -> ShardFormat:
-    """A format by its name. Raises ArgumentError for an unknown name."""
+    """Return a format by its name.
+
+    Parameters
+    ----------
+    name : str
+        One of `FORMATS`.
+
+    Returns
+    -------
+    ShardFormat
+        The module that writes and reads its shards.
+
+    Raises
+    ------
+    ArgumentError
+        There is no format of this name.
+    """
     if name not in FORMATS:
         raise ArgumentError(f"unknown format {name!r}: choose one of {', '.join(FORMATS)}")
     return FORMATS[name]
 
 
-def form_of(description: dict[str, Any]) -> ShardFormat:
-    """The format of a dataset's shards, by its dataset.json; tars where that was written before there were others."""
-    return shard_format(description.get("shard_format", webdataset.NAME))
+def form_of(description: DatasetDescription) -> ShardFormat:
+    """Return the format of a dataset's shards.
+
+    Parameters
+    ----------
+    description : DatasetDescription
+        What dataset.json says.
+
+    Returns
+    -------
+    ShardFormat
+        The module that writes and reads its shards.
+    """
+    return shard_format(description.shard_format)
 
 
 def codecs_of(form: ShardFormat) -> list[str]:
-    """Names of the codecs that a format's images may have, the usual one first."""
+    """Return the names of the codecs that shards of a format may hold.
+
+    Parameters
+    ----------
+    form : ShardFormat
+        The format.
+
+    Returns
+    -------
+    list of str
+        Names in `CODECS`, the usual one first.
+    """
     return [name for name, codec in CODECS.items() if form.takes(codec)]
 
 
 def files(folder: Path, name: str, count: int) -> list[Path]:
-    """Local files for the objects of a shard."""
+    """Return local files for the objects of a shard.
+
+    Parameters
+    ----------
+    folder : Path
+        The files' folder.
+    name : str
+        Start of their names.
+    count : int
+        How many objects a shard has.
+
+    Returns
+    -------
+    list of Path
+        A path for each object.
+    """
     return [folder / f"{name}-{part}" for part in range(count)]
 
 
 def fetch(store: Store, objects: list[str], paths: list[Path]) -> None:
-    """Bring a shard's objects into local files."""
+    """Bring a shard's objects into local files.
+
+    Parameters
+    ----------
+    store : Store
+        The dataset.
+    objects : list of str
+        Names of the objects.
+    paths : list of Path
+        A file for each.
+    """
     for name, path in zip(objects, paths, strict=True):
         path.write_bytes(store.get(name))
 
 
 def keep(form: ShardFormat, sources: list[Path], targets: list[Path], rows: list[Row], capacity: int) -> list[Path]:
-    """Copy a shard with only the samples of `rows`, to which their new offsets are given; returns the targets."""
+    """Copy a shard with only some of its samples.
+
+    Parameters
+    ----------
+    form : ShardFormat
+        Format of the shard.
+    sources, targets : list of Path
+        Files of the shard and of its copy, one an object.
+    rows : list of dict
+        Manifest rows of the samples to keep, in the shard's order. Their offsets are replaced by those in the copy.
+    capacity : int
+        Images that the shard has room for, 0 for any number.
+
+    Returns
+    -------
+    list of Path
+        The targets.
+    """
     for row, offset in zip(rows, form.rewrite(sources, targets, rows, capacity), strict=True):
         row["offset"] = offset
     return targets
 
 
 def commit(store: Store, objects: list[str], paths: list[Path]) -> None:
-    """Make a shard appear, or replace one. The object that makes it whole comes last."""
+    """Make a shard appear, or replace one. The object that makes it whole comes last.
+
+    Parameters
+    ----------
+    store : Store
+        The dataset.
+    objects : list of str
+        Names of the objects.
+    paths : list of Path
+        Their contents, in files which a local store takes away.
+    """
     for name, path in reversed(list(zip(objects, paths, strict=True))):
         store.put_file(name, path)
 
 
 def remove(store: Store, objects: list[str]) -> None:
-    """Make a shard vanish."""
+    """Make a shard vanish.
+
+    Parameters
+    ----------
+    store : Store
+        The dataset.
+    objects : list of str
+        Names of the objects.
+    """
     for name in objects:
         store.delete(name)
 
 
 def listing(store: Store, form: ShardFormat) -> Iterator[tuple[str, int]]:
-    """(name, bytes) of the objects that hold a dataset's images."""
+    """List the objects that hold a dataset's images.
+
+    Parameters
+    ----------
+    store : Store
+        The dataset.
+    form : ShardFormat
+        Format of its shards.
+
+    Returns
+    -------
+    iterator of (str, int)
+        Name and bytes of each.
+    """
     return ((name, size) for name, size in store.list(form.FOLDER) if form.OBJECT.fullmatch(name))

@@ -10,7 +10,7 @@ REMEDY = "build the shard again from the source"
 
 
 def pixel_problem(data: bytes, row: Row, codec: Codec, level: int) -> str | None:
-    """Whether an image's bytes are its pixels; a smaller image has no hash of its pixels, but must decode."""
+    """Say what is wrong with an image's pixels, or None. Smaller images have no hash of pixels, but must decode."""
     try:
         pixels = codec.decode(data, level, row["bits"], Frame.of(row))
     except ShardkitError as error:

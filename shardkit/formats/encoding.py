@@ -13,9 +13,16 @@ from shardkit.errors import Quarantined
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """image: at full resolution. smaller: at 1/2, 1/4, ... where these are not prefixes of it.
+    """An encoded image with all its levels.
 
-    levels: (length, hash) of the bytes that hold each level, level 0 first.
+    Parameters
+    ----------
+    image : bytes
+        The image at full resolution.
+    smaller : tuple of bytes
+        The image at 1/2, 1/4, ..., where these are not prefixes of it.
+    levels : tuple of (int, bytes)
+        Length and hash of the bytes that hold each level, level 0 first.
     """
 
     image: bytes
@@ -24,9 +31,30 @@ class Encoded:
 
 
 def encode(pixels: Pixels, bits: int, frame: Frame, name: str, halves: int) -> Encoded:
-    """An image in its bin by the codec `name`, with `halves` smaller ones if it has no levels inside.
+    """Encode an image in its bin, and decode it again: nothing that does not come back exactly is ever written.
 
-    Raises Quarantined: nothing that does not come back exactly is ever written.
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        Grey levels of shape (height, width), uint16.
+    bits : int
+        Pixels are below 2**bits.
+    frame : Frame
+        Where the image lies in its bin.
+    name : str
+        Name of the codec.
+    halves : int
+        Smaller images to encode, if the codec has no levels inside.
+
+    Returns
+    -------
+    Encoded
+        The bytes of all levels.
+
+    Raises
+    ------
+    Quarantined
+        The image does not come back exactly.
     """
     how = codec(name)
     images: list[bytes] = []
@@ -44,6 +72,6 @@ def encode(pixels: Pixels, bits: int, frame: Frame, name: str, halves: int) -> E
 
 
 def _pyramid(pixels: Pixels, bits: int, halves: int) -> list[Pixels]:
-    """The image and its halves: HTJ2K's levels, so that both kinds of shards give the same pixels at each."""
+    """Return the image and its halves: HTJ2K's levels, so that both kinds of shards give the same pixels at each."""
     stream = htj2k.encode(pixels) if halves else b""
     return [pixels, *(htj2k.decode(stream, level, bits) for level in range(1, halves + 1))]

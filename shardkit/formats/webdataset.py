@@ -4,10 +4,10 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from shardkit.codecs import codec
 from shardkit.codecs.base import Codec, CodestreamCodec
 from shardkit.codecs.frame import Frame
 from shardkit.dataset.bins import Bin
+from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import ArgumentError, IntegrityError, ShardkitError, clean
 from shardkit.formats.base import Ints, Named, Row
@@ -32,7 +33,17 @@ _TOLD = ["height", "width", "bits", "box_top", "box_left", "box_height", "box_wi
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One file of a tar: its name, where its bytes lie, and the bytes."""
+    """One file of a tar.
+
+    Parameters
+    ----------
+    name : str
+        Name in the tar.
+    offset : int
+        First byte of the content in the tar.
+    data : bytes
+        The content.
+    """
 
     name: str
     offset: int
@@ -45,17 +56,14 @@ class Member:
 
 
 class ShardWriter:
-    """Writes samples to a tar file in the order given. Use as a context manager; the file is whole only after it."""
+    """Writes samples to a tar file in the order given. It is a context manager; the file is whole only after it."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb")
         self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
 
     def add(self, key: str, extension: str, image: bytes, facts: bytes, smaller: Sequence[bytes] = ()) -> int:
-        """Append a sample, `facts` being its JSON member; returns the offset of the image's first byte.
-
-        smaller: images at lower levels, of codecs that have none inside; a tar holds none.
-        """
+        """Append a sample, an image and its JSON. See `Writer.add`; a tar has no place for smaller images."""
         if smaller:
             raise ArgumentError("a tar holds smaller images inside their codec: choose htj2k, or Zarr shards")
         offset = self._add(f"{key}.{extension}", image)
@@ -63,7 +71,7 @@ class ShardWriter:
         return offset
 
     def copy(self, member: Member) -> int:
-        """Append a member of another shard as it is; returns the offset of its first byte."""
+        """Append a member of another shard as it is, and return the offset of its first byte."""
         return self._add(member.name, member.data)
 
     def _add(self, name: str, data: bytes) -> int:
@@ -73,15 +81,35 @@ class ShardWriter:
         return self._file.tell() - len(data) - (-len(data)) % tarfile.BLOCKSIZE
 
     def __enter__(self) -> "ShardWriter":
+        """Return the writer."""
         return self
 
     def __exit__(self, *error: object) -> None:
+        """Write the end of the tar."""
         self._tar.close()
         self._file.close()
 
 
 def members(file: BinaryIO, name: str) -> Iterator[Member]:
-    """Every member of a shard in order. Raises IntegrityError, naming the shard, when the tar is damaged."""
+    """Read every member of a shard in order.
+
+    Parameters
+    ----------
+    file : binary file
+        The tar.
+    name : str
+        The shard, in messages.
+
+    Yields
+    ------
+    Member
+        A file in the tar.
+
+    Raises
+    ------
+    IntegrityError
+        The tar is damaged.
+    """
     end = file.seek(0, io.SEEK_END)
     file.seek(0)
     try:
@@ -98,9 +126,9 @@ def members(file: BinaryIO, name: str) -> Iterator[Member]:
 
 
 def rewrite(sources: list[Path], targets: list[Path], rows: list[Row], capacity: int) -> list[int]:
-    """Copy a shard with only the samples of `rows`, which are some of its own in their order; returns their offsets.
+    """Copy a shard with only some samples, which are known by their JSON's hash: two may have one key.
 
-    A sample is known by its JSON's hash: two may have one key. Raises IntegrityError when one is not there.
+    See `ShardFormat.rewrite`.
     """
     (source,), (target,) = sources, targets
     offsets, image = list[int](), None
@@ -119,52 +147,52 @@ def rewrite(sources: list[Path], targets: list[Path], rows: list[Row], capacity:
 
 
 def writer(paths: list[Path], capacity: int) -> ShardWriter:
-    """Writes to the one path."""
+    """Return a writer of one tar. See `ShardFormat.writer`."""
     return ShardWriter(paths[0])
 
 
 def takes(codec: Codec) -> bool:
-    """All whose bytes tell the image by themselves, as other readers of the tar need."""
+    """Return whether the bytes tell the image by themselves, as other readers of the tar need."""
     return not codec.NEEDS_FRAME
 
 
 def capacity(bin: Bin, shard_bytes: int) -> int:
-    """A tar has no fixed number."""
+    """Return 0: a tar has room for any number."""
     return 0
 
 
 def objects(name: str, levels: int) -> list[str]:
-    """One tar, with all levels of its images inside them."""
+    """Return the one tar, with all levels of its images inside them."""
     return [f"{name}.{EXTENSION}"]
 
 
 def part(shard: str, level: int) -> str:
-    """The tar itself."""
+    """Return the tar itself."""
     return shard
 
 
 def whole(name: str) -> tuple[str, int]:
-    """(object that the manifest names, level) of an object."""
+    """Return the tar itself, and level 0."""
     return name, 0
 
 
 def starts(offsets: Ints, level_bytes: Ints) -> Ints:
-    """(n, levels + 1): every level is a prefix of its image."""
+    """Return the images' own offsets: every level is a prefix of its image. See `ShardFormat.starts`."""
     return np.broadcast_to(offsets[:, None], level_bytes.shape)
 
 
 def locate(store: Store, row: Row, level: int) -> tuple[str, int]:
-    """(object, first byte) of a level of a sample, by its manifest row."""
+    """Return the tar, and the image's offset in it. See `ShardFormat.locate`."""
     return row["shard"], row["offset"]
 
 
-def metadata(samples: pa.Table, description: dict[str, Any]) -> list[list[Named]]:
-    """There are none."""
+def metadata(samples: pa.Table, description: DatasetDescription) -> list[list[Named]]:
+    """Return nothing: a tar needs no objects beside it."""
     return []
 
 
 def same(name: str, wanted: bytes, found: bytes) -> bool:
-    """Byte by byte."""
+    """Compare byte by byte."""
     return wanted == found
 
 
@@ -172,14 +200,17 @@ def same(name: str, wanted: bytes, found: bytes) -> bool:
 
 
 def verify(
-    name: str, level: int, data: bytes, rows: list[Row], description: dict[str, Any], decode: bool
+    name: str, level: int, data: bytes, rows: list[Row], description: DatasetDescription, decode: bool
 ) -> Iterator[str]:
-    """A tar has an image and a JSON of every sample, where the manifest says, and nothing else."""
-    images = {f"{row['key']}.{description['extension']}": row for row in rows}
+    """Find problems of a tar. It holds an image and a JSON of every sample, where the manifest says, and nothing else.
+
+    See `ShardFormat.verify`.
+    """
+    images = {f"{row['key']}.{description.extension}": row for row in rows}
     facts = {f"{row['key']}.json": row for row in rows}
-    missing, how = images.keys() | facts.keys(), codec(description["codec"])
+    missing, how = images.keys() | facts.keys(), codec(description.codec)
     # Datasets of before do not claim the transfer syntax: there, five levels of a large image are no damage.
-    claimed = description.get("transfer_syntax") is not None
+    claimed = description.transfer_syntax is not None
     try:
         for member in members(io.BytesIO(data), name):
             missing.discard(member.name)
@@ -199,12 +230,13 @@ def verify(
 
 
 def _facts_problem(data: bytes, row: Row) -> str | None:
-    """Whether a JSON member is the one that was written, and says of the image what the manifest says."""
+    """Say whether a JSON member is the one that was written, and says of the image what the manifest says."""
     if fingerprint(data) != row["json_hash"]:
         return "differs from its hash"
+    said: Mapping[str, object] = row
     try:
         told = json.loads(data)
-        wrong = [name for name in _TOLD if told[name] != row[name]]
+        wrong = [name for name in _TOLD if told[name] != said[name]]
     except (ValueError, KeyError, TypeError, RecursionError):
         return "is no JSON of a sample"
     return f"has another {wrong[0]} than the manifest" if wrong else None

@@ -12,13 +12,14 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from google_crc32c import value as crc32c
 
 from shardkit.codecs import blosc, codec
 from shardkit.codecs.base import Codec
 from shardkit.dataset.bins import Bin
+from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import IntegrityError, ShardkitError
 from shardkit.formats.base import Ints, Row
@@ -49,7 +50,7 @@ class ShardWriter:
             self._open = stack.pop_all()
 
     def add(self, key: str, extension: str, image: bytes, facts: bytes, smaller: Sequence[bytes] = ()) -> int:
-        """Append an image and its smaller ones; returns the offset of its first byte.
+        """Append an image and its smaller ones. See `Writer.add`.
 
         Key, extension and facts are a tar's: here they stand in arrays of their own, written at the end.
         """
@@ -61,9 +62,11 @@ class ShardWriter:
         return offset
 
     def __enter__(self) -> "ShardWriter":
+        """Return the writer."""
         return self
 
     def __exit__(self, kind: object, *error: object) -> None:
+        """Write the indices, unless an error ends the shard."""
         with self._open:
             if kind is None:
                 for file, index in zip(self._files, self._indices, strict=True):
@@ -71,14 +74,14 @@ class ShardWriter:
 
 
 def writer(paths: list[Path], capacity: int) -> ShardWriter:
-    """Writes to a path a level."""
+    """Return a writer of a file for each level. See `ShardFormat.writer`."""
     return ShardWriter(paths, capacity)
 
 
 def rewrite(sources: list[Path], targets: list[Path], rows: list[Row], capacity: int) -> list[int]:
-    """Copy a shard with only the images of `rows`, which are some of its own in their order; returns their offsets.
+    """Copy a shard with only some images, which are known by their hash: of equal ones any will do.
 
-    An image is known by its hash: of equal ones any will do. Raises IntegrityError when one is not there.
+    See `ShardFormat.rewrite`.
     """
     with ShardWriter(targets[:1], capacity) as whole:
         offsets = [whole.add("", "", chunk, b"") for chunk in _picked(sources[0], rows, 0, capacity)]
@@ -105,34 +108,34 @@ def _picked(source: Path, rows: list[Row], level: int, capacity: int) -> Iterato
 
 
 def takes(codec: Codec) -> bool:
-    """Blosc, as the metadata of arrays of images say."""
+    """Return whether a codec is Blosc, which the metadata of the arrays of images name."""
     return codec.NAME == blosc.NAME
 
 
 def objects(name: str, levels: int) -> list[str]:
-    """Names of the objects of a planned shard, one a level, the whole images first."""
+    """Return the names of a planned shard's objects, one a level. See `ShardFormat.objects`."""
     _, bin, number = name.split("/")
     return [f"{bin}/{array_name(level)}/c/{int(number)}/0/0" for level in range(levels + 1)]
 
 
 def part(shard: str, level: int) -> str:
-    """The object that holds a level, from the one that the manifest names."""
+    """Return the object that holds a level, from the one that the manifest names."""
     return shard.replace("/pixels/", f"/{array_name(level)}/", 1)
 
 
 def whole(name: str) -> tuple[str, int]:
-    """(object that the manifest names, level) of an object."""
+    """Return the object that the manifest names, and the level, of an object."""
     bin, array, rest = name.split("/", 2)
     return f"{bin}/pixels/{rest}", int(array.partition("_")[2] or 0)
 
 
 def starts(offsets: Ints, level_bytes: Ints) -> Ints:
-    """(n, levels + 1) offsets of a shard's images in the objects of their levels."""
+    """Return where levels begin: in each object images follow one another. See `ShardFormat.starts`."""
     return np.cumsum(level_bytes, 0) - level_bytes
 
 
 def locate(store: Store, row: Row, level: int) -> tuple[str, int]:
-    """(object, first byte) of a level of a sample, by its manifest row; below the whole image, through the indices."""
+    """Return where a level of a sample lies; below the whole image, through the indices. See `ShardFormat.locate`."""
     shard = row["shard"]
     if level == 0:
         return shard, row["offset"]
@@ -161,12 +164,32 @@ def _stored_index(store: Store, name: str) -> Ints:
 
 
 def index_bytes(capacity: int) -> int:
-    """Length of a shard's index."""
+    """Return the length of a shard's index."""
     return 16 * capacity + _CRC
 
 
 def read_index(tail: bytes, capacity: int, name: str) -> Ints:
-    """(capacity, 2) int64: offset and bytes of every image, -1 where there is none. Raises IntegrityError."""
+    """Read the index at the end of a shard's object.
+
+    Parameters
+    ----------
+    tail : bytes
+        The object's last `index_bytes(capacity)` bytes.
+    capacity : int
+        Images that the shard has room for.
+    name : str
+        The object, in messages.
+
+    Returns
+    -------
+    numpy.ndarray
+        Offset and bytes of every image, -1 where there is none, of shape (capacity, 2), int64.
+
+    Raises
+    ------
+    IntegrityError
+        The index is cut short, or differs from its checksum.
+    """
     if len(tail) != index_bytes(capacity):
         raise IntegrityError(f"{name}: cut short, its index is missing")
     if crc32c(tail[:-_CRC]).to_bytes(_CRC, "little") != tail[-_CRC:]:
@@ -174,35 +197,18 @@ def read_index(tail: bytes, capacity: int, name: str) -> Ints:
     return np.frombuffer(tail[:-_CRC], "<u8").reshape(capacity, 2).astype(np.int64)
 
 
-def _table() -> list[int]:
-    out = []
-    for byte in range(256):
-        for _ in range(8):
-            byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
-        out.append(byte)
-    return out
-
-
-_TABLE = _table()
-
-
-def crc32c(data: bytes) -> int:
-    """Castagnoli's checksum. In Python, because an index has a few kilobytes and a dependency more."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = _TABLE[(crc ^ byte) & 255] ^ crc >> 8
-    return crc ^ 0xFFFFFFFF
-
-
 # --- verify
 
 
 def verify(
-    name: str, level: int, data: bytes, rows: list[Row], description: dict[str, Any], decode: bool
+    name: str, level: int, data: bytes, rows: list[Row], description: DatasetDescription, decode: bool
 ) -> Iterator[str]:
-    """An object holds a level of its shard's images, from the first place on and without gaps, then the index."""
-    bin, how = Bin(rows[0]["bin_height"], rows[0]["bin_width"]), codec(description["codec"])
-    room = capacity(bin, description["arguments"]["shard_bytes"])
+    """Find problems of an object, which holds a level of its shard's images without gaps, then the index.
+
+    See `ShardFormat.verify`.
+    """
+    bin, how = Bin(rows[0]["bin_height"], rows[0]["bin_width"]), codec(description.codec)
+    room = capacity(bin, description.shard_bytes)
     lengths = np.array([row["level_bytes"][level] for row in rows], np.int64)
     starts = np.cumsum(lengths) - lengths
     try:

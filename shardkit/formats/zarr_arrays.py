@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from shardkit.codecs import blosc
 from shardkit.dataset.bins import Bin
+from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.rounding import ceil_div, halved
 from shardkit.formats.base import Named
 
@@ -35,7 +36,19 @@ _AXES = ("image", "row", "column")
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A bin's samples: their place in its arrays, which have `count` places in shards of `shard` each."""
+    """The samples of a bin, and where they lie in its arrays.
+
+    Parameters
+    ----------
+    bin : Bin
+        The bin.
+    table : pyarrow.Table
+        Manifest rows of the samples.
+    place : numpy.ndarray
+        Index of each sample in the arrays, of shape (n,), int64.
+    shard : int
+        Images that a shard has room for.
+    """
 
     bin: Bin
     table: pa.Table
@@ -44,32 +57,35 @@ class Rows:
 
     @property
     def count(self) -> int:
+        """Length of the arrays, gaps included."""
         return int(self.place.max()) + 1
 
 
 def array_name(level: int) -> str:
-    """Name of the array of images at 1/2**level."""
+    """Return the name of the array of images at 1/2**level."""
     return f"pixels_{level}" if level else "pixels"
 
 
 def capacity(bin: Bin, shard_bytes: int) -> int:
-    """Images that a shard has room for, for good: as many as take its size at half of what they take uncompressed.
+    """Return how many images a shard has room for: `shard_bytes` at half of their pixels' bytes.
 
-    Not so many that the index, all of which a reader of one image fetches, grows beyond 64 KiB.
+    The number never changes, and is limited: the index, all of which a reader of one image fetches, stays below 64 KiB.
     """
     return max(1, min(MOST_IMAGES, shard_bytes // (bin.height * bin.width)))
 
 
-def metadata(samples: pa.Table, description: dict[str, Any]) -> list[list[Named]]:
-    """(name, content) of all objects but the shards: chunks, then arrays, then groups, so that readers miss nothing."""
-    arguments, chunks, arrays, groups = description["arguments"], list[Named](), list[Named](), list[Named]()
+def metadata(samples: pa.Table, description: DatasetDescription) -> list[list[Named]]:
+    """Return all objects but the shards: chunks, then arrays, then groups, so that readers miss nothing.
+
+    See `ShardFormat.metadata`.
+    """
+    chunks, arrays, groups = list[Named](), list[Named](), list[Named]()
     everything: dict[str, Any] = {}
-    for one in description["bins"]:
-        bin = Bin(*one)
-        rows = _rows(samples, bin, capacity(bin, arguments["shard_bytes"]))
+    for bin in description.bins.bins:
+        rows = _rows(samples, bin, capacity(bin, description.shard_bytes))
         if rows is None:
             continue
-        nodes = _pixels(rows, arguments["levels"])
+        nodes = _pixels(rows, description.levels)
         for name, kind, data in _facts(rows):
             nodes[name] = _small(rows.count, kind)
             chunks += [(f"{bin.name}/{name}/c/{i}", part) for i, part in enumerate(data)]
@@ -77,12 +93,12 @@ def metadata(samples: pa.Table, description: dict[str, Any]) -> list[list[Named]
         group = _group({"coordinates": "key split valid height width"})
         groups.append((f"{bin.name}/{NODE}", _json(_with(group, nodes))))
         everything |= {bin.name: group} | {f"{bin.name}/{name}": node for name, node in nodes.items()}
-    groups.append((NODE, _json(_with(_group({"shardkit": description["digest"]}), everything))))
+    groups.append((NODE, _json(_with(_group({"shardkit": description.digest}), everything))))
     return [chunks, arrays, groups]
 
 
 def same(name: str, wanted: bytes, found: bytes) -> bool:
-    """Whether two objects of these say the same; another version of a compressor may have written one."""
+    """Return whether two objects say the same; another version of a compressor may have written one."""
     if name.endswith(NODE):
         return wanted == found
     return blosc.claimed(wanted) == blosc.claimed(found) and blosc.decompress(wanted) == blosc.decompress(found)
@@ -105,7 +121,7 @@ def _rows(samples: pa.Table, bin: Bin, shard: int) -> Rows | None:
 
 
 def _facts(rows: Rows) -> Iterator[tuple[str, str, list[bytes]]]:
-    """(name, data type, chunks) of every array of facts."""
+    """Give (name, data type, chunks) of every array of facts."""
     length = ceil_div(rows.count, CHUNK) * CHUNK
     there = np.zeros(length, np.bool_)
     there[rows.place] = True
@@ -131,7 +147,7 @@ def _chunks(values: npt.NDArray[Any]) -> list[bytes]:
 
 
 def _text(words: list[bytes]) -> bytes:
-    """Zarr's vlen-utf8: how many, then the length and bytes of each."""
+    """Encode words as Zarr's vlen-utf8: how many, then the length and bytes of each."""
     parts = [struct.pack("<I", len(words)), *(struct.pack("<I", len(word)) + word for word in words)]
     return blosc.compress(np.frombuffer(b"".join(parts), np.uint8))
 
@@ -184,7 +200,7 @@ def _group(attributes: dict[str, str]) -> dict[str, Any]:
 
 
 def _with(group: dict[str, Any], nodes: dict[str, Any]) -> dict[str, Any]:
-    """A group whose metadata tell all below it: one request opens it, and stores that cannot be listed serve it."""
+    """Return a group whose metadata tell all below it: one request opens it, also in stores that cannot be listed."""
     return group | {"consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": nodes}}
 
 

@@ -14,7 +14,9 @@ import pyarrow.compute as pc
 from pydicom import config
 from pydicom.uid import UID
 
+from shardkit import triage
 from shardkit.build.ledger import VERDICTS
+from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.rounding import ceil_div
 from shardkit.report import gallery
 from shardkit.report.gallery import Album, Group, column
@@ -22,7 +24,6 @@ from shardkit.report.numbers import number, percent, size
 from shardkit.report.page import Tile, render
 from shardkit.report.plots import svg
 from shardkit.report.size_map import SizeMap
-from shardkit.sources.dicom import triage
 from shardkit.storage import Store
 
 NAME = "report/index.html"
@@ -56,10 +57,9 @@ _CONTENTS = {
 }
 
 Rows = npt.NDArray[np.int64]
-Description = dict[str, Any]
 
 
-def write(store: Store, samples: pa.Table, description: Description) -> None:
+def write(store: Store, samples: pa.Table, description: DatasetDescription) -> None:
     """Write `report/index.html` of a dataset.
 
     Parameters
@@ -78,7 +78,7 @@ def write(store: Store, samples: pa.Table, description: Description) -> None:
     """
     album, bins = Album(store, samples, description), _bins(samples, description)
     verdicts = _verdicts(description)
-    digest = description["digest"]
+    digest = description.digest
     page = render(
         "dataset.html",
         "shardkit.report",
@@ -87,7 +87,7 @@ def write(store: Store, samples: pa.Table, description: Description) -> None:
         name=f"Dataset {digest[:12]}",
         contents=_CONTENTS,
         digest=digest,
-        about=f"codec {description['codec']} · patch {number(description['patch'])} px",
+        about=f"codec {description.codec} · patch {number(description.patch)} px",
         disagreement=_disagreement(samples, description, verdicts),
         headline=_headline(description, verdicts),
         verdicts=verdicts,
@@ -141,10 +141,10 @@ class _Verdicts:
         return f"{number(self.total)} files: " + ", ".join(f"{number(v.count)} {v.name}" for v in self.all)
 
 
-def _verdicts(description: Description) -> _Verdicts:
+def _verdicts(description: DatasetDescription) -> _Verdicts:
     found = []
     for verdict in VERDICTS:
-        reasons = description["verdicts"].get(verdict, {})
+        reasons = description.verdicts.get(verdict, {})
         rows = [
             _Reason(name, n, _MEANINGS[verdict].get(name, ""), _commands(name) if verdict == "quarantined" else ())
             for name, n in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
@@ -159,8 +159,8 @@ def _commands(reason: str) -> tuple[str, str]:
     return f"shardkit ledger {places} --class {name}", retry
 
 
-def _disagreement(samples: pa.Table, description: Description, verdicts: _Verdicts) -> str:
-    written, n = verdicts.count("written"), description["samples"]
+def _disagreement(samples: pa.Table, description: DatasetDescription, verdicts: _Verdicts) -> str:
+    written, n = verdicts.count("written"), description.samples
     if written == n == samples.num_rows:
         return ""
     return (
@@ -172,10 +172,10 @@ def _disagreement(samples: pa.Table, description: Description, verdicts: _Verdic
 # ------------------------------------------------------------------------------------------------- numbers
 
 
-def _headline(description: Description, verdicts: _Verdicts) -> list[Tile]:
-    files, n = verdicts.total, description["samples"]
-    stored, pixels, shards = description["bytes"], description["pixels"], description["shards"]
-    splits = sorted(description["splits"].items(), key=lambda split: (-split[1], split[0]))
+def _headline(description: DatasetDescription, verdicts: _Verdicts) -> list[Tile]:
+    files, n = verdicts.total, description.samples
+    stored, pixels, shards = description.bytes, description.pixels, description.shards
+    splits = sorted(description.splits.items(), key=lambda split: (-split[1], split[0]))
     lost = [(v, verdicts.count(v)) for v in VERDICTS[1:]]
     return [
         Tile("Files in", number(files), "each has one verdict"),
@@ -185,7 +185,7 @@ def _headline(description: Description, verdicts: _Verdicts) -> list[Tile]:
         Tile("Lossless ratio", f"{2 * pixels / stored:.2f} : 1" if stored else "–", "at 2 bytes a pixel"),
         Tile("Pixels", f"{number(pixels / 1e6)} Mpx", f"{pixels / max(1, n) / 1e6:.2f} Mpx a sample"),
         Tile("Shards", number(shards), f"{size(stored // max(1, shards))} on average"),
-        Tile("Padding to bins", _overhead(description["tokens"], description["padded_tokens"]), "of tokens used"),
+        Tile("Padding to bins", _overhead(description.tokens, description.padded_tokens), "of tokens used"),
         *(Tile(f"Split: {name}", number(count), f"{percent(count, n)} of samples") for name, count in splits),
     ]
 
@@ -194,7 +194,7 @@ def _overhead(used: int, padded: int) -> str:
     return f"{100 * (padded / used - 1):.1f} %" if used else "–"
 
 
-def _bins(samples: pa.Table, description: Description) -> dict[tuple[int, int], Rows]:
+def _bins(samples: pa.Table, description: DatasetDescription) -> dict[tuple[int, int], Rows]:
     """Rows of each bin (height, width), sorted by key; bins without samples are there too."""
     order = pc.sort_indices(samples["key"]).to_numpy().astype(np.int64)
     height, width = (samples[f"bin_{axis}"].to_numpy().astype(np.int64) for axis in ("height", "width"))
@@ -203,12 +203,12 @@ def _bins(samples: pa.Table, description: Description) -> dict[tuple[int, int], 
     codes, starts = np.unique(code[by_bin], return_index=True)
     parts = np.split(order[by_bin], starts[1:]) if len(codes) else []
     found = {(int(c) >> 32, int(c) & 0xFFFFFFFF): rows for c, rows in zip(codes, parts, strict=True)}
-    declared = {(int(h), int(w)): np.zeros(0, np.int64) for h, w in description["bins"]}
+    declared = {(one.height, one.width): np.zeros(0, np.int64) for one in description.bins.bins}
     return dict(sorted((declared | found).items()))
 
 
-def _sizes(samples: pa.Table, description: Description, bins: dict[tuple[int, int], Rows]) -> dict[str, Any]:
-    patch = description["patch"]
+def _sizes(samples: pa.Table, description: DatasetDescription, bins: dict[tuple[int, int], Rows]) -> dict[str, Any]:
+    patch = description.patch
     heights, widths = (samples[name].to_numpy().astype(np.int64) for name in ("height", "width"))
     tokens, lengths = ceil_div(heights, patch) * ceil_div(widths, patch), samples["length"].to_numpy()
     shards = column(samples, "shard").dictionary_encode().indices.to_numpy(zero_copy_only=False)
@@ -217,13 +217,13 @@ def _sizes(samples: pa.Table, description: Description, bins: dict[tuple[int, in
         padding = _overhead(int(tokens[at].sum()), len(at) * height * width // patch**2)
         in_shards, stored = len(np.unique(shards[at])), int(lengths[at].sum())
         rows.append([f"{height:,} × {width:,}", number(len(at)), number(in_shards), size(stored), padding])
-    padding = _overhead(description["tokens"], description["padded_tokens"])
-    totals = [number(description["samples"]), number(description["shards"]), size(description["bytes"])]
+    padding = _overhead(description.tokens, description.padded_tokens)
+    totals = [number(description.samples), number(description.shards), size(description.bytes)]
     drawing = SizeMap(heights, widths, [(height, width, len(at)) for (height, width), at in bins.items()], patch)
     return {
         "patch": patch,
-        "tokens": description["tokens"],
-        "padded": description["padded_tokens"],
+        "tokens": description.tokens,
+        "padded": description.padded_tokens,
         "padding": padding,
         "map": svg(drawing.plot()),
         "steps": drawing.steps(),
@@ -303,8 +303,8 @@ def _check(album: Album, flag: str) -> dict[str, Any]:
     return {"id": flag, "title": title, **_shown(f"{what} {about}", groups)}
 
 
-def _arguments(description: Description) -> list[list[str]]:
+def _arguments(description: DatasetDescription) -> list[list[str]]:
     rows = []
-    for name, value in sorted(description["arguments"].items()):
+    for name, value in sorted(description.arguments.items()):
         rows.append([name, ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)])
-    return [*rows, ["key fingerprint", description["key_fingerprint"]], ["digest", description["digest"]]]
+    return [*rows, ["key fingerprint", description.key_fingerprint], ["digest", description.digest]]

@@ -13,7 +13,9 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from shardkit.dataset import contents
+from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.rounding import halved
+from shardkit.dataset.sample_row import SampleRow
 from shardkit.errors import IntegrityError, ShardkitError
 from shardkit.report.numbers import number
 from shardkit.storage import Store
@@ -77,7 +79,7 @@ class Album:
 
     store: Store
     samples: pa.Table
-    description: dict[str, Any]
+    description: DatasetDescription
 
     def pictures(self, rows: Iterable[int]) -> list[Picture]:
         """Return the pictures of rows of the manifest."""
@@ -91,15 +93,14 @@ class Album:
         order = pc.sort_indices(self.samples["key"].take(rows)).to_numpy()
         return np.asarray(rows.to_numpy()[order], np.int64)
 
-    def _picture(self, row: dict[str, Any]) -> Picture:
+    def _picture(self, row: SampleRow) -> Picture:
         try:
             source = _data_uri(self._pixels(row), row["p0_5"], row["p99_5"])
         except ShardkitError:  # the page helps to find trouble: one sample's must not cost the page
             source = None
         height, width = row["height"], row["width"]
-        kind = " · ".join(row[name] for name in ("body_part", "view") if row[name]) or "part not stated"
+        kind = " · ".join(filter(None, (row["body_part"], row["view"]))) or "part not stated"
         size = f"{height:,} × {width:,} px"
-        sides = (("left", width), ("top", height), ("width", width), ("height", height)) if source else ()
         return Picture(
             row["key"],
             source,
@@ -107,10 +108,10 @@ class Album:
             kind,
             f"{row['key']}: radiograph, {kind}, {size}",
             f"{'width' if width >= height else 'height'}:100%;aspect-ratio:{width}/{height}",
-            "".join(f"{name}:{100 * row[f'box_{name}'] / whole:.2f}%;" for name, whole in sides),
+            _box(row) if source else "",
         )
 
-    def _pixels(self, row: dict[str, Any]) -> npt.NDArray[np.uint16]:
+    def _pixels(self, row: SampleRow) -> npt.NDArray[np.uint16]:
         """Decode the smallest level that is large enough to look at."""
         level, longest = len(row["level_bytes"]) - 1, max(row["height"], row["width"])
         while level and halved(longest, level) < _READ:
@@ -119,6 +120,13 @@ class Album:
         if pixels.shape != tuple(halved(row[side], level) for side in ("height", "width")):
             raise IntegrityError(f"{row['key']} has other dimensions than the manifest says: run verify")
         return pixels
+
+
+def _box(row: SampleRow) -> str:
+    """Return the content box as CSS, in percent of the picture."""
+    left, width = (100 * side / row["width"] for side in (row["box_left"], row["box_width"]))
+    top, height = (100 * side / row["height"] for side in (row["box_top"], row["box_height"]))
+    return f"left:{left:.2f}%;top:{top:.2f}%;width:{width:.2f}%;height:{height:.2f}%;"
 
 
 def column(samples: pa.Table, name: str) -> Any:

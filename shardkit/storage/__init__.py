@@ -12,8 +12,8 @@ from shardkit.storage.store import (
     local_path,
     no_folder,
     reason,
-    sentences,
     shown,
+    translate_errors,
 )
 
 __all__ = [
@@ -28,6 +28,6 @@ __all__ = [
     "local_path",
     "no_folder",
     "reason",
-    "sentences",
     "shown",
+    "translate_errors",
 ]

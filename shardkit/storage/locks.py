@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from shardkit.storage.store import sentences
+from shardkit.storage.store import translate_errors
 
 NAME = ".running.json"
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -33,7 +33,7 @@ def held(folder: Path, refused: Refusal, mode: int = 0o777) -> Iterator[int | No
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        with sentences(str(folder)):
+        with translate_errors(str(folder)):
             folder.mkdir(mode=mode, parents=True, exist_ok=True)
             descriptor = _lock(folder / NAME, refused)
         try:

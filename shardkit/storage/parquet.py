@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +12,18 @@ from shardkit.errors import IntegrityError, ShardkitError
 from shardkit.storage import private
 from shardkit.storage.regular import ANEW
 from shardkit.storage.store import publish
+
+
+def schema(columns: type) -> pa.Schema:
+    """Return the Arrow schema of a TypedDict.
+
+    Each field is annotated with its Arrow type, and maybe its meaning, which becomes the field's `description`.
+    """
+    found = []
+    for name, hint in get_type_hints(columns, include_extras=True).items():
+        kind, *words = hint.__metadata__
+        found.append(pa.field(name, kind, metadata={"description": words[0]} if words else None))
+    return pa.schema(found)
 
 
 def read(source: Path | bytes, columns: list[str] | None = None) -> pa.Table:

@@ -8,6 +8,7 @@ import errno
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
@@ -59,7 +60,7 @@ class Store:
 
     def opened(self, **options: Any) -> Any:
         """The obstore store, opened anew with options of its own. Raises ArgumentError, StorageError."""
-        with sentences(self.url):
+        with translate_errors(self.url):
             return remote.opened(self._given, **options)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -67,7 +68,7 @@ class Store:
 
     def get(self, name: str, most: int | None = None) -> bytes:
         """The whole object. Raises StorageError, and IntegrityError for no file of the store, or above `most`."""
-        with sentences(f"{self.url}/{name}"):
+        with translate_errors(f"{self.url}/{name}"):
             regular.check_name(self.url, name)
             if self.root is not None:
                 with regular.opened(self.root, name) as file:
@@ -83,7 +84,7 @@ class Store:
 
     def get_range(self, name: str, start: int, length: int) -> bytes:
         """Exactly `length` bytes from `start`. Raises StorageError when the object is shorter."""
-        with sentences(f"{self.url}/{name}"):
+        with translate_errors(f"{self.url}/{name}"):
             regular.check_name(self.url, name)
             if self.root is not None:
                 with regular.opened(self.root, name) as file:
@@ -97,7 +98,7 @@ class Store:
 
     def size(self, name: str) -> int:
         """Bytes of an object. Raises StorageError."""
-        with sentences(f"{self.url}/{name}"):
+        with translate_errors(f"{self.url}/{name}"):
             regular.check_name(self.url, name)
             if self.root is not None:
                 return regular.size(self.root, name)
@@ -105,7 +106,7 @@ class Store:
 
     def put(self, name: str, data: bytes) -> None:
         """Write an object whole. Raises StorageError."""
-        with sentences(f"{self.url}/{name}", writing=True):
+        with translate_errors(f"{self.url}/{name}", writing=True):
             if self.root is None:
                 obstore.put(self.remote, name, data)
                 return
@@ -118,7 +119,7 @@ class Store:
 
     def put_file(self, name: str, path: Path) -> None:
         """Move the local file `path` in as an object; it must lie on the same filesystem as a local store."""
-        with sentences(f"{self.url}/{name}", writing=True):
+        with translate_errors(f"{self.url}/{name}", writing=True):
             if self.root is None:
                 obstore.put(self.remote, name, path)
                 path.unlink()
@@ -138,7 +139,7 @@ class Store:
 
     def delete(self, name: str) -> None:
         """Remove an object; one that is not there is no error."""
-        with sentences(f"{self.url}/{name}", writing=True):
+        with translate_errors(f"{self.url}/{name}", writing=True):
             if self.root is not None:
                 (self.root / name).unlink(missing_ok=True)
                 return
@@ -149,7 +150,7 @@ class Store:
 
     def exists(self, name: str) -> bool:
         """Whether an object is there. Raises StorageError when the store does not answer."""
-        with sentences(f"{self.url}/{name}"):
+        with translate_errors(f"{self.url}/{name}"):
             if self.root is not None:
                 return (self.root / name).is_file()
             try:
@@ -160,7 +161,7 @@ class Store:
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """(name, bytes) of every object below the folder `prefix`, sorted by name; temporary files are left out."""
-        with sentences(f"{self.url}/{prefix}".rstrip("/")):
+        with translate_errors(f"{self.url}/{prefix}".rstrip("/")):
             if self.root is not None:
                 yield from sorted((p.relative_to(self.root).as_posix(), size) for p, size in _files(self.root / prefix))
                 return
@@ -218,37 +219,48 @@ def _may_mend(error: BaseException) -> bool:
     return not re.search(r"\b(3\d\d|4(?!08|25|29)\d\d) [A-Z]|redirect|certificate|builder error", said)
 
 
-class sentences:
-    """Turns what stores raise into one StorageError sentence, without debug dumps, passwords or signed urls."""
+@contextmanager
+def translate_errors(where: str, writing: bool = False) -> Iterator[None]:
+    """Turn what stores raise into one StorageError sentence, without debug dumps, passwords or signed urls.
 
-    def __init__(self, where: str, writing: bool = False) -> None:
-        self.where, self._doing = shown(where), "write" if writing else "read or write"
+    Parameters
+    ----------
+    where : str
+        The file, folder or url that the sentence names.
+    writing : bool
+        Whether it is written to, which the sentence about missing rights says.
 
-    def __enter__(self) -> None:
-        return None
+    Raises
+    ------
+    StorageError
+        In place of a store's own error or an OSError; other errors pass.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except (BaseError, OSError) as error:
+        raise _sentence(shown(where), "write" if writing else "read or write", error) from None
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, (BaseError, OSError)) and not isinstance(error, StorageError):
-            raise self._sentence(error) from None
 
-    def _sentence(self, error: BaseException) -> StorageError:
-        where, said = self.where, str(error)
-        if isinstance(error, PermissionError):
-            return AccessRefused(f"cannot {self._doing} {where} as this user: change its rights, or name another place")
-        if isinstance(error, NotSupportedError) or remote.advice(said):
-            return Unusable(f"{where}: {reason(error)}")
-        if isinstance(error, (PermissionDeniedError, UnauthenticatedError)) or re.search(
-            r"40[13] (Forbidden|Unauthorized)|AccessDenied", said
-        ):
-            return AccessRefused(f"{where}: access refused; check the credentials and the rights on it")
-        if re.search("NoSuchBucket|NoSuchContainer|ContainerNotFound|bucket does not exist", said):
-            return MissingObject(f"{where}: the bucket does not exist; check its name and the endpoint")
-        if isinstance(error, FileNotFoundError):
-            return MissingObject(f"{where} does not exist")
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return StorageError(f"{where}: no space left; free some and run the same command again")
-        kind = Unanswered if _may_mend(error) else StorageError
-        return kind(f"{where}: {reason(error)}")
+def _sentence(where: str, doing: str, error: BaseException) -> StorageError:
+    said = str(error)
+    if isinstance(error, PermissionError):
+        return AccessRefused(f"cannot {doing} {where} as this user: change its rights, or name another place")
+    if isinstance(error, NotSupportedError) or remote.advice(said):
+        return Unusable(f"{where}: {reason(error)}")
+    if isinstance(error, (PermissionDeniedError, UnauthenticatedError)) or re.search(
+        r"40[13] (Forbidden|Unauthorized)|AccessDenied", said
+    ):
+        return AccessRefused(f"{where}: access refused; check the credentials and the rights on it")
+    if re.search("NoSuchBucket|NoSuchContainer|ContainerNotFound|bucket does not exist", said):
+        return MissingObject(f"{where}: the bucket does not exist; check its name and the endpoint")
+    if isinstance(error, FileNotFoundError):
+        return MissingObject(f"{where} does not exist")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(f"{where}: no space left; free some and run the same command again")
+    kind = Unanswered if _may_mend(error) else StorageError
+    return kind(f"{where}: {reason(error)}")
 
 
 class Unanswered(StorageError):

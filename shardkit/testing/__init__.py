@@ -1,1 +1,1 @@
-"""What users import into their tests: the contracts of loaders, codecs and shard formats, and readers that fail."""
+"""What users import into their tests: contracts of loaders, codecs, shard formats and sources; readers that fail."""

@@ -7,7 +7,7 @@ def test_my_format(tmp_path):
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +15,9 @@ import pyarrow as pa
 from shardkit import formats
 from shardkit.codecs import codec
 from shardkit.codecs.frame import Frame
-from shardkit.dataset import manifest
-from shardkit.dataset.bins import Bin
+from shardkit.dataset import contents, manifest
+from shardkit.dataset.bins import Bin, Bins
+from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.hashes import fingerprint, pixel_hash
 from shardkit.errors import IntegrityError
 from shardkit.formats.base import Row, ShardFormat
@@ -35,7 +36,7 @@ class _Made:
     paths: list[Path]
     rows: list[Row]
     images: list[tuple[Encoded, bytes]]
-    description: dict[str, Any]
+    description: DatasetDescription
 
 
 def assert_shard_format(form: ShardFormat, tmp_path: Path) -> None:
@@ -88,7 +89,13 @@ def _made(form: ShardFormat, folder: Path, name: str, sizes: list[tuple[int, int
         for number, (height, width) in enumerate(sizes):
             pixels = np.random.default_rng(number).integers(0, 1 << _BITS, (height, width)).astype(np.uint16)
             image = encode(pixels, _BITS, Frame(height, width, _BIN.height, _BIN.width), taken[0], halves)
-            row: Row = {"key": f"{number:04x}", "shard": objects[0], "height": height, "width": width, "bits": _BITS}
+            row: dict[str, Any] = {
+                "key": f"{number:04x}",
+                "shard": objects[0],
+                "height": height,
+                "width": width,
+                "bits": _BITS,
+            }
             row |= {"bin_height": _BIN.height, "bin_width": _BIN.width, "pixel_hash": pixel_hash(pixels, _BITS)}
             row |= {"box_top": 0, "box_left": 0, "box_height": height, "box_width": width, "p0_5": 0, "p99_5": 4000}
             row |= {"min": int(pixels.min()), "max": int(pixels.max()), "split": "train", "length": len(image.image)}
@@ -96,13 +103,18 @@ def _made(form: ShardFormat, folder: Path, name: str, sizes: list[tuple[int, int
             facts = json.dumps({k: v for k, v in row.items() if isinstance(v, int | str)}).encode()
             row["json_hash"] = fingerprint(facts) if form.FACTS else None
             row["offset"] = writer.add(row["key"], codec(taken[0]).EXTENSION, image.image, facts, image.smaller)
-            rows.append(row)
+            rows.append(cast(Row, row))
             images.append((image, facts))
-    description = {
-        "shard_format": form.NAME, "codec": taken[0], "extension": codec(taken[0]).EXTENSION, "digest": "0" * 64,
-        "transfer_syntax": None, "bins": [[_BIN.height, _BIN.width]],
-        "arguments": {"shard_bytes": _SHARD_BYTES, "levels": halves},
-    }  # fmt: skip
+    description = contents.describe(
+        pa.Table.from_pylist(rows, manifest.SCHEMA),
+        Bins((_BIN,), 1),
+        "0" * 64,
+        format_name=form.NAME,
+        codec_name=taken[0],
+        fingerprint="0",
+        arguments={"shard_bytes": _SHARD_BYTES, "levels": halves},
+        verdicts={},
+    )
     return _Made(paths, rows, images, description)
 
 
@@ -143,14 +155,17 @@ def _assert_rewrite_keeps(form: ShardFormat, folder: Path, made: _Made) -> None:
     anew = formats.files(folder, "anew", len(made.paths))
     with form.writer(anew, room) as writer:
         wanted = [
-            writer.add(made.rows[at]["key"], made.description["extension"], image.image, facts, image.smaller)
+            writer.add(made.rows[at]["key"], made.description.extension, image.image, facts, image.smaller)
             for at, (image, facts) in enumerate(made.images)
             if at in (0, 2)
         ]
     assert offsets == wanted, f"{form.NAME}: rewrite says offsets {offsets}, a writer {wanted}"
     same = [one.read_bytes() == other.read_bytes() for one, other in zip(targets, anew, strict=True)]
     assert all(same), f"{form.NAME}: rewrite made other bytes than a writer of the same images"
-    lost = [kept[0], {**kept[1], "json_hash": bytes(16), "level_hash": [bytes(16)] * len(kept[1]["level_hash"])}]
+    lost: list[Row] = [
+        kept[0],
+        {**kept[1], "json_hash": bytes(16), "level_hash": [bytes(16)] * len(kept[1]["level_hash"])},
+    ]
     try:
         form.rewrite(made.paths, formats.files(folder, "lost", len(made.paths)), lost, room)
     except IntegrityError:
@@ -174,5 +189,8 @@ def _assert_verify_tells(form: ShardFormat, made: _Made) -> None:
         for case, content in cases.items():
             assert told(content, made.rows), f"{form.NAME}: verify does not notice {case} in place of {name}"
         assert told(data, made.rows[:-1]), f"{form.NAME}: verify does not notice an image that the manifest lacks"
-        other = [*made.rows[:-1], {**made.rows[-1], "level_hash": [bytes(16)] * len(made.rows[-1]["level_hash"])}]
+        other: list[Row] = [
+            *made.rows[:-1],
+            {**made.rows[-1], "level_hash": [bytes(16)] * len(made.rows[-1]["level_hash"])},
+        ]
         assert told(data, other), f"{form.NAME}: verify does not notice another hash in the manifest"

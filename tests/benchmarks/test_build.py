@@ -72,7 +72,8 @@ def test_no_path_and_no_host_is_in_the_figures(result: dict[str, Any]) -> None:
 
 
 def test_a_summary_is_the_median_and_spread_of_the_ratios_of_the_repeats(result: dict[str, Any]) -> None:
-    from benchmarks.build import RATIOS, ratios, summarise
+    from benchmarks.build import RATIOS, ratios
+    from benchmarks.build_summary import summarise
 
     (repeat,) = result["repeats"]
     faster = {**repeat, "build": {**repeat["build"], "mpx_s": 2 * repeat["build"]["mpx_s"]}}

@@ -147,13 +147,14 @@ class Nvml:
 
     def __init__(self) -> None:
         self.asked = 0
+        self.nvmlDeviceGetUtilizationRates, self.nvmlDeviceGetMemoryInfo = self._rates, self._memory
 
-    def nvmlDeviceGetUtilizationRates(self, handle: str) -> SimpleNamespace:
+    def _rates(self, handle: str) -> SimpleNamespace:
         assert handle == "first"
         self.asked += 1
         return SimpleNamespace(gpu=10 * self.asked, memory=self.asked)
 
-    def nvmlDeviceGetMemoryInfo(self, handle: str) -> SimpleNamespace:
+    def _memory(self, handle: str) -> SimpleNamespace:
         assert handle == "first"
         return SimpleNamespace(used=self.asked << 20)
 

@@ -15,6 +15,7 @@ from cyclopts import App
 
 from benchmarks import published, token_overhead, token_strategies
 from benchmarks.token_strategies import DBB, GOAL, LARGEST
+from shardkit.dataset.rounding import ceil_div
 
 ROOT = Path(__file__).resolve().parents[2]
 Rows = dict[str, dict[str, Any]]
@@ -64,13 +65,13 @@ def test_the_printed_counts_give_the_published_tokens_of_dbb() -> None:
 
 
 def test_drawn_sizes_have_the_published_mean_quartiles_and_bins() -> None:
-    high, wide = published.sizes(100_000, 0)
-    tokens = -(-high // 48) * -(-wide // 48)
+    height, width = published.sizes(100_000, 0)
+    tokens = ceil_div(height, 48) * ceil_div(width, 48)
     assert tokens.mean() == pytest.approx(published.TOKENS / published.IMAGES, rel=0.005)
-    assert np.percentile(high, [25, 50, 75]) == pytest.approx([1543, 2002, 2438], abs=15)
-    assert np.percentile(wide, [25, 50, 75]) == pytest.approx([1117, 1417, 1852], abs=15)
-    assert 0 < high.min() < high.max() <= published.SIDE
-    assert wide.max() <= published.SIDE
+    assert np.percentile(height, [25, 50, 75]) == pytest.approx([1543, 2002, 2438], abs=15)
+    assert np.percentile(width, [25, 50, 75]) == pytest.approx([1117, 1417, 1852], abs=15)
+    assert 0 < height.min() < height.max() <= published.SIDE
+    assert width.max() <= published.SIDE
     assert 409_600 / tokens.mean() == pytest.approx(285, abs=1.5)
 
 
@@ -80,12 +81,12 @@ def test_sizes_depend_on_the_seed_alone() -> None:
 
 
 def test_content_boxes_lie_in_their_images_and_have_the_published_share() -> None:
-    high, wide = published.sizes(5000, 1)
-    top, left, height, width = published.content_boxes(high, wide, 1).T
+    full_height, full_width = published.sizes(5000, 1)
+    top, left, height, width = published.content_boxes(full_height, full_width, 1).T
     assert min(top.min(), left.min()) >= 0
-    assert (top + height <= high).all()
-    assert (left + width <= wide).all()
-    assert height * width / (high * wide) == pytest.approx(published.CONTENT, abs=0.01)
+    assert (top + height <= full_height).all()
+    assert (left + width <= full_width).all()
+    assert height * width / (full_height * full_width) == pytest.approx(published.CONTENT, abs=0.01)
 
 
 # --------------------------------------------------------------------------------------------------- the figures

@@ -17,6 +17,7 @@ from shardkit.build.outcome import Outcome
 from shardkit.build.run import build
 from shardkit.config import BuildConfig
 from shardkit.dataset import contents
+from shardkit.dataset.description import DatasetDescription
 from shardkit.formats import FORMATS, listing, shard_format
 from shardkit.storage import Store
 from shardkit.synthetic.export import Export, make_export, plan_export
@@ -99,7 +100,7 @@ class Built:
         return {row["path"]: row for row in pq.read_table(self.private / "ledger.parquet").to_pylist()}
 
     @property
-    def description(self) -> dict[str, Any]:
+    def description(self) -> DatasetDescription:
         return contents.description(self.store)
 
     def objects(self, shard: str) -> list[str]:

@@ -40,7 +40,7 @@ def grown(bench: Any, made: Any, tmp_path_factory: pytest.TempPathFactory) -> di
         "ledger": first.ledger(),
         "tree": bench.tree(first.out),
         "identity": bench.identity(first.out),
-        "bins": contents.description(first.store)["bins"],
+        "bins": contents.description(first.store).bins.to_json(),
     }
     bench.copy(made.root, place / "export", paths[half:])
     second = bench.build(place / "export", place / "out", place / "private")
@@ -156,7 +156,7 @@ def test_an_image_larger_than_every_bin_gets_one(bench: Any, made: Any, tmp_path
     # Once there, it serves the next one; no bin is added twice.
     (source / "larger2.dcm").write_bytes(file_bytes(replace(spec, seed=(9, 10), sop_uid="1.2.826.99.2")))
     third = bench.build(source, tmp_path / "out", tmp_path / "private")
-    assert {tuple(b) for b in contents.description(third.store)["bins"]} == new
+    assert {tuple(b) for b in contents.description(third.store).bins.to_json()} == new
     assert _is_sound(tmp_path / "out")
 
 
@@ -164,7 +164,7 @@ def _bins(first: Any, again: Any, place: Path) -> tuple[list[Any], list[Any]]:
     import json
 
     plan = json.loads((place / "private/g000/plan.json").read_text())
-    return plan["bins"], contents.description(again.store)["bins"]
+    return plan["bins"], contents.description(again.store).bins.to_json()
 
 
 def test_changed_and_vanished_files_are_flagged_and_their_samples_stay(

@@ -21,8 +21,8 @@ HOLDING = """
 import pathlib, sys, time
 from shardkit.build import exclusive
 from shardkit.storage import Store
-exclusive.BEAT, running.LAPSE = 0.2, 2.0
-with running.alone(pathlib.Path(sys.argv[1]) if sys.argv[1] else None, Store(sys.argv[2])):
+exclusive.BEAT, exclusive.LAPSE = 0.2, 2.0
+with exclusive.alone(pathlib.Path(sys.argv[1]) if sys.argv[1] else None, Store(sys.argv[2])):
     print("held", flush=True)
     time.sleep(600)
 """

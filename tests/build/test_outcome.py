@@ -15,9 +15,9 @@ import pytest
 from shardkit.build import outcome, scan
 from shardkit.build.run import build
 from shardkit.config import Rules
-from shardkit.sources.dicom.triage import DROPS
 from shardkit.storage import parquet
 from shardkit.synthetic import records
+from shardkit.triage import DROPS
 
 MODALITIES = Counter({"CR": 3, "none": 1200, "other": 5})
 

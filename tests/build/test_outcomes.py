@@ -66,10 +66,10 @@ def test_the_outcome_adds_up(bench: Any, made: Any, built: Any) -> None:
     assert built.outcome.quarantine_share == pytest.approx(share)
     assert not built.outcome.within_quarantine
     description = contents.description(built.store)
-    assert description["verdicts"] == counts
-    assert description["samples"] == built.outcome.samples
-    assert sum(description["splits"].values()) == built.outcome.samples
-    assert description["shards"] == len({row["shard"] for row in built.samples()})
+    assert description.verdicts == counts
+    assert description.samples == built.outcome.samples
+    assert sum(description.splits.values()) == built.outcome.samples
+    assert description.shards == len({row["shard"] for row in built.samples()})
     assert set(bench.identity(built.out)) == {name for row in built.samples() for name in built.objects(row["shard"])}
 
 

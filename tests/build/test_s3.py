@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shardkit.dataset.verify import Summary, verify
-from shardkit.sources.listing import Source
+from shardkit.sources.files import FileTree
 from shardkit.storage import Store
 
 
@@ -97,8 +97,8 @@ def test_a_bucket_is_listed_in_the_order_of_a_folder(bucket: str, tmp_path: Path
         store.put(name, b"1")
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"1")
-    here = [entry.path for entry in Source(str(tmp_path)).entries()]
-    assert [entry.path for entry in Source(f"{bucket}/order").entries()] == here
+    here = [entry.path for entry in FileTree(str(tmp_path)).list()]
+    assert [entry.path for entry in FileTree(f"{bucket}/order").list()] == here
 
 
 def test_a_bucket_without_a_private_folder_is_refused(bench: Any, bucket: str, local: Any) -> None:

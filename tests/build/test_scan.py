@@ -13,7 +13,7 @@ import pytest
 from shardkit.build import isolation
 from shardkit.build.scan import scan_part
 from shardkit.config import Rules
-from shardkit.sources.listing import Source
+from shardkit.sources import FileTree, image_source
 
 
 def _claims(length: int, rest: bytes) -> bytes:
@@ -27,7 +27,7 @@ def _claims(length: int, rest: bytes) -> bytes:
 def test_a_read_allocates_no_more_than_the_file_holds(tmp_path: Path, count: int | None) -> None:
     (tmp_path / "x").write_bytes(bytes(range(100)))
     tracemalloc.start()
-    with Source(str(tmp_path)).open(b"x", 100) as file:
+    with FileTree(str(tmp_path)).open(b"x", 100) as file:
         assert file.read(count) == bytes(range(10 if count == 10 else 100))
         file.seek(95)
         assert file.read(count) == bytes(range(95, 100))
@@ -42,9 +42,9 @@ def test_no_tiny_file_is_beyond_the_memory_limit_whatever_it_claims(tmp_path: Pa
     for number in range(128):
         claimed = chance.choice([0xFFFFFFF0, 1 << 31, 1 << 30, chance.randrange(1 << 32)])
         (tmp_path / f"{number:03d}").write_bytes(_claims(claimed, chance.randbytes(number)))
-    source = Source(str(tmp_path))
+    source = image_source(str(tmp_path))
     try:
-        found = scan_part(source, list(source.entries()), Rules(), 1, 512 << 20, 30.0)
+        found = scan_part(source, list(source.list()), Rules(), 1, 512 << 20, 30.0)
     finally:
         isolation.close_children()
     reasons = Counter(row.reason for row in found)

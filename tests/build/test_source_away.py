@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from shardkit.errors import StorageError
-from shardkit.sources import listing as module
+from shardkit.sources import files as module
 from shardkit.storage import Store
 
 FILES = 12
@@ -178,7 +178,7 @@ def test_a_share_that_is_away_while_it_is_listed_gives_no_file_a_verdict(
 
     monkeypatch.setattr(os, "scandir", away)
     with pytest.raises(StorageError, match="not connected"):
-        list(module.Source(str(exported)).entries())
+        list(module.FileTree(str(exported)).list())
 
 
 @pytest.mark.deep

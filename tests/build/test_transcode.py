@@ -62,9 +62,9 @@ def test_both_formats_verify_and_tell_the_same_of_every_sample(real_dataset: Pat
             k: v for k, v in after[key].items() if k not in STORED
         }
     ours, theirs = (contents.description(Store(str(place))) for place in (converted, real_dataset))
-    assert ours["converted_from"] == theirs["digest"]
+    assert ours.converted_from == theirs.digest
     for name in ("bins", "patch", "samples", "splits", "verdicts", "pixels", "key_fingerprint"):
-        assert ours[name] == theirs[name]
+        assert getattr(ours, name) == getattr(theirs, name)
 
 
 CRASH = """

@@ -16,7 +16,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from shardkit.build import scan
 from shardkit.build.run import build
 from shardkit.errors import BuildError
-from shardkit.sources.listing import Source
+from shardkit.sources.files import FileTree
 from shardkit.storage import Store
 
 
@@ -169,7 +169,7 @@ def test_a_link_to_itself_costs_no_other_file_its_row(tmp_path: Path, follow: bo
     (tmp_path / "d" / "a.dcm").write_bytes(b"a")
     (tmp_path / "d" / "self").symlink_to("self")
     (tmp_path / "d" / "up").symlink_to(tmp_path)
-    kinds = {entry.path: entry.kind for entry in Source(str(tmp_path), follow).entries()}
+    kinds = {entry.path: entry.kind for entry in FileTree(str(tmp_path), follow).list()}
     loop = "loop" if follow else "symlink"
     assert kinds == {b"d/a.dcm": "file", b"d/self": "endless_link", b"d/up": loop}
 
@@ -199,7 +199,7 @@ def test_what_a_link_leads_to_decides_what_is_said_of_it(tmp_path: Path, follow:
     }
     for name, target in {**targets, "forth": "back"}.items():
         (export / name).symlink_to(target)
-    kinds = {entry.path: entry.kind for entry in Source(str(export), follow).entries()}
+    kinds = {entry.path: entry.kind for entry in FileTree(str(export), follow).list()}
     there = {b"file": "file", b"folder/b.dcm": "file"} if follow else {b"file": "symlink", b"folder": "symlink"}
     nowhere = dict.fromkeys((b"gone", b"below"), "broken_link") | dict.fromkeys((b"back", b"forth"), "endless_link")
     assert kinds == {**there, **nowhere}
@@ -214,6 +214,6 @@ def test_a_path_that_is_too_long_is_said_to_be_and_costs_no_other_file_its_row(t
         os.close(folder)
         folder = below
     os.close(folder)
-    entries = list(Source(str(tmp_path)).entries())
+    entries = list(FileTree(str(tmp_path)).list())
     assert [entry.kind for entry in entries] == ["too_long", "file"]
     assert part.encode() in entries[0].path

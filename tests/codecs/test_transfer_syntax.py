@@ -73,7 +73,7 @@ def test_pydicom_and_openjph_read_a_wrapped_image_exactly(height: int, width: in
 
 def test_samples_of_a_dataset_that_claims_the_syntax_are_read_exactly(large_and_small: Path) -> None:
     store = Store(str(large_and_small))
-    assert contents.description(store)["transfer_syntax"] == HTJ2KLosslessRPCL
+    assert contents.description(store).transfer_syntax == HTJ2KLosslessRPCL
     rows = contents.samples(store).to_pylist()
     sides = [min(row["height"], row["width"]) for row in rows]
     assert min(sides) == 64

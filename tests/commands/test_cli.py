@@ -94,7 +94,7 @@ def test_info_tells_what_a_dataset_holds(place: Path) -> None:
     run = _run("info", place / "out")
     assert run.returncode == 0, run.stderr
     facts = contents.description(Store(str(place / "out")))
-    assert f"{facts['samples']:,} in {facts['shards']:,} shards" in run.stdout
+    assert f"{facts.samples:,} in {facts.shards:,} shards" in run.stdout
     assert "htj2k" in run.stdout
 
 

@@ -17,7 +17,7 @@ def test_the_notebook_runs(workplace: Callable[[bool], None]) -> None:
     from nbclient import NotebookClient
 
     workplace(True)
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(Path.cwd())}}).execute()
     shown = [kind for cell in notebook.cells for out in cell.get("outputs", ()) for kind in out.get("data", ())]
     assert shown.count("image/png") == 2

@@ -6,18 +6,18 @@ import hashlib
 import json
 import math
 import struct
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from shardkit.codecs import blosc
+from shardkit.dataset.description import DatasetDescription
 from shardkit.errors import IntegrityError
 from shardkit.formats import zarr, zarr_arrays
 
 
-def _samples() -> tuple[pa.Table, dict[str, Any]]:
+def _samples() -> tuple[pa.Table, DatasetDescription]:
     """Five images in two bins of three; the first bin's second shard has the last two."""
     sizes = [(480, 96)] * 3 + [(31, 33)] * 2
     shards = [f"0480x0096/pixels/c/{n}/0/0" for n in (0, 0, 2)] + [f"0031x0033/pixels/c/{n}/0/0" for n in (1, 1)]
@@ -35,8 +35,9 @@ def _samples() -> tuple[pa.Table, dict[str, Any]]:
             "bin_width": pa.array([w for _, w in sizes], pa.int32()),
         }
     )  # fmt: skip
-    bins = [[480, 96], [31, 33], [64, 64]]
-    return table, {"arguments": {"shard_bytes": 3 * 480 * 96, "levels": 2}, "bins": bins, "digest": "d" * 64}
+    bins, arguments = [[31, 33], [64, 64], [480, 96]], {"shard_bytes": 3 * 480 * 96, "levels": 2}
+    content = {"arguments": arguments, "patch": 1, "bins": bins, "digest": "d" * 64}
+    return table, DatasetDescription.from_content(content)
 
 
 def _decoded(name: str, data: bytes) -> bytes:
@@ -49,8 +50,8 @@ def test_metadata_and_small_arrays_say_what_they_always_said() -> None:
     for name, data in chunks + arrays + groups:
         digest.update(f"{name}\n".encode() + _decoded(name, data))
     assert [len(chunks), len(arrays), len(groups)] == [2 * 13, 2 * (3 + 13), 2 + 1]
-    assert [name for name, _ in groups] == ["0480x0096/zarr.json", "0031x0033/zarr.json", "zarr.json"]
-    assert digest.hexdigest()[:16] == "5054edc885b15388"
+    assert [name for name, _ in groups] == ["0031x0033/zarr.json", "0480x0096/zarr.json", "zarr.json"]
+    assert digest.hexdigest()[:16] == "5e70d51740d5dc25"
 
 
 def test_facts_lie_in_the_places_of_their_images() -> None:

@@ -20,7 +20,7 @@ from shardkit.dataset import contents, manifest
 from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import ArgumentError, IntegrityError, Quarantined
 from shardkit.formats.encoding import encode
-from shardkit.loader.manifest_index import Catalog
+from shardkit.loader.manifest_index import ManifestIndex
 from shardkit.loader.plan_report import costs
 from shardkit.storage import Store
 
@@ -142,7 +142,7 @@ def test_a_dataset_of_before_is_named_no_transfer_syntax_until_it_is_converted(
         assert contents._transfer_syntax(samples, "htj2k") == claim
     assert contents._transfer_syntax(new, "png") is None
     transcode(str(before), Target(str(tmp_path / "new"), *TARS), 2)
-    assert contents.description(Store(str(tmp_path / "new")))["transfer_syntax"] == htj2k.TRANSFER_SYNTAX
+    assert contents.description(Store(str(tmp_path / "new"))).transfer_syntax == htj2k.TRANSFER_SYNTAX
     assert look.problems(tmp_path / "new") == []
     bytes_of = {row["key"]: (row["level_bytes"], row["level_hash"]) for row in look.rows(large_and_small)}
     assert {row["key"]: (row["level_bytes"], row["level_hash"]) for row in look.rows(tmp_path / "new")} == bytes_of
@@ -171,10 +171,10 @@ def test_a_loader_streams_the_levels_that_all_images_have(
         for batch in loader:
             for at, row in enumerate(batch.rows.tolist()):
                 if row >= 0:
-                    image = batch.unpacked(at).float().numpy()
+                    image = batch.pixels(at).float().numpy()
                     np.testing.assert_array_equal(image, contents.image(store, rows[row], facts, level))
                     shown[place, rows[row]["key"]] = image
-        found = costs(Catalog(str(place)), loader.plan)
+        found = costs(ManifestIndex(str(place)), loader.plan)
         assert found.range_bytes == sum(row["level_bytes"][level] for row in rows)
     for key in (row["key"] for row in look.rows(before)):
         np.testing.assert_array_equal(shown[large_and_small, key], shown[before, key])

@@ -14,6 +14,7 @@ from shardkit import content
 from shardkit.codecs import codec
 from shardkit.dataset import contents, manifest
 from shardkit.dataset.bins import THESIS, Bin, Bins
+from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.hashes import fingerprint
 from shardkit.formats.webdataset import ShardWriter
 from shardkit.report import dataset_page
@@ -27,7 +28,7 @@ VERDICTS = {
     "quarantined": {"truncated": 3, "decode_error": 1},
 }
 SIZES = [(380, 280), (300, 250), (470, 400), (400, 470), (700, 640), (760, 300)]
-Made = tuple[pa.Table, dict[str, Any]]
+Made = tuple[pa.Table, DatasetDescription]
 Tags = Callable[[str], set[str]]
 
 
@@ -48,7 +49,7 @@ def _make(folder: Path, codec_name: str = "htj2k", count: int = 12) -> Made:
     return samples, _describe(samples, BINS, codec_name)
 
 
-def _describe(samples: pa.Table, bins: Bins, codec_name: str = "htj2k", **changes: Any) -> dict[str, Any]:
+def _describe(samples: pa.Table, bins: Bins, codec_name: str = "htj2k", **changes: Any) -> DatasetDescription:
     """dataset.json as a build would write it, read back from JSON."""
     described = contents.describe(
         samples,
@@ -60,7 +61,7 @@ def _describe(samples: pa.Table, bins: Bins, codec_name: str = "htj2k", **change
         arguments={"bins": "auto:3", "modalities": ["CR", "DX"]},
         verdicts=VERDICTS,
     )
-    return dict(json.loads(json.dumps(described | changes)))
+    return DatasetDescription.from_content(json.loads(described.to_json()) | changes)
 
 
 def _sample(
@@ -84,7 +85,7 @@ def _sample(
     }  # fmt: skip
 
 
-def _page(folder: Path, samples: pa.Table, description: dict[str, Any]) -> str:
+def _page(folder: Path, samples: pa.Table, description: DatasetDescription) -> str:
     store = Store(str(folder))
     dataset_page.write(store, samples, description)
     return store.get(dataset_page.NAME).decode()
@@ -113,13 +114,13 @@ def make() -> Callable[..., Made]:
 
 
 @pytest.fixture(scope="session")
-def describe() -> Callable[..., dict[str, Any]]:
+def describe() -> Callable[..., DatasetDescription]:
     """(manifest, bins, codec's name, changes) -> dataset.json."""
     return _describe
 
 
 @pytest.fixture(scope="session")
-def page() -> Callable[[Path, pa.Table, dict[str, Any]], str]:
+def page() -> Callable[[Path, pa.Table, DatasetDescription], str]:
     """(folder, manifest, description) -> the page, as written."""
     return _page
 

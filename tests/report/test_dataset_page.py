@@ -3,6 +3,7 @@
 import base64
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html import unescape
 from io import BytesIO
 from pathlib import Path
@@ -13,17 +14,18 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from shardkit import triage
 from shardkit.dataset import manifest
 from shardkit.dataset.bins import THESIS, Bin, Bins
+from shardkit.dataset.description import DatasetDescription
 from shardkit.report import dataset_page, gallery, size
-from shardkit.sources.dicom import triage
 from shardkit.storage import Store
 
-Made = tuple[pa.Table, dict[str, Any]]
+Made = tuple[pa.Table, DatasetDescription]
 Tags = Callable[[str], set[str]]
 Make = Callable[..., Made]
-Write = Callable[[Path, pa.Table, dict[str, Any]], str]
-Describe = Callable[..., dict[str, Any]]
+Write = Callable[[Path, pa.Table, DatasetDescription], str]
+Describe = Callable[..., DatasetDescription]
 
 
 def cells(html: str) -> list[str]:
@@ -51,14 +53,14 @@ def test_the_headline_gives_the_numbers_of_the_description(html: str, made: Made
     tile = {name: shown[shown.index(name) + 1] for name in reversed(shown[:-1])}
     assert tile["Files in"] == "1,252"
     assert tile["Samples written"] == "12"
-    assert tile["Stored images"] == size(description["bytes"])
-    assert f"{description['bytes']:,} bytes" in shown
-    assert tile["Lossless ratio"] == f"{2 * description['pixels'] / description['bytes']:.2f} : 1"
+    assert tile["Stored images"] == size(description.bytes)
+    assert f"{description.bytes:,} bytes" in shown
+    assert tile["Lossless ratio"] == f"{2 * description.pixels / description.bytes:.2f} : 1"
     assert tile["Shards"] == "3"
-    assert tile["Split: train"] == str(description["splits"]["train"])
-    assert tile["Padding to bins"] == f"{100 * (description['padded_tokens'] / description['tokens'] - 1):.1f} %"
-    assert f"{description['padded_tokens']:,}" in shown
-    assert description["digest"][:12] in shown
+    assert tile["Split: train"] == str(description.splits["train"])
+    assert tile["Padding to bins"] == f"{100 * (description.padded_tokens / description.tokens - 1):.1f} %"
+    assert f"{description.padded_tokens:,}" in shown
+    assert description.digest[:12] in shown
     assert "Metadata are allow-listed, pixels are not cleaned." in shown
 
 
@@ -66,7 +68,7 @@ def test_every_reason_stands_with_its_sentence_its_count_and_its_remedy(html: st
     shown = cells(html)
     for reason, sentence in (("not_an_image", triage.DROPS["not_an_image"]), ("blank", triage.DROPS["blank"])):
         at = shown.index(reason)
-        assert shown[at + 1 : at + 3] == [sentence, f"{made[1]['verdicts']['dropped'][reason]:,}"]
+        assert shown[at + 1 : at + 3] == [sentence, f"{made[1].verdicts['dropped'][reason]:,}"]
     at = shown.index("truncated")
     ledger = "shardkit ledger DATASET --private PRIVATE --class truncated"
     retry = "shardkit retry --class truncated --source EXPORT --out DATASET --private PRIVATE"
@@ -75,7 +77,7 @@ def test_every_reason_stands_with_its_sentence_its_count_and_its_remedy(html: st
 
 def test_the_table_of_bins_adds_up_to_the_description(html: str, made: Made) -> None:
     samples, description = made
-    bins = Bins.from_json(description["bins"], description["patch"])
+    bins = description.bins
     shown = cells(html)
     counts = []
     for one in bins.bins:
@@ -83,13 +85,13 @@ def test_the_table_of_bins_adds_up_to_the_description(html: str, made: Made) -> 
         counts.append(int(shown[at + 1]))
     assert counts == list(bins.account(samples["height"].to_numpy(), samples["width"].to_numpy()).counts)
     at = shown.index("All")
-    assert shown[at + 1 : at + 3] == [str(description["samples"]), str(description["shards"])]
+    assert shown[at + 1 : at + 3] == [str(description.samples), str(description.shards)]
 
 
 def test_counts_that_do_not_agree_are_pointed_out(folder: Path, made: Made, html: str, page: Write) -> None:
     samples, description = made
     assert "shardkit verify DATASET" not in html
-    short = page(folder, samples, description | {"verdicts": {"written": {"ok": 7}}})
+    short = page(folder, samples, replace(description, verdicts={"written": {"ok": 7}}))
     assert "Verdicts count 7 files written, the description 12 samples and the manifest 12: run <code>" in short
     assert "shardkit verify DATASET" in cells(short)
 
@@ -109,7 +111,7 @@ def test_hostile_strings_are_shown_and_never_obeyed(
         "arguments": {evil: [evil]},
         "digest": evil,
     }
-    described = describe(hostile, Bins.from_json(description["bins"], 48), **changes)
+    described = describe(hostile, description.bins, **changes)
     html = page(folder, hostile, described)
     assert "script" not in tags(html)
     assert "<script" not in html

@@ -10,7 +10,7 @@ import pytest
 from obstore.exceptions import GenericError
 
 from shardkit.errors import ArgumentError, ShardkitError, StorageError
-from shardkit.storage import MissingObject, Store, is_remote, local_path, reason, sentences
+from shardkit.storage import MissingObject, Store, is_remote, local_path, reason, translate_errors
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -110,7 +110,7 @@ def test_a_local_url_is_its_path(tmp_path: Path) -> None:
     ],
 )
 def test_errors_become_one_sentence(error: OSError, words: str) -> None:
-    with pytest.raises(StorageError, match=words) as caught, sentences("place"):
+    with pytest.raises(StorageError, match=words) as caught, translate_errors("place"):
         raise error
     assert "place" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -122,5 +122,5 @@ def test_signed_urls_and_debug_dumps_are_cut() -> None:
 
 
 def test_other_errors_pass_through() -> None:
-    with pytest.raises(ZeroDivisionError), sentences("place"):
+    with pytest.raises(ZeroDivisionError), translate_errors("place"):
         raise ZeroDivisionError

@@ -228,7 +228,11 @@ def alive(pids: set[int]) -> set[int]:
 
 
 def soon(condition: Callable[[], bool]) -> bool:
-    return any(condition() or time.sleep(0.02) for _ in range(250))
+    for _ in range(250):
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
 
 
 @needs_mount

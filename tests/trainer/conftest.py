@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shardkit import BinnedBatch, PackedBatch
-from shardkit.loader.collate import BatchPosition
+from shardkit.dataset.rounding import ceil_div
+from shardkit.loader.batch import BatchPosition
 from trainer.models.mae import Mae
 
 HERE = BatchPosition(0, 0, 0, 1, True)
@@ -66,10 +67,10 @@ class Dense:
     def __call__(self, image: Tensor, size: tuple[int, int], drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(loss, mask, prediction); drawn: the noise of its patches."""
         c, p = self.c, self.c.patch
-        high, wide = image.shape[0] // p, image.shape[1] // p
-        n = high * wide
+        rows, cols = image.shape[0] // p, image.shape[1] // p
+        n = rows * cols
         embedded = F.conv2d(image[None, None], self.p["patch_embed.proj.weight"], self.p["patch_embed.proj.bias"], p)
-        x = embedded.flatten(2).transpose(1, 2)[0] + self.table(high, wide, c.width)
+        x = embedded.flatten(2).transpose(1, 2)[0] + self.table(rows, cols, c.width)
         shuffle = drawn.argsort()
         restore, kept = shuffle.argsort(), int(n * (1 - c.mask_ratio))
         x = torch.cat([self.p["cls_token"][0], x[shuffle[:kept]]])
@@ -77,14 +78,14 @@ class Dense:
             x = self.block(x, f"blocks.{i}", c.heads)
         x = self.linear(self.norm(x, "norm"), "decoder_embed")
         filled = torch.cat([x[1:], self.p["mask_token"][0].expand(n - kept, -1)])[restore]
-        y = torch.cat([x[:1], filled + self.table(high, wide, c.decoder_width)])
+        y = torch.cat([x[:1], filled + self.table(rows, cols, c.decoder_width)])
         for i in range(c.decoder_depth):
             y = self.block(y, f"decoder_blocks.{i}", c.decoder_heads)
         predicted = self.linear(self.norm(y, "decoder_norm"), "decoder_pred")[1:]
-        target = image.view(high, p, wide, p).permute(0, 2, 1, 3).reshape(n, p * p).clone()
+        target = image.view(rows, p, cols, p).permute(0, 2, 1, 3).reshape(n, p * p).clone()
         inside = torch.zeros_like(image)
         inside[: size[0], : size[1]] = 1
-        inside = inside.view(high, p, wide, p).permute(0, 2, 1, 3).reshape(n, p * p)
+        inside = inside.view(rows, p, cols, p).permute(0, 2, 1, 3).reshape(n, p * p)
         if c.norm_pix:
             for row, real in zip(target, inside.bool(), strict=True):
                 if real.any():
@@ -124,15 +125,15 @@ def make_packed() -> Callable[..., tuple[PackedBatch, list[Tensor]]]:
         hw, rows = torch.zeros(sequences, 2, dtype=torch.int32), torch.full((sequences,), -1)
         images, ends = [], [0]
         for number, (height, width) in enumerate(sizes):
-            high, wide = -(-height // patch), -(-width // patch)
-            image = torch.zeros(high * patch, wide * patch)
+            n_rows, n_cols = ceil_div(height, patch), ceil_div(width, patch)
+            image = torch.zeros(n_rows * patch, n_cols * patch)
             made = (
                 torch.from_numpy(rng.random((height, width), np.float32)) if pixels is None else pixels(height, width)
             )
             image[:height, :width] = made
-            own = slice(ends[-1], ends[-1] + high * wide)
-            patches[own] = image.view(high, patch, wide, patch).permute(0, 2, 1, 3).reshape(-1, patch * patch)
-            yx[own] = torch.cartesian_prod(torch.arange(high), torch.arange(wide)).int()
+            own = slice(ends[-1], ends[-1] + n_rows * n_cols)
+            patches[own] = image.view(n_rows, patch, n_cols, patch).permute(0, 2, 1, 3).reshape(-1, patch * patch)
+            yx[own] = torch.cartesian_prod(torch.arange(n_rows), torch.arange(n_cols)).int()
             hw[number], rows[number] = torch.tensor([height, width]), number
             images.append(image)
             ends.append(own.stop)

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from torch._dynamo.utils import counters
 
 from shardkit import Loader, from_text
+from shardkit.terminal.output import Terminal
 from trainer.config import Config, LoaderConfig, LogConfig, OptimConfig, RunConfig, SaveConfig
 from trainer.errors import TrainingError
 from trainer.loop import Loop
@@ -37,7 +37,7 @@ CONFIG = Config(
 @pytest.fixture
 def make_loop(dataset_folder: Path, tmp_path: Path) -> Callable[..., Loop]:
     """(config, steps, task) -> a loop on the small dataset."""
-    quiet = Console(quiet=True)
+    quiet = Terminal(quiet=True)
 
     def make(config: Config = CONFIG, steps: int = 4, task: Masked | None = None) -> Loop:
         torch.manual_seed(0)
@@ -50,7 +50,7 @@ def make_loop(dataset_folder: Path, tmp_path: Path) -> Callable[..., Loop]:
     return make
 
 
-class _EveryOther(Masked):
+class _EveryOther(Masked):  # type: ignore[misc]  # final for others
     """Images of odd rows do not count, as images without a label."""
 
     def run(self, model: Any, batch: Any) -> Any:
@@ -77,10 +77,10 @@ def test_a_step_s_gradient_is_that_of_the_mean_over_its_images(
         out = task.run(task.model, batch)
         total, images = total + out.loss, images + float(out.images)
         sizes.add(float(out.images))
-        if batch.place.last:
+        if batch.position.last:
             break
     assert len(sizes) > 1
-    (total / images).backward()
+    (total / images).backward()  # type: ignore[no-untyped-call]
     for name, p in task.model.named_parameters():
         torch.testing.assert_close(found[name].double(), p.grad, rtol=2e-3, atol=2e-6, msg=name)
     assert read(loop.run / "metrics.jsonl")[0]["loss"] == pytest.approx(float(total.detach() / images), rel=1e-5)
@@ -119,7 +119,7 @@ def test_compiled_blocks_train_as_plain_ones(make_loop: Any) -> None:
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
 
 
-class _Spoiled(Masked):
+class _Spoiled(Masked):  # type: ignore[misc]  # final for others
     """Gives a loss that is no number on some runs of a micro-batch."""
 
     bad: frozenset[int] = frozenset()

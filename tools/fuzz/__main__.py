@@ -12,7 +12,7 @@ from tools.fuzz.mutations import mutant
 
 
 def main() -> int:
-    """Exit code 1 where something was found."""
+    """Run the fuzzer as the command line says; return 1 where something was found."""
     parser = argparse.ArgumentParser(prog="python -m tools.fuzz", description=__doc__)
     parser.add_argument("--files", type=int, default=1000, help="mutants (default 1000)")
     parser.add_argument("--seed", type=int, default=0)

@@ -42,7 +42,17 @@ _ORACLE_SECONDS = {"written": 30.0, "dropped": 30.0, "quarantined": 5.0}  # deco
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that may not be: `kind` in a few words, `detail` of this mutant; (seed, index) makes it again."""
+    """Something that may not be; seed and index make its file again.
+
+    Attributes
+    ----------
+    kind
+        What it is, in a few words.
+    seed, mutant
+        Which run, and which file of it.
+    detail
+        What is particular to this file.
+    """
 
     kind: str
     seed: int
@@ -50,13 +60,28 @@ class Finding:
     detail: str
 
     def __str__(self) -> str:
+        """Return it as one line."""
         what = "; ".join(self.mutant.what)
         return f"{self.kind} | seed {self.seed} index {self.mutant.index} | {self.mutant.seed} | {what} | {self.detail}"
 
 
 @dataclass(slots=True)
 class Report:
-    """Outcomes by codec, findings, and `notes`: what is no fault for certain but worth a look."""
+    """What a run of the fuzzer gave.
+
+    Attributes
+    ----------
+    counts
+        Outcomes by codec.
+    reasons
+        Verdicts and codes of the build.
+    findings
+        What may not be.
+    notes
+        What may be right and is worth a look.
+    seconds
+        Time that it took.
+    """
 
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -65,7 +90,7 @@ class Report:
     seconds: float = 0.0
 
     def table(self) -> str:
-        """Outcomes by codec, as text."""
+        """Return the outcomes by codec, as text."""
         columns = ["equal", "one agrees", "within 1", "flagged", "repaired", "dropped", "quarantined", "FINDING"]
         lines = [f"{'codec':18}" + "".join(f"{name:>12}" for name in ["files", *columns])]
         total: Counter[str] = Counter()
@@ -97,10 +122,21 @@ def campaign(
     lost: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Report:
-    """Mutants `first` to `first + count` of `seed`, through builds of `BATCH` files each. Raises nothing for a finding.
+    """Build mutants in batches, and judge what was made of each.
 
-    `lost` asks the oracle of quarantined files too, and notes those that every decoder reads: slow, because it is on
-    these that decoders hang.
+    Parameters
+    ----------
+    seed
+        Of the run.
+    count, first
+        How many mutants, and the index of the first one.
+    real
+        A folder of real files, which join in.
+    lost
+        Ask the oracle of quarantined files, too, and note those that every decoder reads. It is slow, because it is on
+        these that decoders hang.
+    progress
+        Is told of every batch.
     """
     report, start = Report(), time.monotonic()
     with ProcessPool(2, 400, _enter, context=multiprocessing.get_context("spawn")) as pool:
@@ -125,8 +161,8 @@ def _batch(seed: int, mutants: list[Mutant], place: Path, pool: Any, report: Rep
         return
     rows = _rows(place)
     if sorted(path for path, _ in rows) != sorted(names):
-        lost = sorted(set(names) ^ {path for path, _ in rows})[:5]
-        report.findings.append(Finding("the ledger is not one row a file", seed, mutants[0], f"{lost}"))
+        differing = sorted(set(names) ^ {path for path, _ in rows})[:5]
+        report.findings.append(Finding("the ledger is not one row a file", seed, mutants[0], f"{differing}"))
     jobs = []
     for name, row in rows:
         one = names[name]
@@ -206,7 +242,7 @@ def _enter() -> None:
 
 
 def _ask(pool: Any, one: Mutant, row: _Row) -> Callable[[], list[oracle.Opinion]]:
-    """Starts the oracle on a file; the answer waits for it. A decoder that dies or hangs is one that raises."""
+    """Start the oracle on a file; the answer waits for it. A decoder that dies or hangs counts as one that raises."""
     pixels = row.pixels if row.pixels is not None else np.zeros((0, 0), np.uint16)
     marks = ("polarity_suspect" in row.marks, "values_exceed_bits" in row.marks)
     arguments = [one.data, pixels, row.bits, *marks]
@@ -275,7 +311,7 @@ def _outcome(row: _Row, said: list[oracle.Opinion]) -> str:
 
 
 def kinds(findings: list[Finding]) -> Iterator[tuple[str, list[Finding]]]:
-    """Findings by kind, the commonest first."""
+    """Yield findings by kind, the commonest first."""
     by: dict[str, list[Finding]] = {}
     for finding in findings:
         by.setdefault(finding.kind, []).append(finding)

@@ -20,7 +20,7 @@ _LONG = ("OB", "OW", "SQ", "UN", "UT", "OF", "UC", "UR", "OD", "OL", "OV")
 
 
 def _place(data: bytes, rng: Rng) -> int:
-    """An offset: anywhere, or near either end, where headers and end markers lie."""
+    """Draw an offset: anywhere, or near either end, where headers and end markers lie."""
     if len(data) < 64:
         raise Unfit
     kind = rng.random()
@@ -115,10 +115,11 @@ def _no_preamble(data: bytes, rng: Rng) -> Change:
 
 
 def _element(data: bytes, rng: Rng) -> tuple[int, RawDataElement]:
-    """(tag, raw element) of one element of the pixel module, of the pixel data, or of any other."""
+    """Draw an element of the pixel module, of the pixel data, or any other: its tag, and it."""
     try:
         ds = pydicom.dcmread(BytesIO(data), force=True)
-        raw = [(int(tag), ds.get_item(tag)) for tag in ds.keys()]  # noqa: SIM118  # iterating would convert them
+        # Iterating would convert them.
+        raw: list[tuple[int, object]] = [(int(tag), ds.get_item(tag)) for tag in ds.keys()]  # noqa: SIM118
     except Exception:
         raise Unfit from None
     found = [(tag, e) for tag, e in raw if isinstance(e, RawDataElement) and e.value_tell]

@@ -40,7 +40,22 @@ Draw = random.Random
 
 
 def mutate(folder: Path, secret: Path, seed: int) -> str:
-    """Change the dataset in `folder`, beside which lies the folder `secret`; returns what was done."""
+    """Change a dataset.
+
+    Parameters
+    ----------
+    folder
+        The dataset.
+    secret
+        A folder beside it.
+    seed
+        Decides what is done.
+
+    Returns
+    -------
+    str
+        What was done.
+    """
     draw = Draw(seed)
     kinds: list[Callable[[Path, Path, Draw], str]] = [
         _field, _field, _json_bytes, _value, _value, _value, _value, _shard_names, _column, _rows, _manifest_bytes,
@@ -99,7 +114,7 @@ def _rewritten(table: pa.Table, name: str, change: Callable[[list[Any]], object]
 
 
 def _value(folder: Path, secret: Path, draw: Draw) -> str:
-    """A value of one row, or of all."""
+    """Change a value of one row, or of all."""
     table = _table(folder)
     name = draw.choice(table.schema.names[:24] if draw.random() < 0.8 else table.schema.names)
     kind, value = table.schema.field(name).type, None
@@ -131,7 +146,7 @@ def _of(kind: pa.DataType, draw: Draw) -> Any:
 
 
 def _shard_names(folder: Path, secret: Path, draw: Draw) -> str:
-    """Shards that lie outside, whole and sound."""
+    """Name shards that lie outside, whole and sound."""
     for name in {row["shard"] for row in _table(folder).to_pylist()}:
         (secret / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(folder / name, secret / name)
@@ -146,7 +161,7 @@ def _shard_names(folder: Path, secret: Path, draw: Draw) -> str:
 
 
 def _column(folder: Path, secret: Path, draw: Draw) -> str:
-    """A column that is gone, or of another type, under the digest that was."""
+    """Remove a column, or change its type, under the digest that was."""
     table, name = _table(folder), draw.choice(manifest.SCHEMA.names)
     at, how = table.schema.get_field_index(name), draw.choice(["gone", "text", "null", "dictionary"])
     text = pa.array([str(value) for value in table[name].to_pylist()])
@@ -198,7 +213,7 @@ def _object_bytes(folder: Path, secret: Path, draw: Draw) -> str:
 
 
 def _object_kind(folder: Path, secret: Path, draw: Draw) -> str:
-    """Something else than a file of the dataset."""
+    """Put something else in the place of a file of the dataset."""
     path, how = (
         draw.choice([*_objects(folder), folder / manifest.NAME]),
         draw.choice(["fifo", "link", "device", "folder", "loop", "sparse", "gone", "parent"]),
@@ -223,7 +238,7 @@ def _object_kind(folder: Path, secret: Path, draw: Draw) -> str:
 
 
 def _stream(folder: Path, secret: Path, draw: Draw) -> str:
-    """A sample's bytes, with hashes that are right: what the decoder is given."""
+    """Change a sample's bytes, with hashes that are right: what the decoder is given."""
     table = _table(folder)
     rows = table.to_pylist()
     row = draw.choice(rows)
@@ -272,7 +287,7 @@ def _tar_header(folder: Path, secret: Path, draw: Draw) -> str:
 
 
 def _beside(folder: Path, secret: Path, draw: Draw) -> str:
-    """Metadata of Zarr; else a stray object."""
+    """Change metadata of Zarr; else write a stray object."""
     nodes = [path for path in _objects(folder) if "pixels/c" not in str(path) and path.suffix != ".tar"]
     path = draw.choice([*nodes, folder / "shards" / "x\x1b[2J.tar"])
     path.parent.mkdir(exist_ok=True)

@@ -21,7 +21,27 @@ class Unfit(Exception):
 
 @dataclass(slots=True)
 class Draft:
-    """A file on its way. `fragments` are the lengths that a stream is split into; `table` is the offset table."""
+    """A file on its way.
+
+    Attributes
+    ----------
+    dataset
+        All but the pixel data.
+    pixels
+        Value of the pixel data: native bytes, or one frame's stream.
+    native
+        Which of the two it is.
+    fragments
+        Lengths that a stream is split into.
+    table
+        The offset table.
+    delimiter
+        Whether the sequence of fragments ends as it should.
+    encoding
+        (implicit, little endian), where the transfer syntax is not to decide.
+    done
+        What was done to it.
+    """
 
     dataset: Dataset
     pixels: bytes
@@ -34,12 +54,18 @@ class Draft:
 
 
 def draft_of(seed: Seed) -> Draft:
-    """A draft that may be changed: the seed stays as it is."""
+    """Return a draft that may be changed: the seed stays as it is."""
     return Draft(copy.deepcopy(seed.dataset), seed.pixels, seed.native)
 
 
 def written(draft: Draft) -> bytes:
-    """The file's bytes. Raises Unfit where pydicom does not write it."""
+    """Return the file's bytes.
+
+    Raises
+    ------
+    Unfit
+        Where pydicom does not write it.
+    """
     ds = draft.dataset
     ds.PixelData = draft.pixels + b"\0" * (len(draft.pixels) % 2) if draft.native else _encapsulated(draft)
     syntax = ds.file_meta.get("TransferSyntaxUID")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -31,18 +32,32 @@ class Layout:
     signed: bool
 
     def container(self, values: Values) -> npt.NDArray[np.unsignedinteger]:
-        """Two's complement of the whole word."""
+        """Return values as two's complement of the whole word."""
         return (values & ((1 << self.allocated) - 1)).astype(f"u{self.allocated // 8}")
 
     def masked(self, values: Values) -> npt.NDArray[np.unsignedinteger]:
-        """Two's complement of the stored bits alone, as codecs without a sign hold it."""
+        """Return values as two's complement of the stored bits alone, as codecs without a sign hold it."""
         return (values & ((1 << self.bits) - 1)).astype(f"u{self.allocated // 8}")
 
 
 def encode(values: Values, layout: Layout, syntax: str, rng: np.random.Generator) -> bytes:
-    """`values` (rows, cols), within `layout` -> the bytes of a native element, or the frame's compressed stream.
+    """Encode a frame.
 
-    `rng` chooses among variants: predictors, restarts, point transforms, levels, tile-parts.
+    Parameters
+    ----------
+    values
+        (rows, cols), within `layout`.
+    layout
+        How they stand in the header.
+    syntax
+        UID of the transfer syntax.
+    rng
+        Chooses among variants: predictors, restarts, point transforms, levels, tile-parts.
+
+    Returns
+    -------
+    bytes
+        Value of a native element, or the frame's compressed stream.
     """
     if syntax in NATIVE:
         array = layout.container(values)
@@ -78,7 +93,9 @@ def _htj2k(values: Values, layout: Layout, syntax: str, rng: np.random.Generator
     # The encoder codes 16 bits whatever the values need. Centred as signed ones they have no level shift, so that
     # the stream's precision can be named afterwards: SIZ is the only place that knows it.
     centred = values if layout.signed else values - (1 << (layout.bits - 1))
-    options = {"tlm": True, "tilepart": imagecodecs.HTJ2K.TILEPART.RESOLUTIONS} if rng.random() < 0.5 else {}
+    options: dict[str, Any] = (
+        {"tlm": True, "tilepart": imagecodecs.HTJ2K.TILEPART.RESOLUTIONS} if rng.random() < 0.5 else {}
+    )
     reversible = syntax != uids.HTJ2K
     if not reversible:  # the 9/7 transform works on shares of the full range
         centred, options["level"] = centred << (16 - layout.bits), 2.0**-layout.bits
@@ -88,7 +105,7 @@ def _htj2k(values: Values, layout: Layout, syntax: str, rng: np.random.Generator
 
 
 def _by_pydicom(values: Values, layout: Layout, syntax: str) -> bytes:
-    """RLE, JPEG-LS and JPEG 2000 through pydicom's encoders."""
+    """Encode RLE, JPEG-LS and JPEG 2000 by pydicom's encoders."""
     ds = Dataset()
     ds.ensure_file_meta()
     ds.file_meta.TransferSyntaxUID = uids.ExplicitVRLittleEndian
@@ -122,10 +139,22 @@ def lossless_jpeg(
     shift: int = 0,
     wrap: bool = False,
 ) -> bytes:
-    """(rows, cols) values of `bits` bits -> SOF3 stream. Lost: the low `shift` bits, by the point transform.
+    """Encode a frame as lossless JPEG (SOF3).
 
-    `rows` is the restart interval in lines, 0 for none. `wrap` reduces differences modulo 2**bits, which decoders undo
-    by their own modulo.
+    Parameters
+    ----------
+    stored
+        (rows, cols), values without a sign.
+    bits
+        Depth of the values.
+    predictor
+        Number of the predictor, 1 to 7.
+    rows
+        Restart interval in lines, 0 for none.
+    shift
+        Point transform: the number of low bits that are lost.
+    wrap
+        Whether differences are reduced modulo 2**bits, which decoders undo by their own modulo.
     """
     height, width = stored.shape
     samples = stored.astype(np.int64) >> shift
@@ -148,7 +177,7 @@ def lossless_jpeg(
 
 
 def _predicted(samples: Values, depth: int, predictor: int, interval: int) -> Values:
-    """Left neighbour in a first line (of a restart interval), upper one in a first column, else the predictor's."""
+    """Predict by the left neighbour in a first line (of a restart interval), by the upper one in a first column."""
     a, b, c = (np.zeros_like(samples) for _ in range(3))
     a[:, 1:], b[1:], c[1:, 1:] = samples[:, :-1], samples[:-1], samples[:-1, :-1]
     by_number = [a * 0, a, b, c, a + b - c, a + ((b - c) >> 1), b + ((a - c) >> 1), (a + b) >> 1]

@@ -101,7 +101,7 @@ def _other_syntax(draft: Draft, rng: Rng) -> str:
 
 
 def _other_encoding(draft: Draft, rng: Rng) -> str:
-    """The data set is implicit where the syntax says explicit, or the reverse."""
+    """Write the data set implicit where the syntax says explicit, or the reverse."""
     syntax = draft.dataset.file_meta.get("TransferSyntaxUID")
     if syntax in (uids.DeflatedExplicitVRLittleEndian, uids.ExplicitVRBigEndian) or draft.encoding is not None:
         raise Unfit
@@ -123,7 +123,7 @@ def _modality_table(draft: Draft, rng: Rng) -> str:
 
 
 def _marked_bits(draft: Draft, rng: Rng) -> str:
-    """Something in the high bits that BitsStored leaves unused, at one corner or everywhere."""
+    """Set high bits that BitsStored leaves unused, at one corner or everywhere."""
     bits = draft.dataset.get("BitsStored")
     if not draft.native or draft.dataset.get("BitsAllocated") != 16 or not isinstance(bits, int) or bits > 15:
         raise Unfit
@@ -163,7 +163,7 @@ def _split(draft: Draft, rng: Rng) -> str:
 
 
 def _odd_split(draft: Draft, rng: Rng) -> str:
-    """A fragment of odd length, which framing pads by a byte inside the stream."""
+    """Split off a fragment of odd length, which framing pads by a byte inside the stream."""
     if draft.native or len(draft.pixels) < 64:
         raise Unfit
     draft.fragments = (int(rng.integers(len(draft.pixels) // 2)) * 2 + 1,)

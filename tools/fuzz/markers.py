@@ -14,7 +14,13 @@ _ALONE = {0xD8, 0xD9, 0x01, 0x4F, *range(0xD0, 0xD8)}
 
 
 def segments(stream: bytes) -> list[tuple[int, int, int]]:
-    """(marker, start, end) of the marker segments before the first entropy-coded data; `start` is of the FF."""
+    """Return the marker segments before the first entropy-coded data.
+
+    Returns
+    -------
+    list of tuple
+        Marker, start and end of each; the start is that of its FF.
+    """
     found, at = [], 2
     while at + 4 <= len(stream) and stream[at] == 0xFF:
         code = stream[at + 1]
@@ -37,7 +43,7 @@ def _one(stream: bytes, rng: Rng) -> tuple[int, int, int] | None:
 
 
 def _byte(stream: bytes, rng: Rng) -> Change:
-    """Any byte of any segment."""
+    """Change any byte of any segment."""
     if (segment := _one(stream, rng)) is None:
         return None
     code, start, end = segment
@@ -85,7 +91,7 @@ _FIELDS: dict[int, tuple[tuple[int, str, tuple[int, ...]], ...]] = {
 
 
 def _field(stream: bytes, rng: Rng) -> Change:
-    """One field, to a value that a stream may have."""
+    """Change one field to a value that a stream may have."""
     known = [segment for segment in segments(stream) if segment[0] in _FIELDS]
     if not known:
         return None
@@ -97,7 +103,7 @@ def _field(stream: bytes, rng: Rng) -> Change:
 
 
 def _inserted(stream: bytes, rng: Rng) -> Change:
-    """A restart interval, or a comment with marker bytes inside, before the last segment."""
+    """Insert a restart interval, or a comment with marker bytes inside, before the last segment."""
     found = segments(stream)
     if not found:
         return None
@@ -131,7 +137,7 @@ def _removed(stream: bytes, rng: Rng) -> Change:
 
 
 def _marker_in_data(stream: bytes, rng: Rng) -> Change:
-    """A marker where entropy-coded data should be."""
+    """Put a marker where entropy-coded data should be."""
     found = segments(stream)
     if not found or len(stream) - found[-1][2] < 32:
         return None

@@ -21,7 +21,19 @@ _REAL_SHARE = 0.15
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A damaged file. `what` says how, in order."""
+    """A damaged file.
+
+    Attributes
+    ----------
+    index
+        Its number in the run.
+    codec, seed
+        Codec and name of the sound file that it was.
+    what
+        What was done to it, in order.
+    data
+        Its bytes.
+    """
 
     index: int
     codec: str
@@ -31,7 +43,15 @@ class Mutant:
 
 
 def mutant(seed: int, index: int, folder: Path | None = None) -> Mutant:
-    """Mutant `index` of a run, whatever else is made. `folder` holds real files, which join in."""
+    """Make a mutant of a run, the same whatever else is made.
+
+    Parameters
+    ----------
+    seed, index
+        Of the run, and of the mutant.
+    folder
+        A folder of real files, which join in.
+    """
     rng = np.random.default_rng((seed, index))
     number, share = int(rng.integers(POOL)), rng.random()
     found = real(folder) if folder is not None else ()

@@ -1,4 +1,4 @@
-"""What decoders that are not ours make of a file, and the project's pixel rules said a second time, simply.
+"""What decoders that are not ours make of a file, and whether that is what was written.
 
 pydicom with each of its plugins reads the stored values once, GDCM once more with a parser of its own. Both run in a
 child process: native decoders crash. A decoder that complains of damaged data while it decodes has read nothing.
@@ -19,9 +19,11 @@ import numpy.typing as npt
 import pydicom
 import pydicom.uid as uids
 from pydicom.dataset import Dataset
-from pydicom.pixels import pixel_array
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.utils import pixel_array
 
-Ints = npt.NDArray[np.int64]
+from tools.fuzz.rules import Ints, modality_table, uniform
+
 COMPLAINS = "complains: "
 _DAMAGE = re.compile(rb"corrupt|premature|damaged|malformed|failed", re.IGNORECASE)
 _BY_HEADER = ("gdcm", "pillow")  # plugins left out: GDCM is asked itself, Pillow has the libraries that we have
@@ -32,7 +34,19 @@ _J2K = (uids.JPEG2000, uids.JPEG2000Lossless, uids.HTJ2K, uids.HTJ2KLossless, ui
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one decoder made of a file: values (rows, cols), or in `failure` why there are none."""
+    """What one decoder made of a file.
+
+    Attributes
+    ----------
+    decoder
+        Its name.
+    values
+        (rows, cols), None where there are none.
+    failure
+        Why there are none.
+    bits, signed
+        Depth and sign by the stream, where the decoder tells.
+    """
 
     decoder: str
     values: Ints | None
@@ -43,7 +57,17 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """Of one decoder, on written pixels: "equal", "within 1", "differs", "raises"; `detail` for people."""
+    """What one decoder says of written pixels.
+
+    Attributes
+    ----------
+    decoder
+        Its name.
+    verdict
+        "equal", "within 1", "differs" or "raises".
+    detail
+        Words for people.
+    """
 
     decoder: str
     verdict: str
@@ -51,7 +75,7 @@ class Opinion:
 
 
 def readings(data: bytes, decoders: tuple[str, ...] = ("pydicom", "gdcm")) -> list[Reading]:
-    """Every independent decoder's reading of the file's only frame."""
+    """Return every independent decoder's reading of the file's only frame."""
     found = list(_by_pydicom(data)) if "pydicom" in decoders else []
     return [*found, _by_gdcm(data)] if "gdcm" in decoders else found
 
@@ -78,7 +102,7 @@ def _by_pydicom(data: bytes) -> Iterator[Reading]:
         syntax = ds.file_meta.TransferSyntaxUID
         plugins = [""]
         if syntax.is_encapsulated:
-            plugins = [p for p in pydicom.pixels.get_decoder(syntax).available_plugins if p not in _BY_HEADER]
+            plugins = [p for p in get_decoder(syntax).available_plugins if p not in _BY_HEADER]
     except Exception as error:
         yield Reading("pydicom", None, type(error).__name__)
         return
@@ -96,7 +120,7 @@ def _by_pydicom(data: bytes) -> Iterator[Reading]:
 
 
 def _words(ds: Dataset) -> Reading:
-    """Native words as they stand, because decoders mask what lies above BitsStored."""
+    """Read native words as they stand, because decoders mask what lies above BitsStored."""
     order = "<" if ds.original_encoding[1] else ">"
     count = int(ds.Rows) * int(ds.Columns)
     values = np.frombuffer(ds.PixelData, f"{order}u{int(ds.BitsAllocated) // 8}", count)
@@ -104,7 +128,7 @@ def _words(ds: Dataset) -> Reading:
 
 
 def _by_gdcm(data: bytes) -> Reading:
-    import gdcm
+    import gdcm  # type: ignore[import-untyped]
 
     with tempfile.NamedTemporaryFile(suffix=".dcm") as file, _complaints() as said:
         file.write(_usual_high_bit(data))
@@ -136,7 +160,7 @@ def _by_gdcm(data: bytes) -> Reading:
 
 
 def _usual_high_bit(data: bytes) -> bytes:
-    """The file with BitsStored - 1 as HighBit: where the two disagree GDCM shifts what lossless JPEG gives.
+    """Set HighBit to BitsStored - 1: where the two disagree GDCM shifts what lossless JPEG gives.
 
     A stream's values are aligned to the right whatever HighBit says, and pydicom takes all values as such.
     """
@@ -150,7 +174,7 @@ def _usual_high_bit(data: bytes) -> bytes:
 
 @contextmanager
 def _complaints() -> Iterator[list[bytes]]:
-    """A list that holds, afterwards, what native code printed meanwhile: it warns of damage there and nowhere else."""
+    """Collect what native code prints meanwhile, in a list that holds it afterwards: it warns of damage only there."""
     found: list[bytes] = []
     kept = os.dup(2)
     with tempfile.TemporaryFile() as said:
@@ -169,69 +193,6 @@ def _damage(said: list[bytes]) -> str:
     return f"{COMPLAINS}{text[found.start() :][:60].decode(errors='replace').splitlines()[0]}" if found else ""
 
 
-# ---- the rules
-
-
-def uniform(values: Ints, ds: Dataset, bits: int, signed: bool) -> tuple[Ints, int, npt.NDArray[np.bool_]]:
-    """Stored values -> (uniform pixels, their depth, where the value is padding or next to it)."""
-    allocated = int(ds.BitsAllocated)
-    stored = _two(values, bits, signed)
-    low = -(1 << (bits - 1)) if signed else 0
-    padding, near = _padding(values, stored, ds, bits, signed, allocated)
-    table = _table(ds, signed)
-    slope = float(ds.get("RescaleSlope") or 1)
-    if table is None:
-        pixels, depth = stored - low, bits
-    else:
-        first, entries = table
-        # Padding has no grey value; it stands at the least index.
-        pixels = entries[np.clip(np.where(padding, low, stored) - first, 0, len(entries) - 1)]
-        depth = max(bits, int(entries.max()).bit_length())
-    if (str(ds.PhotometricInterpretation).strip() == "MONOCHROME1") != (table is None and slope < 0):
-        pixels = (1 << depth) - 1 - pixels
-    return np.where(padding, 0, pixels), depth, near
-
-
-def _two(values: Ints, bits: int, signed: bool) -> Ints:
-    """The low `bits` bits, as two's complement where signed."""
-    low = values & ((1 << bits) - 1)
-    return np.where(low >> (bits - 1) & 1, low - (1 << bits), low) if signed else low
-
-
-def _padding(
-    values: Ints, stored: Ints, ds: Dataset, bits: int, signed: bool, allocated: int
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    none = np.zeros(values.shape, bool)
-    ends = []
-    for name in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
-        try:
-            ends.append(int(_two(np.int64(int(ds.get(name))), allocated, signed)))  # type: ignore[arg-type]
-        except (TypeError, ValueError, OverflowError):
-            ends.append(None)
-    if ends[0] is None:
-        return none, none
-    first, last = sorted((ends[0], ends[0] if ends[1] is None else ends[1]))
-    low = -(1 << (bits - 1)) if signed else 0
-    inside = low <= first and last < low + (1 << bits)
-    words = stored if inside else _two(values, allocated, signed)
-    return (words >= first) & (words <= last), (words >= first - 2) & (words <= last + 2)
-
-
-def _table(ds: Dataset, signed: bool) -> tuple[int, Ints] | None:
-    """(first value mapped, entries) of a Modality LUT that can be used."""
-    try:
-        item = ds.ModalityLUTSequence[0]
-        count, first, _ = (int(v) for v in item.LUTDescriptor)
-        data = item["LUTData"].value
-        if isinstance(data, bytes):
-            order = "<" if ds.original_encoding[1] else ">"
-            data = np.frombuffer(data, f"{order}u2" if len(data) >= 2 * (count or 65536) else "u1")
-        entries = np.asarray(data, np.int64)[: count or 65536]
-    except Exception:
-        return None
-    return (first - 65536 if signed and first > 32767 else first), entries
-
-
 # ---- the comparison
 
 
@@ -243,10 +204,20 @@ def opinions(
     deeper: bool,
     decoders: tuple[str, ...] = ("pydicom", "gdcm"),
 ) -> list[Opinion]:
-    """What each decoder says of `written` (rows, cols) of depth `bits`, made from the file `data`.
+    """Return what each decoder says of written pixels.
 
-    `either_sense` accepts the inverted image too: for files flagged as having a doubtful polarity. `deeper` accepts
-    values that are not reduced to the header's depth: for files flagged as exceeding it.
+    Parameters
+    ----------
+    data
+        The file that they were made from.
+    written, bits
+        (rows, cols), and their depth.
+    either_sense
+        Accept the inverted image, too: for files flagged as having a doubtful polarity.
+    deeper
+        Accept values that are not reduced to the header's depth: for files flagged as exceeding it.
+    decoders
+        Which of them to ask.
     """
     found = readings(data, decoders)
     try:
@@ -306,8 +277,8 @@ def _compared(
 
 
 def _rounding(ds: Dataset) -> int:
-    """Grey levels that one stored value makes: 1, or the steepest step of a Modality LUT."""
-    table = _table(ds, ds.get("PixelRepresentation") == 1)
+    """Return how many grey levels one stored value makes: 1, or the steepest step of a Modality LUT."""
+    table = modality_table(ds, ds.get("PixelRepresentation") == 1)
     return 1 if table is None else max(1, int(np.abs(np.diff(table[1])).max(initial=1)))
 
 
@@ -316,7 +287,7 @@ def _dct(ds: Dataset) -> bool:
 
 
 def _loses(ds: Dataset) -> bool:
-    """Whether decoders may round differently: DCT, or the irreversible wavelet."""
+    """Return whether decoders may round differently: DCT, or the irreversible wavelet."""
     if _dct(ds):
         return True
     if ds.file_meta.TransferSyntaxUID not in _J2K:

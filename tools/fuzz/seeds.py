@@ -51,7 +51,17 @@ _SIDE = 160
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """A sound file, apart: `dataset` has no pixel data; `pixels` are its native value or its compressed stream."""
+    """A sound file, taken apart.
+
+    Attributes
+    ----------
+    codec, name
+        Its codec, and what it is, for people.
+    dataset
+        All but the pixel data.
+    pixels
+        The native value, or the frame's compressed stream.
+    """
 
     codec: str
     name: str
@@ -60,16 +70,18 @@ class Seed:
 
     @property
     def syntax(self) -> str:
+        """UID of its transfer syntax."""
         return str(self.dataset.file_meta.TransferSyntaxUID)
 
     @property
     def native(self) -> bool:
+        """Whether its pixels are not compressed."""
         return self.syntax in NATIVE
 
 
 @functools.cache
 def synthetic(number: int) -> Seed:
-    """Sound file number `number` of the pool: sizes 80 to 160 pixels, any depth and sense its syntax knows."""
+    """Make a sound file of the pool: sides of 80 to 160 pixels, of any depth and sense that its syntax knows."""
     codec = list(SYNTAXES)[number % len(SYNTAXES)]
     syntax, depths = SYNTAXES[codec]
     rng = np.random.default_rng((20, number))
@@ -97,12 +109,12 @@ def synthetic(number: int) -> Seed:
 
 @functools.cache
 def _picture(region: str) -> Values:
-    """A radiograph of 16 bits: files share it, because drawing one takes longer than all else."""
+    """Draw a radiograph of 16 bits: files share it, because drawing one takes longer than all else."""
     return radiograph(_SIDE, _SIDE, 16, np.random.default_rng(5), region).astype(np.int64)
 
 
 def _cropped(picture: Values, rng: np.random.Generator) -> Values:
-    """Most of a picture, turned over or not, so that no two files have the same pixels."""
+    """Crop most of a picture, turned over or not, so that no two files have the same pixels."""
     rows, cols = (int(side) for side in rng.integers(_SIDE // 2, _SIDE, 2))
     top, left = int(rng.integers(_SIDE - rows)), int(rng.integers(_SIDE - cols))
     return picture[top : top + rows, left : left + cols][:: int(rng.choice([1, -1])), :: int(rng.choice([1, -1]))]
@@ -124,7 +136,7 @@ def _header(layout: Layout, rows: int, cols: int, number: int) -> Dataset:
 
 
 def _padded(ds: Dataset, values: Values, layout: Layout, rng: np.random.Generator) -> Values:
-    """A border of padding, its value the least or the greatest that there is."""
+    """Draw a border of padding, its value the least or the greatest that there is."""
     low = -(1 << (layout.bits - 1)) if layout.signed else 0
     padding = low if rng.random() < 0.7 else low + (1 << layout.bits) - 1
     ds.add_new(0x00280120, "SS" if layout.signed else "US", padding)
@@ -135,7 +147,7 @@ def _padded(ds: Dataset, values: Values, layout: Layout, rng: np.random.Generato
 
 @functools.cache
 def real(folder: Path) -> tuple[Callable[[], Seed], ...]:
-    """The small real images below `folder` that the build has a decoder for, each opened when it is asked for."""
+    """Find the small real images below `folder` that the build has a decoder for; each is opened when asked for."""
     by_uid = {str(uid): name for name, (uid, _) in SYNTAXES.items()}
     found = []
     for path in sorted(folder.rglob("*")):

@@ -24,7 +24,15 @@ _DEFAULT = "tiny"
 
 
 def application(recipe: str, typed: frozenset[str] = frozenset()) -> App:
-    """The commands, with a recipe's values as the defaults of `pretrain`. typed: names of options in the command."""
+    """Return the commands, with a recipe's values as the defaults of `pretrain`.
+
+    Parameters
+    ----------
+    recipe
+        Name of the recipe.
+    typed
+        Names of the options in the command.
+    """
     app = App(
         name="trainer",
         help="Train masked autoencoders on radiographs of any size.",
@@ -141,7 +149,7 @@ def _known(name: str) -> str:
 
 
 def _named(words: list[str]) -> str:
-    """The recipe that the words ask for: it decides what the other options are."""
+    """Return the recipe that the words ask for: it decides what the other options are."""
     for at, word in enumerate(words):
         if word.startswith("--recipe="):
             return _known(word.partition("=")[2])
@@ -155,7 +163,7 @@ def _typed(words: list[str]) -> frozenset[str]:
 
 
 def run(words: list[str]) -> int:
-    """Run the command line `words`; returns the exit code."""
+    """Run the command line `words`; return the exit code."""
     try:
         code = application(_named(words), _typed(words))(
             words, result_action="return_value", exit_on_error=False, print_error=False

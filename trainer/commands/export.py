@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from shardkit import Loader, from_text
+from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ShardkitError
 from trainer.commands import usage
 from trainer.models.base import State
@@ -30,7 +31,15 @@ class Export:
 
 
 def export(asked: Export) -> str:
-    """Write the file; returns sentences about it. Raises ArgumentError and TrainingError."""
+    """Write the file; return sentences about it.
+
+    Raises
+    ------
+    ArgumentError
+        For a run, a grid or a model that cannot be exported.
+    TrainingError
+        For a checkpoint that cannot be read.
+    """
     place = checkpoint.named(asked.run)
     facts = folder.facts(place.parent.parent)
     options = facts["config"]
@@ -57,9 +66,10 @@ def export(asked: Export) -> str:
 
 
 def usual_grid(data: str, text: str) -> tuple[int, int] | None:
-    """Rows and columns of patches that suit a run's images: of its recipe's size, else of the dataset's commonest bin.
+    """Return rows and columns of patches that suit a run's images.
 
-    None where the dataset cannot be opened.
+    They are those of its recipe's image size, else of the dataset's commonest bin; None where the dataset cannot be
+    opened.
     """
     batching = from_text(text)
     if (side := batching.augmentation.side) is not None:
@@ -70,7 +80,7 @@ def usual_grid(data: str, text: str) -> tuple[int, int] | None:
         return None
     sides = names[int(np.bincount(of).argmax())].split("x")
     level = batching.level if isinstance(batching.level, int) else 0
-    rows, columns = (-(-int(side) // (batching.patch << level)) for side in sides)
+    rows, columns = (ceil_div(int(side), batching.patch << level) for side in sides)
     return rows, columns
 
 

@@ -1,4 +1,4 @@
-"""One pre-training run: its folder, its loader, its model, the loop, and the page about it."""
+"""One run: its folder, its loader, its model, the loop, and the page about it."""
 
 import signal
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ from trainer.validation import Validation
 
 
 def pretrain(job: Job, console: Terminal) -> int:
-    """Train, or go on where the run in its folder stopped; returns the exit code."""
+    """Train, or go on where the run in its folder stopped; return the exit code."""
     world = parallel.start()
     try:
         with _asked_to_stop() as asked:
@@ -40,7 +40,7 @@ def pretrain(job: Job, console: Terminal) -> int:
 
 
 def _train(job: Job, world: World, console: Terminal | None, asked: list[int]) -> bool:
-    """Returns whether the last step was reached."""
+    """Train, and return whether the last step was reached."""
     writers.check(job.config.log.wandb)
     torch.manual_seed(job.config.run.seed)
     loader = open_loader(job.config, job.data, world.device, world.rank, world.size)
@@ -99,7 +99,7 @@ def _go(
 def _validation(
     job: Job, loader: Loader, objective: Objective, world: World, console: Terminal | None
 ) -> Validation | None:
-    """Of the val split, where it is wanted, not trained on and not empty."""
+    """Return the validation on the val split, where it is wanted, not trained on and not empty."""
     config = job.config
     if not config.val.every:
         return None
@@ -121,7 +121,19 @@ def _validation(
 
 
 def open_loader(config: Config, data: str, device: torch.device, rank: int, size: int) -> Loader:
-    """The run's loader."""
+    """Open the run's loader.
+
+    Parameters
+    ----------
+    config
+        Of the run.
+    data
+        Folder or url of the dataset.
+    device
+        Where batches go.
+    rank, size
+        Number of this process, and of all.
+    """
     c = config.loader
     return Loader(
         data,
@@ -173,7 +185,7 @@ def _introduce(facts: dict[str, Any], steps: int, loader: Loader, console: Termi
 
 @contextmanager
 def _asked_to_stop() -> Iterator[list[int]]:
-    """Signals that ask for an end, as they come; a second Ctrl-C ends at once."""
+    """Collect signals that ask for an end, as they come; a second Ctrl-C ends at once."""
     asked: list[int] = []
 
     def note(number: int, frame: Any) -> None:

@@ -23,7 +23,19 @@ _GREY = {
 
 
 def call(model: tuple[str, dict[str, Any]], norm_eps: float, channels: int, out: Path) -> str:
-    """Python that makes timm's model and loads the encoder into it. model: see `Model.timm_call`."""
+    """Return Python code that makes timm's model and loads the encoder into it.
+
+    Parameters
+    ----------
+    model
+        Name and arguments, see `Model.timm_call`.
+    norm_eps
+        Number added to a norm's variance.
+    channels
+        Channels of the images.
+    out
+        File of the weights.
+    """
     name, own = model
     kept = {"in_chans": channels, "num_classes": 0, **own}
     words = ", ".join(f"{key}={value!r}" for key, value in kept.items())
@@ -42,7 +54,17 @@ def call(model: tuple[str, dict[str, Any]], norm_eps: float, channels: int, out:
 
 
 def preparation(options: dict[str, Any], size: Grid, channels: int) -> str:
-    """Sentences on an image as the run saw it. options: dotted names and values of the run; size: rows, columns."""
+    """Return sentences on how an image looked to the run.
+
+    Parameters
+    ----------
+    options
+        Dotted names and values of the run.
+    size
+        Rows and columns of an image in pixels.
+    channels
+        Channels of the images.
+    """
     batching, normalise = from_text(options["loader.batching"]), options["loader.normalise"]
     side = batching.augmentation.side
     mean, comma, deviation = normalise.partition(",")
@@ -70,7 +92,7 @@ def preparation(options: dict[str, Any], size: Grid, channels: int) -> str:
 
 
 def image(pixels: npt.NDArray[np.uint16], bits: int, about: Mapping[str, str], padded: bool = False) -> Tensor:
-    """An image for the model of an exported file: float32 (1, channels, rows, cols), as the run's loader gave it.
+    """Prepare an image for the model of an exported file, as the run's loader did.
 
     Parameters
     ----------
@@ -78,6 +100,11 @@ def image(pixels: npt.NDArray[np.uint16], bits: int, about: Mapping[str, str], p
         As of `shardkit.prepare`.
     about
         The file's metadata, `safetensors.safe_open(file, "pt").metadata()`.
+
+    Returns
+    -------
+    Tensor
+        float32 (1, channels, rows, cols).
 
     Raises
     ------

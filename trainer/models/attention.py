@@ -1,8 +1,8 @@
 """Attention within sequences of a packed batch: one call, a kernel on CUDA, sequence by sequence elsewhere.
 
-On CUDA `torch.nn.attention.varlen.varlen_attn` (flash attention for sequences of any length; half precision only). On a
-CPU scaled dot-product attention of each sequence, wrapped as one operator so that `torch.compile` sees static shapes.
-The CUDA path has not been run by its authors: no GPU was at hand.
+On CUDA it is `torch.nn.attention.varlen.varlen_attn` (flash attention for sequences of any length; half precision
+only). On a CPU it is scaled dot-product attention of each sequence, wrapped as one operator so that `torch.compile`
+sees static shapes. The CUDA path has not been run by its authors: no GPU was at hand.
 """
 
 from itertools import pairwise
@@ -13,9 +13,21 @@ from torch.nn import functional as F
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, longest: int) -> Tensor:
-    """(n, heads, width) queries, keys, values -> the same shape; a token sees its own sequence.
+    """Return attention's output, in which a token sees its own sequence.
 
-    cu_seqlens: int32, where sequences begin, and n. longest: a bound on their length, constant over batches.
+    Parameters
+    ----------
+    q, k, v
+        (n, heads, width) queries, keys and values of all sequences, one after another.
+    cu_seqlens
+        int32, where sequences begin, and n.
+    longest
+        A bound on the length of a sequence, the same in every batch.
+
+    Returns
+    -------
+    Tensor
+        (n, heads, width).
     """
     if q.is_cuda:
         from torch.nn.attention.varlen import varlen_attn
@@ -40,7 +52,7 @@ def _segments(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor) -> Tensor:
 def _segments_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Computes each sequence's attention again instead of keeping it."""
+    """Compute each sequence's attention again instead of keeping it."""
     grads = tuple(torch.zeros_like(x) for x in (q, k, v))
     scale = q.shape[-1] ** -0.5
     for start, end in _spans(cu_seqlens):

@@ -16,7 +16,10 @@ Channels = Literal[1, 3]
 
 
 class Model(nn.Module, ABC):
-    """A network whose forward pass takes a batch of the loader; what is made of its answer is the objective's."""
+    """A network whose forward pass takes a batch of the loader; what is made of its answer is the objective's.
+
+    A model says what its operations cost. One that other programs know reads and writes weights by their names, too.
+    """
 
     @property
     @abstractmethod
@@ -26,18 +29,30 @@ class Model(nn.Module, ABC):
     @property
     @abstractmethod
     def all_blocks(self) -> Sequence[nn.Module]:
-        """Its large repeated parts: compiled and sharded one by one."""
+        """Its large repeated parts, which are compiled and sharded one by one."""
 
     @abstractmethod
     def forward(self, batch: Any) -> Any:
-        """A batch -> what its objective takes: an `Output`, or scores that the objective makes one of."""
+        """Run a batch.
+
+        Returns
+        -------
+        Output or Tensor
+            What its objective takes: an `Output`, or scores that the objective makes one of.
+        """
 
     def no_weight_decay(self) -> frozenset[str]:
-        """Parameters that do not decay beside biases and norms."""
+        """Return the names of parameters that do not decay, beside biases and norms."""
         return frozenset()
 
     def check_batching(self, batching: Any) -> None:
-        """Raises ArgumentError where tokens of the loader's batching are not those of the model."""
+        """Check that the loader's batching gives batches that the model can take.
+
+        Raises
+        ------
+        ArgumentError
+            Where its tokens are not those of the model.
+        """
         if batching.patch != self.patch:
             raise ArgumentError(
                 f"the model's patches are {self.patch} pixels and those of --loader.batching {batching.patch}:"
@@ -48,18 +63,38 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def flops(self, tokens: Tensor) -> Tensor:
-        """float64 (S,), operations of training on images of so many tokens, float64 (S,)."""
+        """Return the operations of training on images.
+
+        Parameters
+        ----------
+        tokens
+            float64 (S,), each image's own tokens, 0 for none.
+
+        Returns
+        -------
+        Tensor
+            float64 (S,), operations of each image; 0 for none.
+        """
 
     @abstractmethod
     def run_flops(self, batch: Batch) -> Tensor:
-        """float64 (), operations of training on a batch as it is run, padding and filler too."""
+        """Return the operations of training on a batch as it is run, padding and filler too: float64 ()."""
 
     # --- weights of other programs, in and out; a model that none knows has nothing to write here
 
     def load_weights(self, state: Mapping[str, Tensor]) -> list[str]:
-        """Load weights by the names of another program; returns the names it had no values for.
+        """Load weights by the names of another program.
 
-        Raises ArgumentError for values of another shape or for names that belong to another architecture.
+        Returns
+        -------
+        list of str
+            Names of the parameters that it had no values for.
+
+        Raises
+        ------
+        ArgumentError
+            For values of another shape, for names that belong to another architecture, or for a model that no other
+            program knows.
         """
         raise ArgumentError(f"a {type(self).__name__} takes no weights of other programs: name a run or a checkpoint")
 
@@ -69,24 +104,43 @@ class Model(nn.Module, ABC):
         return False
 
     def exported_size(self, grid: Grid | None) -> tuple[int, int]:
-        """Height and width in pixels of the images that an exported file is for. Raises ArgumentError for the grid."""
+        """Return height and width in pixels of the images that an exported file is for.
+
+        Parameters
+        ----------
+        grid
+            Rows and columns of patches; None where none was named.
+
+        Raises
+        ------
+        ArgumentError
+            For a grid that is missing, or that the model has no use for, or for a model that no other program knows.
+        """
         raise ArgumentError(f"a {type(self).__name__} cannot be exported: no other program knows it")
 
     @property
     def norm_eps(self) -> float:
-        """Added to a norm's variance: no file of weights says it."""
+        """Number added to a norm's variance, which no file of weights says."""
         raise NotImplementedError
 
     def encoder_weights(self, grid: Grid | None, channels: Channels = 1) -> State:
-        """The encoder's, for the model of timm that `timm_call` names; they load strictly."""
+        """Return the encoder's weights for the model of timm that `timm_call` names; they load strictly.
+
+        Parameters
+        ----------
+        grid
+            Rows and columns of patches, for a model that needs them.
+        channels
+            Channels of the images; with three equal ones the features are those of one.
+        """
         raise NotImplementedError
 
     def whole_weights(self, grid: Grid | None, channels: Channels = 1) -> State:
-        """The whole model's, by the names of the public code that it comes from."""
+        """Return all weights, by the names of the public code that the model comes from; as `encoder_weights`."""
         raise NotImplementedError
 
     def timm_call(self, grid: Grid | None) -> tuple[str, dict[str, Any]]:
-        """Name and arguments for `timm.create_model` of the encoder, beside channels, classes and norms."""
+        """Return name and arguments for `timm.create_model` of the encoder, beside channels, classes and norms."""
         raise NotImplementedError
 
 
@@ -94,4 +148,4 @@ class ModelConfig(Protocol):
     """A frozen record of plain fields that describes a model and builds it."""
 
     def build(self) -> Model:
-        """The model, with random weights."""
+        """Build the model, with random weights."""

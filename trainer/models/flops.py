@@ -1,9 +1,10 @@
 """Floating-point operations of a masked autoencoder, exact for linear maps and attention, and what a device can do.
 
-Two operations a multiply-add; training is three times the forward pass (backward: twice). MFU counts those that images
-need, `image_flops`; HFU those that are run for them, `run_flops`: padding, filler and places without an image too. In
-other places HFU means the operations of recomputation as well; ours leaves out what attention computes again in its
-backward pass, so that both shares have one peak, and their ratio is what padding costs.
+A multiply-add counts as two operations, and training as three times the forward pass, for the backward pass costs
+twice as much. MFU counts the operations that images need, `image_flops`. HFU counts those that are run, `run_flops`:
+padding, filler and places without an image, too. Elsewhere HFU includes the operations of recomputation. Ours leaves
+out what attention computes again in its backward pass, so that both shares have one peak, and their ratio is what
+padding costs.
 """
 
 from typing import TYPE_CHECKING, TypeVar
@@ -24,8 +25,18 @@ PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "A40": 149.7, "L40S"
 
 
 def image_flops(config: "MaeConfig", tokens: Count) -> Count:
-    """Of one image's forward pass: `tokens` patches of which int(tokens * (1 - mask_ratio)) are visible, and a class
-    token. Norms, activations and the loss are left out: under a percent. Numbers, or float64 tensors of them."""
+    """Return the operations of one image's forward pass.
+
+    Norms, activations and the loss are left out: they are under a percent.
+
+    Parameters
+    ----------
+    config
+        The model's record.
+    tokens
+        Number of patches, of which int(tokens * (1 - mask_ratio)) are visible; a class token comes on top. A number,
+        or a float64 tensor of numbers.
+    """
     visible = tokens * (1 - config.mask_ratio) // 1
     embed = 2 * visible * config.patch**2 * config.width
     encoder = config.depth * _block(visible + 1, config.width, config.mlp_ratio)
@@ -36,7 +47,7 @@ def image_flops(config: "MaeConfig", tokens: Count) -> Count:
 
 
 def run_flops(config: "MaeConfig", of: Sequences) -> Tensor:
-    """float64 (), of the forward pass of a batch as it is run: whatever lies in its sequences, image or not."""
+    """Return the operations of a batch's forward pass as it is run, images or not: float64 ()."""
     encoder, decoder = (cu.diff().double() for cu in cuts(of, config.mask_ratio))
     seen, tokens = places(of, config.mask_ratio), of.image.shape[0]
     embed = 2 * seen * config.patch**2 * config.width  # of places for class tokens too
@@ -54,7 +65,13 @@ def _block(tokens: Count, width: int, mlp_ratio: float) -> Count:
 
 
 def peak_tflops(device_name: str, override: float | None = None) -> float | None:
-    """Peak of a device, None where unknown. Raises ArgumentError for an override that is not above 0."""
+    """Return the peak of a device in TFLOP/s, None where unknown.
+
+    Raises
+    ------
+    ArgumentError
+        For an override that is not above 0.
+    """
     if override is not None:
         if override <= 0:
             raise ArgumentError(f"peak_tflops={override} must be above 0")

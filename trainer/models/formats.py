@@ -1,6 +1,6 @@
-"""Checkpoints of other programs, in and out: timm's vision transformers, the original masked autoencoders.
+"""Weights by the names of other programs, in and out: timm's vision transformers, the original masked autoencoders.
 
-Positions are a formula here and a table there, which is why a grid has to be named: the table is exact for it alone.
+Positions are a formula here and a table there. A table is exact for one grid, which is why the grid has to be named.
 """
 
 from typing import TYPE_CHECKING, Literal
@@ -21,7 +21,22 @@ _PREDICTION = "decoder_pred."
 
 
 def position_table(grid: tuple[int, int], width: int, mode: Mode = "absolute", table: int = 64) -> Tensor:
-    """float32 (1, 1 + rows * cols, width): positions of a grid, row by row, after a zero for the class token."""
+    """Return the table of positions for a grid.
+
+    Parameters
+    ----------
+    grid
+        Rows and columns of patches.
+    width
+        Channels.
+    mode, table
+        As of `trainer.models.positions.positions`.
+
+    Returns
+    -------
+    Tensor
+        float32 (1, 1 + rows * cols, width): a zero for the class token, then the patches row by row.
+    """
     rows, cols = grid
     yx = torch.cartesian_prod(torch.arange(rows), torch.arange(cols)).int()
     places = positions(yx, torch.tensor([[rows, cols]]).expand(len(yx), 2), width, mode, table)
@@ -29,7 +44,10 @@ def position_table(grid: tuple[int, int], width: int, mode: Mode = "absolute", t
 
 
 def encoder_state(model: "Mae", grid: tuple[int, int], channels: Literal[1, 3] = 1) -> State:
-    """For timm's vision transformer of this grid, see `trainer.commands.usage`; loads strictly."""
+    """Return the encoder's weights for timm's vision transformer of this grid; they load strictly.
+
+    `trainer.commands.usage` says how that model is made.
+    """
     state = {name: value for name, value in model.state_dict().items() if not name.startswith(_DECODER)}
     if channels == 3:
         state["patch_embed.proj.weight"] = to_colour(state["patch_embed.proj.weight"])
@@ -38,7 +56,10 @@ def encoder_state(model: "Mae", grid: tuple[int, int], channels: Literal[1, 3] =
 
 
 def original_state(model: "Mae", grid: tuple[int, int], channels: Literal[1, 3] = 1) -> State:
-    """A whole model by the names of `facebookresearch/mae`; with three channels, it predicts the grey level of each."""
+    """Return all weights by the names of `facebookresearch/mae`.
+
+    With three channels the model predicts the grey level of each of them.
+    """
     state, c = model.state_dict(), model.config
     if channels == 3:
         state |= {name: value.repeat_interleave(3, 0) for name, value in state.items() if name.startswith(_PREDICTION)}
@@ -47,11 +68,29 @@ def original_state(model: "Mae", grid: tuple[int, int], channels: Literal[1, 3] 
 
 
 def load_original(model: "Mae", state: State, channels: Literal["sum", "mean"] = "sum") -> list[str]:
-    """Load a whole model, or an encoder alone, of the original or of timm; returns the names it had no values for.
+    """Load a whole model, or an encoder alone, of the original or of timm.
 
-    Position tables and heads are left out. A patch embedding of three channels becomes one of grey: by the sum, which
-    gives grey images the features they had as equal channels. Raises ArgumentError for values of another shape or for
-    names that belong to another architecture.
+    Position tables and heads are left out.
+
+    Parameters
+    ----------
+    model
+        Takes the weights.
+    state
+        Weights by name.
+    channels
+        How a patch embedding of three channels becomes one of grey. The sum gives grey images the features that they
+        had as three equal channels.
+
+    Returns
+    -------
+    list of str
+        Names of the parameters that it had no values for.
+
+    Raises
+    ------
+    ArgumentError
+        For values of another shape, or for names that belong to another architecture.
     """
     own = model.state_dict()
     taken: State = {}
@@ -81,10 +120,13 @@ def _fitted(name: str, value: Tensor, own: Tensor, channels: Literal["sum", "mea
 
 
 def to_grey(weight: Tensor, how: Literal["sum", "mean"] = "sum") -> Tensor:
-    """(width, 3, p, p) -> (width, 1, p, p)."""
+    """Return a patch embedding for one channel: (width, 3, p, p) -> (width, 1, p, p)."""
     return weight.sum(1, keepdim=True) if how == "sum" else weight.mean(1, keepdim=True)
 
 
 def to_colour(weight: Tensor) -> Tensor:
-    """(width, 1, p, p) -> (width, 3, p, p) that gives three equal channels the features of one."""
+    """Return a patch embedding that gives three equal channels the features of one.
+
+    (width, 1, p, p) -> (width, 3, p, p).
+    """
     return weight.expand(-1, 3, -1, -1) / 3

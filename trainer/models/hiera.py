@@ -8,18 +8,19 @@ whole: https://github.com/facebookresearch/hiera (Apache-2.0).
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import timm
 import torch
-from timm.models.hiera import Hiera, HieraBlock, checkpoint_filter_fn
+from timm.models.hiera import Hiera, HieraBlock
 from torch import Tensor, nn
 
 from shardkit import BinnedBatch
 from shardkit.errors import ArgumentError
-from trainer.models.base import Batch, Channels, Grid, Model, State
-from trainer.models.formats import to_colour, to_grey
-from trainer.models.mae import Block, initialise_linear
+from trainer.models.base import Batch, Channels, Grid, State
+from trainer.models.blocks import initialise_linear
+from trainer.models.decoder import MaskedAutoencoder
+from trainer.models.hiera_formats import hiera_state, load_timm
 from trainer.models.masking import draw
 from trainer.models.output import MaskedOutput
 from trainer.models.sequences import Sequences, from_binned
@@ -63,11 +64,11 @@ class HieraConfig:
     norm_eps: float = 1e-6
 
     def build(self) -> "HieraMae":
-        """The model, with random weights."""
+        """Build the model, with random weights."""
         return HieraMae(self)
 
 
-class HieraMae(Model):
+class HieraMae(MaskedAutoencoder):
     """Encoder of the visible mask units, decoder of all patches, loss.
 
     `encoder` is timm's model of one channel without a classifier, and its `state_dict()` loads strictly into
@@ -78,8 +79,11 @@ class HieraMae(Model):
 
     Positions of the decoder are learned, as in the public code; all images have one size, so that a table will do.
 
-    Raises ArgumentError for an `arch` that is no Hiera, a `side` that is not whole mask units, or a `mask_ratio` that
-    leaves none visible.
+    Raises
+    ------
+    ArgumentError
+        For an `arch` that is not a timm Hiera, a `side` that is not whole mask units, or a `mask_ratio` that leaves no
+        unit visible.
     """
 
     def __init__(self, config: HieraConfig) -> None:
@@ -103,18 +107,12 @@ class HieraMae(Model):
         self.multi_scale_fusion_heads = nn.ModuleList(
             nn.Conv2d(own, width, kernel, kernel) for own, kernel in zip(widths, kernels, strict=True)
         )
-        self.decoder_embed = nn.Linear(width, c.decoder_width)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, c.decoder_width))
+        self.add_decoder(width, c, _MLP_RATIO)
         self.decoder_pos_embed = nn.Parameter(torch.zeros(1, (self.rows * self.inside) ** 2, c.decoder_width))
-        self.decoder_blocks = nn.ModuleList(
-            Block(c.decoder_width, c.decoder_heads, _MLP_RATIO, c.norm_eps) for _ in range(c.decoder_depth)
-        )
-        self.decoder_norm = nn.LayerNorm(c.decoder_width, eps=c.norm_eps)
-        self.decoder_pred = nn.Linear(c.decoder_width, self.patch**2)
         self._initialise()
 
     def _initialise(self) -> None:
-        """As `Mae`: Xavier uniform for linear maps, the patch embedding among them; 0.02 for tokens and tables."""
+        """Draw weights as `Mae` does, and tables of positions as its tokens, with a deviation of 0.02."""
         initialise_linear(self)
         nn.init.xavier_uniform_(self.encoder.get_parameter("patch_embed.proj.weight").flatten(1))
         nn.init.normal_(self.mask_token, std=0.02)
@@ -132,11 +130,11 @@ class HieraMae(Model):
 
     @property
     def all_blocks(self) -> Sequence[nn.Module]:
-        """Encoder's and decoder's."""
+        """Blocks of the encoder and of the decoder."""
         return [*self.blocks, *self.decoder_blocks]
 
     def check_batching(self, batching: Any) -> None:
-        """Images are square, and of one size."""
+        """See `Model`: images have to be square, and of one size."""
         if getattr(batching, "side", None) != self.config.side:
             raise ArgumentError(
                 f"--model.arch {self.config.arch} takes images of {self.config.side} pixels a side:"
@@ -145,13 +143,26 @@ class HieraMae(Model):
         super().check_batching(batching)
 
     def no_weight_decay(self) -> frozenset[str]:
-        """Parameters that do not decay beside biases and norms: tables of positions. The mask token decays."""
+        """Return the names of the tables of positions. The mask token decays."""
         return frozenset({"encoder.pos_embed", "encoder.pos_embed_win", "decoder_pos_embed"})
 
     def forward(self, batch: BinnedBatch) -> MaskedOutput:
-        """Masks follow `batch.seeds`; T is B * (side / patch)^2, in the order of `from_binned(batch, patch)`.
+        """Hide mask units, and predict all patches.
 
-        Raises ArgumentError where images are not side x side pixels, or packed.
+        Parameters
+        ----------
+        batch
+            Images of side x side pixels; masks follow its seeds.
+
+        Returns
+        -------
+        MaskedOutput
+            With T = B * (side / patch)^2 patches, in the order of `from_binned(batch, patch)`.
+
+        Raises
+        ------
+        ArgumentError
+            For images of another size, or packed ones.
         """
         side = self.config.side
         found = "packed" if not isinstance(batch, BinnedBatch) else "{}x{}".format(*batch.images.shape[2:])
@@ -167,10 +178,22 @@ class HieraMae(Model):
         return MaskedOutput(errors, batch.weight, prediction, masked)
 
     def encode(self, images: Tensor, visible: Tensor) -> Tensor:
-        """float (B, 1, side, side), bool (B, units) -> (B, visible units, 2, 2, width), stages fused and normalised.
+        """Run the encoder, fuse its stages, and normalise them.
 
-        Every image must have the same number of visible units. timm embeds pixels before it drops hidden units (with
-        zeros in their place, for its kernels overlap); blocks see visible ones only. Dropping waits for the device.
+        timm embeds pixels before it drops hidden units (with zeros in their place, for its kernels overlap); blocks
+        see visible ones only. Dropping waits for the device.
+
+        Parameters
+        ----------
+        images
+            float (B, 1, side, side).
+        visible
+            bool (B, units); every image must have the same number of visible units.
+
+        Returns
+        -------
+        Tensor
+            (B, visible units, 2, 2, width).
         """
         images = images.to(self.mask_token.dtype)
         _, stages = self.encoder.forward_features(images, mask=visible, return_intermediates=True)
@@ -180,7 +203,17 @@ class HieraMae(Model):
         return self.encoder.head.norm(x)  # type: ignore[no-any-return]
 
     def decode(self, x: Tensor, visible: Tensor, of: Sequences) -> Tensor:
-        """Encoder output, bool (B, units), patches -> (T, patch * patch), a prediction for every patch."""
+        """Return a prediction for every patch: (T, patch * patch).
+
+        Parameters
+        ----------
+        x
+            The encoder's output.
+        visible
+            bool (B, units).
+        of
+            The patches.
+        """
         x = self.decoder_embed(x).flatten(0, 3)
         # Tokens of a unit lie together: its place among the visible ones of all images, then the place within it.
         per = self.inside**2
@@ -194,33 +227,33 @@ class HieraMae(Model):
         return self.decoder_pred(self.decoder_norm(y))  # type: ignore[no-any-return]
 
     def _by_patch(self, units: Tensor) -> Tensor:
-        """(B, units) -> (B, rows, 2, rows, 2): a unit's value at each of its patches, row by row of the image."""
+        """Give each patch its unit's value: (B, units) -> (B, rows, 2, rows, 2), row by row of the image."""
         values = units.view(-1, self.rows, 1, self.rows, 1)
         return values.expand(-1, -1, self.inside, -1, self.inside)
 
     # --- what it costs
 
     def flops(self, tokens: Tensor) -> Tensor:
-        """The same for every image."""
+        """See `Model`: the same for every image."""
         return (tokens > 0) * (3.0 * flops(self.config))
 
     def run_flops(self, batch: Batch) -> Tensor:
-        """The same for every place of a batch."""
+        """See `Model`: the same for every place of a batch."""
         return batch.weight.new_full((), 3.0 * flops(self.config) * len(batch.weight), dtype=torch.float64)
 
     # --- weights of other programs, in and out
 
     def load_weights(self, state: Mapping[str, Tensor]) -> list[str]:
-        """Of timm's Hiera or the public code, see `load_timm`."""
+        """See `Model` and `load_timm`: weights of timm's Hiera, or of the public code."""
         return load_timm(self, state)
 
     @property
     def needs_grid(self) -> bool:
-        """Images have one size."""
+        """Whether a file is for one grid: no, for images have one size."""
         return False
 
     def exported_size(self, grid: Grid | None) -> tuple[int, int]:
-        """The side of its images."""
+        """See `Model`: its images have one size."""
         c = self.config
         if grid is not None:
             raise ArgumentError(f"--grid is not for {c.arch}: its images have {c.side} pixels a side, leave it out")
@@ -228,19 +261,19 @@ class HieraMae(Model):
 
     @property
     def norm_eps(self) -> float:
-        """Of all its norms."""
+        """Number added to the variance of all its norms."""
         return self.config.norm_eps
 
     def encoder_weights(self, grid: Grid | None, channels: Channels = 1) -> State:
-        """For timm's Hiera."""
+        """See `Model`: for timm's Hiera."""
         return hiera_state(self, whole=False, channels=channels)
 
     def whole_weights(self, grid: Grid | None, channels: Channels = 1) -> State:
-        """By the names that `load_timm` reads."""
+        """See `Model`: by the names that `load_timm` reads."""
         return hiera_state(self, whole=True, channels=channels)
 
     def timm_call(self, grid: Grid | None) -> tuple[str, dict[str, Any]]:
-        """Its arch."""
+        """See `Model`: its arch."""
         return self.config.arch, {"img_size": self.exported_size(grid), "q_pool": POOLED}
 
 
@@ -261,58 +294,12 @@ def _encoder(config: HieraConfig) -> Hiera:
     return encoder
 
 
-def load_timm(model: HieraMae, state: Mapping[str, Tensor]) -> list[str]:
-    """Load timm's Hiera, or a masked autoencoder of the public code or of ours; returns the names it had no values for.
-
-    Heads are left out. Kernels of three channels are summed, which gives grey images the features they had as equal
-    channels; predictions of three are averaged. Raises ArgumentError for values of another shape or for names that
-    belong to another architecture.
-    """
-    own, c = model.state_dict(), model.config
-    taken: dict[str, Tensor] = {}
-    for name, value in checkpoint_filter_fn(dict(state)).items():  # type: ignore[no-untyped-call]
-        if name.startswith(("head.fc.", "head.pre_logits.")):
-            continue
-        place = name if name in own else f"encoder.{name}"
-        if place not in own:
-            raise ArgumentError(f"{name} is in the checkpoint and not in {c.arch}: choose the arch it is of")
-        wanted = own[place].shape
-        if place == "encoder.patch_embed.proj.weight" and value.ndim == 4 and value.shape[1] == 3:
-            value = to_grey(value)
-        if place.startswith("decoder_pred.") and value.shape[0] == 3 * wanted[0]:
-            value = value.view(3, *wanted).mean(0)  # rows are pixels, colours outermost
-        if value.shape != wanted:
-            raise ArgumentError(
-                f"{name} is {tuple(value.shape)} in the checkpoint and {tuple(wanted)} in {c.arch} of side {c.side}:"
-                " choose the arch and side it is of"
-            )
-        taken[place] = value
-    missing = sorted(own.keys() - taken.keys())
-    if lacking := [name for name in missing if name.startswith("encoder.")]:
-        raise ArgumentError(
-            f"the checkpoint lacks {lacking[0].removeprefix('encoder.')} of {c.arch}: choose the arch it is of"
-        )
-    model.load_state_dict({**own, **taken})
-    return missing
-
-
-def hiera_state(model: HieraMae, whole: bool, channels: Literal[1, 3] = 1) -> dict[str, Tensor]:
-    """The encoder for timm, or the whole model; with three channels, it predicts the grey level of each."""
-    state = dict((model if whole else model.encoder).state_dict())
-    if channels == 3:
-        state |= {name: to_colour(value) for name, value in state.items() if name.endswith("patch_embed.proj.weight")}
-        state |= {
-            name: torch.cat([value] * 3) for name, value in state.items() if name.startswith("decoder_pred.")
-        }  # colours outermost
-    return state
-
-
 @lru_cache
 def flops(config: HieraConfig) -> int:
-    """Operations of one image's forward pass, two a multiply-add: linear maps, convolutions and attention.
+    """Return the operations of one image's forward pass, a multiply-add being two.
 
-    Counted from the modules of the model: the patch embedding on the whole image, as timm computes it, the other parts
-    of the encoder on visible mask units, the decoder on all patches. Norms, activations and the loss are left out.
+    They are counted from the modules: the patch embedding on the whole image, as timm computes it, the other parts of
+    the encoder on visible mask units, the decoder on all patches. Norms, activations and the loss are left out.
     """
     with torch.device("meta"):  # shapes only
         model = HieraMae(config)
@@ -335,5 +322,5 @@ def flops(config: HieraConfig) -> int:
 
 
 def _weights(module: nn.Module) -> int:
-    """Multiply-adds of one place through the linear maps and convolutions of a module."""
+    """Count a module's multiply-adds at one place, in its linear maps and convolutions."""
     return sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d))

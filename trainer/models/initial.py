@@ -23,11 +23,26 @@ _MARK = "patch_embed.proj.weight"  # every model that fits has it, whatever stan
 
 
 def load_initial(model: Model, source: str) -> str:
-    """Begin with what `source` names; returns a sentence on what was taken and what begins at random.
+    """Begin with weights of elsewhere.
 
-    source: a run's folder or one of its checkpoints; a .pth, .pt, .bin or .safetensors file of timm's or of the
-    original's masked autoencoder, with what programs wrap around it; or a timm model, e.g. vit_base_patch16_224.mae,
-    whose weights timm downloads. Raises ArgumentError where it is none of these or belongs to another architecture.
+    Parameters
+    ----------
+    model
+        Takes the weights.
+    source
+        A run's folder, or one of its checkpoints; a .pth, .pt, .bin or .safetensors file of timm's or of the
+        original's masked autoencoder, with what programs wrap around it; or a timm model, e.g.
+        vit_base_patch16_224.mae, whose weights timm downloads.
+
+    Returns
+    -------
+    str
+        A sentence on what was taken, and what begins at random.
+
+    Raises
+    ------
+    ArgumentError
+        Where the source is none of these, or belongs to another architecture.
     """
     path = Path(source)
     if path.is_dir():
@@ -44,7 +59,7 @@ def load_initial(model: Model, source: str) -> str:
 
 
 def _file(path: Path, mark: str) -> tuple[State, str]:
-    """Weights by plain names, and where in the file they were."""
+    """Return weights by plain names, and where in the file they were."""
     found, keys = _read(path), []
     while isinstance(found, dict) and not _is_state(found):
         key = next((name for name in (*_NESTED, *_AVERAGES) if isinstance(found.get(name), dict)), None)
@@ -65,7 +80,10 @@ def _is_state(found: dict[Any, Any]) -> bool:
 
 
 def _plain(state: State, path: Path, mark: str) -> tuple[State, str]:
-    """Names without what wrappers (DDP, Lightning, a larger model) put before them, and that. mark: a name of ours."""
+    """Take from names what wrappers (DDP, Lightning, a larger model) put before them; return that prefix, too.
+
+    `mark` is a name of ours, which shows where the prefix ends.
+    """
     end = mark if any(name.endswith(mark) for name in state) else _MARK
     prefixes = sorted({name.removesuffix(end) for name in state if name.endswith(end)})
     if len(prefixes) > 1:

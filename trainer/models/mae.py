@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from shardkit.errors import ArgumentError
 from trainer.models import formats
-from trainer.models.attention import attend
-from trainer.models.base import Batch, Channels, Grid, Model, State
+from trainer.models.base import Batch, Channels, Grid, State
+from trainer.models.blocks import Block, initialise_linear
+from trainer.models.decoder import MaskedAutoencoder
 from trainer.models.flops import image_flops, run_flops
 from trainer.models.masking import Mask, draw
 from trainer.models.output import MaskedOutput
@@ -76,48 +77,8 @@ class MaeConfig:
     norm_eps: float = 1e-6
 
     def build(self) -> "Mae":
-        """The model, with random weights."""
+        """Build the model, with random weights."""
         return Mae(self)
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention within sequences."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
-
-    def forward(self, x: Tensor, cu_seqlens: Tensor, longest: int) -> Tensor:
-        """(n, width) -> (n, width)."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
-        return self.proj(attend(q, k, v, cu_seqlens, longest).flatten(1))  # type: ignore[no-any-return]
-
-
-class Mlp(nn.Module):
-    """Two layers with a GELU."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, width) -> (n, width)."""
-        return self.fc2(nn.functional.gelu(self.fc1(x)))  # type: ignore[no-any-return]
-
-
-class Block(nn.Module):
-    """A pre-norm transformer block."""
-
-    def __init__(self, width: int, heads: int, mlp_ratio: float, eps: float) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(width, eps=eps), nn.LayerNorm(width, eps=eps)
-        self.attn, self.mlp = Attention(width, heads), Mlp(width, int(width * mlp_ratio))
-
-    def forward(self, x: Tensor, cu_seqlens: Tensor, longest: int) -> Tensor:
-        """(n, width) -> (n, width)."""
-        x = x + self.attn(self.norm1(x), cu_seqlens, longest)
-        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
 
 
 class PatchEmbed(nn.Module):
@@ -128,20 +89,18 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(1, width, patch, patch)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """(n, p * p) -> (n, width)."""
+        """Embed patches: (n, p * p) -> (n, width)."""
         return nn.functional.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
-def initialise_linear(model: nn.Module) -> None:
-    """Xavier uniform for the weights of all linear maps, 0 for their biases, in the order of the modules."""
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
+class Mae(MaskedAutoencoder):
+    """Encoder of the visible patches, decoder of all, loss.
 
-
-class Mae(Model):
-    """Encoder of the visible patches, decoder of all, loss."""
+    Parameters
+    ----------
+    config
+        Describes it.
+    """
 
     def __init__(self, config: MaeConfig) -> None:
         super().__init__()
@@ -150,17 +109,11 @@ class Mae(Model):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, c.width))
         self.blocks = nn.ModuleList(Block(c.width, c.heads, c.mlp_ratio, c.norm_eps) for _ in range(c.depth))
         self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
-        self.decoder_embed = nn.Linear(c.width, c.decoder_width)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, c.decoder_width))
-        self.decoder_blocks = nn.ModuleList(
-            Block(c.decoder_width, c.decoder_heads, c.mlp_ratio, c.norm_eps) for _ in range(c.decoder_depth)
-        )
-        self.decoder_norm = nn.LayerNorm(c.decoder_width, eps=c.norm_eps)
-        self.decoder_pred = nn.Linear(c.decoder_width, c.patch**2)
+        self.add_decoder(c.width, c, c.mlp_ratio)
         self._initialise()
 
     def _initialise(self) -> None:
-        """Xavier uniform for linear maps, the patch embedding among them; 0.02 for the tokens."""
+        """Draw Xavier uniform weights for linear maps and the patch embedding, and tokens with a deviation of 0.02."""
         initialise_linear(self)
         nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(self.config.width, -1))
         nn.init.normal_(self.cls_token, std=0.02)
@@ -173,15 +126,23 @@ class Mae(Model):
 
     @property
     def all_blocks(self) -> Sequence[nn.Module]:
-        """Encoder's and decoder's."""
+        """Blocks of the encoder and of the decoder."""
         return [*self.blocks, *self.decoder_blocks]
 
     def no_weight_decay(self) -> frozenset[str]:
-        """None beside biases and norms, for the original decays its tokens too."""
+        """Return no names: the original decays its tokens, too."""
         return frozenset()
 
     def forward(self, batch: Batch | Sequences, noise: Tensor | None = None) -> MaskedOutput:
-        """noise: in place of the mask's own, see `trainer.models.masking.draw`."""
+        """Hide patches, and predict all of them.
+
+        Parameters
+        ----------
+        batch
+            Of either kind, or as sequences already.
+        noise
+            Decides what is hidden, in place of the plan's seeds; see `trainer.models.masking.draw`.
+        """
         batch = batch if isinstance(batch, Sequences) else sequences(batch, self.patch)
         mask = draw(batch, self.config.mask_ratio, noise)
         prediction = self.decode(self.encode(batch, mask), batch, mask)
@@ -190,7 +151,13 @@ class Mae(Model):
         return MaskedOutput(errors, batch.weight, prediction, mask.masked)
 
     def encode(self, batch: Sequences, mask: Mask) -> Tensor:
-        """Visible patches with a class token before each image's -> (E, width), normalised."""
+        """Run the encoder on visible patches, with a class token before each image's.
+
+        Returns
+        -------
+        Tensor
+            (E, width), normalised, in the order of `mask.encoder`.
+        """
         c, count = self.config, batch.weight.shape[0]
         source = (mask.encoder - count).clamp(0, batch.patches.shape[0] - 1)
         is_class = (mask.encoder < count)[:, None]
@@ -203,7 +170,22 @@ class Mae(Model):
         return self.norm(x)  # type: ignore[no-any-return]
 
     def decode(self, x: Tensor, batch: Sequences, mask: Mask) -> Tensor:
-        """Encoder output, hidden patches filled in -> (T, p * p), a prediction for every patch."""
+        """Fill in hidden patches, and predict all of them.
+
+        Parameters
+        ----------
+        x
+            The encoder's output.
+        batch
+            All patches.
+        mask
+            What the encoder saw.
+
+        Returns
+        -------
+        Tensor
+            (T, p * p).
+        """
         c = self.config
         x = self.decoder_embed(x)
         hidden = mask.decoder == x.shape[0]
@@ -219,26 +201,26 @@ class Mae(Model):
     # --- what it costs
 
     def flops(self, tokens: Tensor) -> Tensor:
-        """Three forward passes' worth, by the number of each image's tokens."""
+        """See `Model`: three forward passes' worth, by the number of each image's tokens."""
         return (tokens > 0) * 3.0 * image_flops(self.config, tokens)
 
     def run_flops(self, batch: Batch) -> Tensor:
-        """The same of a batch as it is run."""
+        """See `Model`: three forward passes' worth of the batch as it is run."""
         return 3.0 * run_flops(self.config, sequences(batch, self.patch))
 
     # --- weights of other programs, in and out
 
     def load_weights(self, state: Mapping[str, Tensor]) -> list[str]:
-        """Of the original or of timm, see `trainer.models.formats.load_original`."""
+        """See `Model` and `trainer.models.formats.load_original`: weights of the original, or of timm."""
         return formats.load_original(self, dict(state))
 
     @property
     def needs_grid(self) -> bool:
-        """Positions are a formula here and a table in a file."""
+        """Whether a file is for one grid: yes, for positions are a formula here and a table in a file."""
         return True
 
     def exported_size(self, grid: Grid | None) -> tuple[int, int]:
-        """The grid's patches in pixels."""
+        """See `Model`: the grid's patches in pixels."""
         if grid is None or min(grid) < 1:
             raise ArgumentError(
                 "--grid ROWS COLUMNS is needed: positions are a formula here and a table in the file, made for images"
@@ -248,21 +230,21 @@ class Mae(Model):
 
     @property
     def norm_eps(self) -> float:
-        """Of all its norms."""
+        """Number added to the variance of all its norms."""
         return self.config.norm_eps
 
     def encoder_weights(self, grid: Grid | None, channels: Channels = 1) -> State:
-        """For timm's vision transformer of this grid."""
+        """See `Model`: for timm's vision transformer of this grid."""
         assert grid is not None
         return formats.encoder_state(self, grid, channels)
 
     def whole_weights(self, grid: Grid | None, channels: Channels = 1) -> State:
-        """By the names of `facebookresearch/mae`."""
+        """See `Model`: by the names of `facebookresearch/mae`."""
         assert grid is not None
         return formats.original_state(self, grid, channels)
 
     def timm_call(self, grid: Grid | None) -> tuple[str, dict[str, Any]]:
-        """A ViT-B, of which nothing stays but the kind of blocks."""
+        """See `Model`: timm's ViT-B, of which only the kind of blocks stays."""
         c = self.config
         return "vit_base_patch16_224", {
             "img_size": self.exported_size(grid),

@@ -16,10 +16,21 @@ from trainer.models.sequences import Sequences, shortened
 class Mask:
     """Where patches go. All shapes depend on T, S and the ratio alone.
 
-    masked: bool (T,). encoder: int64 (E,), where each place of the encoder's sequence comes from: 0..S-1 the class
-    token of a sequence, S..S+T-1 a patch, S+T nothing. decoder: int64 (S + T,), likewise of the decoder's: 0..E-1 an
-    output of the encoder, E the mask token. patches: int64 (T,), place of each patch in the decoder's sequence.
-    encoder_cu, decoder_cu: int32, where sequences begin, filler cut into short ones. kept: int64 (S,), visible patches.
+    Attributes
+    ----------
+    masked : Tensor
+        bool (T,), whether a patch is hidden.
+    encoder : Tensor
+        int64 (E,), where each place of the encoder's sequence comes from: 0..S-1 the class token of a sequence,
+        S..S+T-1 a patch, S+T nothing.
+    decoder : Tensor
+        int64 (S + T,), likewise of the decoder's sequence: 0..E-1 an output of the encoder, E the mask token.
+    patches : Tensor
+        int64 (T,), place of each patch in the decoder's sequence.
+    encoder_cu, decoder_cu : Tensor
+        int32, where sequences begin, with filler cut into short ones.
+    kept : Tensor
+        int64 (S,), number of visible patches.
     """
 
     masked: Tensor
@@ -32,7 +43,10 @@ class Mask:
 
 
 def noise(of: Sequences) -> Tensor:
-    """float64 (T,) in [0, 1): a hash of the image's seed and the patch's place in it, the same on every device."""
+    """Return a hash of each patch's image's seed and its place in the image: float64 (T,) in [0, 1).
+
+    It is the same on every device.
+    """
     start = of.cu_seqlens[:-1].long()
     image = of.image.long()
     place = torch.arange(of.image.shape[0], device=of.image.device) - start[image]
@@ -44,23 +58,25 @@ def noise(of: Sequences) -> Tensor:
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
-    """Logical shift to the right of a signed 64-bit number."""
+    """Shift a signed 64-bit number to the right, as if it were unsigned."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def visible(of: Sequences, ratio: float) -> Tensor:
-    """int64 (S,), patches of each sequence that the encoder sees."""
+    """Return how many patches of each sequence the encoder sees: int64 (S,)."""
     return (of.lengths.double() * (1.0 - ratio)).long()  # in float64, as Python has it
 
 
 def places(of: Sequences, ratio: float) -> int:
-    """Length of the encoder's sequence: the class tokens, and what can be visible at most."""
+    """Return the length of the encoder's sequence: all class tokens, and the most patches that can be visible."""
     return int(of.image.shape[0] * (1.0 - ratio)) + of.weight.shape[0]
 
 
 def cuts(of: Sequences, ratio: float) -> tuple[Tensor, Tensor]:
-    """int32, where sequences begin that attention runs on, class tokens included and filler cut into short ones: the
-    encoder's and the decoder's. No patch needs to be drawn for them."""
+    """Return where the sequences begin that attention runs on, of the encoder and of the decoder: int32 each.
+
+    Class tokens are included, and filler is cut into short sequences. No patch needs to be drawn for it.
+    """
     tokens, count, room = of.image.shape[0], of.weight.shape[0], places(of, ratio)
     own = torch.cumsum(visible(of, ratio) + 1, 0)
     ends = own.new_zeros(1), own, own.new_full((1,), room)
@@ -70,7 +86,17 @@ def cuts(of: Sequences, ratio: float) -> tuple[Tensor, Tensor]:
 
 
 def draw(of: Sequences, ratio: float, drawn: Tensor | None = None) -> Mask:
-    """The mask of a batch. drawn: other noise in its place, float64 (T,) in [0, 1)."""
+    """Draw the mask of a batch.
+
+    Parameters
+    ----------
+    of
+        The batch.
+    ratio
+        Share of an image's patches that is hidden.
+    drawn
+        float64 (T,) in [0, 1), instead of `noise`: the patches of least noise stay visible.
+    """
     tokens, count, device = of.image.shape[0], of.weight.shape[0], of.image.device
     image, cu = of.image.long(), of.cu_seqlens.long()
     kept, room = visible(of, ratio), places(of, ratio)

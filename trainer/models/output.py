@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Of a batch with S images' places.
+    """What became of a batch with S places for images.
 
     Parameters
     ----------
@@ -17,8 +17,8 @@ class Output:
     weight
         float32 (S,), 1 for an image that counts, 0 where there is none, or none with a label.
     metrics
-        What else is measured, by name: (2,), a sum and how many it is of. They are added up over micro-batches and
-        processes, and their quotients logged; so every batch has to give the same names. See `trainer.metrics`.
+        What else is measured, by name: (2,), a sum and how many values it is of. They are added up over micro-batches
+        and processes, and their quotients logged; so every batch has to give the same names. See `trainer.metrics`.
     """
 
     losses: Tensor
@@ -27,25 +27,25 @@ class Output:
 
     @property
     def loss(self) -> Tensor:
-        """Summed over images; divide by the global step's count of those that count."""
+        """Loss summed over images, to be divided by the number of images that count in the global step."""
         return (self.losses * self.weight).sum()
 
     @property
     def images(self) -> Tensor:
-        """How many images count."""
+        """Number of images that count."""
         return self.weight.sum()
 
 
 @dataclass(frozen=True, slots=True)
 class MaskedOutput(Output):
-    """Of a batch with T patches, in the order of its `Sequences`.
+    """What became of a batch with T patches, in the order of its `Sequences`.
 
     Parameters
     ----------
     prediction
-        (T, p * p).
+        (T, p * p), as the model's targets are.
     masked
-        bool (T,), which patches were hidden.
+        bool (T,), whether a patch was hidden.
     """
 
     prediction: Tensor

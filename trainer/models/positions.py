@@ -13,18 +13,30 @@ Mode = Literal["absolute", "centered", "stretch"]
 
 
 def sincos(coordinate: Tensor, width: int) -> Tensor:
-    """(n,) coordinates -> (n, width) sines and cosines, computed in float64, returned as float32."""
+    """Return sines and cosines of coordinates: (n,) -> float32 (n, width), computed in float64."""
     frequency = 10000.0 ** -(torch.arange(width // 2, device=coordinate.device, dtype=torch.float64) / (width / 2))
     angle = coordinate.double()[:, None] * frequency
     return torch.cat([angle.sin(), angle.cos()], 1).float()
 
 
 def positions(yx: Tensor, grid: Tensor, width: int, mode: Mode, table: int = 64) -> Tensor:
-    """float32 (n, width) of patches at `yx` (n, 2), each in an image of `grid` (n, 2) patches.
+    """Return the positions of patches: float32 (n, width).
 
-    absolute: the patch's row and column, so that equal distances on the detector are equal distances here. centered:
-    the same counted from the image's middle. stretch: the value at the patch's relative place in a `table` x `table`
-    grid, interpolated bicubically as `torch.nn.functional.interpolate` does without aligned corners (the thesis' way).
+    Parameters
+    ----------
+    yx
+        (n, 2), row and column of each patch.
+    grid
+        (n, 2), rows and columns of patches in each patch's image.
+    width
+        Channels.
+    mode
+        absolute: the patch's row and column, so that equal distances on the detector are equal distances here.
+        centered: the same counted from the image's middle. stretch: the value at the patch's relative place in a
+        `table` x `table` grid, interpolated bicubically as `torch.nn.functional.interpolate` does without aligned
+        corners (the thesis' way).
+    table
+        Side of the grid that stretch interpolates.
     """
     if mode == "stretch":
         col, row = (_stretched(yx[:, axis], grid[:, axis], width // 2, table) for axis in (1, 0))
@@ -36,7 +48,7 @@ def positions(yx: Tensor, grid: Tensor, width: int, mode: Mode, table: int = 64)
 
 
 def _stretched(index: Tensor, count: Tensor, width: int, table: int) -> Tensor:
-    """Cubic convolution (Keys 1981, a = -0.75) of a table of `table` positions, borders repeated."""
+    """Interpolate `table` positions by cubic convolution (Keys 1981, a = -0.75), with borders repeated."""
     values = sincos(torch.arange(table, device=index.device), width)
     at = (index.double() + 0.5) * table / count.clamp(min=1).double() - 0.5
     first = at.floor()

@@ -1,4 +1,4 @@
-"""The models that there are, found again from the options of a run."""
+"""All models, and how one is found again from the options of a run."""
 
 from dataclasses import fields
 from typing import Any, Final
@@ -12,9 +12,12 @@ MODELS: Final[tuple[type[Any], ...]] = (MaeConfig, HieraConfig)
 
 
 def described(options: dict[str, Any]) -> ModelConfig:
-    """The record of a model from its options by name; its class is the one that knows all of them.
+    """Return the record of a model, found by its options: its class is the one that knows all of them.
 
-    Raises ArgumentError where none does.
+    Raises
+    ------
+    ArgumentError
+        Where no class knows all of them.
     """
     kind = min(MODELS, key=lambda kind: len(options.keys() - {f.name for f in fields(kind)}))
     found: ModelConfig = from_flat(kind, options)

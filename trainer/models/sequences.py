@@ -1,4 +1,4 @@
-"""Batches as the model sees them: one sequence of patches, whatever the layout they came in.
+"""Batches as the model sees them: one sequence of patches, whatever shape they came in.
 
 A packed batch is one already; a binned batch becomes one of equal sequences, so that both run through the same code.
 """
@@ -10,18 +10,35 @@ import torch
 from torch import Tensor
 
 from shardkit import BinnedBatch, PackedBatch
+from shardkit.dataset.rounding import ceil_div
 
 _SHORT = 512  # tokens: about an image, and few enough pieces for the kernels
 
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
-    """T patches in S sequences; both counts are the same in every batch of a layout.
+    """T patches in S sequences; both counts are the same in every batch of one batching.
 
-    patches: float (T, p * p). yx: int32 (T, 2), row and column in the image's grid. image: int32 (T,), sequence of a
-    patch. cu_seqlens: int32 (S + 1,). hw: int32 (S, 2), pixels of the image. grid: int32 (S, 2), patches of the
-    sequence. weight: float32 (S,), 0 for filler. seeds: int64 (S,). longest: bound on a sequence's length, the same in
-    every batch.
+    Attributes
+    ----------
+    patches : Tensor
+        float (T, p * p).
+    yx : Tensor
+        int32 (T, 2), row and column of a patch in its image's grid.
+    image : Tensor
+        int32 (T,), sequence that a patch belongs to.
+    cu_seqlens : Tensor
+        int32 (S + 1,), where sequences begin, and T.
+    hw : Tensor
+        int32 (S, 2), height and width of each image in pixels.
+    grid : Tensor
+        int32 (S, 2), rows and columns of patches of each sequence.
+    weight : Tensor
+        float32 (S,), 0 for filler.
+    seeds : Tensor
+        int64 (S,), from the plan.
+    longest : int
+        A bound on the length of a sequence, the same in every batch.
     """
 
     patches: Tensor
@@ -36,7 +53,7 @@ class Sequences:
 
     @property
     def lengths(self) -> Tensor:
-        """int64 (S,), patches of each sequence."""
+        """Number of patches of each sequence: int64 (S,)."""
         return self.cu_seqlens.diff().long()
 
     @property
@@ -45,16 +62,20 @@ class Sequences:
         return math.isqrt(self.patches.shape[1])
 
 
+def grid_of(sizes: Tensor, patch: int) -> Tensor:
+    """Return rows and columns of patches that hold images of these sizes in pixels, integers of any shape."""
+    return (sizes + patch - 1) // patch
+
+
 def from_packed(batch: PackedBatch, patch: int) -> Sequences:
-    """The batch as it is. An image may be as long as the pack, which bounds all of them."""
-    grid = -(-batch.hw // patch)
+    """Return a packed batch as it is. An image may be as long as the pack, which bounds all of them."""
     return Sequences(
         patches=batch.patches,
         yx=batch.yx,
         image=batch.image,
         cu_seqlens=batch.cu_seqlens,
         hw=batch.hw,
-        grid=grid,
+        grid=grid_of(batch.hw, patch),
         weight=batch.weight,
         seeds=batch.seeds,
         longest=batch.patches.shape[0],
@@ -62,7 +83,7 @@ def from_packed(batch: PackedBatch, patch: int) -> Sequences:
 
 
 def from_binned(batch: BinnedBatch, patch: int) -> Sequences:
-    """Every place of the batch is a sequence of its bin's patches, padding included."""
+    """Return a binned batch: every place of it is a sequence of its bin's patches, padding included."""
     count, _, height, width = batch.images.shape
     rows, cols = height // patch, width // patch
     device = batch.images.device
@@ -90,25 +111,38 @@ def from_binned(batch: BinnedBatch, patch: int) -> Sequences:
 
 
 def sequences(batch: BinnedBatch | PackedBatch, patch: int) -> Sequences:
-    """Either kind of batch."""
+    """Return a batch of either kind as sequences."""
     return from_packed(batch, patch) if isinstance(batch, PackedBatch) else from_binned(batch, patch)
 
 
 def shortened(cu_seqlens: Tensor, weight: Tensor, tokens: int) -> Tensor:
-    """Cut what follows the last image into short sequences: attention is quadratic, and on filler it is for nobody.
+    """Cut what follows the last image into short sequences.
 
-    cu_seqlens: int (S + 1 or more,), ascending and ending in `tokens`. weight: float (S,). Returns them with
-    ceil(tokens / 512) more cuts, a number that no batch changes.
+    Attention is quadratic in a sequence's length, and on filler nobody needs it.
+
+    Parameters
+    ----------
+    cu_seqlens
+        int (S + 1 or more,), ascending and ending in `tokens`.
+    weight
+        float (S,), 0 for filler.
+    tokens
+        Length of all sequences together.
+
+    Returns
+    -------
+    Tensor
+        `cu_seqlens` with ceil(tokens / 512) more cuts, a number that no batch changes.
     """
     count, device = weight.shape[0], weight.device
     last = (torch.arange(1, count + 1, device=device) * (weight > 0)).max()
-    every = torch.arange(0, -(-tokens // _SHORT), device=device) * _SHORT
+    every = torch.arange(0, ceil_div(tokens, _SHORT), device=device) * _SHORT
     cuts = (cu_seqlens[last] + every).clamp(max=tokens)
     return torch.cat([cu_seqlens, cuts]).sort().values
 
 
 def valid_pixels(of: Sequences, patch: int) -> Tensor:
-    """bool (T, p * p): whether a pixel is the image's and not padding."""
+    """Return whether each pixel of the patches is the image's and not padding: bool (T, p * p)."""
     inside = torch.arange(patch, device=of.patches.device)
     limits = of.hw[of.image.long()]
     rows = of.yx[:, :1] * patch + inside < limits[:, :1]

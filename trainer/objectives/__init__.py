@@ -1,1 +1,1 @@
-"""What pre-training minimises, and what it looks like."""
+"""What a run minimises: the error of masked autoencoding, and what others add."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from shardkit import Loader, PackedBatch
 from trainer.models.base import Batch, Model, ModelConfig
 from trainer.models.output import Output
+from trainer.models.sequences import grid_of
 
 
 class Objective(ABC):
@@ -31,7 +32,20 @@ class Objective(ABC):
 
     @abstractmethod
     def run(self, model: nn.Module, batch: Batch) -> Output:
-        """A batch through the model, or through what wraps it: losses and metrics. Training, if model.training."""
+        """Run a batch.
+
+        Parameters
+        ----------
+        model
+            The objective's model, or what wraps it; the objective is training if `model.training`.
+        batch
+            Of the loader.
+
+        Returns
+        -------
+        Output
+            Loss of each image, and metrics.
+        """
 
     @property
     def loss_meaning(self) -> str:
@@ -44,21 +58,47 @@ class Objective(ABC):
         return ""
 
     def picture(self, batch: Batch, output: Any) -> npt.NDArray[np.uint8] | None:
-        """(rows, cols) grey levels: what the model made of some images; None where there is nothing to see."""
+        """Draw what the model made of some images of a batch.
+
+        Parameters
+        ----------
+        batch
+            That was run.
+        output
+            What `run` returned for it.
+
+        Returns
+        -------
+        ndarray of uint8 or None
+            (rows, cols) grey levels; None where there is nothing to see.
+        """
         return None
 
     def baseline(self, open_loader: Callable[[], Loader], batches: int) -> dict[str, float] | None:
-        """Losses by name of what uses no model, on the first micro-batches of a loader; None where there are none."""
+        """Measure what a model has to beat.
+
+        Parameters
+        ----------
+        open_loader
+            Opens the run's loader anew, for one process.
+        batches
+            Number of micro-batches to measure on, from the first one on.
+
+        Returns
+        -------
+        dict of str to float, or None
+            Losses by the name of what was measured, which uses no model; None where nothing is to be measured.
+        """
         return None
 
     # --- what it keeps beside the model
 
     def to(self, device: torch.device) -> None:
-        """Move to a device."""
+        """Move to a device, with what it keeps."""
         self.model.to(device)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Its own tensors, without the model's: by name, the same on all processes, of shapes that stay."""
+        """Return its own tensors, without the model's: by name, the same on all processes, of shapes that stay."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -75,21 +115,27 @@ class Objective(ABC):
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
-        """The model's large repeated parts: compiled and sharded one by one."""
+        """The model's large repeated parts, which are compiled and sharded one by one."""
         return self.model.all_blocks
 
     def flops(self, tokens: Tensor) -> Tensor:
-        """float64 (S,), operations of training on images of so many tokens, float64 (S,)."""
+        """Return the operations of training on images of so many tokens: float64 (S,) -> float64 (S,)."""
         return self.model.flops(tokens)
 
     def run_flops(self, batch: Batch) -> Tensor:
-        """float64 (), operations of training on a batch as it is run, padding and filler too."""
+        """Return the operations of training on a batch as it is run, padding and filler too: float64 ()."""
         return self.model.run_flops(batch)
 
     def tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """float64 (S,) of each image's own tokens, 0 for none, and float64 () of all that are run."""
+        """Count the tokens of a batch.
+
+        Returns
+        -------
+        tuple of Tensor
+            float64 (S,), each image's own tokens, 0 for none; float64 (), all tokens that are run.
+        """
         sizes = batch.hw if isinstance(batch, PackedBatch) else batch.sizes
-        own = (-(-sizes // self.patch)).double().prod(1) * batch.weight
+        own = grid_of(sizes, self.patch).double().prod(1) * batch.weight
         pixels = batch.patches if isinstance(batch, PackedBatch) else batch.images
         return own, own.new_full((), pixels.numel() // self.patch**2)
 

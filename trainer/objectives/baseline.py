@@ -11,10 +11,19 @@ _CELLS = 32  # of the mean image, along each side
 
 @torch.no_grad()
 def mean_image_error(loader: Loader, patch: int, batches: int) -> float:
-    """Mean squared error, each image counting the same, of the best mean image of the first `batches` micro-batches.
+    """Return the mean squared error of the best mean image, each image counting the same.
 
     The mean image has 32 x 32 cells that stretch over every image; the best value of a cell is the mean of what lies
     in it. It is fitted and judged on the same images, so no mean image does better.
+
+    Parameters
+    ----------
+    loader
+        Whose first micro-batches are measured.
+    patch
+        Side of a token in pixels.
+    batches
+        Number of micro-batches.
     """
     sums = torch.zeros(3, _CELLS**2, dtype=torch.float64, device=loader.device)  # weight, values, squares by cell
     iterator = iter(loader)
@@ -27,7 +36,7 @@ def mean_image_error(loader: Loader, patch: int, batches: int) -> float:
 
 
 def _cells(of: Sequences, patch: int) -> Tensor:
-    """float64 (3, cells): shares of pixels, values, squares, each image's pixels weighing one together."""
+    """Return shares of pixels, values and squares by cell: float64 (3, cells); each image weighs one."""
     valid, image = valid_pixels(of, patch), of.image.long()
     inside = torch.arange(patch, device=valid.device)
     limits = of.hw.long()[image].clamp(min=1)

@@ -15,7 +15,10 @@ Loss = Literal["masked", "all"]
 
 
 def targets(of: Sequences, norm_pix: bool) -> Tensor:
-    """float32 (T, p * p): pixels, or pixels normalised by patch, and then 0 where there is padding."""
+    """Return what is to be predicted: float32 (T, p * p).
+
+    It is the pixels; or, with `norm_pix`, pixels normalised by patch, with 0 where there is padding.
+    """
     target = of.patches.float()
     if norm_pix:
         valid = valid_pixels(of, of.patch)
@@ -25,10 +28,21 @@ def targets(of: Sequences, norm_pix: bool) -> Tensor:
 
 
 def moments(patches: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each patch's real pixels, as norm_pix takes them: (T, 1) each.
+    """Return mean and deviation of each patch's real pixels, as norm_pix takes them.
 
-    patches: float (T, p * p). valid: bool, likewise. deviation: root of the unbiased variance + 1e-6. Of whole patches
-    to the last bit as the original has them; of a single pixel the variance is 0.
+    Those of whole patches are to the last bit the original's; the variance of a single pixel is 0.
+
+    Parameters
+    ----------
+    patches
+        float (T, p * p).
+    valid
+        bool (T, p * p), whether a pixel is the image's.
+
+    Returns
+    -------
+    tuple of Tensor
+        Mean, and root of the unbiased variance + 1e-6: (T, 1) each.
     """
     whole, count = valid.all(-1, keepdim=True), valid.sum(-1, keepdim=True)
     mean = (patches * valid).sum(-1, keepdim=True) / count.clamp(min=1)
@@ -40,9 +54,22 @@ def moments(patches: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 def losses(
     prediction: Tensor, of: Sequences, masked: Tensor, patch: int, norm_pix: bool, over: Loss = "masked"
 ) -> Tensor:
-    """float32 (S,), each image's mean squared error.
+    """Return each image's mean squared error: float32 (S,).
 
-    prediction: (T, p * p). masked: bool (T,). over: hidden patches and real pixels, or all of both.
+    Parameters
+    ----------
+    prediction
+        (T, p * p).
+    of
+        The patches.
+    masked
+        bool (T,), whether a patch was hidden.
+    patch
+        Side of a patch in pixels.
+    norm_pix
+        Whether patches normalised by themselves are predicted.
+    over
+        masked: hidden patches and real pixels; all: all patches and pixels.
     """
     square = (prediction.float() - targets(of, norm_pix)).square()
     image, count = of.image.long(), of.weight.shape[0]

@@ -34,7 +34,7 @@ PICTURE_MEANING = (
 
 
 def loss_meaning(norm_pix: bool, over: Loss = "masked") -> str:
-    """What the error of a masked autoencoder is, from its model's options."""
+    """Return what the loss of a masked autoencoder is, by its model's options."""
     patches = "all patches, padding too" if over == "all" else "hidden patches"
     of = ", of patches normalised by their own mean and deviation" if norm_pix else ""
     return (
@@ -45,7 +45,13 @@ def loss_meaning(norm_pix: bool, over: Loss = "masked") -> str:
 
 @final
 class Masked(Objective):
-    """The loss of a model that hides parts of images itself."""
+    """The loss of a model that hides parts of images itself.
+
+    Parameters
+    ----------
+    model
+        Whose `config` has norm_pix, and may have loss.
+    """
 
     def __init__(self, model: Model) -> None:
         super().__init__(model)
@@ -69,12 +75,12 @@ class Masked(Objective):
         return out
 
     def picture(self, batch: Batch, output: MaskedOutput) -> npt.NDArray[np.uint8]:
-        """Input, masked, reconstruction and difference."""
+        """Draw input, masked input, reconstruction and difference."""
         of = from_binned(batch, self.patch) if isinstance(batch, BinnedBatch) else sequences(batch, self.patch)
         return triptychs(of, output, self.patch, self.norm_pix)
 
     def baseline(self, open_loader: Callable[[], Loader], batches: int) -> dict[str, float] | None:
-        """The mean image's error; of patches normalised one by one it says nothing."""
+        """Measure the mean image's error; of patches normalised one by one it says nothing."""
         if self.norm_pix:
             return None
         return {"mean_image": mean_image_error(open_loader(), self.patch, batches)}

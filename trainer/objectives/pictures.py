@@ -26,12 +26,30 @@ _WIDEST = 1.5  # of a cell's width by its height
 def triptychs(
     of: Sequences, output: MaskedOutput, patch: int, norm_pix: bool, images: int = 6, height: int = 240
 ) -> Grey:
-    """A grid as uint8 (rows, cols): a line for each of the first `images` images, `height` pixels high.
+    """Draw a grid with a line for each of the first images.
 
-    of.patches, output.prediction: any float dtype, any device; one image at a time is brought to the CPU.
-    Reconstruction: hidden patches as predicted (with norm_pix brought back to the patch's own mean and deviation),
-    visible ones as they were. Grey levels: the image's own range; difference: absolute, white from a third of that
-    range on. What is predicted but not finite is black, its difference white. Padding and filler are not shown.
+    Grey levels span the image's own range. The reconstruction shows hidden patches as predicted (with norm_pix brought
+    back to the patch's own mean and deviation), and visible ones as they were. The difference is absolute, and white
+    from a third of the range on. What is predicted but not finite is black, and its difference white. Padding and
+    filler are not shown.
+
+    Parameters
+    ----------
+    of, output
+        Patches and predictions, of any float dtype on any device; one image at a time is brought to the CPU.
+    patch
+        Side of a patch in pixels.
+    norm_pix
+        Whether patches normalised by themselves were predicted.
+    images
+        Number of images to show.
+    height
+        Height of a line in pixels.
+
+    Returns
+    -------
+    ndarray of uint8
+        (rows, cols).
     """
     shown = torch.nonzero(of.weight > 0).flatten()[:images].tolist()
     cells = [[_scaled(view, height) for view in _views(of, output, patch, norm_pix, at)] for at in shown]
@@ -50,7 +68,13 @@ def triptychs(
 
 
 def save(picture: Grey, path: Path) -> None:
-    """Write uint8 (rows, cols) as a PNG that appears whole; makes the folder. Raises OSError where it cannot."""
+    """Write uint8 (rows, cols) as a PNG that appears whole; makes the folder.
+
+    Raises
+    ------
+    OSError
+        Where it cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as fresh:
         Image.fromarray(picture).save(fresh, "PNG")
@@ -62,7 +86,7 @@ def _hidden_share(of: Sequences, output: MaskedOutput, shown: list[int]) -> floa
 
 
 def _views(of: Sequences, output: MaskedOutput, patch: int, norm_pix: bool, at: int) -> list[Grey]:
-    """The four pictures of one image."""
+    """Draw the four pictures of one image."""
     own = slice(*of.cu_seqlens[at : at + 2].tolist())
     target, masked = of.patches[own].float().cpu(), output.masked[own].cpu()[:, None]
     predicted = output.prediction[own].float().cpu()
@@ -89,7 +113,7 @@ def _views(of: Sequences, output: MaskedOutput, patch: int, norm_pix: bool, at: 
 
 
 def _laid_out(patches: Tensor, yx: Tensor, patch: int) -> Tensor:
-    """Patches (n, p * p) at rows and columns (n, 2) -> an image of whole patches."""
+    """Lay patches (n, p * p) out at their rows and columns (n, 2): an image of whole patches."""
     rows, cols = (int(side) + 1 for side in yx.max(0).values)
     grid = torch.zeros(rows, cols, patch, patch, dtype=patches.dtype)
     grid[yx[:, 0], yx[:, 1]] = patches.view(-1, patch, patch)

@@ -7,7 +7,17 @@ from trainer.config import Config
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """config: all values. source: whose numbers they are. notes: what differs, between paper and code or from here."""
+    """Published settings as data.
+
+    Attributes
+    ----------
+    config : Config
+        All values.
+    source : str
+        Whose numbers they are.
+    notes : str
+        What differs, between paper and code, or from here.
+    """
 
     config: Config
     source: str

@@ -1,9 +1,8 @@
 """Checkpoints of a run: written in the background, whole or not at all, readable on any number of processes.
 
-`<run>/checkpoints/step_00000500/` holds torch's distributed checkpoint (weights, moments, average, the
-objective's state, random states) and
-`progress.json` (step, counts, the loader's state). It has the name `.part` until all of it is on disk; one that a disk
-damaged later is set aside as `.damaged`, and the newest whole one is gone on with.
+`<run>/checkpoints/step_00000500/` holds torch's distributed checkpoint (weights, moments, average, the objective's
+state, random states) and `progress.json` (step, counts, the loader's state). Its name ends in `.part` until all of it
+is on disk. One that a disk damaged later is set aside as `.damaged`, and the newest whole one is gone on with.
 """
 
 import contextlib
@@ -38,26 +37,50 @@ _PREFIX = "step_"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """place: the newest whole checkpoint. damaged: newer ones, each with what it lacks."""
+    """What a search for the newest whole checkpoint found.
+
+    Attributes
+    ----------
+    place : Path or None
+        The checkpoint, if there is any.
+    damaged : tuple of (Path, str)
+        Newer ones that are not whole, each with what it lacks.
+    """
 
     place: Path | None
     damaged: tuple[tuple[Path, str], ...] = ()
 
     @property
     def told(self) -> str:
-        """About the damaged ones, for a sentence."""
+        """The damaged ones and what they lack, for a sentence."""
         return ", ".join(f"{place.name} is not whole: {lacks}" for place, lacks in self.damaged)
 
 
 class Checkpoints:
-    """Those of one run. All processes call the same methods in the same order."""
+    """The checkpoints of one run. All processes call the same methods in the same order.
+
+    Parameters
+    ----------
+    run
+        Folder of the run.
+    keep
+        Number of the last ones to keep.
+    world
+        Which process this is.
+    """
 
     def __init__(self, run: Path, keep: int, world: World) -> None:
         self._folder, self._keep, self._world = run / "checkpoints", keep, world
         self._pending: tuple[Future[Any], Path, Facts] | None = None
 
     def latest(self) -> Found:
-        """The newest whole one. Raises TrainingError where all are damaged."""
+        """Find the newest whole one.
+
+        Raises
+        ------
+        TrainingError
+            Where all are damaged.
+        """
         return from_first(lambda: newest(self._folder), self._world)
 
     def set_aside(self, found: Found) -> None:
@@ -68,7 +91,22 @@ class Checkpoints:
             place.rename(aside)
 
     def save(self, step: int, state: "State", facts: Facts) -> None:
-        """Copy the state now, write it while training goes on. Raises StorageError if the one before failed."""
+        """Copy the state now, and write it while training goes on.
+
+        Parameters
+        ----------
+        step
+            Number of global steps done.
+        state
+            What is written.
+        facts
+            Plain values for `progress.json`.
+
+        Raises
+        ------
+        StorageError
+            Where it cannot be written, or the one before could not be.
+        """
         self.wait()
         place = self._folder / f"{_PREFIX}{step:08d}"
         part = place.with_suffix(".part")
@@ -87,12 +125,18 @@ class Checkpoints:
         self._pending = (future, place, facts)
 
     def poll(self) -> None:
-        """Name it if it has been written."""
+        """Give the checkpoint its name if it has been written."""
         if self._pending is not None and self._pending[0].done():
             self.wait()
 
     def wait(self) -> None:
-        """Until what is being written is whole. Raises StorageError if it could not be."""
+        """Wait until what is being written is whole.
+
+        Raises
+        ------
+        StorageError
+            Where it could not be written.
+        """
         if self._pending is None:
             return
         (future, place, facts), self._pending = self._pending, None
@@ -110,7 +154,21 @@ class Checkpoints:
 
 
 class State:
-    """What a checkpoint holds of model, optimiser, average and objective, and this process's random numbers."""
+    """What a checkpoint holds of model, optimiser, average and objective, and this process's random numbers.
+
+    Parameters
+    ----------
+    model
+        The model, or what wraps it.
+    optimizer
+        The model's.
+    average
+        Average of the weights, if one is kept.
+    rank
+        Number of this process.
+    objective
+        Whose own tensors are saved.
+    """
 
     def __init__(
         self,
@@ -124,7 +182,7 @@ class State:
         self.objective = objective
 
     def tensors(self) -> dict[str, Any]:
-        """In torch's own names."""
+        """Return all of it, nested and in torch's own names."""
         weights, moments = get_state_dict(self.model, self.optimizer, options=_FLAT)
         rng = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
@@ -135,8 +193,20 @@ class State:
         return {"model": weights, "optim": moments, "rng": {str(self.rank): rng}, **average, **state}
 
     def load(self, place: Path) -> Facts:
-        """Take over a checkpoint's values in place; returns its facts. A process that it has no random state of keeps
-        its own. Raises TrainingError for one of another model."""
+        """Take over a checkpoint's values in place.
+
+        A process that the checkpoint has no random state of keeps its own.
+
+        Returns
+        -------
+        dict of str to object
+            The checkpoint's facts.
+
+        Raises
+        ------
+        TrainingError
+            For a checkpoint of another model, or one that cannot be read.
+        """
         held = self.tensors()
         with _readable(place):
             facts = unpickling.progress(place)
@@ -158,7 +228,13 @@ class State:
 
 
 def newest(folder: Path) -> Found:
-    """The newest whole checkpoint in a folder. Raises TrainingError where there are some and all are damaged."""
+    """Find the newest whole checkpoint in a folder.
+
+    Raises
+    ------
+    TrainingError
+        Where there are some, and all are damaged.
+    """
     damaged: list[tuple[Path, str]] = []
     for place in sorted(folder.glob(f"{_PREFIX}????????"), reverse=True):
         lacks = unpickling.damage(place)
@@ -174,12 +250,18 @@ def newest(folder: Path) -> Found:
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest whole checkpoint in a folder."""
+    """Return the newest whole checkpoint in a folder, None without any."""
     return newest(folder).place
 
 
 def named(place: Path) -> Path:
-    """The checkpoint that `place` is, or the newest whole one of the run that it is. Raises ArgumentError."""
+    """Return the checkpoint that a path is, or the newest whole one of the run that it is.
+
+    Raises
+    ------
+    ArgumentError
+        Where it is neither, or the checkpoint is not whole.
+    """
     if not (place / unpickling.TABLE).exists():
         found = latest(place / "checkpoints")
         if found is None:
@@ -193,7 +275,13 @@ def named(place: Path) -> Path:
 
 
 def weights(place: Path, model: nn.Module, average: bool = False) -> None:
-    """Load a checkpoint's weights, or their average, into a model on one process. Raises TrainingError."""
+    """Load a checkpoint's weights, or their average, into a model on one process.
+
+    Raises
+    ------
+    TrainingError
+        For a checkpoint of another model, one without an average, or one that cannot be read.
+    """
     held, kind = dict(model.state_dict()), "average" if average else "model"
     own = {name: held[name] for name, _ in model.named_parameters() if name in held} if average else held
     with _readable(place):
@@ -205,7 +293,7 @@ def weights(place: Path, model: nn.Module, average: bool = False) -> None:
 
 
 def _check_shapes(place: Path, kind: str, held: dict[str, Any]) -> dict[str, tuple[int, ...] | None]:
-    """Raises TrainingError where a checkpoint's weights are not those of this model; returns all its names."""
+    """Check that a checkpoint's weights are those of this model; return the shapes of all that it holds."""
     there = unpickling.shapes(place)
     for name, value in held.items():
         if (shape := there.get(f"{kind}.{name}")) != tuple(value.shape):
@@ -227,7 +315,7 @@ def _readable(place: Path) -> contextlib.AbstractContextManager[None]:
 
 
 class _Translated(contextlib.AbstractContextManager[None]):
-    """Whatever goes wrong inside becomes one sentence."""
+    """Turns whatever goes wrong inside into one sentence."""
 
     def __init__(self, kind: type[Exception], what: str, remedy: str) -> None:
         self.kind, self.what, self.remedy = kind, what, remedy

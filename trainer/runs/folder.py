@@ -25,7 +25,13 @@ Facts = dict[str, Any]
 
 
 def facts(run: Path) -> Facts:
-    """What `run.json` says. Raises ArgumentError where it is missing or not a run's."""
+    """Read `run.json`.
+
+    Raises
+    ------
+    ArgumentError
+        Where it is missing, or does not describe a run.
+    """
     path = run / FACTS
     if not path.exists():
         raise ArgumentError(f"{run} has no {FACTS}: name the --out of a run")
@@ -42,7 +48,13 @@ def facts(run: Path) -> Facts:
 
 
 def found(out: Path) -> Facts | None:
-    """The same of a folder that may not be a run's yet."""
+    """Read `run.json` of a folder that may not be a run's yet: None where there is none.
+
+    Raises
+    ------
+    ArgumentError
+        Where it does not describe a run.
+    """
     return facts(out) if (out / FACTS).exists() else None
 
 
@@ -57,7 +69,12 @@ def write(out: Path, about: Facts) -> None:
 def held(out: Path, world: World) -> Iterator[None]:
     """Hold a run's folder, for all processes of a run; one that nothing was written to does not stay.
 
-    Raises TrainingError where another run holds it. Filesystems without file locks have none.
+    Filesystems without file locks hold nothing.
+
+    Raises
+    ------
+    TrainingError
+        Where another run holds it.
     """
     with ExitStack() as stack:
         from_first(lambda: stack.enter_context(locks.held(out, _refused)), world)
@@ -71,9 +88,24 @@ def _refused(place: str, known: str) -> TrainingError:
 
 
 def compare(before: Facts, now: Facts, out: Path) -> list[str]:
-    """Sentences on options that are new since a run began. before, now: dotted names and values.
+    """Compare a run's options with those of a command.
 
-    Raises TrainingError where options differ that make another run of it.
+    Parameters
+    ----------
+    before, now
+        Dotted names and values.
+    out
+        The run's folder, for sentences.
+
+    Returns
+    -------
+    list of str
+        Sentences on options that are new since the run began.
+
+    Raises
+    ------
+    TrainingError
+        Where options differ that would make another run of it.
     """
     told = []
     for name in sorted(before.keys() | now.keys()):

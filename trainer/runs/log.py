@@ -24,20 +24,19 @@ METRICS, VALIDATION = "metrics.jsonl", "validation.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Of one global step, over all processes.
+    """One global step, over all processes.
 
-    Parameters
+    Attributes
     ----------
     number, epoch, lr
-        Of the step.
+        Number of the step, from 1, its epoch, and its learning rate.
     wait
-        Seconds this process waited for data.
+        Seconds that this process waited for data.
     sums
         float64 by name, on the CPU: loss, summed over images; weight, how many of them count in it; images and tokens
-        seen; padded_tokens, those that were
-        run; flops and padded_flops of training, of the images alone and of all that is run, which MFU and HFU are
-        shares of (see `trainer.models.flops`); norm of the gradient, before clipping; loss_by_bin (2, bins), losses
-        and images; and the objective's metrics.
+        seen; padded_tokens, those that were run; flops and padded_flops of training, of the images alone and of all
+        that is run, which MFU and HFU are shares of (see `trainer.models.flops`); norm of the gradient, before
+        clipping; loss_by_bin (2, bins), losses and images; and the objective's metrics.
     """
 
     number: int
@@ -48,7 +47,7 @@ class Step:
 
     @property
     def images(self) -> float:
-        """How many were seen."""
+        """Number of images seen."""
         return float(self.sums["images"])
 
     @property
@@ -58,20 +57,37 @@ class Step:
 
     @property
     def norm(self) -> float:
-        """Of the gradient, before clipping."""
+        """Norm of the gradient, before clipping."""
         return float(self.sums["norm"])
 
     @property
     def finite(self) -> bool:
-        """Whether it has numbers that count."""
+        """Whether loss and norm are finite."""
         return math.isfinite(self.loss) and math.isfinite(self.norm)
 
 
 @dataclass
 class Log:
-    """folder: of the run. bins: their names. steps: of the whole run. peak: TFLOP/s of a device, or None.
+    """What a run says, line by line.
 
-    devices: how many train. console: of the first process; others write nothing.
+    Attributes
+    ----------
+    folder : Path
+        Of the run.
+    bins : list of str
+        Names of the bins.
+    steps : int
+        Number of global steps of the whole run.
+    peak : float or None
+        Peak of a device in TFLOP/s, if known.
+    devices : int
+        Number of devices that train.
+    console : Terminal or None
+        Of the first process; the others, which have none, write nothing.
+    tensorboard, wandb
+        Where numbers go besides; see `trainer.runs.writers`.
+    seconds, images, skipped
+        Counts of the whole run so far, for its lines.
     """
 
     folder: Path
@@ -90,7 +106,7 @@ class Log:
     _writers: list[Writer] = field(default_factory=list)
 
     def begin(self, after: int) -> None:
-        """Drop lines of steps that will be trained again, those after `after`."""
+        """Drop the lines of steps that will be trained again: those after `after`."""
         if self.console is None:
             return
         for path in (self.folder / METRICS, self.folder / VALIDATION):
@@ -102,7 +118,7 @@ class Log:
         self._started = time.monotonic()
 
     def add(self, step: Step) -> None:
-        """A step more."""
+        """Count a step."""
         self._since.append(step)
         self.images += step.images
 
@@ -119,7 +135,7 @@ class Log:
         self._write(record["step"], record, "")
 
     def validated(self, step: int, measured: Measured) -> None:
-        """A validation after a step; its time is the run's, and no line's."""
+        """Write what was measured after a step; its time counts as the run's, and not as a line's."""
         self.seconds, self._started = self.seconds + measured.seconds, self._started + measured.seconds
         if self.console is None:
             return
@@ -134,7 +150,7 @@ class Log:
         self._write(step, found, "val/")
 
     def close(self) -> None:
-        """No more lines."""
+        """Close the writers: no line follows."""
         for writer in self._writers:
             writer.close()
 
@@ -184,7 +200,7 @@ class Log:
 
 
 def text(record: dict[str, Any]) -> str:
-    """A record as one line."""
+    """Return a record as one line for the terminal."""
     loss = _MISSING if record["loss"] is None else f"{record['loss']:.5f}"
     norm = _MISSING if record["grad_norm"] is None else f"{record['grad_norm']:.3g}"
     share = _MISSING if record["mfu"] is None else f"{100 * record['mfu']:.1f} %"
@@ -200,7 +216,7 @@ def text(record: dict[str, Any]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """For people."""
+    """Return seconds in words, such as 3 h 05 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -208,7 +224,7 @@ def duration(seconds: float) -> str:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Records of a metrics file; a line that a crash cut off is left out."""
+    """Read the records of a file of lines; a line that a crash cut off is left out."""
     if not path.exists():
         return []
     found = []
@@ -221,7 +237,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def _metrics(steps: list[Step]) -> dict[str, float | None]:
-    """An objective's, over steps."""
+    """Return the objective's metrics, as means over steps."""
     total: metrics.Sums = {}
     for step in steps:
         metrics.add(total, {name: value for name, value in step.sums.items() if name.startswith(metrics.METRICS)})
@@ -229,12 +245,12 @@ def _metrics(steps: list[Step]) -> dict[str, float | None]:
 
 
 def _more(found: dict[str, float | None]) -> dict[str, Any]:
-    """For a record, where an objective has metrics beside its loss."""
+    """Return the part of a record for metrics; empty where an objective has none beside its loss."""
     return {"metrics": found} if found else {}
 
 
 def _told(record: dict[str, Any]) -> str:
-    """An objective's metrics in a line."""
+    """Return a record's metrics, for a line."""
     found = record.get("metrics", {}).items()
     return "".join(f"  {name} {_MISSING if value is None else f'{value:.5g}'}" for name, value in found)
 

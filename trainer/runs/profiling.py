@@ -9,9 +9,18 @@ import torch
 
 
 class Window:
-    """steps: the first step, counted from 0, and how many; None profiles nothing. Only one process does.
+    """A window of steps under torch's profiler.
 
-    Writes `step_00000010.json` into `folder`, a trace for chrome://tracing or Perfetto.
+    It writes `step_00000010.json` into `folder`, a trace for chrome://tracing or Perfetto.
+
+    Parameters
+    ----------
+    steps
+        The first step, counted from 0, and how many; None profiles nothing.
+    folder
+        Where the trace goes.
+    first
+        Whether this is the first process; only that one profiles.
     """
 
     def __init__(self, steps: tuple[int, int] | None, folder: Path, first: bool) -> None:
@@ -20,7 +29,7 @@ class Window:
 
     @contextmanager
     def step(self, number: int) -> Iterator[None]:
-        """Around step `number`."""
+        """Run a step, under the profiler if it lies in the window."""
         if self._steps is not None and number == self._steps[0]:
             self._profiler = torch.profiler.profile()
             self._profiler.__enter__()

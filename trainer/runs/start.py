@@ -20,7 +20,19 @@ from trainer.runs.folder import Facts
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a command asks for. typed: names of the options in it; the others have the recipe's values."""
+    """What a command asks for.
+
+    Attributes
+    ----------
+    recipe, config
+        Name of the recipe, and its values with the command's changes.
+    data, out
+        Folder or url of the dataset, and folder of the run.
+    init
+        Weights to begin with, if named.
+    typed
+        Names of the options in the command; the others have the recipe's values.
+    """
 
     recipe: str
     config: Config
@@ -32,8 +44,19 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """facts: for `run.json`. steps: of the whole run. done: of them trained. anew: whether its epoch begins again,
-    because the dataset has changed. notes: sentences for the user."""
+    """What a run begins with.
+
+    Attributes
+    ----------
+    facts
+        Values for `run.json`.
+    steps, done
+        Number of global steps of the whole run, and how many of them are trained.
+    anew
+        Whether its epoch begins again, because the dataset has changed.
+    notes
+        Sentences for the user.
+    """
 
     facts: Facts
     steps: int
@@ -43,10 +66,14 @@ class Start:
 
 
 def start(job: Job, loader: Loader, objective: Objective, world: World) -> Start:
-    """Find the run in the folder, or begin one with weights as asked for. Writes nothing.
+    """Find the run in the folder, or begin one with weights as asked for. Nothing is written.
 
-    Raises TrainingError where the folder holds another run, or one that cannot go on; ArgumentError for files that are
-    no weights.
+    Raises
+    ------
+    TrainingError
+        Where the folder holds another run, or one that cannot go on.
+    ArgumentError
+        For files that hold no weights.
     """
     before = from_first(lambda: folder.found(job.out), world)
     _check_objective(before, job)
@@ -76,7 +103,7 @@ def start(job: Job, loader: Loader, objective: Objective, world: World) -> Start
 
 
 def _kind(job: Job) -> str:
-    """The name of the objective's kind: options alone do not tell kinds apart that have the same ones."""
+    """Return the name of the objective's kind: options alone do not tell kinds apart that have the same ones."""
     return type(job.config.objective).__name__.removesuffix("Config")
 
 
@@ -98,7 +125,7 @@ def _progress(place: Path) -> Facts:
 
 
 def _steps(before: Facts | None, last: Facts | None, job: Job, loader: Loader) -> int:
-    """Of the whole run: what it began with, unless the command changes it; a dataset that grew does not."""
+    """Return the length of the run: as it began, unless the command changes it; a dataset that grew does not."""
     now = job.config.run
     begun = before is not None and last is not None and "steps" in before
     if before is not None and begun and not _typed(before["config"], job):
@@ -107,17 +134,17 @@ def _steps(before: Facts | None, last: Facts | None, job: Job, loader: Loader) -
 
 
 def _length(job: Job) -> dict[str, Any]:
-    """The options that say how long a run is."""
+    """Return the options that say how long a run is."""
     return {f"run.{name}": getattr(job.config.run, name) for name in ("steps", "epochs")}
 
 
 def _typed(config: dict[str, Any], job: Job) -> bool:
-    """Whether the command asks for another length than a run was begun with."""
+    """Return whether the command asks for another length than the run was begun with."""
     return any(name in job.typed and config.get(name) != value for name, value in _length(job).items())
 
 
 def _data_changed(before: Facts | None, last: Facts, job: Job, loader: Loader, notes: list[str]) -> bool:
-    """Whether the epoch has to begin anew. Raises TrainingError unless the command says that it shall."""
+    """Return whether the epoch has to begin anew; raise TrainingError unless the command says that it shall."""
     now, was = loader.state_dict()["manifest_digest"], last["loader"].get("manifest_digest")
     if now == was:
         return False
@@ -157,5 +184,5 @@ def _facts(
 
 
 def _kept(config: dict[str, Any], job: Job) -> dict[str, Any]:
-    """What a run's length was before, of which the command says nothing."""
+    """Return the run's length as it was, where the command says nothing of it."""
     return {name: config[name] for name in _length(job) if name in config and name not in job.typed}

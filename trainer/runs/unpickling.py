@@ -1,6 +1,6 @@
 """torch's distributed checkpoints, read as data: nothing that lies in one is run.
 
-Their table of contents is a pickle, and so is every value in them that is no tensor; torch reads both with all that
+Their table of contents is a pickle, and so is every value in them that is not a tensor; torch reads both with all that
 pickle can do. Here the table may name the classes of torch's own tables only, and values are read as weights are.
 """
 
@@ -57,10 +57,16 @@ class _Unpickler(pickle.Unpickler):
 
 
 class Reader(dcp.FileSystemReader):
-    """Raises TrainingError for a table that names anything but its own classes."""
+    """Reads a checkpoint whose table names nothing but the classes of tables."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        """See `torch.distributed.checkpoint.StorageReader`."""
+        """See `torch.distributed.checkpoint.StorageReader`.
+
+        Raises
+        ------
+        TrainingError
+            For a table that names anything but its own classes, or a file outside its folder.
+        """
         place = Path(self.path) / TABLE
         found = _Unpickler(place.read_bytes(), place).load()
         if not isinstance(found, Metadata):
@@ -75,7 +81,7 @@ class Reader(dcp.FileSystemReader):
 
 
 class Planner(dcp.DefaultLoadPlanner):
-    """Reads values that are no tensors as torch reads weights."""
+    """Reads values that are not tensors as torch reads weights."""
 
     def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
         """See `torch.distributed.checkpoint.LoadPlanner`."""
@@ -87,18 +93,34 @@ class Planner(dcp.DefaultLoadPlanner):
 
 
 def load(held: dict[str, Any], place: Path, alone: bool) -> None:
-    """Fill nested dictionaries of tensors and plain values, in place. alone: without the other processes."""
+    """Fill nested dictionaries of tensors and plain values from a checkpoint, in place.
+
+    Parameters
+    ----------
+    held
+        What is filled.
+    place
+        Folder of the checkpoint.
+    alone
+        Whether the other processes do not take part.
+    """
     dcp.load(held, storage_reader=Reader(place), planner=Planner(), no_dist=alone)
 
 
 def shapes(place: Path) -> dict[str, tuple[int, ...] | None]:
-    """Names of all that a checkpoint holds, with the shapes of its tensors."""
+    """Return the names of all that a checkpoint holds, with the shapes of its tensors."""
     found = Reader(place).read_metadata().state_dict_metadata
     return {name: tuple(of.size) if isinstance(of, TensorStorageMetadata) else None for name, of in found.items()}
 
 
 def progress(place: Path) -> dict[str, Any]:
-    """What a checkpoint says of its run. Raises ValueError for a file that is none of ours."""
+    """Read what a checkpoint says of its run.
+
+    Raises
+    ------
+    ValueError
+        For a file that is not ours.
+    """
     found = json.loads((place / PROGRESS).read_text())
     if not isinstance(found, dict):
         raise ValueError(f"{PROGRESS} is no record of a run")
@@ -106,9 +128,17 @@ def progress(place: Path) -> dict[str, Any]:
 
 
 def damage(place: Path) -> str:
-    """What a checkpoint lacks; empty for a whole one. Reads all of it once, against the checksums of its values.
+    """Return what a checkpoint lacks; empty for a whole one.
 
-    Raises TrainingError for one that is more than data, StorageError for one that this process may not read.
+    All of it is read once, against the checksums of its values. Loading reads it again: which checkpoint a run goes on
+    with, and from which step, is decided and told before anything is loaded or written.
+
+    Raises
+    ------
+    TrainingError
+        For one that is more than data.
+    StorageError
+        For one that this process may not read.
     """
     try:
         progress(place)
@@ -147,7 +177,7 @@ def damage(place: Path) -> str:
 
 
 def _sound(file: Path, start: int, length: int) -> bool:
-    """Whether a value is as it was written: torch writes each as an archive, whose parts have checksums."""
+    """Return whether a value is as it was written: torch writes each as an archive whose parts have checksums."""
     with file.open("rb") as opened:
         opened.seek(start)
         data = opened.read(length)

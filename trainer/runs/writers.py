@@ -12,14 +12,20 @@ class Writer(Protocol):
     """Takes the numbers of a step."""
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Names may have a group, as in val/loss."""
+        """Write numbers by name; a name may have a group, as in val/loss."""
 
     def close(self) -> None:
-        """No more of them."""
+        """End the file, or the run: no more numbers follow."""
 
 
 def check(wandb: str | None) -> None:
-    """Raises ArgumentError where a package is missing."""
+    """Check that the packages are there that writing needs.
+
+    Raises
+    ------
+    ArgumentError
+        Where one is missing.
+    """
     if wandb is None:
         return
     try:
@@ -29,7 +35,19 @@ def check(wandb: str | None) -> None:
 
 
 def writers(folder: Path, after: int, tensorboard: bool, wandb: str | None) -> list[Writer]:
-    """Those asked for. after: the last step that stays of what was written before."""
+    """Return the writers that are asked for.
+
+    Parameters
+    ----------
+    folder
+        Of the run.
+    after
+        The last step that stays of what was written before.
+    tensorboard
+        Whether event files are written.
+    wandb
+        Project of Weights & Biases, if any.
+    """
     found: list[Writer] = [_TensorBoard(folder, after)] if tensorboard else []
     return found if wandb is None else [*found, _Wandb(folder, wandb)]
 
@@ -49,7 +67,7 @@ class _TensorBoard:
 
 
 class _Wandb:
-    """One of its runs for one of ours, however often that is gone on with: the folder keeps its name."""
+    """One run there for one of ours, however often that is gone on with: the folder keeps its name."""
 
     def __init__(self, folder: Path, project: str) -> None:
         name = folder / "wandb-id"

@@ -7,20 +7,20 @@ left to undo after it is MONOCHROME1 alone; slope and intercept stay metadata an
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
+from shardkit.content import Pixels
 from shardkit.errors import Quarantined
+from shardkit.sources.base import Invert
 from shardkit.sources.dicom.decoding import Samples
-from shardkit.sources.dicom.reading import ImageFacts, value
+from shardkit.sources.dicom.elements import value
+from shardkit.sources.dicom.reading import PixelModule
 from shardkit.sources.dicom.stored import Stored, stored_values
 
 Array = npt.NDArray[np.integer]
-Pixels = npt.NDArray[np.uint16]
-Invert = Literal["full", "imagemax"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,11 @@ class Uniform:
     repairs: tuple[str, ...] = ()
 
 
-def to_uniform(samples: Samples, facts: ImageFacts, dataset: Dataset, *, invert: Invert = "full") -> Uniform:
+def to_uniform(samples: Samples, module: PixelModule, dataset: Dataset, *, invert: Invert = "full") -> Uniform:
     """Samples as the decoder gave them -> uniform pixels. Raises Quarantined (bad_value)."""
     slope = rescale(dataset)[0]
-    stored = stored_values(samples, facts, dataset)
-    table = modality_lut(dataset, facts.signed)
+    stored = stored_values(samples, module, dataset)
+    table = modality_lut(dataset, module.signed)
     if table is None:
         values: Array = stored.values if stored.low == 0 else stored.values.astype(np.int32) - stored.low
         bits, negative = stored.bits, slope < 0
@@ -49,7 +49,7 @@ def to_uniform(samples: Samples, facts: ImageFacts, dataset: Dataset, *, invert:
         # The descriptor's depth is that of its container, 8 or 16; the entries' own tells what they reach.
         values, bits, negative = entries[index], max(stored.bits, int(entries.max()).bit_length()), False
     pixels: Pixels = values.astype(np.uint16, copy=False)  # may still be a read-only view of the file
-    inverted = (facts.photometric == "MONOCHROME1") != negative
+    inverted = (module.photometric == "MONOCHROME1") != negative
     if inverted:
         top = (1 << bits) - 1 if invert == "full" else int(pixels.max(initial=0, where=_inside(stored)))
         pixels = np.subtract(np.uint16(top), pixels)
@@ -57,7 +57,7 @@ def to_uniform(samples: Samples, facts: ImageFacts, dataset: Dataset, *, invert:
     if stored.padding is not None:
         share = float(np.count_nonzero(stored.padding)) / stored.padding.size
         pixels = np.where(stored.padding, np.uint16(0), pixels)
-    flags = stored.flags + (("polarity_conflict",) if polarity_conflict(dataset, facts.photometric) else ())
+    flags = stored.flags + (("polarity_conflict",) if polarity_conflict(dataset, module.photometric) else ())
     return Uniform(pixels, bits, inverted, share, flags, stored.repairs)
 
 
@@ -134,13 +134,3 @@ def polarity_conflict(dataset: Dataset, photometric: str) -> bool:
     except Exception:  # metadata only: what cannot be read tells nothing
         return False
     return int(entries[0]) > int(entries[-1])
-
-
-def halve(pixels: Pixels) -> Pixels:
-    """Mean of 2x2 blocks, rounded half up; an odd last row or column is repeated first, so nothing is cropped."""
-    rows, cols = pixels.shape
-    if rows % 2 or cols % 2:
-        pixels = np.pad(pixels, ((0, rows % 2), (0, cols % 2)), mode="edge")
-    wide = pixels.astype(np.uint32)
-    total = wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2]
-    return ((total + 2) >> 2).astype(np.uint16)

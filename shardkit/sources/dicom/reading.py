@@ -1,4 +1,4 @@
-"""The parse: DICOM bytes -> header, image facts, and the checked bytes of one frame.
+"""The parse: DICOM bytes -> header, Image Pixel Module, and the checked bytes of one frame.
 
 Nothing is allocated from what a header claims: claimed sizes are compared with the bytes that are there first.
 """
@@ -6,7 +6,7 @@ Nothing is allocated from what a header claims: claimed sizes are compared with 
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import pydicom
 from pydicom.dataelem import RawDataElement
@@ -22,6 +22,7 @@ from pydicom.valuerep import VR
 from shardkit.errors import Quarantined
 from shardkit.sources.dicom import foreign
 from shardkit.sources.dicom.decoding import SIGNATURES, SUPPORTED
+from shardkit.sources.dicom.elements import value
 
 NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian}
 PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_PIXEL_DATA = 0x7FE00010, 0x7FE00008, 0x7FE00009
@@ -56,8 +57,8 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageFacts:
-    """What the header says of the pixel matrix, checked for type and range but not yet against the bytes."""
+class PixelModule:
+    """DICOM's Image Pixel Module (PS3.3 C.7.6.3), checked for type and range but not yet against the bytes."""
 
     rows: int
     cols: int
@@ -176,7 +177,7 @@ def _pixel_element(stream: BinaryIO, implicit: bool, order: str) -> PixelElement
     return PixelElement(tag, stream.tell(), None if length == _UNDEFINED else length, words)
 
 
-def image_facts(dataset: Dataset) -> ImageFacts:
+def pixel_module(dataset: Dataset) -> PixelModule:
     """Raises Quarantined (missing_required_tag, bad_value)."""
     rows = _integer(dataset, "Rows", range(1, 65536))
     cols = _integer(dataset, "Columns", range(1, 65536))
@@ -185,7 +186,7 @@ def image_facts(dataset: Dataset) -> ImageFacts:
     photometric = value(dataset, "PhotometricInterpretation")
     if photometric is None:
         raise Quarantined("missing_required_tag", "PhotometricInterpretation is missing")
-    return ImageFacts(
+    return PixelModule(
         rows=rows,
         cols=cols,
         samples=_integer(dataset, "SamplesPerPixel", range(1, 5), default=1),
@@ -196,16 +197,6 @@ def image_facts(dataset: Dataset) -> ImageFacts:
         photometric=str(photometric).strip(),
         high_bit=_integer(dataset, "HighBit", range(65536), default=stored - 1),
     )
-
-
-def value(dataset: Dataset, keyword: str) -> Any:
-    """An element's value, None where absent. Raises Quarantined (bad_value) when the parser cannot read it."""
-    try:
-        return dataset.get(keyword)
-    except MemoryError:
-        raise
-    except Exception:  # pydicom converts on access and raises whatever the bytes lead to
-        raise Quarantined("bad_value", f"{keyword} cannot be read") from None
 
 
 def _integer(dataset: Dataset, keyword: str, allowed: Iterable[int], default: int | None = None) -> int:
@@ -223,7 +214,7 @@ def _integer(dataset: Dataset, keyword: str, allowed: Iterable[int], default: in
     return number
 
 
-def check_structure(header: Header, facts: ImageFacts) -> tuple[str, ...]:
+def check_structure(header: Header, module: PixelModule) -> tuple[str, ...]:
     """Compare claims with bytes before anything is decoded; returns repairs made ("trailing_bytes").
 
     Raises Quarantined (truncated, size_mismatch, decode_error, unsupported_transfer_syntax).
@@ -237,11 +228,11 @@ def check_structure(header: Header, facts: ImageFacts) -> tuple[str, ...]:
             " build again",
         )
     if header.pixels.length is None:
-        _check_encapsulated(header, facts)
+        _check_encapsulated(header, module)
         return ()
     if header.syntax not in NATIVE:
         raise Quarantined("size_mismatch", "a compressed transfer syntax with native pixel data")
-    claimed, wanted = header.pixels.length, facts.frame_bytes * facts.frames
+    claimed, wanted = header.pixels.length, module.frame_bytes * module.frames
     if claimed < wanted:
         raise Quarantined("size_mismatch", f"the header claims {wanted:,} bytes of pixels, the element has {claimed:,}")
     there = header.size - header.pixels.offset
@@ -252,10 +243,10 @@ def check_structure(header: Header, facts: ImageFacts) -> tuple[str, ...]:
     return ("trailing_bytes",) if claimed > wanted + wanted % 2 else ()
 
 
-def _check_encapsulated(header: Header, facts: ImageFacts) -> None:
+def _check_encapsulated(header: Header, module: PixelModule) -> None:
     if header.syntax in NATIVE:
         raise Quarantined("size_mismatch", "a native transfer syntax with encapsulated pixel data")
-    if facts.frames > 1:  # dropped by rule later: its framing does not matter
+    if module.frames > 1:  # dropped by rule later: its framing does not matter
         return
     spans = _fragments(header)
     header.stream.seek(spans[0][0])
@@ -291,11 +282,11 @@ def _fragments(header: Header) -> list[tuple[int, int]]:
     return spans
 
 
-def frame(header: Header, facts: ImageFacts) -> bytes | memoryview:
+def frame(header: Header, module: PixelModule) -> bytes | memoryview:
     """The bytes of the single frame: native samples, or the fragments joined. Call check_structure first."""
     assert header.pixels is not None
     if header.pixels.length is not None:
-        start, length = header.pixels.offset, facts.frame_bytes + facts.frame_bytes % 2
+        start, length = header.pixels.offset, module.frame_bytes + module.frame_bytes % 2
         if header.data is not None:
             return memoryview(header.data)[start : start + length]
         header.stream.seek(start)

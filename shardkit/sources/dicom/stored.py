@@ -19,7 +19,8 @@ from pydicom.dataset import Dataset
 
 from shardkit.errors import Quarantined
 from shardkit.sources.dicom.decoding import Samples
-from shardkit.sources.dicom.reading import ImageFacts, value
+from shardkit.sources.dicom.elements import value
+from shardkit.sources.dicom.reading import PixelModule
 
 Array = npt.NDArray[np.integer]
 Mask = npt.NDArray[np.bool_]
@@ -51,29 +52,29 @@ class _Words:
     repairs: tuple[str, ...] = ()
 
 
-def stored_values(samples: Samples, facts: ImageFacts, dataset: Dataset) -> Stored:
+def stored_values(samples: Samples, module: PixelModule, dataset: Dataset) -> Stored:
     """What the header and the samples together say is stored. Raises Quarantined (bad_value)."""
-    found = _from_file(samples.values, facts) if samples.precision is None else _from_stream(samples, facts)
+    found = _from_file(samples.values, module) if samples.precision is None else _from_stream(samples, module)
     words, bits = found.words, found.bits
     if _overlay_in_pixels(dataset):
         words = words & words.dtype.type((1 << min(bits, 8 * words.dtype.itemsize)) - 1)
-    low = -(1 << (bits - 1)) if facts.signed else 0
-    narrow = _extend(words, bits) if facts.signed else words
-    padding = _padding_mask(words, narrow, found, facts, dataset, low)
-    if not _exceeds(words, found, facts.signed, padding):
+    low = -(1 << (bits - 1)) if module.signed else 0
+    narrow = _extend(words, bits) if module.signed else words
+    padding = _padding_mask(words, narrow, found, module, dataset, low)
+    if not _exceeds(words, found, module.signed, padding):
         return _stored(narrow, bits, low, padding, found.flags, found.repairs)
-    whole = _extend(words, found.width) if facts.signed else words
+    whole = _extend(words, found.width) if module.signed else words
     flags = (*found.flags, "values_exceed_bits")
     if samples.lossy and _overshoots(whole, low, bits, padding):
         return _stored(np.clip(whole, low, low + (1 << bits) - 1), bits, low, padding, flags, found.repairs)
     if not samples.lossy:
-        masked = narrow if facts.signed else words & words.dtype.type((1 << bits) - 1)
+        masked = narrow if module.signed else words & words.dtype.type((1 << bits) - 1)
         if _roughness(masked, padding) <= _roughness(whole, padding):
             return _stored(masked, bits, low, padding, found.flags, (*found.repairs, "high_bits"))
     inside = whole if padding is None else whole[~padding]
     least, most = int(inside.min()), int(inside.max())
-    bits = max(most.bit_length(), (~least).bit_length() if least < 0 else 0) + facts.signed
-    low = -(1 << (bits - 1)) if facts.signed else 0
+    bits = max(most.bit_length(), (~least).bit_length() if least < 0 else 0) + module.signed
+    low = -(1 << (bits - 1)) if module.signed else 0
     return _stored(whole, bits, low, padding, flags, found.repairs)
 
 
@@ -85,26 +86,26 @@ def _stored(
     return Stored(values, bits, low, padding, flags, repairs)
 
 
-def _from_file(values: Array, facts: ImageFacts) -> _Words:
+def _from_file(values: Array, module: PixelModule) -> _Words:
     """Uncompressed words. HighBit counts only where the words show that they are aligned to it, a retired layout."""
-    words, width = _unsigned(values, facts.bits_allocated), facts.bits_allocated
-    shift = min(facts.high_bit, width - 1) + 1 - facts.bits_stored
+    words, width = _unsigned(values, module.bits_allocated), module.bits_allocated
+    shift = min(module.high_bit, width - 1) + 1 - module.bits_stored
     if (
         shift > 0
-        and int(words.max()) >> facts.bits_stored
+        and int(words.max()) >> module.bits_stored
         and not int(np.bitwise_or.reduce(words, None)) & ((1 << shift) - 1)
     ):
-        return _Words(words >> words.dtype.type(shift), width, facts.bits_stored, (), ("high_bit",))
-    return _Words(words, width, facts.bits_stored)
+        return _Words(words >> words.dtype.type(shift), width, module.bits_stored, (), ("high_bit",))
+    return _Words(words, width, module.bits_stored)
 
 
-def _from_stream(samples: Samples, facts: ImageFacts) -> _Words:
+def _from_stream(samples: Samples, module: PixelModule) -> _Words:
     """A stream's values as words of its own precision."""
     assert samples.precision is not None
     values, width = samples.values, samples.precision
-    bits = min(facts.bits_stored, width)
-    flags = ("stream_bits",) if width < facts.bits_stored else ()
-    if samples.signed and not facts.signed:
+    bits = min(module.bits_stored, width)
+    flags = ("stream_bits",) if width < module.bits_stored else ()
+    if samples.signed and not module.signed:
         least, most = int(values.min()), int(values.max())
         if least < 0:
             if most - least >= 1 << bits:
@@ -113,7 +114,7 @@ def _from_stream(samples: Samples, facts: ImageFacts) -> _Words:
                 )
             return _Words(_unsigned(values, bits), bits, bits, (*flags, "stream_sign"))
     words = _unsigned(values, width)
-    if samples.signed is False and facts.signed and int(words.max()) >> (bits - 1):
+    if samples.signed is False and module.signed and int(words.max()) >> (bits - 1):
         flags = (*flags, "stream_sign")
     return _Words(words, width, bits, flags)
 
@@ -177,25 +178,25 @@ def _overlay_in_pixels(dataset: Dataset) -> bool:
 
 
 def _padding_mask(
-    words: Array, narrow: Array, found: _Words, facts: ImageFacts, dataset: Dataset, low: int
+    words: Array, narrow: Array, found: _Words, module: PixelModule, dataset: Dataset, low: int
 ) -> Mask | None:
     """PixelPaddingValue and its range limit, read with the sign of the pixels (PS3.3 C.7.5.1.1.2)."""
-    start, limit = (_sample(value(dataset, k), facts) for k in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
+    start, limit = (_sample(value(dataset, k), module) for k in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
     if start is None:
         return None
     first, last = sorted((start, start if limit is None else limit))
     values = narrow
     if first < low or last >= low + (1 << found.bits):  # outside BitsStored: only the whole word can tell
-        values = _extend(words, found.width) if facts.signed else words
+        values = _extend(words, found.width) if module.signed else words
     mask = values == first if first == last else (values >= first) & (values <= last)
     return mask if mask.any() else None
 
 
-def _sample(found: Any, facts: ImageFacts) -> int | None:
+def _sample(found: Any, module: PixelModule) -> int | None:
     try:
         number = int(found)
     except (TypeError, ValueError, OverflowError):
         return None
-    bits = facts.bits_allocated
+    bits = module.bits_allocated
     number &= (1 << bits) - 1
-    return number - (1 << bits) if facts.signed and number >> (bits - 1) else number
+    return number - (1 << bits) if module.signed and number >> (bits - 1) else number

@@ -15,8 +15,8 @@ from pydicom.dataset import Dataset
 
 from shardkit.errors import Quarantined
 from shardkit.sources.dicom.decoding import Samples
-from shardkit.sources.dicom.grayscale import halve, modality_lut, polarity_conflict, to_uniform
-from shardkit.sources.dicom.reading import ImageFacts
+from shardkit.sources.dicom.grayscale import modality_lut, polarity_conflict, to_uniform
+from shardkit.sources.dicom.reading import PixelModule
 
 PROPERTY = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 REAL = [
@@ -60,9 +60,9 @@ REAL = [
 ]
 
 
-def facts(values: npt.NDArray[Any], bits: int, signed: bool = False, photometric: str = "MONOCHROME2") -> ImageFacts:
+def facts(values: npt.NDArray[Any], bits: int, signed: bool = False, photometric: str = "MONOCHROME2") -> PixelModule:
     rows, cols = values.shape
-    return ImageFacts(rows, cols, 1, 1, 8 * values.dtype.itemsize, bits, signed, photometric)
+    return PixelModule(rows, cols, 1, 1, 8 * values.dtype.itemsize, bits, signed, photometric)
 
 
 def uniform(values: list[int], bits: int = 12, **rest: Any) -> Any:
@@ -263,7 +263,7 @@ def test_an_overlay_over_an_8_bit_stream_is_masked() -> None:
     dataset = Dataset()
     dataset.add_new(0x60000102, "US", 12)
     raw = np.array([[1, 255]], np.uint8)
-    about = ImageFacts(1, 2, 1, 1, 16, 12, False, "MONOCHROME2")
+    about = PixelModule(1, 2, 1, 1, 16, 12, False, "MONOCHROME2")
     got = to_uniform(Samples(raw, "a codec", precision=8), about, dataset)
     assert (got.pixels[0].tolist(), got.bits, got.flags) == ([1, 255], 8, ("stream_bits",))
 
@@ -463,22 +463,6 @@ def test_a_slope_of_zero_or_none_finite_is_a_bad_value(slope: str) -> None:
     with pytest.raises(Quarantined) as caught:
         to_uniform(Samples(np.zeros((1, 1), np.uint16), "a codec"), facts(np.zeros((1, 1), np.uint16), 12), dataset)
     assert caught.value.reason == "bad_value"
-
-
-@PROPERTY
-@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32))
-def test_halving_is_the_exact_mean_of_two_by_two_rounded_half_up_with_the_edge_repeated(
-    rows: int, cols: int, seed: int
-) -> None:
-    pixels = np.random.default_rng(seed).integers(0, 65536, (rows, cols)).astype(np.uint16)
-    got = halve(pixels)
-    assert got.shape == (-(-rows // 2), -(-cols // 2))
-    for i in range(got.shape[0]):
-        for j in range(got.shape[1]):
-            four = [
-                int(pixels[min(r, rows - 1), min(c, cols - 1)]) for r in (2 * i, 2 * i + 1) for c in (2 * j, 2 * j + 1)
-            ]
-            assert got[i, j] == (sum(four) + 2) // 4
 
 
 def test_the_source_array_is_left_as_it_was() -> None:

@@ -11,9 +11,11 @@ import pytest
 from pydicom._uid_dict import UID_dictionary
 from pydicom.dataset import Dataset, FileMetaDataset
 
+from shardkit import privacy
 from shardkit.config import Rules
 from shardkit.sources.dicom import modality
 from shardkit.synthetic import records
+from shardkit.triage import NO_MODALITY
 
 TELLING = {
     uids.ComputedRadiographyImageStorage: "CR",
@@ -76,9 +78,9 @@ def test_the_sop_class_of_data_set_or_file_meta_stands_in(uid: str) -> None:
 def test_every_class_that_tells_exists_and_tells_a_defined_term() -> None:
     for uid, code in modality._BY_CLASS.items():
         assert UID_dictionary[uid][1] == "SOP Class"
-        assert code in modality.CODES
-    assert modality.NONE not in modality.CODES
-    assert set(Rules().modalities) <= modality.CODES
+        assert code in privacy.MODALITIES
+    assert NO_MODALITY not in privacy.MODALITIES
+    assert set(Rules().modalities) <= privacy.MODALITIES
 
 
 def test_a_file_of_few_tags_is_written_with_the_modality_its_class_tells(judge: Any, image_spec: Any) -> None:

@@ -17,8 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
+from shardkit import privacy
 from shardkit.errors import ArgumentError
-from shardkit.sources.dicom import privacy
+from shardkit.sources.dicom.elements import charset_problem
+from shardkit.sources.dicom.metadata import stated
 from shardkit.synthetic import records
 
 TEXT = [
@@ -90,7 +92,7 @@ def test_no_planted_identifier_appears_in_the_metadata(
     dataset.RequestAttributesSequence = [nested]
     dataset.AnatomicRegionSequence = [nested]
     dataset.private_block(0x0019, "VENDOR", create=True).add_new(0x01, "LO", secret)
-    kept = json.dumps(privacy.metadata(dataset, demographics)).lower()
+    kept = json.dumps(privacy.metadata(stated(dataset), demographics)).lower()
     for part in secret.lower().split("^"):
         assert part not in kept
 
@@ -99,7 +101,7 @@ def test_every_text_of_a_realistic_header_stays_behind(image_spec: Any) -> None:
     spec = image_spec()
     dataset = pydicom.dcmread(io.BytesIO(records.sound_bytes(spec)))
     for demographics in (False, True):
-        kept = json.dumps(privacy.metadata(dataset, demographics))
+        kept = json.dumps(privacy.metadata(stated(dataset), demographics))
         assert not [word for word in spec.study.identifiers() if word in kept]
 
 
@@ -163,7 +165,7 @@ def test_an_unknown_transfer_syntax_is_not_quoted(judge: Any, image_spec: Any) -
 def test_known_values_are_kept_and_others_are_not(keyword: str, value: str, field: str, want: Any) -> None:
     dataset = Dataset()
     raw(dataset, keyword, value, pydicom.datadict.dictionary_VR(keyword))
-    assert privacy.metadata(dataset)[field] == want
+    assert privacy.metadata(stated(dataset))[field] == want
 
 
 @pytest.mark.parametrize(
@@ -173,7 +175,7 @@ def test_age_is_kept_in_steps_and_only_on_request(age: str, want: str | None) ->
     dataset = Dataset()
     raw(dataset, "PatientAge", age, "AS")
     raw(dataset, "PatientSex", "F", "CS")
-    asked, usual = privacy.metadata(dataset, demographics=True), privacy.metadata(dataset)
+    asked, usual = privacy.metadata(stated(dataset), demographics=True), privacy.metadata(stated(dataset))
     assert (asked["age"], asked["sex"]) == (want, "F")
     assert (usual["age"], usual["sex"]) == (None, None)
 
@@ -244,8 +246,8 @@ def test_split_shares_are_near_80_5_15_and_stay_for_a_patient() -> None:
 
 def test_an_unknown_character_set_is_a_problem_and_known_ones_are_none() -> None:
     dataset = Dataset()
-    assert not privacy.charset_problem(dataset)
+    assert not charset_problem(dataset)
     for value, want in (("ISO_IR 100", False), (["", "ISO 2022 IR 87"], False), ("KLINGON", True)):
         dataset._dict.pop(pydicom.tag.Tag("SpecificCharacterSet"), None)
         raw(dataset, "SpecificCharacterSet", value if isinstance(value, str) else "\\".join(value), "CS")
-        assert privacy.charset_problem(dataset) == want
+        assert charset_problem(dataset) == want

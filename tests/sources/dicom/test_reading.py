@@ -17,15 +17,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.encaps import encapsulate
 
-from shardkit.build.ingest import convert_file
+from shardkit.build.conversion import convert_file
 from shardkit.build.isolation import Children, result
 from shardkit.build.scan import scan_entry
 from shardkit.config import BuildConfig, Rules
 from shardkit.errors import Quarantined
-from shardkit.sources.dicom.triage import DROPS, QUARANTINES
-from shardkit.sources.listing import Entry, Source
+from shardkit.sources import image_source
+from shardkit.sources.files import Entry
 from shardkit.synthetic import corruptions, records
 from shardkit.synthetic.defects import file_bytes
+from shardkit.triage import DROPS, QUARANTINES
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")  # they quote what is wrong on purpose
 
@@ -92,7 +93,7 @@ def saved(dataset: pydicom.Dataset) -> bytes:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_the_header_of_each_hostile_real_file_gets_its_verdict(real_dicom: Path, name: str) -> None:
     entry = Entry(name.encode(), (real_dicom / name).stat().st_size, "file")
-    scanned = scan_entry(Source(str(real_dicom)), entry, Rules())
+    scanned = scan_entry(image_source(str(real_dicom)), entry, Rules())
     assert (scanned.verdict, scanned.reason) == HOSTILE[name]
 
 
@@ -102,7 +103,7 @@ def test_every_other_real_file_passes_the_scan_by_default(real_dicom: Path) -> N
         name = path.relative_to(real_dicom).as_posix()
         if path.is_file() and name not in {*HOSTILE, "README.md", "manifest.csv"}:
             entry = Entry(name.encode(), path.stat().st_size, "file")
-            assert scan_entry(Source(str(real_dicom)), entry, Rules()).verdict is None, name
+            assert scan_entry(image_source(str(real_dicom)), entry, Rules()).verdict is None, name
             seen += 1
     assert seen + len(HOSTILE) == 66
 

@@ -14,11 +14,12 @@ from shardkit.build.scan import scan_entry
 from shardkit.config import Rules
 from shardkit.content import Box, Content, Statistics
 from shardkit.errors import Dropped
-from shardkit.sources.dicom.triage import DROPS, QUARANTINES, halvings, judge_pixels
-from shardkit.sources.listing import Entry, Kind, Source
+from shardkit.sources import image_source
+from shardkit.sources.files import Entry, Kind
 from shardkit.synthetic import records
 from shardkit.synthetic.defects import DEFECTS, file_bytes
 from shardkit.synthetic.radiographs import radiograph
+from shardkit.triage import DROPS, QUARANTINES, halvings, judge_pixels
 
 DEFAULT = Rules()
 ELSEWHERE = {
@@ -84,7 +85,7 @@ def test_every_code_is_reached_by_a_test_here_or_named_as_belonging_elsewhere() 
 
 @pytest.mark.parametrize("kind", get_args(Kind))
 def test_what_is_no_readable_file_is_quarantined_in_its_own_words(tmp_path: Any, kind: Any) -> None:
-    source = Source(str(tmp_path))
+    source = image_source(str(tmp_path))
     scanned = scan_entry(source, Entry(b"gone", 10, kind), DEFAULT)
     others = {
         scan_entry(source, Entry(b"gone", 10, other), DEFAULT).message for other in get_args(Kind) if other != kind

@@ -13,6 +13,7 @@ from tools.fuzz import oracle
 from tools.fuzz.campaign import Report, campaign, kinds
 from tools.fuzz.draft import draft_of, written
 from tools.fuzz.mutations import mutant
+from tools.fuzz.rules import uniform
 from tools.fuzz.seeds import SYNTAXES, synthetic
 
 _FOLDER = Path(__file__).resolve().parents[4] / "shared" / "data" / "dicom"
@@ -64,7 +65,7 @@ def test_the_oracle_objects_to_one_wrong_pixel_to_an_inverted_image_and_to_anoth
     header = seed.dataset
     reading = next(one for one in oracle.readings(data) if one.decoder == "gdcm")
     assert reading.values is not None
-    right, bits, near = oracle.uniform(reading.values, header, int(header.BitsStored), header.PixelRepresentation == 1)
+    right, bits, near = uniform(reading.values, header, int(header.BitsStored), header.PixelRepresentation == 1)
     right = right.astype(np.uint16)
     wrong = right.copy()
     at = np.argwhere(~near)[7]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from shardkit import prepare
 from shardkit.dataset import contents
+from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ArgumentError
 from shardkit.storage import Store
 from trainer.commands.cli import run as command
@@ -120,7 +121,7 @@ def test_without_a_grid_the_printed_call_is_for_images_as_the_run_has_them(
     bins = Counter(zip(table["bin_height"].to_pylist(), table["bin_width"].to_pylist(), strict=True))
     (height, width), most = bins.most_common(1)[0]
     assert bins[height, width] == most
-    assert (rows, columns) in {(-(-h // 16), -(-w // 16)) for (h, w), count in bins.items() if count == most}
+    assert (rows, columns) in {(ceil_div(h, 16), ceil_div(w, 16)) for (h, w), count in bins.items() if count == most}
 
 
 @pytest.mark.parametrize("normalise", ["zscore", "0.5,0.25"])

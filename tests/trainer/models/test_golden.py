@@ -125,7 +125,8 @@ class _DenseHiera:
         share = (q @ k.transpose(2, 3) * (shape[-1] // heads) ** -0.5).softmax(-1)
         x = skipped + linear((share @ v).transpose(1, 2).reshape(shape), f"{name}.attn.proj")
         hidden = linear(norm(x, f"{name}.norm2"), f"{name}.mlp.fc1")
-        return x + linear(F.gelu(hidden), f"{name}.mlp.fc2")
+        out: Tensor = x + linear(F.gelu(hidden), f"{name}.mlp.fc2")
+        return out
 
     def __call__(self, image: Tensor, visible: Tensor, norm_pix: bool) -> tuple[Tensor, Tensor]:
         """(loss, prediction) of a square image; visible: bool (units, units)."""

@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from shardkit import BinnedBatch
 from shardkit.errors import ArgumentError
-from trainer.models.hiera import HieraConfig, HieraMae, flops, load_timm
+from trainer.models.hiera import HieraConfig, HieraMae, flops
+from trainer.models.hiera_formats import load_timm
 
 SIDE = 128  # 4 x 4 mask units, of which 6 are visible
 SMALL = HieraConfig(arch="hiera_micro", side=SIDE, decoder_width=32, decoder_depth=1, decoder_heads=4)
@@ -228,7 +229,7 @@ def test_a_place_without_an_image_counts_for_nothing(model: HieraMae, batch: Bin
 
     filled = batch.images.clone()
     filled[2] = torch.rand(1, SIDE, SIDE)
-    alone = BinnedBatch(filled[:2], batch.sizes[:2], batch.rows[:2], batch.seeds[:2], batch.place)
+    alone = BinnedBatch(filled[:2], batch.sizes[:2], batch.rows[:2], batch.seeds[:2], batch.position)
     wanted = loss_and_gradients(alone)
     for images in (batch.images, filled):
         for one, two in zip(loss_and_gradients(replace(batch, images=images)), wanted, strict=True):

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from shardkit.dataset.rounding import ceil_div
 from trainer.models.output import MaskedOutput
 from trainer.models.sequences import Sequences, sequences, valid_pixels
 from trainer.objectives import losses, pictures
@@ -28,7 +29,7 @@ def make(make_packed: Any) -> Any:
     """(sizes, seed) -> (sequences, images without padding), the last sequence filler."""
 
     def of(sizes: list[tuple[int, int]], seed: int = 0) -> tuple[Sequences, list[Tensor]]:
-        tokens = sum(-(-h // PATCH) * -(-w // PATCH) for h, w in sizes) + TAIL
+        tokens = sum(ceil_div(h, PATCH) * ceil_div(w, PATCH) for h, w in sizes) + TAIL
         batch, images = make_packed(sizes, PATCH, tokens, len(sizes) + 2, seed)
         cut = [image[:h, :w] for image, (h, w) in zip(images, sizes, strict=True)]
         return sequences(batch, PATCH), cut

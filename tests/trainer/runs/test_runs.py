@@ -217,7 +217,7 @@ def test_a_run_s_encoder_goes_out_as_a_file_that_timm_loads_strictly(whole: Path
         img_size=(32, 48), patch_size=8, in_chans=1, num_classes=0, embed_dim=32, depth=2, num_heads=2
     )
     vit.load_state_dict(torch.load(out, weights_only=True), strict=True)
-    assert torch.equal(vit.blocks[0].attn.qkv.weight, _weights(whole)["blocks.0.attn.qkv.weight"])
+    assert torch.equal(vit.get_parameter("blocks.0.attn.qkv.weight"), _weights(whole)["blocks.0.attn.qkv.weight"])
     assert command(["export", str(whole), "--grid", "4", "6", "--out", str(out), "--whole", "--average"]) == 0
     saved = torch.load(out, weights_only=True)["model"]
     assert torch.equal(saved["mask_token"], _weights(whole, average=True)["mask_token"])

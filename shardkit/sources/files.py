@@ -28,8 +28,8 @@ from shardkit.storage import (
     is_remote,
     local_path,
     no_folder,
-    sentences,
     shown,
+    translate_errors,
 )
 from shardkit.storage.waiting import pause, waited
 
@@ -57,8 +57,8 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Source:
-    """An export by its url."""
+class FileTree:
+    """Files below a folder or a bucket's url."""
 
     url: str
     follow_symlinks: bool = False
@@ -88,12 +88,12 @@ class Source:
             root = local_path(self.url)
             if not root.is_dir():
                 raise Unanswered(f"{root}: the folder is not there")
-            with sentences(str(root)), os.scandir(root) as names:
+            with translate_errors(str(root)), os.scandir(root) as names:
                 there = next(names, None)
         if there is None:
             raise Unanswered(f"{shown(self.url)}: no file is there any more")
 
-    def entries(self) -> Iterator[Entry]:
+    def list(self) -> Iterator[Entry]:
         """Every name, sorted by path. Raises StorageError when the bucket cannot be listed."""
         if is_remote(self.url):
             for name, size in Store(self.url).list(""):
@@ -144,7 +144,7 @@ class Source:
     def _trouble(self, error: OSError) -> Kind:
         """Raises StorageError for a share that is away: not one of its files is bad."""
         if error.errno in AWAY:
-            with sentences(self.url):
+            with translate_errors(self.url):
                 raise error
         return "too_long" if error.errno == errno.ENAMETOOLONG else "unreadable"
 
@@ -194,7 +194,10 @@ class _Local(BufferedReader):
 
 
 class _Remote(BytesIO):
-    """A file over range requests: the first block at once, others as they are asked for."""
+    """A file over range requests: the first block at once, others as they are asked for.
+
+    Not `obstore.open_reader`, which drops its buffer at every seek: reading one header takes eight.
+    """
 
     def __init__(self, store: object, name: str, size: int) -> None:
         super().__init__()
@@ -248,7 +251,7 @@ def _kind(error: BaseException) -> type[Quarantined]:
     return Quarantined if certain else Unread
 
 
-def settled(source: Source, found: R, again: Callable[[], R]) -> R:
+def settled(source: FileTree, found: R, again: Callable[[], R]) -> R:
     """What became of a file, once it is not `unsure`, or for the last time, if it fails while its store answers.
 
     Raises StorageError where the store stays away, which is no verdict.

@@ -1,0 +1,165 @@
+"""One file, from its bytes to an encoded and checked image, or to a verdict. Runs in a child process."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+from shardkit import content, privacy
+from shardkit.codecs.frame import Frame
+from shardkit.config import Conversion
+from shardkit.content import Content, Statistics, Thumbnail
+from shardkit.dataset.hashes import pixel_hash
+from shardkit.dataset.sample_row import ImageColumns, OriginColumns, PixelColumns
+from shardkit.errors import Quarantined, Verdict
+from shardkit.formats.encoding import Encoded, encode
+from shardkit.sources.base import Decoded, ImageFacts, LoadedImage
+from shardkit.sources.files import Entry, Unread
+from shardkit.triage import halvings, judge_header, judge_pixels
+
+_CHANGED = "the file changed while the build ran: `shardkit retry --class io_error` takes it in"
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """What became of one file. `encoded`, `facts` and `thumb` are None unless it is written."""
+
+    verdict: Literal["written", "dropped", "quarantined"]
+    reason: str
+    message: str | None
+    sha256: str | None
+    repairs: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    encoded: Encoded | None = None
+    facts: ImageColumns | None = None
+    thumb: bytes | None = None
+    unsure: bool = False  # whether it may be the store's fault
+
+
+def convert_file(spec: Conversion, path: bytes, size: int, frame: Frame) -> Converted:
+    """Convert one file; what is wrong with it is a verdict.
+
+    Parameters
+    ----------
+    spec : Conversion
+        What all files of a build share.
+    path : bytes
+        The file in the source.
+    size : int
+        Bytes that it had when it was scanned.
+    frame : Frame
+        Its image, as the scan saw it, in its bin.
+
+    Raises
+    ------
+    MemoryError
+        Maybe this process's fault: the file is tried once more in a new one.
+    """
+    sha256: str | None = None
+    try:
+        data = spec.source.files.read(path)
+        sha256 = hashlib.sha256(data).hexdigest()
+        if len(data) != size:
+            raise Quarantined("io_error", _CHANGED)
+        image = spec.source.load(Entry(path, size, "file"), data)
+        flags = judge_header(image.facts, spec.dataset.rules)
+        return _convert(spec, image, flags, frame, sha256)
+    except Verdict as verdict:
+        unsure = isinstance(verdict, Unread)
+        return Converted(verdict.verdict, verdict.reason, verdict.message, sha256, unsure=unsure)  # type: ignore[arg-type]
+    except MemoryError:
+        raise
+    except Exception as error:
+        return Converted("quarantined", "internal_error", f"{type(error).__name__} while converting", sha256)
+
+
+def _convert(spec: Conversion, image: LoadedImage, flags: tuple[str, ...], frame: Frame, sha256: str) -> Converted:
+    facts, rules = image.facts, spec.dataset.rules
+    decoded = image.decode(spec.dataset.invert)
+    pixels, times = decoded.pixels, halvings(facts.height, facts.width, rules.max_side)
+    for _ in range(times):
+        pixels = content.halve(pixels)
+    if pixels.shape != (frame.height, frame.width):
+        raise Quarantined("io_error", _CHANGED)
+    small = content.reduce(pixels, content.ANALYSIS)
+    padded = decoded.padding > 0
+    found = content.find_content(pixels, small, padded=padded)
+    stats = content.statistics(pixels, found.mask, padded=padded)
+    judge_pixels(found, stats, rules)
+    if content.burned_in_suspect(pixels, decoded.bits):
+        flags += ("burned_in_suspect",)
+    thumb, digest = content.thumbnail(small), pixel_hash(pixels, decoded.bits)
+    repairs = facts.repairs + decoded.repairs
+    kept = privacy.metadata(image.stated, spec.dataset.demographics)
+    return Converted(
+        "written",
+        "ok_repaired" if repairs else "ok",
+        None,
+        sha256,
+        repairs,
+        flags + decoded.flags,
+        encode(pixels, decoded.bits, frame, spec.dataset.codec_name, spec.dataset.levels),
+        {
+            **_pixel_columns(decoded, digest, frame, times, found, stats, thumb),
+            **_origin_columns(facts, decoded, repairs, _halved_spacing(kept, times)),
+        },
+        thumb.tobytes(),
+    )
+
+
+def _halved_spacing(kept: privacy.Metadata, times: int) -> privacy.Metadata:
+    """Metadata of an image that was halved so many times: its pixels lie further apart."""
+    row, col = kept["spacing_row"], kept["spacing_col"]
+    return {
+        **kept,
+        "spacing_row": None if row is None else row * (1 << times),
+        "spacing_col": None if col is None else col * (1 << times),
+    }
+
+
+def _pixel_columns(
+    decoded: Decoded, digest: bytes, frame: Frame, times: int, found: Content, stats: Statistics, thumb: Thumbnail
+) -> PixelColumns:
+    return {
+        "pixel_hash": digest,
+        "height": frame.height,
+        "width": frame.width,
+        "bits": decoded.bits,
+        "bin_height": frame.rows,
+        "bin_width": frame.cols,
+        "box_top": found.box.top,
+        "box_left": found.box.left,
+        "box_height": found.box.height,
+        "box_width": found.box.width,
+        "content": found.area,
+        "min": stats.min,
+        "max": stats.max,
+        "mean": stats.mean,
+        "std": stats.std,
+        "p0_5": stats.p0_5,
+        "p1": stats.p1,
+        "p99": stats.p99,
+        "p99_5": stats.p99_5,
+        "padding": decoded.padding,
+        "halvings": times,
+        "inverted": decoded.inverted,
+        "phash": content.perceptual_hash(thumb),
+    }
+
+
+def _origin_columns(
+    facts: ImageFacts, decoded: Decoded, repairs: tuple[str, ...], kept: privacy.Metadata
+) -> OriginColumns:
+    return {
+        "source_rows": facts.height,
+        "source_cols": facts.width,
+        "source_bits": facts.bits,
+        "signed": facts.signed,
+        "photometric": facts.photometric,
+        "modality_lut": decoded.modality_lut,
+        "transfer_syntax": facts.encoding,
+        "lossy": decoded.lossy,
+        "decoder": decoded.decoder,
+        "repairs": list(repairs),
+        "modality": facts.modality or None,
+        **kept,
+    }

@@ -1,0 +1,190 @@
+"""What a build takes images from: `ImageSource`, and the records that it gives instead of objects of a file format.
+
+A source lists its entries; says of each what its header tells (`inspect`), which a build triages by its rules; and
+decodes it (`load`). Where the files lie, and how one waits for a store that is away, is `shardkit.sources.files`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from shardkit.content import Pixels
+from shardkit.privacy import Stated
+from shardkit.sources.files import Entry, FileTree
+
+Invert = Literal["full", "imagemax"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Identity:
+    """Whom and what an image is of, in clear text: it is hashed before anything is stored. Empty where unknown.
+
+    Attributes
+    ----------
+    image : str
+        Names the image wherever it lies; DICOM's SOP Instance UID. Without one, its path names it.
+    patient, study, series, device : str
+        What images that share them have in common.
+    processed_pair : str
+        Shared by an unprocessed image and the processed one that was made from it.
+    """
+
+    image: str = ""
+    patient: str = ""
+    study: str = ""
+    series: str = ""
+    device: str = ""
+    processed_pair: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFacts:
+    """What the header of an image tells without decoding it.
+
+    Attributes
+    ----------
+    height, width : int
+        Pixels, as stored.
+    bits : int
+        Bits that count in a stored value, 1 to 16.
+    signed : bool
+        Whether stored values are signed.
+    photometric : str
+        MONOCHROME1 (low values are bright) or MONOCHROME2.
+    modality : str
+        What made the image, a DICOM modality code; empty where unknown.
+    encoding : str or None
+        UID of the DICOM transfer syntax; None for other files.
+    coded_bytes : int or None
+        Bytes of the image's own lossless stream; None where it has none, or where it tells nothing of its entropy.
+    plain : bool
+        Whether the file needs no interpretation. Of equal images, a plain one is kept.
+    presentation : str or None
+        FOR PRESENTATION or FOR PROCESSING, where the source tells.
+    burned_in : bool
+        The source says that identifiers are burned into the pixels.
+    secondary_capture : bool
+        A capture of another image, such as of a screen or a film.
+    has_patient : bool
+        Whether the source names the patient.
+    identity : Identity
+        Whom and what the image is of.
+    repairs, flags : tuple of str
+        What was mended to read the header; what a person may want to look at.
+    """
+
+    height: int
+    width: int
+    bits: int
+    signed: bool = False
+    photometric: str = "MONOCHROME2"
+    modality: str = ""
+    encoding: str | None = None
+    coded_bytes: int | None = None
+    plain: bool = True
+    presentation: str | None = None
+    burned_in: bool = False
+    secondary_capture: bool = False
+    has_patient: bool = True
+    identity: Identity = field(default_factory=Identity, repr=False)
+    repairs: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded:
+    """Pixels of an image: unsigned, bright values bright, padding 0, native size, nothing windowed.
+
+    Attributes
+    ----------
+    pixels : ndarray of uint16, shape (height, width)
+        In [0, 2**bits - 1].
+    bits : int
+        Bits that count, 1 to 16.
+    decoder : str
+        The library that decoded, with its version.
+    inverted : bool
+        Whether values were inverted to make bright values bright.
+    padding : float
+        Share of padding pixels, in [0, 1].
+    lossy : bool
+        Whether the file was compressed with loss.
+    modality_lut : bool
+        Whether a table of the file was applied to its stored values.
+    repairs, flags : tuple of str
+        What was mended to decode; what a person may want to look at.
+    """
+
+    pixels: Pixels
+    bits: int
+    decoder: str
+    inverted: bool = False
+    padding: float = 0.0
+    lossy: bool = False
+    modality_lut: bool = False
+    repairs: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedImage:
+    """An image whose file is in memory, not decoded yet.
+
+    Attributes
+    ----------
+    facts : ImageFacts
+        What its header tells, as `ImageSource.inspect` would.
+    stated : Stated
+        What its source states of it, unchecked.
+    decode : callable
+        Takes how to invert ("full": 2**bits - 1 - x, "imagemax": max(image) - x) and returns `Decoded`. Raises
+        Quarantined.
+    """
+
+    facts: ImageFacts
+    stated: Stated
+    decode: Callable[[Invert], Decoded]
+
+
+class ImageSource(Protocol):
+    """Where images come from. An object that travels to worker processes: it pickles, and holds no key.
+
+    What is wrong with one file ends in a verdict: `inspect`, `load` and what `load` returns raise `Dropped` for what a
+    rule leaves out and `Quarantined` for what is an error, with a code of `shardkit.triage` and words that repeat
+    nothing of the file. They run in a child process with limits of time and memory.
+    """
+
+    @property
+    def files(self) -> FileTree:
+        """The folder or bucket that entries lie in."""
+        ...
+
+    def list(self) -> Iterator[Entry]:
+        """Yield every entry, sorted by path, whatever it is: each gets a verdict.
+
+        Raises
+        ------
+        StorageError
+            Where the place cannot be listed.
+        """
+        ...
+
+    def inspect(self, entry: Entry) -> ImageFacts:
+        """Return what the header of an entry tells, reading no more of the file than that takes.
+
+        Raises
+        ------
+        Dropped, Quarantined
+            Where this is not an image that can be decoded. `Verdict.modality` says what made it, where that was read.
+        """
+        ...
+
+    def load(self, entry: Entry, data: bytes) -> LoadedImage:
+        """Return an image by the whole bytes of its file.
+
+        Raises
+        ------
+        Dropped, Quarantined
+            As `inspect` does.
+        """
+        ...

@@ -1,0 +1,150 @@
+"""DICOM files as a source: a header is parsed, its claims are compared with the bytes, pixels are made uniform."""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
+
+from shardkit.errors import Dropped, Quarantined, Verdict
+from shardkit.sources.base import Decoded, ImageFacts, Invert, LoadedImage
+from shardkit.sources.dicom import decoding, foreign, grayscale, metadata, modality
+from shardkit.sources.dicom.elements import charset_problem, text
+from shardkit.sources.dicom.reading import (
+    NATIVE,
+    PIXEL_DATA,
+    Header,
+    PixelModule,
+    check_structure,
+    frame,
+    pixel_module,
+    read_header,
+)
+from shardkit.sources.files import Entry, FileTree
+
+_NOT_IMAGES = tuple(
+    f"1.2.840.10008.5.1.4.1.1.{stem}" for stem in ("88.", "11.", "66", "104.", "9.", "67", "68.", "30.1", "481.5")
+)
+_DICOMDIR = "1.2.840.10008.1.3.10"
+_NOT_IMAGE_MODALITIES = {*"SR PR KO SEG DOC REG RTPLAN RTSTRUCT PLAN HD ECG AU".split()}  # noqa: SIM905
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7."  # and all below it
+
+
+@dataclass(frozen=True)
+class DicomSource:
+    """An export of DICOM files, as `shardkit.sources.base.ImageSource`."""
+
+    files: FileTree
+
+    def list(self) -> Iterator[Entry]:
+        """Yield every name below the folder or bucket."""
+        return self.files.list()
+
+    def inspect(self, entry: Entry) -> ImageFacts:
+        """Return what the header of a file tells."""
+        with self.files.open(entry.path, entry.size) as file:
+            if foreign.is_apple_double(entry.path, file.read(foreign.START)):
+                raise Dropped("apple_double", "a file that macOS keeps beside another, no image")
+            file.seek(0)
+            return judged(read_header(file, entry.size), entry.size)[0]
+
+    def load(self, entry: Entry, data: bytes) -> LoadedImage:
+        """Return the image in the whole bytes of a file."""
+        header = read_header(BytesIO(data), len(data), data)
+        facts, module = judged(header, len(data))
+        return LoadedImage(facts, metadata.stated(header.dataset), functools.partial(decode, header, module))
+
+
+def judged(header: Header, size: int) -> tuple[ImageFacts, PixelModule]:
+    """Return what a header tells, once its claims agree with the bytes. The order of checks is that of the lines."""
+    made_by = modality.effective(header.dataset)
+    try:
+        _require_image(header)
+        module = pixel_module(header.dataset)
+        if module.samples != 1:  # colour has layouts of its own that are not worth checking
+            raise Dropped("not_grayscale", f"{module.samples} samples a pixel")
+        repairs = header.repairs + check_structure(header, module)
+        _require_grayscale(module)
+    except Verdict as verdict:
+        verdict.modality = made_by
+        raise
+    return _facts(header, module, made_by, repairs, size), module
+
+
+def _require_image(header: Header) -> None:
+    dataset = header.dataset
+    sop_class = modality.sop_class(dataset)
+    if sop_class == _DICOMDIR or "DirectoryRecordSequence" in dataset:
+        raise Dropped("not_an_image", "a DICOMDIR: it lists files, it is none of them")
+    if sop_class.startswith(_NOT_IMAGES) or text(dataset, "Modality").upper() in _NOT_IMAGE_MODALITIES:
+        raise Dropped("not_an_image", "its SOP class or modality is none of images")
+    if header.pixels is None:
+        if header.cut:
+            raise Quarantined("truncated", "the file ends inside its header")
+        if "Rows" in dataset or "BitsAllocated" in dataset or sop_class:
+            raise Dropped("no_pixel_data", "the header has no pixel data behind it")
+        raise Quarantined("missing_required_tag", "neither pixel data nor a SOP class")
+    if header.pixels.tag != PIXEL_DATA:
+        raise Dropped("not_integer_pixels", "its pixels are floating-point numbers")
+
+
+def _require_grayscale(module: PixelModule) -> None:
+    if module.photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise Dropped("not_grayscale", "its samples are no grey values (PhotometricInterpretation)")
+    if module.frames > 1:
+        raise Dropped("multiframe", f"{module.frames} frames")
+    if module.bits_allocated not in (8, 16):
+        raise Quarantined("bad_value", f"BitsAllocated {module.bits_allocated}: only 8 and 16 bits make a radiograph")
+
+
+def _facts(header: Header, module: PixelModule, made_by: str, repairs: tuple[str, ...], size: int) -> ImageFacts:
+    dataset = header.dataset
+    intent = text(dataset, "PresentationIntentType").upper()
+    raw = header.syntax in NATIVE or size < module.frame_bytes // 8
+    return ImageFacts(
+        height=module.rows,
+        width=module.cols,
+        bits=module.bits_stored,
+        signed=module.signed,
+        photometric=module.photometric,
+        modality=made_by,
+        encoding=header.syntax,
+        coded_bytes=None if raw else size,
+        plain=header.syntax == ExplicitVRLittleEndian and not repairs,
+        presentation=intent if intent in ("FOR PRESENTATION", "FOR PROCESSING") else None,
+        burned_in=text(dataset, "BurnedInAnnotation").upper() == "YES",
+        secondary_capture=f"{modality.sop_class(dataset)}.".startswith(_SECONDARY_CAPTURE),
+        has_patient=bool(text(dataset, "PatientID")),
+        identity=metadata.identity(dataset, module.rows, module.cols),
+        repairs=repairs,
+        flags=("charset",) if charset_problem(dataset) else (),
+    )
+
+
+def decode(header: Header, module: PixelModule, invert: Invert) -> Decoded:
+    """Return the pixels of a judged header.
+
+    Raises
+    ------
+    Quarantined
+        decode_error, dimension_mismatch, size_mismatch, bad_value.
+    """
+    data = frame(header, module)
+    if header.pixels is not None and header.pixels.length is not None:
+        big = header.syntax == ExplicitVRBigEndian
+        samples = decoding.native(data, module.rows, module.cols, module.bits_allocated, big, header.pixels.words)
+    else:
+        samples = decoding.decode(bytes(data), header.syntax, header.dataset)
+    uniform = grayscale.to_uniform(samples, module, header.dataset, invert=invert)
+    return Decoded(
+        pixels=uniform.pixels,
+        bits=uniform.bits,
+        decoder=samples.decoder,
+        inverted=uniform.inverted,
+        padding=uniform.padding,
+        lossy=samples.lossy or text(header.dataset, "LossyImageCompression") == "01",
+        modality_lut=grayscale.modality_lut(header.dataset, module.signed) is not None,
+        repairs=samples.repairs + uniform.repairs,
+        flags=uniform.flags,
+    )

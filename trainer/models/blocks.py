@@ -1,0 +1,53 @@
+"""Transformer blocks on sequences of any length, their parameters named as timm's."""
+
+from torch import Tensor, nn
+
+from trainer.models.attention import attend
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention within sequences."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor, cu_seqlens: Tensor, longest: int) -> Tensor:
+        """Attend within sequences: (n, width) -> (n, width)."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
+        return self.proj(attend(q, k, v, cu_seqlens, longest).flatten(1))  # type: ignore[no-any-return]
+
+
+class Mlp(nn.Module):
+    """Two layers with a GELU."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map each token: (n, width) -> (n, width)."""
+        return self.fc2(nn.functional.gelu(self.fc1(x)))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, eps: float) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width, eps=eps), nn.LayerNorm(width, eps=eps)
+        self.attn, self.mlp = Attention(width, heads), Mlp(width, int(width * mlp_ratio))
+
+    def forward(self, x: Tensor, cu_seqlens: Tensor, longest: int) -> Tensor:
+        """Add attention and perceptron to the tokens: (n, width) -> (n, width)."""
+        x = x + self.attn(self.norm1(x), cu_seqlens, longest)
+        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
+
+
+def initialise_linear(model: nn.Module) -> None:
+    """Draw Xavier uniform weights for all linear maps, with biases of 0, in the order of the modules."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
