@@ -17,7 +17,8 @@ from benchmarks.results import Record
 from shardkit.codecs import htj2k
 from shardkit.dataset.contents import description, samples
 from shardkit.dataset.rounding import halved
-from shardkit.loader.graph import Graph, GraphConfig, Prepared
+from shardkit.loader.graph import Graph, GraphConfig
+from shardkit.loader.graph_input import Prepared
 from shardkit.storage import Store
 
 COLUMNS = ["shard", "offset", "level_bytes", "height", "width", "bits", "bin_height", "bin_width"]

@@ -123,7 +123,7 @@ class Again:
             self._loader.load_state_dict(self._first)
         for batch in self._loader if self._held is None else self._held:
             yield batch
-            steps += batch.place.last
+            steps += batch.position.last
             if steps == limit:
                 return
 
@@ -152,7 +152,7 @@ def described(batches: list[Batch], patch: int) -> Record:
         "tokens": int(grid_of(sizes, patch).prod(1).sum()),
         "slots": sum(slots),
         "micro_batches": len(batches),
-        "steps": sum(b.place.last for b in batches),
+        "steps": sum(b.position.last for b in batches),
     }
 
 

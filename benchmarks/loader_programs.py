@@ -178,9 +178,9 @@ def url_of(job: Record) -> str:
 def _wanted(job: Record) -> list[tuple[int, int]]:
     """Return manifest row and level of each image, in the order of the loader's plan."""
     from shardkit import EpochPlan
-    from shardkit.loader.manifest_index import Catalog
+    from shardkit.loader.manifest_index import ManifestIndex
 
-    plan = EpochPlan(Catalog(url_of(job)).samples(None), 0, 0, _batching(job))
+    plan = EpochPlan(ManifestIndex(url_of(job)).samples(None), 0, 0, _batching(job))
     crops = [micro.crops for step in plan for micro in step]
     return [pair for v in crops for pair in zip(v.row.tolist(), v.level.tolist(), strict=True)]
 

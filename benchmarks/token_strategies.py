@@ -89,9 +89,9 @@ def published_images(n: int, patch: int, seed: int) -> Images:
 
 def of_dataset(url: str, patch: int) -> Images:
     """Return the images of a dataset."""
-    from shardkit.loader.manifest_index import Catalog
+    from shardkit.loader.manifest_index import ManifestIndex
 
-    catalog = Catalog(url)
+    catalog = ManifestIndex(url)
     samples = catalog.samples(split=None)
     catalog.close()
     side = int(max(samples.height.max(), samples.width.max()))
@@ -154,8 +154,8 @@ def _named(bins: set[Bin] | tuple[Bin, ...]) -> str:
 
 def _padded(micro: MicroBatch) -> Ran:
     """Run a dense batch, at its shape's size."""
-    assert isinstance(micro.layout, Shape)
-    return micro.layout, np.full(micro.layout.images, micro.slots // micro.layout.images)
+    assert isinstance(micro.shape, Shape)
+    return micro.shape, np.full(micro.shape.images, micro.padded_tokens // micro.shape.images)
 
 
 def _to_largest(micro: MicroBatch) -> Ran:
@@ -167,8 +167,8 @@ def _to_largest(micro: MicroBatch) -> Ran:
 
 def _packed(micro: MicroBatch) -> Ran:
     """Run a pack: its images, and its filler as the trainer cuts it."""
-    assert isinstance(micro.layout, Pack)
-    ends = torch.from_numpy(np.append(micro.cu_seqlens, micro.layout.tokens))
+    assert isinstance(micro.shape, Pack)
+    ends = torch.from_numpy(np.append(micro.cu_seqlens, micro.shape.tokens))
     weight = torch.from_numpy(np.append(np.ones(len(micro.crops)), 0))
-    lengths: Ints = shortened(ends, weight, micro.layout.tokens).diff().numpy()
-    return micro.layout, lengths[lengths > 0]
+    lengths: Ints = shortened(ends, weight, micro.shape.tokens).diff().numpy()
+    return micro.shape, lengths[lengths > 0]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from shardkit.loader.batch import Batch
     from shardkit.loader.collate import BinnedBatch, PackedBatch
     from shardkit.loader.loader import Loader
     from shardkit.loader.preparing import prepare
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from shardkit.plan import Batching, Binned, EpochPlan, Exact, Fixed, Packed, Resized, from_text
 
 _HOMES = {
+    "Batch": "loader.batch",
     "BinnedBatch": "loader.collate",
     "PackedBatch": "loader.collate",
     "Loader": "loader.loader",
@@ -20,6 +22,7 @@ _HOMES = {
     **dict.fromkeys(("Batching", "Binned", "EpochPlan", "Exact", "Fixed", "Packed", "Resized", "from_text"), "plan"),
 }
 __all__ = [
+    "Batch",
     "Batching",
     "Binned",
     "BinnedBatch",

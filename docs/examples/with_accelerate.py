@@ -28,7 +28,7 @@ def main(data: str) -> None:
             weight = batch["weight"][batch["image"].long()]
             error = ((model(batch["patches"]) - batch["patches"]) ** 2).mean(1)
             accelerator.backward((error * weight).sum() / weight.sum().clamp(min=1) / (PER_STEP // loader.world_size))
-            if batch.place.last:  # this rank's last micro-batch of the global step
+            if batch.position.last:  # this rank's last micro-batch of the global step
                 optimizer.step()
                 optimizer.zero_grad()
         rows += [row for row in batch["rows"].tolist() if row >= 0]

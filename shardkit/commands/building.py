@@ -113,9 +113,9 @@ def transcode(
 def _run(config: BuildConfig, dask: str | None = None, retry: str | None = None) -> int:
     from shardkit.build import run as building
     from shardkit.build.dask import dask_executor
-    from shardkit.build.progress import Shown
+    from shardkit.build.progress import BuildProgressBar
 
-    with Shown(console) as progress:
+    with BuildProgressBar(console) as progress:
         if dask is None:
             outcome = building.build(config, progress, retry=retry)
         else:

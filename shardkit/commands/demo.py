@@ -8,7 +8,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from shardkit.build.progress import Shown
+from shardkit.build.progress import BuildProgressBar
 from shardkit.build.run import build
 from shardkit.build.workspace import KEY
 from shardkit.config import BuildConfig
@@ -37,7 +37,7 @@ def demo(out: Path, studies: int, seed: int, steps: int, workers: int, console: 
     (out / "shards.private" / KEY).write_bytes(_key(seed, _patients(export, studies, seed)))
     options = {"shard_bytes": 64 << 20, "workers": workers}
     config = BuildConfig.of(str(out / "pacs_export"), str(place), out / "shards.private", **options)
-    with Shown(console) as progress:
+    with BuildProgressBar(console) as progress:
         outcome = build(config, progress)
     for verdict, reasons in outcome.counts.items():
         text = ", ".join(f"{reason} {count}" for reason, count in reasons.items())

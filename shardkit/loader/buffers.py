@@ -1,6 +1,6 @@
 """Memory for batches that is used again: the kernel clears fresh pages, which costs as much as half a decode.
 
-A buffer comes back by itself once no tensor refers to it; nobody has to say so, and nobody sees one change under him.
+Buffers are released automatically, and never reused while a tensor refers to them.
 """
 
 import math
@@ -22,7 +22,7 @@ class Buffers:
         self._free: deque[npt.NDArray[np.uint8]] = deque()
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """A tensor of this shape, in memory that an earlier one may have had."""
+        """Return a tensor of this shape, in memory that an earlier one may have had."""
         size = math.prod(shape) * dtype.itemsize
         block = self._take(size)
         # Tensors keep `lent` alive; when it goes, the block is free again.

@@ -1,14 +1,19 @@
-"""Where batches are made, and with how many threads."""
+"""Where batches are made, by what, and with how many threads."""
 
 import os
+from typing import Literal
 
 import torch
 
+from shardkit.codecs.base import Codec, CodestreamCodec
+from shardkit.config import cores
 from shardkit.errors import ArgumentError
+
+Decoder = Literal["auto", "threads", "dali"]
 
 
 def chosen(device: str | torch.device | None) -> torch.device:
-    """The device a caller names, else the current GPU where there is one. Raises ArgumentError for others."""
+    """Return the device a caller names, else the current GPU, else the CPU; ArgumentError for others."""
     if device is None:
         device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
     found = torch.device(device)
@@ -20,15 +25,41 @@ def chosen(device: str | torch.device | None) -> torch.device:
 
 
 def threads(device: torch.device) -> int:
-    """This rank's share of the machine's cores; on a GPU a few, which hand its decoder what it decodes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))  # torchrun's; Slurm binds tasks to their cores
+    """Count this rank's share of the machine's cores; on a GPU a few, which hand its decoder what it decodes."""
+    share = max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))  # torchrun's; Slurm binds tasks to cores
     return share if device.type == "cpu" else min(share, 8)
 
 
 def stream(device: torch.device) -> torch.cuda.Stream | None:
-    """A CUDA stream for copies and assembly; None on a CPU."""
+    """Make a CUDA stream for copies and collation; None on a CPU."""
     if device.type != "cuda":
         return None
     made: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     return made
+
+
+def check_dtype(dtype: torch.dtype) -> None:
+    """Refuse types that images are not given in.
+
+    Raises
+    ------
+    ArgumentError
+        For any but float32, float16 and bfloat16.
+    """
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise ArgumentError(f"dtype={dtype} is none of float32, float16, bfloat16")
+
+
+def decoded_by_graph(decoder: Decoder, codec: Codec, device: torch.device, url: str) -> CodestreamCodec | None:
+    """Return the codec whose streams the graph decodes, or None where threads decode.
+
+    Raises
+    ------
+    ArgumentError
+        Where the graph is asked for and cannot decode this codec.
+    """
+    if isinstance(codec, CodestreamCodec):
+        return codec if decoder == "dali" or (decoder == "auto" and device.type == "cuda") else None
+    if decoder == "dali":
+        raise ArgumentError(f"decoder=dali decodes htj2k, and {url} holds {codec.NAME}")
+    return None

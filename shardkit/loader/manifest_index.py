@@ -8,7 +8,6 @@ import os
 import re
 import tempfile
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import IO, Any, TypeVar
@@ -17,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import obstore
 import pyarrow as pa
+import pyarrow.compute as pc
+from cachetools import FIFOCache, LRUCache
 from obstore.exceptions import PreconditionError
 
 from shardkit.dataset import contents, manifest, schema
@@ -26,6 +27,7 @@ from shardkit.errors import ArgumentError, IntegrityError, RowError
 from shardkit.formats import form_of, listing
 from shardkit.loader.sample_index import Detail, Details, common_levels
 from shardkit.loader.stream.cache import Contents
+from shardkit.plan.crops import Level
 from shardkit.plan.samples import Ints, Samples, Sizes
 from shardkit.storage import NO_RETRIES, MissingObject, Store, parquet, translate_errors
 from shardkit.storage.regular import opened
@@ -43,10 +45,39 @@ _KEPT_GROUPS = 4  # decoded row groups, about 2 MB each
 _PIECE = 8 << 20  # bytes of a manifest held while it is copied
 
 
-class Catalog:
-    """Opens a dataset for loading. Raises ArgumentError where there is none, IntegrityError where it is not whole.
+class ManifestIndex:
+    """What a loader needs of a dataset. Opening it checks what is read then.
 
-    A store that is away is waited for, `deadline` seconds a read; then StorageError is raised.
+    Parameters
+    ----------
+    url : str
+        Folder or bucket of the dataset.
+    deadline : float
+        Seconds that a read waits for a store that is away.
+
+    Attributes
+    ----------
+    store : Store
+        Where the dataset lies.
+    description : dict
+        What dataset.json says.
+    digest, codec : str
+        Name the dataset's values, and what its images are encoded by.
+    form : ShardFormat
+        How shards are laid out.
+    shards : list of str
+        Their names, in the manifest's order.
+    shard_starts : ndarray of int64, (shards + 1,)
+        First manifest row of each shard, and the end.
+
+    Raises
+    ------
+    ArgumentError
+        Where there is no dataset.
+    IntegrityError
+        Where it is not whole.
+    StorageError
+        Where the store cannot be read in time.
     """
 
     def __init__(self, url: str, deadline: float = DEADLINE) -> None:
@@ -60,8 +91,8 @@ class Catalog:
         self.codec: str = self.description.codec
         self.form = form_of(self.description)
         self._lock = threading.Lock()
-        self._details: OrderedDict[int, Details] = OrderedDict()
-        self._decoded: dict[range, pa.Table] = {}
+        self._details: LRUCache[int, Details] = LRUCache(_KEPT_SHARDS)
+        self._decoded: FIFOCache[range, pa.Table] = FIFOCache(_KEPT_GROUPS)
         self._file = self._snapshot()
         try:
             with self._legible():
@@ -89,7 +120,7 @@ class Catalog:
         self._file.close()
 
     def columns(self, *names: str) -> pa.Table:
-        """Whole columns of the manifest. Raises ArgumentError for one that it does not have."""
+        """Read whole columns of the manifest; ArgumentError for one that it does not have."""
         if unknown := set(names) - set(self._table.schema_arrow.names):
             raise ArgumentError(f"{self.url}/{manifest.NAME} has no column {', '.join(sorted(unknown))}")
         with self._lock, self._legible():
@@ -101,7 +132,22 @@ class Catalog:
         return table
 
     def samples(self, split: str | None = "train", where: Where | None = None, needs: tuple[str, ...] = ()) -> Samples:
-        """The samples of a split (None: of all) for which `where`, given the columns it `needs`, holds."""
+        """Choose the samples to plan for.
+
+        Parameters
+        ----------
+        split : str, optional
+            Name of the split; None for all.
+        where : callable, optional
+            From a table of columns to a boolean a row: which samples to take.
+        needs : tuple of str
+            Columns that `where` is given.
+
+        Raises
+        ------
+        ArgumentError
+            Where none is left, or `where` gives something else.
+        """
         sizes = self.columns(*_SIZES, *_BOX)
         box = np.stack([_small(sizes[name]) for name in _BOX], 1)
         everything = Samples(
@@ -135,7 +181,7 @@ class Catalog:
         return everything.select(keep, digest)
 
     def _filter(self, where: Where, needs: tuple[str, ...]) -> npt.ArrayLike:
-        """What a filter says. Raises ArgumentError where it asks for a column that it was not given."""
+        """Ask a filter; ArgumentError where it wants a column that it was not given."""
         try:
             return where(self.columns(*needs))
         except (KeyError, pa.ArrowInvalid) as error:
@@ -154,7 +200,7 @@ class Catalog:
         return int(self.details(0).level_bytes.shape[1]) - 1 if self.shards else 0
 
     def detail(self, row: int) -> Detail:
-        """What is known of a manifest row. Raises RowError outside them, as for the -1 of an empty place."""
+        """Say what is known of a manifest row; RowError for others, such as the -1 of an empty slot."""
         if not 0 <= row < self.shard_starts[-1]:
             raise RowError(
                 f"row {row} is none of {self.url}'s manifest rows 0 to {self.rows - 1};"
@@ -164,17 +210,12 @@ class Catalog:
         return self.details(number).at(row)
 
     def details(self, number: int) -> Details:
-        """What is known of a shard's samples. From any thread."""
+        """Say what is known of a shard's samples. From any thread."""
         with self._lock:
-            if number in self._details:
-                self._details.move_to_end(number)
-                return self._details[number]
-            with self._legible():
-                found = self._read_details(number)
-            self._details[number] = found
-            if len(self._details) > _KEPT_SHARDS:
-                self._details.popitem(last=False)
-            return found
+            if number not in self._details:
+                with self._legible():
+                    self._details[number] = self._read_details(number)
+            return self._details[number]
 
     def _read_details(self, number: int) -> Details:
         first, end = (int(row) for row in self.shard_starts[number : number + 2])
@@ -203,15 +244,13 @@ class Catalog:
         )
 
     def _groups(self, groups: range) -> pa.Table:
-        """Decoded row groups; the last few are kept, since small shards have one in common."""
+        """Decode row groups; the last few are kept, since small shards have one in common."""
         if groups not in self._decoded:
             self._decoded[groups] = self._table.read_row_groups(list(groups), [*schema.DETAILS], use_threads=False)
-            while len(self._decoded) > _KEPT_GROUPS:
-                self._decoded.pop(next(iter(self._decoded)))
         return self._decoded[groups]
 
     def contents(self, shard: str) -> Contents:
-        """The images of a shard's object, and an id that changes with any of their bytes."""
+        """List the images of a shard's object, with an id that changes with any of their bytes."""
         name, level = self.form.whole(shard)
         found = self.details(self._number_of[name])
         hashes = [found.level_hash[i, level].tobytes() for i in range(len(found.level_bytes))]
@@ -221,10 +260,7 @@ class Catalog:
         return Contents(hashlib.sha256(f"{shard}\n{text}".encode()).hexdigest()[:32], members)
 
     def shard_bytes(self, levels: Iterable[int]) -> dict[str, int]:
-        """Size of every shard's objects with these levels, as the store lists them.
-
-        Raises IntegrityError where one is missing.
-        """
+        """Sum the bytes of each shard's objects with these levels, as listed; IntegrityError where one is missing."""
         there = self._waited(lambda: dict(listing(self.store, self.form)), "the list of shards")
         objects = {shard: {self.form.part(shard, level) for level in levels} for shard in self.shards}
         missing = [name for parts in objects.values() for name in sorted(parts) if name not in there]
@@ -232,11 +268,15 @@ class Catalog:
             raise IntegrityError(f"{self.url}/{missing[0]} is missing: build it again from the source")
         return {shard: sum(there[name] for name in parts) for shard, parts in objects.items()}
 
+    def largest_shard(self, level: Level) -> int:
+        """Return the bytes of the largest object that holds a level; "auto" stands for the smallest image."""
+        return max(self.shard_bytes([self.levels if level == "auto" else level]).values())
+
     def _waited(self, once: Callable[[], T], name: str) -> T:
         return waited(once, f"{self.url}/{name}", self._deadline, "check it and run this again, or raise the deadline")
 
     def _snapshot(self) -> IO[bytes]:
-        """The manifest as an open local file."""
+        """Open the manifest as a local file."""
         try:
             if self.store.root is not None:
                 with translate_errors(self._where):
@@ -248,8 +288,8 @@ class Catalog:
             ) from None
 
     def _downloaded(self) -> IO[bytes]:
-        """The manifest in a local file without a name; in pieces of one version, for it may be larger than memory."""
-        file = tempfile.TemporaryFile(prefix="shardkit-")  # noqa: SIM115 - lives as long as the catalog
+        """Copy the manifest to a file without a name; in pieces of one version, for it may be larger than memory."""
+        file = tempfile.TemporaryFile(prefix="shardkit-")  # noqa: SIM115 - lives as long as the index
         try:
             for piece in self._pieces():
                 with translate_errors(f"{self._where} in {tempfile.gettempdir()}"):
@@ -281,7 +321,7 @@ class Catalog:
         return parquet.legible(self._where)
 
     def _checked(self) -> tuple[list[str], Ints]:
-        """Names of the shards in manifest order, and where their rows start; checks all that is read on opening.
+        """Check all that is read on opening; returns the shards in manifest order, and where their rows start.
 
         The rest is checked when a shard's details are read: for millions of images that would take as long as opening.
         """
@@ -305,6 +345,4 @@ def _small(column: pa.ChunkedArray) -> Sizes:
 
 
 def _equals(column: pa.ChunkedArray, word: str) -> npt.NDArray[np.bool_]:
-    import pyarrow.compute as pc
-
     return np.asarray(pc.fill_null(pc.equal(column, word), False).to_numpy(), np.bool_)

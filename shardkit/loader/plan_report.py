@@ -7,7 +7,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from rich.table import Table
 
-from shardkit.loader.manifest_index import Catalog
+from shardkit.dataset.rounding import ceil_div
+from shardkit.loader.manifest_index import ManifestIndex
 from shardkit.loader.sample_index import common_levels
 from shardkit.plan import EpochPlan, EpochStats
 from shardkit.plan.crops import crops
@@ -22,10 +23,20 @@ _LABELS = {"patient": ("patient",), "scanner": ("device",), "bin": ("bin_height"
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Of an epoch that shows every sample once, on all ranks together.
+    """What an epoch that shows every sample once reads, on all ranks together.
 
-    full_bytes: of all images at full resolution. range_bytes: read without a cache, one range an image. shard_bytes: of
-    the shards, what every machine reads with a cache, if that holds `window_bytes`: the shards in use at a time.
+    Attributes
+    ----------
+    full_bytes : int
+        Bytes of all images at full resolution.
+    range_bytes : int
+        Bytes that are read without a cache, one range an image.
+    shard_bytes : int
+        Bytes of the shards: what every machine reads with a cache that holds `window_bytes`.
+    window_bytes : int
+        Bytes of the shards that are in use at a time.
+    shards : int
+        How many shards there are.
     """
 
     full_bytes: int
@@ -35,10 +46,10 @@ class Costs:
     shards: int
 
 
-def costs(catalog: Catalog, plan: EpochPlan) -> Costs:
-    """Bytes of the plan's epoch, from the manifest and the sizes of the shards."""
-    sizes = catalog.columns("level_bytes", "bin_height", "bin_width")["level_bytes"]
-    lengths = common_levels(sizes).to_numpy().reshape(catalog.rows, -1)
+def costs(index: ManifestIndex, plan: EpochPlan) -> Costs:
+    """Count the bytes of the plan's epoch, from the manifest and the sizes of the shards."""
+    sizes = index.columns("level_bytes", "bin_height", "bin_width")["level_bytes"]
+    lengths = common_levels(sizes).to_numpy().reshape(index.rows, -1)
     wanted = full = 0
     levels = set[int]()
     for piece in range(plan.order.pieces):
@@ -46,19 +57,19 @@ def costs(catalog: Catalog, plan: EpochPlan) -> Costs:
         wanted += int(lengths[shown.row, shown.level].sum())
         full += int(lengths[shown.row, 0].sum())
         levels.update(np.unique(shown.level).tolist())
-    sizes = catalog.shard_bytes(levels)
-    of_shards = np.array([sizes[catalog.shards[i]] for i in _shard(catalog, plan, plan.samples.starts[:-1])], np.int64)
+    sizes = index.shard_bytes(levels)
+    of_shards = np.array([sizes[index.shards[i]] for i in _shard(index, plan, plan.samples.starts[:-1])], np.int64)
     return Costs(full, wanted, int(of_shards.sum()), _most_in_use(plan.order, of_shards), len(of_shards))
 
 
-def _shard(catalog: Catalog, plan: EpochPlan, samples: Ints) -> Ints:
-    """Number of the dataset's shard that each sample of the plan lies in."""
-    found: Ints = np.searchsorted(catalog.shard_starts, plan.samples.row(samples), side="right") - 1
+def _shard(index: ManifestIndex, plan: EpochPlan, samples: Ints) -> Ints:
+    """Find the number of the dataset's shard that each sample of the plan lies in."""
+    found: Ints = np.searchsorted(index.shard_starts, plan.samples.row(samples), side="right") - 1
     return found
 
 
 def _most_in_use(order: Order, sizes: Ints) -> int:
-    """Bytes of the shards in use at a time, at most. sizes: of the order's shards."""
+    """Sum the bytes of the shards in use at a time, at most; `sizes` are those of the order's shards."""
     # A shard is in use while positions are in [low, low + width); nothing changes between the lows.
     lows, total = order.lows, np.concatenate([[0], np.cumsum(sizes[order.permutation])])
     begun, over = np.searchsorted(lows, lows, "right"), np.searchsorted(lows, lows - order.width, "right")
@@ -66,7 +77,7 @@ def _most_in_use(order: Order, sizes: Ints) -> int:
 
 
 def advice(order: Order, found: Costs) -> str | None:
-    """What to say of a window so narrow that samples of one shard meet too often; None where it is wide enough.
+    """Advise where the window is so narrow that samples of one shard meet too often; None where it is wide enough.
 
     Two samples that are close in an order share one of the shards in use, whatever the shuffle, `order.shards /
     order.width` times as often as any two: only more shards at a time mix further.
@@ -74,7 +85,7 @@ def advice(order: Order, found: Costs) -> str | None:
     together = order.shards / order.width
     if together <= _TOGETHER:
         return None
-    wider = -(-order.shards // _TOGETHER)
+    wider = ceil_div(order.shards, _TOGETHER)
     bytes_ = found.window_bytes * wider // order.width
     return (
         f"samples of one shard meet {together:.1f} times as often as in a perfect shuffle, since {order.width:,} of"
@@ -84,12 +95,12 @@ def advice(order: Order, found: Costs) -> str | None:
     )
 
 
-def scores(catalog: Catalog, plan: EpochPlan) -> dict[str, Score]:
-    """How often two samples of a step share a patient, a scanner, a bin, a shard, against a perfect shuffle."""
+def scores(index: ManifestIndex, plan: EpochPlan) -> dict[str, Score]:
+    """Score how often two samples of a step share a patient, a scanner, a bin or a shard."""
     found = {}
     for name, columns in _LABELS.items():
-        table = catalog.columns(*columns)
-        codes = np.zeros(catalog.rows, np.int64)
+        table = index.columns(*columns)
+        codes = np.zeros(index.rows, np.int64)
         for column in columns:
             codes = codes * 65536 + _codes(table[column])
         unknown = np.any(
@@ -98,7 +109,7 @@ def scores(catalog: Catalog, plan: EpochPlan) -> dict[str, Score]:
         codes[unknown] = -1
         labels = codes[plan.samples.row(np.arange(len(plan.samples)))]
         found[name] = score(plan, labels)
-    found["shard"] = score(plan, _shard(catalog, plan, np.arange(len(plan.samples))))
+    found["shard"] = score(plan, _shard(index, plan, np.arange(len(plan.samples))))
     return found
 
 
@@ -109,10 +120,10 @@ def _codes(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
 
 
 def show(
-    catalog: Catalog, plan: EpochPlan, plan_spec: PlanSpec, seed: int, epoch: int, world: int, console: Terminal
+    index: ManifestIndex, plan: EpochPlan, plan_spec: PlanSpec, seed: int, epoch: int, world: int, console: Terminal
 ) -> None:
     """Print the plan of an epoch as tables."""
-    account, bytes_ = plan.account(), costs(catalog, plan)
+    account, bytes_ = plan.account(), costs(index, plan)
     per_rank = plan.batching.per_step // world
     console.print(f"{plan_spec}, seed {seed}, epoch {epoch}", highlight=False, soft_wrap=True)
     tokens = getattr(plan.batching, "tokens", None)
@@ -125,7 +136,7 @@ def show(
     console.print()
     console.print(_tokens(account))
     console.print()
-    console.print(_shuffle(scores(catalog, plan)))
+    console.print(_shuffle(scores(index, plan)))
     console.print()
     console.print(_storage(bytes_, world))
     if told := advice(plan.order, bytes_):
@@ -136,12 +147,15 @@ def _tokens(account: EpochStats) -> Table:
     table = Table("tokens", "count", "of used", box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
-    for name in ("used", "padded", "repeated", "dropped"):
-        count = getattr(account, name)
-        table.add_row(name, f"{count:,}", f"{100 * count / max(account.used, 1):.2f} %")
-    table.add_row(
-        "given to the model", f"{account.used + account.padded + account.repeated:,}", f"{100 * account.overhead:.2f} %"
-    )
+    given = account.real_tokens + account.padding_tokens + account.repeated_tokens
+    for name, count in (
+        ("used", account.real_tokens),
+        ("padded", account.padding_tokens),
+        ("repeated", account.repeated_tokens),
+        ("dropped", account.dropped_tokens),
+    ):
+        table.add_row(name, f"{count:,}", f"{100 * count / max(account.real_tokens, 1):.2f} %")
+    table.add_row("given to the model", f"{given:,}", f"{100 * account.overhead:.2f} %")
     return table
 
 

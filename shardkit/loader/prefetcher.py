@@ -1,6 +1,6 @@
 """The threads between a plan and its batches: fetch ahead, decode ahead, run the graph, hand over.
 
-    plan --(this rank's micro-batches)--> event loop: fetch --> threads: decode --> producer: graph, assembly --> queue
+    plan --(this rank's micro-batches)--> event loop: fetch --> threads: decode --> producer: graph, collation --> queue
 
 Every stage is bounded: encoded bytes by `read_ahead`, decoded micro-batches by three, finished batches by `prefetch`.
 """
@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
@@ -20,19 +20,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from shardkit.codecs.base import Codec, CodestreamCodec
 from shardkit.codecs.frame import Frame
 from shardkit.errors import ArgumentError, BadDataError, IntegrityError, ShardkitError
 from shardkit.loader import closing
+from shardkit.loader.batch import Batch, BatchItem, BatchPosition, Canvas
 from shardkit.loader.buffers import Buffers
-from shardkit.loader.collate import BatchItem, BatchPosition, BinnedBatch, PackedBatch, assemble
-from shardkit.loader.graph import CLIPPED, Graph, Normalise, Pixels, Prepared, prepared
-from shardkit.loader.manifest_index import Catalog
+from shardkit.loader.collate import collate
+from shardkit.loader.graph import Graph
+from shardkit.loader.graph_input import CLIPPED, Pixels, Prepared, prepared
+from shardkit.loader.manifest_index import ManifestIndex
+from shardkit.loader.prefetch_config import PrefetchConfig
 from shardkit.loader.sample_index import Detail
 from shardkit.loader.stats import Shares, Stats
 from shardkit.loader.stream.fetch import Fetcher, Got, Want
 from shardkit.loader.stream.files import Threads
-from shardkit.plan.batchers import MicroBatch
+from shardkit.plan.shapes import MicroBatch
 from shardkit.terminal.output import logger
 
 _log = logger("shardkit.loader")
@@ -43,34 +45,7 @@ _PATIENCE = 30  # seconds without a batch until a line is logged
 _CLOSING = 15.0  # seconds that closing waits at most: more than a fetcher does
 _DECODING = 2.0  # seconds of these for images that are being decoded
 
-Batch = BinnedBatch | PackedBatch
-Planned = Iterator[tuple[BatchPosition, MicroBatch]]
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """What all batches of a loader have in common. streams: the codec whose streams the graph decodes, None
-    if threads do.
-
-    stream: the CUDA stream that copies and assembly run on, None on a CPU; one for all epochs, or the allocator would
-    keep memory for each. max_bad: samples that may fail before `BadDataError`.
-    """
-
-    codec: Codec
-    streams: CodestreamCodec | None
-    normalise: Normalise
-    dtype: torch.dtype
-    device: torch.device
-    read_ahead: int
-    prefetch: int
-    threads: int
-    max_bad: float = 0.0
-    stream: torch.cuda.Stream | None = None
-
-    @property
-    def decode(self) -> bool:
-        """Whether the graph decodes."""
-        return self.streams is not None
+MicroBatches = Iterator[tuple[BatchPosition, MicroBatch]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +58,7 @@ class _Handed:
 
 @dataclass
 class _Pending:
-    place: BatchPosition
+    position: BatchPosition
     micro: MicroBatch
     details: list[Detail]
     gate: asyncio.Event
@@ -91,31 +66,48 @@ class _Pending:
     future: "Future[list[Prepared | ShardkitError]] | None" = None
 
 
-class Engine:
+class Prefetcher:
     """Runs from construction to `close`; `get` hands out batches in the order of the plan, then None.
 
     The producer cleans up behind itself, so that closing is a signal, given from any thread and in a finaliser too.
+
+    Parameters
+    ----------
+    micro_batches : iterator
+        What to make batches of, and where each stands in the plan.
+    config : PrefetchConfig
+        What all batches of a loader have in common.
+    index : ManifestIndex
+        Knows where samples lie.
+    graph : Graph
+        Normalises images. It is closed at the end.
+    fetcher : Fetcher
+        Reads. It is closed at the end.
+    buffers : Buffers
+        Memory for batches.
+    stats : Stats
+        Where to count.
     """
 
     def __init__(
         self,
-        planned: Planned,
-        setup: Setup,
-        catalog: Catalog,
-        make_fetcher: Callable[[], Fetcher],
+        micro_batches: MicroBatches,
+        config: PrefetchConfig,
+        index: ManifestIndex,
         graph: Graph,
+        fetcher: Fetcher,
         buffers: Buffers,
         stats: Stats,
     ) -> None:
-        self._planned, self._setup, self._catalog, self._graph, self._stats = planned, setup, catalog, graph, stats
-        self._buffers = buffers
-        self._fetcher = make_fetcher()
+        self._micro_batches, self._config, self._index, self._stats = micro_batches, config, index, stats
+        self._graph, self._fetcher = graph, fetcher
+        self._canvas = Canvas(config.device, config.dtype, config.normalise in CLIPPED, buffers)
         self._stats.watch(self._fetcher)
-        self._decoders = Threads(setup.threads, "shardkit-decode")
+        self._decoders = Threads(config.threads, "shardkit-decode")
         self._awaited: Future[Any] | None = None  # what the producer waits for
         self._pending: deque[_Pending] = deque()
         self._ahead = 0  # encoded bytes asked for and not yet in a batch
-        self._out: queue.Queue[_Handed] = queue.Queue(setup.prefetch)
+        self._out: queue.Queue[_Handed] = queue.Queue(config.prefetch)
         self._stopped, self._pid = threading.Event(), os.getpid()
         self._producer = threading.Thread(target=self._produce, name="shardkit-producer", daemon=True)
         self._producer.start()
@@ -124,7 +116,7 @@ class Engine:
     # --- the consumer's side
 
     def get(self) -> Batch | None:
-        """The next batch, or None at the end. Raises what went wrong in any stage."""
+        """Wait for the next batch, None at the end; what went wrong in any stage is raised here."""
         if os.getpid() != self._pid:
             raise ArgumentError(
                 "this iteration belongs to the process that forked this one: make a loader of its own here"
@@ -139,12 +131,12 @@ class Engine:
                 if not self._producer.is_alive():
                     raise BadDataError("the loader's producer thread is gone: load again from the last state") from None
         if handed is None or self._stopped.is_set():
-            raise ArgumentError("this iteration ended when another one of the same loader began: keep one at a time")
+            raise ArgumentError("a newer iterator of this loader closed this one: use one iterator per Loader")
         self._stats.waited(time.perf_counter() - begun, handed.shares)
         if isinstance(handed.item, BaseException):
             raise handed.item
-        if handed.item is not None and self._setup.device.type == "cuda":
-            handed.item.record_stream(torch.cuda.current_stream(self._setup.device))
+        if handed.item is not None and self._config.device.type == "cuda":
+            handed.item.record_stream(torch.cuda.current_stream(self._config.device))
         return handed.item
 
     def close(self) -> None:
@@ -163,7 +155,7 @@ class Engine:
 
     def _produce(self) -> None:
         try:
-            with nullcontext() if self._setup.stream is None else torch.cuda.stream(self._setup.stream):
+            with nullcontext() if self._config.stream is None else torch.cuda.stream(self._config.stream):
                 self._produce_all()
         except CancelledError:
             if not self._stopped.is_set():
@@ -207,21 +199,21 @@ class Engine:
     def _top_up(self) -> None:
         """Ask for more micro-batches until enough bytes are on their way; a few at a time, lest the next one waits."""
         for _ in range(_AT_ONCE):
-            if self._pending and self._ahead >= self._setup.read_ahead:
+            if self._pending and self._ahead >= self._config.read_ahead:
                 return
-            following = next(self._planned, None)
+            following = next(self._micro_batches, None)
             if following is None:
                 return
             self._submit(*following)
 
-    def _submit(self, place: BatchPosition, micro: MicroBatch) -> None:
-        details = [self._catalog.detail(row) for row in micro.crops.row.tolist()]
+    def _submit(self, position: BatchPosition, micro: MicroBatch) -> None:
+        details = [self._index.detail(row) for row in micro.crops.row.tolist()]
         wants = []
         for detail, level in zip(details, micro.crops.level.tolist(), strict=True):
             span = (detail.start(level), detail.prefix(level), detail.hash(level))
             wants.append(Want(detail.object(level), *span, f"the image {detail.key}"))
         size = sum(want.length for want in wants)
-        item = _Pending(place, micro, details, asyncio.Event(), size)
+        item = _Pending(position, micro, details, asyncio.Event(), size)
 
         async def prepare(got: list[Got]) -> list[Prepared | ShardkitError]:
             await item.gate.wait()
@@ -248,43 +240,34 @@ class Engine:
             pixels = self._pixels(data, level, bits, detail.frame)
         except ShardkitError as error:
             return IntegrityError(f"{detail.shard.shard}: the image {detail.key} cannot be decoded: {error}")
-        took = 0.0 if self._setup.decode else time.perf_counter() - begun
+        took = 0.0 if self._config.decode else time.perf_counter() - begun
         self._stats.decoded(detail, level, len(data), took)
-        return prepared(pixels, item.micro, at, detail, bits, self._setup.normalise)
+        return prepared(pixels, item.micro, at, detail, bits, self._config.normalise)
 
     def _pixels(self, data: bytes, level: int, bits: int, frame: Frame) -> Pixels:
-        if (streams := self._setup.streams) is not None:
+        if (streams := self._config.streams) is not None:
             streams.check(data, frame)  # here, because the graph takes memory by what a stream claims
             return np.frombuffer(streams.standalone(data, level), np.uint8)
-        return self._setup.codec.decode(data, level, bits, frame)
+        return self._config.codec.decode(data, level, bits, frame)
 
-    # --- graph and assembly
+    # --- graph and collation
 
     def _build(self, item: _Pending, ready: list[Prepared | ShardkitError]) -> Batch:
         begun = time.perf_counter()
         images, shown = self._run_graph(item, ready)
         between = time.perf_counter()
-        batch = assemble(
-            item.micro,
-            shown,
-            images,
-            item.place,
-            dtype=self._setup.dtype,
-            clip=self._setup.normalise in CLIPPED,
-            buffers=self._buffers,
-            device=self._setup.device,
-        )
-        if self._setup.device.type == "cuda":
-            torch.cuda.current_stream(self._setup.device).synchronize()  # whole before anybody sees it
+        batch = collate(item.micro, shown, images, item.position, self._canvas)
+        if self._config.device.type == "cuda":
+            torch.cuda.current_stream(self._config.device).synchronize()  # whole before anybody sees it
         self._stats.built(item.micro, between - begun, time.perf_counter() - between)
         return batch
 
     def _substituted(
         self, item: _Pending, ready: list[Prepared | ShardkitError], told: set[int]
     ) -> list[BatchItem | None]:
-        """What each place shows: its own crop, else by the plan's rule another's, else nothing.
+        """Choose what is shown of each crop: itself, else by the plan's rule another, else nothing.
 
-        told: places whose badness has been counted and logged.
+        told: crops whose badness has been counted and logged.
         """
         shown: list[BatchItem | None] = []
         for at, image in enumerate(ready):
@@ -302,7 +285,7 @@ class Engine:
         instead = "nothing" if source is None else f"the image {item.details[source].key}"
         _log.warning("%s; showing %s in its place", error, instead)
         self._stats.bad.append(str(error))
-        if len(self._stats.bad) > self._setup.max_bad:
+        if len(self._stats.bad) > self._config.max_bad:
             some = "; ".join(self._stats.bad[-_BLAME:])
             raise BadDataError(
                 f"{len(self._stats.bad):,} samples of this epoch are bad, more than max_bad allows: {some}"
@@ -331,7 +314,7 @@ class Engine:
 
 
 def _shares(item: _Pending) -> Shares:
-    """How a micro-batch's pixels are shared among the bins its images are stored in."""
+    """Share out a micro-batch's pixels among the bins that its images are stored in."""
     pixels: dict[str, float] = {}
     for detail, tokens in zip(item.details, item.micro.crops.tokens.tolist(), strict=True):
         pixels[detail.bin] = pixels.get(detail.bin, 0) + tokens

@@ -1,6 +1,6 @@
 """One image, prepared as a Loader does it, without a dataset: for programs that use what was trained with one."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +13,11 @@ from shardkit.codecs.frame import Frame
 from shardkit.content import Pixels
 from shardkit.dataset import manifest
 from shardkit.dataset.bins import Bin, Bins
+from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ArgumentError
 from shardkit.formats import webdataset
-from shardkit.loader.graph import CLIPPED, Graph, GraphConfig, Normalise, prepared
+from shardkit.loader.graph import Graph, GraphConfig
+from shardkit.loader.graph_input import CLIPPED, Normalise, prepared
 from shardkit.loader.sample_index import Detail, Details
 from shardkit.plan import Batching, EpochPlan, Packed, Resized, from_text
 from shardkit.plan.samples import Samples
@@ -24,18 +26,25 @@ from shardkit.plan.samples import Samples
 def prepare(
     pixels: Pixels, bits: int, *, batching: Batching | str, normalise: Normalise = "percentile", padded: bool = False
 ) -> torch.Tensor:
-    """An image as a Loader of these options gives it: float32 (1, rows, cols), without random crop and flip.
+    """Prepare an image as a Loader of these options does, without random crop and flip.
 
     Parameters
     ----------
-    pixels
-        (rows, cols) uint16, MONOCHROME2, as a dataset stores it: grey levels 0 to 2**bits - 1.
-    bits
+    pixels : ndarray of uint16, (rows, cols)
+        MONOCHROME2, as a dataset stores it: grey levels 0 to 2**bits - 1.
+    bits : int
         Bit depth.
-    batching, normalise
-        As of `shardkit.Loader`; of batching, what decides an image: resized or not, patch, level, content.
-    padded
+    batching : Batching or str
+        As of `shardkit.Loader`. What decides an image counts: resized or not, patch, level, content.
+    normalise : str or tuple of float
+        As of `shardkit.Loader`.
+    padded : bool
         Whether grey level 0 is padding, as where DICOM names a padding value, and does not count in the normalisation.
+
+    Returns
+    -------
+    Tensor of float32, (1, rows, cols)
+        Padded to whole patches.
 
     Raises
     ------
@@ -54,7 +63,7 @@ def prepare(
         starts=np.array([0, 1]),
         height=np.array([rows]),
         width=np.array([cols]),
-        bins=Bins((Bin(-(-rows // of.patch) * of.patch, -(-cols // of.patch) * of.patch),), of.patch),
+        bins=Bins((Bin(ceil_div(rows, of.patch) * of.patch, ceil_div(cols, of.patch) * of.patch),), of.patch),
         levels=LEVELS,
         box=np.array([[box[side] for side in ("top", "left", "height", "width")]]),
     )
@@ -63,11 +72,8 @@ def prepare(
     small = htj2k.decode(htj2k.encode(pixels), level, bits, Frame(rows, cols, rows, cols)) if level else pixels
     facts = asdict(content.statistics(pixels, found.mask, padded=padded))
     ready = prepared(small, micro, 0, _detail(facts), bits, normalise)
-    shown = of.augmentation.side is None and of.augmentation.content
-    steps = GraphConfig(
-        None, False, slice=shown, flip=False, resize=of.augmentation.side is not None, max_images=1, threads=1
-    )
-    graph = Graph(steps)
+    plain = replace(of.augmentation, crop=None, flip=0.0)
+    graph = Graph(GraphConfig.of(plain, torch.device("cpu"), decode=False, max_images=1, threads=1))
     try:
         (image,) = graph.run([ready])
         return image.clamp(0, 1) if normalise in CLIPPED else image.clone()
@@ -76,15 +82,16 @@ def prepare(
 
 
 def _alone(of: Batching, rows: int, cols: int) -> Batching:
-    """A batching whose only image is this one."""
-    if isinstance(of, Resized):
-        return Resized(side=of.side, fit=of.fit, patch=of.patch, level=of.level, content=of.content, per_step=1)
-    tokens = -(-rows // of.patch) * -(-cols // of.patch)
+    """Make a batching whose only image is this one."""
+    if (side := of.augmentation.side) is not None:
+        fit = of.augmentation.fit
+        return Resized(side=side, fit=fit, patch=of.patch, level=of.level, content=of.content, per_step=1)
+    tokens = ceil_div(rows, of.patch) * ceil_div(cols, of.patch)
     return Packed(tokens=tokens, patch=of.patch, level=of.level, content=of.content, per_step=1)
 
 
 def _detail(facts: dict[str, float]) -> Detail:
-    """The statistics with the precision that a manifest keeps."""
+    """Give statistics the precision that a manifest keeps."""
     numbers = {name: np.array([pa.scalar(v, manifest.SCHEMA.field(name).type).as_py()]) for name, v in facts.items()}
     none = np.zeros((1, 1), np.int64)
     return Detail(Details(webdataset, "", 0, numbers, none, none, none.astype(np.uint8), pa.array([""])), 0)

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ArgumentError, ShardkitError
-from shardkit.loader.collate import PackedBatch
+from shardkit.loader.batch import Batch
 from shardkit.loader.loader import Loader
-from shardkit.loader.prefetcher import Batch
 from shardkit.plan.spec import PlanSpec
 from shardkit.storage import translate_errors
 
@@ -24,9 +24,21 @@ Grey = npt.NDArray[np.uint8]
 
 
 def from_state(url: str, path: Path) -> Loader:
-    """A loader of the epoch that a saved state stands in, for the whole world.
+    """Open a loader of the epoch that a saved state stands in, for the whole world.
 
-    Raises ArgumentError for a file that holds none, and StateError for a state of another dataset.
+    Parameters
+    ----------
+    url : str
+        Folder or bucket of the dataset.
+    path : Path
+        JSON file with the state.
+
+    Raises
+    ------
+    ArgumentError
+        For a file that holds none.
+    StateError
+        For a state of another dataset.
     """
     state, plan_spec, seed, epoch = _read(path)
     loader = open_loader(url, plan_spec, seed, epoch)
@@ -35,7 +47,7 @@ def from_state(url: str, path: Path) -> Loader:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], PlanSpec, int, int]:
-    """(state, what decides the plan, seed, epoch)."""
+    """Read the state; returns it, what decides the plan, seed and epoch."""
     try:
         state = json.loads(path.read_text())
         return state, PlanSpec.read(str(state["format"])), int(state["seed"]), int(state["epoch"])
@@ -48,7 +60,7 @@ def _read(path: Path) -> tuple[dict[str, Any], PlanSpec, int, int]:
 
 
 def open_loader(url: str, plan_spec: PlanSpec, seed: int, epoch: int) -> Loader:
-    """A loader that stands for the whole world at the start of an epoch."""
+    """Open a loader that stands for the whole world at the start of an epoch."""
     if plan_spec.rows:
         raise ArgumentError(
             "the state is of a run that filtered its samples: replay it in Python, with the same filter"
@@ -69,10 +81,29 @@ def open_loader(url: str, plan_spec: PlanSpec, seed: int, epoch: int) -> Loader:
 
 
 def replay(loader: Loader, step: int, out: Path) -> str:
-    """Write the step's images as a PNG; returns a line about it. Raises ArgumentError where there is no such step.
+    """Write a step's images as a PNG.
 
-    The loader stands for the whole world: rank 0 of 1. Augmentations come from the plan, so these are the very crops of
-    the run, each stretched to its own grey levels; what could not be read then and can now is shown.
+    Augmentations come from the plan, so these are the very crops of the run, each stretched to its own grey levels;
+    what could not be read then and can now is shown.
+
+    Parameters
+    ----------
+    loader : Loader
+        One that stands for the whole world: rank 0 of 1.
+    step : int
+        Step of its epoch, from 0.
+    out : Path
+        File to write.
+
+    Returns
+    -------
+    str
+        A line about it.
+
+    Raises
+    ------
+    ArgumentError
+        Where there is no such step.
     """
     plan, epoch = loader.plan, loader.epoch
     if step < 0 or not plan.has(step):
@@ -84,9 +115,9 @@ def replay(loader: Loader, step: int, out: Path) -> str:
         for pixels, row in _images(batch):
             count += 1
             if len(cells) < _MOST:
-                label = f"micro-batch {batch.place.micro}, {pixels.shape[0]} x {pixels.shape[1]}"
+                label = f"micro-batch {batch.position.micro}, {pixels.shape[0]} x {pixels.shape[1]}"
                 cells.append((_grey(pixels), f"{loader.key(row)[:20]}\n{label}"))
-        if batch.place.last:
+        if batch.position.last:
             break
     page = _page(cells)
     with translate_errors(str(out)):
@@ -96,19 +127,14 @@ def replay(loader: Loader, step: int, out: Path) -> str:
 
 
 def _images(batch: Batch) -> Iterator[tuple[npt.NDArray[np.float32], int]]:
-    """(pixels, manifest row) of every image of a batch."""
+    """Go through a batch's images: pixels, and manifest row."""
     for at, row in enumerate(batch.rows.tolist()):
-        if row < 0:
-            continue
-        if isinstance(batch, PackedBatch):
-            yield batch.unpacked(at).float().numpy(), row
-        else:
-            height, width = batch.sizes[at].tolist()
-            yield batch.images[at, 0, :height, :width].float().numpy(), row
+        if row >= 0:
+            yield batch.pixels(at).float().numpy(), row
 
 
 def _grey(pixels: npt.NDArray[np.float32]) -> Grey:
-    """Stretched to 0..255 and shrunk into a cell."""
+    """Stretch to 0..255 and shrink into a cell."""
     low, high = float(pixels.min()), float(pixels.max())
     scaled = (pixels - low) * (255.0 / max(high - low, 1e-6))
     image = Image.fromarray(np.rint(scaled).astype(np.uint8))
@@ -118,12 +144,12 @@ def _grey(pixels: npt.NDArray[np.float32]) -> Grey:
 
 def _page(cells: list[tuple[Grey, str]]) -> Image.Image:
     columns = min(_COLUMNS, max(len(cells), 1))
-    rows = -(-max(len(cells), 1) // columns)
-    high = _CELL + _TEXT + _GAP
-    page = Image.new("L", (columns * (_CELL + _GAP) + _GAP, rows * high + _GAP), 24)
+    rows = ceil_div(max(len(cells), 1), columns)
+    height = _CELL + _TEXT + _GAP
+    page = Image.new("L", (columns * (_CELL + _GAP) + _GAP, rows * height + _GAP), 24)
     pen = ImageDraw.Draw(page)
     for number, (pixels, label) in enumerate(cells):
-        left, top = _GAP + number % columns * (_CELL + _GAP), _GAP + number // columns * high
+        left, top = _GAP + number % columns * (_CELL + _GAP), _GAP + number // columns * height
         page.paste(Image.fromarray(pixels), (left + (_CELL - pixels.shape[1]) // 2, top))
         pen.text((left, top + _CELL + 2), label, fill=230)
     return page

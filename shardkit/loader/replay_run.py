@@ -14,10 +14,28 @@ from shardkit.storage import no_folder
 
 
 def at_step(run: Path, step: int, dataset: str | None) -> tuple[Loader, int]:
-    """The loader at the epoch of a run's step, and that step of the epoch. dataset: where it lies now, if it has moved.
+    """Open a loader at the epoch of a run's step.
 
-    step: as the run's log counts, from 1. Raises ArgumentError where there is no such run or step, or where the dataset
-    has changed since.
+    Parameters
+    ----------
+    run : Path
+        Folder of the training run.
+    step : int
+        As the run's log counts, from 1.
+    dataset : str, optional
+        Where the dataset lies now, if it has moved.
+
+    Returns
+    -------
+    loader : Loader
+        At that epoch, for the whole world.
+    at : int
+        That step of the epoch, from 0.
+
+    Raises
+    ------
+    ArgumentError
+        Where there is no such run or step, or where the dataset has changed since.
     """
     facts = _facts(run)
     config, last = facts["config"], facts.get("steps")
@@ -57,7 +75,7 @@ def _facts(run: Path) -> dict[str, Any]:
 
 
 def _since(run: Path, facts: dict[str, Any], step: int) -> tuple[int, int]:
-    """The steps done and the epoch when the run's present dataset came in. Raises ArgumentError for a step before."""
+    """Find the steps done and the epoch when the run's present dataset came in; ArgumentError for a step before."""
     came = {int(at): change for at, change in facts.get("changes", {}).items() if "digest" in change}
     begun = max(came, default=0)
     if step <= begun:

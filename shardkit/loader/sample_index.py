@@ -10,24 +10,48 @@ import pyarrow.compute as pc
 
 from shardkit.codecs.base import LEVELS
 from shardkit.codecs.frame import Frame
-from shardkit.dataset.bins import Bin
+from shardkit.dataset.bins import Bin, Bins
 from shardkit.formats.base import ShardFormat
 from shardkit.plan.samples import Ints
 
 
 def common_levels(lists: pa.ChunkedArray) -> pa.Array:
-    """One flat array of a manifest's level_bytes or level_hash, as many an image: only large images have more levels.
+    """Flatten a manifest's level_bytes or level_hash, with the same number of levels for each image.
 
-    Loaders stop where the smallest image does, so that a level stands for one scale.
+    Only large images have more; loaders stop where the smallest image does, so that a level stands for one scale.
     """
     return pc.list_slice(lists, 0, LEVELS + 1).combine_chunks().flatten()
 
 
+def numbered(table: pa.Table, bins: Bins) -> npt.NDArray[np.int16]:
+    """Return the index in `bins` of each row of a table with the columns bin_height and bin_width."""
+    number = {(each.height, each.width): i for i, each in enumerate(bins.bins)}
+    sides = np.stack([table[name].to_numpy() for name in ("bin_height", "bin_width")], 1)
+    pairs, of = np.unique(sides, axis=0, return_inverse=True)
+    numbers = np.array([number[int(height), int(width)] for height, width in pairs], np.int16)
+    return numbers[of.reshape(-1)]
+
+
 @dataclass(frozen=True, slots=True)
 class Details:
-    """Columns of one shard's samples: `numbers` by column name, level_bytes (n, levels + 1), the others likewise.
+    """What the manifest says of the n samples of one shard.
 
-    starts: first bytes of levels in their objects.
+    Attributes
+    ----------
+    form : ShardFormat
+        How the shard is laid out.
+    shard : str
+        Its name.
+    first_row : int
+        Manifest row of its first sample.
+    numbers : dict of ndarray, (n,)
+        Numeric columns, by name.
+    starts, level_bytes : ndarray of int64, (n, levels + 1)
+        First byte of each level in its object, and length of the prefix that holds it.
+    level_hash : ndarray of uint8, (n, levels + 1, digest bytes)
+        Fingerprints of these prefixes.
+    keys : Array of str, (n,)
+        Keys of the samples.
     """
 
     form: ShardFormat
@@ -40,7 +64,7 @@ class Details:
     keys: pa.Array
 
     def at(self, row: int) -> "Detail":
-        """One sample's, by its manifest row."""
+        """Pick one sample by its manifest row."""
         return Detail(self, row - self.first_row)
 
 
@@ -53,6 +77,7 @@ class Detail:
 
     @property
     def key(self) -> str:
+        """Key of the sample."""
         return str(self.shard.keys[self.at].as_py())
 
     @property
@@ -69,22 +94,22 @@ class Detail:
         return Frame(height, width, rows, cols)
 
     def object(self, level: int) -> str:
-        """Name of the object that holds a level."""
+        """Name the object that holds a level."""
         return self.shard.form.part(self.shard.shard, level)
 
     def start(self, level: int) -> int:
-        """First byte of a level in its object."""
+        """Return the first byte of a level in its object."""
         return int(self.shard.starts[self.at, level])
 
     def number(self, column: str) -> float:
-        """A numeric column's value."""
+        """Return a numeric column's value."""
         return float(self.shard.numbers[column][self.at])
 
     def prefix(self, level: int) -> int:
-        """Length of the prefix that holds a level."""
+        """Return the length of the prefix that holds a level."""
         return int(self.shard.level_bytes[self.at, level])
 
     def hash(self, level: int) -> bytes:
-        """Fingerprint of that prefix."""
+        """Return the fingerprint of that prefix."""
         found: bytes = self.shard.level_hash[self.at, level].tobytes()
         return found

@@ -8,12 +8,40 @@ FIELDS = ("format", "manifest_digest", "seed", "epoch", "step")
 
 
 def make(plan_spec: str, digest: str, seed: int, epoch: int, step: int) -> dict[str, Any]:
-    """The state as a plain dictionary."""
+    """Put a state together as a plain dictionary.
+
+    Parameters
+    ----------
+    plan_spec : str
+        What decides the plan, besides dataset, seed and epoch.
+    digest : str
+        Names the dataset.
+    seed, epoch, step : int
+        Seed of the run, and the step that comes next.
+    """
     return dict(zip(FIELDS, (plan_spec, digest, seed, epoch, step), strict=True))
 
 
 def read(state: dict[str, Any], plan_spec: str, digest: str, url: str) -> tuple[int, int, int]:
-    """(seed, epoch, step). Raises StateError for a state of another dataset or plan."""
+    """Take a state apart.
+
+    Parameters
+    ----------
+    state : dict
+        What `make` gave.
+    plan_spec, digest, url : str
+        Those of the loader that is to go on.
+
+    Returns
+    -------
+    seed, epoch, step : int
+        Seed of the run, and the step that comes next.
+
+    Raises
+    ------
+    StateError
+        For a state of another dataset or plan.
+    """
     if set(state) != set(FIELDS):
         raise StateError(f"this is no loader's state: it has the fields {sorted(state)}, not {sorted(FIELDS)}")
     if (named := str(state["manifest_digest"])) != digest:

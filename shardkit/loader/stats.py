@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from shardkit.dataset.rounding import halved
 from shardkit.loader.sample_index import Detail
-from shardkit.loader.stream.cache import Cached
 from shardkit.loader.stream.fetch import Fetcher
-from shardkit.plan.batchers import MicroBatch
+from shardkit.plan.shapes import MicroBatch
 
-_CACHE = ("hits", "misses", "fills", "evictions", "filled_bytes")
 _FETCH = ("requests", "read_bytes", "seconds", "refetched")
+_CACHE = ("hits", "misses", "fills", "evictions", "filled_bytes")
 
 Shares = Mapping[str, float]
 """Bin -> share of a batch's pixels."""
@@ -20,10 +20,24 @@ Shares = Mapping[str, float]
 
 @dataclass
 class BinStats:
-    """Of the images stored in one bin.
+    """Counters of the images that are stored in one bin.
 
-    wait_s: the consumer waited, shared among a batch's bins by pixels. fetch_s, decode_s: added up over connections and
-    threads; where the graph decodes, decode_s is 0 and graph_s of the loader has it.
+    Attributes
+    ----------
+    images : int
+        Images that were decoded.
+    bytes : int
+        Their encoded bytes.
+    mpx : float
+        Their pixels, in millions.
+    cache_hits : int
+        Reads that found their shard in the disk cache.
+    wait_s : float
+        Seconds that the consumer waited, shared among a batch's bins by pixels.
+    fetch_s : float
+        Seconds of reads, added up over connections.
+    decode_s : float
+        Seconds of decoding, added up over threads; 0 where the graph decodes, whose `graph_s` has it.
     """
 
     images: int = 0
@@ -39,14 +53,26 @@ class BinStats:
 class Stats:
     """Counters of a loader since it was made. Seconds of threads that run side by side add up.
 
-    wait_s: the consumer waited for batches. graph_s, assemble_s: of the producer. tokens: used, and slots: padding
-    included. bad: messages, of this epoch.
+    Attributes
+    ----------
+    batches, images : int
+        Batches that were made, and images in them.
+    tokens, padded_tokens : int
+        Tokens of images, and tokens with padding included.
+    wait_s : float
+        Seconds that the consumer waited for batches.
+    graph_s, assemble_s : float
+        Seconds that the producer normalised images, and laid them out in batches.
+    bad : list of str
+        What was wrong with samples of this epoch.
+    bins : dict of BinStats
+        Counters by bin.
     """
 
     batches: int = 0
     images: int = 0
     tokens: int = 0
-    slots: int = 0
+    padded_tokens: int = 0
     wait_s: float = 0.0
     graph_s: float = 0.0
     assemble_s: float = 0.0
@@ -68,37 +94,37 @@ class Stats:
             self._fetcher = fetcher
 
     def waited(self, seconds: float, shares: Shares) -> None:
-        """The consumer had to wait for a batch."""
+        """Count that the consumer had to wait for a batch."""
         self.wait_s += seconds
         with self._lock:
             for name, share in shares.items():
                 self.bins[name].wait_s += share * seconds
 
     def decoded(self, detail: Detail, level: int, size: int, seconds: float) -> None:
-        """A thread decoded an image."""
+        """Count that a thread decoded an image."""
         with self._lock:
             of = self.bins[detail.bin]
             of.images += 1
             of.bytes += size
-            of.mpx += -(-int(detail.number("height")) >> level) * -(-int(detail.number("width")) >> level) / 1e6
+            of.mpx += halved(int(detail.number("height")), level) * halved(int(detail.number("width")), level) / 1e6
             of.decode_s += seconds
 
     def built(self, micro: MicroBatch, graph_s: float, assemble_s: float) -> None:
-        """The producer finished a batch."""
+        """Count that the producer finished a batch."""
         self.batches += 1
         self.images += len(micro.crops)
-        self.tokens += micro.used + micro.again
-        self.slots += micro.slots
+        self.tokens += micro.real_tokens + micro.repeated_tokens
+        self.padded_tokens += micro.padded_tokens
         self.graph_s += graph_s
         self.assemble_s += assemble_s
 
     def where(self) -> str:
-        """What has been done so far, for a message about a stall."""
+        """Say what has been done so far, for a message about a stall."""
         report = self.report()
         return f"{report['requests']:,.0f} reads done, {report['images']:,} images in batches"
 
     def report(self) -> dict[str, Any]:
-        """Plain numbers: stages, fetches, cache, and a row a bin with Mpx by second and decoding thread."""
+        """Gather plain numbers: stages, fetches, cache, and a row a bin with Mpx by second and decoding thread."""
         with self._lock:
             counts, bins = dict(self._ended), {name: asdict(of) for name, of in sorted(self.bins.items())}
             for name, value in _counts(self._fetcher).items():
@@ -114,7 +140,7 @@ class Stats:
             "images": self.images,
             "mpx": sum(row["mpx"] for row in bins.values()),
             "tokens": self.tokens,
-            "slots": self.slots,
+            "padded_tokens": self.padded_tokens,
             "wait_s": self.wait_s,
             "fetch_s": counts.get("seconds", 0.0),
             **{name: counts.get(name, 0) for name in ("requests", "read_bytes", "refetched")},
@@ -130,15 +156,13 @@ class Stats:
 def _counts(fetcher: Fetcher | None) -> dict[str, float]:
     if fetcher is None:
         return {}
-    found = {name: getattr(fetcher.stats, name) for name in _FETCH}
-    if isinstance(fetcher.reader, Cached):
-        found |= {name: getattr(fetcher.reader, name) for name in _CACHE}
-    return found
+    stats = fetcher.stats
+    return {name: getattr(stats, name) for name in _FETCH} | {name: getattr(stats.cache, name) for name in _CACHE}
 
 
 def _by_bin(fetcher: Fetcher | None) -> dict[str, tuple[float, int]]:
-    """Bin -> (seconds of reads, cache hits)."""
+    """Seconds of reads and cache hits by bin."""
     if fetcher is None:
         return {}
-    hits = fetcher.reader.hits_by_bin if isinstance(fetcher.reader, Cached) else {}
-    return {name: (seconds, hits.get(name, 0)) for name, seconds in list(fetcher.stats.bins.items())}
+    hits = fetcher.stats.cache.hits_by_bin
+    return {name: (seconds, hits[name]) for name, seconds in list(fetcher.stats.bins.items())}

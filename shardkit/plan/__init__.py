@@ -1,12 +1,14 @@
 """Which samples make which step: pure functions of the manifest, NumPy only, no I/O."""
 
-from shardkit.plan.batchers import MicroBatch, Pack, Shape
-from shardkit.plan.batching import Batching, Binned, Exact, Fixed, Packed, Resized, from_text
+from shardkit.plan.base import Batching
+from shardkit.plan.batching import Binned, Exact, Fixed, Packed, Resized, from_text
 from shardkit.plan.crops import Crops
 from shardkit.plan.epoch import EpochPlan, EpochStats
 from shardkit.plan.samples import Samples
+from shardkit.plan.shapes import BatchShape, MicroBatch, Pack, Shape
 
 __all__ = [
+    "BatchShape",
     "Batching",
     "Binned",
     "Crops",

@@ -5,92 +5,39 @@ A batcher is fed crops in the epoch's order and hands out micro-batches as they 
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from shardkit.dataset.bins import Bins
+from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ArgumentError
 from shardkit.plan.crops import Crops
 from shardkit.plan.samples import Ints
+from shardkit.plan.shapes import BatchShape, MicroBatch, Pack, Shape
 from shardkit.plan.shuffle import mix
 
 Remainder = Literal["fill", "repeat", "drop"]
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A dense micro-batch: images, and pixels each is padded to."""
-
-    images: int
-    height: int
-    width: int
-
-
-@dataclass(frozen=True, slots=True)
-class Pack:
-    """A packed micro-batch: tokens, and images at most."""
-
-    tokens: int
-    images: int
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """What one rank decodes and runs at once.
-
-    crops: the images in their order, at most `layout.images`; a dense layout's further places are padding.
-    repeated: bool (n,), whether the epoch had this sample before. patch: pixels.
-    """
-
-    layout: Shape | Pack
-    patch: int
-    crops: Crops
-    repeated: npt.NDArray[np.bool_]
-
-    @property
-    def slots(self) -> int:
-        """Tokens it occupies, padding included."""
-        if isinstance(self.layout, Pack):
-            return self.layout.tokens
-        return self.layout.images * (self.layout.height // self.patch) * (self.layout.width // self.patch)
-
-    @property
-    def used(self) -> int:
-        """Tokens of images that the epoch had not before."""
-        return int(self.crops.tokens[~self.repeated].sum())
-
-    @property
-    def again(self) -> int:
-        """Tokens of repeated images."""
-        return int(self.crops.tokens[self.repeated].sum())
-
-    @cached_property
-    def cu_seqlens(self) -> Ints:
-        """int64 (n + 1,), first token of each image and the end."""
-        return np.concatenate([[0], np.cumsum(self.crops.tokens)])
-
-    def substitutes(self, at: int) -> list[int]:
-        """Places whose image may stand in for that at `at`, best first: it has to fit the room that is there.
-
-        Packed, the largest of those with no more tokens; dense, the next in turn; never the same sample repeated. The
-        sequence depends on the plan alone, so that a replay on another machine shows the same.
-        """
-        others = np.flatnonzero(self.crops.row != self.crops.row[at]).tolist()
-        if isinstance(self.layout, Pack):
-            fitting = [i for i in others if self.crops.tokens[i] <= self.crops.tokens[at]]
-            return sorted(fitting, key=lambda i: (-int(self.crops.tokens[i]), i))
-        return sorted(others, key=lambda i: (i - at) % len(self.crops))
-
-
 class Batcher(ABC):
-    """Unfinished business of an epoch.
+    """Builds micro-batches incrementally, and keeps the crops that wait for one. It is copied by `copy.deepcopy`.
 
-    images: that a micro-batch holds at most. per_step: micro-batches of a global step. dropped: crops that a remainder
-    rule left out.
+    Parameters
+    ----------
+    images : int
+        Images that a micro-batch holds at most.
+    per_step : int
+        Micro-batches of a global step.
+
+    Attributes
+    ----------
+    images : int
+        As above.
+    dropped : list of Crops
+        Crops that a remainder rule left out.
     """
 
     def __init__(self, images: int, per_step: int) -> None:
@@ -99,19 +46,42 @@ class Batcher(ABC):
 
     @abstractmethod
     def feed(self, crops: Crops) -> list[MicroBatch]:
-        """Micro-batches that these crops complete, in order."""
+        """Take in the crops that follow in the epoch's order, and return the micro-batches that they complete."""
 
     @abstractmethod
     def finish(self, waiting: list[MicroBatch]) -> list[MicroBatch]:
-        """The epoch's last ones, `waiting` of them an unfinished step: a multiple of `per_step`."""
+        """Return the epoch's last micro-batches.
 
+        Parameters
+        ----------
+        waiting : list of MicroBatch
+            Those handed out before that do not fill a step.
 
-def _micro(layout: Shape | Pack, patch: int, crops: Crops) -> MicroBatch:
-    return MicroBatch(layout, patch, crops, np.zeros(len(crops), np.bool_))
+        Returns
+        -------
+        list of MicroBatch
+            `waiting` and those that the remaining crops make: whole steps of `per_step`.
+        """
 
 
 class DenseBatcher(Batcher):
-    """Queues by size class; `group` micro-batches of a class are handed out together once it has enough images."""
+    """Queues by size class, which hand out micro-batches once they have enough images.
+
+    Parameters
+    ----------
+    shapes : list of Shape, optional
+        One a class; None where each image is its own.
+    patch : int
+        Side of a patch in pixels.
+    per_step : int
+        Micro-batches of a global step.
+    remainder : {"fill", "repeat", "drop"}
+        What becomes of the last images.
+    group : int
+        Micro-batches of one class that are handed out together.
+    bins : Bins, optional
+        The classes; None where there is one.
+    """
 
     def __init__(
         self,
@@ -125,8 +95,8 @@ class DenseBatcher(Batcher):
         super().__init__(max(shape.images for shape in shapes) if shapes else 1, per_step)
         self._shapes, self._patch, self._group, self._remainder, self._bins = shapes, patch, group, remainder, bins
         self._waiting: Crops | None = None
-        self._first: dict[Shape | Pack, list[Crops]] = {}  # what repeats are taken from
-        self._repeats: dict[Shape | Pack, int] = {}
+        self._first: dict[BatchShape, list[Crops]] = {}  # what repeats are taken from
+        self._repeats: dict[BatchShape, int] = {}
 
     def feed(self, crops: Crops) -> list[MicroBatch]:
         """See `Batcher`."""
@@ -139,7 +109,7 @@ class DenseBatcher(Batcher):
             whole = len(members) // size * size
             for batch in members[:whole].reshape(-1, size):
                 micros = [crops.take(part) for part in batch.reshape(self._group, -1)]
-                out.append((int(batch[-1]), [_micro(shape, self._patch, part) for part in micros]))
+                out.append((int(batch[-1]), [MicroBatch.of(shape, self._patch, part) for part in micros]))
             left.append(members[whole:])
         self._waiting = crops.take(np.sort(np.concatenate(left)))
         done = [micro for _, micros in sorted(out, key=lambda item: item[0]) for micro in micros]
@@ -148,11 +118,11 @@ class DenseBatcher(Batcher):
         return done
 
     def _classes(self, crops: Crops) -> Iterator[tuple[Shape, Ints]]:
-        """(shape, places of its crops in order) of every class that is there."""
+        """Shape and the indices of its crops, in order, of every class that is there."""
         index: npt.NDArray[np.integer[Any]]
         if self._shapes is None:  # each image its own
-            high, wide = (-(-side // self._patch) * self._patch for side in (crops.out_height, crops.out_width))
-            sizes, index = np.unique(np.stack([high, wide], 1), axis=0, return_inverse=True)
+            sides = (ceil_div(side, self._patch) * self._patch for side in (crops.out_height, crops.out_width))
+            sizes, index = np.unique(np.stack(list(sides), 1), axis=0, return_inverse=True)
             shapes, index = [Shape(1, int(h), int(w)) for h, w in sizes], index.ravel()
         elif self._bins is not None:
             shapes, index = self._shapes, self._bins.assign(crops.out_height, crops.out_width)
@@ -177,7 +147,7 @@ class DenseBatcher(Batcher):
 
     def _remember(self, micros: list[MicroBatch]) -> None:
         for micro in micros:
-            first = self._first.setdefault(micro.layout, [])
+            first = self._first.setdefault(micro.shape, [])
             if len(first) < self._per_step:
                 first.append(micro.crops)
 
@@ -193,7 +163,9 @@ class DenseBatcher(Batcher):
                 self.dropped.append(mine)
                 continue
             self._first.setdefault(shape, [mine])
-            last += [_micro(shape, self._patch, mine.take(slice(i, None, self._group))) for i in range(self._group)]
+            last += [
+                MicroBatch.of(shape, self._patch, mine.take(slice(i, None, self._group))) for i in range(self._group)
+            ]
         if self._remainder == "drop":
             whole = len(last) // self._per_step * self._per_step
             self.dropped += [micro.crops for micro in last[whole:]]
@@ -203,49 +175,63 @@ class DenseBatcher(Batcher):
         return [micro for step in steps for micro in completed(step)]
 
     def _spread(self, step: list[MicroBatch]) -> list[MicroBatch]:
-        """A whole step of these images, those of a class over all its micro-batches.
+        """Make a whole step of these images, those of a class over all its micro-batches.
 
         What the step lacks, a whole number of groups, goes to the class with the most images: none is empty as long as
         there are enough.
         """
-        parts: dict[Shape | Pack, list[Crops]] = {}
+        parts: dict[BatchShape, list[Crops]] = {}
         for micro in step:
-            parts.setdefault(micro.layout, []).append(micro.crops)
-        counts = {layout: len(part) for layout, part in parts.items()}
-        crops = {layout: Crops.join(part) for layout, part in parts.items()}
-        counts[max(crops, key=lambda layout: len(crops[layout]))] += self._per_step - len(step)
+            parts.setdefault(micro.shape, []).append(micro.crops)
+        counts = {shape: len(part) for shape, part in parts.items()}
+        crops = {shape: Crops.join(part) for shape, part in parts.items()}
+        counts[max(crops, key=lambda shape: len(crops[shape]))] += self._per_step - len(step)
         return [
-            _micro(layout, self._patch, crops[layout].take(slice(i, None, count)))
-            for layout, count in counts.items()
+            MicroBatch.of(shape, self._patch, crops[shape].take(slice(i, None, count)))
+            for shape, count in counts.items()
             for i in range(count)
         ]
 
     def _repeated(self, step: list[MicroBatch]) -> list[MicroBatch]:
-        """A whole step of these images and, in the places left, images that the epoch had before."""
-        none = _micro(step[-1].layout, self._patch, step[-1].crops.take(slice(0)))
+        """Make a whole step of these images and, in the slots left, images that the epoch had before."""
+        none = MicroBatch.of(step[-1].shape, self._patch, step[-1].crops.take(slice(0)))
         return [self._completed(micro) for micro in step + [none] * (self._per_step - len(step))]
 
     def _completed(self, micro: MicroBatch) -> MicroBatch:
-        """With images from the epoch's begin, in turn; they get other seeds."""
-        layout, had = micro.layout, len(micro.crops)
-        lacking = layout.images - had
+        """Fill up a micro-batch with images of the epoch's beginning, in turn; they get other seeds."""
+        shape, had = micro.shape, len(micro.crops)
+        lacking = shape.images - had
         if not lacking:
             return micro
-        donor, begin = Crops.join(self._first[layout]), self._repeats.get(layout, 0)
-        self._repeats[layout] = begin + lacking
+        donor, begin = Crops.join(self._first[shape]), self._repeats.get(shape, 0)
+        self._repeats[shape] = begin + lacking
         turn = np.arange(begin, begin + lacking)
         again = donor.take(turn % len(donor))
         again = replace(again, seed=mix(0, again.seed + turn.astype(np.uint64)))
-        repeated = np.arange(layout.images) >= had
-        return MicroBatch(layout, self._patch, Crops.join([micro.crops, again]), repeated)
+        repeated = np.arange(shape.images) >= had
+        return MicroBatch(shape, self._patch, Crops.join([micro.crops, again]), repeated)
 
 
 class PackedBatcher(Batcher):
-    """Fills packs in order: the oldest image first, then whatever fits, looking `window` images ahead."""
+    """Fills packs in order: the oldest image first, then whatever fits.
+
+    Parameters
+    ----------
+    tokens, images : int
+        Tokens and images that a pack holds at most.
+    window : int
+        Images looked ahead at.
+    patch : int
+        Side of a patch in pixels.
+    per_step : int
+        Micro-batches of a global step.
+    remainder : {"fill", "drop"}
+        What becomes of the last packs.
+    """
 
     def __init__(self, tokens: int, images: int, window: int, patch: int, per_step: int, remainder: Remainder) -> None:
         super().__init__(images, per_step)
-        self._layout, self._window, self._patch, self._remainder = Pack(tokens, images), window, patch, remainder
+        self._shape, self._window, self._patch, self._remainder = Pack(tokens, images), window, patch, remainder
         self._waiting: Crops | None = None
 
     def feed(self, crops: Crops) -> list[MicroBatch]:
@@ -270,13 +256,13 @@ class PackedBatcher(Batcher):
             packs.append(pack)
         rest = sorted(queue) + list(range(before[1], len(sizes))) if queue else []
         self._waiting = crops.take(np.array(rest, np.int64))
-        return [_micro(self._layout, self._patch, crops.take(np.array(pack))) for pack in packs]
+        return [MicroBatch.of(self._shape, self._patch, crops.take(np.array(pack))) for pack in packs]
 
     def _fill(self, queue: list[int], sizes: list[int], following: int) -> tuple[list[int], int]:
-        """One pack, taken out of the queue, which is topped up; and the next image that is not in the queue."""
-        room, pack = self._layout.tokens, list[int]()
+        """Take one pack out of the queue and top it up; returns also the next image that is not in the queue."""
+        room, pack = self._shape.tokens, list[int]()
         at = 0
-        while at < len(queue) and len(pack) < self._layout.images:
+        while at < len(queue) and len(pack) < self._shape.images:
             if sizes[queue[at]] > room:
                 # The oldest does not fit any more: what fits best of those behind it.
                 fitting = [(sizes[i], -k) for k, i in enumerate(queue) if sizes[i] <= room]
@@ -293,10 +279,10 @@ class PackedBatcher(Batcher):
         return pack, following
 
     def _check(self, crops: Crops, sizes: list[int]) -> None:
-        if sizes and (largest := max(sizes)) > self._layout.tokens:
+        if sizes and (largest := max(sizes)) > self._shape.tokens:
             at = sizes.index(largest)
             raise ArgumentError(
-                f"manifest row {crops.row[at]} has {largest:,} tokens, above tokens={self._layout.tokens:,}:"
+                f"manifest row {crops.row[at]} has {largest:,} tokens, above tokens={self._shape.tokens:,}:"
                 " raise it, or stream a level"
             )
 
@@ -312,17 +298,17 @@ class PackedBatcher(Batcher):
         if self._remainder == "drop":
             self.dropped += part
             return whole
-        return whole + [_micro(self._layout, self._patch, crops) for crops in self._spread(part)]
+        return whole + [MicroBatch.of(self._shape, self._patch, crops) for crops in self._spread(part)]
 
     def _spread(self, packs: list[Crops]) -> list[Crops]:
-        """A whole step of these packs' images: largest first into the emptiest; where that overflows, by halving."""
+        """Make a whole step of these packs' images: largest first into the emptiest, else by halving packs."""
         crops, count = Crops.join(packs), self._per_step
         loads, members = [0] * count, [list[int]() for _ in range(count)]
         for i in np.argsort(-crops.tokens, kind="stable").tolist():
             emptiest = loads.index(min(loads))
             loads[emptiest] += int(crops.tokens[i])
             members[emptiest].append(i)
-        if max(loads) <= self._layout.tokens and max(map(len, members)) <= self._layout.images:
+        if max(loads) <= self._shape.tokens and max(map(len, members)) <= self._shape.images:
             return [crops.take(np.sort(np.array(m, np.int64))) for m in members]
         packs = list(packs)
         while len(packs) < count:

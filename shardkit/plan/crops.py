@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from shardkit.dataset.rounding import ceil_div
 from shardkit.plan.samples import Ints, Samples
 from shardkit.plan.shuffle import Words, mix, uniform
 
@@ -22,9 +23,14 @@ _AREA, _RATIO, _TOP, _LEFT, _FLIP = range(5)  # what a sample's draws are for
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """How images become crops; see `shardkit.plan.batching.Batching` for the fields.
+    """How images become crops; `shardkit.plan.base.Batching` describes the fields that are its own.
 
-    side: of the square that a crop is resized to; None keeps the size it has.
+    Attributes
+    ----------
+    side : int, optional
+        Pixels of the side of the square that a crop is resized to; None keeps the size it has.
+    fit : {"crop", "pad"}
+        What is shown in the square where there is no random crop: see `shardkit.plan.Resized`.
     """
 
     patch: int
@@ -39,12 +45,26 @@ class Augmentation:
 
 @dataclass(frozen=True, slots=True)
 class Crops:
-    """Arrays over n samples, int64 but for `flip` and `seed`.
+    """What is shown of n samples, as arrays (n,) of int64 unless said otherwise.
 
-    index: sample. row: manifest row. level: halvings. top, left, height, width: pixels of that level.
-    out_height, out_width: pixels after resizing; equal to height and width without. tokens: patches of the output.
-    flip: bool, mirrored left to right. seed: uint64, for what comes after (masks). region: (n, 4), the same rectangle
-    in full-resolution pixels.
+    Attributes
+    ----------
+    index, row : ndarray
+        Number of the sample in the plan's `Samples`, and its manifest row.
+    level : ndarray
+        Halvings of the image that is streamed.
+    top, left, height, width : ndarray
+        Rectangle that is shown, in pixels of that level.
+    out_height, out_width : ndarray
+        Pixels after resizing; `height` and `width` where nothing is resized.
+    tokens : ndarray
+        Patches of the output.
+    flip : ndarray of bool
+        Whether it is mirrored left to right.
+    seed : ndarray of uint64
+        Seed of what is random after this: masks.
+    region : ndarray, (n, 4)
+        The rectangle in full-resolution pixels: top, left, height, width.
     """
 
     index: Ints
@@ -62,23 +82,42 @@ class Crops:
     region: Ints
 
     def __len__(self) -> int:
+        """Count the samples."""
         return len(self.index)
 
     def __deepcopy__(self, memo: object) -> "Crops":
-        return self  # what a batcher holds; nothing writes to it
+        """Return itself: batchers are copied, and nothing writes to what they hold."""
+        return self
 
     def take(self, at: Ints | slice) -> "Crops":
-        """The crops at these places."""
+        """Choose crops by index."""
         return Crops(*(getattr(self, f.name)[at] for f in fields(self)))
 
     @staticmethod
     def join(parts: "list[Crops]") -> "Crops":
-        """One after the other."""
+        """Put one after the other."""
         return Crops(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Crops)))
 
 
 def crops(samples: Samples, index: Ints, augmentation: Augmentation, key: int) -> Crops:
-    """The crops of samples `index`; draws depend on `key` and the sample's row alone."""
+    """Make the crops of some samples.
+
+    Parameters
+    ----------
+    samples : Samples
+        Those of the plan.
+    index : ndarray of int64, (n,)
+        Which of them.
+    augmentation : Augmentation
+        How images become crops.
+    key : int
+        64-bit key of the epoch. What is drawn depends on it and on the sample's manifest row alone.
+
+    Returns
+    -------
+    Crops
+        One for each of `index`.
+    """
     row = samples.row(index)
     seed = mix(key, row)
     region = samples.regions(index, augmentation.content)
@@ -93,7 +132,7 @@ def crops(samples: Samples, index: Ints, augmentation: Augmentation, key: int) -
     top, left, height, width = at_level(region, level)
     out_height, out_width = _resized(height, width, augmentation)
     flip = _draw(seed, _FLIP) < augmentation.flip
-    tokens = -(-out_height // augmentation.patch) * -(-out_width // augmentation.patch)
+    tokens = ceil_div(out_height, augmentation.patch) * ceil_div(out_width, augmentation.patch)
     return Crops(index, row, level, top, left, height, width, out_height, out_width, tokens, flip, seed, region)
 
 
@@ -102,23 +141,23 @@ def _draw(seed: Words, purpose: int, attempt: int = 0) -> npt.NDArray[np.float64
 
 
 def _cropped(region: Ints, augmentation: Augmentation, seed: Words) -> Ints:
-    """Random crops inside the regions."""
+    """Draw random crops inside the regions."""
     assert augmentation.crop is not None
-    top, left, high, wide = region.T
-    area = (high * wide).astype(np.float64)
+    top, left, height, width = region.T
+    area = (height * width).astype(np.float64)
     ratios = _even(*augmentation.ratio)
-    crop_h, crop_w = _central(high, wide, augmentation.ratio)
+    crop_h, crop_w = _central(height, width, augmentation.ratio)
     found = np.zeros(len(region), np.bool_)
     for attempt in range(_TRIES):
         share = augmentation.crop[0] + (augmentation.crop[1] - augmentation.crop[0]) * _draw(seed, _AREA, attempt)
         ratio = ratios[(_draw(seed, _RATIO, attempt) * len(ratios)).astype(np.int64)]
         w, h = np.rint(np.sqrt(area * share * ratio)), np.rint(np.sqrt(area * share / ratio))
-        fits = ~found & (w >= 1) & (h >= 1) & (w <= wide) & (h <= high)
+        fits = ~found & (w >= 1) & (h >= 1) & (w <= width) & (h <= height)
         crop_h, crop_w = np.where(fits, h, crop_h), np.where(fits, w, crop_w)
         found |= fits
     crop_h, crop_w = crop_h.astype(np.int64), crop_w.astype(np.int64)
-    down = np.where(found, (_draw(seed, _TOP) * (high - crop_h + 1)).astype(np.int64), (high - crop_h) // 2)
-    right = np.where(found, (_draw(seed, _LEFT) * (wide - crop_w + 1)).astype(np.int64), (wide - crop_w) // 2)
+    down = np.where(found, (_draw(seed, _TOP) * (height - crop_h + 1)).astype(np.int64), (height - crop_h) // 2)
+    right = np.where(found, (_draw(seed, _LEFT) * (width - crop_w + 1)).astype(np.int64), (width - crop_w) // 2)
     return np.stack([top + down, left + right, crop_h, crop_w], 1)
 
 
@@ -131,39 +170,52 @@ def _even(low: float, up: float) -> npt.NDArray[np.float64]:
     return numbers
 
 
-def _central(high: Ints, wide: Ints, ratio: tuple[float, float]) -> tuple[npt.NDArray[np.float64], ...]:
-    """The largest central crop with an admitted width / height."""
-    h, w = high.astype(np.float64), wide.astype(np.float64)
+def _central(height: Ints, width: Ints, ratio: tuple[float, float]) -> tuple[npt.NDArray[np.float64], ...]:
+    """Find the largest central crop with an admitted width / height."""
+    h, w = height.astype(np.float64), width.astype(np.float64)
     return np.maximum(1, np.rint(np.minimum(h, w / ratio[0]))), np.maximum(1, np.rint(np.minimum(w, h * ratio[1])))
 
 
 def _central_square(region: Ints) -> Ints:
-    top, left, high, wide = region.T
-    side = np.minimum(high, wide)
-    return np.stack([top + (high - side) // 2, left + (wide - side) // 2, side, side], 1)
+    top, left, height, width = region.T
+    side = np.minimum(height, width)
+    return np.stack([top + (height - side) // 2, left + (width - side) // 2, side, side], 1)
 
 
 def _covering_level(region: Ints, augmentation: Augmentation, levels: int) -> Ints:
-    """The most halvings whose smallest possible crop still has `side` pixels, so that nothing is enlarged by it."""
+    """Find the most halvings whose smallest possible crop still has `side` pixels: nothing is enlarged by them."""
     assert augmentation.side is not None
-    high, wide = region[:, 2].astype(np.float64), region[:, 3].astype(np.float64)
+    height, width = region[:, 2].astype(np.float64), region[:, 3].astype(np.float64)
     if augmentation.crop is not None:
-        area, (low, up) = high * wide * augmentation.crop[0], augmentation.ratio
+        area, (low, up) = height * width * augmentation.crop[0], augmentation.ratio
         central_h, central_w = _central(region[:, 2], region[:, 3], augmentation.ratio)
         least = np.minimum(np.sqrt(area * low), np.sqrt(area / up))
         least = np.minimum(least, np.minimum(central_h, central_w))
     else:
-        least = np.maximum(high, wide) if augmentation.fit == "pad" else np.minimum(high, wide)
+        least = np.maximum(height, width) if augmentation.fit == "pad" else np.minimum(height, width)
     _, exponent = np.frexp(least / augmentation.side)  # exact, where log2 of a power of two may fall short of it
     return np.clip(exponent.astype(np.int64) - 1, 0, levels)
 
 
 def at_level(region: Ints, level: Ints | int) -> tuple[Ints, ...]:
-    """The rectangle in its level's pixels: whatever it touches, at least 1 x 1. Levels round sides up."""
-    top, left, high, wide = region.T
+    """Turn full-resolution rectangles into pixels of a level: whatever they touch, at least 1 x 1.
+
+    Parameters
+    ----------
+    region : ndarray of int64, (n, 4)
+        Top, left, height, width in full-resolution pixels.
+    level : int or ndarray of int64, (n,)
+        Halvings, which round sides up.
+
+    Returns
+    -------
+    tuple of ndarray
+        Top, left, height and width, each int64 (n,).
+    """
+    top, left, height, width = region.T
     below = (1 << level) - 1
     new_top, new_left = top >> level, left >> level
-    return new_top, new_left, ((top + high + below) >> level) - new_top, ((left + wide + below) >> level) - new_left
+    return new_top, new_left, ((top + height + below) >> level) - new_top, ((left + width + below) >> level) - new_left
 
 
 def _resized(height: Ints, width: Ints, augmentation: Augmentation) -> tuple[Ints, Ints]:
@@ -173,7 +225,7 @@ def _resized(height: Ints, width: Ints, augmentation: Augmentation) -> tuple[Int
     if augmentation.fit != "pad" or augmentation.crop is not None:
         return square, square
     longer = np.maximum(height, width)
-    high, wide = (
+    rows, cols = (
         np.maximum(1, np.rint(side * augmentation.side / longer)).astype(np.int64) for side in (height, width)
     )
-    return high, wide
+    return rows, cols

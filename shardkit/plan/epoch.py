@@ -5,17 +5,18 @@ the first piece. A later step needs the pieces before it, of which only counts a
 """
 
 import copy
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from cachetools import LRUCache
 
 from shardkit.errors import ArgumentError
-from shardkit.plan.batchers import Batcher, MicroBatch
-from shardkit.plan.batching import Batching
+from shardkit.plan.base import Batching
+from shardkit.plan.batchers import Batcher
 from shardkit.plan.crops import crops
 from shardkit.plan.samples import Samples
+from shardkit.plan.shapes import MicroBatch
 from shardkit.plan.shuffle import Order, key_of
 from shardkit.terminal import reprs
 
@@ -27,30 +28,52 @@ Step = list[MicroBatch]
 
 @dataclass(frozen=True, slots=True)
 class EpochStats:
-    """Tokens of an epoch, and samples: used + padded + repeated is what the model is given, used + dropped the data."""
+    """What an epoch gives the model, and what it leaves out, on all ranks together.
+
+    The model is given real, padding and repeated tokens; the data have the real and the dropped ones.
+
+    Attributes
+    ----------
+    samples : int
+        Samples of the epoch, dropped ones included.
+    steps, micro_batches : int
+        Global steps, and micro-batches of all of them.
+    real_tokens : int
+        Tokens of samples that are shown, the first time.
+    padding_tokens : int
+        Tokens of no image.
+    repeated_tokens : int
+        Tokens of samples that are shown again.
+    dropped_tokens : int
+        Tokens of samples that are left out.
+    samples_repeated, samples_dropped : int
+        Samples that are shown again or left out.
+    """
 
     samples: int = 0
     steps: int = 0
     micro_batches: int = 0
-    used: int = 0
-    padded: int = 0
-    repeated: int = 0
-    dropped: int = 0
+    real_tokens: int = 0
+    padding_tokens: int = 0
+    repeated_tokens: int = 0
+    dropped_tokens: int = 0
     samples_repeated: int = 0
     samples_dropped: int = 0
 
     @property
     def overhead(self) -> float:
-        """What the model is given by what it is given once; 1.0 at best."""
-        return (self.used + self.padded + self.repeated) / self.used if self.used else 1.0
+        """Tokens that the model is given, as a multiple of the real ones; 1.0 at best, and where there are none."""
+        given = self.real_tokens + self.padding_tokens + self.repeated_tokens
+        return given / self.real_tokens if self.real_tokens else 1.0
 
     def __add__(self, other: "EpochStats") -> "EpochStats":
+        """Add field by field."""
         return EpochStats(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
 
 @dataclass(frozen=True, slots=True)
 class _Unfinished:
-    """What a piece begins with."""
+    """What a piece begins with: the batcher as the piece before left it."""
 
     batcher: Batcher
     waiting: list[MicroBatch]  # of a step that is not full
@@ -58,10 +81,25 @@ class _Unfinished:
 
 
 class EpochPlan:
-    """Steps of one epoch: `plan[k]`, `len(plan)`, iteration. Not for several threads at once.
+    """Global steps of one epoch: `plan[k]`, `len(plan)`, iteration. Not for several threads at once.
 
-    window: shards that are mixed at any time. Raises ArgumentError where the batching does not suit the samples, here
-    or when the sample concerned comes up.
+    Parameters
+    ----------
+    samples : Samples
+        What there is to plan for.
+    seed : int
+        Seed of the run.
+    epoch : int
+        Number of the epoch, from 0.
+    batching : Batching
+        How samples become micro-batches.
+    window : int
+        Shards that are mixed at any time.
+
+    Raises
+    ------
+    ArgumentError
+        Where the batching does not suit the samples: here, or when the sample concerned comes up.
     """
 
     def __init__(self, samples: Samples, seed: int, epoch: int, batching: Batching, window: int = WINDOW) -> None:
@@ -77,36 +115,37 @@ class EpochPlan:
         self.crop_key = key_of(key, "views")
         self._begun = [_Unfinished(batching.batcher(samples), [], 0)]
         self._accounts: list[EpochStats] = []
-        self._kept: OrderedDict[int, list[Step]] = OrderedDict()
+        self._kept: LRUCache[int, list[Step]] = LRUCache(_KEPT)
 
     @property
     def images(self) -> int:
-        """Images a micro-batch holds at most."""
+        """Images that a micro-batch holds at most."""
         return self._begun[0].batcher.images
 
     def copy(self) -> "EpochPlan":
-        """The same plan for another thread, which need not plan again what this one has planned."""
+        """Copy the plan for another thread, which need not plan again what this one has planned."""
         other = copy.copy(self)
-        other._begun, other._accounts, other._kept = list(self._begun), list(self._accounts), OrderedDict()
+        other._begun, other._accounts, other._kept = list(self._begun), list(self._accounts), LRUCache(_KEPT)
         return other
 
     def __len__(self) -> int:
-        """Steps of the epoch; plans all of it, once, which takes about 1 s for 10**6 samples."""
+        """Count the steps. Plans the whole epoch, once, which takes about 1 s for 10**6 samples."""
         while len(self._begun) <= self.order.pieces:
             self._steps(len(self._begun) - 1)
         return self._begun[-1].steps
 
     def __getitem__(self, step: int) -> Step:
-        """The micro-batches of a step. Raises IndexError past the end."""
+        """Return the micro-batches of a step, or raise IndexError past the end."""
         piece = self._piece_of(step)
         return self._steps(piece)[step - self._begun[piece].steps]
 
     def __iter__(self) -> Iterator[Step]:
+        """Go through all steps, without keeping them."""
         for piece in range(self.order.pieces):
             yield from self._steps(piece)
 
     def has(self, step: int) -> bool:
-        """Whether the epoch goes on to this step; plans no further than needed."""
+        """Tell whether the epoch goes on to this step; plans no further than needed."""
         try:
             self._piece_of(step)
         except IndexError:
@@ -114,7 +153,7 @@ class EpochPlan:
         return True
 
     def account(self) -> EpochStats:
-        """The epoch's tokens; plans all of it, once."""
+        """Count the epoch's tokens. Plans all of it, once."""
         len(self)
         total = EpochStats()
         for part in self._accounts:
@@ -122,7 +161,7 @@ class EpochPlan:
         return total
 
     def _facts(self) -> reprs.Facts:
-        """What is known without planning further."""
+        """Gather what is known without planning further."""
         done = len(self._begun) > self.order.pieces
         return {
             "batching": self.batching,
@@ -134,6 +173,7 @@ class EpochPlan:
         }
 
     def __repr__(self) -> str:
+        """Show what is known without planning further."""
         return reprs.line("EpochPlan", self._facts())
 
     def _repr_html_(self) -> str:
@@ -150,9 +190,8 @@ class EpochPlan:
         return int(np.searchsorted(ends, step, side="right"))
 
     def _steps(self, piece: int) -> list[Step]:
-        """The steps that a piece completes; the pieces before it have been planned."""
+        """Plan the steps that a piece completes; the pieces before it have been planned."""
         if piece in self._kept:
-            self._kept.move_to_end(piece)
             return self._kept[piece]
         begun, per_step = self._begun[piece], self.batching.per_step
         batcher = copy.deepcopy(begun.batcher)
@@ -166,22 +205,20 @@ class EpochPlan:
             self._begun.append(_Unfinished(batcher, micros[whole * per_step :], begun.steps + whole))
             self._accounts.append(_account(len(fresh), steps, batcher))
         self._kept[piece] = steps
-        if len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
         return steps
 
 
 def _account(samples: int, steps: list[Step], batcher: Batcher) -> EpochStats:
     micros = [micro for step in steps for micro in step]
-    used, again = sum(micro.used for micro in micros), sum(micro.again for micro in micros)
+    real, repeated = sum(micro.real_tokens for micro in micros), sum(micro.repeated_tokens for micro in micros)
     return EpochStats(
         samples=samples,
         steps=len(steps),
         micro_batches=len(micros),
-        used=used,
-        padded=sum(micro.slots for micro in micros) - used - again,
-        repeated=again,
-        dropped=sum(int(v.tokens.sum()) for v in batcher.dropped),
+        real_tokens=real,
+        padding_tokens=sum(micro.padded_tokens for micro in micros) - real - repeated,
+        repeated_tokens=repeated,
+        dropped_tokens=sum(int(v.tokens.sum()) for v in batcher.dropped),
         samples_repeated=sum(int(micro.repeated.sum()) for micro in micros),
         samples_dropped=sum(map(len, batcher.dropped)),
     )

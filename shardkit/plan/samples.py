@@ -13,13 +13,24 @@ Sizes = npt.NDArray[np.integer]
 
 @dataclass(frozen=True)
 class Samples:
-    """The samples to plan for, in manifest order. Sides may be of any integer type: 10**8 rows fit as uint16.
+    """The n samples to plan for, in manifest order. Sides may be of any integer type: 10**8 rows fit as uint16.
 
-    digest: the dataset's, and whatever else decides which samples these are.
-    starts: int64 (shards + 1,), first sample of each shard and the end; every shard has a sample.
-    height, width: (n,) pixels. box: (n, 4) content box as top, left, height, width; None where not loaded.
-    rows: (n,) manifest rows, ascending; None where sample i is row i.
-    bins: the dataset's own. levels: how many times its images can be halved when streamed.
+    Attributes
+    ----------
+    digest : str
+        Names the dataset, and whatever else decides which samples these are.
+    starts : ndarray of int64, (shards + 1,)
+        First sample of each shard, and the end; every shard has a sample.
+    height, width : ndarray, (n,)
+        Pixels of the images.
+    bins : Bins
+        Those of the dataset.
+    levels : int
+        How many times images can be halved when they are streamed.
+    box : ndarray, (n, 4), optional
+        Content boxes as top, left, height, width; None where they are not loaded.
+    rows : ndarray, (n,), optional
+        Manifest rows, ascending; None where sample i is row i.
     """
 
     digest: str
@@ -32,14 +43,15 @@ class Samples:
     rows: Sizes | None = None
 
     def __len__(self) -> int:
+        """Count the samples."""
         return int(self.starts[-1])
 
     def row(self, index: Ints) -> Ints:
-        """Manifest rows of samples."""
+        """Return the manifest rows of samples."""
         return index if self.rows is None else self.rows[index].astype(np.int64)
 
     def regions(self, index: Ints, content: bool) -> Ints:
-        """(n, 4) int64: top, left, height, width of the content boxes, or of the whole images."""
+        """Return the content boxes of samples, or their whole images: int64 (n, 4), top, left, height, width."""
         if content and self.box is not None:
             return self.box[index].astype(np.int64)
         out = np.zeros((len(index), 4), np.int64)
@@ -47,7 +59,15 @@ class Samples:
         return out
 
     def select(self, keep: npt.NDArray[np.bool_], digest: str) -> "Samples":
-        """Only the samples where `keep` holds; shards left without any vanish. `digest` names the selection."""
+        """Keep some samples; shards left without any vanish.
+
+        Parameters
+        ----------
+        keep : ndarray of bool, (n,)
+            Which of them.
+        digest : str
+            Names the selection.
+        """
         counts = np.add.reduceat(keep, self.starts[:-1], dtype=np.int64)
         index = np.flatnonzero(keep)
         return replace(

@@ -17,22 +17,39 @@ Codes = npt.NDArray[np.integer]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Chances that two samples share a label. shared: of two that are close in the order. expected: of any two."""
+    """Chances that two samples share a label.
+
+    Attributes
+    ----------
+    shared : float
+        Chance of two that are close in the order.
+    expected : float
+        Chance of any two.
+    """
 
     shared: float
     expected: float
 
     @property
     def ratio(self) -> float:
-        """1.0: as good as a perfect shuffle. Larger: like samples come together. 1.0 too where no two are alike."""
+        """How often like samples come together: 1.0 in a perfect shuffle, and where no two are alike."""
         return self.shared / self.expected if self.expected else 1.0
 
 
 def neighbour_share(labels: Codes, reach: int) -> Score:
-    """The score of an order, cut into stretches of `reach` samples: of two of a stretch, against any two.
+    """Score an order that is cut into stretches: two samples of one stretch against any two.
 
-    labels: int (n,), of the samples in their order; -1 is unknown, and such samples are left out. Raises ArgumentError
-    for a reach below 2.
+    Parameters
+    ----------
+    labels : ndarray of int, (n,)
+        Label of each sample, in their order; samples with -1, unknown, are left out.
+    reach : int
+        Samples of a stretch.
+
+    Raises
+    ------
+    ArgumentError
+        For a reach below 2.
     """
     if reach < 2:
         raise ArgumentError(f"reach={reach} must be at least 2 samples, to hold two of them")
@@ -40,11 +57,21 @@ def neighbour_share(labels: Codes, reach: int) -> Score:
 
 
 def score(plan: EpochPlan, labels: Codes, steps: int | None = 1024) -> Score:
-    """The score of a plan: of two samples of one global step, against any two of the epoch.
+    """Score a plan: two samples of one global step against any two of the epoch. Repeated samples do not count.
 
-    labels: int (samples,), by sample index; -1 is unknown, and such samples are left out. steps: how many to look at,
-    from the epoch's first, where the fewest shards are mixed; None for all. Repeated samples do not count. Raises
-    ArgumentError where labels are not one a sample.
+    Parameters
+    ----------
+    plan : EpochPlan
+        What is scored.
+    labels : ndarray of int, (samples,)
+        Label of each sample of the plan; samples with -1, unknown, are left out.
+    steps : int, optional
+        How many to look at, from the epoch's first, where the fewest shards are mixed; None for all.
+
+    Raises
+    ------
+    ArgumentError
+        Where there is not one label a sample.
     """
     if np.shape(labels) != (len(plan.samples),):
         raise ArgumentError(

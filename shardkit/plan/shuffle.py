@@ -1,6 +1,6 @@
 """The order of an epoch's samples: shards permuted, samples spread over a window of shards. NumPy only.
 
-Every sample gets a position: its shard's place in the permutation, shifted by a random share of the window. Sorting by
+Every sample gets a position: its shard's number in the permutation, shifted by a random share of the window. Sorting by
 position mixes the samples of about `window` shards at any time, from the first sample to the last, and an order can be
 computed piece by piece: a piece looks at the shards around it and at nothing before. Randomness is a hash of
 (key, index), not a generator's stream, so that no version of NumPy changes an epoch.
@@ -13,6 +13,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from shardkit.dataset.rounding import ceil_div
+
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 
@@ -21,13 +23,26 @@ _UNIT = 2.0**-53
 
 
 def key_of(*words: object) -> int:
-    """A 64-bit key that depends on all the words."""
+    """Hash words into a 64-bit key."""
     text = "\x1f".join(str(word) for word in words)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def mix(key: int, values: npt.NDArray[np.integer]) -> Words:
-    """Uniform 64-bit hashes, uint64 of the values' shape: SplitMix64 (Steele, Lea & Flood 2014), keyed twice."""
+    """Hash each value into 64 uniform bits: SplitMix64 (Steele, Lea & Flood 2014), keyed twice.
+
+    Parameters
+    ----------
+    key : int
+        See `key_of`.
+    values : ndarray of int
+        Any shape.
+
+    Returns
+    -------
+    ndarray of uint64
+        Of that shape.
+    """
     x = values.astype(np.uint64)
     with np.errstate(over="ignore"):
         for word in (key, key >> 32 | (key & 0xFFFFFFFF) << 32):
@@ -39,7 +54,7 @@ def mix(key: int, values: npt.NDArray[np.integer]) -> Words:
 
 
 def uniform(key: int, values: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
-    """`mix` as numbers in [0, 1)."""
+    """Hash each value into a number in [0, 1), as `mix` does."""
     drawn: npt.NDArray[np.float64] = (mix(key, values) >> np.uint64(11)).astype(np.float64) * _UNIT
     return drawn
 
@@ -48,8 +63,14 @@ def uniform(key: int, values: npt.NDArray[np.integer]) -> npt.NDArray[np.float64
 class Order:
     """The shuffled order of `starts[-1]` samples that lie in shards.
 
-    starts: int64 (shards + 1,), the first sample of each shard and the end; no shard is empty.
-    window: shards that are mixed at any time. key: see `key_of`.
+    Attributes
+    ----------
+    starts : ndarray of int64, (shards + 1,)
+        First sample of each shard, and the end; no shard is empty.
+    window : int
+        Shards that are mixed at any time.
+    key : int
+        See `key_of`.
     """
 
     starts: Ints
@@ -58,6 +79,7 @@ class Order:
 
     @property
     def shards(self) -> int:
+        """How many shards there are."""
         return len(self.starts) - 1
 
     @property
@@ -68,7 +90,7 @@ class Order:
     @property
     def pieces(self) -> int:
         """How many pieces the order is computed in; a piece holds about a window's samples."""
-        return -(-self.shards // self.width)
+        return ceil_div(self.shards, self.width)
 
     @cached_property
     def permutation(self) -> Ints:
@@ -77,12 +99,12 @@ class Order:
 
     @cached_property
     def lows(self) -> npt.NDArray[np.float64]:
-        """Least position of the samples of the shard at each place; never decreases."""
+        """Least position of each shard's samples, in the permutation's order; never decreases."""
         middle = np.arange(self.shards) + 0.5 - self.width / 2
         return np.clip(middle, 0.0, self.shards - self.width)
 
-    def _places(self, piece: int) -> slice:
-        """Places in the permutation whose shards may have samples in a piece: positions are [low, low + width].
+    def _near(self, piece: int) -> slice:
+        """Find the part of the permutation whose shards may have samples in a piece: positions are [low, low + width].
 
         Rounding may put a position on the very end of its range, and that belongs to the next piece.
         """
@@ -91,17 +113,17 @@ class Order:
         return slice(int(first) if piece else 0, int(last))
 
     def near(self, piece: int) -> Ints:
-        """The shards that a piece draws samples from."""
-        return self.permutation[self._places(piece)]
+        """Return the shards that a piece draws samples from."""
+        return self.permutation[self._near(piece)]
 
     def piece(self, number: int) -> Ints:
-        """Sample indices, int64, of piece `number` in 0..pieces - 1, in order. The pieces join to the whole order."""
-        places = self._places(number)
-        shards = self.permutation[places]
+        """Return the samples of piece `number`, 0 to pieces - 1, in order; the pieces join to the whole order."""
+        near = self._near(number)
+        shards = self.permutation[near]
         counts = (self.starts[1:] - self.starts[:-1])[shards]
         ends = np.cumsum(counts)
         samples = np.arange(int(ends[-1])) + np.repeat(self.starts[shards] - (ends - counts), counts)
-        positions = np.repeat(self.lows[places], counts) + self.width * uniform(self.key ^ 1, samples)
+        positions = np.repeat(self.lows[near], counts) + self.width * uniform(self.key ^ 1, samples)
         inside = positions >= number * self.width
         if number < self.pieces - 1:  # the last one includes its end
             inside &= positions < (number + 1) * self.width

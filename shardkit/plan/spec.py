@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from shardkit.errors import StateError
-from shardkit.plan.batching import Batching, from_text
+from shardkit.plan.base import Batching
+from shardkit.plan.batching import from_text
 
 FORMAT = 1
 """Changes whenever the same arguments would give another plan."""
@@ -11,7 +12,19 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class PlanSpec:
-    """All that decides a plan but dataset, seed and epoch. rows: names a selection by a filter, else empty."""
+    """All that decides a plan but dataset, seed and epoch.
+
+    Attributes
+    ----------
+    split : str, optional
+        Name of the split; None for all.
+    rows : str
+        Names what a filter selected; empty without one.
+    window : int
+        Shards that are mixed at any time.
+    batching : Batching
+        How samples become micro-batches.
+    """
 
     split: str | None
     rows: str
@@ -19,12 +32,19 @@ class PlanSpec:
     batching: Batching
 
     def __str__(self) -> str:
+        """Write it as a line of text."""
         rows = f" rows={self.rows}" if self.rows else ""
         return f"{FORMAT} split={self.split or 'all'}{rows} window={self.window} {self.batching}"
 
     @classmethod
     def read(cls, text: str) -> "PlanSpec":
-        """The inverse of `str`. Raises StateError for a text of another format."""
+        """Read what `str` wrote.
+
+        Raises
+        ------
+        StateError
+            For a text of another format.
+        """
         head, _, rest = text.partition(" window=")
         window, _, batching = rest.partition(" ")  # which may name a file, blanks and all
         number, *words = head.split(" ")

@@ -18,12 +18,35 @@ error; other bytes than asked for."""
 
 
 class FaultStore:
-    """Wraps a `Reader`; a read fails with chance `rate`, in one of the ways of `kinds`.
+    """Wraps a `Reader` and makes some of its reads fail.
 
     Which read fails and how depends on the seed, the range and how often it was asked for before, so that it does not
-    depend on timing. `persistent` makes a range that failed once fail always; `times` bounds how often a byte
-    may be in a range that fails. `counts` has the faults by kind.
-    Raises ArgumentError for a kind that is not one of `FAULTS`.
+    depend on timing.
+
+    Parameters
+    ----------
+    inner : Reader
+        What is read from.
+    seed : int
+        What faults are drawn from.
+    rate : float
+        Chance that a read fails.
+    kinds : iterable of str
+        Ways to fail, out of `FAULTS`.
+    persistent : bool
+        Whether a range that failed once fails always.
+    times : int, optional
+        How often a byte may be in a range that fails, at most.
+
+    Attributes
+    ----------
+    counts : Counter
+        Faults by kind.
+
+    Raises
+    ------
+    ArgumentError
+        For a kind that is none of `FAULTS`.
     """
 
     def __init__(

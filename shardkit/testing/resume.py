@@ -12,17 +12,18 @@ from typing import Any, Protocol
 
 
 class Resumable(Protocol):
-    """What can be checked. An iteration is an epoch, or what is left of it; the next one is the next epoch.
+    """A loader that can be checked. An iteration is an epoch, or what is left of it; the next one is the next epoch.
 
-    Batches have `rows`, the samples' ids, -1 for none, and `place`, a `shardkit.loader.collate.BatchPosition`: after a
-    batch whose `place.last` is true, the last one of its step, a state may be taken.
+    Batches have `rows`, the samples' numbers, -1 for none, and `position`, a `shardkit.loader.batch.BatchPosition`:
+    after a batch whose `position.last` is true, the last one of its step, a state may be taken. Where they have
+    `seeds`, those of the samples' augmentations, these are compared, too.
     """
 
     def __iter__(self) -> Iterator[Any]:
-        """The batches of an epoch."""
+        """Go through the batches of an epoch, or of what is left of it."""
 
     def state_dict(self) -> Any:
-        """Where it stands: anything that can be pickled."""
+        """Say where it stands: anything that can be pickled."""
 
     def load_state_dict(self, state: Any, /) -> None:
         """Go on from there."""
@@ -30,7 +31,17 @@ class Resumable(Protocol):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Seen:
-    """What is compared of a batch. seeds: of its augmentations, where it has any."""
+    """What is compared of a batch.
+
+    Attributes
+    ----------
+    epoch, step, micro : int
+        Where it stands in the plan.
+    rows, seeds : tuple of int
+        Numbers of its samples, and seeds of their augmentations, where it has any.
+    last : bool
+        Whether it is the last of its step.
+    """
 
     epoch: int
     step: int
@@ -40,6 +51,7 @@ class Seen:
     last: bool
 
     def __str__(self) -> str:
+        """Say it in words."""
         where = f"micro-batch {self.micro} of step {self.step} of epoch {self.epoch}"
         return f"{where} with the rows {list(self.rows)}" + (f" and the seeds {list(self.seeds)}" if self.seeds else "")
 
@@ -50,16 +62,26 @@ Epochs = list[list[Seen]]
 def assert_resumes_exactly(make: Callable[[], Resumable], steps: int | None = None) -> None:
     """Stop after every step of an epoch, load the state into a fresh loader, compare all that follows.
 
-    make: gives a fresh loader at the start of a small epoch, the same every time. steps: how many steps to stop after,
-    from the first; None for all, and the epoch's end. What follows is the rest of the epoch and the next one. Each
-    state is also resumed twice: loaded, taken again a step later, loaded again. Raises AssertionError, which says after
-    how many steps what came instead of what.
+    What follows is the rest of the epoch and the next one. Each state is also resumed twice: loaded, taken again a step
+    later, loaded again.
+
+    Parameters
+    ----------
+    make : callable
+        Gives a fresh loader at the start of a small epoch, the same every time.
+    steps : int, optional
+        How many steps to stop after, from the first; None for all, and the epoch's end.
+
+    Raises
+    ------
+    AssertionError
+        Says after how many steps what came instead of what.
     """
     whole = _run(make(), 2)
     assert all(whole), "a fresh loader has to give an epoch of batches, and another one, and gave none"
     _compare(_run(make(), 2), whole, "a second fresh loader")
     total = sum(seen.last for seen in whole[0])
-    assert whole[0][-1].last, f"the epoch ends with {whole[0][-1]}, whose place.last is false"
+    assert whole[0][-1].last, f"the epoch ends with {whole[0][-1]}, whose position.last is false"
     for done in range((total if steps is None else min(steps, total)) + 1):
         name = f"resumed after {done} of {total} steps"
         state = _state_after(make(), done)
@@ -74,9 +96,19 @@ def assert_resumes_exactly(make: Callable[[], Resumable], steps: int | None = No
 
 
 def assert_any_world_size(make: Callable[[int, int], Resumable], worlds: Sequence[int] = (1, 2, 4)) -> None:
-    """All ranks together get the same steps however many there are, from a state of any other number of them too.
+    """Check that all ranks together get the same steps however many there are, from a state of any other number too.
 
-    make: (rank, world size) -> a fresh loader at the start of a small epoch. Raises AssertionError, as above.
+    Parameters
+    ----------
+    make : callable
+        Gives a rank of a world size a fresh loader at the start of a small epoch, the same every time.
+    worlds : sequence of int
+        World sizes to try.
+
+    Raises
+    ------
+    AssertionError
+        Says after how many steps what came instead of what.
     """
     whole = _run_world(make, worlds[0], None)
     total = sum(seen.last for seen in whole[0])
@@ -97,7 +129,7 @@ def _run(loader: Resumable, epochs: int) -> Epochs:
 
 
 def _run_world(make: Callable[[int, int], Resumable], world: int, state: bytes | None) -> Epochs:
-    """Two epochs of all ranks, put together in the order of the plan."""
+    """Run two epochs of all ranks, and put them together in the order of the plan."""
     runs = []
     for rank in range(world):
         loader = make(rank, world)
@@ -116,11 +148,11 @@ def _put_together(parts: list[Seen]) -> list[Seen]:
 
 
 def _state_after(loader: Resumable, steps: int) -> bytes:
-    """The state when so many steps were handed out, taken within the loop, as a checkpoint is."""
+    """Take the state when so many steps were handed out, within the loop, as a checkpoint does."""
     while steps:
         before = steps
         for batch in loader:
-            steps -= bool(batch.place.last)
+            steps -= bool(batch.position.last)
             if not steps:
                 return _pickled(loader)
         assert steps < before, "the loader gave no step before it was stopped"
@@ -128,7 +160,7 @@ def _state_after(loader: Resumable, steps: int) -> bytes:
 
 
 def _pickled(loader: Resumable) -> bytes:
-    """A state's bytes, as a checkpoint has them: later steps cannot change it any more."""
+    """Turn a state into bytes, as a checkpoint does: later steps cannot change it any more."""
     state = loader.state_dict()
     try:
         return pickle.dumps(state)
@@ -143,7 +175,7 @@ def _resumed(make: Callable[[], Resumable], state: bytes) -> Resumable:
 
 
 def _after(epochs: Epochs, steps: int) -> Epochs:
-    """What is left after so many steps: no epoch that is over."""
+    """Leave out what comes before so many steps, and epochs that are over."""
     left = []
     for epoch in epochs:
         ends = [0, *(at + 1 for at, seen in enumerate(epoch) if seen.last)]
@@ -154,7 +186,7 @@ def _after(epochs: Epochs, steps: int) -> Epochs:
 
 
 def _compare(found: Epochs, wanted: Epochs, name: str) -> None:
-    """The epochs of `wanted`; `found` may go on after them."""
+    """Fail where the epochs of `wanted` differ; `found` may go on after them."""
     for number, epoch in enumerate(wanted):
         for one, other in zip_longest(found[number], epoch):
             if one != other:
@@ -164,9 +196,9 @@ def _compare(found: Epochs, wanted: Epochs, name: str) -> None:
 
 
 def _seen(batch: Any) -> Seen:
-    place = batch.place
+    position = batch.position
     rows, seeds = _numbers(batch.rows), _numbers(getattr(batch, "seeds", ()))
-    return Seen(place.epoch, place.step, place.micro, rows, seeds, bool(place.last))
+    return Seen(position.epoch, position.step, position.micro, rows, seeds, bool(position.last))
 
 
 def _numbers(values: Any) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from shardkit import Loader, Packed, PackedBatch
+from shardkit import Loader, Packed
 from shardkit.build.transcode import Target, transcode
 from shardkit.codecs import htj2k
 from shardkit.codecs.frame import Frame
@@ -20,7 +20,7 @@ from shardkit.dataset import contents, manifest
 from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import ArgumentError, IntegrityError, Quarantined
 from shardkit.formats.encoding import encode
-from shardkit.loader.manifest_index import Catalog
+from shardkit.loader.manifest_index import ManifestIndex
 from shardkit.loader.plan_report import costs
 from shardkit.storage import Store
 
@@ -169,13 +169,12 @@ def test_a_loader_streams_the_levels_that_all_images_have(
         facts = contents.description(store)
         loader = Loader(place, batching=batching, split=None, normalise="none", device="cpu", decoder=decoder)
         for batch in loader:
-            assert isinstance(batch, PackedBatch)
             for at, row in enumerate(batch.rows.tolist()):
                 if row >= 0:
-                    image = batch.unpacked(at).float().numpy()
+                    image = batch.pixels(at).float().numpy()
                     np.testing.assert_array_equal(image, contents.image(store, rows[row], facts, level))
                     shown[place, rows[row]["key"]] = image
-        found = costs(Catalog(str(place)), loader.plan)
+        found = costs(ManifestIndex(str(place)), loader.plan)
         assert found.range_bytes == sum(row["level_bytes"][level] for row in rows)
     for key in (row["key"] for row in look.rows(before)):
         np.testing.assert_array_equal(shown[large_and_small, key], shown[before, key])

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from shardkit import BinnedBatch, PackedBatch
-from shardkit.dataset import contents
+from shardkit.dataset import contents, manifest
+from shardkit.loader.manifest_index import ManifestIndex
 from shardkit.storage import Store
 
 Images = dict[int, npt.NDArray[np.float32]]
@@ -33,7 +39,7 @@ def images_of() -> Callable[[Iterable[BinnedBatch | PackedBatch]], Images]:
                     continue
                 assert row not in found
                 if isinstance(batch, PackedBatch):
-                    image = batch.unpacked(at)
+                    image = batch.pixels(at)
                 else:
                     height, width = batch.sizes[at].tolist()
                     image = batch.images[at, 0, :height, :width]
@@ -78,3 +84,74 @@ def in_bucket(moto: str) -> Callable[[Path, str], str]:
 def rows_of() -> Callable[[Iterable[Any]], list[list[int]]]:
     """Batches -> manifest rows of each."""
     return lambda batches: [[row for row in batch.rows.tolist() if row >= 0] for batch in batches]
+
+
+class Manifests:
+    """Helpers, handed out as a fixture because test folders are no packages."""
+
+    NUMBERS = ("bits", "min", "max", "mean", "std", "p0_5", "p99_5", "height", "width", "bin_height", "bin_width")
+
+    @staticmethod
+    def rewrite(folder: Path, change: Callable[[pa.Table], pa.Table], announce: bool = True, **options: Any) -> None:
+        """Change the manifest's table, as small row groups; and the digest that dataset.json names."""
+        table = change(pq.ParquetFile(folder / manifest.NAME).read())
+        digest = manifest.write(table, Store(str(folder)))
+        written = pq.ParquetFile(folder / manifest.NAME)
+        pq.write_table(written.read(), folder / manifest.NAME, write_page_checksum=True, **options)
+        if announce:
+            Manifests.describe(folder, digest=digest)
+
+    @staticmethod
+    def describe(folder: Path, **changes: Any) -> None:
+        content = json.loads((folder / contents.NAME).read_text())
+        (folder / contents.NAME).write_text(json.dumps({**content, **changes}))
+
+    @staticmethod
+    def one_sentence(error: BaseException) -> bool:
+        text = str(error)
+        return bool(text) and "\n" not in text and len(text) < 500
+
+    @staticmethod
+    def everything(catalog: ManifestIndex) -> list[Any]:
+        """All that a catalog tells of every sample."""
+        out: list[Any] = []
+        for row in range(catalog.rows):
+            detail = catalog.detail(row)
+            levels = range(catalog.levels + 1)
+            out.append((detail.key, detail.start(0), [(detail.prefix(k), detail.hash(k)) for k in levels]))
+            out.append([detail.number(name) for name in Manifests.NUMBERS])
+        return [*out, *(catalog.contents(shard) for shard in catalog.shards), catalog.samples(None).height.tolist()]
+
+    @staticmethod
+    def opened(below: Path) -> list[str]:
+        links = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]  # noqa: PTH115
+        return [path for path in links if path.startswith(f"{below}/")]
+
+
+@pytest.fixture(scope="session")
+def manifests() -> type[Manifests]:
+    return Manifests
+
+
+@pytest.fixture(scope="module")
+def bucket(moto: str, dataset_folder: Path) -> str:
+    import boto3
+
+    boto3.client("s3", endpoint_url=moto, region_name="us-east-1").create_bucket(Bucket="catalogs")
+    store = Store("s3://catalogs/set")
+    for path in (path for path in dataset_folder.rglob("*") if path.is_file()):
+        store.put(path.relative_to(dataset_folder).as_posix(), path.read_bytes())
+    return store.url
+
+
+@pytest.fixture(params=["folder", "bucket"], scope="module")
+def url(request: pytest.FixtureRequest, dataset_folder: Path) -> str:
+    return str(dataset_folder if request.param == "folder" else request.getfixturevalue("bucket"))
+
+
+@pytest.fixture
+def copy(dataset_folder: Path, tmp_path: Path) -> Path:
+    """dataset.json and manifest alone, for a test to change."""
+    for name in (contents.NAME, manifest.NAME):
+        shutil.copy(dataset_folder / name, tmp_path / name)
+    return tmp_path

@@ -14,7 +14,7 @@ import pytest
 
 from shardkit import Binned, Exact, Loader, Packed
 from shardkit.errors import BadDataError, ShardkitError
-from shardkit.loader.manifest_index import Catalog
+from shardkit.loader.manifest_index import ManifestIndex
 from shardkit.testing.faults import FAULTS, FaultStore
 
 SMALL: dict[str, Any] = {"split": None, "device": "cpu", "seed": 2, "window": 8, "normalise": "none"}
@@ -27,8 +27,8 @@ def damaged(dataset_folder: Path, tmp_path: Path) -> tuple[Path, int]:
     """A copy of the dataset with one byte of one image changed; and its row."""
     folder = tmp_path / "damaged"
     shutil.copytree(dataset_folder, folder)
-    row = Catalog(str(folder)).rows // 2
-    detail = Catalog(str(folder)).detail(row)
+    row = ManifestIndex(str(folder)).rows // 2
+    detail = ManifestIndex(str(folder)).detail(row)
     path = folder / detail.shard.shard
     data = bytearray(path.read_bytes())
     data[detail.start(0) + detail.prefix(0) // 2] ^= 1
@@ -47,16 +47,16 @@ def test_a_damaged_image_is_replaced_by_another_of_its_batch_and_logged(
     assert len(found) == len(sound)
     for want, got in zip(sound, found, strict=True):
         wanted, rows = want.rows.tolist(), got.rows.tolist()
-        tensors = (want.patches, got.patches) if hasattr(want, "patches") else (want.images, got.images)
-        assert tensors[0].shape == tensors[1].shape
+        name = "patches" if "patches" in want else "images"
+        assert want[name].shape == got[name].shape
         if bad not in wanted:
             assert rows == wanted
-            np.testing.assert_array_equal(*(t.numpy() for t in tensors))
+            np.testing.assert_array_equal(want[name].numpy(), got[name].numpy())
             continue
         assert bad not in rows
         assert len(rows) == len(wanted)
         assert set(rows) <= set(wanted)
-    key = Catalog(str(folder)).detail(bad).key
+    key = ManifestIndex(str(folder)).detail(bad).key
     assert any(key in record.message and "in its place" in record.message for record in caplog.records)
 
 
@@ -65,13 +65,13 @@ def test_alone_in_its_batch_a_damaged_image_leaves_a_place_of_weight_0(damaged: 
     empty = [b for b in Loader(folder, batching=Exact(patch=16, per_step=1), max_bad=0.5, **SMALL) if b.rows[0] < 0]
     assert len(empty) == 1
     assert empty[0].weight.tolist() == [0.0]
-    assert float(empty[0].images.abs().sum()) == 0.0
+    assert float(empty[0]["images"].abs().sum()) == 0.0
 
 
 @pytest.mark.formats
 def test_more_bad_samples_than_allowed_end_the_run_by_name(damaged: tuple[Path, int]) -> None:
     folder, bad = damaged
-    detail = Catalog(str(folder)).detail(bad)
+    detail = ManifestIndex(str(folder)).detail(bad)
     with pytest.raises(BadDataError) as caught:
         list(Loader(folder, batching=PACKED, max_bad=0.0, **SMALL))
     for word in (detail.key, detail.shard.shard, f"{detail.start(0):,}", "max_bad", "verify"):
@@ -109,7 +109,7 @@ def test_a_replacement_is_the_same_on_any_world_size(damaged: tuple[Path, int]) 
             for rank in range(world)
             for b in Loader(folder, batching=PACKED, max_bad=0.5, rank=rank, world_size=world, **SMALL)
         ]
-        rows.append(sorted((b.place.step, b.place.micro, *b.rows.tolist()) for b in batches))
+        rows.append(sorted((b.position.step, b.position.micro, *b.rows.tolist()) for b in batches))
     assert rows[0] == rows[1]
 
 
@@ -123,13 +123,13 @@ def test_a_stream_that_is_sound_and_undecodable_costs_one_image(
     loader = Loader(dataset_folder, batching=PACKED, max_bad=0.5, decoder=decoder, **SMALL)
     micros = [micro for step in loader.plan for micro in step]
     row = next(int(m.crops.row[i]) for m in micros for i in range(len(m.crops)) if m.substitutes(i))
-    whole = Catalog(str(dataset_folder)).detail(row).prefix(0)
+    whole = ManifestIndex(str(dataset_folder)).detail(row).prefix(0)
     original = htj2k.standalone
 
     def broken(data: bytes, level: int) -> bytes:
         return data[:100] if len(data) == whole else original(data, level)
 
-    codec = loader._setup.codec
+    codec = loader._config.codec
 
     class Refusing:
         @staticmethod
@@ -139,11 +139,11 @@ def test_a_stream_that_is_sound_and_undecodable_costs_one_image(
     if decoder == "dali":
         monkeypatch.setattr(htj2k, "standalone", broken)
     else:
-        object.__setattr__(loader._setup, "codec", Refusing)
+        object.__setattr__(loader._config, "codec", Refusing)
     rows = [r for batch in loader for r in batch.rows.tolist() if r >= 0]
     assert loader.stats()["bad"] == 1
     assert row not in rows
-    assert len(rows) == Catalog(str(dataset_folder)).rows
+    assert len(rows) == ManifestIndex(str(dataset_folder)).rows
 
 
 @pytest.mark.formats

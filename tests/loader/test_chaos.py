@@ -97,9 +97,9 @@ def _run(loader: Loader, steps: Steps, each: Callable[[], None] = lambda: None) 
     try:
         for batch in loader:
             rows += batch.rows.tolist()
-            if batch.place.last:
-                assert batch.place.step not in steps
-                steps[batch.place.step], rows = rows, []
+            if batch.position.last:
+                assert batch.position.step not in steps
+                steps[batch.position.step], rows = rows, []
             each()
     except StorageError:
         return False

@@ -134,7 +134,7 @@ def rss():
     return int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20
 while changes < 1000:
     for batch in loader:
-        shape = tuple(batch.images.shape)
+        shape = tuple(batch["images"].shape)
         changes += shape != last
         last = shape
         if changes == 300 and not early:
@@ -150,14 +150,14 @@ print(early, rss())
 def test_a_batch_that_is_kept_keeps_its_pixels(dataset_folder: Path) -> None:
     """Memory is used again, but only what nobody refers to."""
     loader = Loader(dataset_folder, batching=PACKED, **SMALL)
-    kept = [(batch, batch.patches.clone()) for batch in loader]
+    kept = [(batch, batch["patches"].clone()) for batch in loader]
     assert len(kept) > 4
     for batch, copy in kept:
-        assert batch.patches.equal(copy)
-    addresses = [batch.patches.data_ptr() for batch in loader]
+        assert batch["patches"].equal(copy)
+    addresses = [batch["patches"].data_ptr() for batch in loader]
     assert len(set(addresses)) < len(addresses), "no memory was used again"
 
 
 def test_a_binned_batch_is_flat_in_memory(dataset_folder: Path) -> None:
     for batch in Loader(dataset_folder, batching=Binned(batch_size=2, patch=16, per_step=1), **SMALL):
-        assert batch.images.is_contiguous()
+        assert batch["images"].is_contiguous()

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from shardkit.dataset.bins import Bin, Bins
+from shardkit.loader.batch import BatchItem, BatchPosition, Canvas
 from shardkit.loader.buffers import Buffers
-from shardkit.loader.collate import BatchItem, BatchPosition, BinnedBatch, PackedBatch, assemble
+from shardkit.loader.collate import BinnedBatch, PackedBatch, collate
 from shardkit.plan import Exact, MicroBatch, Pack, Samples, Shape
 from shardkit.plan.crops import crops
 
@@ -50,11 +51,11 @@ def _assembled(layout: Shape | Pack, shown: list[BatchItem | None], **changes: A
     images = []
     for item in shown:
         if item is not None:
-            sides = SIZES[item.crop]
-            whole = tuple(-(-side // PATCH) * PATCH for side in sides)
+            height, width = SIZES[item.crop]
+            whole = -(-height // PATCH) * PATCH, -(-width // PATCH) * PATCH
             images.append(_image(item.crop, (layout.height, layout.width) if isinstance(layout, Shape) else whole))
     options: dict[str, Any] = {"dtype": torch.float32, "clip": False, "buffers": Used(), "device": CPU}
-    return assemble(_micro(layout), shown, images, HERE, **{**options, **changes})
+    return collate(_micro(layout), shown, images, HERE, Canvas(**{**options, **changes}))
 
 
 def _seed(view: int) -> int:
@@ -63,10 +64,7 @@ def _seed(view: int) -> int:
 
 def _shown(batch: PackedBatch | BinnedBatch, at: int) -> Tensor:
     """The image at a place, without its padding."""
-    if isinstance(batch, PackedBatch):
-        return batch.unpacked(at)
-    height, width = batch.sizes[at].tolist()
-    return batch.images[at, 0, :height, :width]
+    return batch.pixels(at)
 
 
 def _devices(batch: PackedBatch | BinnedBatch) -> set[str]:
@@ -90,17 +88,17 @@ def test_a_packed_batch_holds_the_images_one_after_another_and_nought_behind_the
     assert batch.seeds.tolist() == [_seed(2), _seed(1), 0, 0, 0]
     assert batch.patches[3:6].eq(_image(1, (4, 12)).view(4, 3, 4).permute(1, 0, 2).reshape(3, 16)).all()
     for at, view in ((0, 2), (1, 1)):
-        assert batch.unpacked(at).equal(_image(view, SIZES[view])[0])
+        assert batch.pixels(at).equal(_image(view, SIZES[view])[0])
     assert [t.dtype for t in (batch.yx, batch.image, batch.cu_seqlens, batch.hw)] == [torch.int32] * 4
     assert [t.dtype for t in (batch.patches, batch.rows, batch.seeds)] == [torch.float32, torch.int64, torch.int64]
-    assert batch.place is HERE
+    assert batch.position is HERE
 
 
 def test_a_pack_without_room_to_spare_and_one_without_images() -> None:
     full = _assembled(Pack(10, 3), [BatchItem(0, 0), BatchItem(1, 10), BatchItem(2, 20)])
     assert full.cu_seqlens.tolist() == [0, 4, 7, 10, 10]
     assert full.weight.tolist() == [1, 1, 1, 0]
-    assert full.unpacked(0).equal(_image(0, SIZES[0])[0])
+    assert full.pixels(0).equal(_image(0, SIZES[0])[0])
     empty = _assembled(Pack(10, 3), [None, None, None])
     assert empty.cu_seqlens.tolist() == [0, 10, 10, 10, 10]
     assert empty.patches.eq(0).all()
@@ -108,10 +106,9 @@ def test_a_pack_without_room_to_spare_and_one_without_images() -> None:
 
 def test_images_that_no_place_is_for_are_an_error() -> None:
     with pytest.raises(ValueError, match="zip"):
-        assemble(
-            _micro(PACK), [BatchItem(1, 10)], [_image(1, (4, 12))] * 2, HERE,
-            dtype=torch.float32, clip=False, buffers=Used(), device=CPU,
-        )  # fmt: skip
+        collate(
+            _micro(PACK), [BatchItem(1, 10)], [_image(1, (4, 12))] * 2, HERE, Canvas(CPU, torch.float32, False, Used())
+        )
 
 
 def test_a_binned_batch_holds_an_image_a_place_and_nought_where_there_is_none() -> None:
@@ -125,7 +122,7 @@ def test_a_binned_batch_holds_an_image_a_place_and_nought_where_there_is_none() 
     assert batch.rows.tolist() == [20, -1, 30, -1, -1]
     assert batch.seeds.tolist() == [_seed(2), 0, _seed(1), 0, 0]
     assert [t.dtype for t in (batch.sizes, batch.rows, batch.seeds)] == [torch.int64] * 3
-    assert batch.place is HERE
+    assert batch.position is HERE
 
 
 @pytest.mark.parametrize("layout", [PACK, SHAPE], ids=str)
@@ -173,7 +170,7 @@ def test_a_batch_moves_with_all_of_its_tensors() -> None:
         batch = _assembled(layout, [BatchItem(0, 0)])
         moved = batch.to("meta", non_blocking=True)
         assert type(moved) is type(batch)
-        assert moved.place is batch.place
+        assert moved.position is batch.position
         assert _devices(moved) == {"meta"}
         assert _devices(batch) == {"cpu"}
 
@@ -184,10 +181,13 @@ def test_a_batch_waits_for_its_copy_unless_it_is_told_not_to(
 ) -> None:
     asked = list[tuple[Any, bool]]()
     batch = _assembled(SHAPE, [BatchItem(0, 0)])
+
+    def to(tensor: Tensor, device: Any, non_blocking: bool) -> Tensor:
+        asked.append((device, non_blocking))
+        return tensor
+
     with monkeypatch.context() as patched:
-        patched.setattr(
-            Tensor, "to", lambda tensor, device, non_blocking: asked.append((device, non_blocking)) or tensor
-        )
+        patched.setattr(Tensor, "to", to)
         batch.to("cuda:3", **options)
     assert asked == [("cuda:3", bool(options))] * 4
 
@@ -208,7 +208,7 @@ def test_a_stream_is_told_of_every_tensor(monkeypatch: pytest.MonkeyPatch) -> No
 def test_after_a_batch_a_run_goes_on_at_its_step_the_next_or_the_next_epoch(
     last: bool, ends: bool, following: tuple[int, int]
 ) -> None:
-    place = BatchPosition(2, 1233, 4, 8, last, ends)
-    assert place.following == following
-    assert str(place) == "epoch 2, step 1,233, micro-batch 5 of 8"
+    position = BatchPosition(2, 1233, 4, 8, last, ends)
+    assert position.following == following
+    assert str(position) == "epoch 2, step 1,233, micro-batch 5 of 8"
     assert not BatchPosition(2, 1233, 4, 8, last).ends

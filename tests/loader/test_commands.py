@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from shardkit import Loader, Packed, Resized
-from shardkit.loader.manifest_index import Catalog
+from shardkit.loader.manifest_index import ManifestIndex
 from shardkit.loader.plan_report import costs
 from shardkit.loader.replay import replay
 
@@ -32,8 +32,8 @@ def test_plan_prints_the_accounts_of_the_epoch(dataset_folder: Path) -> None:
     account = Loader(dataset_folder, batching=Packed(tokens=512, patch=16, per_step=2), split=None).account()
     text = re.sub(r" +", " ", done.stdout)
     assert f"{account.samples:,} samples in {account.steps:,} steps" in text
-    assert f"used {account.used:,} 100.00 %" in text
-    assert f"padded {account.padded:,}" in text
+    assert f"used {account.real_tokens:,} 100.00 %" in text
+    assert f"padded {account.padding_tokens:,}" in text
     assert f"{100 * account.overhead:.2f} %" in text
     for word in ("their patient", "their scanner", "their bin", "their shard", "read by a rank", "cache needs"):
         assert word in text
@@ -41,7 +41,7 @@ def test_plan_prints_the_accounts_of_the_epoch(dataset_folder: Path) -> None:
 
 
 def test_plan_advises_a_wider_window_where_shards_stay_together(dataset_folder: Path) -> None:
-    shards = len(Catalog(str(dataset_folder)).shards)
+    shards = len(ManifestIndex(str(dataset_folder)).shards)
     done = _run("plan", dataset_folder, "--batching", TEXT, "--split", "all", "--window", 1)
     assert done.returncode == 0, done.stderr
     assert f"meet {shards:.1f} times as often as in a perfect shuffle, since 1 of {shards} shards" in done.stdout
@@ -52,7 +52,7 @@ def test_plan_advises_a_wider_window_where_shards_stay_together(dataset_folder: 
 def test_the_bytes_of_a_plan_are_those_that_are_read(dataset_folder: Path) -> None:
     for level in (0, 2):
         loader = Loader(dataset_folder, batching=Packed(tokens=4096, patch=8, per_step=2, level=level), split=None)
-        catalog = Catalog(str(dataset_folder))
+        catalog = ManifestIndex(str(dataset_folder))
         found = costs(catalog, loader.plan)
         assert found.range_bytes == sum(catalog.detail(row).prefix(level) for row in range(catalog.rows))
         objects = {catalog.detail(row).object(level) for row in range(catalog.rows)}
@@ -62,7 +62,7 @@ def test_the_bytes_of_a_plan_are_those_that_are_read(dataset_folder: Path) -> No
 
 def test_a_cache_of_the_size_that_plan_names_reads_hardly_a_shard_twice(dataset_folder: Path, tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"batching": Packed(tokens=512, patch=16, per_step=1), "split": None, "window": 6}
-    needed = costs(Catalog(str(dataset_folder)), Loader(dataset_folder, **arguments).plan)
+    needed = costs(ManifestIndex(str(dataset_folder)), Loader(dataset_folder, **arguments).plan)
     assert needed.window_bytes < needed.shard_bytes
 
     def fills(limit: int) -> int:
@@ -84,9 +84,9 @@ def test_replay_draws_the_images_that_the_step_had(dataset_folder: Path, tmp_pat
     loader = Loader(dataset_folder, batching=batching, seed=9, split=None, device="cpu")
     state = None
     for batch in loader:
-        if batch.place.step == 3:
+        if batch.position.step == 3:
             state = loader.state_dict()  # within the step, as a run that watches its loss would have it
-            wanted = batch.images[0, 0].numpy().copy()
+            wanted = batch["images"][0, 0].numpy().copy()
             row = int(batch.rows[0])
             break
     assert state is not None

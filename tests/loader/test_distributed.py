@@ -25,14 +25,14 @@ rank, world = dist.get_rank(), dist.get_world_size()
 seen, shapes = [], []
 for batch in loader:
     tensor = batch.patches if hasattr(batch, "patches") else batch.images
-    place, rows = batch.place, sorted(r for r in batch.rows.tolist() if r >= 0)
-    seen.append([place.epoch, place.step, place.micro, rows, round(float(tensor.double().sum()), 3)])
+    position, rows = batch.position, sorted(r for r in batch.rows.tolist() if r >= 0)
+    seen.append([position.epoch, position.step, position.micro, rows, round(float(tensor.double().sum()), 3)])
     shapes.append(list(tensor.shape))
     # All ranks take a step together: unequal counts would hang or fail here.
     count = torch.tensor([len(seen)])
     dist.all_reduce(count)
     assert int(count) == world * len(seen)
-    if batch.place.last and batch.place.step + 1 == int(stop):
+    if batch.position.last and batch.position.step + 1 == int(stop):
         break
 gathered = [None] * world
 dist.all_gather_object(gathered, (seen, shapes, loader.state_dict()))

@@ -146,7 +146,7 @@ def test_who_waits_for_a_batch_hears_at_once_that_the_iteration_ended(hung: tupl
     waiting = threading.Thread(target=wait, daemon=True)
     waiting.start()
     time.sleep(0.2)
-    assert loader._engine is not None
-    loader._engine.close()
+    assert loader._prefetcher is not None
+    loader._prefetcher.close()
     waiting.join(10)
     assert "another one" in str(heard[0])

@@ -20,7 +20,7 @@ from shardkit.cli import run
 from shardkit.commands.loading import BATCHING
 from shardkit.dataset import contents, manifest
 from shardkit.errors import ArgumentError, RowError
-from shardkit.loader.manifest_index import Catalog
+from shardkit.loader.manifest_index import ManifestIndex
 from shardkit.plan.batching import KINDS
 from shardkit.storage import Store
 
@@ -53,7 +53,7 @@ def test_a_loader_takes_the_words_of_the_command_line(dataset_folder: Path) -> N
 
 def test_a_row_that_is_none_is_named_with_the_rows_there_are(dataset_folder: Path) -> None:
     loader = Loader(dataset_folder, batching=PACKED, **SMALL)
-    last = Catalog(str(dataset_folder)).rows - 1
+    last = ManifestIndex(str(dataset_folder)).rows - 1
     assert re.fullmatch("[0-9a-f-]+", loader.key(last))
     for row in (-1, last + 1):
         with pytest.raises(RowError, match=rf"row {row} is none of .* rows 0 to {last};.* weight 0") as caught:
@@ -70,7 +70,8 @@ def test_a_filter_that_was_not_given_its_column_names_it(dataset_folder: Path, n
 
 def test_a_fault_of_a_filter_s_own_is_left_alone(dataset_folder: Path) -> None:
     def broken(table: pa.Table) -> Any:
-        return {}["nothing"]
+        nothing: dict[str, Any] = {}
+        return nothing["nothing"]
 
     with pytest.raises(KeyError, match="nothing"):
         Loader(dataset_folder, batching=PACKED, where=broken, needs=("width",), **SMALL)

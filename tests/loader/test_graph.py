@@ -12,7 +12,8 @@ import torch
 from torch.nn import functional as F
 
 from shardkit.errors import IntegrityError
-from shardkit.loader.graph import Graph, GraphConfig, Normalise, Prepared, bounds, roi
+from shardkit.loader.graph import Graph, GraphConfig
+from shardkit.loader.graph_input import Normalise, Prepared, bounds, roi
 
 Pixels = npt.NDArray[np.uint16]
 Box = tuple[int, int, int, int]

@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from shardkit import Binned, BinnedBatch, Loader, Packed, PackedBatch, TorchDataset
-from shardkit.loader.manifest_index import Catalog
+from shardkit.loader.manifest_index import ManifestIndex
 
 SMALL: dict[str, Any] = {"split": None, "device": "cpu", "window": 8}
 PACKED = Packed(tokens=512, patch=16, per_step=2)
@@ -50,14 +50,14 @@ def test_who_looks_ahead_saves_the_state_after_the_batch_that_was_used(dataset_f
     loader = Loader(dataset_folder, batching=PACKED, **SMALL)
     *_, batch = itertools.islice(_ahead(loader), 3)
     assert loader.step == 2, "three batches were used, and four handed out"
-    assert loader.state_dict(after=batch.place)["step"] == 1, "the second step's second batch was not used"
+    assert loader.state_dict(after=batch.position)["step"] == 1, "the second step's second batch was not used"
     *_, batch = itertools.islice(_ahead(Loader(dataset_folder, batching=PACKED, **SMALL)), 4)
     again = Loader(dataset_folder, batching=PACKED, **SMALL)
-    again.load_state_dict(json.loads(json.dumps(loader.state_dict(after=batch.place))))
+    again.load_state_dict(json.loads(json.dumps(loader.state_dict(after=batch.position))))
     assert rows_of(again) == whole[4:]
-    places = [b.place for b in Loader(dataset_folder, batching=PACKED, **SMALL)]
-    assert [p.following for p in places[:4]] == [(0, 0), (0, 1), (0, 1), (0, 2)]
-    assert places[-1].following == (1, 0)
+    positions = [b.position for b in Loader(dataset_folder, batching=PACKED, **SMALL)]
+    assert [p.following for p in positions[:4]] == [(0, 0), (0, 1), (0, 1), (0, 2)]
+    assert positions[-1].following == (1, 0)
 
 
 def test_an_adapter_has_the_loader_s_length_and_state(dataset_folder: Path, rows_of: Any) -> None:
@@ -80,7 +80,7 @@ def test_an_adapter_has_the_loader_s_length_and_state(dataset_folder: Path, rows
 def test_a_batch_is_read_by_name(batches: list[BinnedBatch | PackedBatch]) -> None:
     for batch in batches:
         as_dict = {**batch}
-        assert set(as_dict) == set(batch.keys()) > {"rows", "seeds", "weight", "place"}
+        assert set(as_dict) == set(batch.keys()) > {"rows", "seeds", "weight", "position"}
         assert all(value is batch[name] or name == "weight" for name, value in as_dict.items())
         assert as_dict["weight"].equal(batch.weight)
         assert "rows" in batch
@@ -91,7 +91,7 @@ def test_a_batch_is_read_by_name(batches: list[BinnedBatch | PackedBatch]) -> No
             list(batch)  # type: ignore[call-overload]
         copy = pickle.loads(pickle.dumps(batch))
         assert copy.rows.equal(batch.rows)
-        assert copy.place == batch.place
+        assert copy.position == batch.position
 
 
 def test_a_dataloader_pins_batches(
@@ -107,7 +107,7 @@ def test_a_dataloader_pins_batches(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
     for batch in batches:
-        copy = torch.utils.data._utils.pin_memory.pin_memory(batch)
+        copy = torch.utils.data._utils.pin_memory.pin_memory(batch)  # type: ignore[no-untyped-call]
         assert type(copy) is type(batch)
         assert copy.rows.equal(batch.rows)
         assert copy.rows is not batch.rows
@@ -132,13 +132,13 @@ def test_they_show_themselves_in_a_line_and_in_a_notebook_without_pixels(
         for word in words:
             assert word in line, line
             assert word.partition("=")[2] in html
-    loader._catalog.url = "<script>alert(1)</script>"
+    loader._index.url = "<script>alert(1)</script>"
     assert "<script" not in loader._repr_html_()
     assert repr(loader) in repr(TorchDataset(loader))
 
 
 def _train_rows(dataset_folder: Path) -> list[int]:
-    splits = Catalog(str(dataset_folder)).columns("split")["split"].to_pylist()
+    splits = ManifestIndex(str(dataset_folder)).columns("split")["split"].to_pylist()
     return [row for row, split in enumerate(splits) if split == "train"]
 
 

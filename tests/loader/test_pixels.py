@@ -12,7 +12,7 @@ import torch
 
 from shardkit import Binned, Exact, Fixed, Loader, Packed, PackedBatch, Resized
 from shardkit.build.transcode import Target, transcode
-from shardkit.loader.manifest_index import Catalog
+from shardkit.loader.manifest_index import ManifestIndex
 from shardkit.plan.crops import crops
 from shardkit.plan.shuffle import key_of
 
@@ -59,12 +59,12 @@ def test_batches_of_both_formats_show_equal_pixels(
     """By key: a plan follows from the manifest, and two manifests differ in where images lie."""
 
     def images(url: Path) -> dict[str, Any]:
-        keys = Catalog(str(url)).columns("key")["key"].to_pylist()
+        keys = ManifestIndex(str(url)).columns("key")["key"].to_pylist()
         found = images_of(Loader(url, batching=replace(batching, level=level), **EVERYTHING))
         return {keys[row]: image for row, image in found.items()}
 
     ours, theirs = images(real_dataset), images(converted)
-    assert len(ours) == Catalog(str(real_dataset)).rows
+    assert len(ours) == ManifestIndex(str(real_dataset)).rows
     assert ours.keys() == theirs.keys()
     for key, image in ours.items():
         np.testing.assert_array_equal(theirs[key], image, err_msg=key)
@@ -72,7 +72,7 @@ def test_batches_of_both_formats_show_equal_pixels(
 
 @pytest.mark.formats
 def test_only_the_prefix_of_a_level_is_read(real_dataset: Path) -> None:
-    catalog = Catalog(str(real_dataset))
+    catalog = ManifestIndex(str(real_dataset))
     for level in LEVELS:
         loader = Loader(real_dataset, batching=Packed(tokens=32768, patch=16, level=level, per_step=1), **EVERYTHING)
         for _ in loader:
@@ -119,7 +119,7 @@ def test_resized_images_are_the_antialiased_image_and_auto_levels_hardly_change_
 ) -> None:
     from PIL import Image
 
-    catalog, arguments = Catalog(str(real_dataset)), {**EVERYTHING, "normalise": "fullscale", "decoder": decoder}
+    catalog, arguments = ManifestIndex(str(real_dataset)), {**EVERYTHING, "normalise": "fullscale", "decoder": decoder}
     found = {
         level: images_of(
             Loader(real_dataset, batching=Resized(128, batch_size=4, level=level, per_step=1), **arguments)
@@ -144,9 +144,9 @@ def test_resized_images_are_the_antialiased_image_and_auto_levels_hardly_change_
 
 def test_resizing_with_padding_keeps_proportions(real_dataset: Path) -> None:
     batching = Resized(128, batch_size=4, fit="pad", level="auto", per_step=1)
-    catalog = Catalog(str(real_dataset))
+    catalog = ManifestIndex(str(real_dataset))
     for batch in Loader(real_dataset, batching=batching, **EVERYTHING):
-        for row, (height, width) in zip(batch.rows.tolist(), batch.sizes.tolist(), strict=True):
+        for row, (height, width) in zip(batch.rows.tolist(), batch["sizes"].tolist(), strict=True):
             if row >= 0:
                 assert max(height, width) == 128
                 ratio = catalog.detail(row).number("height") / catalog.detail(row).number("width")
@@ -160,7 +160,7 @@ def test_normalisation_is_the_formula_of_its_name(
 ) -> None:
     batching = Binned(batch_size=4, patch=16, level=2, per_step=1)
     loader = Loader(real_dataset, batching=batching, split=None, normalise=mode, dtype=dtype, device="cpu")
-    found, whole, catalog = images_of(loader), pixels_of(real_dataset, 2), Catalog(str(real_dataset))
+    found, whole, catalog = images_of(loader), pixels_of(real_dataset, 2), ManifestIndex(str(real_dataset))
     for row, pixels in whole.items():
         number = catalog.detail(row).number
         top = (1 << int(number("bits"))) - 1
@@ -192,7 +192,7 @@ def test_a_packed_batch_says_where_every_token_belongs(dataset_folder: Path) -> 
             own = slice(cu[number], cu[number + 1])
             assert (batch.image[own] == number).all()
             if number >= images:
-                assert (batch.weight[number], batch.rows[number]) == (0, -1)
+                assert (float(batch.weight[number]), int(batch.rows[number])) == (0, -1)
                 assert batch.hw[number].tolist() == [0, 0]
                 continue
             high, wide = (-(-side // 16) for side in batch.hw[number].tolist())

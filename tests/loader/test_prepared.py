@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from shardkit.dataset.bins import Bin, Bins
-from shardkit.loader.graph import Graph, GraphConfig, Normalise, Prepared, prepared, roi
+from shardkit.loader.graph import Graph, GraphConfig
+from shardkit.loader.graph_input import Normalise, Prepared, prepared, roi
 from shardkit.loader.sample_index import Detail
 from shardkit.plan import MicroBatch, Pack, Resized, Samples, Shape
 from shardkit.plan.crops import Augmentation, crops

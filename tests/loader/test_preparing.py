@@ -41,7 +41,7 @@ def test_an_image_alone_is_what_the_loader_gives(dataset_folder: Path, batching:
                 normalise=normalise,
                 padded=row["padding"] > 0,
             )
-            assert torch.equal(image, batch.images[0]), (normalise, row["key"])
+            assert torch.equal(image, batch["images"][0]), (normalise, row["key"])
             if seen == 5:
                 break
 

@@ -28,8 +28,8 @@ def _identity(batches: Any) -> list[tuple[Any, ...]]:
     out = []
     for batch in batches:
         values = batch.patches if hasattr(batch, "patches") else batch.images
-        place = (batch.place.epoch, batch.place.step, batch.place.micro)
-        out.append((*place, tuple(batch.rows.tolist()), tuple(batch.seeds.tolist()), float(values.double().sum())))
+        position = (batch.position.epoch, batch.position.step, batch.position.micro)
+        out.append((*position, tuple(batch.rows.tolist()), tuple(batch.seeds.tolist()), float(values.double().sum())))
     return out
 
 
@@ -49,7 +49,7 @@ def test_one_state_gives_the_same_global_steps_on_any_world_size(dataset_folder:
     first = Loader(dataset_folder, batching=batching, **SMALL)
     stop = len(first.plan) // 2
     for batch in first:
-        if batch.place.last and batch.place.step + 1 == stop:
+        if batch.position.last and batch.position.step + 1 == stop:
             break
     state = json.loads(json.dumps(first.state_dict()))
     assert state["step"] == stop
@@ -61,7 +61,9 @@ def test_one_state_gives_the_same_global_steps_on_any_world_size(dataset_folder:
             loader.load_state_dict(state)
             batches = list(loader)
             assert len(batches) == (len(loader.plan) and (len(first.plan) - stop) * 8 // world)
-            assert [b.place.last for b in batches] == ([False] * (8 // world - 1) + [True]) * (len(first.plan) - stop)
+            assert [b.position.last for b in batches] == ([False] * (8 // world - 1) + [True]) * (
+                len(first.plan) - stop
+            )
             assert loader.state_dict() == {**state, "epoch": 1, "step": 0}
             found += _identity(batches)
         wanted = wanted or sorted(found)
@@ -70,7 +72,7 @@ def test_one_state_gives_the_same_global_steps_on_any_world_size(dataset_folder:
 
 def test_an_epoch_s_last_batch_moves_the_state_to_the_next_epoch(dataset_folder: Path) -> None:
     loader = Loader(dataset_folder, batching=BATCHINGS[0], **SMALL)
-    states = [loader.state_dict() for batch in loader if batch.place.last]
+    states = [loader.state_dict() for batch in loader if batch.position.last]
     steps = len(states)
     assert [(s["epoch"], s["step"]) for s in states] == [(0, k + 1) for k in range(steps - 1)] + [(1, 0)]
     first = _identity(loader)
@@ -86,7 +88,7 @@ def test_a_state_within_a_step_repeats_the_step(dataset_folder: Path) -> None:
     whole = _identity(loader)
     loader = Loader(dataset_folder, batching=BATCHINGS[0], **SMALL)
     for batch in loader:
-        if (batch.place.step, batch.place.micro) == (1, 3):
+        if (batch.position.step, batch.position.micro) == (1, 3):
             break
     state = loader.state_dict()
     assert state["step"] == 1

@@ -88,7 +88,7 @@ def test_a_group_that_comes_after_the_loader_shares_every_step(
         batches = list(loader)
     assert (loader.rank, loader.world_size) == (1, 2)
     assert len(batches) == len(loader) == alone // 2
-    assert {batch.place.micro for batch in batches} == {1, 3}
+    assert {batch.position.micro for batch in batches} == {1, 3}
     assert "length was asked for as rank 0 of 1" in caplog.text, "a schedule was made for another number of steps"
 
 
@@ -117,5 +117,5 @@ def test_what_is_named_wins_over_a_group_and_says_so(
     loader = Loader(dataset_folder, rank=named[0], world_size=named[1], **SMALL)
     with caplog.at_level(logging.WARNING):
         first = next(iter(loader))
-    assert first.place.micro == named[0]
+    assert first.position.micro == named[0]
     assert ("torch.distributed says" in caplog.text) == words

@@ -1,7 +1,12 @@
 """Batchings as text and back, refusals of unusable ones in one sentence, the bins they mean."""
 
+from __future__ import annotations
+
 import contextlib
 import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +15,21 @@ from hypothesis import strategies as st
 
 from shardkit.dataset.bins import Bin, Bins
 from shardkit.errors import ArgumentError, ShardkitError, StateError
-from shardkit.plan import Binned, EpochPlan, Exact, Fixed, Packed, Resized, Samples, Shape, from_text
-from shardkit.plan.batching import KINDS, text_of
+from shardkit.plan import (
+    Batching,
+    BatchShape,
+    Binned,
+    EpochPlan,
+    Exact,
+    Fixed,
+    Packed,
+    Resized,
+    Samples,
+    Shape,
+    from_text,
+)
+from shardkit.plan.base import text_of
+from shardkit.plan.batching import KINDS
 from shardkit.plan.spec import FORMAT, PlanSpec
 
 counts = st.integers(1, 10**6)
@@ -31,7 +49,7 @@ common = {
 bins = st.sampled_from(["dataset", "thesis", "auto:36", "0480x0480+0960x1920", "/data/my bins/b=1.json", "640x640"])
 
 
-def any_of(kind, required=(), **own):
+def any_of(kind: Any, required: Sequence[str] = (), **own: Any) -> st.SearchStrategy[Any]:
     fields = {**common, **own}
     optional = {name: value for name, value in fields.items() if name not in required}
     return st.fixed_dictionaries({name: fields[name] for name in required}, optional=optional).map(lambda a: kind(**a))
@@ -58,7 +76,7 @@ batchings = st.one_of(
 
 @given(batchings)
 @settings(max_examples=300, deadline=None)
-def test_a_batching_is_read_back_from_its_text(batching):
+def test_a_batching_is_read_back_from_its_text(batching: Batching) -> None:
     text = text_of(batching)
     assert str(batching) == text
     assert from_text(text) == batching
@@ -67,7 +85,9 @@ def test_a_batching_is_read_back_from_its_text(batching):
 
 @given(batchings, st.sampled_from([None, "train", "val"]), st.sampled_from(["", "0123456789ab"]), counts)
 @settings(max_examples=100, deadline=None)
-def test_what_decides_a_plan_is_read_back_from_its_text(batching, split, rows, window):
+def test_what_decides_a_plan_is_read_back_from_its_text(
+    batching: Batching, split: str | None, rows: Any, window: int
+) -> None:
     plan_spec = PlanSpec(split, rows, window, batching)
     assert PlanSpec.read(str(plan_spec)) == plan_spec
 
@@ -87,7 +107,7 @@ def test_what_decides_a_plan_is_read_back_from_its_text(batching, split, rows, w
         (Resized(224, crop=(np.float64(0.2), np.float64(1))), "resized:crop=0.2/1.0,side=224"),
     ],
 )
-def test_texts_hold_what_differs_from_the_defaults(batching, text):
+def test_texts_hold_what_differs_from_the_defaults(batching: Batching, text: str) -> None:
     assert text_of(batching) == text
 
 
@@ -102,7 +122,7 @@ def test_texts_hold_what_differs_from_the_defaults(batching, text):
         ("resized:side=32,ratio=1/1", Resized(32, ratio=(1, 1))),
     ],
 )
-def test_texts_are_read_leniently(text, batching):
+def test_texts_are_read_leniently(text: str, batching: Batching) -> None:
     assert from_text(text) == batching
 
 
@@ -127,7 +147,9 @@ def test_texts_are_read_leniently(text, batching):
         ("binned:bins=/data/b,c.json,tokens=64", ["'c.json'"]),
     ],
 )
-def test_unreadable_texts_are_refused_with_what_is_wrong(few_samples, text, names):
+def test_unreadable_texts_are_refused_with_what_is_wrong(
+    few_samples: Callable[..., Samples], text: str, names: Any
+) -> None:
     with pytest.raises(ArgumentError) as caught:
         from_text(text).batcher(few_samples(0))
     for name in names:
@@ -139,7 +161,7 @@ def test_unreadable_texts_are_refused_with_what_is_wrong(few_samples, text, name
     st.text(max_size=20), st.sampled_from(sorted(KINDS)), st.sampled_from(["side", "tokens", "crop", "bins", "flip"])
 )
 @settings(max_examples=300, deadline=None)
-def test_no_text_ends_in_another_error(few_samples, text, kind, name):
+def test_no_text_ends_in_another_error(few_samples: Callable[..., Samples], text: str, kind: Any, name: str) -> None:
     for line in (text, f"{kind}:{text}", f"{kind}:{name}={text}", f"{kind}:side=16,{name}={text}"):
         with contextlib.suppress(ShardkitError):
             from_text(line).batcher(few_samples(0))
@@ -148,7 +170,7 @@ def test_no_text_ends_in_another_error(few_samples, text, kind, name):
 @pytest.mark.parametrize(
     "text", ["", "1", "2 split=all window=5 packed", "1 window=5 packed", "1 split=all window=x packed"]
 )
-def test_descriptions_of_another_format_are_refused(text):
+def test_descriptions_of_another_format_are_refused(text: str) -> None:
     assert FORMAT == 1
     with pytest.raises(StateError, match="use the one it is of"):
         PlanSpec.read(text)
@@ -178,7 +200,7 @@ def test_descriptions_of_another_format_are_refused(text):
         lambda: Fixed(16, level="auto"),
     ],
 )  # fmt: skip
-def test_unusable_arguments_are_refused_when_given(make):
+def test_unusable_arguments_are_refused_when_given(make: Callable[[], Any]) -> None:
     with pytest.raises(ArgumentError, match=r"must be|needs an output size"):
         make()
 
@@ -188,7 +210,10 @@ def test_unusable_arguments_are_refused_when_given(make):
     [
         (Fixed(100), "side=100 of Fixed must be a multiple of patch=16"),
         (Resized(100), "side=100 of Resized must be a multiple of patch=16"),
-        (Resized(96, fit="stretch"), "fit=stretch of Resized must be crop or pad"),
+        (
+            Resized(96, fit="stretch"),  # type: ignore[arg-type]
+            "fit=stretch of Resized must be crop or pad",
+        ),
         (Binned(), "either batch_size or tokens"),
         (Binned(batch_size=1, tokens=1), "either batch_size or tokens"),
         (Binned(tokens=1, per_step=8, group=3), "group=3 of Binned must be a divisor of per_step=8"),
@@ -202,25 +227,28 @@ def test_unusable_arguments_are_refused_when_given(make):
         (Packed(remainder="repeat"), "remainder=fill or drop"),
     ],
 )
-def test_unusable_combinations_are_refused_before_anything_is_planned(few_samples, batching, message):
+def test_unusable_combinations_are_refused_before_anything_is_planned(
+    few_samples: Callable[..., Samples], batching: Batching, message: str
+) -> None:
     with pytest.raises(ArgumentError, match=message):
         EpochPlan(few_samples(0), 0, 0, batching)
 
 
-def test_whole_numbers_of_numpy_are_whole_numbers():
-    assert (
-        text_of(Packed(tokens=np.int64(64), patch=np.int32(8), level=np.int64(1))) == "packed:patch=8,level=1,tokens=64"
-    )
+def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
+    numbers: Any = {"tokens": np.int64(64), "patch": np.int32(8), "level": np.int64(1)}
+    assert text_of(Packed(**numbers)) == "packed:patch=8,level=1,tokens=64"
 
 
 # ------------------------------------------------------------------------------------------------------------ bins
 
 
-def shapes_of(samples, batching):
-    return {micro.layout for step in EpochPlan(samples, 0, 0, batching) for micro in step}
+def shapes_of(samples: Samples, batching: Batching) -> set[BatchShape]:
+    return {micro.shape for step in EpochPlan(samples, 0, 0, batching) for micro in step}
 
 
-def test_named_bins_and_those_of_a_file_are_taken_as_they_are(few_samples, tmp_path):
+def test_named_bins_and_those_of_a_file_are_taken_as_they_are(
+    few_samples: Callable[..., Samples], tmp_path: Path
+) -> None:
     path = tmp_path / "my bins.json"
     path.write_text(json.dumps([[208, 208], [64, 208]]))
     for bins in ("0064x0208+0208x0208", "64x208+208x208", str(path)):
@@ -228,7 +256,9 @@ def test_named_bins_and_those_of_a_file_are_taken_as_they_are(few_samples, tmp_p
         assert shapes == {Shape(2, 64, 208), Shape(2, 208, 208)}
 
 
-def test_the_datasets_bins_are_halved_with_the_images_and_made_of_whole_patches(few_samples):
+def test_the_datasets_bins_are_halved_with_the_images_and_made_of_whole_patches(
+    few_samples: Callable[..., Samples],
+) -> None:
     samples = few_samples(1)
     assert shapes_of(samples, Binned(batch_size=1)) == {Shape(1, 48, 208), Shape(1, 112, 112), Shape(1, 208, 208)}
     assert shapes_of(samples, Binned(batch_size=1, level=1)) == {
@@ -238,12 +268,14 @@ def test_the_datasets_bins_are_halved_with_the_images_and_made_of_whole_patches(
     }
 
 
-def test_halved_bins_of_odd_sides_hold_images_of_just_that_size():
+def test_halved_bins_of_odd_sides_hold_images_of_just_that_size() -> None:
     samples = Samples("odd", np.array([0, 1]), np.array([33]), np.array([65]), Bins((Bin(33, 65),), 1))
     assert shapes_of(samples, Binned(batch_size=1, level=1)) == {Shape(1, 32, 48)}
 
 
-def test_with_tokens_a_bin_has_as_many_images_as_they_hold_and_at_least_one(few_samples):
+def test_with_tokens_a_bin_has_as_many_images_as_they_hold_and_at_least_one(
+    few_samples: Callable[..., Samples],
+) -> None:
     shapes = shapes_of(few_samples(1), Binned(tokens=100))
     assert shapes == {Shape(2, 48, 208), Shape(2, 112, 112), Shape(1, 208, 208)}
 
@@ -255,13 +287,15 @@ def test_with_tokens_a_bin_has_as_many_images_as_they_hold_and_at_least_one(few_
     st.sampled_from(["auto:1", "auto:4", "thesis", "dataset"]),
 )
 @settings(max_examples=60, deadline=None)
-def test_bins_hold_every_view_at_every_level(few_samples, seed, level, content, bins):
+def test_bins_hold_every_view_at_every_level(
+    few_samples: Callable[..., Samples], seed: int, level: int, content: bool, bins: str
+) -> None:
     patch = 16
     plan = EpochPlan(few_samples(seed), 0, 0, Binned(bins, batch_size=3, level=level, content=content, patch=patch))
     assert plan.account().samples == len(plan.samples)
 
 
-def test_bins_hold_a_box_that_touches_a_row_more_than_half_its_height():
+def test_bins_hold_a_box_that_touches_a_row_more_than_half_its_height() -> None:
     # Rows 15 to 46 of 32 touch 17 rows of the halved image, one more than half of 32.
     samples = Samples(
         "one",

@@ -1,7 +1,11 @@
 """Views: content box, level arithmetic, random crops and flips, output size; each a function of seed and size alone."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +16,8 @@ from shardkit.dataset.bins import Bin, Bins
 from shardkit.plan import Samples
 from shardkit.plan.crops import Augmentation, Crops, at_level, crops
 
-PLAIN = {"patch": 16, "content": False, "level": 0, "crop": None, "ratio": (3 / 4, 4 / 3), "flip": 0.0}
+RATIO = (3 / 4, 4 / 3)
+PLAIN: dict[str, Any] = {"patch": 16, "content": False, "level": 0, "crop": None, "ratio": RATIO, "flip": 0.0}
 
 seeds = st.integers(0, 2**32 - 1)
 keys = st.integers(0, 2**64 - 1)
@@ -21,26 +26,26 @@ ratios = st.tuples(st.floats(0.2, 5.0), st.floats(0.2, 5.0)).map(sorted).map(tup
 moderate = settings(max_examples=60, deadline=None)
 
 
-def augmentation(**changes):
+def augmentation(**changes: Any) -> Augmentation:
     return Augmentation(**{**PLAIN, **changes})
 
 
-def all_views(samples, key=0, **changes):
+def all_views(samples: Samples, key: int = 0, **changes: Any) -> Crops:
     return crops(samples, np.arange(len(samples)), augmentation(**changes), key)
 
 
-def images(height, width, n=1, levels=5, box=None):
+def images(height: int, width: int, n: int = 1, levels: int = 5, box: Any = None) -> Samples:
     """`n` samples of one size in one shard."""
     full = np.full(n, height, np.uint16), np.full(n, width, np.uint16)
     boxes = None if box is None else np.tile(np.array(box, np.uint16), (n, 1))
     return Samples("images", np.array([0, n]), *full, Bins((Bin(4096, 4096),), 16), levels=levels, box=boxes)
 
 
-def same(one, other):
+def same(one: Any, other: Any) -> bool:
     return all((getattr(one, f.name) == getattr(other, f.name)).all() for f in fields(Crops))
 
 
-def central(high, wide, ratio):
+def central(high: int, wide: int, ratio: tuple[float, float]) -> tuple[int, int]:
     """What a crop falls back to: the largest rectangle of an admitted shape."""
     return max(1, round(min(high, wide / ratio[0]))), max(1, round(min(wide, high * ratio[1])))
 
@@ -50,7 +55,9 @@ def central(high, wide, ratio):
 
 @given(seeds, st.booleans())
 @moderate
-def test_without_a_crop_a_view_is_the_image_or_its_content_box(few_samples, seed, content):
+def test_without_a_crop_a_view_is_the_image_or_its_content_box(
+    few_samples: Callable[..., Samples], seed: int, content: bool
+) -> None:
     samples = few_samples(seed)
     shown = all_views(samples, content=content)
     found = np.stack([shown.top, shown.left, shown.height, shown.width], 1)
@@ -64,7 +71,7 @@ def test_without_a_crop_a_view_is_the_image_or_its_content_box(few_samples, seed
     assert (shown.out_width == shown.width).all()
 
 
-def test_without_loaded_boxes_content_is_the_whole_image():
+def test_without_loaded_boxes_content_is_the_whole_image() -> None:
     shown = all_views(images(50, 60), content=True)
     assert (shown.height[0], shown.width[0]) == (50, 60)
 
@@ -72,8 +79,8 @@ def test_without_loaded_boxes_content_is_the_whole_image():
 @given(seeds, st.integers(0, 9), keys)
 @moderate
 def test_a_rectangle_of_a_level_lies_in_its_image_and_covers_the_region_with_nothing_to_spare(
-    few_samples, seed, level, key
-):
+    few_samples: Callable[..., Samples], seed: int, level: int, key: int
+) -> None:
     samples = few_samples(seed)
     shown = all_views(samples, key, content=True, level=level, crop=(0.05, 1.0))
     scale = 2**level
@@ -90,7 +97,7 @@ def test_a_rectangle_of_a_level_lies_in_its_image_and_covers_the_region_with_not
         assert ((begin + length - 1) * scale < first + extent).all()
 
 
-def test_levels_round_up_and_keep_every_pixel_touched():
+def test_levels_round_up_and_keep_every_pixel_touched() -> None:
     region = np.array([[1, 2, 2, 3], [0, 0, 7, 1], [5, 5, 1, 1]])
     top, left, height, width = at_level(region, 1)
     assert np.stack([top, left, height, width], 1).tolist() == [[0, 1, 2, 2], [0, 0, 4, 1], [2, 2, 1, 1]]
@@ -98,7 +105,9 @@ def test_levels_round_up_and_keep_every_pixel_touched():
 
 @given(seeds, st.integers(1, 40))
 @moderate
-def test_tokens_are_the_patches_that_the_output_touches(few_samples, seed, patch):
+def test_tokens_are_the_patches_that_the_output_touches(
+    few_samples: Callable[..., Samples], seed: int, patch: int
+) -> None:
     shown = all_views(few_samples(seed), patch=patch)
     expected = [math.ceil(h / patch) * math.ceil(w / patch) for h, w in zip(shown.height, shown.width, strict=True)]
     assert shown.tokens.tolist() == expected
@@ -109,7 +118,14 @@ def test_tokens_are_the_patches_that_the_output_touches(few_samples, seed, patch
 
 @given(seeds, keys, shares, ratios, st.booleans())
 @moderate
-def test_crops_lie_in_their_region_with_area_and_shape_as_asked(few_samples, seed, key, crop, ratio, content):
+def test_crops_lie_in_their_region_with_area_and_shape_as_asked(
+    few_samples: Callable[..., Samples],
+    seed: int,
+    key: int,
+    crop: tuple[float, float],
+    ratio: tuple[float, float],
+    content: bool,
+) -> None:
     samples = few_samples(seed)
     shown = all_views(samples, key, content=content, crop=crop, ratio=ratio)
     regions = samples.regions(np.arange(len(samples)), content)
@@ -126,7 +142,7 @@ def test_crops_lie_in_their_region_with_area_and_shape_as_asked(few_samples, see
             assert (w + 0.5) / max(h - 0.5, 1e-9) >= ratio[0] * (1 - 1e-9)
 
 
-def test_crops_use_all_of_the_admitted_areas_shapes_and_places():
+def test_crops_use_all_of_the_admitted_areas_shapes_and_places() -> None:
     shown = all_views(images(1000, 1000, 20_000), crop=(0.2, 0.6))
     area, shape = shown.height * shown.width / 1e6, shown.width / shown.height
     assert area.mean() == pytest.approx(0.4, abs=0.005)
@@ -141,20 +157,20 @@ def test_crops_use_all_of_the_admitted_areas_shapes_and_places():
     assert abs(np.corrcoef(area, shape)[0, 1]) < 0.03
 
 
-def test_no_crop_of_a_small_image_is_empty():
+def test_no_crop_of_a_small_image_is_empty() -> None:
     """Where shares of a few pixels round to none, another crop is tried."""
     for size in ((1, 1), (2, 5), (5, 2), (3, 3)):
         shown = all_views(images(*size, 500), crop=(0.01, 0.5), ratio=(0.2, 5.0))
         assert shown.region[:, 2:].min() == 1
 
 
-def test_an_image_too_narrow_for_any_crop_gives_its_centre():
+def test_an_image_too_narrow_for_any_crop_gives_its_centre() -> None:
     shown = all_views(images(1000, 10, 50), crop=(0.9, 1.0))
     assert set(zip(shown.height.tolist(), shown.width.tolist(), strict=True)) == {(13, 10)}
     assert set(shown.top.tolist()) == {493}
 
 
-def test_a_crop_of_an_image_one_pixel_high_or_wide_lies_anywhere_along_it():
+def test_a_crop_of_an_image_one_pixel_high_or_wide_lies_anywhere_along_it() -> None:
     for high, wide in ((1, 60), (60, 1)):
         shown = all_views(images(high, wide, 2000), crop=(0.01, 0.04))
         assert ((shown.height == 1) & (shown.width == 1)).any()
@@ -163,7 +179,9 @@ def test_a_crop_of_an_image_one_pixel_high_or_wide_lies_anywhere_along_it():
 
 @given(seeds, keys, st.data())
 @moderate
-def test_a_view_depends_on_key_and_row_and_not_on_what_else_is_planned(few_samples, seed, key, data):
+def test_a_view_depends_on_key_and_row_and_not_on_what_else_is_planned(
+    few_samples: Callable[..., Samples], seed: int, key: int, data: st.DataObject
+) -> None:
     samples = few_samples(seed)
     asked = {"crop": (0.1, 0.9), "flip": 0.5, "content": True, "level": 1}
     shown = all_views(samples, key, **asked)
@@ -180,7 +198,7 @@ def test_a_view_depends_on_key_and_row_and_not_on_what_else_is_planned(few_sampl
     )
 
 
-def test_another_key_gives_other_crops_and_seeds():
+def test_another_key_gives_other_crops_and_seeds() -> None:
     samples = images(500, 500, 200)
     one, other = (all_views(samples, key, crop=(0.1, 0.9), flip=0.5) for key in (1, 2))
     assert (one.seed != other.seed).all()
@@ -189,12 +207,12 @@ def test_another_key_gives_other_crops_and_seeds():
 
 
 @pytest.mark.parametrize("chance", [0.0, 0.25, 0.5, 1.0])
-def test_as_many_images_are_mirrored_as_asked(chance):
+def test_as_many_images_are_mirrored_as_asked(chance: float) -> None:
     shown = all_views(images(9, 9, 20_000), flip=chance)
     assert shown.flip.mean() == pytest.approx(chance, abs=0.01 if 0 < chance < 1 else 0)
 
 
-def test_two_views_join_and_part_again():
+def test_two_views_join_and_part_again() -> None:
     shown = all_views(images(30, 40, 6))
     joined = Crops.join([shown.take(slice(0, 2)), shown.take(np.array([2, 3, 4, 5]))])
     assert same(joined, shown)
@@ -206,7 +224,9 @@ def test_two_views_join_and_part_again():
 
 @given(seeds, keys, st.sampled_from([16, 48]), st.sampled_from([None, (0.3, 0.8)]), st.booleans())
 @moderate
-def test_resized_to_a_crop_every_view_is_the_square(few_samples, seed, key, side, crop, content):
+def test_resized_to_a_crop_every_view_is_the_square(
+    few_samples: Callable[..., Samples], seed: int, key: int, side: int, crop: tuple[float, float] | None, content: bool
+) -> None:
     shown = all_views(few_samples(seed), key, side=side, crop=crop, content=content)
     assert set(shown.out_height.tolist()) == set(shown.out_width.tolist()) == {side}
     assert set(shown.tokens.tolist()) == {(side // 16) ** 2}
@@ -214,13 +234,13 @@ def test_resized_to_a_crop_every_view_is_the_square(few_samples, seed, key, side
         assert (shown.height == shown.width).all()
 
 
-def test_a_random_crop_becomes_the_square_however_images_would_be_fitted_without():
+def test_a_random_crop_becomes_the_square_however_images_would_be_fitted_without() -> None:
     shown = all_views(images(100, 300, 20), side=32, fit="pad", crop=(0.2, 0.5))
     assert set(shown.out_height.tolist()) == set(shown.out_width.tolist()) == {32}
     assert len(set(shown.top.tolist())) > 1
 
 
-def test_the_central_square_is_as_large_as_the_region_admits():
+def test_the_central_square_is_as_large_as_the_region_admits() -> None:
     shown = all_views(images(100, 61), side=16)
     assert shown.region.tolist() == [[19, 0, 61, 61]]
     shown = all_views(images(400, 300, box=(10, 20, 50, 200)), side=16, content=True)
@@ -229,7 +249,9 @@ def test_the_central_square_is_as_large_as_the_region_admits():
 
 @given(seeds, st.booleans())
 @moderate
-def test_padding_instead_keeps_all_of_the_image_in_its_proportions(few_samples, seed, content):
+def test_padding_instead_keeps_all_of_the_image_in_its_proportions(
+    few_samples: Callable[..., Samples], seed: int, content: bool
+) -> None:
     samples = few_samples(seed)
     shown = all_views(samples, side=64, fit="pad", content=content)
     assert (shown.region == samples.regions(np.arange(len(samples)), content)).all()
@@ -243,11 +265,11 @@ def test_padding_instead_keeps_all_of_the_image_in_its_proportions(few_samples, 
 # ----------------------------------------------------------------------------------------------- automatic level
 
 
-def smallest(region, crop, ratio, fit):
+def smallest(region: Any, crop: tuple[float, float] | None, ratio: tuple[float, float], fit: str) -> float:
     """The shortest side that counts of anything that may be shown of a region, full resolution."""
     _, _, high, wide = region
     if crop is None:
-        return max(high, wide) if fit == "pad" else min(high, wide)
+        return float(max(high, wide) if fit == "pad" else min(high, wide))
     area = high * wide * crop[0]
     return min(math.sqrt(area * ratio[0]), math.sqrt(area / ratio[1]), *central(high, wide, ratio))
 
@@ -261,12 +283,14 @@ def smallest(region, crop, ratio, fit):
     keys,
 )
 @settings(max_examples=150, deadline=None)
-def test_the_automatic_level_is_the_highest_that_enlarges_nothing(sizes, side, crop, fit, levels, key):
+def test_the_automatic_level_is_the_highest_that_enlarges_nothing(
+    sizes: Any, side: int, crop: tuple[float, float] | None, fit: str, levels: int, key: int
+) -> None:
     for high, wide in sizes:
         samples = images(high, wide, levels=levels)
         shown = all_views(samples, key, side=side, crop=crop, fit=fit, level="auto")
         level = int(shown.level[0])
-        least = smallest((0, 0, high, wide), crop, PLAIN["ratio"], fit)
+        least = smallest((0, 0, high, wide), crop, RATIO, fit)
         assert 0 <= level <= levels
         assert level == 0 or least >= side * 2**level
         assert level == levels or least < side * 2 ** (level + 1)
@@ -277,13 +301,13 @@ def test_the_automatic_level_is_the_highest_that_enlarges_nothing(sizes, side, c
 
 @pytest.mark.parametrize("level", range(6))
 @pytest.mark.parametrize("side", [1, 3, 16, 48, 100, 224, 384])
-def test_an_image_of_exactly_so_many_halvings_is_halved_so_often(side, level):
+def test_an_image_of_exactly_so_many_halvings_is_halved_so_often(side: int, level: int) -> None:
     for extent, expected in ((side << level, level), ((side << level) - 1, max(0, level - 1))):
         samples = images(extent, extent + 7) if extent else images(1, 1)
         assert all_views(samples, side=side, level="auto").level[0] == expected
 
 
-def test_the_automatic_level_goes_by_the_content_box():
+def test_the_automatic_level_goes_by_the_content_box() -> None:
     samples = images(3000, 3000, box=(0, 0, 300, 400))
     assert all_views(samples, side=64, level="auto").level[0] == 5
     assert all_views(samples, side=64, level="auto", content=True).level[0] == 2

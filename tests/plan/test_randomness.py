@@ -3,7 +3,12 @@
 Keys are fixed and draws are hashes, so that a p-value is the same on every machine: a bound is met always or never.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy import stats
 
@@ -17,25 +22,25 @@ KEYS = [key_of("randomness", number) for number in range(8)]
 LEAST = 1e-4  # of some 150 p-values of a fault-free hash one in 70 runs would be below, had each run its own keys
 
 
-def _even(values, parts=64):
+def _even(values: npt.NDArray[np.float64], parts: int = 64) -> float:
     """p-value of numbers in [0, 1) being spread evenly."""
     return stats.chisquare(np.bincount((values * parts).astype(np.int64), minlength=parts)).pvalue
 
 
-def _independent(one, two, parts=8):
+def _independent(one: Any, two: Any, parts: int = 8) -> float:
     """p-value of two rows of numbers in [0, 1) telling nothing of each other."""
     table = np.zeros((parts, parts), np.int64)
     np.add.at(table, ((one * parts).astype(np.int64), (two * parts).astype(np.int64)), 1)
     return stats.chi2_contingency(table).pvalue
 
 
-def _assert_fair(found):
+def _assert_fair(found: Any) -> None:
     """None of the p-values is too small, and together they are spread as p-values are."""
     assert min(found) > LEAST
     assert stats.kstest(found, "uniform").pvalue > LEAST
 
 
-def test_streams_are_even_and_tell_nothing_of_neighbours_or_of_other_keys():
+def test_streams_are_even_and_tell_nothing_of_neighbours_or_of_other_keys() -> None:
     places, found = np.arange(20_000), []
     for key, other in zip(KEYS, KEYS[1:] + KEYS[:1], strict=True):
         drawn = uniform(key, places)
@@ -47,13 +52,13 @@ def test_streams_are_even_and_tell_nothing_of_neighbours_or_of_other_keys():
 
 
 @pytest.fixture(scope="module")
-def squares():
+def squares() -> Samples:
     """10,000 images so large that rounding to pixels is nothing, and any crop of up to a half fits."""
     side = np.full(10_000, 60_000, np.uint16)
     return Samples("squares", np.array([0, 10_000]), side, side, Bins((Bin(60_000, 60_000),), 48))
 
 
-def test_crops_and_flips_are_even_and_tell_nothing_of_one_another(squares):
+def test_crops_and_flips_are_even_and_tell_nothing_of_one_another(squares: Samples) -> None:
     augmentation, index, found = Resized(224, 1, crop=(0.2, 0.5), flip=0.3).augmentation, np.arange(10_000), []
     for key in KEYS:
         shown = crops(squares, index, augmentation, key)
@@ -76,7 +81,7 @@ def test_crops_and_flips_are_even_and_tell_nothing_of_one_another(squares):
     _assert_fair(found)
 
 
-def test_the_order_puts_every_sample_anywhere(squares):
+def test_the_order_puts_every_sample_anywhere(squares: Samples) -> None:
     """Of a window of all shards: places of a few samples over keys, and neighbours in one key."""
     starts = np.arange(0, 401, 20)
     places = np.empty((1000, 400))

@@ -1,5 +1,7 @@
 """Samples: a selection of a selection, down to nothing; and what is taken for granted of a dataset."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from shardkit.codecs.base import LEVELS
@@ -9,13 +11,13 @@ from shardkit.plan import Samples
 BINS = Bins((Bin(64, 64),), 16)
 
 
-def _samples(shards):
+def _samples(shards: list[int]) -> Samples:
     starts = np.concatenate([[0], np.cumsum(shards)])
     sides = np.arange(1, starts[-1] + 1).astype(np.uint16)
     return Samples("samples", starts, sides, sides + 7, BINS)
 
 
-def test_a_selection_may_be_selected_from_until_nothing_is_left():
+def test_a_selection_may_be_selected_from_until_nothing_is_left() -> None:
     whole = _samples([300, 2, 3])
     some = whole.select(whole.height > 299, "some")
     assert some.starts.tolist() == [0, 1, 3, 6]
@@ -30,5 +32,5 @@ def test_a_selection_may_be_selected_from_until_nothing_is_left():
     assert len(nothing.select(np.zeros(0, np.bool_), "still")) == 0
 
 
-def test_images_can_be_halved_as_often_as_their_codec_does_it():
+def test_images_can_be_halved_as_often_as_their_codec_does_it() -> None:
     assert _samples([1]).levels == LEVELS

@@ -1,11 +1,17 @@
 """The order: a permutation in pieces, mixed over its window from the first sample to the last, the same for ever."""
 
+from __future__ import annotations
+
+import random
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardkit.plan import shuffle
+from shardkit.plan.samples import Ints
 from shardkit.plan.shuffle import Order, key_of, mix, uniform
 
 seeds = st.integers(0, 2**64 - 1)
@@ -14,15 +20,15 @@ windows = st.integers(1, 50)
 moderate = settings(max_examples=100, deadline=None)
 
 
-def order_of(sizes, window, key):
+def order_of(sizes: Any, window: int, key: int) -> Order:
     return Order(np.concatenate([[0], np.cumsum(sizes)]), window, key)
 
 
-def whole(order):
+def whole(order: Order) -> Ints:
     return np.concatenate([order.piece(i) for i in range(order.pieces)])
 
 
-def shard_of(order, samples):
+def shard_of(order: Order, samples: Ints) -> Ints:
     return np.searchsorted(order.starts, samples, side="right") - 1
 
 
@@ -31,7 +37,7 @@ def shard_of(order, samples):
 # Plans of all times and machines hang on these: a change must come with a new `shardkit.plan.spec.FORMAT`.
 
 
-def test_hashes_are_these_numbers_with_every_version_of_numpy():
+def test_hashes_are_these_numbers_with_every_version_of_numpy() -> None:
     assert mix(0, np.arange(3)).tolist() == [0, 10505910081238556157, 8799880462832904794]
     values = np.array([0, 1, 2**40, -1])
     expected = [14006602605153182713, 6425431473351150837, 16421374393864998321, 3703370420611038912]
@@ -39,11 +45,11 @@ def test_hashes_are_these_numbers_with_every_version_of_numpy():
     assert uniform(7, np.array([5])).tolist() == [0.6540192005732345]
 
 
-def test_keys_are_these_numbers():
+def test_keys_are_these_numbers() -> None:
     assert key_of("shardkit plan", "digest", 0, 1) == 15737838303549426417
 
 
-def test_a_small_order_is_this_one():
+def test_a_small_order_is_this_one() -> None:
     assert whole(order_of([3, 1, 4, 2, 5, 2], 2, 42)).tolist() == [
         5,
         6,
@@ -68,13 +74,13 @@ def test_a_small_order_is_this_one():
 # ----------------------------------------------------------------------------------------------------- randomness
 
 
-def test_words_of_a_key_are_not_just_joined():
+def test_words_of_a_key_are_not_just_joined() -> None:
     assert len({key_of("a", "b"), key_of("ab"), key_of("b", "a"), key_of("a", "b", ""), key_of("a")}) == 5
 
 
 @given(seeds)
 @settings(max_examples=20, deadline=None)
-def test_hashes_of_neighbours_look_independent_and_uniform(key):
+def test_hashes_of_neighbours_look_independent_and_uniform(key: int) -> None:
     drawn = uniform(key, np.arange(20_000))
     assert ((drawn >= 0) & (drawn < 1)).all()
     assert drawn.mean() == pytest.approx(0.5, abs=0.012)
@@ -83,7 +89,7 @@ def test_hashes_of_neighbours_look_independent_and_uniform(key):
     assert abs(np.corrcoef(drawn, uniform(key ^ 1, np.arange(20_000)))[0, 1]) < 0.04
 
 
-def test_hashes_take_any_integer_type_and_shape():
+def test_hashes_take_any_integer_type_and_shape() -> None:
     values = np.arange(6).reshape(2, 3)
     for dtype in (np.uint8, np.int32, np.uint64):
         assert (mix(9, values.astype(dtype)) == mix(9, values)).all()
@@ -94,14 +100,16 @@ def test_hashes_take_any_integer_type_and_shape():
 
 @given(sizes, windows, seeds)
 @moderate
-def test_pieces_join_to_a_permutation(sizes, window, key):
+def test_pieces_join_to_a_permutation(sizes: Any, window: int, key: int) -> None:
     order = order_of(sizes, window, key)
     assert sorted(whole(order).tolist()) == list(range(sum(sizes)))
 
 
 @given(sizes, windows, seeds, st.randoms())
 @moderate
-def test_a_piece_is_the_same_whatever_was_asked_before(sizes, window, key, random):
+def test_a_piece_is_the_same_whatever_was_asked_before(
+    sizes: Any, window: int, key: int, random: random.Random
+) -> None:
     order = order_of(sizes, window, key)
     expected = [order.piece(i).tolist() for i in range(order.pieces)]
     numbers = list(range(order.pieces)) * 2
@@ -112,7 +120,7 @@ def test_a_piece_is_the_same_whatever_was_asked_before(sizes, window, key, rando
 
 @given(sizes, windows, seeds)
 @moderate
-def test_a_piece_draws_only_from_the_shards_it_names(sizes, window, key):
+def test_a_piece_draws_only_from_the_shards_it_names(sizes: Any, window: int, key: int) -> None:
     order = order_of(sizes, window, key)
     for i in range(order.pieces):
         assert set(shard_of(order, order.piece(i))) <= set(order.near(i).tolist())
@@ -121,14 +129,14 @@ def test_a_piece_draws_only_from_the_shards_it_names(sizes, window, key):
 
 @given(st.integers(1, 9), st.integers(1, 60))
 @moderate
-def test_no_sample_is_lost_where_rounding_puts_it_on_the_end_of_its_range(window, shards):
+def test_no_sample_is_lost_where_rounding_puts_it_on_the_end_of_its_range(window: int, shards: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shuffle, "uniform", lambda key, values: np.full(values.shape, 1 - 2.0**-53))
         order = order_of([2] * shards, window, 0)
         assert sorted(whole(order).tolist()) == list(range(2 * shards))
 
 
-def test_another_key_gives_another_order():
+def test_another_key_gives_another_order() -> None:
     orders = {
         tuple(whole(order_of([20] * 10, 4, key_of("plan", seed, epoch)))) for seed in range(5) for epoch in range(5)
     }
@@ -138,7 +146,7 @@ def test_another_key_gives_another_order():
 # --------------------------------------------------------------------------------------------------------- mixing
 
 
-def test_samples_of_a_shard_are_spread_over_about_the_window():
+def test_samples_of_a_shard_are_spread_over_about_the_window() -> None:
     shards, size, window = 400, 50, 64
     order = order_of([size] * shards, window, 3)
     places = np.empty(shards * size, np.int64)
@@ -150,7 +158,7 @@ def test_samples_of_a_shard_are_spread_over_about_the_window():
 
 
 @pytest.mark.parametrize("at", [0.0, 0.1, 0.5, 0.9, 1.0])
-def test_neighbours_come_from_half_a_window_of_shards_at_the_ends_and_a_window_between(at):
+def test_neighbours_come_from_half_a_window_of_shards_at_the_ends_and_a_window_between(at: int) -> None:
     shards, size, window = 300, 100, 40
     order = order_of([size] * shards, window, 11)
     samples = whole(order)
@@ -162,7 +170,7 @@ def test_neighbours_come_from_half_a_window_of_shards_at_the_ends_and_a_window_b
         assert 0.95 * window <= distinct <= 1.6 * window
 
 
-def test_a_window_of_all_shards_is_a_perfect_shuffle():
+def test_a_window_of_all_shards_is_a_perfect_shuffle() -> None:
     order = order_of([10] * 30, 1000, 5)
     assert order.pieces == 1
     shards = shard_of(order, whole(order))
@@ -170,7 +178,7 @@ def test_a_window_of_all_shards_is_a_perfect_shuffle():
     assert same == pytest.approx(9 / 299, abs=0.03)
 
 
-def test_a_window_of_one_takes_shard_after_shard():
+def test_a_window_of_one_takes_shard_after_shard() -> None:
     order = order_of([5] * 20, 1, 8)
     shards = shard_of(order, whole(order)).reshape(20, 5)
     assert (shards == shards[:, :1]).all()

@@ -1,14 +1,19 @@
 """Images that no micro-batch can hold are refused at the start, with what would hold them; and bins of a file."""
 
+from __future__ import annotations
+
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from shardkit.dataset.bins import Bin, Bins
 from shardkit.errors import ArgumentError
-from shardkit.plan import Binned, Exact, Fixed, Packed, Resized, Samples, batching
-from shardkit.plan.batching import check_sizes, settled
+from shardkit.plan import Binned, Exact, Fixed, Packed, Resized, Samples, sizes
+from shardkit.plan.sizes import check_sizes
 
 # Rows, columns and content box of three images, in manifest rows 3, 5 and 8.
 SIZES = [(40, 20), (100, 30), (33, 90)]
@@ -17,13 +22,13 @@ BOXES = [(0, 0, 40, 20), (10, 5, 60, 20), (1, 1, 31, 80)]
 
 
 @pytest.fixture
-def three():
+def three() -> Samples:
     high, wide = np.array(SIZES, np.uint16).T
     starts, bins = np.array([0, 2, 3]), Bins((Bin(128, 128),), 16)
     return Samples("three", starts, high, wide, bins, box=np.array(BOXES, np.uint16), rows=np.array([3, 5, 8]))
 
 
-def refusal(samples, given):
+def refusal(samples: Samples, given: Any) -> str | None:
     """What is said of the samples, or nothing."""
     try:
         check_sizes(given, samples, "row-{}".format)
@@ -49,7 +54,9 @@ def refusal(samples, given):
     ],
     ids=str,
 )
-def test_the_largest_image_is_named_with_what_would_hold_it(three, given, count, named, more):
+def test_the_largest_image_is_named_with_what_would_hold_it(
+    three: Samples, given: Any, count: int, named: str, more: str
+) -> None:
     assert refusal(three, given) == f"{count} of 3 images do not fit {named}{more} or a higher level, or use resized"
 
 
@@ -62,45 +69,47 @@ def test_the_largest_image_is_named_with_what_would_hold_it(three, given, count,
     ],
     ids=str,
 )
-def test_what_fits_to_the_last_pixel_and_what_holds_anything_is_not_refused(three, given):
+def test_what_fits_to_the_last_pixel_and_what_holds_anything_is_not_refused(three: Samples, given: Any) -> None:
     assert refusal(three, given) is None
 
 
-def test_images_as_large_as_their_type_can_say_are_measured_right():
+def test_images_as_large_as_their_type_can_say_are_measured_right() -> None:
     side = np.array([65535], np.uint16)
     samples = Samples("large", np.array([0, 1]), side, side, Bins((Bin(65536, 65536),), 16))
-    assert "give side=65536 or" in refusal(samples, Fixed(16))
-    assert "give tokens=16777216, a larger" in refusal(samples, Packed(tokens=16))
+    assert "give side=65536 or" in str(refusal(samples, Fixed(16)))
+    assert "give tokens=16777216, a larger" in str(refusal(samples, Packed(tokens=16)))
 
 
-def test_an_image_is_found_wherever_it_lies(monkeypatch, few_samples):
+def test_an_image_is_found_wherever_it_lies(
+    monkeypatch: pytest.MonkeyPatch, few_samples: Callable[..., Samples]
+) -> None:
     """Samples are looked at a few at a time."""
     samples = few_samples(4)
     whole = [refusal(samples, given) for given in (Fixed(16), Packed(tokens=3, content=True))]
     assert all(whole)
     for few in (1, 7, len(samples) - 1, len(samples)):
-        monkeypatch.setattr(batching, "_CHUNK", few)
+        monkeypatch.setattr(sizes, "_CHUNK", few)
         assert [refusal(samples, given) for given in (Fixed(16), Packed(tokens=3, content=True))] == whole
 
 
 # -------------------------------------------------------------------------------------------------- bins of a file
 
 
-def test_bins_of_a_file_are_spelled_out_and_all_else_is_left(tmp_path):
+def test_bins_of_a_file_are_spelled_out_and_all_else_is_left(tmp_path: Path) -> None:
     path = tmp_path / "bins.json"
     path.write_text(json.dumps([[208, 208], [64, 208]]))
-    made = settled(Binned(str(path), tokens=99, group=2, per_step=4))
+    made = Binned(str(path), tokens=99, group=2, per_step=4).settled()
     assert made == Binned("0064x0208+0208x0208", tokens=99, group=2, per_step=4)
     for other in (Binned("auto:3", tokens=99), Binned(tokens=99), Fixed(16), Packed()):
-        assert settled(other) is other
+        assert other.settled() is other
 
 
 @pytest.mark.parametrize("content", ["[[200, 208]]", "[", "[]"])
-def test_bins_of_a_file_that_cannot_be_used_are_refused_by_its_name(tmp_path, content):
+def test_bins_of_a_file_that_cannot_be_used_are_refused_by_its_name(tmp_path: Path, content: str) -> None:
     path = tmp_path / "bins.json"
     path.write_text(content)
     with pytest.raises(ArgumentError, match=f"bins '{path}' cannot be used: .+"):
-        settled(Binned(str(path), tokens=99))
+        Binned(str(path), tokens=99).settled()
 
 
 # ------------------------------------------------------------------------------------------------ how many images
@@ -118,5 +127,5 @@ def test_bins_of_a_file_that_cannot_be_used_are_refused_by_its_name(tmp_path, co
     ],
     ids=str,
 )
-def test_a_pack_holds_an_image_for_256_tokens_and_at_least_32(given, images):
-    assert given.slots == images
+def test_a_pack_holds_an_image_for_256_tokens_and_at_least_32(given: Any, images: int) -> None:
+    assert given.capacity == images

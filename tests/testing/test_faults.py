@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import ArgumentError, IntegrityError, ShardkitError, StorageError
+from shardkit.loader.options import CacheOptions
 from shardkit.loader.stream.cache import Cached, Contents
 from shardkit.loader.stream.fetch import Fetcher, Want
 from shardkit.loader.stream.reader import Retrying, StoreReader
@@ -222,11 +223,13 @@ def test_a_cache_over_a_faulty_store_gives_the_right_bytes_and_keeps_no_others(
 ) -> None:
     monkeypatch.setattr("shardkit.loader.stream.cache._PIECE", 7000)
     faulty = FaultStore(store, seed=4, rate=0.2, kinds=[kind])
-    reader = Cached(Retrying(faulty, attempts=6, deadline=3.0, pause=0.001), tmp_path, 1 << 20, Shelf())
+    reader = Cached(
+        Retrying(faulty, attempts=6, deadline=3.0, pause=0.001), CacheOptions(folder=tmp_path, bytes=1 << 20), Shelf()
+    )
     with _fetcher(reader) as fetcher:
         for _ in range(2):
             assert _sound(_ask(fetcher)) >= len(WANTS) - (2 if kind == "wrong" else 0)
-        assert reader.hits > 0
+        assert reader.stats.hits > 0
     for copy in tmp_path.glob("*/shard"):
         name = f"{copy.parent.name[31]}.tar"
         for want, right in zip(WANTS, RIGHT, strict=True):

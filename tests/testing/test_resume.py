@@ -1,50 +1,54 @@
 """The shipped resume contract: a sound loader keeps it, every way to break it is named."""
 
+from __future__ import annotations
+
 import itertools
 import subprocess
 import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from shardkit.dataset.bins import Bin, Bins
-from shardkit.plan import Binned, EpochPlan, Exact, Fixed, Packed, Resized, Samples
+from shardkit.plan import Batching, Binned, EpochPlan, Exact, Fixed, MicroBatch, Packed, Resized, Samples
 from shardkit.testing.resume import assert_any_world_size, assert_resumes_exactly
 
-SIDES = np.random.default_rng(0).integers(10, 100, (2, 70))
-SAMPLES = Samples("digest", np.array([0, 10, 30, 45, 70]), *SIDES, Bins((Bin(48, 96), Bin(112, 112)), 16))
+HEIGHTS, WIDTHS = np.random.default_rng(0).integers(10, 100, (2, 70))
+SAMPLES = Samples("digest", np.array([0, 10, 30, 45, 70]), HEIGHTS, WIDTHS, Bins((Bin(48, 96), Bin(112, 112)), 16))
 BATCHING = Resized(32, 4, per_step=4)
 
 
 class PlanLoader:
     """Hands out a plan's steps, as `shardkit.Loader` does."""
 
-    def __init__(self, batching=BATCHING, rank=0, world=1):
+    def __init__(self, batching: Batching = BATCHING, rank: int = 0, world: int = 1) -> None:
         self.batching, self.rank, self.world = batching, rank, world
         self.epoch, self.step = 0, 0
 
-    def plan(self):
+    def plan(self) -> EpochPlan:
         return EpochPlan(SAMPLES, 3, self.epoch, self.batching, window=2)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         plan, epoch, step = self.plan(), self.epoch, self.step
         while plan.has(step):
             for at in range(self.rank, self.batching.per_step, self.world):
                 micro, last = plan[step][at], at + self.world >= self.batching.per_step
                 if last:
                     self.epoch, self.step = (epoch, step + 1) if plan.has(step + 1) else (epoch + 1, 0)
-                place = SimpleNamespace(epoch=epoch, step=step, micro=at, micros=self.batching.per_step, last=last)
-                yield SimpleNamespace(rows=self.rows(micro), place=place, seeds=micro.crops.seed)
+                position = SimpleNamespace(epoch=epoch, step=step, micro=at, micros=self.batching.per_step, last=last)
+                yield SimpleNamespace(rows=self.rows(micro), position=position, seeds=micro.crops.seed)
             step += 1
 
-    def rows(self, micro):
+    def rows(self, micro: MicroBatch) -> Any:
         return micro.crops.row
 
-    def state_dict(self):
+    def state_dict(self) -> Any:
         return {"epoch": self.epoch, "step": self.step}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Any) -> None:
         self.epoch, self.step = state["epoch"], state["step"]
 
 
@@ -63,24 +67,24 @@ class PlanLoader:
     ],
     ids=str,
 )
-def test_a_plans_steps_keep_the_contract_with_every_batching_and_on_any_world(batching):
+def test_a_plans_steps_keep_the_contract_with_every_batching_and_on_any_world(batching: Batching) -> None:
     assert_resumes_exactly(lambda: PlanLoader(batching))
     assert_resumes_exactly(lambda: PlanLoader(batching, rank=1, world=2))
     assert_any_world_size(lambda rank, world: PlanLoader(batching, rank, world))
 
 
-def test_rows_may_be_lists_and_seeds_may_be_absent():
+def test_rows_may_be_lists_and_seeds_may_be_absent() -> None:
     class Plain(PlanLoader):
-        def __iter__(self):
+        def __iter__(self) -> Iterator[Any]:
             for batch in super().__iter__():
-                yield SimpleNamespace(rows=batch.rows.tolist(), place=batch.place)
+                yield SimpleNamespace(rows=batch.rows.tolist(), position=batch.position)
 
     assert_resumes_exactly(Plain)
 
 
-def test_only_the_first_steps_may_be_asked_for():
+def test_only_the_first_steps_may_be_asked_for() -> None:
     class StopsResumingLater(PlanLoader):
-        def load_state_dict(self, state):
+        def load_state_dict(self, state: Any) -> None:
             super().load_state_dict({**state, "step": min(state["step"], 2)})
 
     assert_resumes_exactly(StopsResumingLater, steps=1)
@@ -92,17 +96,17 @@ def test_only_the_first_steps_may_be_asked_for():
 
 
 class StartsAnew(PlanLoader):
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Any) -> None:
         pass
 
 
 class SkipsAStep(PlanLoader):
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Any) -> None:
         super().load_state_dict({**state, "step": state["step"] + bool(state["step"])})
 
 
 class RepeatsAStep(PlanLoader):
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Any) -> None:
         super().load_state_dict({**state, "step": max(0, state["step"] - 1)})
 
 
@@ -111,10 +115,10 @@ class LosesTheSecondState(PlanLoader):
 
     loaded = 0
 
-    def state_dict(self):
+    def state_dict(self) -> Any:
         return {"epoch": self.epoch, "step": self.step - self.loaded if self.epoch == 0 else self.step}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Any) -> None:
         super().load_state_dict(state)
         self.loaded = self.step
 
@@ -122,7 +126,7 @@ class LosesTheSecondState(PlanLoader):
 class RepeatsTheEpoch(PlanLoader):
     """At the end of an epoch its state is the begin of the same one."""
 
-    def state_dict(self):
+    def state_dict(self) -> Any:
         return {"epoch": 0, "step": self.step}
 
 
@@ -131,11 +135,11 @@ class LosesTheNextEpoch(PlanLoader):
 
     empty = False
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Any) -> None:
         super().load_state_dict(state)
         self.empty = self.epoch > 0 and self.step == 0
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         if self.empty:
             self.empty = False
             return
@@ -147,11 +151,11 @@ class RunsOnIntoTheNextEpoch(PlanLoader):
 
     loaded = False
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Any) -> None:
         super().load_state_dict(state)
         self.loaded = True
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         yield from super().__iter__()
         if self.loaded:
             yield from super().__iter__()
@@ -160,7 +164,7 @@ class RunsOnIntoTheNextEpoch(PlanLoader):
 class CountsWhatItReadAhead(PlanLoader):
     """Its state is a step ahead of what it handed out."""
 
-    def state_dict(self):
+    def state_dict(self) -> Any:
         return {"epoch": self.epoch, "step": self.step + 1 if self.step else 0}
 
 
@@ -169,11 +173,11 @@ class ShufflesOtherwise(PlanLoader):
 
     loaded = False
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Any) -> None:
         super().load_state_dict(state)
         self.loaded = True
 
-    def rows(self, micro):
+    def rows(self, micro: MicroBatch) -> Any:
         return micro.crops.row[::-1] if self.loaded else micro.crops.row
 
 
@@ -182,11 +186,11 @@ class AugmentsOtherwise(PlanLoader):
 
     added = 0
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Any) -> None:
         super().load_state_dict(state)
         self.added = 1
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         for batch in super().__iter__():
             batch.seeds = batch.seeds + np.uint64(self.added)
             yield batch
@@ -197,11 +201,11 @@ class EndsEarly(PlanLoader):
 
     loaded = False
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Any) -> None:
         super().load_state_dict(state)
         self.loaded = True
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         return itertools.islice(super().__iter__(), 4 if self.loaded else None)
 
 
@@ -227,38 +231,38 @@ class EndsEarly(PlanLoader):
         (EndsEarly, "resumed after 0 of 5 steps: got the end of the iteration, where .* of step 1"),
     ],
 )
-def test_a_broken_loader_is_told_where_it_went_wrong(broken, message):
+def test_a_broken_loader_is_told_where_it_went_wrong(broken: Any, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         assert_resumes_exactly(broken)
 
 
-def test_a_state_that_lives_on_inside_the_loader_is_no_way_to_pass():
+def test_a_state_that_lives_on_inside_the_loader_is_no_way_to_pass() -> None:
     class Live(PlanLoader):
         """Gives away the very dict that it goes on with."""
 
-        def state_dict(self):
+        def state_dict(self) -> Any:
             return self.__dict__.setdefault("live", {})
 
-        def load_state_dict(self, state):
+        def load_state_dict(self, state: Any) -> None:
             super().load_state_dict(state or {"epoch": 0, "step": 0})
 
     with pytest.raises(AssertionError, match="resumed after 0 of 5 steps, and once more"):
         assert_resumes_exactly(Live)
 
 
-def test_a_state_that_no_checkpoint_can_hold_is_refused():
+def test_a_state_that_no_checkpoint_can_hold_is_refused() -> None:
     class Unpicklable(PlanLoader):
-        def state_dict(self):
+        def state_dict(self) -> Any:
             return {"epoch": self.epoch, "next": iter(self)}
 
     with pytest.raises(AssertionError, match="the state cannot be pickled, so no checkpoint can hold it"):
         assert_resumes_exactly(Unpicklable)
 
 
-def test_a_loader_that_differs_every_time_is_refused():
+def test_a_loader_that_differs_every_time_is_refused() -> None:
     made = itertools.count()
 
-    def make():
+    def make() -> PlanLoader:
         loader = PlanLoader()
         loader.epoch = next(made)
         return loader
@@ -267,57 +271,57 @@ def test_a_loader_that_differs_every_time_is_refused():
         assert_resumes_exactly(make)
 
 
-def test_a_loader_without_batches_or_without_whole_steps_is_refused():
+def test_a_loader_without_batches_or_without_whole_steps_is_refused() -> None:
     class Empty(PlanLoader):
-        def __iter__(self):
+        def __iter__(self) -> Iterator[Any]:
             return iter(())
 
     class HalfAStep(PlanLoader):
-        def __iter__(self):
+        def __iter__(self) -> Iterator[Any]:
             return itertools.islice(super().__iter__(), 6)
 
     with pytest.raises(AssertionError, match="has to give an epoch of batches"):
         assert_resumes_exactly(Empty)
-    with pytest.raises(AssertionError, match=r"whose place\.last is false"):
+    with pytest.raises(AssertionError, match=r"whose position\.last is false"):
         assert_resumes_exactly(HalfAStep)
 
 
 # -------------------------------------------------------------------------------------------- broken among ranks
 
 
-def test_ranks_whose_states_differ_are_named():
+def test_ranks_whose_states_differ_are_named() -> None:
     class OfItsOwn(PlanLoader):
-        def state_dict(self):
+        def state_dict(self) -> Any:
             return {**super().state_dict(), "rank": self.rank}
 
     with pytest.raises(AssertionError, match="2 ranks have different states after 0 steps"):
         assert_any_world_size(lambda rank, world: OfItsOwn(BATCHING, rank, world))
 
 
-def test_ranks_with_more_micro_batches_than_others_are_named():
+def test_ranks_with_more_micro_batches_than_others_are_named() -> None:
     class Uneven(PlanLoader):
-        def __iter__(self):
+        def __iter__(self) -> Iterator[Any]:
             return itertools.islice(super().__iter__(), 9 + self.rank)
 
     with pytest.raises(AssertionError, match="of 2 ranks, some have more micro-batches than others"):
         assert_any_world_size(lambda rank, world: Uneven(BATCHING, rank, world))
 
 
-def test_ranks_that_get_other_samples_than_a_single_one_are_named():
+def test_ranks_that_get_other_samples_than_a_single_one_are_named() -> None:
     class OrderOfTheWorld(PlanLoader):
-        def plan(self):
+        def plan(self) -> EpochPlan:
             return EpochPlan(SAMPLES, self.world, self.epoch, self.batching, window=2)
 
     with pytest.raises(AssertionError, match="2 ranks: got micro-batch 0 of step 0"):
         assert_any_world_size(lambda rank, world: OrderOfTheWorld(BATCHING, rank, world))
 
 
-def test_a_state_that_counts_a_ranks_own_micro_batches_fails_on_another_number_of_ranks():
+def test_a_state_that_counts_a_ranks_own_micro_batches_fails_on_another_number_of_ranks() -> None:
     class OwnCount(PlanLoader):
-        def state_dict(self):
+        def state_dict(self) -> Any:
             return {"epoch": self.epoch, "seen": self.step * self.batching.per_step // self.world}
 
-        def load_state_dict(self, state):
+        def load_state_dict(self, state: Any) -> None:
             self.epoch, self.step = state["epoch"], state["seen"] * self.world // self.batching.per_step
 
     assert_resumes_exactly(lambda: OwnCount(BATCHING, 1, 2))
@@ -325,7 +329,7 @@ def test_a_state_that_counts_a_ranks_own_micro_batches_fails_on_another_number_o
         assert_any_world_size(lambda rank, world: OwnCount(BATCHING, rank, world))
 
 
-def test_the_contract_needs_no_torch():
+def test_the_contract_needs_no_torch() -> None:
     code = "import sys, shardkit.testing.resume; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

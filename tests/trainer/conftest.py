@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from shardkit import BinnedBatch, PackedBatch
 from shardkit.dataset.rounding import ceil_div
-from shardkit.loader.collate import BatchPosition
+from shardkit.loader.batch import BatchPosition
 from trainer.models.mae import Mae
 
 HERE = BatchPosition(0, 0, 0, 1, True)

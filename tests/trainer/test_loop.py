@@ -77,7 +77,7 @@ def test_a_step_s_gradient_is_that_of_the_mean_over_its_images(
         out = task.run(task.model, batch)
         total, images = total + out.loss, images + float(out.images)
         sizes.add(float(out.images))
-        if batch.place.last:
+        if batch.position.last:
             break
     assert len(sizes) > 1
     (total / images).backward()  # type: ignore[no-untyped-call]

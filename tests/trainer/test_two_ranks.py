@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from shardkit.loader.collate import BatchPosition
+from shardkit.loader.batch import BatchPosition
 from trainer.models.mae import Mae, MaeConfig
 from trainer.models.sequences import sequences
 
@@ -75,7 +75,7 @@ def batches(make_packed: Any) -> list[list[Any]]:
                 seed = 100 * step + 10 * rank + micro
                 chosen = [sizes[(seed + i) % len(sizes)] for i in range(count)]
                 batch, _ = make_packed(chosen, patch=8, tokens=64, sequences=5, seed=seed)
-                found[rank].append(replace(batch, place=BatchPosition(0, step, micro, 2, micro == 1)))
+                found[rank].append(replace(batch, position=BatchPosition(0, step, micro, 2, micro == 1)))
     return found
 
 
@@ -91,7 +91,7 @@ def _plain(model: Mae, batches: list[list[Any]]) -> list[tuple[float, float, flo
     )  # fmt: skip
     lines = []
     for step in range(STEPS):
-        outs = [model(sequences(batch, 8)) for rank in batches for batch in rank if batch.place.step == step]
+        outs = [model(sequences(batch, 8)) for rank in batches for batch in rank if batch.position.step == step]
         images = sum(float(out.images) for out in outs)
         loss: Tensor = torch.stack([out.loss.double() for out in outs]).sum() / images
         optimizer.zero_grad()

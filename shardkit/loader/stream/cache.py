@@ -5,7 +5,7 @@
 A folder stands for a shard; holding its lock (`flock`, gone with the process that held it) reserves the bytes and makes
 one process fetch it while others wait. The shard is written to a file without a name and appears by a link, complete
 and checked, so that a killed process leaves at most an empty folder, which the next one removes. A shard that is
-evicted while somebody reads it stays readable for him.
+evicted stays readable for processes that have it open.
 """
 
 import asyncio
@@ -13,7 +13,6 @@ import os
 import random
 import re
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -23,6 +22,8 @@ from typing import Any, Protocol, TypeVar
 
 from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import ArgumentError, IntegrityError, StorageError
+from shardkit.loader.options import CacheOptions
+from shardkit.loader.stream.counters import CacheStats
 from shardkit.loader.stream.files import AnonymousFile, read_once
 from shardkit.loader.stream.locks import lock, release, unlock
 from shardkit.loader.stream.reader import Reader, folder_of
@@ -44,41 +45,66 @@ Member = tuple[int, int, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What the manifest says of a shard: 32 hex digits that cover it, and (offset, bytes, hash) of its members."""
+    """What the manifest says of a shard.
+
+    Attributes
+    ----------
+    id : str
+        32 hex digits that change with anything the manifest says of it.
+    members : list of tuple
+        Offset, bytes and hash of each member.
+    """
 
     id: str
     members: list[Member]
 
 
-class Shelf(Protocol):
+class ShardIndex(Protocol):
     """Knows the contents of shards."""
 
     def contents(self, shard: str) -> Contents:
-        """Of one shard."""
+        """Say what is in one shard."""
         ...
 
 
 class Cached:
-    """A `Reader` that keeps whole shards in `folder`, at most `limit` bytes of them.
+    """A `Reader` that keeps whole shards on a local disk. What cannot be cached is read from the store.
 
-    patience: seconds to wait for a shard that another process fetches, or for room. What cannot be cached is read from
-    the store. Raises ArgumentError when the folder cannot be used.
+    Parameters
+    ----------
+    inner : Reader
+        Reads from the store.
+    options : CacheOptions
+        Where shards are kept, and how many bytes they may take.
+    index : ShardIndex
+        Knows what lies in a shard.
+    patience : float
+        Seconds to wait for a shard that another process fetches, or for room.
+    stats : CacheStats, optional
+        Where to count.
+
+    Raises
+    ------
+    ArgumentError
+        When the folder cannot be used.
     """
 
-    def __init__(self, inner: Reader, folder: Path, limit: int, shelf: Shelf, patience: float = 60.0) -> None:
-        self._inner, self._folder, self._limit, self._shelf, self._patience = inner, folder, limit, shelf, patience
-        try:
-            with translate_errors(str(folder)):
-                _check(folder)
-        except StorageError as error:
-            raise ArgumentError(f"the cache cannot be used: {error}") from None
+    def __init__(
+        self,
+        inner: Reader,
+        options: CacheOptions,
+        index: ShardIndex,
+        patience: float = 60.0,
+        stats: CacheStats | None = None,
+    ) -> None:
+        check_folder(options.folder)
+        self._inner, self._folder, self._limit = inner, options.folder, options.bytes
+        self._index, self._patience, self.stats = index, patience, stats or CacheStats()
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="shardkit-cache")
         self._pieces = asyncio.Semaphore(_AT_ONCE)
         self._filling: dict[str, asyncio.Task[Path | None]] = {}
         self._known: dict[str, tuple[Path, float]] = {}  # shard -> where it is, when its use was noted
         self._refused: dict[str, float] = {}  # shard, or "" for all -> when to try to cache it again
-        self.hits_by_bin: Counter[str] = Counter()  # bin: the folder a shard lies in
-        self.misses = self.fills = self.evictions = self.filled_bytes = 0
         self._remove_dead()
 
     async def read(self, name: str, start: int, length: int, *, fresh: bool = False) -> bytes:
@@ -104,18 +130,13 @@ class Cached:
         self._threads.shutdown(wait=True, cancel_futures=True)
         await self._inner.close()
 
-    @property
-    def hits(self) -> int:
-        """Reads that found their shard here."""
-        return self.hits_by_bin.total()
-
     async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
     # --- copies
 
     async def _copy(self, name: str, path: Path, start: int, length: int) -> bytes | None:
-        """A range of the shard's copy; None if it has gone."""
+        """Read a range of the shard's copy; None if it has gone."""
         try:
             return await self._in_thread(read_once, path, start, length)
         except IntegrityError:  # cut short
@@ -125,16 +146,16 @@ class Cached:
         return None
 
     async def _ensure(self, name: str) -> Path | None:
-        """Where the shard is; None if it cannot be had in time."""
+        """Find or bring in the shard; None if it cannot be had in time."""
         if name in self._known:
             path, noted = self._known[name]
             if path.exists():
-                self.hits_by_bin[folder_of(name)] += 1
+                self.stats.hits_by_bin[folder_of(name)] += 1
                 if time.monotonic() - noted > _TOUCH:
                     self._note(name, path)
                 return path
             del self._known[name]
-        self.misses += 1
+        self.stats.misses += 1
         if time.monotonic() < max(self._refused.get(name, 0.0), self._refused.get("", 0.0)):
             return None
         task = self._filling.get(name)
@@ -174,7 +195,7 @@ class Cached:
             return None
 
     async def _bring(self, name: str) -> Path:
-        contents = await self._in_thread(self._shelf.contents, name)
+        contents = await self._in_thread(self._index.contents, name)
         size = await self._inner.size(name)
         if size > self._limit:
             raise StorageError(f"it has {size:,} bytes and the cache a limit of {self._limit:,}")
@@ -220,8 +241,8 @@ class Cached:
             file.publish(path)
         finally:
             file.close()
-        self.fills += 1
-        self.filled_bytes += size
+        self.stats.fills += 1
+        self.stats.filled_bytes += size
 
     # --- room
 
@@ -241,7 +262,7 @@ class Cached:
             if total <= self._limit:
                 break
             if _remove(entry / _NAME):
-                self.evictions += 1
+                self.stats.evictions += 1
                 total -= bytes_
         return total <= self._limit
 
@@ -269,16 +290,26 @@ async def _all(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _check(folder: Path) -> None:
-    """Raise OSError unless the folder can be written, and has the kinds of files and locks that a cache needs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    AnonymousFile(folder).close()
-    if (held := lock(folder)) is not None:
-        unlock(held)
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be written, or lacks the kinds of files and locks that a cache needs.
+
+    Raises
+    ------
+    ArgumentError
+        Names the folder and the reason.
+    """
+    try:
+        with translate_errors(str(folder)):
+            folder.mkdir(parents=True, exist_ok=True)
+            AnonymousFile(folder).close()
+            if (held := lock(folder)) is not None:
+                unlock(held)
+    except StorageError as error:
+        raise ArgumentError(f"the cache cannot be used: {error}") from None
 
 
 def _remove(path: Path) -> bool:
-    """Remove a shard; whether it is gone. Who reads it at this moment reads on."""
+    """Remove a shard; whether it is gone. Processes that have it open read on."""
     try:
         path.unlink(missing_ok=True)
     except OSError:

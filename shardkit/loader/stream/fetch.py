@@ -1,22 +1,22 @@
 """Fetches what micro-batches need, ahead of them, and checks every byte against the manifest.
 
 One thread runs an event loop; a request is a micro-batch's ranges, an answer its bytes or, for each range whose bytes
-stay wrong, the error. A store that cannot be read is the request's error. Ranges that lie close
-together in a shard are read as one.
+stay wrong, the error. A store that cannot be read is the request's error. Ranges that lie close together in a shard are
+read as one.
 """
 
 import asyncio
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import ArgumentError, IntegrityError
+from shardkit.loader.stream.counters import FetchStats
 from shardkit.loader.stream.reader import Reader, folder_of
 
 GAP = 16 << 10  # bytes between ranges that are read along rather than asked for apart
@@ -26,7 +26,19 @@ _PATIENCE = 10.0  # seconds that closing waits for reads to end
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """A range of a shard and the hash its bytes must have. `what` names it in messages."""
+    """A range of a shard.
+
+    Attributes
+    ----------
+    shard : str
+        Name of the object.
+    start, length : int
+        First byte, and bytes.
+    hash : bytes
+        What the bytes' fingerprint must be.
+    what : str
+        Names it in messages.
+    """
 
     shard: str
     start: int
@@ -38,28 +50,31 @@ class Want:
 Got = bytes | IntegrityError
 
 
-@dataclass
-class FetchStats:
-    """Counts of a fetcher; `seconds` adds up over concurrent reads, `bins` has them by the shards' folders."""
-
-    requests: int = 0
-    read_bytes: int = 0
-    seconds: float = 0.0
-    refetched: int = 0
-    bad: int = 0
-    bins: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-
-
 class Fetcher:
-    """Runs reads of a `Reader` on a thread of its own, at most `connections` at a time.
+    """Runs reads of a `Reader` on a thread of its own.
 
-    attempts: how often bytes are read that differ from their hash, at least twice, past the cache from the second time.
+    Parameters
+    ----------
+    make_reader : callable
+        Makes the reader; what it raises is raised.
+    connections : int
+        Reads at a time.
+    attempts : int
+        How often bytes are read that differ from their hash, at least twice; past the cache from the second time.
+    stats : FetchStats, optional
+        Where to count.
     """
 
-    def __init__(self, make_reader: Callable[[], Reader], connections: int = 32, attempts: int = 2) -> None:
+    def __init__(
+        self,
+        make_reader: Callable[[], Reader],
+        connections: int = 32,
+        attempts: int = 2,
+        stats: FetchStats | None = None,
+    ) -> None:
         if connections < 1:
             raise ArgumentError(f"connections={connections} cannot read anything: use at least 1")
-        self.stats = FetchStats()
+        self.stats = stats or FetchStats()
         self.reader = make_reader()  # first: it may raise, and would leave a thread behind
         self._limit, self._attempts = asyncio.Semaphore(connections), max(attempts, 2)
         self._closed, self._closing = False, threading.Lock()
@@ -73,10 +88,20 @@ class Fetcher:
         self._loop.close()
 
     def submit(self, wants: Sequence[Want], then: Callable[[list[Got]], Coroutine[Any, Any, Any]]) -> "Future[Any]":
-        """Fetch the ranges, then hand the answers, in order, to `then` on the loop; the future has its result.
+        """Fetch ranges, then hand the answers to a function.
 
-        It raises StorageError where the store cannot be read. A fetcher that is closed, now or before the answer,
-        cancels the future.
+        Parameters
+        ----------
+        wants : sequence of Want
+            What to fetch.
+        then : callable
+            Is given the answers, in order, on the event loop: bytes, or IntegrityError where they stay wrong.
+
+        Returns
+        -------
+        Future
+            What `then` gave; StorageError where the store cannot be read. A fetcher that is closed, now or before the
+            answer, cancels it.
         """
 
         async def run() -> Any:
@@ -182,7 +207,7 @@ class Fetcher:
 
 
 def spans(wants: Sequence[Want]) -> list[list[int]]:
-    """Indices of the ranges, grouped into joint reads: neighbours in a shard with gaps up to `GAP`, up to `SPAN`."""
+    """Group ranges into joint reads, neighbours in a shard with gaps up to `GAP`, up to `SPAN`; returns indices."""
     out: list[list[int]] = []
     end = 0  # of the last group
     for i in sorted(range(len(wants)), key=lambda i: (wants[i].shard, wants[i].start, wants[i].length)):

@@ -5,12 +5,13 @@ import os
 import queue
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from io import FileIO
 from pathlib import Path
 from typing import Any, TypeVar
+
+from cachetools import LRUCache
 
 from shardkit.errors import IntegrityError, StorageError
 from shardkit.storage.regular import descriptor
@@ -38,7 +39,7 @@ class Threads:
         self._idle = threading.Semaphore(0)
 
     def submit(self, function: Callable[..., T], *arguments: Any) -> "Future[T]":
-        """The function's result, later."""
+        """Run a function; the future has its result."""
         future: Future[T] = Future()
         self._jobs.put((future, function, arguments))
         if not self._idle.acquire(blocking=False) and len(self._threads) < self._count:
@@ -72,13 +73,27 @@ class Files:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._files: OrderedDict[str, FileIO] = OrderedDict()
+        self._files: LRUCache[str, FileIO] = LRUCache(_OPEN)
         self._lock = threading.Lock()
 
     def read(self, name: str, start: int, length: int) -> bytes:
-        """Exactly `length` bytes from `start`. Raises OSError, or IntegrityError, for a shorter file too.
+        """Read a range.
 
         After an error the file is opened anew: it may have been replaced, and a handle on a network mount go stale.
+
+        Parameters
+        ----------
+        name : str
+            Path below the folder.
+        start, length : int
+            First byte, and bytes.
+
+        Raises
+        ------
+        OSError
+            Where it cannot be read.
+        IntegrityError
+            Where the file ends before.
         """
         try:
             return _read(self._open(name), self._root / name, start, length)
@@ -89,13 +104,10 @@ class Files:
     def _open(self, name: str) -> FileIO:
         with self._lock:
             if name in self._files:
-                self._files.move_to_end(name)
                 return self._files[name]
         file = _Shared(descriptor(self._root, name))
         with self._lock:
             self._files[name] = file
-            while len(self._files) > _OPEN:
-                self._files.popitem(last=False)
         return file
 
     def forget(self, name: str) -> None:
@@ -133,7 +145,7 @@ class AnonymousFile:
             raise StorageError(f"{folder}: this filesystem has no unnamed files; use a folder on another") from None
 
     def write(self, data: bytes, start: int) -> None:
-        """Write at a place. Raises OSError."""
+        """Write bytes from `start` on; OSError where the disk does not take them."""
         view = memoryview(data)
         with self._lock:
             while view and self._open:
@@ -141,7 +153,7 @@ class AnonymousFile:
                 view, start = view[done:], start + done
 
     def read(self, start: int, length: int) -> bytes:
-        """At most `length` bytes from `start`; none once closed."""
+        """Read at most `length` bytes from `start`; none once closed."""
         with self._lock:
             return os.pread(self._file, length, start) if self._open else b""
 
@@ -160,13 +172,13 @@ class AnonymousFile:
 
 
 def read_once(path: Path, start: int, length: int) -> bytes:
-    """As `Files.read`, for a local disk and a file that others may delete: an open file keeps its space."""
+    """Read a range as `Files.read` does, of a file that others may delete: an open file would keep its space."""
     with FileIO(path) as file:
         return _read(file, path, start, length)
 
 
 def cut_short(where: str, end: int) -> IntegrityError:
-    """What to raise for an object that ends before byte `end`."""
+    """Make the error for an object that ends before byte `end`."""
     return IntegrityError(f"{where} ends before byte {end:,}: it is cut short; run verify")
 
 

@@ -29,14 +29,33 @@ class Reader(Protocol):
     """Byte ranges of named objects."""
 
     async def read(self, name: str, start: int, length: int, *, fresh: bool = False) -> bytes:
-        """Exactly `length` bytes from `start`, past any cache if `fresh`.
+        """Read a range of an object.
 
-        Raises IntegrityError where the object ends before them, StorageError where they cannot be had.
+        Parameters
+        ----------
+        name : str
+            Path of the object below the dataset.
+        start, length : int
+            First byte, and bytes.
+        fresh : bool
+            Whether to read past any cache.
+
+        Returns
+        -------
+        bytes
+            Exactly `length` of them.
+
+        Raises
+        ------
+        IntegrityError
+            Where the object ends before.
+        StorageError
+            Where they cannot be had.
         """
         ...
 
     async def size(self, name: str) -> int:
-        """Bytes of the object. Raises StorageError."""
+        """Return the bytes that an object has, or raise StorageError."""
         ...
 
     async def close(self) -> None:
@@ -45,16 +64,24 @@ class Reader(Protocol):
 
 
 class StoreReader:
-    """Reads a local folder with a few threads, or a bucket with one request a range and no retries of its own."""
+    """Reads a local folder with a few threads, or a bucket with one request a range and no retries of its own.
 
-    def __init__(self, place: Store | str, threads: int = 8) -> None:
-        place = place if isinstance(place, Store) else Store(place)
-        self.url, self._root = place.url, place.root or Path()
+    Parameters
+    ----------
+    store : Store or str
+        The store, or its url.
+    threads : int
+        Threads that read a folder.
+    """
+
+    def __init__(self, store: Store | str, threads: int = 8) -> None:
+        store = store if isinstance(store, Store) else Store(store)
+        self.url, self._root = store.url, store.root or Path()
         self._bucket: Any = None
         self._threads: Threads | None = None
         self._files = Files(self._root)
-        if place.root is None:
-            self._bucket = place.opened(**NO_RETRIES)
+        if store.root is None:
+            self._bucket = store.opened(**NO_RETRIES)
         else:
             self._threads = Threads(threads, "shardkit-read")
 
@@ -97,16 +124,25 @@ class StoreReader:
 class Retrying:
     """Repeats failed reads. What fails decides for how long.
 
-    A store that is away or refuses is waited for, with growing pauses, for `deadline` seconds a read; then `StoreAway`
-    is raised. An object that ends too early is read `attempts` times. What cannot get better is raised at once: a
-    missing object, a store that is not set up for reading.
+    A store that is away or refuses is waited for, with growing pauses; then `StoreAway` is raised. What cannot get
+    better is raised at once: a missing object, a store that is not set up for reading.
+
+    Parameters
+    ----------
+    inner : Reader
+        What fails.
+    attempts : int
+        How often an object is read that ends too early.
+    deadline : float
+        Seconds that a read waits for a store.
+    pause : float
+        Seconds before the second try, at most.
     """
 
     def __init__(self, inner: Reader, attempts: int = 5, deadline: float = DEADLINE, pause: float = 0.1) -> None:
         check_patience(attempts, deadline)
         self._inner, self._attempts, self._deadline, self._pause = inner, attempts, deadline, pause
         self._told, self._untold = 0.0, 0  # when the log was last told of failed reads, and how many since
-        self.retries = 0
 
     async def read(self, name: str, start: int, length: int, *, fresh: bool = False) -> bytes:
         """See `Reader`. A body of another length counts as an object that ends too early."""
@@ -149,7 +185,6 @@ class Retrying:
                     f"{what} could not be read in {tries} tries and {took:.1f} s: {reason}; check the store and go on"
                     " from the last state, or raise the deadline"
                 )
-            self.retries += 1
             self._tell(what, reason)
             await asyncio.sleep(rest)
 
@@ -190,6 +225,6 @@ class Logged:
 
 
 def folder_of(name: str) -> str:
-    """The bin of a shard's object: a folder above it with a bin's name, else the one that it lies in."""
+    """Name the bin of a shard's object: a folder above it with a bin's name, else the one that it lies in."""
     found = _BIN.search(name)
     return found[1] if found else name.rpartition("/")[0].rpartition("/")[2]

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -21,7 +22,8 @@ import pytest
 
 from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import ShardkitError, StorageError
-from shardkit.loader.stream.cache import Contents
+from shardkit.loader.options import CacheOptions
+from shardkit.loader.stream.cache import Cached, Contents
 from shardkit.loader.stream.fetch import Fetcher, Want
 from shardkit.loader.stream.reader import StoreReader
 
@@ -49,6 +51,9 @@ class Goods:
     def data(self, want: Want) -> bytes:
         return (self.folder / want.shard).read_bytes()[want.start : want.start + want.length]
 
+    def answers(self, wants: list[Want]) -> list[bytes]:
+        return [self.data(want) for want in wants]
+
     def size(self, shard: str) -> int:
         return (self.folder / shard).stat().st_size
 
@@ -73,8 +78,8 @@ class Watched:
         self.most = max(self.most, self.now)
         try:
             if self.trick is None:
-                return await self.inner.read(name, start, length, fresh=fresh)
-            return await self.trick(self.inner, name, start, length, fresh)
+                return bytes(await self.inner.read(name, start, length, fresh=fresh))
+            return bytes(await self.trick(self.inner, name, start, length, fresh))
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
@@ -83,7 +88,7 @@ class Watched:
 
     async def size(self, name: str) -> int:
         self.sizes += 1
-        return await self.inner.size(name)
+        return int(await self.inner.size(name))
 
     async def close(self) -> None:
         self.closed += 1
@@ -94,6 +99,7 @@ class Kit:
     """Helpers, handed out as a fixture because test folders are no packages."""
 
     Watched = Watched
+    PAGES = 64 << 10  # what whole pages of a few files may take beyond their bytes
 
     @staticmethod
     def goods(folder: Path, shards: int = 3, members: int = 6, size: int = 20_000, seed: int = 0) -> Goods:
@@ -123,7 +129,7 @@ class Kit:
         async def then(got: list[Any]) -> list[Any]:
             return got
 
-        return fetcher.submit(wants, then).result(timeout=30)
+        return list(fetcher.submit(wants, then).result(timeout=30))
 
     @classmethod
     def fetched(cls, reader: Any, wants: list[Want], connections: int = 8) -> list[bytes | ShardkitError]:
@@ -141,7 +147,7 @@ class Kit:
     async def slow(inner: Any, name: str, start: int, length: int, fresh: bool) -> bytes:
         """A trick: an answer after a tenth of a second."""
         await asyncio.sleep(0.1)
-        return await inner.read(name, start, length, fresh=fresh)
+        return bytes(await inner.read(name, start, length, fresh=fresh))
 
     @staticmethod
     async def broken(*_: Any) -> bytes:
@@ -182,6 +188,40 @@ class Kit:
         command = [sys.executable, "-W", "error", "-c", script, *map(str, words)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options)
 
+    @staticmethod
+    def taken(disk: Path) -> int:
+        """Bytes of a disk that are taken."""
+        facts = os.statvfs(disk)
+        return (facts.f_blocks - facts.f_bfree) * facts.f_frsize
+
+    @staticmethod
+    def files(place: Path) -> list[tuple[Path, int]]:
+        """Files of a cache and their sizes, while others may add and remove some."""
+        found = []
+        for folder, _, names in os.walk(place):
+            for path in (Path(folder) / name for name in names):
+                with contextlib.suppress(FileNotFoundError):
+                    found.append((path, path.stat().st_size))
+        return found
+
+    @classmethod
+    def shards(cls, place: Path) -> dict[str, Path]:
+        """Shards in a cache by their entry; fails for anything else."""
+        for path, size in cls.files(place):
+            assert path.name == "shard"
+            assert path.parent.name.endswith(f"-{size}")
+        return {path.parent.name: path for path, _ in cls.files(place)}
+
+    @classmethod
+    def used(cls, place: Path) -> int:
+        return sum(size for _, size in cls.files(place))
+
+    @staticmethod
+    def corrupt(path: Path, at: int) -> None:
+        data = bytearray(path.read_bytes())
+        data[at] ^= 0x10
+        path.write_bytes(data)
+
 
 @pytest.fixture(scope="session")
 def kit() -> Kit:
@@ -208,3 +248,51 @@ def tidy(kit: Kit, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     gc.collect()
     said = [record.getMessage() for record in caplog.get_records("call") if record.name == "asyncio"]
     assert said == []
+
+
+# ---- caches
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def make_cache(kit: Kit, goods: Goods, place: Path) -> Callable[..., Any]:
+    """A cache of all the goods unless told otherwise, around a reader that is watched: `cached.inner`."""
+
+    def build(limit: int = 1 << 30, of: Any = None, trick: Any = None, folder: Path = place, **options: Any) -> Any:
+        of = of or goods
+        watched = kit.Watched(StoreReader(str(of.folder)), trick)
+        cached = Cached(watched, CacheOptions(folder=folder, bytes=limit), of, **options)
+        cached.inner = watched  # type: ignore[attr-defined]
+        return cached
+
+    return build
+
+
+@pytest.fixture
+def ask(kit: Kit, tidy: None) -> Iterator[Callable[..., Any]]:
+    """Asks a cache for members by one fetcher a cache, all of them closed at the end."""
+    fetchers: dict[int, Fetcher] = {}
+
+    def asked(cached: Any, wants: list[Any]) -> Any:
+        if id(cached) not in fetchers:
+            fetchers[id(cached)] = Fetcher(lambda: cached, 16)
+        return kit.ask(fetchers[id(cached)], wants)
+
+    yield asked
+    for fetcher in fetchers.values():
+        fetcher.close()
+
+
+@pytest.fixture
+def disk(small_disk: Callable[[str], Path]) -> Path:
+    """A disk of its own, which tells exactly how much of it is taken."""
+    return small_disk("64m")
+
+
+@pytest.fixture
+def tiny_disk(small_disk: Callable[[str], Path]) -> Path:
+    return small_disk("512k")

@@ -141,7 +141,7 @@ def _flip(times: int) -> Any:
     left = [times]
 
     async def trick(inner: Any, name: str, start: int, length: int, fresh: bool) -> bytes:
-        data = await inner.read(name, start, length, fresh=fresh)
+        data: bytes = await inner.read(name, start, length, fresh=fresh)
         left[0] -= 1
         return bytes([data[0] ^ 1]) + data[1:] if left[0] >= 0 else data
 
@@ -191,7 +191,7 @@ def test_a_joint_read_that_ends_too_early_is_tried_range_by_range_at_once(kit: A
             raise IntegrityError("cut")
         if start == wants[4].start:
             raise IntegrityError(f"{name}: still cut")
-        return await inner.read(name, start, length, fresh=fresh)
+        return bytes(await inner.read(name, start, length, fresh=fresh))
 
     begun = time.monotonic()
     got = kit.fetched(kit.Watched(store, trick), wants)
@@ -319,7 +319,7 @@ def test_a_read_that_loses_its_cancellation_is_cancelled_again(kit: Any, tidy: N
     async def deaf(*_: Any) -> bytes:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
-        return await kit.never()
+        return bytes(await kit.never())
 
     watched = kit.Watched(store, deaf)
     fetcher = Fetcher(lambda: watched)

@@ -17,7 +17,7 @@ import pytest
 
 from shardkit import Loader, Packed
 from shardkit.errors import ArgumentError, IntegrityError, ShardkitError, StorageError
-from shardkit.loader.manifest_index import Catalog
+from shardkit.loader.manifest_index import ManifestIndex
 from shardkit.storage import AccessRefused
 
 ARGUMENTS: dict[str, Any] = {"batching": Packed(tokens=2048, patch=16, per_step=1), "split": None, "device": "cpu"}
@@ -118,11 +118,11 @@ def test_a_store_that_fails_or_is_silent_for_a_moment_is_asked_again(gateway: Ga
             if what == "silent":
                 threading.Event().wait(2)
             else:
-                gateway.says = int(what)
+                gateway.says = int(str(what))
 
     gateway.trick = trick
     gateway.up()
-    assert Catalog("s3://bucket", deadline=3.0).rows
+    assert ManifestIndex("s3://bucket", deadline=3.0).rows
     assert next(failing, None) is None
 
 
@@ -168,7 +168,7 @@ def test_a_manifest_is_read_in_pieces_of_one_version(
     monkeypatch.setattr("shardkit.loader.manifest_index._PIECE", 10_000)
     gateway.up()
     size = (dataset_folder / "manifest.parquet").stat().st_size
-    assert Catalog("s3://bucket").columns("key").equals(Catalog(str(dataset_folder)).columns("key"))
+    assert ManifestIndex("s3://bucket").columns("key").equals(ManifestIndex(str(dataset_folder)).columns("key"))
     assert gateway.asked.count("manifest.parquet") == 1 + -(-size // 10_000) > 2
 
     def replaced(name: str) -> None:
@@ -178,4 +178,4 @@ def test_a_manifest_is_read_in_pieces_of_one_version(
     gateway.asked.clear()
     gateway.trick = replaced
     with pytest.raises(IntegrityError, match="was replaced while it was read"):
-        Catalog("s3://bucket")
+        ManifestIndex("s3://bucket")

@@ -229,7 +229,7 @@ def test_a_place_without_an_image_counts_for_nothing(model: HieraMae, batch: Bin
 
     filled = batch.images.clone()
     filled[2] = torch.rand(1, SIDE, SIDE)
-    alone = BinnedBatch(filled[:2], batch.sizes[:2], batch.rows[:2], batch.seeds[:2], batch.place)
+    alone = BinnedBatch(filled[:2], batch.sizes[:2], batch.rows[:2], batch.seeds[:2], batch.position)
     wanted = loss_and_gradients(alone)
     for images in (batch.images, filled):
         for one, two in zip(loss_and_gradients(replace(batch, images=images)), wanted, strict=True):

@@ -1,0 +1,238 @@
+"""What a batch is: tensors of images, which samples they are of, and where the batch stands in the plan."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from shardkit.loader.buffers import Buffers
+from shardkit.plan.shapes import MicroBatch
+from shardkit.terminal import reprs
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPosition:
+    """Where a batch stands in the plan. Of a step's micro-batches, a rank has every world-size-th.
+
+    Attributes
+    ----------
+    epoch, step : int
+        Epoch, and global step of the epoch, from 0.
+    micro : int
+        Micro-batch of the step, from 0.
+    micros : int
+        Micro-batches of the step, on all ranks together.
+    last : bool
+        Whether this is the rank's last one of the step: time to update weights.
+    ends : bool
+        Whether the step is the epoch's last.
+    """
+
+    epoch: int
+    step: int
+    micro: int
+    micros: int
+    last: bool
+    ends: bool = False
+
+    @property
+    def following(self) -> tuple[int, int]:
+        """Epoch and step that a run goes on at after this batch; within a step, that step, which runs again."""
+        if not self.last:
+            return self.epoch, self.step
+        return (self.epoch + 1, 0) if self.ends else (self.epoch, self.step + 1)
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"epoch {self.epoch}, step {self.step:,}, micro-batch {self.micro + 1} of {self.micros}"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchItem:
+    """An image that made it into a batch.
+
+    Attributes
+    ----------
+    crop : int
+        Index of its crop in the micro-batch; a substitute shows its own crop.
+    row : int
+        Manifest row of the sample.
+    """
+
+    crop: int
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """Where the images of a batch are put: on which device, in which type, in whose memory.
+
+    Attributes
+    ----------
+    device : torch.device
+        Where the tensors lie.
+    dtype : torch.dtype
+        Of the images: float32, float16 or bfloat16.
+    clip : bool
+        Whether values are cut off at 0 and 1.
+    buffers : Buffers
+        Memory that earlier batches had, which is used on a CPU.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    clip: bool
+    buffers: Buffers
+
+    def empty(self, shape: tuple[int, ...]) -> Tensor:
+        """Return a tensor for images, of this shape, whose values are whatever was there before."""
+        if self.device.type == "cpu":
+            return self.buffers.empty(shape, self.dtype)
+        return torch.empty(shape, dtype=self.dtype, device=self.device)
+
+    def put(self, target: Tensor, image: Tensor) -> None:
+        """Copy an image into a part of such a tensor, cut off and converted. The image is not needed afterwards."""
+        if target.device.type == "cpu" and target.dtype == torch.float32:
+            # By NumPy: torch would start threads that spin, on cores that decode.
+            source, out = image.numpy(), target.numpy()
+            np.clip(source, 0.0, 1.0, out=out) if self.clip else np.copyto(out, source)
+        else:
+            target.copy_(image.clamp_(0.0, 1.0) if self.clip else image)
+
+    def send(self, array: npt.NDArray[Any]) -> Tensor:
+        """Put a small array on the device, without waiting for it."""
+        tensor = torch.from_numpy(array)
+        return tensor if self.device.type == "cpu" else tensor.pin_memory().to(self.device, non_blocking=True)
+
+
+class Batch(ABC):
+    """Tensors of one micro-batch. `batch["rows"]` is `batch.rows`, and `{**batch}` a plain dictionary.
+
+    A new kind is a dataclass, frozen, with slots and without a repr of its own, whose fields are tensors but for
+    `position`. It owns how images are laid out: `collate` puts them in, `pixels` takes one out.
+    `shardkit.loader.collate.BATCHES` says which kind belongs to which `shardkit.plan.BatchShape`.
+
+    What a model needs of any batch are `rows` and `weight`, so that a slot without an image counts for nothing, and
+    `seeds` for what is random (masks). The trainer's models read `PackedBatch` and `BinnedBatch`: a new kind needs a
+    model of its own, or something that turns it into one of these.
+
+    No `Mapping` by type, though: torch, Lightning and Accelerate would rebuild those, and call this one's `to`.
+
+    Attributes
+    ----------
+    rows : Tensor of int64, (S,)
+        Manifest row of the sample in each slot; -1 where there is no image.
+    seeds : Tensor of int64, (S,)
+        The plan's seed of each crop; 0 where there is no image.
+    position : BatchPosition
+        Where the batch stands in the plan.
+    """
+
+    __slots__ = ()
+    __iter__: None = None  # else Python would try batch[0], batch[1] ...
+    rows: Tensor
+    seeds: Tensor
+    position: BatchPosition
+
+    @classmethod
+    @abstractmethod
+    def collate(
+        cls,
+        micro: MicroBatch,
+        items: list[BatchItem | None],
+        images: list[Tensor],
+        position: BatchPosition,
+        canvas: Canvas,
+    ) -> Self:
+        """Make the batch of a micro-batch.
+
+        Parameters
+        ----------
+        micro : MicroBatch
+            What the plan says, in a shape that belongs to this kind.
+        items : list of BatchItem or None
+            What each of the n crops shows; None where nothing could be read. Filled slots follow in this order.
+        images : list of Tensor
+            Pixels of those items that are not None, in order: float32 (1, rows, cols), padded with 0 to the shape's
+            `padded_size`, on the device. They may be changed.
+        position : BatchPosition
+            Where the batch stands in the plan.
+        canvas : Canvas
+            Makes the tensors and fills them: whatever no image covers must be set to 0.
+        """
+
+    @abstractmethod
+    def pixels(self, slot: int) -> Tensor:
+        """Return one image without its padding: (rows, cols), on the device.
+
+        Parameters
+        ----------
+        slot : int
+            Index in `rows`, where that is not -1.
+        """
+
+    @property
+    def weight(self) -> Tensor:
+        """Weight of each slot in a loss, float32 (S,): 1 for an image, 0 for none."""
+        return (self.rows >= 0).float()
+
+    def keys(self) -> tuple[str, ...]:
+        """List the names that can be asked for: the fields, and weight."""
+        return (*(f.name for f in fields(self)), "weight")  # type: ignore[arg-type]
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the field of that name, or weight."""
+        if name not in self.keys():
+            raise KeyError(f"{name!r} is none of {type(self).__name__}'s {', '.join(self.keys())}")
+        return getattr(self, name)
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether there is a field of that name."""
+        return name in self.keys()
+
+    def to(self, device: Any, non_blocking: bool = False) -> Self:
+        """Copy the batch to another device.
+
+        Parameters
+        ----------
+        device : torch.device or str
+            Where to.
+        non_blocking : bool
+            Whether to go on before the copy is done, from pinned memory.
+        """
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """Copy the batch to pinned memory, which a GPU reads faster; without a GPU, return it as it is."""
+        return self._each(Tensor.pin_memory) if torch.cuda.is_available() else self
+
+    def record_stream(self, stream: Any) -> None:
+        """Tell CUDA's allocator that this stream uses the tensors too."""
+        for f in fields(self):  # type: ignore[arg-type]
+            if isinstance(value := getattr(self, f.name), Tensor):
+                value.record_stream(stream)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return type(self)(**{k: change(v) if isinstance(v, Tensor) else v for k, v in values.items()})
+
+    def _facts(self) -> reprs.Facts:
+        """No pixels: shapes, and how many of the slots hold an image."""
+        facts: reprs.Facts = {}
+        for f in fields(self):  # type: ignore[arg-type]
+            if isinstance(value := getattr(self, f.name), Tensor):
+                facts[f.name] = f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+        held = int((self.rows >= 0).sum())
+        return {**facts, "holds": f"{held:,} images in {len(self.rows):,} places", "position": self.position}
+
+    def __repr__(self) -> str:
+        """Show shapes, and how many slots hold an image."""
+        return reprs.line(type(self).__name__, self._facts())
+
+    def _repr_html_(self) -> str:
+        return reprs.table(type(self).__name__, self._facts())
