@@ -26,7 +26,7 @@ from pydicom.uid import ExplicitVRBigEndian
 
 from shardkit.build.conversion import Converted, convert_file
 from shardkit.build.scan import Scanned, scan_entry
-from shardkit.codecs.frame import Frame
+from shardkit.codecs.placement import Placement
 from shardkit.config import Codec, Conversion, DatasetOptions, Rules, RunOptions
 from shardkit.sources import image_source
 from shardkit.sources.dicom import decoding
@@ -216,8 +216,8 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Outcome]:
             return Outcome(scanned, None)
         dataset = DatasetOptions(codec=codec, rules=rules, **options)
         spec = Conversion(source=source, out="", dataset=dataset, run=RunOptions())
-        frame = Frame(scanned.height, scanned.width, scanned.height, scanned.width)
-        return Outcome(scanned, convert_file(spec, name.encode(), len(data), frame))
+        placement = Placement(scanned.height, scanned.width, scanned.height, scanned.width)
+        return Outcome(scanned, convert_file(spec, name.encode(), len(data), placement))
 
     return run
 

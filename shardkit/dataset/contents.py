@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from shardkit.codecs import codec
 from shardkit.codecs.base import CodestreamCodec, Pixels
-from shardkit.codecs.frame import Frame
+from shardkit.codecs.placement import Placement
 from shardkit.dataset import description_checks, manifest, schema
 from shardkit.dataset.bins import Bins
 from shardkit.dataset.description import FORMAT, READABLE, DatasetDescription
@@ -229,4 +229,4 @@ def image(store: Store, row: SampleRow, description: DatasetDescription, level: 
         raise IntegrityError(
             f"{store.url}/{name}: the image of {row['key']} at byte {start:,} differs from its hash; run verify"
         )
-    return codec(description.codec).decode(data, level, row["bits"], Frame.of(row))
+    return codec(description.codec).decode(data, level, row["bits"], Placement.of(row))

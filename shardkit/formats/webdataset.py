@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from shardkit.codecs import codec
 from shardkit.codecs.base import Codec, CodestreamCodec
-from shardkit.codecs.frame import Frame
+from shardkit.codecs.placement import Placement
 from shardkit.dataset.bins import Bin
 from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.hashes import fingerprint
@@ -153,7 +153,7 @@ def writer(paths: list[Path], capacity: int) -> ShardWriter:
 
 def takes(codec: Codec) -> bool:
     """Return whether the bytes tell the image by themselves, as other readers of the tar need."""
-    return not codec.NEEDS_FRAME
+    return not codec.NEEDS_PLACEMENT
 
 
 def capacity(bin: Bin, shard_bytes: int) -> int:
@@ -253,7 +253,7 @@ def _image_problem(member: Member, row: Row, how: Codec, claimed: bool, decode: 
         if fault:
             return f"is no stream of {how.SYNTAX_NAME}: {fault}"
     try:
-        how.check(member.data, Frame.of(row))
+        how.check(member.data, Placement.of(row))
     except IntegrityError as error:
         return f"is not the image of the manifest: {error}"
     return pixel_problem(member.data, row, how, 0) if decode else None

@@ -17,7 +17,7 @@ from google_crc32c import value as crc32c
 from zarr.codecs import BloscCodec
 
 from shardkit.codecs import blosc
-from shardkit.codecs.frame import Frame
+from shardkit.codecs.placement import Placement
 from shardkit.dataset import contents
 from shardkit.dataset.bins import Bin
 from shardkit.dataset.hashes import fingerprint
@@ -129,9 +129,9 @@ def test_zarr_writes_the_images_that_we_read(tmp_path: Path) -> None:
     data = (tmp_path / "a" / "c" / "0" / "0" / "0").read_bytes()
     index = shards.read_index(data[-shards.index_bytes(4) :], 4, "a")
     assert index[3].tolist() == [-1, -1]
-    frame = Frame(50, 40, 50, 40)
+    placement = Placement(50, 40, 50, 40)
     for image, (start, length) in zip(images, index, strict=False):
-        np.testing.assert_array_equal(blosc.decode(data[start : start + length], 0, 12, frame), image)
+        np.testing.assert_array_equal(blosc.decode(data[start : start + length], 0, 12, placement), image)
     node = json.loads((tmp_path / "a" / "zarr.json").read_text())
     rows = zarr_arrays.Rows(Bin(50, 40), None, np.arange(4), 4)
     ours = zarr_arrays._pixels(rows, 0)["pixels"]
