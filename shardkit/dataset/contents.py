@@ -173,7 +173,7 @@ def samples(store: Store, columns: list[str] | None = None, described: DatasetDe
     with parquet.legible(where), manifest.opened(pa.BufferReader(data)) as file:
         schema.opened(file, len(data), described, where, columns)
         table, named = manifest.typed(file.read(columns)), manifest.named_digest(file)
-    rows = schema.Rows(described, where)
+    rows = schema.ManifestCheck(described, where)
     for batch in table.to_batches(schema.BATCH):
         rows.check(batch)
     rows.done()

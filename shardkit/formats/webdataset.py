@@ -32,7 +32,7 @@ _TOLD = ["height", "width", "bits", "box_top", "box_left", "box_height", "box_wi
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class TarMember:
     """One file of a tar.
 
     Parameters
@@ -70,7 +70,7 @@ class ShardWriter:
         self._add(f"{key}.json", facts)
         return offset
 
-    def copy(self, member: Member) -> int:
+    def copy(self, member: TarMember) -> int:
         """Append a member of another shard as it is, and return the offset of its first byte."""
         return self._add(member.name, member.data)
 
@@ -90,7 +90,7 @@ class ShardWriter:
         self._file.close()
 
 
-def members(file: BinaryIO, name: str) -> Iterator[Member]:
+def members(file: BinaryIO, name: str) -> Iterator[TarMember]:
     """Read every member of a shard in order.
 
     Parameters
@@ -102,7 +102,7 @@ def members(file: BinaryIO, name: str) -> Iterator[Member]:
 
     Yields
     ------
-    Member
+    TarMember
         A file in the tar.
 
     Raises
@@ -120,7 +120,7 @@ def members(file: BinaryIO, name: str) -> Iterator[Member]:
                 if info.offset_data + info.size > end:
                     raise IntegrityError(f"{name}: cut short inside {info.name[:200]}")
                 file.seek(info.offset_data)
-                yield Member(info.name, info.offset_data, file.read(info.size))
+                yield TarMember(info.name, info.offset_data, file.read(info.size))
     except (tarfile.TarError, ValueError, OverflowError) as error:
         raise IntegrityError(f"{name}: not a readable tar ({error}); fetch or build the shard again") from None
 
@@ -242,7 +242,7 @@ def _facts_problem(data: bytes, row: Row) -> str | None:
     return f"has another {wrong[0]} than the manifest" if wrong else None
 
 
-def _image_problem(member: Member, row: Row, how: Codec, claimed: bool, decode: bool) -> str | None:
+def _image_problem(member: TarMember, row: Row, how: Codec, claimed: bool, decode: bool) -> str | None:
     if member.offset != row["offset"] or len(member.data) != row["length"]:
         return "is not where the manifest says, or has another length"
     for level, (length, digest) in enumerate(zip(row["level_bytes"], row["level_hash"], strict=True)):

@@ -133,7 +133,7 @@ def test_zarr_writes_the_images_that_we_read(tmp_path: Path) -> None:
     for image, (start, length) in zip(images, index, strict=False):
         np.testing.assert_array_equal(blosc.decode(data[start : start + length], 0, 12, placement), image)
     node = json.loads((tmp_path / "a" / "zarr.json").read_text())
-    rows = zarr_arrays.Rows(Bin(50, 40), None, np.arange(4), 4)
+    rows = zarr_arrays.BinRows(Bin(50, 40), None, np.arange(4), 4)
     ours = zarr_arrays._pixels(rows, 0)["pixels"]
     assert {k: v for k, v in ours.items() if k != "dimension_names"} == {k: node[k] for k in node}
 
