@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks import machine
-from benchmarks.build_programs import mpx
+from benchmarks.build_profile import mpx
 from benchmarks.build_summary import PROGRAMS, plots, readme, show, summarise
 from benchmarks.loader_data import make_files
 from benchmarks.results import FOLDER, ROOT, Record, begin, save

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from shardkit import formats as storing
 from shardkit.build import duplicates, journal
 from shardkit.build.relations import Thumbnails, confirmed_pairs
-from shardkit.build.shard_plan import Layout, Shard
+from shardkit.build.shard_plan import GenerationPlan, PlannedShard
 from shardkit.storage import Store, parquet
 
 NEAR = "near.parquet"
@@ -26,13 +26,25 @@ _LIGHT = ["serial", "verdict", "repairs", "plain", "pixel_hash", "phash", "key",
 class Rewrite:
     """Samples that a committed shard must lose: serial -> reason."""
 
-    shard: Shard
+    shard: PlannedShard
     losers: dict[int, str]
 
 
-def exact_duplicates(store: Store, layout: Layout, generation: int, old: pa.Table) -> list[Rewrite]:
-    """Samples with the pixels of a sample of a former generation, or of a preferred one in another shard."""
-    light, shards = _light(store, layout, generation)
+def exact_duplicates(store: Store, plan: GenerationPlan, generation: int, old: pa.Table) -> list[Rewrite]:
+    """Find samples with the pixels of a sample of a former generation, or of a preferred one in another shard.
+
+    Parameters
+    ----------
+    store : Store
+        The dataset.
+    plan : GenerationPlan
+        The generation's shards.
+    generation : int
+        Its number.
+    old : pyarrow.Table
+        Samples of former generations.
+    """
+    light, shards = _light(store, plan, generation)
     pixel_hash = np.frombuffer(b"".join(light["pixel_hash"].to_pylist()), "<u8").reshape(-1, 2)
     repairs = pc.list_value_length(light["repairs"]).to_numpy()
     plain = light["plain"].to_numpy(zero_copy_only=False).astype(bool)
@@ -42,20 +54,37 @@ def exact_duplicates(store: Store, layout: Layout, generation: int, old: pa.Tabl
     repeats = np.zeros(len(order), bool)
     repeats[order[1:]] = (ranked[1:] == ranked[:-1]).all(1)
     repeats |= pc.is_in(light["pixel_hash"], old["pixel_hash"].combine_chunks()).to_numpy(zero_copy_only=False)
-    return _rewrites(layout, shards[repeats], serial[repeats], "duplicate_exact")
+    return _rewrites(plan, shards[repeats], serial[repeats], "duplicate_exact")
 
 
 def near_duplicates(
-    store: Store, layout: Layout, generation: int, old: pa.Table, samples: pa.Table, thumbs: Thumbnails, folder: Path
+    store: Store,
+    plan: GenerationPlan,
+    generation: int,
+    old: pa.Table,
+    samples: pa.Table,
+    thumbs: Thumbnails,
+    folder: Path,
 ) -> list[Rewrite]:
-    """All but the preferred sample of each group of near-duplicates; samples of former generations stay.
+    """Find all but the preferred sample of each group of near-duplicates; samples of former generations stay.
 
     Decided once and kept in `folder`: after some shards were rewritten, groups would come out otherwise.
+
+    Parameters
+    ----------
+    store, plan, generation, old
+        As for `exact_duplicates`.
+    samples : pyarrow.Table
+        `old`, then those of this generation.
+    thumbs : Thumbnails
+        Of all of them.
+    folder : Path
+        The generation's private folder.
     """
     decided = folder / NEAR
     if not decided.exists():
         near, _ = confirmed_pairs(samples, thumbs)
-        light, shards = _light(store, layout, generation)
+        light, shards = _light(store, plan, generation)
         n = old.num_rows
         repairs = np.append(np.full(n, -1), pc.list_value_length(light["repairs"]).to_numpy())
         serial = np.append(np.arange(n), light["serial"].to_numpy())
@@ -72,16 +101,16 @@ def near_duplicates(
         columns |= {"patient": lost["patient"], "kept": keeper["key"], "kept_patient": keeper["patient"]}
         parquet.write(pa.table(columns), decided)
     table = parquet.read(decided)
-    return _rewrites(layout, table["shard"].to_numpy(), table["serial"].to_numpy(), "duplicate_near")
+    return _rewrites(plan, table["shard"].to_numpy(), table["serial"].to_numpy(), "duplicate_near")
 
 
-def _light(store: Store, layout: Layout, generation: int) -> tuple[pa.Table, npt.NDArray[np.int64]]:
-    """The written rows' few columns that duplicates are found by, in plan order, and the shard index of each."""
+def _light(store: Store, plan: GenerationPlan, generation: int) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+    """Return the few columns of written rows that duplicates are found by, in plan order, and the shard of each row."""
     tables, index = (
         [pa.table({n: pa.array([], journal.SCHEMA.field(n).type) for n in _LIGHT})],
         [np.zeros(0, np.int64)],
     )
-    for shard in layout.shards:
+    for shard in plan.shards:
         table = journal.read(store, generation, shard.name, _LIGHT)
         table = table.filter(pc.equal(table["verdict"], "written"))
         tables.append(table)
@@ -90,15 +119,15 @@ def _light(store: Store, layout: Layout, generation: int) -> tuple[pa.Table, npt
 
 
 def _rewrites(
-    layout: Layout, shards: npt.NDArray[np.int64], serials: npt.NDArray[np.int64], reason: str
+    plan: GenerationPlan, shards: npt.NDArray[np.int64], serials: npt.NDArray[np.int64], reason: str
 ) -> list[Rewrite]:
     return [
-        Rewrite(layout.shards[int(g)], dict.fromkeys(serials[shards == g].tolist(), reason)) for g in np.unique(shards)
+        Rewrite(plan.shards[int(g)], dict.fromkeys(serials[shards == g].tolist(), reason)) for g in np.unique(shards)
     ]
 
 
 def rewrite_shard(store: Store, generation: int, job: Rewrite) -> None:
-    """Runs on a worker: copy a shard without some of its samples and commit it in the old one's place.
+    """Copy a shard without some of its samples, and commit it in the old one's place. Runs on a worker.
 
     The shard is replaced before its journal; redone after a crash in between, it gives the same bytes.
     """
@@ -112,7 +141,7 @@ def rewrite_shard(store: Store, generation: int, job: Rewrite) -> None:
         with journal.staging(store) as folder:
             old, new = (storing.files(folder, name, len(objects)) for name in ("old", "new"))
             storing.fetch(store, objects, old)
-            storing.commit(store, objects, storing.keep(form, old, new, kept, job.shard.places))
+            storing.commit(store, objects, storing.keep(form, old, new, kept, job.shard.capacity))
     else:
         storing.remove(store, objects)
     journal.write(store, generation, job.shard.name, rows)

@@ -5,19 +5,19 @@ import hashlib
 from dataclasses import dataclass
 
 from shardkit.build import journal
-from shardkit.build.shard_plan import ShardPlan
+from shardkit.build.shard_plan import ShardTask
 from shardkit.config import Conversion
 from shardkit.errors import Quarantined
 from shardkit.sources.files import FileTree, Unread, settled
 from shardkit.storage import Store
 
 
-def hash_shard(spec: Conversion, plan: ShardPlan, generation: int) -> dict[int, str]:
-    """Runs on a worker: the digests of a finished shard's files."""
-    table = journal.read(Store(spec.out), generation, plan.name, ["serial", "read"])
+def hash_shard(spec: Conversion, task: ShardTask, generation: int) -> dict[int, str]:
+    """Return the SHA-256 of a finished shard's files by serial. Runs on a worker."""
+    table = journal.read(Store(spec.out), generation, task.name, ["serial", "read"])
     read = dict(zip(table["serial"].to_pylist(), table["read"].to_pylist(), strict=True))
     digests = {}
-    for file in plan.files:
+    for file in task.files:
         if read[file["serial"]]:
             ask = functools.partial(_digest, spec.source.files, file["path"])
             if (found := settled(spec.source.files, ask(), ask)).sha256 is not None:  # else it vanished since

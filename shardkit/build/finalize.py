@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from shardkit.build import journal, ledger
 from shardkit.build.deduplicate import NEAR
-from shardkit.build.shard_plan import TWINS, Layout
+from shardkit.build.shard_plan import TWINS, GenerationPlan
 from shardkit.content import THUMB
 from shardkit.dataset import manifest
 from shardkit.storage import Store, parquet, private
@@ -22,10 +22,10 @@ _FINGERPRINT = pa.schema(
 _DIGEST = pa.schema([("serial", pa.int64()), ("sha256", pa.string())])
 
 
-def new_samples(store: Store, layout: Layout, generation: int) -> pa.Table:
-    """This generation's manifest rows, in plan order; group and split are still null."""
+def new_samples(store: Store, plan: GenerationPlan, generation: int) -> pa.Table:
+    """Return this generation's manifest rows, in plan order; group and split are still null."""
     tables = [manifest.SCHEMA.empty_table()]
-    for shard in layout.shards:
+    for shard in plan.shards:
         table = journal.read(store, generation, shard.name)
         table = table.filter(pc.equal(table["verdict"], "written"))
         table = table.append_column("group", pa.nulls(table.num_rows, pa.string()))
@@ -34,19 +34,19 @@ def new_samples(store: Store, layout: Layout, generation: int) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def write_fingerprints(store: Store, layout: Layout, generation: int, folder: Path) -> None:
-    """Thumbnails of the written samples, private: near-duplicates and polarity are judged on them, now and later."""
+def write_fingerprints(store: Store, plan: GenerationPlan, generation: int, folder: Path) -> None:
+    """Keep thumbnails of the written samples: near-duplicates and polarity are judged on them, now and later."""
     with parquet.writing(folder / FINGERPRINTS, _FINGERPRINT) as writer:
-        for shard in layout.shards:
+        for shard in plan.shards:
             table = journal.read(store, generation, shard.name, [*_FINGERPRINT.names, "verdict"])
             writer.write_table(table.filter(pc.equal(table["verdict"], "written")).select(_FINGERPRINT.names))
 
 
-def write_links(store: Store, layout: Layout, generation: int, folder: Path, samples: pa.Table) -> None:
-    """Pairs of patients of whom one file turned out to hold the other's image: a split must not part them."""
+def write_links(store: Store, plan: GenerationPlan, generation: int, folder: Path, samples: pa.Table) -> None:
+    """Keep pairs of patients of whom one file turned out to hold the other's image: a split must not part them."""
     kept = samples["pixel_hash"].combine_chunks()
     pairs: set[tuple[str, str]] = set()
-    for shard in layout.shards:
+    for shard in plan.shards:
         table = journal.read(store, generation, shard.name, ["reason", "pixel_hash", "patient"])
         table = table.filter(pc.equal(table["reason"], "duplicate_exact"))
         owners = samples["patient"].take(pc.index_in(table["pixel_hash"], kept).combine_chunks())
@@ -73,14 +73,32 @@ def write_digests(path: Path, digests: dict[int, str]) -> None:
 
 def write_ledger(
     store: Store,
-    layout: Layout,
+    plan: GenerationPlan,
     generation: int,
     folder: Path,
     parts: list[Path],
     samples: pa.Table,
     digests: list[Path],
 ) -> None:
-    """One row per file of this generation. digests: what `write_digests` wrote of each shard."""
+    """Write one row per file of this generation.
+
+    Parameters
+    ----------
+    store : Store
+        The dataset, with its journals.
+    plan : GenerationPlan
+        The generation's shards.
+    generation : int
+        Its number.
+    folder : Path
+        Its private folder.
+    parts : list of Path
+        Its scan parts.
+    samples : pyarrow.Table
+        The dataset's samples.
+    digests : list of Path
+        What `write_digests` wrote of each shard.
+    """
     columns = [
         "serial",
         "verdict",
@@ -93,7 +111,7 @@ def write_ledger(
         "pixel_hash",
     ]
     tables = [pa.table({n: pa.array([], journal.SCHEMA.field(n).type) for n in columns})]
-    tables += [journal.read(store, generation, shard.name, columns) for shard in layout.shards]
+    tables += [journal.read(store, generation, shard.name, columns) for shard in plan.shards]
     done = _name_kept(pa.concat_tables(tables).combine_chunks(), samples, folder / NEAR)
     unused = parquet.read(folder / TWINS)["serial"].combine_chunks()
     hashed = pa.concat_tables([_DIGEST.empty_table(), *map(parquet.read, digests)]).combine_chunks()

@@ -16,7 +16,7 @@ from shardkit.build import isolation, journal
 from shardkit.build.conversion import Converted, convert_file
 from shardkit.build.journal import FileRow
 from shardkit.build.scan import ScanRow
-from shardkit.build.shard_plan import ShardPlan
+from shardkit.build.shard_plan import ShardTask
 from shardkit.codecs import codec
 from shardkit.codecs.frame import Frame
 from shardkit.config import Conversion
@@ -30,8 +30,16 @@ from shardkit.storage import Store, translate_errors
 
 
 @dataclass(frozen=True, slots=True)
-class Crew:
-    """How a worker uses its process's children: how many there are, and how many files a task keeps in their queue."""
+class WorkerConfig:
+    """How a worker uses its process's children.
+
+    Parameters
+    ----------
+    children : int
+        How many there are.
+    ahead : int
+        Files that a task keeps in their queue.
+    """
 
     children: int
     ahead: int = 2
@@ -49,26 +57,40 @@ class ShardDone:
     digests: dict[int, str] = field(default_factory=dict, repr=False)  # serial -> SHA-256 of the file, private
 
 
-def convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Crew) -> ShardDone:
-    """Runs on a worker: make one shard from its planned files through this process's children, and commit it.
+def convert_shard(spec: Conversion, task: ShardTask, generation: int, workers: WorkerConfig) -> ShardDone:
+    """Make one shard from its planned files, and commit it. Runs on a worker, and converts in its process's children.
 
-    Raises StorageError when the dataset's store or the staging disk fails, or the source stays away.
+    Parameters
+    ----------
+    spec : Conversion
+        What all shards share.
+    task : ShardTask
+        The shard, its bin and its files.
+    generation : int
+        Names the journal.
+    workers : WorkerConfig
+        The children.
+
+    Raises
+    ------
+    StorageError
+        Where the dataset's store or the staging disk fails, or the source stays away.
     """
     with translate_errors(spec.out):
-        return _convert_shard(spec, plan, generation, crew)
+        return _convert_shard(spec, task, generation, workers)
 
 
-def _convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Crew) -> ShardDone:
+def _convert_shard(spec: Conversion, task: ShardTask, generation: int, workers: WorkerConfig) -> ShardDone:
     store = Store(spec.out)
     rows: list[FileRow] = []
     digests: dict[int, str] = {}
     extension = codec(spec.dataset.codec_name).EXTENSION
     form = formats.shard_format(spec.dataset.format)
-    objects = form.objects(plan.name, spec.dataset.levels)
+    objects = form.objects(task.name, spec.dataset.levels)
     with journal.staging(store) as folder:
         staged = formats.files(folder, "shard", len(objects))
-        with form.writer(staged, plan.places) as writer:
-            for file, done in _converted(spec, plan, crew):
+        with form.writer(staged, task.capacity) as writer:
+            for file, done in _converted(spec, task, workers):
                 if done.sha256 is not None:
                     digests[file["serial"]] = done.sha256
                 row = _file_row(file, done)
@@ -83,13 +105,13 @@ def _convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Cre
         whole, rows = rows, without_duplicates(rows)
         written = [row.sample for row in rows if row.verdict == "written" and row.sample is not None]
         if rows != whole:
-            staged = formats.keep(form, staged, formats.files(folder, "kept", len(objects)), written, plan.places)
+            staged = formats.keep(form, staged, formats.files(folder, "kept", len(objects)), written, task.capacity)
         size = sum(path.stat().st_size for path in staged) if written else 0
-        journal.write(store, generation, plan.name, [row.columns() for row in rows])
+        journal.write(store, generation, task.name, [row.columns() for row in rows])
         if written:
             formats.commit(store, objects, staged)
     return ShardDone(
-        name=plan.name,
+        name=task.name,
         files=len(rows),
         samples=len(written),
         pixels=sum(sample["height"] * sample["width"] for sample in written),
@@ -98,14 +120,14 @@ def _convert_shard(spec: Conversion, plan: ShardPlan, generation: int, crew: Cre
     )
 
 
-def _converted(spec: Conversion, plan: ShardPlan, crew: Crew) -> Iterator[tuple[ScanRow, Converted]]:
+def _converted(spec: Conversion, task: ShardTask, workers: WorkerConfig) -> Iterator[tuple[ScanRow, Converted]]:
     """Outcomes in the plan's order, with a few files ahead in the children's queue."""
-    pool = isolation.children(crew.children, spec.run.memory_limit)
+    pool = isolation.children(workers.children, spec.run.memory_limit)
     waiting: deque[tuple[ScanRow, Future[Any], float]] = deque()
 
     def begin(file: ScanRow) -> tuple[ScanRow, Future[Any], float]:
         timeout = isolation.allowance(file["size"], spec.run.time_limit)
-        frame = Frame(file["height"], file["width"], plan.bin.height, plan.bin.width)
+        frame = Frame(file["height"], file["width"], task.bin.height, task.bin.width)
         return file, pool.submit(convert_file, spec, file["path"], file["size"], frame, timeout=timeout), timeout
 
     def end(file: ScanRow, future: Future[Any], timeout: float) -> Converted:
@@ -120,9 +142,9 @@ def _converted(spec: Conversion, plan: ShardPlan, crew: Crew) -> Iterator[tuple[
         return file, settled(spec.source.files, end(file, future, timeout), lambda: end(*begin(file)))
 
     try:
-        for file in plan.files:
+        for file in task.files:
             waiting.append(begin(file))
-            if len(waiting) >= crew.ahead:
+            if len(waiting) >= workers.ahead:
                 yield finish()
         while waiting:
             yield finish()
@@ -147,7 +169,7 @@ def _file_row(file: ScanRow, done: Converted) -> FileRow:
 
 
 def _sample_row(file: ScanRow, facts: ImageColumns, encoded: Encoded, shard: str, flags: list[str]) -> SampleRow:
-    """A sample as far as it is known before it is written."""
+    """Return a sample as far as it is known before it is written."""
     return {
         **facts,
         **storage_columns(encoded),

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor
 from itertools import count
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +18,14 @@ import pyarrow.parquet as pq
 from shardkit.build import deduplicate, exclusive, finalize, isolation, journal, ledger, relations, scan, shard_plan
 from shardkit.build.checks import check_places, check_values
 from shardkit.build.digests import hash_shard
-from shardkit.build.ingest import Crew, ShardDone, convert_shard
+from shardkit.build.ingest import WorkerConfig, convert_shard
 from shardkit.build.outcome import Outcome, unwanted
+from shardkit.build.stages import Progress, Quiet
 from shardkit.build.workers import Workers
-from shardkit.build.workspace import State
+from shardkit.build.workspace import BuildWorkspace
 from shardkit.codecs import codec
 from shardkit.config import BuildConfig
-from shardkit.dataset import bins as resolution_bins
-from shardkit.dataset import contents, manifest
+from shardkit.dataset import bin_choice, contents, manifest
 from shardkit.dataset.bins import Bins
 from shardkit.dataset.contents import JOURNALS
 from shardkit.dataset.description import DatasetDescription
@@ -37,36 +36,34 @@ from shardkit.sources.files import Entry
 from shardkit.storage import Store, parquet, private, shown, translate_errors
 
 
-class Progress(Protocol):
-    """Told what happens; `shardkit.build.progress` shows it."""
-
-    def stage(self, name: str, total: int | None) -> None: ...
-
-    def scanned(self, files: int) -> None: ...
-
-    def converted(self, done: ShardDone) -> None: ...
-
-
-class Quiet:
-    """Progress that nobody watches."""
-
-    def stage(self, name: str, total: int | None) -> None: ...
-
-    def scanned(self, files: int) -> None: ...
-
-    def converted(self, done: ShardDone) -> None: ...
-
-
 def build(
     config: BuildConfig,
     progress: Progress | None = None,
     executor: Executor | None = None,
     retry: str | None = None,
 ) -> Outcome:
-    """Run a build to its end. Raises ArgumentError, BuildError, StorageError.
+    """Run a build to its end.
 
-    `executor` runs scan parts and shards; by default, threads that each feed isolated child processes. `retry` takes
-    quarantined files of that reason in again, as new files.
+    Parameters
+    ----------
+    config : BuildConfig
+        From where, to where, and how.
+    progress : Progress, optional
+        Is told what happens.
+    executor : Executor, optional
+        Runs scan parts and shards; default: threads that each feed isolated child processes.
+    retry : str, optional
+        Takes quarantined files of that reason in again, as new files.
+
+    Returns
+    -------
+    Outcome
+        What the run ended with.
+
+    Raises
+    ------
+    ArgumentError, BuildError, StorageError
+        Each says what to do.
     """
     check_values(config)
     check_places(config)
@@ -88,10 +85,10 @@ class _Run:
         self.spec, self.dataset = config.conversion, config.dataset
         codec(self.dataset.codec_name)
         # Refuse before the scan what could only fail after it.
-        resolution_bins.parse(self.dataset.bins, [1], [1], self.dataset.patch, self.dataset.rules.max_side)
+        bin_choice.parse(self.dataset.bins, [1], [1], self.dataset.patch, self.dataset.rules.max_side)
         self.spec.source.files.check()
         self.store = Store(self.config.out)
-        self.state = State(config, self.store)
+        self.workspace = BuildWorkspace(config, self.store)
         self.workers = Workers(config.run.workers, executor, held.check)
 
     @property
@@ -102,14 +99,14 @@ class _Run:
     def run(self, retry: str | None) -> Outcome:
         with self.workers:
             new, again = 0, set[str]()
-            folder = self.state.folder(self.state.complete)
+            folder = self.workspace.folder(self.workspace.complete)
             if (folder / shard_plan.INDEX).exists():  # planned, then interrupted: finish that first
                 again = self._taken_again() if retry else again
-                new += self._finish(shard_plan.Layout(folder))
-            chosen = self._quarantined(retry) if retry and self.state.complete and not again else set()
+                new += self._finish(shard_plan.GenerationPlan(folder))
+            chosen = self._quarantined(retry) if retry and self.workspace.complete and not again else set()
             known = self._known(chosen)
             listed, scanned = self._scan(known)
-            if listed == 0 and self.state.complete == 0:
+            if listed == 0 and self.workspace.complete == 0:
                 raise ArgumentError(f"--source {shown(self.config.source)} holds no files: nothing to build")
             if scanned:
                 new += self._finish(self._lay_out())
@@ -117,13 +114,13 @@ class _Run:
             return self._close(known, new, (again or chosen) if retry else None)
 
     def _taken_again(self) -> set[str]:
-        """Paths of this generation that an earlier one has too: then it is a retry that was interrupted."""
-        earlier = scan.Known(self.state.earlier_parts())
-        paths = (p for part in self.state.parts(self.state.complete) for p in _paths(part))
+        """Return paths of this generation that an earlier one has too: then it is a retry that was interrupted."""
+        earlier = scan.SeenFiles(self.workspace.earlier_parts())
+        paths = (p for part in self.workspace.parts(self.workspace.complete) for p in _paths(part))
         return {ledger.path_text(path) for path in paths if Entry(path, 0, "file") in earlier}
 
     def _quarantined(self, reason: str) -> set[str]:
-        rows = parquet.read(self.state.root / ledger.NAME, ["path", "verdict", "reason"])
+        rows = parquet.read(self.workspace.root / ledger.NAME, ["path", "verdict", "reason"])
         chosen = ledger.select(rows, "quarantined", reason)["path"].to_pylist()
         if not chosen:
             raise ArgumentError(
@@ -132,19 +129,19 @@ class _Run:
             )
         return set(chosen)
 
-    def _known(self, again: set[str]) -> scan.Known:
-        """What earlier generations scanned, but for paths (as the ledger has them) to take in again."""
-        parts = self.state.earlier_parts()
-        return scan.Known(
+    def _known(self, again: set[str]) -> scan.SeenFiles:
+        """Return what earlier generations scanned, but for paths (as the ledger has them) to take in again."""
+        parts = self.workspace.earlier_parts()
+        return scan.SeenFiles(
             parts, {p for part in parts for p in _paths(part) if ledger.path_text(p) in again} if again else None
         )
 
-    def _scan(self, known: scan.Known) -> tuple[int, int]:
-        """(names listed, new ones in this generation): header pass over what no earlier pass has seen."""
-        generation = self.state.complete
-        folder, done = self.state.folder(generation) / "scan", scan.Known(self.state.parts(generation))
-        number, listed = len(self.state.parts(generation)), 0
-        serial = count(sum(pq.read_metadata(p).num_rows for p in self.state.parts(generation)))
+    def _scan(self, known: scan.SeenFiles) -> tuple[int, int]:
+        """Read the headers of what no earlier pass has seen; return names listed, and new ones in this generation."""
+        generation = self.workspace.complete
+        folder, done = self.workspace.folder(generation) / "scan", scan.SeenFiles(self.workspace.parts(generation))
+        number, listed = len(self.workspace.parts(generation)), 0
+        serial = count(sum(pq.read_metadata(p).num_rows for p in self.workspace.parts(generation)))
 
         def fresh() -> Iterator[tuple[int, Entry]]:
             nonlocal listed
@@ -156,7 +153,7 @@ class _Run:
         self.progress.stage("scan", None)
         limits = (self.dataset.rules, self.children, self.config.run.memory_limit, self.config.run.time_limit)
         for part in scan.parts(fresh(), scan.PART):
-            self.state.begin()
+            self.workspace.begin()
             private.folder(folder)
             chunks = [part[i : i + scan.CHUNK] for i in range(0, len(part), scan.CHUNK)]
             jobs = ((i, (self.spec.source, [e for _, e in chunk], *limits)) for i, chunk in enumerate(chunks))
@@ -164,15 +161,15 @@ class _Run:
             for index, rows in self.workers.map(scan.scan_part, jobs):
                 found[index] = rows
                 self.progress.scanned(len(rows))
-            table = scan.rows(part, [row for i in range(len(chunks)) for row in found[i]], self.state.name)
+            table = scan.rows(part, [row for i in range(len(chunks)) for row in found[i]], self.workspace.name)
             parquet.write(table, folder / f"{number:05d}.parquet")
             number += 1
-        return listed, sum(pq.read_metadata(p).num_rows for p in self.state.parts(generation))
+        return listed, sum(pq.read_metadata(p).num_rows for p in self.workspace.parts(generation))
 
-    def _lay_out(self) -> shard_plan.Layout:
-        generation, parts = self.state.complete, self.state.parts(self.state.complete)
+    def _lay_out(self) -> shard_plan.GenerationPlan:
+        generation, parts = self.workspace.complete, self.workspace.parts(self.workspace.complete)
         self.progress.stage("plan", None)
-        earlier = [shard_plan.Layout(self.state.folder(g)) for g in range(generation)]
+        earlier = [shard_plan.GenerationPlan(self.workspace.folder(g)) for g in range(generation)]
         numbers: dict[str, int] = {}
         for shard in (shard for plan in earlier for shard in plan.shards):
             number = int(shard.name.rpartition("/")[2])
@@ -183,9 +180,9 @@ class _Run:
         else:
             bins = self._bins(heights, widths)
         return shard_plan.make(
-            self.state.folder(generation),
+            self.workspace.folder(generation),
             parts,
-            self.state.earlier_parts(),
+            self.workspace.earlier_parts(),
             bins,
             numbers,
             self.dataset.shard_bytes,
@@ -197,34 +194,34 @@ class _Run:
         text, side = self.dataset.bins, self.dataset.rules.max_side
         if text.startswith("auto") and len(heights):  # later, larger images get the catch-all bin when they come
             side = int(max(heights.max(), widths.max()))
-        return resolution_bins.parse(text, heights, widths, self.dataset.patch, side)
+        return bin_choice.parse(text, heights, widths, self.dataset.patch, side)
 
-    def _finish(self, plan: shard_plan.Layout) -> int:
+    def _finish(self, plan: shard_plan.GenerationPlan) -> int:
         """Convert and assemble the current generation; returns its number of files."""
-        generation = self.state.complete
+        generation = self.workspace.complete
         done = self._done(plan, generation)
         todo = sorted((s for s in plan.shards if s.name not in done), key=lambda s: -s.files)  # no long task at the end
         self.progress.stage("convert", sum(s.files for s in todo))
         # Few shards must still keep all children busy.
-        crew = Crew(self.children, max(2, ceil_div(2 * self.config.run.workers, max(1, len(todo)))))
-        jobs = ((s, (self.spec, plan.plan(s), generation, crew)) for s in todo)
+        workers = WorkerConfig(self.children, max(2, ceil_div(2 * self.config.run.workers, max(1, len(todo)))))
+        jobs = ((s, (self.spec, plan.task(s), generation, workers)) for s in todo)
         for _, counts in self.workers.map(convert_shard, jobs):
-            finalize.write_digests(self.state.digests(generation, counts.name), counts.digests)
+            finalize.write_digests(self.workspace.digests(generation, counts.name), counts.digests)
             self.progress.converted(counts)
         self._hash(plan, generation)
         self._assemble(plan, generation)
-        self.state.finish_generation()
-        return sum(pq.read_metadata(p).num_rows for p in self.state.parts(generation))
+        self.workspace.finish_generation()
+        return sum(pq.read_metadata(p).num_rows for p in self.workspace.parts(generation))
 
-    def _hash(self, plan: shard_plan.Layout, generation: int) -> None:
+    def _hash(self, plan: shard_plan.GenerationPlan, generation: int) -> None:
         """Read again the files of shards whose digests an interrupted run did not come to keep."""
-        lacking = [s for s in plan.shards if not self.state.digests(generation, s.name).exists()]
-        jobs = ((s, (self.spec, plan.plan(s), generation)) for s in lacking)
+        lacking = [s for s in plan.shards if not self.workspace.digests(generation, s.name).exists()]
+        jobs = ((s, (self.spec, plan.task(s), generation)) for s in lacking)
         for shard, digests in self.workers.map(hash_shard, jobs):
-            finalize.write_digests(self.state.digests(generation, shard.name), digests)
+            finalize.write_digests(self.workspace.digests(generation, shard.name), digests)
 
-    def _done(self, plan: shard_plan.Layout, generation: int) -> set[str]:
-        """Names of finished shards: journaled, and there (unless nothing was left to write)."""
+    def _done(self, plan: shard_plan.GenerationPlan, generation: int) -> set[str]:
+        """Return names of finished shards: journaled, and there (unless nothing was left to write)."""
         journals = {name for name, _ in self.store.list(f"{JOURNALS}/g{generation:03d}")}
         objects = {name for name, _ in listing(self.store, shard_format(self.dataset.format))}
         done = set()
@@ -238,14 +235,14 @@ class _Run:
                     done.add(shard.name)
         return done
 
-    def _assemble(self, plan: shard_plan.Layout, generation: int) -> None:
+    def _assemble(self, plan: shard_plan.GenerationPlan, generation: int) -> None:
         self.progress.stage("assemble", None)
-        store, folder = self.store, self.state.folder(generation)
+        store, folder = self.store, self.workspace.folder(generation)
         ours = {shard.objects[0] for shard in plan.shards}
         old = self._before(plan.bins) if store.exists(manifest.NAME) else manifest.SCHEMA.empty_table()
         old = old.filter(pa.array([s not in ours for s in old["shard"].to_pylist()], pa.bool_()))
         self._rewrite(deduplicate.exact_duplicates(store, plan, generation, old), generation)
-        earlier = [self.state.folder(g) / finalize.FINGERPRINTS for g in range(generation)]
+        earlier = [self.workspace.folder(g) / finalize.FINGERPRINTS for g in range(generation)]
         samples = pa.concat_tables([old, finalize.new_samples(store, plan, generation)])
         finalize.write_fingerprints(store, plan, generation, folder)
         thumbs = relations.Thumbnails([*earlier, folder / finalize.FINGERPRINTS])
@@ -256,14 +253,14 @@ class _Run:
             samples = pa.concat_tables([old, finalize.new_samples(store, plan, generation)])
             finalize.write_fingerprints(store, plan, generation, folder)
         finalize.write_links(store, plan, generation, folder, samples)
-        links = [self.state.folder(g) / finalize.LINKS for g in range(generation + 1)]
-        samples = relations.finish_samples(samples, thumbs, links, self.state.name.split)
-        digests = [self.state.digests(generation, shard.name) for shard in plan.shards]
-        finalize.write_ledger(store, plan, generation, folder, self.state.parts(generation), samples, digests)
+        links = [self.workspace.folder(g) / finalize.LINKS for g in range(generation + 1)]
+        samples = relations.finish_samples(samples, thumbs, links, self.workspace.name.split)
+        digests = [self.workspace.digests(generation, shard.name) for shard in plan.shards]
+        finalize.write_ledger(store, plan, generation, folder, self.workspace.parts(generation), samples, digests)
         self._publish(samples, plan.bins, generation)
 
     def _before(self, bins: Bins) -> pa.Table:
-        """The samples so far. Not held against dataset.json: an interrupted run may have written one of the two."""
+        """Return the samples so far, not held against dataset.json: an interrupted run may have written only one."""
         return contents.samples(self.store, described=self._described(manifest.SCHEMA.empty_table(), bins, "", {}))
 
     def _rewrite(self, jobs: list[deduplicate.Rewrite], generation: int) -> None:
@@ -281,7 +278,7 @@ class _Run:
 
         contents.write_metadata(self.store, samples, description)
         dataset_page.write(self.store, samples, description)
-        self.state.announce(digest)
+        self.workspace.announce(digest)
         self.store.put(contents.NAME, description.to_json().encode())
 
     def _described(
@@ -293,26 +290,26 @@ class _Run:
             digest,
             format_name=self.dataset.format,
             codec_name=self.dataset.codec_name,
-            fingerprint=self.state.name.fingerprint,
+            fingerprint=self.workspace.name.fingerprint,
             arguments=self.config.fixed(),
             verdicts=verdicts,
         )
 
     def _ledger(self, generations: int, samples: pa.Table, changed: set[str], missing: set[str]) -> pa.Table:
-        paths = [self.state.folder(g) / ledger.NAME for g in range(generations)]
+        paths = [self.workspace.folder(g) / ledger.NAME for g in range(generations)]
         merged = ledger.merge(paths, samples, changed, missing)
-        parts = [part for g in range(generations) for part in self.state.parts(g)]
-        ledger.check_closure(merged, len(scan.Known(parts)))
-        parquet.write(merged, self.state.root / ledger.NAME)
+        parts = [part for g in range(generations) for part in self.workspace.parts(g)]
+        ledger.check_closure(merged, len(scan.SeenFiles(parts)))
+        parquet.write(merged, self.workspace.root / ledger.NAME)
         return merged
 
-    def _close(self, known: scan.Known, new: int, again: set[str] | None) -> Outcome:
+    def _close(self, known: scan.SeenFiles, new: int, again: set[str] | None) -> Outcome:
         samples = contents.samples(self.store, ["key", "flags", "patient", "study", "group", "split"])
         changed = {ledger.path_text(path) for path in known.changed}
         missing: set[str] = set()
-        for part in self.state.earlier_parts():
+        for part in self.workspace.earlier_parts():
             missing.update(ledger.path_text(p) for p in _paths(part) if known.missing(p))
-        merged = self._ledger(self.state.complete, samples, changed, missing)
+        merged = self._ledger(self.workspace.complete, samples, changed, missing)
         counts = {v: dict(sorted(c.items())) for v, c in ledger.counts(merged).items()}
         share = sum(counts["quarantined"].values()) / max(1, merged.num_rows)
         return Outcome(
@@ -323,11 +320,11 @@ class _Run:
             len(missing),
             share,
             share <= self.config.run.max_quarantine,
-            unwanted(samples, counts, self.dataset.rules, lambda: scan.modalities(self.state.earlier_parts())),
+            unwanted(samples, counts, self.dataset.rules, lambda: scan.modalities(self.workspace.earlier_parts())),
             None if again is None else ledger.reasons(merged, again),
         )
 
 
 def _paths(part: Path) -> list[bytes]:
-    """The paths of a scan part."""
+    """Return the paths of a scan part."""
     return list(parquet.read(part, ["path"])["path"].to_pylist())

@@ -26,7 +26,7 @@ PLAN, INDEX, TWINS = "plan.parquet", "plan.json", "for_processing.parquet"
 
 
 @dataclass(frozen=True, slots=True)
-class Shard:
+class PlannedShard:
     """A planned shard: row group `group` of the plan file."""
 
     name: str
@@ -35,7 +35,7 @@ class Shard:
     group: int
     format: str
     levels: int
-    places: int
+    capacity: int
 
     @property
     def objects(self) -> list[str]:
@@ -44,32 +44,32 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
-class ShardPlan:
+class ShardTask:
     """The files of one shard, in order."""
 
     name: str  # object name without extension, e.g. "shards/2304x1920/00007"
     bin: Bin
     files: list[ScanRow] = field(repr=False)  # no log may show paths
-    places: int = 0  # images that its objects have room for; 0 for any number
+    capacity: int = 0  # images that its objects have room for; 0 for any number
 
 
-class Layout:
+class GenerationPlan:
     """A generation's plan on disk; reads one shard's files at a time."""
 
     def __init__(self, folder: Path) -> None:
         rows = json.loads((folder / INDEX).read_text())
         form = (rows.get("format", "webdataset"), rows.get("levels", 0))  # not in plans of before there were others
         self.shards = [
-            Shard(r["name"], Bin(*r["bin"]), r["files"], i, *form, r.get("places", 0))
+            PlannedShard(r["name"], Bin(*r["bin"]), r["files"], i, *form, r.get("places", 0))
             for i, r in enumerate(rows["shards"])
         ]
         self.bins = Bins(tuple(Bin(*b) for b in rows["bins"]), rows["patch"])
         self._folder = folder
 
-    def plan(self, shard: Shard) -> ShardPlan:
-        """The shard's files in order."""
+    def task(self, shard: PlannedShard) -> ShardTask:
+        """Return the shard's files in order."""
         with pq.ParquetFile(self._folder / PLAN) as file:
-            return ShardPlan(shard.name, shard.bin, file.read_row_group(shard.group).to_pylist(), shard.places)
+            return ShardTask(shard.name, shard.bin, file.read_row_group(shard.group).to_pylist(), shard.capacity)
 
     @property
     def files(self) -> int:
@@ -78,7 +78,7 @@ class Layout:
 
 
 def sizes(parts: list[Path]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """(heights, widths) of the files worth converting."""
+    """Return (heights, widths) of the files worth converting."""
     pairs: list[npt.NDArray[np.int64]] = [np.zeros((0, 2), np.int64)]
     for part in parts:
         table = _accepted(part, ["verdict", "height", "width"])
@@ -88,7 +88,7 @@ def sizes(parts: list[Path]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int6
 
 
 def extend(bins: Bins, heights: npt.NDArray[np.int64], widths: npt.NDArray[np.int64], max_side: int) -> Bins:
-    """The bins of an earlier generation, with the catch-all added if a new size fits none of them."""
+    """Return the bins of an earlier generation, with the catch-all added if a new size fits none of them."""
     fits = np.zeros(len(heights), bool)
     for one in bins.bins:
         fits |= (heights <= one.height) & (widths <= one.width)
@@ -107,7 +107,7 @@ def make(
     shard_bytes: int,
     format: str = "webdataset",
     levels: int = 0,
-) -> Layout:
+) -> GenerationPlan:
     """Write a generation's plan into `folder`.
 
     `earlier` are the scan parts of former generations, `numbers` the first free shard number by bin name. Memory holds
@@ -122,18 +122,18 @@ def make(
             table = parquet.read(path)
             table = table.take(_order(table))
             one = bins.bins[index]
-            places = shard_format(format).capacity(one, shard_bytes)
-            cuts = ends(table["estimate"].to_numpy(), shard_bytes, places)
+            capacity = shard_format(format).capacity(one, shard_bytes)
+            cuts = ends(table["estimate"].to_numpy(), shard_bytes, capacity)
             for number, (start, end) in enumerate(zip([0, *cuts[:-1]], cuts, strict=True), numbers.get(one.name, 0)):
                 writer.write_table(table.slice(start, end - start), row_group_size=end - start)
                 name = f"shards/{one.name}/{number:05d}"
-                row = {"name": name, "bin": [one.height, one.width], "files": end - start, "places": places}
+                row = {"name": name, "bin": [one.height, one.width], "files": end - start, "places": capacity}
                 shards.append(row)
             path.unlink()
     content = {"patch": bins.patch, "bins": [[b.height, b.width] for b in bins.bins], "shards": shards}
     content |= {"format": format, "levels": levels}
     private.write(folder / INDEX, json.dumps(content).encode())
-    return Layout(folder)
+    return GenerationPlan(folder)
 
 
 def _accepted(part: Path, columns: list[str] | None = None) -> pa.Table:
@@ -142,7 +142,7 @@ def _accepted(part: Path, columns: list[str] | None = None) -> pa.Table:
 
 
 def _processing_twins(parts: list[Path], earlier: list[Path]) -> list[int]:
-    """Serials of unprocessed images whose processed twin (same study, body part, view and size) is there too."""
+    """Return serials of unprocessed images whose processed twin (same study, body part, view, size) is there, too."""
     columns = ["verdict", "serial", "presentation", "twin"]
     presented: set[str | None] = set()
     for part in [*earlier, *parts]:
@@ -182,13 +182,21 @@ def _order(table: pa.Table) -> npt.NDArray[np.int64]:
     return np.lexsort((serial, ~plain.astype(bool), order))
 
 
-def ends(estimates: npt.NDArray[np.int64], shard_bytes: int, places: int) -> list[int]:
-    """Where to cut the files of a bin into shards: after `places` files, where these are fixed.
+def ends(estimates: npt.NDArray[np.int64], shard_bytes: int, capacity: int) -> list[int]:
+    """Return where to cut the files of a bin into shards.
 
-    Else after the file that brings a shard nearest to its size, in equal shares rather than a small last shard.
+    Parameters
+    ----------
+    estimates : ndarray of int64
+        Bytes that each file will take.
+    shard_bytes : int
+        Size aimed at: a cut comes after the file that brings a shard nearest to it, in equal shares rather than with a
+        small last shard.
+    capacity : int
+        Files of a shard, where that is fixed; else 0.
     """
-    if places:
-        return [*range(places, len(estimates), places), len(estimates)]
+    if capacity:
+        return [*range(capacity, len(estimates), capacity), len(estimates)]
     total = int(estimates.sum())
     count = max(1, round(total / shard_bytes))
     cumulative = np.cumsum(estimates)

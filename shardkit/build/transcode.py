@@ -57,7 +57,7 @@ class Done:
 class _Shard:
     name: str
     samples: pa.Table
-    places: int
+    capacity: int
 
 
 def transcode(url: str, target: Target, workers: int) -> Done:
@@ -114,17 +114,17 @@ def _begin(store: Store, digest: str, arguments: dict[str, Any]) -> bool:
 
 
 def _plan(samples: pa.Table, before: DatasetDescription, arguments: dict[str, Any]) -> Iterator[_Shard]:
-    """The samples bin by bin in the manifest's order, cut into shards."""
+    """Yield the samples bin by bin in the manifest's order, cut into shards."""
     form = formats.shard_format(arguments["format"])
     for bin in before.bins.bins:
         here = pc.and_(pc.equal(samples["bin_height"], bin.height), pc.equal(samples["bin_width"], bin.width))
         table = samples.filter(here)
-        places = form.capacity(bin, arguments["shard_bytes"])
+        capacity = form.capacity(bin, arguments["shard_bytes"])
         if not table.num_rows:
             continue
-        ends = shard_plan.ends(table["length"].to_numpy(), arguments["shard_bytes"], places)
+        ends = shard_plan.ends(table["length"].to_numpy(), arguments["shard_bytes"], capacity)
         for number, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
-            yield _Shard(f"shards/{bin.name}/{number:05d}", table.slice(start, end - start), places)
+            yield _Shard(f"shards/{bin.name}/{number:05d}", table.slice(start, end - start), capacity)
 
 
 def _objects(arguments: dict[str, Any], name: str) -> list[str]:
@@ -144,7 +144,7 @@ def _write(source: Store, before: DatasetDescription, store: Store, arguments: d
     extension, rows = codec(arguments["codec"]).EXTENSION, shard.samples.to_pylist()
     with translate_errors(store.url), journal.staging(store) as folder:
         staged = formats.files(folder, "shard", len(objects))
-        with form.writer(staged, shard.places) as writer:
+        with form.writer(staged, shard.capacity) as writer:
             for row in rows:
                 pixels = contents.image(source, row, before)
                 if pixel_hash(pixels, row["bits"]) != row["pixel_hash"]:

@@ -21,23 +21,23 @@ LONG = 60.0
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[isolation.Children]:
-    children = isolation.Children(1, memory_limit=1 << 30)
+def pool() -> Iterator[isolation.IsolatedPool]:
+    children = isolation.IsolatedPool(1, memory_limit=1 << 30)
     yield children
     children.close()
 
 
-def _alive(pool: isolation.Children) -> int:
+def _alive(pool: isolation.IsolatedPool) -> int:
     """Process id of the child that runs a task now."""
     return isolation.result(pool.submit(os.getpid, timeout=LONG), LONG)
 
 
-def test_a_value_comes_back(pool: isolation.Children) -> None:
+def test_a_value_comes_back(pool: isolation.IsolatedPool) -> None:
     assert isolation.result(pool.submit(divmod, 17, 5, timeout=LONG), LONG) == (3, 2)
     assert _alive(pool) != os.getpid()
 
 
-def test_what_a_task_raises_is_a_verdict_and_its_child_stays(pool: isolation.Children) -> None:
+def test_what_a_task_raises_is_a_verdict_and_its_child_stays(pool: isolation.IsolatedPool) -> None:
     before = _alive(pool)
     with pytest.raises(Quarantined) as caught:
         isolation.result(pool.submit(divmod, 1, 0, timeout=LONG), LONG)
@@ -48,7 +48,7 @@ def test_what_a_task_raises_is_a_verdict_and_its_child_stays(pool: isolation.Chi
 
 @pytest.mark.parametrize("again", [True, False])
 def test_a_pool_that_is_closed_is_no_verdict_on_the_files_it_had(again: bool) -> None:
-    children = isolation.Children(1)
+    children = isolation.IsolatedPool(1)
     _alive(children)
     futures = [children.submit(time.sleep, 30, timeout=LONG, again=again) for _ in range(3)]
     time.sleep(0.5)  # the first is under way
@@ -59,7 +59,7 @@ def test_a_pool_that_is_closed_is_no_verdict_on_the_files_it_had(again: bool) ->
         assert not isinstance(caught.value, Quarantined), "the file would be quarantined because the build was stopped"
 
 
-def test_a_crash_is_a_verdict_and_the_pool_goes_on(pool: isolation.Children) -> None:
+def test_a_crash_is_a_verdict_and_the_pool_goes_on(pool: isolation.IsolatedPool) -> None:
     before = _alive(pool)
     with pytest.raises(Quarantined) as caught:
         isolation.result(pool.submit(ctypes.string_at, 0, timeout=LONG), LONG)
@@ -68,13 +68,13 @@ def test_a_crash_is_a_verdict_and_the_pool_goes_on(pool: isolation.Children) -> 
     assert _alive(pool) != before
 
 
-def test_a_task_that_leaves_by_itself_is_a_crash(pool: isolation.Children) -> None:
+def test_a_task_that_leaves_by_itself_is_a_crash(pool: isolation.IsolatedPool) -> None:
     with pytest.raises(Quarantined) as caught:
         isolation.result(pool.submit(os._exit, 7, timeout=LONG), LONG)
     assert (caught.value.reason, "exit code 7" in caught.value.message) == ("decoder_crash", True)
 
 
-def test_a_task_that_hangs_is_killed(pool: isolation.Children) -> None:
+def test_a_task_that_hangs_is_killed(pool: isolation.IsolatedPool) -> None:
     before = _alive(pool)
     with pytest.raises(Quarantined) as caught:
         isolation.result(pool.submit(time.sleep, 600, timeout=0.5), 0.5)
@@ -82,14 +82,14 @@ def test_a_task_that_hangs_is_killed(pool: isolation.Children) -> None:
     assert _alive(pool) != before
 
 
-def test_a_task_that_wants_ten_gigabytes_is_a_verdict(pool: isolation.Children) -> None:
+def test_a_task_that_wants_ten_gigabytes_is_a_verdict(pool: isolation.IsolatedPool) -> None:
     with pytest.raises(Quarantined) as caught:
         isolation.result(pool.submit(bytearray, 10 << 30, timeout=LONG), LONG)
     assert caught.value.reason == "memory_limit"
     assert isolation.result(pool.submit(len, bytes(1 << 20), timeout=LONG), LONG) == 1 << 20
 
 
-def test_one_crash_costs_no_other_task_its_result(pool: isolation.Children) -> None:
+def test_one_crash_costs_no_other_task_its_result(pool: isolation.IsolatedPool) -> None:
     futures = [pool.submit(pow, 2, i, timeout=LONG) for i in range(3)]
     crash = pool.submit(ctypes.string_at, 0, timeout=LONG)
     futures += [pool.submit(pow, 2, i, timeout=LONG) for i in range(3, 6)]
@@ -98,7 +98,7 @@ def test_one_crash_costs_no_other_task_its_result(pool: isolation.Children) -> N
     assert [isolation.result(f, LONG) for f in futures] == [2**i for i in range(6)]
 
 
-def _child(pool: isolation.Children) -> int:
+def _child(pool: isolation.IsolatedPool) -> int:
     """A child that waits for a task."""
     pid = _alive(pool)
     os.kill(pid, 0)
@@ -106,7 +106,7 @@ def _child(pool: isolation.Children) -> int:
 
 
 def test_killing_children_that_wait_costs_nothing() -> None:
-    pool = isolation.Children(2)
+    pool = isolation.IsolatedPool(2)
     try:
         for _ in range(6):
             os.kill(_child(pool), signal.SIGKILL)
@@ -117,7 +117,7 @@ def test_killing_children_that_wait_costs_nothing() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_killing_children_that_start_costs_nothing() -> None:
-    pool = isolation.Children(1)
+    pool = isolation.IsolatedPool(1)
     try:
         future = pool.submit(divmod, 17, 5, timeout=LONG)
         killed: set[int] = set()
@@ -147,7 +147,7 @@ first.write_text(str(time.time()))
     "deed", ["os.kill(os.getpid(), signal.SIGKILL)", "os.abort()", "time.sleep(600)", "raise MemoryError"]
 )
 def test_a_task_whose_child_is_lost_runs_once_more_in_a_new_one(
-    pool: isolation.Children, tmp_path: Path, deed: str
+    pool: isolation.IsolatedPool, tmp_path: Path, deed: str
 ) -> None:
     before, code = _alive(pool), TWICE.format(path=str(tmp_path / "first"), deed=deed)
     assert isolation.result(pool.submit(exec, code, timeout=2), 2) is None
@@ -158,7 +158,7 @@ def test_a_task_whose_child_is_lost_runs_once_more_in_a_new_one(
 
 
 def test_a_task_whose_child_was_killed_from_outside_runs_again_when_no_other_does(tmp_path: Path) -> None:
-    pool, code = isolation.Children(3), TWICE.format(path=str(tmp_path / "t"), deed="os.kill(os.getpid(), 9)")
+    pool, code = isolation.IsolatedPool(3), TWICE.format(path=str(tmp_path / "t"), deed="os.kill(os.getpid(), 9)")
     try:
         for future in [pool.submit(time.sleep, 0.2, timeout=LONG) for _ in range(3)]:  # children are up
             isolation.result(future, LONG)
@@ -170,7 +170,7 @@ def test_a_task_whose_child_was_killed_from_outside_runs_again_when_no_other_doe
         pool.close()
 
 
-def test_a_child_that_has_grown_is_replaced_and_no_file_blamed(pool: isolation.Children) -> None:
+def test_a_child_that_has_grown_is_replaced_and_no_file_blamed(pool: isolation.IsolatedPool) -> None:
     """The limit of this pool is 1 GiB."""
     for _ in range(3):
         isolation.result(pool.submit(exec, "import builtins; builtins.kept = bytearray(700 << 20)", timeout=LONG), LONG)
@@ -178,7 +178,7 @@ def test_a_child_that_has_grown_is_replaced_and_no_file_blamed(pool: isolation.C
         assert isolation.result(pool.submit(exec, "bytearray(700 << 20)", timeout=LONG), LONG) is None
 
 
-def test_a_child_leaves_no_core_dump(pool: isolation.Children) -> None:
+def test_a_child_leaves_no_core_dump(pool: isolation.IsolatedPool) -> None:
     assert isolation.result(pool.submit(resource.getrlimit, resource.RLIMIT_CORE, timeout=LONG), LONG) == (0, 0)
     # PR_GET_DUMPABLE: what a dump is piped to heeds no limit.
     code = "import ctypes; assert ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 0"
@@ -191,7 +191,7 @@ def test_a_pool_without_children_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(isolation, "Child", refuse)
     monkeypatch.setattr(isolation, "_STARTS", 4)
-    pool = isolation.Children(1)
+    pool = isolation.IsolatedPool(1)
     try:
         with pytest.raises(isolation.Stopped, match="in a row"):
             isolation.result(pool.submit(divmod, 17, 5, timeout=LONG), LONG)
@@ -207,7 +207,7 @@ def test_large_files_get_more_time() -> None:
 PARENT = """
 import os, time
 from shardkit.build import isolation
-pool = isolation.Children(2)
+pool = isolation.IsolatedPool(2)
 tasks = [pool.submit(time.sleep, 600, timeout=900) for _ in range(2)]
 while sum(t.running() for t in tasks) < 2:
     time.sleep(0.05)

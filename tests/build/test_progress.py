@@ -10,7 +10,7 @@ from rich.console import Console
 
 from shardkit.build import progress
 from shardkit.build.ingest import ShardDone
-from shardkit.build.progress import Shown
+from shardkit.build.progress import BuildProgressBar
 
 STAGES = ("scan", "plan", "convert", "assemble")
 
@@ -26,7 +26,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def _lines(width: int, files: int, pixels: int, seconds: float, now: list[float]) -> list[str]:
     """What a build of `files` files shows at the middle and the end of every stage."""
     console = Console(width=width, height=20, force_terminal=True, file=io.StringIO(), color_system=None)
-    shown, lines = Shown(console), []
+    shown, lines = BuildProgressBar(console), []
     shown._bars.get_time = lambda: now[0]  # type: ignore[method-assign]
 
     def draw() -> None:
@@ -87,7 +87,7 @@ def test_a_step_without_files_shows_time_alone(clock: list[float]) -> None:
 
 
 def test_where_there_is_no_terminal_a_stage_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with Shown(Console(width=80)) as shown:
+    with BuildProgressBar(Console(width=80)) as shown:
         for name in STAGES:
             shown.stage(name, None)
             if name == "scan":

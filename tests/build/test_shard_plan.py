@@ -34,14 +34,16 @@ def _parts(folder: Path, rows: list[dict[str, Any]], cuts: list[int]) -> list[Pa
     return paths
 
 
-def _make(folder: Path, parts: list[Path], earlier: list[Path] | None = None, **changes: Any) -> shard_plan.Layout:
+def _make(
+    folder: Path, parts: list[Path], earlier: list[Path] | None = None, **changes: Any
+) -> shard_plan.GenerationPlan:
     folder.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {"bins": BINS, "numbers": {}, "shard_bytes": 100_000} | changes
     return shard_plan.make(folder, parts, earlier or [], **options)
 
 
-def _contents(plan: shard_plan.Layout) -> dict[str, list[int]]:
-    return {shard.name: [row["serial"] for row in plan.plan(shard).files] for shard in plan.shards}
+def _contents(plan: shard_plan.GenerationPlan) -> dict[str, list[int]]:
+    return {shard.name: [row["serial"] for row in plan.task(shard).files] for shard in plan.shards}
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def test_every_accepted_file_is_in_one_shard_of_its_bin(rows: list[dict[str, Any
     assert sorted(serial for serials in _contents(plan).values() for serial in serials) == accepted
     assert plan.files == len(accepted)
     for shard in plan.shards:
-        files = plan.plan(shard).files
+        files = plan.task(shard).files
         assert len(files) == shard.files
         heights, widths = ([row[k] for row in files] for k in ("height", "width"))
         assert {BINS.bins[i] for i in BINS.assign(heights, widths)} == {shard.bin}
@@ -70,7 +72,7 @@ def test_shards_come_near_their_size(rows: list[dict[str, Any]], tmp_path: Path)
     plan = _make(tmp_path / "plan", _parts(tmp_path / "parts", rows, []))
     sizes: dict[str, list[int]] = {}
     for shard in plan.shards:
-        sizes.setdefault(shard.bin.name, []).append(sum(row["estimate"] for row in plan.plan(shard).files))
+        sizes.setdefault(shard.bin.name, []).append(sum(row["estimate"] for row in plan.task(shard).files))
     assert max(len(found) for found in sizes.values()) >= 5
     for found in sizes.values():
         if len(found) > 1:

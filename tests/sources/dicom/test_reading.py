@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydicom.encaps import encapsulate
 
 from shardkit.build.conversion import convert_file
-from shardkit.build.isolation import Children, result
+from shardkit.build.isolation import IsolatedPool, result
 from shardkit.build.scan import scan_entry
 from shardkit.config import BuildConfig, Rules
 from shardkit.errors import Quarantined
@@ -287,7 +287,7 @@ def test_damaged_compressed_streams_get_a_verdict_whatever_the_decoder_does(tmp_
     syntaxes = (
         uids.RLELossless, uids.JPEGLosslessSV1, uids.JPEGLSLossless, uids.JPEG2000Lossless, uids.JPEGExtended12Bit
     )  # fmt: skip
-    children, waiting, deaths = Children(1), [], list[str]()
+    children, waiting, deaths = IsolatedPool(1), [], list[str]()
     try:
         for syntax in syntaxes:
             data = records.sound_bytes(image_spec(syntax=str(syntax)))
