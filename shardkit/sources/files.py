@@ -208,6 +208,11 @@ class FileTree:
     def read(self, path: bytes) -> bytes:
         """Read a whole file.
 
+        Parameters
+        ----------
+        path : bytes
+            Below the place.
+
         Raises
         ------
         Quarantined
