@@ -93,7 +93,7 @@ def readme(result: Record) -> str:
 
 
 def plots(result: Record) -> list[Plot]:
-    """Rates of the three programs, and where the build's seconds and a child's CPU time go."""
+    """Return rates of the three programs, and where the build's seconds and a child's CPU time go."""
     summary = result["summary"]
     costs = {name: ms for name, ms in result.get("profile", {}).get("child_ms_per_mpx", {}).items() if ms >= 0.05}
     stages, names = summary["stages_s"], ["shardkit build", "codecs alone", "script"]

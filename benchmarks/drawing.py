@@ -7,8 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from shardkit.report import Plot, colour
-from shardkit.report.theme import SERIES
+from shardkit.report import SERIES, Plot, colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -290,7 +290,7 @@ def _by_wire(
 
 
 def plots(result: Record) -> list[Plot]:
-    """By wire: rates of DICOM and of shards, at full size and at 224 pixels."""
+    """Return rates of DICOM and of shards by wire, at full size and at 224 pixels."""
     rows, wires = result["summary"]["rows"], result["conditions"]["wires"]
     names = [f"{wire['latency_ms']:g} ms, {wire['gbit']:g} Gbit/s" for wire in wires]
     found = []

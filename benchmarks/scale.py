@@ -284,7 +284,7 @@ def _dollars(row: Record) -> str:
 
 
 def plots(result: Record) -> list[Plot]:
-    """Seconds and memory by number of images, on logarithmic axes."""
+    """Return seconds and memory by number of images, on logarithmic axes."""
     found = []
     for title, of_plan, of_index, unit in (
         ("time to the first step", "first_step_s", "open_s", "seconds"),

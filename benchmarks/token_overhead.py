@@ -274,7 +274,7 @@ def _line(row: Record, titles: Iterable[str]) -> list[str]:
 
 
 def plots(result: Record) -> list[Plot]:
-    """Two bars a strategy: what the model computes, and what the thesis' square of the tokens makes of it."""
+    """Return two bars a strategy: what the model computes, and what the thesis' square of the tokens makes of it."""
     rows, most = result["rows"], 200.0
     series = {
         "FLOPs of ViT-B and its decoder": [row["flops_pct"] for row in rows],

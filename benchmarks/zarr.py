@@ -287,7 +287,7 @@ def _cell(found: Record | None, digits: int) -> str:
 
 
 def plots(result: Record) -> list[Plot]:
-    """Rates and bytes of the Zarr formats in multiples of tars', with their spread over the repeats."""
+    """Return rates and bytes of the Zarr formats in multiples of tars', with their spread over the repeats."""
     ratios = result["summary"]["ratios"]
     shown = [figure for figure in ROWS if figure in ratios["zarr"]]
     series = {FORMATS[name][0]: [ratios[name][row] for row in shown] for name in ("zarr", "zarr2")}

@@ -9,6 +9,6 @@ Nothing here is loaded before a page is made: plotting takes longer to load than
 from shardkit.report.numbers import number, percent, size
 from shardkit.report.page import Tile, render
 from shardkit.report.plots import Plot, save_png, svg
-from shardkit.report.theme import colour
+from shardkit.report.theme import SERIES, colour
 
-__all__ = ["Plot", "Tile", "colour", "number", "percent", "render", "save_png", "size", "svg"]
+__all__ = ["SERIES", "Plot", "Tile", "colour", "number", "percent", "render", "save_png", "size", "svg"]

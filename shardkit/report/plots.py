@@ -122,14 +122,16 @@ def _style() -> Iterator[None]:
     logger = logging.getLogger("matplotlib")
     level = logger.level
     logger.setLevel(logging.ERROR)  # where it keeps its list of fonts is of no interest
-    import matplotlib as mpl
+    try:
+        import matplotlib as mpl
 
-    with mpl.rc_context(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of letters that its own font lacks: the page's may have them
-        mpl.rcdefaults()
-        mpl.rcParams.update(_STYLE)
-        yield
-    logger.setLevel(level)
+        with mpl.rc_context(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of letters that its own font lacks: the page's may have them
+            mpl.rcdefaults()
+            mpl.rcParams.update(_STYLE)
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _figure(extent: tuple[float, float]) -> Figure:
