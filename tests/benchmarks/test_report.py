@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import report
 from benchmarks.drawing import bars
+from benchmarks.results import FOLDER
 from shardkit.report import svg
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +45,7 @@ def test_a_readme_that_is_up_to_date_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize("name", report.questions())
 def test_plots_are_told_in_words_with_the_figures_that_they_show(name: str) -> None:
-    result = report.load(report.FOLDER, name)
+    result = report.load(FOLDER, name)
     assert result is not None
     plots = report.questions()[name].plots(result)
     assert plots
@@ -66,7 +67,7 @@ def test_markdown_becomes_tables_whose_headers_have_a_scope_and_tags_are_shown()
 
 
 def test_a_bar_ends_where_its_value_is_and_a_longer_one_is_cut_with_an_arrow() -> None:
-    series = {
+    series: dict[str, list[dict[str, float] | None]] = {
         "a": [{"median": 50.0, "min": 40.0, "max": 60.0}, None],
         "b": [{"median": 900.0, "min": 900.0, "max": 900.0}] * 2,
     }
