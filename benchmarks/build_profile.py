@@ -83,7 +83,7 @@ def _watch_child(watch: machine.Stopwatch) -> None:
         ("content.reduce", content, "reduce"),
         ("content.find_content", content, "find_content"),
         ("content.statistics", content, "statistics"),
-        ("content.burned_in_suspect", content, "burned_in_suspect"),
+        ("burned_in_suspect", conversion, "burned_in_suspect"),
         ("content.thumbnail", content, "thumbnail"),
         ("content.perceptual_hash", content, "perceptual_hash"),
         ("encode", htj2k, "encode"),

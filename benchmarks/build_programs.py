@@ -174,7 +174,7 @@ def _naive_share(queue: Any, index: int, sample: list[Record], out: str, workers
 def _rows_role(folder: str, rows: int) -> None:
     """Write scan parts of made-up rows, and bins for them."""
     from shardkit.build import scan
-    from shardkit.dataset import bins
+    from shardkit.dataset import bin_choice
     from shardkit.synthetic.radiographs import synth_sizes
 
     rng = np.random.default_rng(0)
@@ -182,7 +182,7 @@ def _rows_role(folder: str, rows: int) -> None:
         table = _made_up(start, min(scan.PART, rows - start), rng)
         pq.write_table(table, Path(folder) / f"scan-{start // scan.PART:05d}.parquet", compression="zstd")
     heights, widths, _ = synth_sizes(20_000, rng)
-    found = bins.parse("auto:36", heights, widths, 48, 3072)
+    found = bin_choice.parse("auto:36", heights, widths, 48, 3072)
     (Path(folder) / "bins.json").write_text(json.dumps(found.to_json()))
 
 
@@ -224,11 +224,11 @@ def _made_up(start: int, count: int, rng: np.random.Generator) -> pa.Table:
 
 def _plan_role(folder: str) -> Record:
     from shardkit.build import shard_plan
-    from shardkit.dataset import bins
+    from shardkit.dataset.bins import Bins
 
     place = Path(folder)
     parts = sorted(place.glob("scan-*.parquet"))
-    found = bins.Bins.from_json(json.loads((place / "bins.json").read_text()), 48)
+    found = Bins.from_json(json.loads((place / "bins.json").read_text()), 48)
     rows = sum(pq.read_metadata(part).num_rows for part in parts)
     before, clock = machine.peak_of_this_process(), time.perf_counter()
     made = shard_plan.make(place, parts, [], found, {}, 512 << 20)

@@ -80,7 +80,7 @@ def _decode(rows: list[Record]) -> str:
 
 
 def plots(result: Record) -> list[Plot]:
-    """Return a plot a recipe: images/s of the model, the loader and both, by batching."""
+    """Draw a plot a recipe: images/s of the model, the loader and both, by batching."""
     rows = result["summary"]["rows"]
     recipes = list(dict.fromkeys(row["recipe"] for row in rows))
     return [_recipe(recipe, [r for r in rows if r["recipe"] == recipe]) for recipe in recipes]

@@ -297,7 +297,7 @@ def _state(goal: Record) -> str:
 
 
 def plots(result: Record) -> list[Plot]:
-    """Return a plot a task: rates of every program by where the data lie, and the limits."""
+    """Draw a plot a task: rates of every program by where the data lie, and the limits."""
     rows = result["summary"]["rows"]
     sources = [source for source in HEADINGS if source in result["conditions"]["sources"]]
     found = []

@@ -249,7 +249,7 @@ def readme(result: Record) -> str:
 
 
 def plots(result: Record) -> list[Plot]:
-    """Return a plot a sweep: images/s by source."""
+    """Draw a plot a sweep: images/s by source."""
     titles = {
         "level": "resolution level",
         "world": "ranks, one thread each",

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from shardkit import content
+from shardkit.burned_in import burned_in_suspect
 
 ROWS, COLS, BITS = 600, 1000, 12
 LIMIT = 30  # a twentieth of the rows: the height of the largest letters
@@ -28,7 +29,7 @@ def letters(
 
 
 def suspect(pixels: npt.NDArray[np.uint16]) -> bool:
-    return content.burned_in_suspect(pixels, BITS)
+    return bool(burned_in_suspect(pixels, BITS))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from shardkit.commands import console
+from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ArgumentError
 
 BATCHING = "packed:tokens=24576,patch=48"
@@ -54,14 +55,14 @@ def plan(
     if made.per_step % world_size:
         raise ArgumentError(
             f"--world-size {world_size} does not divide the per_step={made.per_step} micro-batches of a step: give a"
-            f" world size that does, or --batching with per_step={-(-made.per_step // world_size) * world_size}"
+            f" world size that does, or --batching with per_step={ceil_div(made.per_step, world_size) * world_size}"
         )
-    catalog = ManifestIndex(dataset)
+    index = ManifestIndex(dataset)
     chosen = None if split == "all" else split
-    samples = catalog.samples(chosen)
-    check_sizes(made, samples, lambda row: catalog.detail(row).key)
+    samples = index.samples(chosen)
+    check_sizes(made, samples, lambda row: index.detail(row).key)
     planned = EpochPlan(samples, seed, epoch, made, window)
-    show(catalog, planned, PlanSpec(chosen, "", window, made), seed, epoch, world_size, console)
+    show(index, planned, PlanSpec(chosen, "", window, made), seed, epoch, world_size, console)
     return 0
 
 

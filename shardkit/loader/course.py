@@ -63,7 +63,7 @@ class Course:
         plan = self.plan
         if not plan.has(0):
             raise ArgumentError(
-                f"{self.spec.batching} leaves no full step of an epoch: choose remainder=fill, or less a step"
+                f"{self.spec.batching} leaves no full step: too few samples; use remainder=fill, or lower per_step"
             )
         if self.step and not plan.has(self.step):
             raise StateError(f"epoch {self.epoch} has {len(plan):,} steps, and the state is at step {self.step:,}")

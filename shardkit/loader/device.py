@@ -39,7 +39,13 @@ def stream(device: torch.device) -> torch.cuda.Stream | None:
 
 
 def check_dtype(dtype: torch.dtype) -> None:
-    """Raise ArgumentError for a type that images are not given in."""
+    """Refuse types that images are not given in.
+
+    Raises
+    ------
+    ArgumentError
+        For any but float32, float16 and bfloat16.
+    """
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise ArgumentError(f"dtype={dtype} is none of float32, float16, bfloat16")
 

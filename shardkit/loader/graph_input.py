@@ -17,7 +17,13 @@ CLIPPED = ("percentile", "minmax", "fullscale")
 
 
 def check_normalise(mode: Normalise) -> None:
-    """Raise ArgumentError for an unknown way to normalise."""
+    """Refuse unknown ways to normalise.
+
+    Raises
+    ------
+    ArgumentError
+        Names those that there are.
+    """
     if not isinstance(mode, tuple) and mode not in (*CLIPPED, "none", "zscore"):
         raise ArgumentError(f"normalise={mode!r} is unknown: none, {', '.join(CLIPPED)}, zscore, or (mean, std)")
 

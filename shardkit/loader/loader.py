@@ -38,7 +38,7 @@ from shardkit.loader.stream.chain import open_fetcher
 from shardkit.loader.stream.reader import Reader
 from shardkit.loader.world import Share, World, micro_batches
 from shardkit.plan.base import Batching
-from shardkit.plan.batching import settled
+from shardkit.plan.batching import as_batching
 from shardkit.plan.epoch import WINDOW, EpochPlan, EpochStats
 from shardkit.plan.sizes import check_sizes
 from shardkit.plan.spec import PlanSpec
@@ -65,47 +65,47 @@ class Loader:
     epoch : int
         Epoch to begin with, from 0.
     split : str, optional
-        train, val or test; None or "all" for all.
+        train (the default), val or test; None or "all" for all.
     where : callable, optional
         Which samples to take: from a table of the manifest's columns that `needs` names to a boolean a row.
     needs : tuple of str
         Columns that `where` is given.
     window : int
-        Shards that are mixed at any time.
+        Shards that are mixed at any time; default 256.
     rank, world_size : int, optional
         This process's share. Default: those of torch.distributed, else of torchrun's or Slurm's variables, as they are
         when an iteration begins.
     device : str or torch.device, optional
         "cpu" or "cuda:0"; default the current GPU where there is one, else the CPU.
     normalise : str or tuple of float
-        What happens to grey levels: "none"; "percentile" (0.5th to 99.5th of the image to 0..1, cut off); "minmax"
-        (least to greatest to 0..1); "fullscale" (all grey levels of its bit depth to 0..1); "zscore"; or a pair, a
-        dataset's mean and standard deviation in full scale.
+        What happens to grey levels: "percentile" (the default: 0.5th to 99.5th of the image to 0..1, cut off); "minmax"
+        (least to greatest to 0..1); "none"; "fullscale" (all grey levels of its bit depth to 0..1); "zscore"; or a
+        pair, a dataset's mean and standard deviation in full scale.
     dtype : torch.dtype
-        Of the images: float32, float16 or bfloat16.
+        Of the images: float32 (the default), float16 or bfloat16.
     cache : str or Path, optional
         Folder on a local disk for whole shards. Without one, just the bytes needed are read, every time.
     cache_bytes : int, optional
         Bytes that it may take; goes with `cache`.
     read_ahead : int
-        Encoded bytes to have on their way.
+        Encoded bytes to have on their way; default 256 MiB.
     prefetch : int
-        Finished batches to hold.
+        Finished batches to hold; default 1.
     connections : int
-        Reads of the store at a time.
+        Reads of the store at a time; default 32.
     threads : int, optional
         Threads that decode; default this rank's share of the cores, at most 8 on a GPU.
     decoder : {"auto", "threads", "dali"}
         What decodes: OpenJPH on threads, or DALI; "auto" is dali on a GPU, and threads on a CPU, where they are nearly
         twice as fast.
     max_bad : float
-        Share of an epoch's samples that may be unreadable, and are replaced, before `BadDataError`; at least one may,
-        unless it is 0.
+        Share of an epoch's samples that may be unreadable, and are replaced, before `BadDataError`; default 0.001. At
+        least one may, unless it is 0.
     attempts : int
-        Times that bytes are read which come back wrong, before their sample is bad.
+        Times that bytes are read which come back wrong, before their sample is bad; default 5.
     deadline : float
-        Seconds to wait for a store that is away, before opening, or an iteration, ends with StorageError. An iteration
-        waits for one that refuses, too, and goes on from the state.
+        Seconds to wait for a store that is away, before opening, or an iteration, ends with StorageError; default 60.
+        An iteration waits for one that refuses, too, and goes on from the state.
     wrap : callable, optional
         What to put around the reader of the store, e.g. `shardkit.testing.faults.FaultStore`.
 
@@ -148,7 +148,7 @@ class Loader:
         wrap: Callable[[Reader], Reader] | None = None,
     ) -> None:
         self._process = os.getpid()
-        self.batching = settled(batching)
+        self.batching = as_batching(batching)
         self.window, self._split = window, None if split == "all" else split
         self._share = Share(rank, world_size, self.batching.per_step)
         self.device = devices.chosen(device)
@@ -326,8 +326,6 @@ class Loader:
     def stats(self) -> dict[str, Any]:
         """Say where the time went: see `shardkit.loader.stats.Stats`."""
         return self._stats.report()
-
-    # --- how it shows itself
 
     def _facts(self) -> reprs.Facts:
         return {

@@ -289,7 +289,7 @@ class ManifestIndex:
 
     def _downloaded(self) -> IO[bytes]:
         """Copy the manifest to a file without a name; in pieces of one version, for it may be larger than memory."""
-        file = tempfile.TemporaryFile(prefix="shardkit-")  # noqa: SIM115 - lives as long as the catalog
+        file = tempfile.TemporaryFile(prefix="shardkit-")  # noqa: SIM115 - lives as long as the index
         try:
             for piece in self._pieces():
                 with translate_errors(f"{self._where} in {tempfile.gettempdir()}"):

@@ -78,13 +78,25 @@ class CacheOptions:
         return None if folder is None or limit is None else cls(folder=Path(folder), bytes=limit)
 
     def check_holds(self, shard_bytes: int) -> None:
-        """Raise ArgumentError unless there is room for a shard of this size."""
+        """Refuse a limit without room for a shard of this size.
+
+        Raises
+        ------
+        ArgumentError
+            Names both sizes.
+        """
         if self.bytes < shard_bytes:
             raise ArgumentError(f"cache_bytes={self.bytes:,} holds no shard: the largest has {shard_bytes:,} bytes")
 
 
 def check_counts(**counts: int | None) -> None:
-    """Raise ArgumentError for a number below 1, by its name; None is none."""
+    """Refuse numbers below 1; None is none.
+
+    Raises
+    ------
+    ArgumentError
+        Names the argument.
+    """
     for name, value in counts.items():
         if value is not None and value < 1:
             raise ArgumentError(f"{name}={value} must be at least 1")

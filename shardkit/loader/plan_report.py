@@ -46,10 +46,10 @@ class Costs:
     shards: int
 
 
-def costs(catalog: ManifestIndex, plan: EpochPlan) -> Costs:
+def costs(index: ManifestIndex, plan: EpochPlan) -> Costs:
     """Count the bytes of the plan's epoch, from the manifest and the sizes of the shards."""
-    sizes = catalog.columns("level_bytes", "bin_height", "bin_width")["level_bytes"]
-    lengths = common_levels(sizes).to_numpy().reshape(catalog.rows, -1)
+    sizes = index.columns("level_bytes", "bin_height", "bin_width")["level_bytes"]
+    lengths = common_levels(sizes).to_numpy().reshape(index.rows, -1)
     wanted = full = 0
     levels = set[int]()
     for piece in range(plan.order.pieces):
@@ -57,14 +57,14 @@ def costs(catalog: ManifestIndex, plan: EpochPlan) -> Costs:
         wanted += int(lengths[shown.row, shown.level].sum())
         full += int(lengths[shown.row, 0].sum())
         levels.update(np.unique(shown.level).tolist())
-    sizes = catalog.shard_bytes(levels)
-    of_shards = np.array([sizes[catalog.shards[i]] for i in _shard(catalog, plan, plan.samples.starts[:-1])], np.int64)
+    sizes = index.shard_bytes(levels)
+    of_shards = np.array([sizes[index.shards[i]] for i in _shard(index, plan, plan.samples.starts[:-1])], np.int64)
     return Costs(full, wanted, int(of_shards.sum()), _most_in_use(plan.order, of_shards), len(of_shards))
 
 
-def _shard(catalog: ManifestIndex, plan: EpochPlan, samples: Ints) -> Ints:
+def _shard(index: ManifestIndex, plan: EpochPlan, samples: Ints) -> Ints:
     """Find the number of the dataset's shard that each sample of the plan lies in."""
-    found: Ints = np.searchsorted(catalog.shard_starts, plan.samples.row(samples), side="right") - 1
+    found: Ints = np.searchsorted(index.shard_starts, plan.samples.row(samples), side="right") - 1
     return found
 
 
@@ -95,12 +95,12 @@ def advice(order: Order, found: Costs) -> str | None:
     )
 
 
-def scores(catalog: ManifestIndex, plan: EpochPlan) -> dict[str, Score]:
+def scores(index: ManifestIndex, plan: EpochPlan) -> dict[str, Score]:
     """Score how often two samples of a step share a patient, a scanner, a bin or a shard."""
     found = {}
     for name, columns in _LABELS.items():
-        table = catalog.columns(*columns)
-        codes = np.zeros(catalog.rows, np.int64)
+        table = index.columns(*columns)
+        codes = np.zeros(index.rows, np.int64)
         for column in columns:
             codes = codes * 65536 + _codes(table[column])
         unknown = np.any(
@@ -109,7 +109,7 @@ def scores(catalog: ManifestIndex, plan: EpochPlan) -> dict[str, Score]:
         codes[unknown] = -1
         labels = codes[plan.samples.row(np.arange(len(plan.samples)))]
         found[name] = score(plan, labels)
-    found["shard"] = score(plan, _shard(catalog, plan, np.arange(len(plan.samples))))
+    found["shard"] = score(plan, _shard(index, plan, np.arange(len(plan.samples))))
     return found
 
 
@@ -120,10 +120,10 @@ def _codes(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
 
 
 def show(
-    catalog: ManifestIndex, plan: EpochPlan, plan_spec: PlanSpec, seed: int, epoch: int, world: int, console: Terminal
+    index: ManifestIndex, plan: EpochPlan, plan_spec: PlanSpec, seed: int, epoch: int, world: int, console: Terminal
 ) -> None:
     """Print the plan of an epoch as tables."""
-    account, bytes_ = plan.account(), costs(catalog, plan)
+    account, bytes_ = plan.account(), costs(index, plan)
     per_rank = plan.batching.per_step // world
     console.print(f"{plan_spec}, seed {seed}, epoch {epoch}", highlight=False, soft_wrap=True)
     tokens = getattr(plan.batching, "tokens", None)
@@ -136,7 +136,7 @@ def show(
     console.print()
     console.print(_tokens(account))
     console.print()
-    console.print(_shuffle(scores(catalog, plan)))
+    console.print(_shuffle(scores(index, plan)))
     console.print()
     console.print(_storage(bytes_, world))
     if told := advice(plan.order, bytes_):

@@ -116,7 +116,7 @@ class Prefetcher:
     # --- the consumer's side
 
     def get(self) -> Batch | None:
-        """Wait for the next batch; None at the end. Raises what went wrong in any stage."""
+        """Wait for the next batch, None at the end; what went wrong in any stage is raised here."""
         if os.getpid() != self._pid:
             raise ArgumentError(
                 "this iteration belongs to the process that forked this one: make a loader of its own here"
@@ -131,7 +131,7 @@ class Prefetcher:
                 if not self._producer.is_alive():
                     raise BadDataError("the loader's producer thread is gone: load again from the last state") from None
         if handed is None or self._stopped.is_set():
-            raise ArgumentError("this iteration ended when another one of the same loader began: keep one at a time")
+            raise ArgumentError("a newer iterator of this loader closed this one: use one iterator per Loader")
         self._stats.waited(time.perf_counter() - begun, handed.shares)
         if isinstance(handed.item, BaseException):
             raise handed.item

@@ -33,7 +33,13 @@ class World:
         return f"rank {self.rank} of {self.size}"
 
     def check(self, per_step: int) -> None:
-        """Raise ArgumentError where a step's micro-batches cannot be shared evenly."""
+        """Refuse a step whose micro-batches cannot be shared evenly.
+
+        Raises
+        ------
+        ArgumentError
+            Names a number that can.
+        """
         if per_step % self.size:
             raise ArgumentError(
                 f"per_step={per_step} micro-batches cannot be shared among {self.size} ranks: choose a multiple,"

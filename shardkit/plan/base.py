@@ -77,7 +77,13 @@ class Batching(ABC):
             raise ArgumentError("level=auto needs an output size to cover: use resized, or name a level")
 
     def require(self, name: str, sound: bool, wanted: str) -> None:
-        """Raise ArgumentError unless a field is sound, saying what it must be."""
+        """Refuse a field that is not sound.
+
+        Raises
+        ------
+        ArgumentError
+            Says what it must be.
+        """
         if not sound:
             raise ArgumentError(f"{name}={getattr(self, name)} of {type(self).__name__} must be {wanted}")
 

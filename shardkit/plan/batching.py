@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from shardkit.dataset.bins import Bins, parse, read_json
+from shardkit.dataset.bin_choice import parse, read_json
+from shardkit.dataset.bins import Bins
 from shardkit.dataset.rounding import ceil_div, halved
 from shardkit.errors import ArgumentError
 from shardkit.plan.base import Batching
@@ -39,6 +40,11 @@ class Fixed(Batching):
         Pixels of the square's side, a multiple of `patch`.
     batch_size : int
         Images of a micro-batch.
+
+    Other Parameters
+    ----------------
+    patch, per_step, content, level, crop, ratio, flip, remainder
+        See `Batching`.
     """
 
     side: int
@@ -61,7 +67,13 @@ class Fixed(Batching):
 
 @dataclass(frozen=True)
 class Exact(Batching):
-    """One image a micro-batch, padded to whole patches: no image is padded to another's size."""
+    """One image a micro-batch, padded to whole patches: no image is padded to another's size.
+
+    Other Parameters
+    ----------------
+    patch, per_step, content, level, crop, ratio, flip, remainder
+        See `Batching`.
+    """
 
     def batcher(self, samples: Samples) -> Batcher:
         """See `Batching`."""
@@ -84,6 +96,11 @@ class Binned(Batching):
     group : int, optional
         Consecutive micro-batches of one bin, a divisor of `per_step`; default `per_step`. World sizes up to it see the
         same bin on all ranks at a time. Less than `per_step` mixes bins within a step.
+
+    Other Parameters
+    ----------------
+    patch, per_step, content, level, crop, ratio, flip, remainder
+        See `Batching`.
     """
 
     bins: str = "dataset"
@@ -141,6 +158,11 @@ class Packed(Batching):
         Images that a pack holds at most; default tokens // 256, at least 32.
     window : int
         Images looked ahead at for one that fits.
+
+    Other Parameters
+    ----------------
+    patch, per_step, content, level, crop, ratio, flip, remainder
+        See `Batching`.
     """
 
     tokens: int = 24576
@@ -181,6 +203,11 @@ class Resized(Batching):
     fit : {"crop", "pad"}
         What of an image is shown where no random `crop` is asked for: the central square (crop), or all of it in its
         own proportions with padding (pad).
+
+    Other Parameters
+    ----------------
+    patch, per_step, content, level, crop, ratio, flip, remainder
+        See `Batching`.
     """
 
     side: int
@@ -204,7 +231,7 @@ KINDS: dict[str, type[Batching]] = {kind.__name__.lower(): kind for kind in (Fix
 """Kinds of batching by the word that their text begins with."""
 
 
-def settled(given: Batching | str | None) -> Batching:
+def as_batching(given: Batching | str | None) -> Batching:
     """Read what a caller gives: a batching or its text. Bins of a file, which may change later, are spelled out.
 
     Raises

@@ -291,7 +291,13 @@ async def _all(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ArgumentError unless a folder can be written, and has the kinds of files and locks that a cache needs."""
+    """Refuse a folder that cannot be written, or lacks the kinds of files and locks that a cache needs.
+
+    Raises
+    ------
+    ArgumentError
+        Names the folder and the reason.
+    """
     try:
         with translate_errors(str(folder)):
             folder.mkdir(parents=True, exist_ok=True)

@@ -145,7 +145,7 @@ class AnonymousFile:
             raise StorageError(f"{folder}: this filesystem has no unnamed files; use a folder on another") from None
 
     def write(self, data: bytes, start: int) -> None:
-        """Write bytes from `start` on. Raises OSError."""
+        """Write bytes from `start` on; OSError where the disk does not take them."""
         view = memoryview(data)
         with self._lock:
             while view and self._open:

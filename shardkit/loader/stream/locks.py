@@ -7,7 +7,18 @@ from pathlib import Path
 
 
 def lock(folder: Path) -> int | None:
-    """Lock a folder; a descriptor to `unlock`, or None if another process holds or removes it. Raises OSError."""
+    """Lock a folder without waiting.
+
+    Returns
+    -------
+    int or None
+        Descriptor to `unlock`; None if another process holds the folder or removes it.
+
+    Raises
+    ------
+    OSError
+        Where the folder cannot be locked.
+    """
     held = False
     try:
         found = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -143,7 +143,6 @@ class Retrying:
         check_patience(attempts, deadline)
         self._inner, self._attempts, self._deadline, self._pause = inner, attempts, deadline, pause
         self._told, self._untold = 0.0, 0  # when the log was last told of failed reads, and how many since
-        self.retries = 0
 
     async def read(self, name: str, start: int, length: int, *, fresh: bool = False) -> bytes:
         """See `Reader`. A body of another length counts as an object that ends too early."""
@@ -186,7 +185,6 @@ class Retrying:
                     f"{what} could not be read in {tries} tries and {took:.1f} s: {reason}; check the store and go on"
                     " from the last state, or raise the deadline"
                 )
-            self.retries += 1
             self._tell(what, reason)
             await asyncio.sleep(rest)
 
