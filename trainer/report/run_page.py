@@ -187,7 +187,7 @@ def _loss(about: Record, records: Records, validations: Records) -> Record:
 
 
 def _metrics(records: Records, validations: Records) -> list[Record]:
-    """What else the objective measures, in training and on the val split."""
+    """Draw what else the objective measures, in training and on the val split."""
     trained, held = (
         [{"step": r["step"], **r["metrics"]} for r in of if r.get("metrics")] for of in (records, validations)
     )
@@ -197,7 +197,7 @@ def _metrics(records: Records, validations: Records) -> list[Record]:
 
 
 def _both(records: Records, validations: Records, name: str) -> list[Line]:
-    """A value of the log's lines, and of the val split where it was measured."""
+    """Return the curves of a value: the log's lines, and the val split where it was measured."""
     trained, *mean = _calmed(_points(records, name))
     held = [Line("on the val split", _points(validations, name), "amber")] if validations else []
     return [trained, *held, *mean]
