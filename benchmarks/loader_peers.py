@@ -261,7 +261,7 @@ READERS = {"mosaic": _mosaic, "litdata": _litdata, "webdataset": _webdataset, "d
 
 
 def _s3(place: Record) -> Any:
-    import boto3  # type: ignore[import-untyped]
+    import boto3
 
     return boto3.client("s3", endpoint_url=place["endpoint"])
 
