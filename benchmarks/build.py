@@ -26,13 +26,13 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks import machine
-from benchmarks.build_programs import mpx
-from benchmarks.build_summary import PROGRAMS, draw, readme, show, summarise
+from benchmarks.build_profile import mpx
+from benchmarks.build_summary import PROGRAMS, plots, readme, show, summarise
 from benchmarks.loader_data import make_files
 from benchmarks.results import FOLDER, ROOT, Record, begin, save
 from shardkit.terminal.output import Terminal
 
-__all__ = ["draw", "readme", "run"]
+__all__ = ["plots", "readme", "run"]
 
 DEFECTS = 0.05
 PNG = {
@@ -102,7 +102,7 @@ def run(
             result["profile"] = _child(work, "profile", _spread(sample, profile_files), source, work / "profile")
         if plan_rows:
             result["plan"] = [_plan(work, rows) for rows in (plan_rows // 10, plan_rows) if rows >= 100]
-    save(result, out, draw)
+    save(result, out, plots)
     show(result, Terminal())
 
 

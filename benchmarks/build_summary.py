@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from benchmarks.drawing import bars
 from benchmarks.results import Record, spread
+from shardkit.report import Plot
 from shardkit.terminal.output import Terminal
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PROGRAMS = ("build", "bound", "naive")
 FIGURES = ("wall_s", "cpu_s", "mpx_s", "files_s", "source_mb_s", "peak_pss_mib", "peak_rss_mib", "bytes_out")
@@ -94,28 +92,24 @@ def readme(result: Record) -> str:
     )
 
 
-def draw(result: Record) -> Figure:
+def plots(result: Record) -> list[Plot]:
     """Rates of the three programs, and where the build's seconds and a child's CPU time go."""
-    from matplotlib.figure import Figure
-
     summary = result["summary"]
-    costs = result.get("profile", {}).get("child_ms_per_mpx", {})
-    panels = {
-        "Mpx/s": {name: summary[name]["mpx_s"] for name in PROGRAMS},
-        "build, seconds by stage": summary["stages_s"],
-        "CPU ms per Mpx of a child": {
-            name: dict.fromkeys(("median", "min", "max"), ms) for name, ms in costs.items() if ms >= 0.05
-        },
-    }
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    for axes, (title, bars) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-        middle = [bar["median"] for bar in bars.values()]
-        ends = [[b["median"] - b["min"] for b in bars.values()], [b["max"] - b["median"] for b in bars.values()]]
-        axes.barh(list(bars), middle, xerr=ends)
-        axes.invert_yaxis()
-        axes.set_title(title)
-        axes.grid(axis="x", alpha=0.3)
-    return figure
+    costs = {name: ms for name, ms in result.get("profile", {}).get("child_ms_per_mpx", {}).items() if ms >= 0.05}
+    stages, names = summary["stages_s"], ["shardkit build", "codecs alone", "script"]
+    found = [
+        bars(
+            "rates",
+            names,
+            {"": [summary[name]["mpx_s"] for name in PROGRAMS]},
+            unit="Mpx/s",
+        ),
+        bars("build, by stage", list(stages), {"": list(stages.values())}, unit="seconds"),
+    ]
+    if costs:
+        spreads = [spread([ms]) for ms in costs.values()]
+        found.append(bars("CPU time of a child", list(costs), {"": spreads}, unit="ms per Mpx"))
+    return found
 
 
 def _words(spread: dict[str, float], digits: int) -> str:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+from benchmarks.drawing import bars
 from benchmarks.results import Record, spread, table
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from shardkit.report import Plot
 
 NAMES = ("Fixed", "DBB", "Packed", "Packed + content")
 _FAR = 20.0
@@ -82,46 +79,23 @@ def _decode(rows: list[Record]) -> str:
     return "\n\n" + table(["bin, decoded alone", "level", "images a batch", "Mpx/s", "images/s"], cells)
 
 
-def draw(result: Record) -> Figure:
-    """A panel a recipe: images/s of the model, the loader and both, by batching; spreads as lines."""
-    from matplotlib.figure import Figure
-
+def plots(result: Record) -> list[Plot]:
+    """Draw a plot a recipe: images/s of the model, the loader and both, by batching."""
     rows = result["summary"]["rows"]
     recipes = list(dict.fromkeys(row["recipe"] for row in rows))
-    counts = [sum(row["recipe"] == recipe for row in rows) for recipe in recipes]
-    figure = Figure(figsize=(3 + 1.8 * len(rows), 4.4), layout="constrained")
-    panels = figure.subplots(1, len(recipes), squeeze=False, width_ratios=counts)[0]
-    for axes, recipe in zip(panels, recipes, strict=True):
-        _panel(axes, [row for row in rows if row["recipe"] == recipe])
-        axes.set_title(recipe)
-    figure.suptitle(f"GPU: {result['gpu']}", fontsize=9)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    return figure
+    return [_recipe(recipe, [r for r in rows if r["recipe"] == recipe]) for recipe in recipes]
 
 
-def _panel(axes: Any, rows: list[Record]) -> None:
-    width = 0.86 / len(PARTS)
-    tops, lows = [], []
-    for number, (part, label) in enumerate(PARTS.items()):
-        places = [at + (number - 1) * width for at in range(len(rows))]
-        found = [row[part]["images_s"] for row in rows]
-        axes.bar(places, [f["median"] for f in found], width * 0.92, label=label)
-        axes.vlines(places, [f["min"] for f in found], [f["max"] for f in found], color="black", linewidth=1)
-        for place, row, of in zip(places, rows, found, strict=True):
-            above = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "va": "bottom"}
-            axes.annotate(_rates(row[part]), (place, of["max"]), fontsize=6.5, **above)
-        tops.append(max(f["max"] for f in found))
-        lows.append(min(f["min"] for f in found))
+def _recipe(title: str, rows: list[Record]) -> Plot:
+    series = {label: [row[part]["images_s"] for row in rows] for part, label in PARTS.items()}
+    found = [spread for of in series.values() for spread in of]
     # On one scale, a loader that is a hundred times faster leaves nothing to see of the rest.
-    far = max(tops) > _FAR * min(lows)
-    axes.set_yscale("log" if far else "linear")
-    axes.set_ylim(min(lows) / 3 if far else 0, max(tops) * (2.5 if far else 1.15))
-    axes.set_ylabel("images/s, logarithmic" if far else "images/s")
-    axes.set_xticks(range(len(rows)), [row["name"] for row in rows])
-    axes.grid(axis="y", alpha=0.3)
-    axes.set_axisbelow(True)
+    far = max(of["max"] for of in found) > _FAR * min(of["min"] for of in found)
+    unit = "images/s, logarithmic" if far else "images/s"
+    words = [[_rates(row[part]) for row in rows] for part in PARTS]
+    return bars(title, [row["name"] for row in rows], series, unit=unit, log=far, words=words)
 
 
 def _rates(part: Record) -> str:
     images, mpx = (part[name]["median"] for name in ("images_s", "mpx_s"))
-    return f"{images:,.{0 if images >= 100 else 1}f}\n{mpx:.2g} Mpx/s"
+    return f"{images:,.{0 if images >= 100 else 1}f} ({mpx:.2g} Mpx/s)"

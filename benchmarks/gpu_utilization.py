@@ -33,7 +33,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from benchmarks import machine
-from benchmarks.gpu_summary import NAMES, draw, readme, summarise
+from benchmarks.gpu_summary import NAMES, plots, readme, summarise
 from benchmarks.results import FOLDER, Record, begin, save
 from shardkit.dataset.rounding import ceil_div, halved
 from shardkit.terminal.output import Terminal
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from benchmarks.gpu_programs import Case
     from shardkit import Batching
 
-__all__ = ["draw", "readme", "run"]
+__all__ = ["plots", "readme", "run"]
 
 LIBRARIES = ("shardkit", "numpy", "torch", "nvidia-dali-cuda130", "imagecodecs", "timm", "nvidia-ml-py")
 FEW_BINS = "auto:12"  # pad about as much as the thesis' 36
@@ -146,7 +146,7 @@ def run(
         result["repeats"] = [_repeat(i, cases, url, where) for i in range(repeats)]
     result["gpu"] = NO_GPU.format(" and ".join(chosen)) if where == "cpu" else result["repeats"][0]["rows"][0]["device"]
     result["summary"] = summarise(result["repeats"])
-    save(result, out, draw)
+    save(result, out, plots)
     show(result, Terminal(width=max(Terminal().width, 120)))
 
 

@@ -35,11 +35,11 @@ from benchmarks import loader_data, machine
 from benchmarks.loader_data import Data, Source
 from benchmarks.loader_peers import MODULES, SHUFFLED, SIDE, Record
 from benchmarks.loader_programs import LIBRARIES, PATCH, READS, TOKENS
-from benchmarks.loader_summary import Name, draw, ratios, readme, show, summarise
+from benchmarks.loader_summary import Name, plots, ratios, readme, show, summarise
 from benchmarks.results import FOLDER, ROOT, begin, save
 from shardkit.terminal.output import Terminal
 
-__all__ = ["draw", "readme", "run"]
+__all__ = ["plots", "readme", "run"]
 
 TASKS, SOURCES = ("full", str(SIDE)), ("disk", "s3", "nas")
 BATCH = {"full": 8, str(SIDE): 64}
@@ -110,7 +110,7 @@ def run(
         result["repeats"] = [_repeat(i, repeats, groups, data, bench) for i in range(repeats)]
         result["level_2"] = _level_2(data, bench)
         result["summary"] = summarise(result)
-    save(result, out, draw)
+    save(result, out, plots)
     show(result, Terminal(width=max(Terminal().width, 130)))
 
 

@@ -1,5 +1,6 @@
-"""What the loader benchmark reads: one export, as a dataset of ours and in each peer's format; on a disk, in a bucket
-and behind a slow mount.
+"""What the loader benchmark reads: one export, as a dataset of ours and in each peer's format.
+
+It lies on a disk, in a bucket, and behind a slow mount.
 """
 
 import contextlib

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from benchmarks.drawing import bars
 from benchmarks.loader_peers import READERS
 from benchmarks.results import Record, spread
+from shardkit.report import Plot
 from shardkit.terminal.output import Terminal
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 FIGURES = [
     *("samples_s", "mpx_s", "decoded_mpx_s", "read_mb_s", "peak_pss_mib", "peak_rss_mib", "first_batch_s"),
@@ -298,23 +296,17 @@ def _state(goal: Record) -> str:
     return f"wanted {wanted}: {'met' if goal['met'] else 'short'}"
 
 
-def draw(result: Record) -> Figure:
-    """A panel a task: rates of every program by where the data lie, and the limits."""
-    from matplotlib.figure import Figure
-
-    summary = result["summary"]
+def plots(result: Record) -> list[Plot]:
+    """Draw a plot a task: rates of every program by where the data lie, and the limits."""
+    rows = result["summary"]["rows"]
     sources = [source for source in HEADINGS if source in result["conditions"]["sources"]]
-    figure = Figure(figsize=(12, 4.6), layout="constrained")
-    for axes, (task, title) in zip(figure.subplots(1, 2), TASKS.items(), strict=True):
+    found = []
+    for task, title in TASKS.items():
         name = "mpx_s" if task == "full" else "samples_s"
-        for number, source in enumerate(sources):
-            rates = {(r["program"], r["variant"]): r[name] for r in summary["rows"] if _key(r) == (source, task)}
-            rates = {program: rates[program] for program in LINES if program in rates}
-            places = [list(LINES).index(program) + (number - 1) * 0.27 for program in rates]
-            axes.barh(places, [rate["median"] for rate in rates.values()], 0.27, label=HEADINGS[source])
-        axes.set_yticks(range(len(LINES)), [line.strip("*`") for line in LINES.values()])
-        axes.invert_yaxis()
-        axes.set(title=title, xscale="log")
-        axes.grid(axis="x", alpha=0.3)
-    figure.axes[0].legend(fontsize=8)
-    return figure
+        rates = {(r["program"], r["variant"], r["source"]): r[name] for r in rows if r["task"] == task}
+        there = [program for program in LINES if any((*program, source) in rates for source in sources)]
+        series = {HEADINGS[source]: [rates.get((*program, source)) for program in there] for source in sources}
+        what, unit = title.rsplit(", ", 1)
+        names = [LINES[program].strip("*`") for program in there]
+        found.append(bars(what, names, series, unit=f"{unit}, logarithmic", log=True))
+    return found

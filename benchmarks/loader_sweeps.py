@@ -24,18 +24,17 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from benchmarks import loader_data
+from benchmarks.drawing import lines
 from benchmarks.loader import Bench
 from benchmarks.loader_programs import LIBRARIES, LONGEST_S, PATCH, TOKENS, url_of
 from benchmarks.results import FOLDER, Record, begin, save, spread, table
+from shardkit.report import Plot
 from shardkit.terminal.output import say
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 LEVELS, WORLDS = (0, 1, 2, 3, 4), (1, 2, 4, 8)
 PER_STEP = 8  # micro-batches of a global step: the same plan for every world size
@@ -111,7 +110,7 @@ def run(
             for _ in range(repeats)
         ]
     result["summary"] = summarise(result)
-    save(result, out, draw)
+    save(result, out, plots)
     say(readme(result))
 
 
@@ -249,27 +248,23 @@ def readme(result: Record) -> str:
     )
 
 
-def draw(result: Record) -> Figure:
-    """A panel a sweep: images/s by source."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 3.4), layout="constrained")
+def plots(result: Record) -> list[Plot]:
+    """Draw a plot a sweep: images/s by source."""
     titles = {
         "level": "resolution level",
         "world": "ranks, one thread each",
         "cache": "disk cache",
         "threads": "threads",
     }
-    for axes, (kind, title) in zip(figure.subplots(1, 4), titles.items(), strict=True):
-        for source in result["conditions"]["sources"]:
-            rows = [row for row in result["summary"] if (row["source"], row["kind"]) == (source, kind)]
-            places = [str(row["value"]) for row in rows]
-            middle = [row["images_s"]["median"] for row in rows]
-            axes.plot(places, middle, "o-", label=source)
-            low, high = ([row["images_s"][end] for row in rows] for end in ("min", "max"))
-            axes.vlines(places, low, high, alpha=0.5)
-        axes.set(title=title, ylim=(0, None))
-        axes.grid(axis="y", alpha=0.3)
-    figure.axes[0].set_ylabel("images/s")
-    figure.axes[0].legend()
-    return figure
+    found = []
+    for kind, title in titles.items():
+        series = {
+            source: [
+                (str(row["value"]), row["images_s"])
+                for row in result["summary"]
+                if (row["source"], row["kind"]) == (source, kind)
+            ]
+            for source in result["conditions"]["sources"]
+        }
+        found.append(lines(f"by {title}", series, unit="images/s", across=title))
+    return found

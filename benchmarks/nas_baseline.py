@@ -23,20 +23,19 @@ import time
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from benchmarks import loader_data
+from benchmarks.drawing import bars
 from benchmarks.loader import TASKS, Bench, measure
 from benchmarks.loader_data import Data, Source
 from benchmarks.loader_programs import LIBRARIES, LONGEST_S, open_loader
 from benchmarks.loader_summary import Name
 from benchmarks.results import FOLDER, Record, begin, save, spread, table
+from shardkit.report import Plot
 from shardkit.terminal.output import say
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 LATENCIES_MS, RATES_GBIT = (0.2, 1.0, 5.0), (1.0, 10.0)
 DICOM, SHARDS = Name("dicom", "dicom", "", ""), Name("shardkit", "", "", "")
@@ -101,7 +100,7 @@ def run(
         }
         result["repeats"] = [_repeat(wires, tasks, gateway, data, bench) for _ in range(repeats)]
         result["summary"] = summarise(result)
-    save(result, out, draw)
+    save(result, out, plots)
     say(readme(result))
 
 
@@ -290,30 +289,19 @@ def _by_wire(
     return [found.get(wire, found.get((None, None))) for wire in wires]
 
 
-def draw(result: Record) -> Figure:
+def plots(result: Record) -> list[Plot]:
     """By wire: rates of DICOM and of shards, at full size and at 224 pixels."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
     rows, wires = result["summary"]["rows"], result["conditions"]["wires"]
-    titles = {"full": ("full size", "Mpx/s", "mpx_s"), "224": ("224 pixels", "images/s", "samples_s")}
-    for axes, (task, (title, unit, name)) in zip(figure.subplots(1, 2), titles.items(), strict=True):
-        there = [key for key in LINES if any((r["program"], r["source"], r["task"]) == (*key, task) for r in rows)]
-        for number, key in enumerate(there):
-            of: dict[Any, Record] = {
-                (r["latency_ms"], r["gbit"]): r for r in rows if (r["program"], r["source"], r["task"]) == (*key, task)
-            }
-            heights = [(of.get((w["latency_ms"], w["gbit"])) or of[None, None])[name] for w in wires]
-            places = [at + (number - len(there) / 2) * 0.8 / len(there) for at in range(len(wires))]
-            middle = [height["median"] for height in heights]
-            ends = [[h["median"] - h["min"] for h in heights], [h["max"] - h["median"] for h in heights]]
-            colour = f"C{list(LINES).index(key)}"
-            axes.bar(places, middle, 0.8 / len(there), yerr=ends, align="edge", label=LINES[key], color=colour)
-        axes.set_xticks(range(len(wires)), [f"{w['latency_ms']:g} ms\n{w['gbit']:g} Gbit/s" for w in wires])
-        axes.set(title=title, ylabel=unit)
-        axes.grid(axis="y", alpha=0.3)
-    handles = {
-        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=3, fontsize=8)
-    return figure
+    names = [f"{wire['latency_ms']:g} ms, {wire['gbit']:g} Gbit/s" for wire in wires]
+    found = []
+    for task, title, unit, name in (
+        ("full", "full size", "Mpx/s", "mpx_s"),
+        ("224", "224 pixels", "images/s", "samples_s"),
+    ):
+        series = {}
+        for key, label in LINES.items():
+            of = _by_wire(rows, key, task, [(wire["latency_ms"], wire["gbit"]) for wire in wires])
+            if any(of):
+                series[label] = [row[name] if row else None for row in of]
+        found.append(bars(title, names, series, unit=unit))
+    return found

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import json
 import re
 from pathlib import Path
 from types import ModuleType
 
+from markupsafe import Markup
+
 from benchmarks import headline
 from benchmarks.results import FOLDER, ROOT, Record
+from shardkit.report import render, save_png, svg
 from shardkit.terminal.output import say
 
 PAGE = "index.html"
 TEXTS = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1150px; margin: 2rem auto; padding: 0 1rem; color: #1b1f24; }
-h1 { font-size: 1.6rem; } h2 { margin-top: 3rem; font-size: 1.25rem; } p.facts { color: #59636e; font-size: 13px; }
-table { border-collapse: collapse; margin: 1rem 0; font-size: 13px; font-variant-numeric: tabular-nums; }
-div.wide { overflow-x: auto; } img { max-width: 100%; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid #d8dee4; text-align: right; }
-th:first-child, td:first-child { text-align: left; } nav a { margin-right: 1rem; }
-"""
 
 
 def run(*, folder: Path = FOLDER, texts: tuple[Path, ...] = TEXTS) -> None:
@@ -37,8 +30,8 @@ def run(*, folder: Path = FOLDER, texts: tuple[Path, ...] = TEXTS) -> None:
     """
     found = {name: (module, result) for name, module in questions().items() if (result := load(folder, name))}
     for name, (module, result) in found.items():
-        module.draw(result).savefig(folder / f"{name}.png", dpi=120)
-    (folder / PAGE).write_text(page({name: (m.readme(r), r) for name, (m, r) in found.items()}, folder))
+        save_png(module.plots(result), folder / f"{name}.png")
+    (folder / PAGE).write_bytes(page(found))
     for path in texts:
         text = path.read_text()
         for name, (module, result) in found.items():
@@ -50,7 +43,7 @@ def run(*, folder: Path = FOLDER, texts: tuple[Path, ...] = TEXTS) -> None:
 
 
 def questions() -> dict[str, ModuleType]:
-    """Name -> module with run, readme (Markdown of a result) and draw (its plot)."""
+    """Name -> module with run, readme (Markdown of a result) and plots."""
     from benchmarks import build, gpu_utilization, loader, loader_sweeps, nas_baseline, scale, token_overhead, zarr
 
     return {
@@ -66,7 +59,7 @@ def questions() -> dict[str, ModuleType]:
 
 
 def load(folder: Path, name: str) -> Record | None:
-    """The figures, None where there are none."""
+    """Return the figures, None where there are none."""
     path = folder / f"{name}.json"
     return dict(json.loads(path.read_text())) if path.exists() else None
 
@@ -77,29 +70,52 @@ def renewed(text: str, name: str, lines: str) -> str:
     return marks.sub(lambda mark: f"{mark[1]}{lines}\n{mark[2]}", text)
 
 
-def page(found: dict[str, tuple[str, Record]], folder: Path) -> str:
-    """found: name -> (Markdown, result)."""
-    links = "".join(f'<a href="#{name}">{name}</a>' for name in found)
-    parts = "".join(_section(name, lines, result, folder) for name, (lines, result) in found.items())
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>shardkit benchmarks</title>'
-        f"<style>{STYLE}</style></head><body><h1>shardkit benchmarks</h1><nav>{links}</nav>{parts}</body></html>\n"
+def page(found: dict[str, tuple[ModuleType, Record]]) -> bytes:
+    """Return the page. found: name -> (module, result)."""
+    whole = set(headline.SOURCES) <= set(found)
+    sections = [
+        {
+            "id": name,
+            "title": _words(result["question"]),
+            "facts": _facts(result),
+            "body": html_of(module.readme(result)),
+            "plots": [{"of": plot, "svg": svg(plot)} for plot in module.plots(result)],
+        }
+        for name, (module, result) in found.items()
+    ]
+    return render(
+        "benchmarks.html",
+        "benchmarks",
+        title="shardkit benchmarks",
+        kind="shardkit",
+        name="Benchmarks",
+        headline=html_of(headline.readme({name: result for name, (_, result) in found.items()})) if whole else "",
+        contents=({"figures": "in one table"} if whole else {}) | {name: name.replace("-", " ") for name in found},
+        sections=sections,
     )
 
 
-def _section(name: str, lines: str, result: Record, folder: Path) -> str:
+def html_of(lines: str) -> Markup:
+    """Return Markdown as HTML whose tables name their rows and columns; tags in it are shown, not obeyed."""
     from markdown_it import MarkdownIt
 
-    body = MarkdownIt("commonmark").enable("table").render(lines)
-    body = body.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
-    picture = base64.b64encode((folder / f"{name}.png").read_bytes()).decode()
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(lines)
+    body = re.sub(r"<th(?=[ >])", '<th scope="col"', body)
+    body = re.sub(r"<tr>\n<td>(.*?)</td>", r'<tr>\n<th scope="row">\1</th>', body)
+    body = body.replace("<table>", '<div class="scroll"><table class="dense">').replace("</table>", "</table></div>")
+    return Markup(body.replace('<th scope="col"></th>', "<td></td>"))
+
+
+def _words(line: str) -> Markup:
+    from markdown_it import MarkdownIt
+
+    return Markup(MarkdownIt("commonmark", {"html": False}).renderInline(line))
+
+
+def _facts(result: Record) -> str:
     machine = result["machine"]
     libraries = ", ".join(f"{library} {version}" for library, version in machine["libraries"].items())
-    facts = (
+    return (
         f"{result['date'][:10]}; {machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']} GiB,"
         f" {machine['os']}, Python {machine['python']}; load before {machine['load_before']}. {libraries}."
-    )
-    return (
-        f'<section><h2 id="{name}">{html.escape(result["question"])}</h2><p class="facts">{html.escape(facts)}</p>'
-        f'{body}<img alt="plot of {name}" src="data:image/png;base64,{picture}"></section>'
     )

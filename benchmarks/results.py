@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import machine
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from shardkit.report import Plot
 
 Record = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,12 +31,14 @@ def spread(values: Iterable[float]) -> dict[str, float]:
     return {"median": statistics.median(found), "min": min(found), "max": max(found)}
 
 
-def save(result: Record, out: Path, draw: Callable[[Record], Figure] | None = None) -> None:
-    """Write `out` and, beside it, the plot as PNG of the same name."""
+def save(result: Record, out: Path, plots: Callable[[Record], list[Plot]] | None = None) -> None:
+    """Write `out` and, beside it, the plots as PNG of the same name."""
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n")
-    if draw is not None:
-        draw(result).savefig(out.with_suffix(".png"), dpi=120)
+    if plots is not None:
+        from shardkit.report import save_png  # not where a program is measured
+
+        save_png(plots(result), out.with_suffix(".png"))
 
 
 def table(titles: list[str], rows: Iterable[Iterable[object]]) -> str:

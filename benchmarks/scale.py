@@ -27,15 +27,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from benchmarks import loader_data, machine
+from benchmarks.drawing import lines
 from benchmarks.loader import Bench
 from benchmarks.results import FOLDER, Record, begin, save, spread, table
 from benchmarks.scale_model import model
 from shardkit.dataset.rounding import ceil_div
+from shardkit.report import Plot
 from shardkit.terminal.output import say
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from matplotlib.figure import Figure
 
 BATCHINGS = {
     "packed": "packed:tokens=24576,patch=48",
@@ -92,7 +93,7 @@ def run(
         result["index"] = list(_index(bench, index_rows))
         result["plan"] = [bench.child("scale:plan", rows, name) for rows in plan_rows for name in BATCHINGS]
     result["model"] = model(result["build"], json.loads(loader.read_text()))
-    save(result, out, draw)
+    save(result, out, plots)
     say(readme(result))
 
 
@@ -282,23 +283,19 @@ def _dollars(row: Record) -> str:
     )
 
 
-def draw(result: Record) -> Figure:
+def plots(result: Record) -> list[Plot]:
     """Seconds and memory by number of images, on logarithmic axes."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
-    panels = zip(figure.subplots(1, 2), (("first_step_s", "open_s", "seconds"), ("mib", "mib", "MiB")), strict=True)
-    for axes, (of_plan, of_index, unit) in panels:
-        for name in BATCHINGS:
-            rows = [row for row in result["plan"] if row["batching"] == name]
-            axes.loglog([r["rows"] for r in rows], [r[of_plan] for r in rows], "o-", label=f"first step, {name}")
-        axes.loglog(
-            [r["rows"] for r in result["index"]],
-            [r[of_index] for r in result["index"]],
-            "s--",
-            label="open the dataset",
-        )
-        axes.set(xlabel="images", ylabel=unit)
-        axes.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize=8)
-    return figure
+    found = []
+    for title, of_plan, of_index, unit in (
+        ("time to the first step", "first_step_s", "open_s", "seconds"),
+        ("memory", "mib", "mib", "MiB"),
+    ):
+        series = {
+            f"first step, {name}": [
+                (row["rows"], spread([row[of_plan]])) for row in result["plan"] if row["batching"] == name
+            ]
+            for name in BATCHINGS
+        }
+        series["open the dataset"] = [(row["rows"], spread([row[of_index]])) for row in result["index"]]
+        found.append(lines(title, series, unit=unit, across="images", log=True))
+    return found

@@ -22,7 +22,6 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +29,7 @@ import torch
 from rich.table import Table
 
 from benchmarks import published
+from benchmarks.drawing import bars
 from benchmarks.results import FOLDER, Record, begin, save, spread, table
 from benchmarks.token_strategies import (
     BATCH,
@@ -46,13 +46,11 @@ from benchmarks.token_strategies import (
 )
 from shardkit.errors import ArgumentError
 from shardkit.plan import Batching
+from shardkit.report import Plot
 from shardkit.terminal.output import Terminal
 from trainer.models.flops import image_flops
 from trainer.models.mae import MaeConfig
 from trainer.recipes.registry import RECIPES
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PERCENT = {"tokens_pct": "tokens", "squares_pct": "squares", "flops_pct": "flops"}
 SPREAD = [*PERCENT, "thesis_compute_pct", "incomplete_pct", *(f"straggler_{ranks}" for ranks in RANKS)]
@@ -114,7 +112,7 @@ def run(
     result["rows"] = summarise(result["repeats"])
     result["published"] = {"dbb_tokens": published.dbb_tokens() * published.IMAGES, "tokens": published.TOKENS}
     result["goals"] = goals(result)
-    save(result, out, draw)
+    save(result, out, plots)
     show(result, Terminal(width=max(Terminal().width, 160)))
 
 
@@ -275,26 +273,13 @@ def _line(row: Record, titles: Iterable[str]) -> list[str]:
     return cells
 
 
-def draw(result: Record) -> "Figure":
+def plots(result: Record) -> list[Plot]:
     """Two bars a strategy: what the model computes, and what the thesis' square of the tokens makes of it."""
-    from matplotlib.figure import Figure
-
-    rows, most = result["rows"][::-1], 200.0
-    figure = Figure(figsize=(9, 0.5 * len(rows) + 1.5), layout="constrained")
-    axes, at = figure.subplots(), np.arange(len(rows))
-    for shift, column, label, colour in (
-        (0.2, "flops_pct", "FLOPs of ViT-B and its decoder", "#2569a6"),
-        (-0.2, "thesis_compute_pct", "thesis compute: square of the tokens", "#d9a441"),
-    ):
-        values = [row[column]["median"] for row in rows]
-        axes.barh(at + shift, np.minimum(values, most), 0.38, color=colour, label=label)
-        for y, value in zip(at + shift, values, strict=True):
-            words = f"{value:.1f}" if value <= most else f"{value:,.0f} →"
-            axes.text(min(value, most) + 1, y, words, va="center", fontsize=8)
-    axes.axvline(100, color="black", linewidth=0.8)
-    axes.set_yticks(at, [_line(row, ())[0] for row in rows])
-    axes.set(xlim=(0, most + 15), ylim=(-0.6, len(rows) - 0.4))
-    axes.set_xlabel(f"% of each image at its own size (bars end at {most:.0f}); * is not in shardkit")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right")
-    return figure
+    rows, most = result["rows"], 200.0
+    series = {
+        "FLOPs of ViT-B and its decoder": [row["flops_pct"] for row in rows],
+        "thesis compute: square of the tokens": [row["thesis_compute_pct"] for row in rows],
+    }
+    names = [_line(row, ())[0] for row in rows]
+    title, unit = f"what is computed (bars end at {most:.0f} %)", "% of each image at its own size"
+    return [bars(title, names, series, unit=unit, level=100, most=most)]

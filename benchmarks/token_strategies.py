@@ -10,7 +10,8 @@ import numpy.typing as npt
 import torch
 
 from benchmarks import published
-from shardkit.dataset.bins import Bin, Bins, optimise, separable
+from shardkit.dataset.bin_choice import optimise, separable
+from shardkit.dataset.bins import Bin, Bins
 from shardkit.dataset.rounding import ceil_div
 from shardkit.plan import Batching, Binned, EpochPlan, Exact, Fixed, MicroBatch, Pack, Packed, Samples, Shape
 from trainer.models.sequences import shortened

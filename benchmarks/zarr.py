@@ -20,16 +20,15 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from benchmarks.drawing import bars
 from benchmarks.loader_data import make_files
 from benchmarks.results import FOLDER, ROOT, Record, begin, save, spread, table
+from shardkit.report import Plot
 from shardkit.terminal.output import Terminal
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 FORMATS = {
     "tar": ("tars, HTJ2K", ["--format", "webdataset"]),
@@ -95,7 +94,7 @@ def run(
         result["conditions"] = {"files": files, "scale": scale, "seed": seed, "shard_mib": shard_mib, "images": images}
         result["conditions"] |= _conditions(work)
     result["summary"] = summarise(result["repeats"])
-    save(result, out, draw)
+    save(result, out, plots)
     Terminal(width=120).print(readme(result), highlight=False)
 
 
@@ -287,24 +286,11 @@ def _cell(found: Record | None, digits: int) -> str:
     return "–" if found is None else f"{found['median']:,.{digits}f}"
 
 
-def draw(result: Record) -> "Figure":
+def plots(result: Record) -> list[Plot]:
     """Rates and bytes of the Zarr formats in multiples of tars', with their spread over the repeats."""
-    from matplotlib.figure import Figure
-
     ratios = result["summary"]["ratios"]
     shown = [figure for figure in ROWS if figure in ratios["zarr"]]
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for at, name in enumerate(("zarr", "zarr2")):
-        found = [ratios[name][row] for row in shown]
-        middle = [one["median"] for one in found]
-        error = [[one["median"] - one["min"] for one in found], [one["max"] - one["median"] for one in found]]
-        places = np.arange(len(shown)) + 0.38 * at
-        axes.barh(places, middle, 0.36, xerr=error, label=FORMATS[name][0])
-    axes.set_yticks(np.arange(len(shown)) + 0.19, [ROWS[row][0] for row in shown])
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_xscale("log")
-    axes.set_xlabel("in multiples of tars of HTJ2K")
-    axes.invert_yaxis()
-    axes.legend()
-    return figure
+    series = {FORMATS[name][0]: [ratios[name][row] for row in shown] for name in ("zarr", "zarr2")}
+    names = [ROWS[row][0] for row in shown]
+    unit = "in multiples of tars of HTJ2K, logarithmic"
+    return [bars("Zarr and tars", names, series, unit=unit, log=True, level=1)]

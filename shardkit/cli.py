@@ -39,7 +39,18 @@ _RENAMED = {"convert": "transcode"}
 
 
 def run(words: list[str] | None = None) -> int:
-    """Run the command line `words` (default: the process's own); returns the exit code."""
+    """Run a command line.
+
+    Parameters
+    ----------
+    words : list of str, optional
+        The command line; by default the process's own.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
     words = sys.argv[1:] if words is None else words
     if words and words[0] in _RENAMED:
         errors.plain(f"shardkit: {words[0]} is called {_RENAMED[words[0]]} now: shardkit {_RENAMED[words[0]]} --help")
@@ -62,7 +73,7 @@ def run(words: list[str] | None = None) -> int:
 
 
 def main() -> None:
-    """Entry point of the `shardkit` command."""
+    """Run the `shardkit` command, and end the process."""
     stopping.heed("shardkit")
     code = stopping.ended("shardkit", run)
     sys.stdout.flush()

@@ -29,7 +29,7 @@ Codec = Literal["htj2k", "png", "raw", "blosc"]
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -86,6 +86,7 @@ class Rules:
     near_duplicates: Literal["report", "drop"] = "report"
 
     def __post_init__(self) -> None:
+        """Take modalities in any case."""
         object.__setattr__(self, "modalities", tuple(name.upper() for name in self.modalities))
 
 
@@ -135,12 +136,12 @@ class DatasetOptions:
         return self.codec or usual_codec(self.format)
 
     def record(self) -> dict[str, Any]:
-        """As dataset.json has it: option -> plain JSON value, with what a file of bins says."""
-        from shardkit.dataset import bins
+        """Return the options as dataset.json has them: plain JSON values, with what a file of bins says."""
+        from shardkit.dataset.bin_choice import read_json
 
         values = flat(self)
         values["codec"] = self.codec_name
-        values["bins"] = bins.read_json(Path(self.bins)) if self.bins.endswith(".json") else self.bins
+        values["bins"] = read_json(Path(self.bins)) if self.bins.endswith(".json") else self.bins
         values["modalities"] = sorted(self.rules.modalities)
         return dict(json.loads(json.dumps(values)))
 
@@ -217,7 +218,7 @@ class BuildConfig:
 
     @classmethod
     def of(cls, source: str, out: str, private: Path, **options: Any) -> "BuildConfig":
-        """A build by the names of its options, e.g. ``codec="png", min_side=100, workers=2``."""
+        """Make a build by the names of its options, e.g. ``codec="png", min_side=100, workers=2``."""
         own = {name: options.pop(name) for name in ("children", "recorded", "images") if name in options}
         run = RunOptions(**{f.name: options.pop(f.name) for f in fields(RunOptions) if f.name in options})
         rules = Rules(**{f.name: options.pop(f.name) for f in fields(Rules) if f.name in options})
@@ -226,7 +227,7 @@ class BuildConfig:
 
     @classmethod
     def repeated(cls, source: str, out: str, private: Path, record: dict[str, Any], run: RunOptions) -> "BuildConfig":
-        """A build with what an earlier one recorded."""
+        """Make a build with what an earlier one recorded."""
         recorded = completed(record)
         bins = recorded["bins"] if isinstance(recorded["bins"], str) else "auto"  # given bins are in the plans
         build = cls.of(source, out, private, **recorded | {"bins": bins}, recorded=recorded)
@@ -241,23 +242,23 @@ class BuildConfig:
         return Conversion(source=source, out=self.out, dataset=self.dataset, run=self.run)
 
     def fixed(self) -> dict[str, Any]:
-        """The record that this build must agree with on every run."""
+        """Return the record that this build must agree with on every run."""
         return self.dataset.record() if self.recorded is None else self.recorded
 
     def with_workers(self, workers: int, children: int) -> "BuildConfig":
-        """The same build on other workers; never changes its bytes."""
+        """Return the same build on other workers; its bytes stay."""
         return replace(self, run=replace(self.run, workers=workers), children=children)
 
 
 def usual_codec(form: str) -> str:
-    """The first of a format's codecs."""
+    """Return the first of a format's codecs."""
     from shardkit.formats import codecs_of, shard_format
 
     return codecs_of(shard_format(form))[0]
 
 
 def flat(options: Any) -> dict[str, Any]:
-    """Field -> value, through all records in records."""
+    """Return field -> value, through all records in records."""
     found: dict[str, Any] = {}
     for f in fields(options):
         value = getattr(options, f.name)
@@ -266,12 +267,12 @@ def flat(options: Any) -> dict[str, Any]:
 
 
 def completed(record: dict[str, Any]) -> dict[str, Any]:
-    """A record of a build with the defaults of options that came after it."""
+    """Return a record of a build with the defaults of options that came after it."""
     return DatasetOptions().record() | record
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What two records differ in, each as it is typed, e.g. "--shard-size was 512, now 64"."""
+    """Return what two records differ in, each as it is typed, e.g. "--shard-size was 512, now 64"."""
     before, said = completed(before), []
     for name, parameter in _parameters(DatasetOptions).items():
         if before[name] != now[name]:
@@ -281,7 +282,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _parameters(kind: type) -> dict[str, Parameter]:
-    """Option -> how it is typed."""
+    """Return how each option is typed."""
     found: dict[str, Parameter] = {}
     for name, hint in get_type_hints(kind, include_extras=True).items():
         if is_dataclass(hint):
@@ -292,5 +293,5 @@ def _parameters(kind: type) -> dict[str, Parameter]:
 
 
 def _typed(value: Any, parameter: Parameter) -> str:
-    """A recorded value in the words and units of the command line."""
+    """Return a recorded value in the words and units of the command line."""
     return parameter.show_default(value) if callable(parameter.show_default) else str(value)

@@ -7,7 +7,18 @@ _STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def clean(text: str) -> str:
-    """Text on one line, with escapes like \\x1b for characters that would steer a terminal."""
+    r"""Put text on one line, with escapes like \x1b for characters that would steer a terminal.
+
+    Parameters
+    ----------
+    text : str
+        What may come from a file or a store.
+
+    Returns
+    -------
+    str
+        Text that may be printed.
+    """
     if text.isascii() and text.isprintable():
         return text
     return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in _STEERING else c for c in text)
@@ -17,7 +28,7 @@ class ShardkitError(Exception):
     """Base of all errors a user is meant to read; the command line prints the message without a traceback."""
 
     def __str__(self) -> str:
-        """One line without control characters, whatever the names in it hold."""
+        """Return one line without control characters, whatever the names in it hold."""
         return clean(super().__str__())
 
 
@@ -75,12 +86,24 @@ class Verdict(Exception):
 
 
 class Dropped(Verdict):
-    """A rule leaves the file out, by design."""
+    """A rule leaves the file out, by design.
+
+    Parameters
+    ----------
+    reason, message : str
+        As for `Verdict`.
+    """
 
     verdict = "dropped"
 
 
 class Quarantined(Verdict):
-    """Something is wrong with the file; a human should look."""
+    """Something is wrong with the file; a person should look.
+
+    Parameters
+    ----------
+    reason, message : str
+        As for `Verdict`.
+    """
 
     verdict = "quarantined"

@@ -92,7 +92,13 @@ _ANY_NUMBER = (-1e6, 1e6)  # windows reach 16 bits times a slope; longer numbers
 
 
 def load_key(path: Path) -> bytes:
-    """Read the pseudonym key, or make it (0600) where absent. Raises ArgumentError for an unusable file."""
+    """Read the pseudonym key, or make it, readable by its owner only, where it is absent.
+
+    Raises
+    ------
+    ArgumentError
+        For a file that is no key.
+    """
     try:
         key = path.read_bytes()
     except FileNotFoundError:
@@ -123,7 +129,7 @@ class Pseudonyms:
         self._key = key
 
     def __call__(self, namespace: str, value: str) -> str:
-        """32 hex digits for `value` (trimmed) within `namespace`."""
+        """Return 32 hex digits for `value` (trimmed) within `namespace`."""
         message = f"{namespace}\0{value.strip()}".encode("utf-8", "surrogateescape")
         return hmac.new(self._key, message, hashlib.sha256).hexdigest()[:32]
 
@@ -133,7 +139,7 @@ class Pseudonyms:
         return self("fingerprint", "shardkit")[:16]
 
     def split(self, patient: str, shares: tuple[float, float, float] = (0.80, 0.05, 0.15)) -> str:
-        """train, val or test for a patient pseudonym, by keyed hash alone: nobody moves when others join."""
+        """Return train, val or test for a patient's pseudonym, by keyed hash alone: nobody moves when others join."""
         at = int(self("split", patient)[:12], 16) / 16**12
         return "train" if at < shares[0] else "val" if at < shares[0] + shares[1] else "test"
 
@@ -266,7 +272,7 @@ def _spacing(stated: Stated) -> tuple[tuple[float | None, float | None], str | N
 
 
 def _number(found: Numbers, low: float, high: float) -> float | None:
-    """A single number within [low, high], to six digits; None otherwise."""
+    """Return a single number within [low, high], to six digits; None otherwise."""
     values = _numbers(found)
     return values[0] if values and len(values) == 1 and low <= values[0] <= high else None
 

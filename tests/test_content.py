@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
 from shardkit import content
+from shardkit.burned_in import burned_in_suspect
 from shardkit.config import Rules
 from shardkit.errors import Dropped
 from shardkit.sources.dicom.grayscale import to_uniform
@@ -338,19 +339,19 @@ def test_hashes_fit_63_bits_and_ignore_brightness_and_contrast(decoded: Any) -> 
 @pytest.mark.parametrize("at", ["top", "bottom"])
 def test_text_drawn_near_an_edge_is_suspected_and_the_same_picture_without_is_not(image_spec: Any, at: str) -> None:
     picture = records.radiograph_of(image_spec(height=900, width=700, region="chest"))
-    assert not content.burned_in_suspect(picture, 12)
+    assert not burned_in_suspect(picture, 12)
     canvas = Image.fromarray(np.zeros(picture.shape, np.uint8))
     font = ImageFont.load_default(size=26)
     ImageDraw.Draw(canvas).text((30, 30 if at == "top" else 840), "DOE JANE 14.02.1963", fill=255, font=font)
     marked = picture.copy()
     marked[np.asarray(canvas) > 128] = 4095
-    assert content.burned_in_suspect(marked, 12)
+    assert burned_in_suspect(marked, 12)
 
 
 @pytest.mark.parametrize("name", ["fuji_hip_RG2_J2KR.dcm", "nih_chest_8bit_native.dcm", "vet_dog_thorax_DX_M1.dcm"])
 def test_real_pictures_without_text_are_not_suspected(decoded: Any, name: str) -> None:
     image = uniform(decoded, name)
-    assert not content.burned_in_suspect(image.pixels, image.bits)
+    assert not burned_in_suspect(image.pixels, image.bits)
 
 
 @settings(max_examples=60, derandomize=True, database=None)

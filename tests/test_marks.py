@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from shardkit import content
+from shardkit.burned_in import burned_in_suspect
 
 ROWS, COLS, BITS = 600, 1000, 12
 LIMIT = 30  # a twentieth of the rows: the height of the largest letters
@@ -28,7 +29,7 @@ def letters(
 
 
 def suspect(pixels: npt.NDArray[np.uint16]) -> bool:
-    return content.burned_in_suspect(pixels, BITS)
+    return burned_in_suspect(pixels, BITS)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +199,7 @@ def test_grown_and_opened_masks_are_those_of_scipy() -> None:
     from scipy import ndimage
 
     mask = np.random.default_rng(0).random((60, 50)) < 0.8
-    square = np.ones((3, 3))
+    square = np.ones((3, 3), bool)
     np.testing.assert_array_equal(content._grown(mask), ndimage.binary_dilation(mask, square))
     np.testing.assert_array_equal(
         content._grown(mask, edge=True), ndimage.binary_dilation(mask, square, border_value=1)

@@ -7,7 +7,7 @@ from shardkit import Loader
 from trainer.models.output import Output
 
 
-class Bins:
+class BinLosses:
     """Which bin a sample is stored in, by its row of the manifest.
 
     Parameters

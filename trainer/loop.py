@@ -17,7 +17,7 @@ import torch
 
 from shardkit import Binned, Exact, Loader
 from trainer import metrics, optim, parallel
-from trainer.bins import Bins
+from trainer.bins import BinLosses
 from trainer.config import Config
 from trainer.errors import TrainingError
 from trainer.models.base import Batch
@@ -25,9 +25,9 @@ from trainer.models.output import Output
 from trainer.objectives import pictures
 from trainer.objectives.base import Objective
 from trainer.parallel import World
-from trainer.runs.checkpoint import Checkpoints, State
+from trainer.runs.checkpoint import Checkpoints, TrainingState
 from trainer.runs.log import Log, Step
-from trainer.runs.profiling import Window
+from trainer.runs.profiling import ProfilerWindow
 from trainer.schedule import Schedule
 from trainer.validation import Validation
 
@@ -35,7 +35,7 @@ _GRAPHS = 64  # of one function; past its limit of 8 torch would go on uncompile
 
 
 @dataclass
-class Progress:
+class RunProgress:
     """How far a run is.
 
     Attributes
@@ -103,7 +103,7 @@ class Loop:
     ) -> None:
         self.objective, self.loader, self.validation, self.config = objective, loader, validation, config
         self.run, self.world, self.log = run, world, log
-        self.steps, self.asked, self.anew, self.progress = steps, asked, anew, Progress()
+        self.steps, self.asked, self.anew, self.progress = steps, asked, anew, RunProgress()
         objective.to(world.device)
         objective.model.train()
         if config.run.compile:
@@ -116,7 +116,7 @@ class Loop:
         o = config.optim
         self.schedule = Schedule(kind=o.schedule, peak=o.lr, floor=o.floor, warmup=round(o.warmup * steps), total=steps)
         self.checkpoints = Checkpoints(run, config.save.keep, world)
-        self._bins = Bins(loader, world.device)
+        self._bins = BinLosses(loader, world.device)
         self._batches = self._endless()
         self._shown: tuple[Batch, Output] | None = None
 
@@ -125,7 +125,7 @@ class Loop:
     def go(self) -> bool:
         """Train from the last checkpoint to the last step; return whether it got there."""
         self._resume()
-        window = Window(self.config.log.profile, self.run / "profile", self.world.is_main)
+        window = ProfilerWindow(self.config.log.profile, self.run / "profile", self.world.is_main)
         stop = False
         try:
             while self.progress.step < self.steps and not stop:
@@ -245,8 +245,8 @@ class Loop:
         if self.world.is_main and self.config.log.pictures:
             self._draw(*measured.shown, what="val")
 
-    def _state(self) -> State:
-        return State(self.model, self.optimizer, self.average, self.world.rank, self.objective)
+    def _state(self) -> TrainingState:
+        return TrainingState(self.model, self.optimizer, self.average, self.world.rank, self.objective)
 
     def _save(self) -> None:
         self.progress.seconds = self.log.seconds
@@ -255,12 +255,12 @@ class Loop:
 
     def _resume(self) -> None:
         found = self.checkpoints.latest()
-        if found.place is not None:
-            facts: dict[str, Any] = self._state().load(found.place)
+        if found.path is not None:
+            facts: dict[str, Any] = self._state().load(found.path)
             fresh = self.loader.state_dict()
             epoch = facts["loader"]["epoch"]
             self.loader.load_state_dict({**fresh, "epoch": epoch, "step": 0} if self.anew else facts["loader"])
-            self.progress = Progress(**{name: facts.get(name, value) for name, value in vars(self.progress).items()})
+            self.progress = RunProgress(**{name: facts.get(name, value) for name, value in vars(self.progress).items()})
             self.log.seconds, self.log.images = self.progress.seconds, self.progress.images
             self.checkpoints.set_aside(found)
             if self.log.console is not None:

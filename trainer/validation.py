@@ -12,7 +12,7 @@ from torch import nn
 
 from shardkit import Loader
 from trainer import metrics
-from trainer.bins import Bins
+from trainer.bins import BinLosses
 from trainer.models.base import Batch
 from trainer.models.output import Output
 from trainer.objectives.base import Objective
@@ -62,7 +62,7 @@ class Validation:
 
     def __init__(self, objective: Objective, loader: Loader, world: World) -> None:
         self._objective, self._loader = objective, loader
-        self._bins = Bins(loader, world.device)
+        self._bins = BinLosses(loader, world.device)
 
     @torch.no_grad()
     def measure(self, model: nn.Module, autocast: Callable[[], AbstractContextManager[Any]]) -> Measured:

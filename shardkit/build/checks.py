@@ -10,7 +10,13 @@ MAX_LEVELS = LEVELS  # which every image has
 
 
 def check_values(config: BuildConfig) -> None:
-    """Raises ArgumentError for numbers that cannot be used."""
+    """Refuse numbers that cannot be used.
+
+    Raises
+    ------
+    ArgumentError
+        Names the option, and what it must be.
+    """
     dataset, rules, run = config.dataset, config.dataset.rules, config.run
     for name, sound, wanted in (
         ("--patch", dataset.patch >= 1, "at least 1"),
@@ -29,7 +35,13 @@ def check_values(config: BuildConfig) -> None:
 
 
 def check_format(form: str, codec: str, levels: int) -> None:
-    """Raises ArgumentError for a codec or levels that shards of this format do not have."""
+    """Refuse a codec or levels that shards of this format do not have.
+
+    Raises
+    ------
+    ArgumentError
+        Names what there is.
+    """
     codecs = codecs_of(shard_format(form))
     if codec not in codecs:
         raise ArgumentError(f"codec {codec} is not stored in {form} shards: choose one of {', '.join(codecs)}")
@@ -40,7 +52,13 @@ def check_format(form: str, codec: str, levels: int) -> None:
 
 
 def check_places(config: BuildConfig) -> None:
-    """Raises ArgumentError where the dataset would lie in the export, or private files in the dataset."""
+    """Refuse a dataset inside the export, and private files inside the dataset or the export.
+
+    Raises
+    ------
+    ArgumentError
+        Names the option to change.
+    """
     out, source, private = config.out, config.source, _place(str(config.private))
     if not is_remote(out) and local_path(out).exists() and not local_path(out).is_dir():
         raise ArgumentError(f"--out {out} is a file: name a folder")
@@ -56,5 +74,5 @@ def check_places(config: BuildConfig) -> None:
 
 
 def _place(url: str) -> str:
-    """A url or path, resolved and with a slash at its end, so that what lies inside it starts with it."""
+    """Return a url or path resolved and with a slash at its end: what lies inside it starts with it."""
     return f"{url.rstrip('/') if is_remote(url) else local_path(url).resolve()}/".replace("//", "/")

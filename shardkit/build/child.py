@@ -51,7 +51,20 @@ class Raised(Exception):
 class Child:
     """A process that runs one task at a time. Belongs to the thread that makes it, and dies with it or when killed.
 
-    Raises OSError where no process can be started. memory_limit: bytes.
+    Parameters
+    ----------
+    memory_limit : int
+        Bytes of address space that it may take beyond what its libraries need.
+
+    Attributes
+    ----------
+    worn : bool
+        Whether it has grown so much that the next task deserves another.
+
+    Raises
+    ------
+    OSError
+        Where no process can be started.
     """
 
     def __init__(self, memory_limit: int) -> None:
@@ -69,10 +82,23 @@ class Child:
             theirs.close()
 
     def run(self, function: Callable[..., Any], args: tuple[Any, ...], timeout: float) -> Any:
-        """The value of `function(*args)`.
+        """Return the value of `function(*args)`.
 
-        Raises NotBegun; Killed; Overdue after `timeout` seconds; MemoryError; Raised. After all but the last the child
-        is of no more use. `worn` then says whether it has grown so much that the next task deserves another.
+        Parameters
+        ----------
+        function : callable
+            Can be pickled, as `args` can.
+        args : tuple
+            Its arguments.
+        timeout : float
+            Seconds that it may run.
+
+        Raises
+        ------
+        NotBegun, Killed, Overdue, MemoryError
+            The child is of no more use.
+        Raised
+            The task raised; the child stays.
         """
         try:
             task = ForkingPickler.dumps((function, args))
@@ -97,7 +123,7 @@ class Child:
         return value
 
     def _hear(self, timeout: float) -> Any:
-        """What the child says next. Raises EOFError or OSError when it is gone, Overdue."""
+        """Return what the child says next. Raises EOFError or OSError when it is gone, Overdue."""
         if not wait([self._pipe, self._process.sentinel], timeout):
             raise Overdue
         return self._pipe.recv()  # of a child that died: what it said before, or the end
@@ -129,7 +155,7 @@ def _allow_grandchildren() -> None:
 
 
 def _live(pipe: "Connection[Any, Any]", memory_limit: int, parent: int) -> None:
-    """A child's life: run what comes, say what became of it."""
+    """Live as a child: run what comes, say what became of it."""
     _enter(parent)
     pipe.send((_READY, None, False))
     most = 0

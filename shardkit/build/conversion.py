@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shardkit import content, privacy
+from shardkit.burned_in import burned_in_suspect
 from shardkit.codecs.frame import Frame
 from shardkit.config import Conversion
 from shardkit.content import Content, Statistics, Thumbnail
@@ -85,7 +86,7 @@ def _convert(spec: Conversion, image: LoadedImage, flags: tuple[str, ...], frame
     found = content.find_content(pixels, small, padded=padded)
     stats = content.statistics(pixels, found.mask, padded=padded)
     judge_pixels(found, stats, rules)
-    if content.burned_in_suspect(pixels, decoded.bits):
+    if burned_in_suspect(pixels, decoded.bits):
         flags += ("burned_in_suspect",)
     thumb, digest = content.thumbnail(small), pixel_hash(pixels, decoded.bits)
     repairs = facts.repairs + decoded.repairs

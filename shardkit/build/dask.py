@@ -16,9 +16,17 @@ ANSWERS = 10.0
 
 @contextmanager
 def dask_executor(address: str) -> Iterator[tuple[Executor, int, int]]:
-    """(executor, worker threads in all, most threads of one worker) of a scheduler.
+    """Yield an executor on a scheduler, worker threads in all, and the most threads of one worker.
 
-    Raises ArgumentError when it cannot be used.
+    Parameters
+    ----------
+    address : str
+        Such as tls://scheduler:8786.
+
+    Raises
+    ------
+    ArgumentError
+        Where it cannot be used.
     """
     try:
         from distributed import Client

@@ -31,7 +31,19 @@ class Rewrite:
 
 
 def exact_duplicates(store: Store, plan: GenerationPlan, generation: int, old: pa.Table) -> list[Rewrite]:
-    """Samples with the pixels of a sample of a former generation, or of a preferred one in another shard."""
+    """Find samples with the pixels of a sample of a former generation, or of a preferred one in another shard.
+
+    Parameters
+    ----------
+    store : Store
+        The dataset.
+    plan : GenerationPlan
+        The generation's shards.
+    generation : int
+        Its number.
+    old : pyarrow.Table
+        Samples of former generations.
+    """
     light, shards = _light(store, plan, generation)
     pixel_hash = np.frombuffer(b"".join(light["pixel_hash"].to_pylist()), "<u8").reshape(-1, 2)
     repairs = pc.list_value_length(light["repairs"]).to_numpy()
@@ -54,9 +66,20 @@ def near_duplicates(
     thumbs: Thumbnails,
     folder: Path,
 ) -> list[Rewrite]:
-    """All but the preferred sample of each group of near-duplicates; samples of former generations stay.
+    """Find all but the preferred sample of each group of near-duplicates; samples of former generations stay.
 
     Decided once and kept in `folder`: after some shards were rewritten, groups would come out otherwise.
+
+    Parameters
+    ----------
+    store, plan, generation, old
+        As for `exact_duplicates`.
+    samples : pyarrow.Table
+        `old`, then those of this generation.
+    thumbs : Thumbnails
+        Of all of them.
+    folder : Path
+        The generation's private folder.
     """
     decided = folder / NEAR
     if not decided.exists():
@@ -82,7 +105,7 @@ def near_duplicates(
 
 
 def _light(store: Store, plan: GenerationPlan, generation: int) -> tuple[pa.Table, npt.NDArray[np.int64]]:
-    """The written rows' few columns that duplicates are found by, in plan order, and the shard index of each."""
+    """Return the few columns of written rows that duplicates are found by, in plan order, and the shard of each row."""
     tables, index = (
         [pa.table({n: pa.array([], journal.SCHEMA.field(n).type) for n in _LIGHT})],
         [np.zeros(0, np.int64)],
@@ -104,7 +127,7 @@ def _rewrites(
 
 
 def rewrite_shard(store: Store, generation: int, job: Rewrite) -> None:
-    """Runs on a worker: copy a shard without some of its samples and commit it in the old one's place.
+    """Copy a shard without some of its samples, and commit it in the old one's place. Runs on a worker.
 
     The shard is replaced before its journal; redone after a crash in between, it gives the same bytes.
     """

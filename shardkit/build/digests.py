@@ -13,7 +13,7 @@ from shardkit.storage import Store
 
 
 def hash_shard(spec: Conversion, task: ShardTask, generation: int) -> dict[int, str]:
-    """Runs on a worker: the digests of a finished shard's files."""
+    """Return the SHA-256 of a finished shard's files by serial. Runs on a worker."""
     table = journal.read(Store(spec.out), generation, task.name, ["serial", "read"])
     read = dict(zip(table["serial"].to_pylist(), table["read"].to_pylist(), strict=True))
     digests = {}

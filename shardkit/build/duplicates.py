@@ -27,10 +27,24 @@ _MASK = np.uint64((1 << HASH_BITS) - 1)
 
 
 def near_pairs(hashes: Hashes, others: Hashes | None = None, distance: int = MAX_DISTANCE) -> Pairs:
-    """(n, 2) index pairs i < j whose hashes differ in at most `distance` <= 3 bits.
+    """Return pairs of hashes that differ in at most `distance` <= 3 bits.
 
-    With `others`, pairs (i, j) of one hash in each array. Exact for buckets of up to 64 equal band pairs; larger ones
-    are compared within sorted runs of 64, so that a thousand blank images do not cost a million comparisons.
+    Exact for buckets of up to 64 equal band pairs; larger ones are compared within sorted runs of 64, so that a
+    thousand blank images do not cost a million comparisons.
+
+    Parameters
+    ----------
+    hashes : ndarray of uint64, (n,)
+        Of which the lower 63 bits count.
+    others : ndarray of uint64, optional
+        Pairs have one hash in each array; default: both in `hashes`.
+    distance : int
+        Bits, at most 3.
+
+    Returns
+    -------
+    ndarray of int64, (pairs, 2)
+        Indices; i < j within one array.
     """
     both = hashes if others is None else np.concatenate([hashes, others])
     n = len(hashes)
@@ -64,14 +78,14 @@ def inverted_pairs(hashes: Hashes) -> Pairs:
 
 
 def correlation(a: Thumbs, b: Thumbs) -> npt.NDArray[np.float64]:
-    """Pearson correlation of each row of `a` with the same row of `b`, (n, pixels) uint8 -> (n,)."""
+    """Return the Pearson correlation of each row of `a` with the same row of `b`: (n, pixels) uint8 -> (n,)."""
     x, y = (t.astype(np.float64) - t.mean(1, keepdims=True) for t in (a, b))
     norm = np.sqrt((x * x).sum(1) * (y * y).sum(1))
     return np.asarray((x * y).sum(1) / np.maximum(norm, 1e-9))
 
 
 def components(n: int, pairs: Pairs) -> npt.NDArray[np.int64]:
-    """(n,) label of the connected component of each of n nodes."""
+    """Return the label of the connected component of each of n nodes, (n,)."""
     graph = coo_matrix((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)
 
@@ -79,9 +93,18 @@ def components(n: int, pairs: Pairs) -> npt.NDArray[np.int64]:
 def group_splits(
     patients: Sequence[str], links: Iterable[tuple[str, str]], split: Callable[[str], str]
 ) -> dict[str, str]:
-    """The split of every patient, one for all that links connect: the most exposed of what their hashes give.
+    """Return the split of every patient, one for all that links connect: the most exposed of what their hashes give.
 
     A new link can therefore only move patients towards training, never an image that a model has seen into a test.
+
+    Parameters
+    ----------
+    patients : sequence of str
+        Pseudonyms.
+    links : iterable of pairs of str
+        Patients who may be one, or who share an image.
+    split : callable
+        Takes a patient to train, val or test by its hash.
     """
     connected = list(links)
     names = sorted({*patients, *(patient for link in connected for patient in link)})

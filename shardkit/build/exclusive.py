@@ -40,7 +40,13 @@ class Running:
         self.lost: str | None = None  # a bucket that another run has taken over
 
     def check(self) -> None:
-        """Raises BuildError when this run was thought dead and another has taken its place."""
+        """Refuse to go on when this run was thought dead and another has taken its place.
+
+        Raises
+        ------
+        BuildError
+            Where it has.
+        """
         if self.lost:
             raise BuildError(
                 f"{self.lost} was taken over by another build, because this one could not reach it for long: run the"
@@ -49,9 +55,19 @@ class Running:
 
     @contextmanager
     def folder(self, folder: Path, required: bool = False) -> Iterator[None]:
-        """Hold a folder on a disk, making it. Raises BuildError where another run holds it.
+        """Hold a folder on a disk, making it.
 
-        required: whether a filesystem without locks is an error.
+        Parameters
+        ----------
+        folder : Path
+            It need not exist.
+        required : bool
+            Whether a filesystem without locks is an error.
+
+        Raises
+        ------
+        BuildError
+            Where another run holds it.
         """
         with locks.held(folder, _refused, 0o700 if required else 0o777) as held:
             if held is None and required:
@@ -63,7 +79,13 @@ class Running:
 
     @contextmanager
     def dataset(self, store: Store) -> Iterator[None]:
-        """Hold the place of a dataset. Raises BuildError where another run holds it."""
+        """Hold the place of a dataset.
+
+        Raises
+        ------
+        BuildError
+            Where another run holds it.
+        """
         if store.root is not None:
             with self.folder(store.root):
                 yield
@@ -78,7 +100,20 @@ class Running:
 
 @contextmanager
 def alone(private: Path | None, store: Store) -> Iterator[Running]:
-    """Hold a private folder and a dataset's place for a run. Raises BuildError where another run holds one of them."""
+    """Hold a private folder and a dataset's place for a run.
+
+    Parameters
+    ----------
+    private : Path or None
+        The private folder, if the run has one.
+    store : Store
+        The dataset's place.
+
+    Raises
+    ------
+    BuildError
+        Where another run holds one of them.
+    """
     running = Running()
     if private is None:
         with running.dataset(store):
@@ -93,7 +128,7 @@ def _refused(place: str, known: str) -> BuildError:
 
 
 def _tag(facts: Any) -> _Tag:
-    """What names this state of an object: clouds differ in which of the two they compare."""
+    """Return what names this state of an object: clouds differ in which of the two they compare."""
     return {name: facts[name] for name in ("e_tag", "version") if facts.get(name)}
 
 
@@ -126,7 +161,7 @@ class _Beat:
             return _tag(obstore.put(self._store.remote, NAME, data))
 
     def _take(self) -> _Tag:
-        """The tag of the object made or taken over. Raises BuildError while another run renews it."""
+        """Return the tag of the object made or taken over. Raises BuildError while another run renews it."""
         seen: _Tag | None = None
         deadline = time.monotonic() + LAPSE
         while True:

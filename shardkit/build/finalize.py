@@ -23,7 +23,7 @@ _DIGEST = pa.schema([("serial", pa.int64()), ("sha256", pa.string())])
 
 
 def new_samples(store: Store, plan: GenerationPlan, generation: int) -> pa.Table:
-    """This generation's manifest rows, in plan order; group and split are still null."""
+    """Return this generation's manifest rows, in plan order; group and split are still null."""
     tables = [manifest.SCHEMA.empty_table()]
     for shard in plan.shards:
         table = journal.read(store, generation, shard.name)
@@ -35,7 +35,7 @@ def new_samples(store: Store, plan: GenerationPlan, generation: int) -> pa.Table
 
 
 def write_fingerprints(store: Store, plan: GenerationPlan, generation: int, folder: Path) -> None:
-    """Thumbnails of the written samples, private: near-duplicates and polarity are judged on them, now and later."""
+    """Keep thumbnails of the written samples: near-duplicates and polarity are judged on them, now and later."""
     with parquet.writing(folder / FINGERPRINTS, _FINGERPRINT) as writer:
         for shard in plan.shards:
             table = journal.read(store, generation, shard.name, [*_FINGERPRINT.names, "verdict"])
@@ -43,7 +43,7 @@ def write_fingerprints(store: Store, plan: GenerationPlan, generation: int, fold
 
 
 def write_links(store: Store, plan: GenerationPlan, generation: int, folder: Path, samples: pa.Table) -> None:
-    """Pairs of patients of whom one file turned out to hold the other's image: a split must not part them."""
+    """Keep pairs of patients of whom one file turned out to hold the other's image: a split must not part them."""
     kept = samples["pixel_hash"].combine_chunks()
     pairs: set[tuple[str, str]] = set()
     for shard in plan.shards:
@@ -80,7 +80,25 @@ def write_ledger(
     samples: pa.Table,
     digests: list[Path],
 ) -> None:
-    """One row per file of this generation. digests: what `write_digests` wrote of each shard."""
+    """Write one row per file of this generation.
+
+    Parameters
+    ----------
+    store : Store
+        The dataset, with its journals.
+    plan : GenerationPlan
+        The generation's shards.
+    generation : int
+        Its number.
+    folder : Path
+        Its private folder.
+    parts : list of Path
+        Its scan parts.
+    samples : pyarrow.Table
+        The dataset's samples.
+    digests : list of Path
+        What `write_digests` wrote of each shard.
+    """
     columns = [
         "serial",
         "verdict",

@@ -31,7 +31,15 @@ from shardkit.storage import Store, translate_errors
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """How a worker uses its process's children: how many there are, and how many files a task keeps in their queue."""
+    """How a worker uses its process's children.
+
+    Parameters
+    ----------
+    children : int
+        How many there are.
+    ahead : int
+        Files that a task keeps in their queue.
+    """
 
     children: int
     ahead: int = 2
@@ -50,9 +58,23 @@ class ShardDone:
 
 
 def convert_shard(spec: Conversion, task: ShardTask, generation: int, workers: WorkerConfig) -> ShardDone:
-    """Runs on a worker: make one shard from its planned files through this process's children, and commit it.
+    """Make one shard from its planned files, and commit it. Runs on a worker, and converts in its process's children.
 
-    Raises StorageError when the dataset's store or the staging disk fails, or the source stays away.
+    Parameters
+    ----------
+    spec : Conversion
+        What all shards share.
+    task : ShardTask
+        The shard, its bin and its files.
+    generation : int
+        Names the journal.
+    workers : WorkerConfig
+        The children.
+
+    Raises
+    ------
+    StorageError
+        Where the dataset's store or the staging disk fails, or the source stays away.
     """
     with translate_errors(spec.out):
         return _convert_shard(spec, task, generation, workers)
@@ -147,7 +169,7 @@ def _file_row(file: ScanRow, done: Converted) -> FileRow:
 
 
 def _sample_row(file: ScanRow, facts: ImageColumns, encoded: Encoded, shard: str, flags: list[str]) -> SampleRow:
-    """A sample as far as it is known before it is written."""
+    """Return a sample as far as it is known before it is written."""
     return {
         **facts,
         **storage_columns(encoded),

@@ -28,7 +28,7 @@ _STARTS = 12  # children in a row that may be lost before they take a task up, i
 
 
 def allowance(size: int, limit: float = TIME_LIMIT) -> float:
-    """Seconds for a file of `size` bytes: the limit, and time to read it from slow storage."""
+    """Return the seconds for a file of `size` bytes: the limit, and time to read it from slow storage."""
     return limit + size / _READ_RATE
 
 
@@ -46,7 +46,15 @@ class _Task:
 
 
 class IsolatedPool:
-    """A pool of isolated processes. `submit` returns a future; `result` turns a child's death into a verdict."""
+    """A pool of isolated processes. `submit` returns a future; `result` turns a child's death into a verdict.
+
+    Parameters
+    ----------
+    workers : int
+        Processes.
+    memory_limit : int
+        Bytes of address space that each may take beyond its libraries.
+    """
 
     def __init__(self, workers: int, memory_limit: int = MEMORY_LIMIT) -> None:
         self._memory_limit = memory_limit
@@ -60,9 +68,21 @@ class IsolatedPool:
             thread.start()
 
     def submit(self, function: Callable[..., R], *args: Any, timeout: float, again: bool = True) -> "Future[R]":
-        """Schedule `function(*args)`, picklable, killed after `timeout` seconds of running. Raises Stopped.
+        """Schedule `function(*args)`, picklable.
 
-        again: whether a task at which its child is lost runs once more, in a new child, before that counts.
+        Parameters
+        ----------
+        function, *args
+            What to run.
+        timeout : float
+            Seconds of running, after which its process is killed.
+        again : bool
+            Whether a task at which its child is lost runs once more, in a new child, before that counts.
+
+        Raises
+        ------
+        Stopped
+            The pool is closed.
         """
         task = _Task(function, args, timeout, again)
         with self._lock:
@@ -88,11 +108,19 @@ class IsolatedPool:
         return self._closed.is_set()
 
     def next(self) -> _Task | None:
-        """For keepers: a task, once there is one; None when there are no more."""
+        """Return a task, once there is one; None when there are no more. For keepers."""
         return self._tasks.get()
 
     def start(self, delay: float) -> Child:
-        """For keepers: a new child, in `delay` seconds. Raises Stopped, and OSError where no process can be started."""
+        """Return a new child, in `delay` seconds. For keepers.
+
+        Raises
+        ------
+        Stopped
+            The pool is closed.
+        OSError
+            No process can be started.
+        """
         if self._closed.wait(delay):
             raise Stopped(_CLOSED)
         child = Child(self._memory_limit)
@@ -103,7 +131,7 @@ class IsolatedPool:
         return child
 
     def end(self, child: Child) -> None:
-        """For keepers: kill a child, and forget it."""
+        """Kill a child, and forget it. For keepers."""
         with self._lock:
             self._alive.discard(child)
         child.close()
@@ -117,7 +145,7 @@ class _Turns:
 
     @contextmanager
     def take(self, alone: bool) -> Iterator[None]:
-        """A turn, once there is one."""
+        """Wait for a turn."""
         with self._changed:
             self._changed.wait_for(lambda: not self._alone)
             self._alone = alone
@@ -140,7 +168,7 @@ class _Keeper:
         self._child: Child | None = None
 
     def live(self) -> None:
-        """Until there are no more tasks."""
+        """Run tasks until there are no more."""
         while task := self._pool.next():
             if task.future.set_running_or_notify_cancel():
                 try:
@@ -162,7 +190,7 @@ class _Keeper:
         return self._attempt(task, alone=outside)
 
     def _attempt(self, task: _Task, alone: bool = False) -> Any:
-        """Raises what `Child.run` raises of a task, and Stopped."""
+        """Run a task. Raises what `Child.run` raises of it, and Stopped."""
         with self._turns.take(alone):
             for lost in range(_STARTS):
                 try:
@@ -189,7 +217,22 @@ class _Keeper:
 
 
 def result(future: "Future[R]", timeout: float) -> R:
-    """The future's value. Raises Quarantined for what the task did to its child, Stopped where the pool was closed."""
+    """Return a future's value.
+
+    Parameters
+    ----------
+    future : Future
+        Of `IsolatedPool.submit`.
+    timeout : float
+        Seconds that the task had, for the sentence.
+
+    Raises
+    ------
+    Quarantined
+        decode_timeout, decoder_crash, memory_limit or internal_error, for what the task did to its child.
+    Stopped
+        The pool was closed.
+    """
     try:
         return future.result()
     except Overdue:
@@ -211,7 +254,7 @@ _refuse = False  # a build is ending: its last tasks must not start new children
 
 
 def children(workers: int, memory_limit: int = MEMORY_LIMIT) -> IsolatedPool:
-    """This process's pool of these limits, made on first use and kept: a child's imports take about a second."""
+    """Return this process's pool of these limits, made on first use and kept: a child's imports take about a second."""
     with _lock:
         if _refuse:
             raise Stopped(_CLOSED)
@@ -233,5 +276,5 @@ def close_children(refuse: bool = False) -> None:
 
 
 def allow_children() -> None:
-    """New pools may be made."""
+    """Let new pools be made."""
     close_children(refuse=False)

@@ -68,7 +68,7 @@ class FileRow:
 
 
 def object_name(generation: int, name: str) -> str:
-    """Object name of a shard's journal."""
+    """Return the object name of a shard's journal."""
     return f"{JOURNALS}/g{generation:03d}/{name.removeprefix('shards/').replace('/', '-')}.parquet"
 
 
@@ -80,7 +80,7 @@ def write(store: Store, generation: int, name: str, rows: list[dict[str, Any]]) 
 
 
 def read(store: Store, generation: int, name: str, columns: list[str] | None = None) -> pa.Table:
-    """What became of a shard's files."""
+    """Return what became of a shard's files."""
     return parquet.read(store.get(object_name(generation, name)), columns)
 
 
@@ -95,7 +95,13 @@ def clear(store: Store) -> None:
 
 @contextmanager
 def staging(store: Store) -> Iterator[Path]:
-    """A folder for unfinished shards: beside a local dataset, so that a rename publishes; else the system's own."""
+    """Make a folder for unfinished shards: beside a local dataset, so that a rename publishes; else the system's own.
+
+    Raises
+    ------
+    BuildError
+        Where the dataset's place cannot be written.
+    """
     parent = None
     if store.root is not None:
         parent = store.root / JOURNALS / "staging"

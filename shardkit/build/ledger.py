@@ -32,12 +32,22 @@ SCHEMA = pa.schema(
 
 
 def path_text(path: bytes) -> str:
-    """A path as the ledger shows it: what is no UTF-8 as \\xNN, hence a backslash as two."""
+    r"""Return a path as the ledger shows it: what is no UTF-8 as \xNN, hence a backslash as two."""
     return path.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
 
 
 def merge(generations: list[Path], manifest: pa.Table, changed: set[str], missing: set[str]) -> pa.Table:
-    """The ledgers of all generations as one, sorted by path: a path's latest row counts, with current flags."""
+    """Join the ledgers of all generations, sorted by path: a path's latest row counts, with current flags.
+
+    Parameters
+    ----------
+    generations : list of Path
+        Their ledgers, oldest first.
+    manifest : pyarrow.Table
+        The dataset's samples.
+    changed, missing : set of str
+        Paths that have another size now, or are gone.
+    """
     tables = [parquet.read(path) for path in generations]
     joined = pa.concat_tables(tables).combine_chunks() if tables else SCHEMA.empty_table()
     order = np.repeat(np.arange(len(tables)), [t.num_rows for t in tables])
@@ -68,7 +78,7 @@ def _source_flags(path: str, changed: set[str], missing: set[str]) -> list[str]:
 
 
 def counts(table: pa.Table) -> dict[str, Counter[str]]:
-    """Files by verdict and reason."""
+    """Count files by verdict and reason."""
     out = {verdict: Counter[str]() for verdict in VERDICTS}
     groups = table.group_by(["verdict", "reason"]).aggregate([([], "count_all")])
     for row in groups.to_pylist():
@@ -77,7 +87,7 @@ def counts(table: pa.Table) -> dict[str, Counter[str]]:
 
 
 def select(table: pa.Table, verdict: str | None = None, reason: str | None = None) -> pa.Table:
-    """The rows of a verdict, of a reason, or of both."""
+    """Return the rows of a verdict, of a reason, or of both."""
     for column, value in (("verdict", verdict), ("reason", reason)):
         if value is not None:
             table = table.filter(pc.equal(table[column], value))
@@ -85,13 +95,19 @@ def select(table: pa.Table, verdict: str | None = None, reason: str | None = Non
 
 
 def reasons(table: pa.Table, paths: set[str]) -> dict[str, int]:
-    """The files of these paths by reason."""
+    """Count the files of these paths by reason."""
     chosen = table.filter(pc.is_in(table["path"], pa.array(sorted(paths), pa.string())))
     return dict(sorted(Counter(chosen["reason"].to_pylist()).items()))
 
 
 def check_closure(table: pa.Table, inputs: int) -> None:
-    """Every input has one verdict of the three. Raises BuildError otherwise."""
+    """Make sure that every input has one verdict of the three.
+
+    Raises
+    ------
+    BuildError
+        Where the ledger does not add up.
+    """
     by_verdict = {v: sum(c.values()) for v, c in counts(table).items()}
     if set(by_verdict) != set(VERDICTS) or sum(by_verdict.values()) != inputs:
         raise BuildError(f"the ledger does not add up: {inputs:,} inputs, verdicts {by_verdict}; please report this")

@@ -32,7 +32,25 @@ Counts = Mapping[str, Mapping[str, int]]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run ended with. `counts` are files by verdict and reason over all generations."""
+    """What a run ended with.
+
+    Attributes
+    ----------
+    counts : dict
+        Files by verdict and reason, over all generations.
+    samples : int
+        Samples of the dataset.
+    new_files, changed, missing : int
+        Files that this run took in, that have another size now, that are gone.
+    quarantine_share : float
+        Share of files that are quarantined.
+    within_quarantine : bool
+        Whether that is at most --max-quarantine.
+    unwanted : tuple of str
+        A sentence for each thing that nobody can want.
+    retried : dict or None
+        Files taken in again, by reason.
+    """
 
     counts: dict[str, dict[str, int]]
     samples: int
@@ -48,9 +66,18 @@ class Outcome:
 def unwanted(
     samples: pa.Table, counts: Counts, rules: Rules, modalities: Callable[[], Counter[str]]
 ) -> tuple[str, ...]:
-    """A sentence for each thing about a dataset that nobody can want.
+    """Return a sentence for each thing about a dataset that nobody can want.
 
-    `samples` has the manifest's columns patient, study, group and split; `modalities` counts the export's files.
+    Parameters
+    ----------
+    samples : pyarrow.Table
+        Has the manifest's columns patient, study, group and split.
+    counts : mapping
+        Files by verdict and reason.
+    rules : Rules
+        What the build accepted.
+    modalities : callable
+        Counts the export's files by modality.
     """
     dropping = _dropping(counts, rules, modalities)
     if not samples.num_rows:
@@ -102,13 +129,13 @@ def _dropping(counts: Counts, rules: Rules, modalities: Callable[[], Counter[str
 
 
 def listed(counts: Mapping[str, int]) -> str:
-    """Names with counts, most frequent first."""
+    """Return names with counts as text, most frequent first."""
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{name} {count:,}" for name, count in ranked) or "none was read"
 
 
 def recovered(reasons: Mapping[str, int]) -> str:
-    """How many of the files that were taken in again got written, and what the rest ended as."""
+    """Say how many of the files that were taken in again got written, and what the rest ended as."""
     rest = {reason: count for reason, count in reasons.items() if reason not in WRITTEN}
     taken = sum(reasons.values())
     words = f"{taken - sum(rest.values()):,} of {taken:,} recovered"

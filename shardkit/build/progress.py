@@ -21,7 +21,7 @@ _BAR = 8  # cells
 
 
 class BuildProgressBar:
-    """Shows a build's stages; a context manager. On a terminal that is none, one line per stage."""
+    """Shows a build's stages; a context manager. Where output is not a terminal, one line per stage."""
 
     def __init__(self, console: Terminal) -> None:
         self._console = console
@@ -33,29 +33,31 @@ class BuildProgressBar:
         self._files = self._pixels = self._stored = 0
 
     def __enter__(self) -> "BuildProgressBar":
+        """Start to draw."""
         self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Draw the last line."""
         self._end()
         self._bars.stop()
 
     def stage(self, name: str, total: int | None) -> None:
-        """A new stage begins; one that reports no files is a single step, with nothing to count."""
+        """Begin a stage; one that reports no files is a single step, with nothing to count."""
         self._end()
         self._started = time.monotonic()
         self._files = self._pixels = self._stored = 0
         self._task = self._bars.add_task(_WORDS.get(name, name), total=total, rates=[])
 
     def scanned(self, files: int) -> None:
-        """Headers were read."""
+        """Count files whose headers were read."""
         self._files += files
         self._show()
 
     def converted(self, done: ShardDone) -> None:
-        """A shard is finished."""
+        """Count a finished shard."""
         self._files += done.files
         self._pixels += done.pixels
         self._stored += done.bytes_out
@@ -99,7 +101,7 @@ class _Facts(ProgressColumn):
         self._console = console
 
     def render(self, task: Task) -> Text:
-        """The stage's line, with as many facts as fit beside spinner and bar."""
+        """Draw the stage's line, with as many facts as fit beside spinner and bar."""
         room = self._console.width - _BAR - 3
         line = f"{task.description:<{_WIDTH}}"
         for fact in (_count(task), _clock(task), *task.fields["rates"]):

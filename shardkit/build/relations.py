@@ -30,13 +30,13 @@ class Thumbnails:
     files: list[Path]
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Everything, some thousand rows at a time."""
+        """Yield everything, some thousand rows at a time."""
         for path in self.files:
             with pq.ParquetFile(path) as file:
                 yield from file.iter_batches(4096)
 
     def of(self, keys: pa.Array) -> npt.NDArray[np.uint8]:
-        """(n, pixels) thumbnails of `keys`, in their order."""
+        """Return the thumbnails of `keys`, in their order: (n, pixels) uint8."""
         out = np.zeros((len(keys), THUMB**2), np.uint8)
         if len(keys):
             for batch in self.batches():
@@ -52,7 +52,7 @@ def _pixels(column: pa.Array) -> npt.NDArray[np.uint8]:
 
 
 def confirmed_pairs(samples: pa.Table, thumbs: Thumbnails) -> tuple[duplicates.Pairs, duplicates.Pairs]:
-    """(near-duplicates, image-and-negative pairs) among the samples: close hashes, confirmed by correlation."""
+    """Find near-duplicates, and pairs of an image and its negative: close hashes, confirmed by correlation."""
     hashes = samples["phash"].to_numpy()
     out = []
     for sign, pairs in ((1, duplicates.near_pairs(hashes)), (-1, duplicates.inverted_pairs(hashes))):
@@ -65,7 +65,19 @@ def confirmed_pairs(samples: pa.Table, thumbs: Thumbnails) -> tuple[duplicates.P
 
 
 def finish_samples(samples: pa.Table, thumbs: Thumbnails, links: list[Path], split: Callable[[str], str]) -> pa.Table:
-    """The samples with flags, groups and splits as the whole dataset gives them."""
+    """Return the samples with flags, groups and splits as the whole dataset gives them.
+
+    Parameters
+    ----------
+    samples : pyarrow.Table
+        The dataset's manifest rows.
+    thumbs : Thumbnails
+        Of all samples.
+    links : list of Path
+        What `finalize.write_links` wrote in each generation.
+    split : callable
+        Takes a patient's pseudonym to train, val or test.
+    """
     near, inverse = confirmed_pairs(samples, thumbs)
     both = np.concatenate([near, inverse])
     found: dict[int, set[str]] = {}
@@ -159,7 +171,7 @@ def _off_template(samples: pa.Table, thumbs: Thumbnails) -> set[int]:
 
 
 def _shared_uids(keys: pa.ChunkedArray) -> list[int]:
-    """Samples whose key has the same UID part as another's: one SOP UID on different pixels."""
+    """Return samples whose key has the same UID part as another's: one SOP UID on different pixels."""
     uids = pc.utf8_slice_codeunits(keys, 0, 20).combine_chunks().dictionary_encode()
     index = uids.indices.to_numpy(zero_copy_only=False)
     counts = np.bincount(index, minlength=1)

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor
 from itertools import count
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +18,14 @@ import pyarrow.parquet as pq
 from shardkit.build import deduplicate, exclusive, finalize, isolation, journal, ledger, relations, scan, shard_plan
 from shardkit.build.checks import check_places, check_values
 from shardkit.build.digests import hash_shard
-from shardkit.build.ingest import ShardDone, WorkerConfig, convert_shard
+from shardkit.build.ingest import WorkerConfig, convert_shard
 from shardkit.build.outcome import Outcome, unwanted
+from shardkit.build.stages import Progress, Quiet
 from shardkit.build.workers import Workers
 from shardkit.build.workspace import BuildWorkspace
 from shardkit.codecs import codec
 from shardkit.config import BuildConfig
-from shardkit.dataset import bins as resolution_bins
-from shardkit.dataset import contents, manifest
+from shardkit.dataset import bin_choice, contents, manifest
 from shardkit.dataset.bins import Bins
 from shardkit.dataset.contents import JOURNALS
 from shardkit.dataset.description import DatasetDescription
@@ -37,36 +36,34 @@ from shardkit.sources.files import Entry
 from shardkit.storage import Store, parquet, private, shown, translate_errors
 
 
-class Progress(Protocol):
-    """Told what happens; `shardkit.build.progress` shows it."""
-
-    def stage(self, name: str, total: int | None) -> None: ...
-
-    def scanned(self, files: int) -> None: ...
-
-    def converted(self, done: ShardDone) -> None: ...
-
-
-class Quiet:
-    """Progress that nobody watches."""
-
-    def stage(self, name: str, total: int | None) -> None: ...
-
-    def scanned(self, files: int) -> None: ...
-
-    def converted(self, done: ShardDone) -> None: ...
-
-
 def build(
     config: BuildConfig,
     progress: Progress | None = None,
     executor: Executor | None = None,
     retry: str | None = None,
 ) -> Outcome:
-    """Run a build to its end. Raises ArgumentError, BuildError, StorageError.
+    """Run a build to its end.
 
-    `executor` runs scan parts and shards; by default, threads that each feed isolated child processes. `retry` takes
-    quarantined files of that reason in again, as new files.
+    Parameters
+    ----------
+    config : BuildConfig
+        From where, to where, and how.
+    progress : Progress, optional
+        Is told what happens.
+    executor : Executor, optional
+        Runs scan parts and shards; default: threads that each feed isolated child processes.
+    retry : str, optional
+        Takes quarantined files of that reason in again, as new files.
+
+    Returns
+    -------
+    Outcome
+        What the run ended with.
+
+    Raises
+    ------
+    ArgumentError, BuildError, StorageError
+        Each says what to do.
     """
     check_values(config)
     check_places(config)
@@ -88,7 +85,7 @@ class _Run:
         self.spec, self.dataset = config.conversion, config.dataset
         codec(self.dataset.codec_name)
         # Refuse before the scan what could only fail after it.
-        resolution_bins.parse(self.dataset.bins, [1], [1], self.dataset.patch, self.dataset.rules.max_side)
+        bin_choice.parse(self.dataset.bins, [1], [1], self.dataset.patch, self.dataset.rules.max_side)
         self.spec.source.files.check()
         self.store = Store(self.config.out)
         self.workspace = BuildWorkspace(config, self.store)
@@ -117,7 +114,7 @@ class _Run:
             return self._close(known, new, (again or chosen) if retry else None)
 
     def _taken_again(self) -> set[str]:
-        """Paths of this generation that an earlier one has too: then it is a retry that was interrupted."""
+        """Return paths of this generation that an earlier one has too: then it is a retry that was interrupted."""
         earlier = scan.SeenFiles(self.workspace.earlier_parts())
         paths = (p for part in self.workspace.parts(self.workspace.complete) for p in _paths(part))
         return {ledger.path_text(path) for path in paths if Entry(path, 0, "file") in earlier}
@@ -133,14 +130,14 @@ class _Run:
         return set(chosen)
 
     def _known(self, again: set[str]) -> scan.SeenFiles:
-        """What earlier generations scanned, but for paths (as the ledger has them) to take in again."""
+        """Return what earlier generations scanned, but for paths (as the ledger has them) to take in again."""
         parts = self.workspace.earlier_parts()
         return scan.SeenFiles(
             parts, {p for part in parts for p in _paths(part) if ledger.path_text(p) in again} if again else None
         )
 
     def _scan(self, known: scan.SeenFiles) -> tuple[int, int]:
-        """(names listed, new ones in this generation): header pass over what no earlier pass has seen."""
+        """Read the headers of what no earlier pass has seen; return names listed, and new ones in this generation."""
         generation = self.workspace.complete
         folder, done = self.workspace.folder(generation) / "scan", scan.SeenFiles(self.workspace.parts(generation))
         number, listed = len(self.workspace.parts(generation)), 0
@@ -197,7 +194,7 @@ class _Run:
         text, side = self.dataset.bins, self.dataset.rules.max_side
         if text.startswith("auto") and len(heights):  # later, larger images get the catch-all bin when they come
             side = int(max(heights.max(), widths.max()))
-        return resolution_bins.parse(text, heights, widths, self.dataset.patch, side)
+        return bin_choice.parse(text, heights, widths, self.dataset.patch, side)
 
     def _finish(self, plan: shard_plan.GenerationPlan) -> int:
         """Convert and assemble the current generation; returns its number of files."""
@@ -224,7 +221,7 @@ class _Run:
             finalize.write_digests(self.workspace.digests(generation, shard.name), digests)
 
     def _done(self, plan: shard_plan.GenerationPlan, generation: int) -> set[str]:
-        """Names of finished shards: journaled, and there (unless nothing was left to write)."""
+        """Return names of finished shards: journaled, and there (unless nothing was left to write)."""
         journals = {name for name, _ in self.store.list(f"{JOURNALS}/g{generation:03d}")}
         objects = {name for name, _ in listing(self.store, shard_format(self.dataset.format))}
         done = set()
@@ -263,7 +260,7 @@ class _Run:
         self._publish(samples, plan.bins, generation)
 
     def _before(self, bins: Bins) -> pa.Table:
-        """The samples so far. Not held against dataset.json: an interrupted run may have written one of the two."""
+        """Return the samples so far, not held against dataset.json: an interrupted run may have written only one."""
         return contents.samples(self.store, described=self._described(manifest.SCHEMA.empty_table(), bins, "", {}))
 
     def _rewrite(self, jobs: list[deduplicate.Rewrite], generation: int) -> None:
@@ -329,5 +326,5 @@ class _Run:
 
 
 def _paths(part: Path) -> list[bytes]:
-    """The paths of a scan part."""
+    """Return the paths of a scan part."""
     return list(parquet.read(part, ["path"])["path"].to_pylist())

@@ -93,7 +93,13 @@ _NOT_FILES = {
 
 
 def scan_entry(source: ImageSource, entry: Entry, rules: Rules) -> Scanned:
-    """Read one header. Never raises for a bad file but MemoryError: the verdict says what is wrong."""
+    """Read one header. What is wrong with the file is a verdict.
+
+    Raises
+    ------
+    MemoryError
+        Maybe this process's fault: the file is tried once more in a new one.
+    """
     found: str | None = None
     try:
         if entry.kind != "file":
@@ -116,7 +122,7 @@ def scan_entry(source: ImageSource, entry: Entry, rules: Rules) -> Scanned:
 
 
 def _accepted(facts: ImageFacts, flags: tuple[str, ...], rules: Rules) -> Scanned:
-    """A file worth converting, by the size that its image will have."""
+    """Describe a file worth converting, by the size that its image will have."""
     times = halvings(facts.height, facts.width, rules.max_side)
     height, width = halved(facts.height, times), halved(facts.width, times)
     # Lossless streams keep their size; what is raw or lossy comes out near 5.6 bits a pixel (ratios 1.6-4.5).
@@ -135,7 +141,7 @@ def _accepted(facts: ImageFacts, flags: tuple[str, ...], rules: Rules) -> Scanne
 
 
 def scan_chunk(source: ImageSource, entries: list[Entry], rules: Rules) -> list[Scanned]:
-    """Runs in a child: the headers of some files, as far as one that may have failed because the store is away."""
+    """Read the headers of some files, as far as one that may have failed because the store is away. Runs in a child."""
     found: list[Scanned] = []
     for entry in entries:
         found.append(scan_entry(source, entry, rules))
@@ -147,9 +153,29 @@ def scan_chunk(source: ImageSource, entries: list[Entry], rules: Rules) -> list[
 def scan_part(
     source: ImageSource, entries: list[Entry], rules: Rules, children: int, memory: int, limit: float
 ) -> list[Scanned]:
-    """Runs on a worker: `entries` through its children; a chunk that loses its child is halved down to single files.
+    """Read the headers of `entries` in children. Runs on a worker.
 
-    Raises StorageError where the source stays away.
+    A chunk that loses its child is halved down to single files.
+
+    Parameters
+    ----------
+    source : ImageSource
+        Where the entries are.
+    entries : list of Entry
+        What to read.
+    rules : Rules
+        What the build accepts.
+    children : int
+        Processes.
+    memory : int
+        Bytes that each may take.
+    limit : float
+        Seconds that a file may take.
+
+    Raises
+    ------
+    StorageError
+        Where the source stays away.
     """
     pool = isolation.children(children, memory)
 
@@ -178,7 +204,7 @@ def scan_part(
 
 
 def rows(entries: list[tuple[int, Entry]], scanned: list[Scanned], name: Pseudonyms) -> pa.Table:
-    """Scanned headers as a table in which every identifier is a pseudonym."""
+    """Return scanned headers as a table in which every identifier is a pseudonym."""
     out: list[ScanRow] = []
     for (serial, entry), header in zip(entries, scanned, strict=True):
         source, clear = name("source", entry.path.decode("utf-8", "surrogateescape")), header.identity
@@ -213,7 +239,7 @@ def rows(entries: list[tuple[int, Entry]], scanned: list[Scanned], name: Pseudon
 
 
 def modalities(parts: list[Path]) -> Counter[str]:
-    """Files of earlier passes by modality, as it may be shown; of a path that was scanned again, the last counts."""
+    """Count files of earlier passes by modality, as it may be shown; a path that was scanned again counts once."""
     hashes, names = [np.zeros(0, np.uint64)], [pa.array([], pa.string())]
     for part in parts:
         with pq.ParquetFile(part) as file:
@@ -229,7 +255,7 @@ def modalities(parts: list[Path]) -> Counter[str]:
 
 
 def path_hash(path: bytes) -> int:
-    """64 bits of a path, to remember 10**7 of them in 80 MB."""
+    """Return 64 bits of a path, to remember 10**7 of them in 80 MB."""
     return int.from_bytes(hashlib.blake2b(path, digest_size=8).digest(), "big")
 
 
@@ -254,9 +280,11 @@ class SeenFiles:
         self.changed: list[bytes] = []
 
     def __len__(self) -> int:
+        """Return the number of paths."""
         return len(self._hashes)
 
     def __contains__(self, entry: Entry) -> bool:
+        """Return whether a path was scanned, and remember that it is still there, and whether its size changed."""
         value = np.uint64(path_hash(entry.path))
         at = int(np.searchsorted(self._hashes, value))
         if at == len(self._hashes) or self._hashes[at] != value:
@@ -267,7 +295,7 @@ class SeenFiles:
         return True
 
     def missing(self, path: bytes) -> bool:
-        """Whether a known path was not met in the listing."""
+        """Return whether a known path was not met in the listing."""
         value = np.uint64(path_hash(path))
         at = int(np.searchsorted(self._hashes, value))
         return at < len(self._hashes) and self._hashes[at] == value and not bool(self.seen[at])

@@ -67,7 +67,7 @@ class GenerationPlan:
         self._folder = folder
 
     def task(self, shard: PlannedShard) -> ShardTask:
-        """The shard's files in order."""
+        """Return the shard's files in order."""
         with pq.ParquetFile(self._folder / PLAN) as file:
             return ShardTask(shard.name, shard.bin, file.read_row_group(shard.group).to_pylist(), shard.capacity)
 
@@ -78,7 +78,7 @@ class GenerationPlan:
 
 
 def sizes(parts: list[Path]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """(heights, widths) of the files worth converting."""
+    """Return (heights, widths) of the files worth converting."""
     pairs: list[npt.NDArray[np.int64]] = [np.zeros((0, 2), np.int64)]
     for part in parts:
         table = _accepted(part, ["verdict", "height", "width"])
@@ -88,7 +88,7 @@ def sizes(parts: list[Path]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int6
 
 
 def extend(bins: Bins, heights: npt.NDArray[np.int64], widths: npt.NDArray[np.int64], max_side: int) -> Bins:
-    """The bins of an earlier generation, with the catch-all added if a new size fits none of them."""
+    """Return the bins of an earlier generation, with the catch-all added if a new size fits none of them."""
     fits = np.zeros(len(heights), bool)
     for one in bins.bins:
         fits |= (heights <= one.height) & (widths <= one.width)
@@ -142,7 +142,7 @@ def _accepted(part: Path, columns: list[str] | None = None) -> pa.Table:
 
 
 def _processing_twins(parts: list[Path], earlier: list[Path]) -> list[int]:
-    """Serials of unprocessed images whose processed twin (same study, body part, view and size) is there too."""
+    """Return serials of unprocessed images whose processed twin (same study, body part, view, size) is there, too."""
     columns = ["verdict", "serial", "presentation", "twin"]
     presented: set[str | None] = set()
     for part in [*earlier, *parts]:
@@ -183,9 +183,17 @@ def _order(table: pa.Table) -> npt.NDArray[np.int64]:
 
 
 def ends(estimates: npt.NDArray[np.int64], shard_bytes: int, capacity: int) -> list[int]:
-    """Where to cut the files of a bin into shards: after `capacity` files, where these are fixed.
+    """Return where to cut the files of a bin into shards.
 
-    Else after the file that brings a shard nearest to its size, in equal shares rather than a small last shard.
+    Parameters
+    ----------
+    estimates : ndarray of int64
+        Bytes that each file will take.
+    shard_bytes : int
+        Size aimed at: a cut comes after the file that brings a shard nearest to it, in equal shares rather than with a
+        small last shard.
+    capacity : int
+        Files of a shard, where that is fixed; else 0.
     """
     if capacity:
         return [*range(capacity, len(estimates), capacity), len(estimates)]

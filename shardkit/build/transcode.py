@@ -35,7 +35,19 @@ _STORED = [*StorageColumns.__annotations__]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What to make. shard_bytes: None for that of the source."""
+    """What to make.
+
+    Attributes
+    ----------
+    out : str
+        Folder or bucket url of the new dataset.
+    format, codec : str
+        Of its shards and images.
+    levels : int
+        Smaller images stored beside each, where the codec has none inside.
+    shard_bytes : int or None
+        Size aimed at for a shard; None for that of the source.
+    """
 
     out: str
     format: str
@@ -46,7 +58,15 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Counts. kept: shards that an earlier run had finished."""
+    """Counts of a transcoded dataset.
+
+    Attributes
+    ----------
+    samples, shards : int
+        Of the new dataset.
+    kept : int
+        Shards that an earlier run had finished.
+    """
 
     samples: int
     shards: int
@@ -63,8 +83,23 @@ class _Shard:
 def transcode(url: str, target: Target, workers: int) -> Done:
     """Write the dataset at `url` as `target`.
 
-    Raises ArgumentError, BuildError for a place that holds something else or that another run works on, IntegrityError
-    for damage in the source.
+    Parameters
+    ----------
+    url : str
+        Folder or bucket url of a dataset.
+    target : Target
+        What to make.
+    workers : int
+        Shards at a time.
+
+    Raises
+    ------
+    ArgumentError
+        For a format or codec that cannot be, or places that lie in one another.
+    BuildError
+        For a place that holds something else, or that another run works on.
+    IntegrityError
+        For damage in the source.
     """
     check_format(target.format, target.codec, target.levels)
     source, store = Store(url), Store(target.out)
@@ -114,7 +149,7 @@ def _begin(store: Store, digest: str, arguments: dict[str, Any]) -> bool:
 
 
 def _plan(samples: pa.Table, before: DatasetDescription, arguments: dict[str, Any]) -> Iterator[_Shard]:
-    """The samples bin by bin in the manifest's order, cut into shards."""
+    """Yield the samples bin by bin in the manifest's order, cut into shards."""
     form = formats.shard_format(arguments["format"])
     for bin in before.bins.bins:
         here = pc.and_(pc.equal(samples["bin_height"], bin.height), pc.equal(samples["bin_width"], bin.width))

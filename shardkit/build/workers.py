@@ -15,11 +15,11 @@ class Workers:
 
     Parameters
     ----------
-    count
+    count : int
         Tasks at a time.
-    executor
-        That runs them, and stays open; None for threads of this process.
-    check
+    executor : Executor or None
+        Runs them, and stays open; None for threads of this process.
+    check : callable
         Called before results are handed on; raises where the build may not go on.
     """
 
@@ -28,12 +28,14 @@ class Workers:
         self._threads: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> "Workers":
+        """Start threads, if there is no executor."""
         if self._executor is None:
             isolation.allow_children()
             self._threads = ThreadPoolExecutor(self.count, thread_name_prefix="shard")
         return self
 
     def __exit__(self, *error: object) -> None:
+        """End what was started."""
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
             isolation.close_children(refuse=True)  # ends what threads wait for, if anything failed
@@ -41,7 +43,20 @@ class Workers:
             isolation.allow_children()
 
     def map(self, function: Callable[..., T], jobs: Iterable[tuple[Any, tuple[Any, ...]]]) -> Iterator[tuple[Any, T]]:
-        """Run jobs with a bounded number in flight; (label, result) as they finish."""
+        """Run jobs with a bounded number in flight.
+
+        Parameters
+        ----------
+        function : callable
+            What to run.
+        jobs : iterable
+            Pairs of a label and the arguments.
+
+        Yields
+        ------
+        tuple
+            (label, result), as they finish.
+        """
         executor = self._executor or self._threads
         assert executor is not None
         waiting: dict[Future[T], Any] = {}

@@ -21,7 +21,13 @@ NAME, KEY = "build.json", "pseudonym.key"
 
 
 class BuildWorkspace:
-    """Opens a private folder for a build. Raises BuildError when it belongs to other arguments or places."""
+    """A build's private folder, opened.
+
+    Raises
+    ------
+    BuildError
+        When it belongs to other arguments or places.
+    """
 
     def __init__(self, config: BuildConfig, store: Store) -> None:
         self.root = config.private
@@ -47,7 +53,7 @@ class BuildWorkspace:
         return Pseudonyms(load_key(self.root / KEY))
 
     def begin(self) -> None:
-        """Before the first row is kept: fix the arguments, and see that the dataset's place can be written at all."""
+        """Fix the arguments before the first row is kept, and see that the dataset's place can be written at all."""
         if "fingerprint" in self._record:
             return
         probe = f"{JOURNALS}/probe"
@@ -59,38 +65,38 @@ class BuildWorkspace:
             self._save()
 
     def announce(self, digest: str) -> None:
-        """The dataset is about to get this digest: from now on it and the last one are known as ours."""
+        """Record the digest that the dataset is about to get: from now on it and the last one are known as ours."""
         self._record["digests"] = [*self._record["digests"][-1:], digest]
         with translate_errors(str(self.root)):
             self._save()
 
     def finish_generation(self) -> None:
-        """The generation worked on is part of the dataset from here on."""
+        """Record that the generation worked on is part of the dataset from here on."""
         self._record["complete"] = self.complete + 1
         with translate_errors(str(self.root)):
             self._save()
 
     def folder(self, generation: int) -> Path:
-        """Where a generation's private files lie."""
+        """Return where a generation's private files lie."""
         return self.root / f"g{generation:03d}"
 
     def digests(self, generation: int, shard: str) -> Path:
-        """Where the SHA-256 of a shard's source files are kept: beside the dataset they would tell who has which."""
+        """Return where SHA-256 of a shard's source files are kept: beside the dataset they would tell who has which."""
         return self.folder(generation) / "digests" / f"{shard.removeprefix('shards/').replace('/', '-')}.parquet"
 
     def parts(self, generation: int) -> list[Path]:
-        """A generation's scan parts."""
+        """Return a generation's scan parts."""
         return sorted((self.folder(generation) / "scan").glob("*.parquet"))
 
     def earlier_parts(self) -> list[Path]:
-        """The scan parts of all finished generations."""
+        """Return the scan parts of all finished generations."""
         return [part for generation in range(self.complete) for part in self.parts(generation)]
 
     def _save(self) -> None:
         private.write(self.root / NAME, json.dumps(self._record, indent=1).encode())
 
     def _check_new(self) -> None:
-        """A first build may not land in what another one left."""
+        """Refuse to build into what another build left."""
         url = self._store.url
         if self._store.exists(contents.NAME):
             raise BuildError(
@@ -124,7 +130,7 @@ class BuildWorkspace:
             )
 
     def _check_dataset(self) -> None:
-        """The place must hold the dataset that this folder knows; it may have been moved, finished or not."""
+        """Refuse a place without the dataset that this folder knows; it may have been moved, finished or not."""
         url, known = self._store.url, self._record["digests"]
         there = self._store.exists(contents.NAME)
         if there and contents.description(self._store).digest not in known:
@@ -149,7 +155,13 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def recorded(source: str, out: str, private: Path, run: RunOptions) -> BuildConfig:
-    """A build as it was begun, but for what may change. Raises BuildError where none was."""
+    """Return a build as it was begun, but for what may change.
+
+    Raises
+    ------
+    BuildError
+        Where none was begun.
+    """
     if not (private / NAME).exists():
         raise BuildError(f"{private} has no {NAME}: there is no build to retry; pass its --private folder")
     return BuildConfig.repeated(source, out, private, _read(private)["arguments"], run)

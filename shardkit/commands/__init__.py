@@ -11,7 +11,25 @@ errors = Terminal(stderr=True)
 
 
 def private_folder(out: str, private: Path | None) -> Path:
-    """Where a dataset's ledger and key lie: <out>.private unless named. Raises ArgumentError for a bucket."""
+    """Return the folder of a dataset's ledger and key.
+
+    Parameters
+    ----------
+    out : str
+        Folder or bucket url of the dataset.
+    private : Path or None
+        The folder, if it was named.
+
+    Returns
+    -------
+    Path
+        The named folder, else `<out>.private`.
+
+    Raises
+    ------
+    ArgumentError
+        The dataset lies in a bucket, and no folder was named.
+    """
     from shardkit.storage import is_remote, local_path
 
     if private is not None:

@@ -130,7 +130,7 @@ def _run(config: BuildConfig, dask: str | None = None, retry: str | None = None)
 
 
 def _complaints(outcome: "Outcome", config: BuildConfig) -> list[str]:
-    """A sentence for each thing that may make this dataset useless, and where to look and what to do."""
+    """Say in a sentence each what may make this dataset useless, and where to look and what to do."""
     said = [f"outcome: {sentence}" for sentence in outcome.unwanted]
     if not outcome.within_quarantine:
         share, limit = 100 * outcome.quarantine_share, 100 * config.run.max_quarantine

@@ -25,7 +25,7 @@ _OPTIONS = {"defects": 0.25, "scale": 0.5}
 
 
 def demo(out: Path, studies: int, seed: int, steps: int, workers: int, console: Terminal) -> int:
-    """Make, build, verify and train on a small export below `out`; returns the exit code."""
+    """Make, build, verify and train on a small export below `out`; return the exit code."""
     _empty(out)
     started = time.monotonic()
     console.print(f"1. a synthetic PACS export of {studies} studies, one file in four defective", highlight=False)
@@ -82,13 +82,13 @@ def _train(data: Path, run: Path, steps: int, console: Terminal) -> bool | None:
 
 
 def _patients(export: Export, studies: int, seed: int) -> set[str]:
-    """The patients with an image in the dataset."""
+    """Return the patients with an image in the dataset."""
     written = {file.path for file in export.files if file.verdict == "written"}
     return {spec.study.patient.number for spec in plan_export(studies, seed=seed, **_OPTIONS) if spec.path in written}
 
 
 def _key(seed: int, patients: set[str]) -> bytes:
-    """A pseudonym key made of the seed, so that a demo repeats itself; its patients are invented and need no secret.
+    """Make a pseudonym key of the seed, so that a demo repeats itself; its patients are invented and need no secret.
 
     Of such keys the first that leaves no split without a patient, where there are enough of them for three.
     """

@@ -27,7 +27,17 @@ _BLOCK = 1 << 12  # rows handled as Python objects at once
 
 @dataclass
 class ScanCounts:
-    """What headers say of an export: files by verdict and reason and by modality, pixels worth converting."""
+    """What headers say of an export.
+
+    Attributes
+    ----------
+    verdicts : Counter
+        Files by verdict and reason.
+    modalities : Counter
+        Files by modality.
+    pixels : int
+        Pixels worth converting.
+    """
 
     verdicts: Counter[tuple[str, str]] = field(default_factory=Counter)
     modalities: Counter[str] = field(default_factory=Counter)
@@ -35,7 +45,25 @@ class ScanCounts:
 
 
 def scan_counts(source: ImageSource, workers: int) -> ScanCounts:
-    """Read every header. Raises ArgumentError for an empty source."""
+    """Read every header of an export.
+
+    Parameters
+    ----------
+    source : ImageSource
+        The export.
+    workers : int
+        Processes that read.
+
+    Returns
+    -------
+    ScanCounts
+        What the headers say.
+
+    Raises
+    ------
+    ArgumentError
+        The source is empty.
+    """
     from shardkit.build import isolation, scan
     from shardkit.config import MEMORY_LIMIT, TIME_LIMIT, Rules
 
@@ -64,9 +92,24 @@ def scan_counts(source: ImageSource, workers: int) -> ScanCounts:
 
 
 def ledger_rows(private: Path, verdict: str | None, reason: str | None) -> pa.Table:
-    """Rows of the ledger in a private folder, by path; without either choice, of all files that are not written.
+    """Read rows of the ledger in a private folder, by path.
 
-    Raises ArgumentError where no ledger is, and for a reason that does not exist.
+    Parameters
+    ----------
+    private : Path
+        The folder.
+    verdict, reason : str or None
+        What the files have become. Without either choice, all files that are not written.
+
+    Returns
+    -------
+    pyarrow.Table
+        Verdict, reason, path and message of each file.
+
+    Raises
+    ------
+    ArgumentError
+        There is no ledger, or no such reason.
     """
     from shardkit.triage import DROPS, QUARANTINES
 
@@ -140,9 +183,28 @@ def _counts(values: list[object]) -> str:
 
 
 def preview(url: str, key: str | None, level: int, out: Path) -> str:
-    """Write a sample as an 8-bit PNG, without a key one from the middle; returns a line about it, with its key.
+    """Write a sample as an 8-bit PNG.
 
-    Raises ArgumentError for an unknown or ambiguous key.
+    Parameters
+    ----------
+    url : str
+        The dataset.
+    key : str or None
+        Key of the sample, or its start; without one, a sample from the middle is taken.
+    level : int
+        How many times the image is halved.
+    out : Path
+        The PNG file.
+
+    Returns
+    -------
+    str
+        A line about the picture, with its key.
+
+    Raises
+    ------
+    ArgumentError
+        No sample has such a key, or several have.
     """
     store = Store(url)
     described = contents.description(store)
@@ -173,7 +235,7 @@ def preview(url: str, key: str | None, level: int, out: Path) -> str:
 
 
 def window(pixels: npt.NDArray[np.uint16], low: int, high: int) -> npt.NDArray[np.uint8]:
-    """Grey levels `low`..`high` stretched to 0..255."""
+    """Stretch grey levels `low` to `high` to 0 to 255."""
     scaled = (pixels.astype(np.float32) - low) * (255.0 / max(high - low, 1))
     grey: npt.NDArray[np.uint8] = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
     return grey

@@ -33,7 +33,7 @@ def heed(program: str, at_once: bool = False) -> None:
 
 
 def ended(program: str, run: Callable[[], int]) -> int:
-    """The exit code of `run`. Leaves here where a signal ended it: its exception, at any place, makes others of it."""
+    """Return the exit code of `run`; leave here where a signal ended it, whatever became of its exception."""
     try:
         return run()
     except BaseException:
@@ -43,7 +43,7 @@ def ended(program: str, run: Callable[[], int]) -> int:
 
 
 def code(number: int | None = None) -> int:
-    """The exit code for a signal, by default the one that came first."""
+    """Return the exit code for a signal, by default the one that came first."""
     return 128 + (number or (_asked or [signal.SIGINT])[0])
 
 

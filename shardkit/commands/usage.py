@@ -8,7 +8,7 @@ from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
 
 
 def sentence(program: str, error: CycloptsError) -> str:
-    """The error as one line, with the remedy."""
+    """Return the error as one line, with the remedy."""
     command = " ".join(error.command_chain or ())
     text = " ".join(str(error).split()).rstrip(" .,")
     takes = _takes(error.target) if error.target is not None and command else []
@@ -28,7 +28,7 @@ def _strays(words: list[str]) -> str:
 
 
 def _takes(command: Callable[..., Any]) -> list[str]:
-    """What a command must be given: words in capitals, then options."""
+    """Return what a command must be given: words in capitals, then options."""
     needed = [p for p in inspect.signature(command).parameters.values() if p.default is p.empty]
     return [_option(p) if p.kind is p.KEYWORD_ONLY else p.name.upper() for p in needed]
 

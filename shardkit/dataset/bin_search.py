@@ -1,4 +1,4 @@
-"""How `shardkit.dataset.bins.optimise` and `separable` find their bins: searches on a histogram of patch grids.
+"""How `shardkit.dataset.bin_choice.optimise` and `separable` find their bins: searches on a histogram of patch grids.
 
 Everything here is in patches and candidate edges; nothing knows of pixels or images. NumPy only, exact integers.
 """
@@ -19,8 +19,17 @@ Chosen = list[tuple[int, int]]  # bins as (row, col) into the candidate edges; t
 
 @dataclass(frozen=True)
 class Candidates:
-    """Possible edges and the images between them: `rows` (R,) and `cols` (C,) in patches, ascending; `images`
-    (R, C) counts those that need edges r and c but not the ones before; `area` (R, C) is in tokens."""
+    """Possible edges of bins, and the images between them.
+
+    Parameters
+    ----------
+    rows, cols : numpy.ndarray
+        Edges in patches, ascending, of shapes (R,) and (C,), int64.
+    images : numpy.ndarray
+        Images that need edges r and c, but not the ones before, of shape (R, C), int64.
+    area : numpy.ndarray
+        Tokens of the bin with edges r and c, of shape (R, C), int64.
+    """
 
     rows: Ints
     cols: Ints
@@ -29,27 +38,41 @@ class Candidates:
 
     @classmethod
     def of(cls, histogram: Ints, limit: int | None) -> "Candidates":
-        """From images by patch grid: its occupied lines and the last one, at most `limit` an axis."""
+        """Take the occupied lines of a histogram and its last one, at most `limit` an axis.
+
+        Parameters
+        ----------
+        histogram : numpy.ndarray
+            Images by patch grid, at [rows - 1, cols - 1], int64.
+        limit : int or None
+            Most edges an axis; None for all.
+
+        Returns
+        -------
+        Candidates
+            The edges, and the images between them.
+        """
         rows, cols = _lines(histogram.sum(1), limit), _lines(histogram.sum(0), limit)
         images = np.add.reduceat(histogram, np.append(0, rows[:-1]), axis=0)
         images = np.add.reduceat(images, np.append(0, cols[:-1]), axis=1)
         return cls(rows, cols, images, rows[:, None] * cols[None, :])
 
     def cost(self, chosen: Chosen) -> Ints:
-        """Tokens (R, C) an image at each place is padded to: the smallest area of the bins that contain
-        it."""
+        """Return the tokens that an image at each place is padded to, of shape (R, C), int64.
+
+        They are the smallest area of the chosen bins that contain it.
+        """
         cost = np.full(self.area.shape, self.area[-1, -1])
         for r, c in chosen:
             np.minimum(cost[: r + 1, : c + 1], self.area[r, c], out=cost[: r + 1, : c + 1])
         return cost
 
     def total(self, cost: Ints) -> int:
-        """Padded tokens of all images."""
+        """Return the padded tokens of all images."""
         return int((self.images * cost).sum())
 
     def change(self, before: Ints, after: Ints) -> Ints:
-        """By how much the saving of adding each possible bin changes, (R, C), as costs go from before to
-        after.
+        """Return by how much the saving of adding each possible bin changes as costs change, of shape (R, C), int64.
 
         A bin of area a saves max(0, cost - a) on each image inside it. Costs take few values, and the images
         of one cost inside every possible bin are a two-dimensional cumulative sum: so all R * C bins are
@@ -65,7 +88,7 @@ class Candidates:
 
 
 def search(grid: Candidates, k: int) -> Chosen:
-    """The catch-all and up to k - 1 more bins, locally optimal unless the caps on the search are reached."""
+    """Return the catch-all and up to k - 1 more bins, locally optimal unless the caps on the search are reached."""
     chosen = _grow(grid, [(len(grid.rows) - 1, len(grid.cols) - 1)], k)
     chosen = exchange(grid, chosen, SWEEPS)
     for extra in (k // 2 + 2, k + 2) * ESCAPES:
@@ -76,7 +99,7 @@ def search(grid: Candidates, k: int) -> Chosen:
 
 
 def _grow(grid: Candidates, chosen: Chosen, k: int) -> Chosen:
-    """Adds the most useful bin until there are k or none saves anything."""
+    """Add the most useful bin until there are k or none saves anything."""
     chosen, cost = list(chosen), grid.cost(chosen)
     saved = grid.change(np.zeros_like(cost), cost)
     while len(chosen) < k and saved.max() > 0:
@@ -87,7 +110,7 @@ def _grow(grid: Candidates, chosen: Chosen, k: int) -> Chosen:
 
 
 def _shrink(grid: Candidates, chosen: Chosen, k: int) -> Chosen:
-    """Removes the least useful bin, never the catch-all, until there are k."""
+    """Remove the least useful bin, never the catch-all, until there are k."""
     chosen = list(chosen)
     while len(chosen) > k:
         owner = np.zeros(grid.area.shape, np.int64)
@@ -102,11 +125,9 @@ def _shrink(grid: Candidates, chosen: Chosen, k: int) -> Chosen:
 
 
 def exchange(grid: Candidates, chosen: Chosen, sweeps: int) -> Chosen:
-    """Replaces each bin but the catch-all by the best one given the others, until a whole sweep gains
-    nothing.
+    """Replace each bin but the catch-all by the best one given the others, until a whole sweep gains nothing.
 
-    The old bin is among the candidates, so no step is a loss; moving one edge of a bin is a special case of
-    it.
+    The old bin is among the candidates, so no step is a loss; moving one edge of a bin is a special case of it.
     """
     chosen, cost = list(chosen), grid.cost(chosen)
     saved = grid.change(np.zeros_like(cost), cost)
@@ -124,30 +145,47 @@ def exchange(grid: Candidates, chosen: Chosen, sweeps: int) -> Chosen:
 
 
 def _corner(saved: Ints) -> tuple[int, int]:
-    """(row, col) of the largest saving, the first of equals."""
+    """Return (row, col) of the largest saving, the first of equals."""
     row, col = divmod(int(saved.argmax()), saved.shape[1])
     return row, col
 
 
-def descend(images: Ints, high: Ints, wide: Ints, rows: int, cols: int) -> tuple[int, list[int], list[int]]:
-    """(padded tokens, cutoffs along `high`, cutoffs along `wide`), from evenly spread cutoffs along
-    `wide`."""
-    spread = np.linspace(-1, len(wide) - 1, min(cols, len(wide)) + 1).round().astype(np.int64)
-    across, total = wide[spread[1:]], -1
+def descend(images: Ints, heights: Ints, widths: Ints, rows: int, cols: int) -> tuple[int, list[int], list[int]]:
+    """Find cutoffs of both axes in turn, from evenly spread cutoffs of the columns.
+
+    Parameters
+    ----------
+    images : numpy.ndarray
+        Images by possible edges, of shape (R, C), int64.
+    heights, widths : numpy.ndarray
+        The possible edges in patches, ascending, of shapes (R,) and (C,), int64.
+    rows, cols : int
+        Most cutoffs of each axis.
+
+    Returns
+    -------
+    padded : int
+        Padded tokens of all images.
+    down, across : list of int
+        Cutoffs in patches along the heights and the widths.
+    """
+    spread = np.linspace(-1, len(widths) - 1, min(cols, len(widths)) + 1).round().astype(np.int64)
+    across, total = widths[spread[1:]], -1
     while True:
-        down = _cut(high, images @ across[np.searchsorted(across, wide)], rows)
-        rounded = down[np.searchsorted(down, high)] @ images
-        across = _cut(wide, rounded, cols)
-        padded = int(rounded @ across[np.searchsorted(across, wide)])
+        down = _cut(heights, images @ across[np.searchsorted(across, widths)], rows)
+        rounded = down[np.searchsorted(down, heights)] @ images
+        across = _cut(widths, rounded, cols)
+        padded = int(rounded @ across[np.searchsorted(across, widths)])
         if padded == total:  # it never rises, each half-step being optimal
             return total, down.tolist(), across.tolist()
         total = padded
 
 
 def _cut(lines: Ints, weights: Ints, count: int) -> Ints:
-    """At most `count` of `lines` (n,), ascending and with the last, as cutoffs to which lines are rounded up
-    such that sum(weights * rounded line) is least. Dynamic programming over the start of the last group, n**2
-    a cutoff.
+    """Return at most `count` of `lines` (n,), ascending and with the last, to which lines are rounded up.
+
+    Of all choices it is one for which sum(weights * rounded line) is least, found by dynamic programming over the start
+    of the last group, n**2 a cutoff.
     """
     n = len(lines)
     sums = np.append(0, np.cumsum(weights))
@@ -165,7 +203,7 @@ def _cut(lines: Ints, weights: Ints, count: int) -> Ints:
 
 
 def _lines(counts: Ints, limit: int | None) -> Ints:
-    """Lengths in patches of the lines with images and of the last one, thinned evenly to `limit`."""
+    """Return lengths in patches of the lines with images and of the last one, thinned evenly to `limit`."""
     lines = np.union1d(np.flatnonzero(counts) + 1, len(counts)).astype(np.int64)
     if limit is not None and len(lines) > limit:
         lines = lines[np.linspace(0, len(lines) - 1, limit).round().astype(np.int64)]

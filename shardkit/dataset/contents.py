@@ -91,7 +91,7 @@ def describe(
 
 
 def _transfer_syntax(samples: pa.Table, codec_name: str) -> str | None:
-    """The DICOM transfer syntax that every image's stream is: none if one of an earlier shardkit has too few levels."""
+    """Return the DICOM transfer syntax of every image's stream: none if an early shardkit's has too few levels."""
     if not isinstance(how := codec(codec_name), CodestreamCodec):
         return None
     counts = pc.list_value_length(samples["level_bytes"]).to_numpy() - 1
@@ -133,7 +133,7 @@ def description(store: Store) -> DatasetDescription:
 
 
 def _no_dataset(store: Store, error: MissingObject) -> str:
-    """Why there is no dataset at a place, and where there is one nearby."""
+    """Say why there is no dataset at a place, and where there is one nearby."""
     if "the bucket does not exist" in str(error):
         return str(error)
     below = [] if store.root is None else sorted(store.root.glob(f"*/{NAME}"))
@@ -207,7 +207,7 @@ def image(store: Store, row: SampleRow, description: DatasetDescription, level: 
     Returns
     -------
     numpy.ndarray
-        Pixels of shape (rows, columns), uint16.
+        Pixels of shape (ceil(height / 2**level), ceil(width / 2**level)), uint16.
 
     Raises
     ------

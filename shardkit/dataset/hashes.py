@@ -9,7 +9,7 @@ DIGEST_BYTES = 16
 
 
 def fingerprint(data: bytes) -> bytes:
-    """XXH3-128 of a member or of a prefix of it.
+    """Return the XXH3-128 of a member or of a prefix of it.
 
     It tells damaged bytes from sound ones (by accident wrong once in 10**38) at many GB/s, so that a loader can afford
     to check all it reads. It guards against no forger; the dataset's digest, a SHA-256, covers it.
@@ -18,9 +18,10 @@ def fingerprint(data: bytes) -> bytes:
 
 
 def pixel_hash(pixels: npt.NDArray[np.uint16], bits: int) -> bytes:
-    """XXH3-128 over shape, depth and little-endian values: equal only for equal images (by accident, once in 10**38).
+    """Return the XXH3-128 of shape, depth and little-endian values: equal only for equal images.
 
-    Not cryptographic, because it tells images apart and guards no one; SHA-256 would cost a tenth of the conversion.
+    It is not cryptographic, because it tells images apart (by accident wrong once in 10**38) and guards no one; SHA-256
+    would cost a tenth of the conversion.
     """
     digest = xxhash.xxh3_128(f"{pixels.shape[0]} {pixels.shape[1]} {bits} ".encode())
     digest.update(np.ascontiguousarray(pixels, "<u2").data)

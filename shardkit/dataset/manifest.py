@@ -26,7 +26,7 @@ _STORED = pa.list_(pa.binary())
 
 
 def digest(table: pa.Table) -> str:
-    """SHA-256, hex, over every column's name, type and values in row order; independent of Parquet's encoding."""
+    """Return the SHA-256, in hex, of every column's name, type and values in row order, whatever Parquet's encoding."""
     sha = hashlib.sha256(f"shardkit manifest 1, {table.num_rows} rows".encode())
     for field in SCHEMA:
         sha.update(f"\n{field.name} {field.type} ".encode())
@@ -54,7 +54,7 @@ def _feed(sha: "hashlib._Hash", array: pa.Array | pa.ChunkedArray) -> None:
 
 
 def write(table: pa.Table, store: Store) -> str:
-    """Write the manifest object; returns its digest, which the file's own metadata name too.
+    """Write the manifest, and return its digest, which the file's own metadata name too.
 
     Pages have checksums and row groups are small, so that a loader can read few columns of few rows and still know
     that they are the dataset's.
@@ -69,17 +69,23 @@ def write(table: pa.Table, store: Store) -> str:
 
 
 def typed(table: pa.Table) -> pa.Table:
-    """A stored table with the types of SCHEMA. Raises pyarrow.ArrowInvalid for hashes of another length."""
+    """Return a stored table with the types of SCHEMA.
+
+    Raises
+    ------
+    pyarrow.ArrowInvalid
+        A hash has another length.
+    """
     return _as(table, SCHEMA.field(_HASHES).type)
 
 
 def is_stored(name: str, kind: pa.DataType) -> bool:
-    """Whether a column of a manifest file may have this type."""
+    """Return whether a column of a manifest file may have a type."""
     return bool(kind == SCHEMA.field(name).type or (name == _HASHES and kind == _STORED))
 
 
 def _as(table: pa.Table, kind: pa.DataType) -> pa.Table:
-    """The table with its level hashes in this type."""
+    """Return the table with its level hashes in this type."""
     at = table.schema.get_field_index(_HASHES)
     if at < 0 or table.schema.field(at).type == kind:
         return table
@@ -87,10 +93,10 @@ def _as(table: pa.Table, kind: pa.DataType) -> pa.Table:
 
 
 def opened(source: Any) -> pq.ParquetFile:
-    """A manifest's file, whose pages are held against their checksums; a context manager."""
+    """Open a manifest's file, whose pages are held against their checksums; it is a context manager."""
     return pq.ParquetFile(source, page_checksum_verification=True)
 
 
 def named_digest(file: pq.ParquetFile) -> str:
-    """The digest that a manifest file names; empty where it names none."""
+    """Return the digest that a manifest file names; empty where it names none."""
     return ((file.schema_arrow.metadata or {}).get(_DIGEST_FIELD) or b"").decode()

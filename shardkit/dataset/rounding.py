@@ -9,10 +9,10 @@ Whole = TypeVar("Whole", int, npt.NDArray[np.int64])
 
 
 def ceil_div(value: Whole, by: int) -> Whole:
-    """value / by, rounded up."""
+    """Divide and round up."""
     return -(-value // by)
 
 
 def halved(side: Whole, level: int) -> Whole:
-    """A side of an image at 1/2**level, rounded up."""
+    """Return a side of an image at 1/2**level, rounded up."""
     return -(-side >> level)

@@ -93,16 +93,26 @@ _RULES = (
 
 
 def most(height: Any, width: Any) -> Any:
-    """Bytes that an image of these sides may take, by any codec: twice what it takes as pixels, and a header."""
+    """Return how many bytes an image of these sides may take in any codec: twice its pixels' bytes, and a header."""
     return 4 * np.int64(height) * np.int64(width) + (1 << 16)
 
 
 @dataclass
 class Rows:
-    """Checks a manifest batch by batch, whichever columns are read; `done` checks it as a whole.
+    """Checks a manifest batch by batch, whichever columns are read. `done` checks it as a whole.
 
-    where: the file, in messages. row: number of the first one. shards, starts: of the rows so far, names and first
-    rows, where `shard` is read.
+    Parameters
+    ----------
+    description : DatasetDescription
+        What dataset.json says.
+    where : str
+        The file, in messages.
+    row : int
+        Number of the first row.
+    shards : list of str
+        Shards of the rows so far, where the column `shard` is read.
+    starts : list of int
+        Their first rows.
     """
 
     description: DatasetDescription
@@ -113,7 +123,18 @@ class Rows:
     _end: int = 0  # of the last row's bytes in its shard
 
     def check(self, batch: pa.RecordBatch) -> None:
-        """The next rows. Raises IntegrityError, which names the first wrong row of the first wrong column."""
+        """Check the next rows.
+
+        Parameters
+        ----------
+        batch : pyarrow.RecordBatch
+            Any columns of the manifest.
+
+        Raises
+        ------
+        IntegrityError
+            A row is wrong: the message names the first one of the first wrong column.
+        """
         if not batch.num_rows:
             return
         names = batch.schema.names
@@ -139,7 +160,20 @@ class Rows:
         self.row += batch.num_rows
 
     def done(self) -> tuple[list[str], Ints]:
-        """Names of the shards, and where their rows start and end. Raises IntegrityError."""
+        """Check that what was read is a whole manifest.
+
+        Returns
+        -------
+        shards : list of str
+            Names of the shards.
+        starts : numpy.ndarray
+            First rows of the shards and the end of the last, of shape (shards + 1,), int64.
+
+        Raises
+        ------
+        IntegrityError
+            Rows of a shard are apart, or dataset.json counts others.
+        """
         if len(set(self.shards)) != len(self.shards):
             raise IntegrityError(f"{self.where}: the rows of a shard do not lie together; build again")
         told = {"samples": self.row} | ({"shards": len(self.shards)} if self.shards else {})
@@ -156,7 +190,7 @@ class Rows:
             raise IntegrityError(f"{self.where}: row {self.row + at:,}: {text}; {ANEW}")
 
     def _well_formed(self, name: str, column: pa.Array) -> None:
-        """Text is text, lists lie in their values, and nothing is missing that must be there."""
+        """Check that text is text, lists lie in their values, and nothing is missing that must be there."""
         try:
             column.validate(full=True)
         except pa.ArrowInvalid:
@@ -177,9 +211,9 @@ class Rows:
         self._refuse(~np.isin(rows, listed), "its bin {0:,} x {1:,} is not one that dataset.json lists", columns)
 
     def _levels(self, batch: pa.RecordBatch, values: dict[str, Any]) -> None:
-        """As many levels as the codec has, each with a hash, the first the whole image, none too large.
+        """Check that an image has as many levels as its codec, each with a hash, the first whole, none too large.
 
-        What else of them is read than their lengths is compared with these.
+        What else of levels is read than their lengths is compared with these.
         """
         sizes = batch.column("level_bytes")
         counts = pc.list_value_length(sizes).to_numpy().astype(np.int64)
@@ -203,7 +237,7 @@ class Rows:
         self._refuse(np.logical_or.reduceat((flat < 1) | (flat > limits), starts), "its levels have impossible lengths")
 
     def _in_shards(self, column: pa.Array, values: dict[str, Any]) -> None:
-        """Shards have names as we make them, of their bin; their images lie one after another."""
+        """Check that shards have names as we make them, of their bin, and that images lie one after another."""
         coded = column.dictionary_encode()
         index, words = coded.indices.to_numpy(), coded.dictionary.to_pylist()
         pattern = form_of(self.description).SHARD
@@ -233,7 +267,7 @@ def _numeric(column: pa.Array) -> bool:
 
 
 def _bin(pattern: re.Pattern[str], shard: str) -> Bin | None:
-    """The bin in a shard's name; None for a name that no shard has."""
+    """Return the bin in a shard's name; None for a name that no shard has."""
     try:
         return Bin.from_name(found["bin"]) if (found := pattern.fullmatch(shard)) else None
     except ArgumentError:
@@ -243,8 +277,26 @@ def _bin(pattern: re.Pattern[str], shard: str) -> Bin | None:
 def opened(
     file: pq.ParquetFile, size: int, description: DatasetDescription, where: str, names: list[str] | None
 ) -> None:
-    """Checks what the file says of itself before columns (`names`, None for all) are read, which may take no memory
-    that a dataset of this file's size would not. Raises IntegrityError."""
+    """Check what a manifest file says of itself, before its columns are read and take memory.
+
+    Parameters
+    ----------
+    file : pyarrow.parquet.ParquetFile
+        The manifest.
+    size : int
+        Bytes of the file, of which many times more is not believed.
+    description : DatasetDescription
+        What dataset.json says.
+    where : str
+        The file, in messages.
+    names : list of str or None
+        Columns that will be read, None for all.
+
+    Raises
+    ------
+    IntegrityError
+        The file is another dataset's, or claims what it cannot hold.
+    """
     named = manifest.named_digest(file)
     if named and named != (description.digest or named):
         raise IntegrityError(
@@ -260,7 +312,22 @@ def opened(
 
 
 def columns(schema: pa.Schema, where: str, names: list[str] | None = None) -> None:
-    """Raises IntegrityError unless a manifest has these columns (all if None), of our types."""
+    """Check that a manifest has columns of our types.
+
+    Parameters
+    ----------
+    schema : pyarrow.Schema
+        Schema of the file.
+    where : str
+        The file, in messages.
+    names : list of str or None
+        The columns, None for all.
+
+    Raises
+    ------
+    IntegrityError
+        A column is missing, or has another type.
+    """
     for name in manifest.SCHEMA.names if names is None else names:
         wanted = manifest.SCHEMA.field(name).type
         if name not in schema.names or not manifest.is_stored(name, schema.field(name).type):

@@ -25,7 +25,7 @@ _BESIDE = 128 << 10  # bytes that a shard may have beside its images: for each i
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What was read."""
+    """What a verification has read: samples, shards, and bytes of all shards' objects."""
 
     samples: int
     shards: int
@@ -33,7 +33,27 @@ class Summary:
 
 
 def verify(url: str, decode: bool, workers: int) -> Iterator[str | Summary]:
-    """Problems, one sentence each, then the summary. Raises ArgumentError where there is no dataset."""
+    """Read every byte of a dataset back.
+
+    Parameters
+    ----------
+    url : str
+        The dataset.
+    decode : bool
+        Whether images are decoded and their pixels compared, too.
+    workers : int
+        Threads that read.
+
+    Yields
+    ------
+    str or Summary
+        Problems, one sentence each; at the end the summary.
+
+    Raises
+    ------
+    ArgumentError
+        There is no dataset.
+    """
     store = Store(url)
     described = contents.description(store)
     samples = contents.samples(store, described=described)
@@ -75,7 +95,7 @@ def verify(url: str, decode: bool, workers: int) -> Iterator[str | Summary]:
 
 
 def _derived_problem(store: Store, form: ShardFormat, name: str, wanted: bytes) -> str | None:
-    """What is wrong with an object that follows from the manifest."""
+    """Say what is wrong with an object that follows from the manifest; None where nothing is."""
     try:
         most = 2 * len(wanted) + _BESIDE  # another version of a compressor may have needed more than ours
         if form.same(name, wanted, store.get(name, most)):

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from shardkit.dataset.bins import Bins, parse, read_json
+from shardkit.dataset.bin_choice import parse, read_json
+from shardkit.dataset.bins import Bins
 from shardkit.dataset.rounding import ceil_div, halved
 from shardkit.errors import ArgumentError
 from shardkit.plan.base import Batching

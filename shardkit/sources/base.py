@@ -172,6 +172,11 @@ class ImageSource(Protocol):
     def inspect(self, entry: Entry) -> ImageFacts:
         """Return what the header of an entry tells, reading no more of the file than that takes.
 
+        Parameters
+        ----------
+        entry : Entry
+            A file of `list`.
+
         Raises
         ------
         Dropped, Quarantined
@@ -181,6 +186,13 @@ class ImageSource(Protocol):
 
     def load(self, entry: Entry, data: bytes) -> LoadedImage:
         """Return an image by the whole bytes of its file.
+
+        Parameters
+        ----------
+        entry : Entry
+            A file of `list`.
+        data : bytes
+            All of it.
 
         Raises
         ------

@@ -58,18 +58,38 @@ class Entry:
 
 @dataclass(frozen=True)
 class FileTree:
-    """Files below a folder or a bucket's url."""
+    """Files below a folder or a bucket's url.
+
+    Parameters
+    ----------
+    url : str
+        Folder, or url of a bucket.
+    follow_symlinks : bool
+        Whether to read what symbolic links point to.
+    """
 
     url: str
     follow_symlinks: bool = False
 
     def check(self) -> None:
-        """Raises ArgumentError for a local path that is no folder."""
+        """Refuse a local path that is no folder.
+
+        Raises
+        ------
+        ArgumentError
+            Where it is none.
+        """
         if not is_remote(self.url) and (absent := no_folder(local_path(self.url))):
             raise ArgumentError(f"--source: {absent}: name the folder or bucket that holds the export")
 
     def answers(self) -> bool:
-        """Whether files can be had at all. Raises StorageError where no wait helps: refused, or gone."""
+        """Return whether files can be had at all.
+
+        Raises
+        ------
+        StorageError
+            Where no wait helps: the store refuses, or the place is gone.
+        """
         try:
             self._ask()
         except Unanswered:
@@ -77,11 +97,17 @@ class FileTree:
         return True
 
     def wait(self) -> None:
-        """Until the source is there. Raises StorageError after `_DEADLINE` seconds, and as `answers`."""
+        """Wait until the source is there.
+
+        Raises
+        ------
+        StorageError
+            When it stays away for some minutes, and as `answers`.
+        """
         waited(self._ask, shown(self.url), _DEADLINE, "run the same command again when it is back, to go on")
 
     def _ask(self) -> None:
-        """An empty place, too, is one that is away: files were listed there, so a share is no longer mounted."""
+        """Look for a file. An empty place counts as away, too: files were listed there, so a share is not mounted."""
         if is_remote(self.url):
             there: Any = next(Store(self.url, **NO_RETRIES).list(""), None)
         else:
@@ -94,7 +120,13 @@ class FileTree:
             raise Unanswered(f"{shown(self.url)}: no file is there any more")
 
     def list(self) -> Iterator[Entry]:
-        """Every name, sorted by path. Raises StorageError when the bucket cannot be listed."""
+        """Yield every name, sorted by path.
+
+        Raises
+        ------
+        StorageError
+            When the bucket cannot be listed.
+        """
         if is_remote(self.url):
             for name, size in Store(self.url).list(""):
                 yield Entry(name.encode(), size, "file")
@@ -128,7 +160,7 @@ class FileTree:
                 yield Entry(path, facts.st_size, "file" if stat.S_ISREG(facts.st_mode) else "special")
 
     def _facts(self, path: bytes) -> "os.stat_result | Kind":
-        """What stands behind a name, or why nothing can be read there."""
+        """Return what stands behind a name, or why nothing can be read there."""
         try:
             facts = os.lstat(path)
         except OSError as error:
@@ -142,14 +174,27 @@ class FileTree:
         return facts if self.follow_symlinks else "symlink"
 
     def _trouble(self, error: OSError) -> Kind:
-        """Raises StorageError for a share that is away: not one of its files is bad."""
+        """Return what a name is that cannot be read. Raises StorageError for a share that is away."""
         if error.errno in AWAY:
             with translate_errors(self.url):
                 raise error
         return "too_long" if error.errno == errno.ENAMETOOLONG else "unreadable"
 
     def open(self, path: bytes, size: int) -> BinaryIO:
-        """A seekable file for reading a header. Raises Quarantined (io_error)."""
+        """Open a seekable file for reading a header.
+
+        Parameters
+        ----------
+        path : bytes
+            Below the place.
+        size : int
+            Its bytes.
+
+        Raises
+        ------
+        Quarantined
+            io_error.
+        """
         try:
             if not is_remote(self.url):
                 return _Local(os.path.join(os.fsencode(local_path(self.url)), path), size)
@@ -161,7 +206,18 @@ class FileTree:
             raise unreadable(error) from None
 
     def read(self, path: bytes) -> bytes:
-        """A whole file. Raises Quarantined (io_error)."""
+        """Read a whole file.
+
+        Parameters
+        ----------
+        path : bytes
+            Below the place.
+
+        Raises
+        ------
+        Quarantined
+            io_error.
+        """
         try:
             if is_remote(self.url):
                 return _store(self.url).get(path.decode())
@@ -236,7 +292,7 @@ class Unread(Quarantined):
 
 
 def unreadable(error: BaseException) -> Quarantined:
-    """The verdict on a file whose bytes cannot be had; the store's words name paths, so only the kind is kept."""
+    """Return the verdict on a file whose bytes cannot be had. The store's words name paths: only the kind is kept."""
     words = error.strerror if isinstance(error, OSError) and error.strerror else None
     if isinstance(error, StorageError):
         words = "the store refused or failed"
@@ -251,18 +307,30 @@ def _kind(error: BaseException) -> type[Quarantined]:
     return Quarantined if certain else Unread
 
 
-def settled(source: FileTree, found: R, again: Callable[[], R]) -> R:
-    """What became of a file, once it is not `unsure`, or for the last time, if it fails while its store answers.
+def settled(files: FileTree, found: R, again: Callable[[], R]) -> R:
+    """Return what became of a file, once it is not `unsure`, or for the last time, if it fails while its store answers.
 
-    Raises StorageError where the store stays away, which is no verdict.
+    Parameters
+    ----------
+    files : FileTree
+        Where the file is.
+    found : record with a field `unsure`
+        What became of it.
+    again : callable
+        Tries it again.
+
+    Raises
+    ------
+    StorageError
+        Where the store stays away, which is no verdict.
     """
     tries = 0
     while found.unsure and tries < _TRIES:
-        if source.answers():
+        if files.answers():
             tries += 1
             time.sleep(pause(tries))
         else:
             tries = 0
-            source.wait()
+            files.wait()
         found = again()
     return replace(found, unsure=False)

@@ -1,20 +1,16 @@
 """Stores: folders and buckets behind one class, and how each is opened."""
 
-from shardkit.storage.store import (
+from shardkit.storage.failures import (
     AWAY,
-    NO_RETRIES,
     AccessRefused,
     MissingObject,
-    Store,
     Unanswered,
     Unusable,
-    is_remote,
-    local_path,
-    no_folder,
     reason,
-    shown,
     translate_errors,
 )
+from shardkit.storage.remote import is_remote, shown
+from shardkit.storage.store import NO_RETRIES, Store, local_path, no_folder
 
 __all__ = [
     "AWAY",

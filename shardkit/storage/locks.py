@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from shardkit.storage.store import translate_errors
+from shardkit.storage.failures import translate_errors
 
 NAME = ".running.json"
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -27,9 +27,26 @@ Refusal = Callable[[str, str], Exception]
 
 @contextmanager
 def held(folder: Path, refused: Refusal, mode: int = 0o777) -> Iterator[int | None]:
-    """Hold a folder on a disk, making it with `mode`; gives a descriptor, or None on a filesystem without locks.
+    """Hold a folder on a disk against other processes.
 
-    Raises what `refused` makes where another process holds it, StorageError for a folder that cannot be made.
+    Parameters
+    ----------
+    folder : Path
+        The folder, which is made where it is missing.
+    refused : callable
+        Makes the error for a folder that another process holds.
+    mode : int
+        Rights of a folder that is made.
+
+    Yields
+    ------
+    int or None
+        A descriptor of the locked file; None on a filesystem without locks.
+
+    Raises
+    ------
+    StorageError
+        The folder cannot be made.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
@@ -47,7 +64,7 @@ def held(folder: Path, refused: Refusal, mode: int = 0o777) -> Iterator[int | No
 
 
 def who() -> dict[str, Any]:
-    """This process."""
+    """Describe the process that runs: host, number and time."""
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
@@ -56,7 +73,7 @@ def who() -> dict[str, Any]:
 
 
 def known(holder: dict[str, Any]) -> str:
-    """The holder in brackets, for a sentence."""
+    """Name a holder in brackets, for a sentence."""
     return f" ({holder['host']}, since {holder['since']})" if holder else ""
 
 

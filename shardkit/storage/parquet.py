@@ -27,14 +27,25 @@ def schema(columns: type) -> pa.Schema:
 
 
 def read(source: Path | bytes, columns: list[str] | None = None) -> pa.Table:
-    """A file's table. Not by `pq.read_table`: its threads abort a process that ends soon after (seen with 26.0)."""
+    """Read a file's table. Threads of `pq.read_table` abort a process that ends soon after (seen with 26.0)."""
     with pq.ParquetFile(source if isinstance(source, Path) else pa.BufferReader(source)) as file:
         return file.read(columns)
 
 
 @contextmanager
 def legible(where: str) -> Iterator[None]:
-    """Turns what Parquet raises on damaged bytes into a sentence. Raises IntegrityError."""
+    """Translate what Parquet raises on damaged bytes.
+
+    Parameters
+    ----------
+    where : str
+        The file, in messages.
+
+    Raises
+    ------
+    IntegrityError
+        In place of an error that damage leads to.
+    """
     try:
         yield
     except ShardkitError:

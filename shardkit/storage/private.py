@@ -11,7 +11,13 @@ _KEPT = ("*.json", "*.parquet", "*.key", ".*.tmp", "g[0-9]*", "g[0-9]*/**/*")  #
 
 
 def shut(root: Path) -> None:
-    """Take others' rights from a folder and from what builds keep in it. Raises BuildError where that is refused."""
+    """Take others' rights from a private folder and from what builds keep in it.
+
+    Raises
+    ------
+    BuildError
+        The rights are not this user's to change.
+    """
     try:
         for path in (root, *(path for pattern in _KEPT for path in root.glob(pattern))):
             if (mode := path.lstat().st_mode) & 0o077 and not path.is_symlink():

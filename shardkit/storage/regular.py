@@ -17,13 +17,46 @@ _NO_FILE = {errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ENXIO, errno.E
 
 
 def check_name(where: str, name: str) -> None:
-    """Raises IntegrityError for the name of an object that would lie outside of the store at `where`."""
+    """Check the name of an object.
+
+    Parameters
+    ----------
+    where : str
+        The store, in messages.
+    name : str
+        The name.
+
+    Raises
+    ------
+    IntegrityError
+        It would lead out of the store.
+    """
     if name.startswith("/") or "\0" in name or ".." in PurePosixPath(name).parts:
         raise IntegrityError(f"{where}: {name[:200]!r} names an object outside the dataset; {ANEW}")
 
 
 def descriptor(root: Path, name: str) -> int:
-    """A file descriptor to read the object from. Raises IntegrityError for all but a file in `root`, OSError."""
+    """Open an object for reading.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the store.
+    name : str
+        Name of the object.
+
+    Returns
+    -------
+    int
+        A file descriptor.
+
+    Raises
+    ------
+    IntegrityError
+        It is anything but a regular file in `root`.
+    OSError
+        It cannot be opened.
+    """
     check_name(str(root), name)
     try:
         found = os.open(root / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -42,18 +75,18 @@ def descriptor(root: Path, name: str) -> int:
 
 
 def opened(root: Path, name: str) -> BinaryIO:
-    """The object as a file to read. Raises as `descriptor`."""
+    """Return an object as a file to read. It raises what `descriptor` raises."""
     return os.fdopen(descriptor(root, name), "rb")
 
 
 def size(root: Path, name: str) -> int:
-    """Bytes of the object. Raises as `descriptor`."""
+    """Return how many bytes an object has. It raises what `descriptor` raises."""
     with opened(root, name) as file:
         return os.fstat(file.fileno()).st_size
 
 
 def _check_inside(root: Path, name: str, found: int) -> None:
-    """By where the file is that was opened, which no later change of a link alters."""
+    """Check where the file lies that was opened, which no later change of a link alters."""
     there = str(Path(f"/proc/self/fd/{found}").readlink())
     if not there.startswith(f"{root}/") and not there.startswith(os.path.realpath(root) + "/"):
         raise IntegrityError(f"{root / name} is a link out of the dataset: put the file in its place, or {ANEW}")

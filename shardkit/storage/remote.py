@@ -32,7 +32,23 @@ _home: int | None = None  # the process that obstore's threads run in, once ther
 
 
 def is_remote(url: str) -> bool:
-    """Whether `url` names a bucket and not a local path. Raises ArgumentError for an unknown scheme."""
+    """Return whether a url names a bucket or a web server, and not a local path.
+
+    Parameters
+    ----------
+    url : str
+        What a user typed.
+
+    Returns
+    -------
+    bool
+        Whether it is remote.
+
+    Raises
+    ------
+    ArgumentError
+        The scheme is unknown, or the bucket is missing.
+    """
     scheme, colon, _ = url.partition("://")
     if not colon or scheme == "file":
         return False
@@ -44,12 +60,31 @@ def is_remote(url: str) -> bool:
 
 
 def shown(text: str) -> str:
-    """A url, or a text with urls in it, without the secrets they may hold: user, password and query."""
+    """Return a text without the secrets that urls in it may hold: user, password and query.
+
+    Parameters
+    ----------
+    text : str
+        A url, or a message with urls.
+
+    Returns
+    -------
+    str
+        The same, to be shown.
+    """
     return re.sub(r"(\w://[^\s?\"']*)\?[^\s\"')]*", r"\1", re.sub(r"(\w://)[^/?#\s]*@", r"\1***@", text))
 
 
 def opened(url: str, **options: Any) -> Any:
-    """The obstore store at a url. Raises ArgumentError for a profile that cannot be read, and as `check_process`."""
+    """Open the obstore client of a url.
+
+    Raises
+    ------
+    ArgumentError
+        The profile that it asks for cannot be read.
+    StorageError
+        As `check_process` says.
+    """
     check_process()
     scheme = url.partition("://")[0]
     if scheme in ("http", "https"):
@@ -63,7 +98,13 @@ def opened(url: str, **options: Any) -> Any:
 
 
 def check_process() -> None:
-    """Raises StorageError in a process forked from one that had opened a bucket: there a read would never end."""
+    """Refuse to read a bucket in a process forked from one that has read a bucket: there a read would never end.
+
+    Raises
+    ------
+    StorageError
+        This is such a process.
+    """
     global _home
     _home = _home or os.getpid()
     if _home != os.getpid():
@@ -74,7 +115,7 @@ def check_process() -> None:
 
 
 def advice(error: str) -> str | None:
-    """What to do about a client's error that is a setting's fault, and will not get better; None for others."""
+    """Say what to do about a client's error that is a setting's fault and will not go away; None for others."""
     kind = next((kind for kind in _KEYS if f"{kind} error" in error), None)
     if kind and "builder error" in error and "http://" in error:
         return f"the endpoint is plain http: set {_PLAIN[kind]}=true to allow that"
@@ -88,7 +129,7 @@ def advice(error: str) -> str | None:
 
 
 def _web(url: str) -> tuple[str, Any]:
-    """A web address without its user, and what the client must be told of both."""
+    """Split a web address into one without its user, and what the client must be told of both."""
     scheme, _, rest = url.partition("://")
     host, slash, path = rest.partition("/")
     user, at, host = host.rpartition("@")
@@ -99,7 +140,7 @@ def _web(url: str) -> tuple[str, Any]:
 
 
 def _profile() -> Any:
-    """Whose keys are in ~/.aws, as boto3 reads them; None where the environment has keys, or there is no such file."""
+    """Return boto3's keys of ~/.aws; None where the environment has keys, or there is no such file."""
     name = os.environ.get("AWS_PROFILE")
     file = Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")).expanduser()
     if any(os.environ.get(variable) for variable in _OTHER_KEYS) or not (name or file.is_file()):

@@ -4,11 +4,8 @@ An object appears whole or not at all: locally by fsync and rename, remotely bec
 from the environment, as each cloud's own tools read them, and never appear in a message, nor do those in a url.
 """
 
-import errno
 import os
-import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
@@ -16,31 +13,51 @@ from stat import S_ISREG
 from typing import Any
 
 import obstore
-from obstore.exceptions import BaseError, NotSupportedError, PermissionDeniedError, UnauthenticatedError
 
 from shardkit.errors import IntegrityError, StorageError
 from shardkit.storage import regular, remote
-from shardkit.storage.remote import is_remote as is_remote
-from shardkit.storage.remote import shown as shown
+from shardkit.storage.failures import translate_errors
+from shardkit.storage.remote import is_remote, shown
 
 NO_RETRIES: dict[str, Any] = {"retry_config": {"max_retries": 0}}
 """Options of a client whose failures are told at once, for callers who wait themselves."""
-AWAY = (
-    errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH,
-    errno.ENETDOWN, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EREMOTEIO,
-)  # fmt: skip
-"""Errors of a mounted share that is away; a disk's own, as of a bad sector, are others."""
 
 
 def local_path(url: str) -> Path:
-    """The path of a local url, file:// stripped."""
+    """Return the path that a local url names.
+
+    Parameters
+    ----------
+    url : str
+        A path, or a url that begins with file://.
+
+    Returns
+    -------
+    Path
+        The path.
+    """
     return Path(url.removeprefix("file://"))
 
 
 class Store:
-    """Named objects under one root. Names are relative posix paths.
+    """Named objects under one root, a local folder or a bucket. Names are relative posix paths.
 
-    url: of messages and records, without any credentials that it was given with. options: of the client of a bucket.
+    All that it does raises StorageError where a store refuses, fails or is away. Names that lead out of the root, and
+    what is no regular file, raise IntegrityError.
+
+    Parameters
+    ----------
+    url : str
+        The root, maybe with credentials, which messages never show.
+    **options
+        Options of obstore's client of a bucket, such as `NO_RETRIES`.
+
+    Attributes
+    ----------
+    url : str
+        The root, for messages and records, without credentials.
+    root : Path or None
+        The local folder; None for a bucket.
     """
 
     def __init__(self, url: str, **options: Any) -> None:
@@ -52,22 +69,43 @@ class Store:
 
     @property
     def remote(self) -> Any:
-        """The obstore store behind a remote url, opened on first use (never carried across processes)."""
+        """The obstore client of a bucket, opened on first use; a process never takes it over from another."""
         remote.check_process()
         if self._store is None:
             self._store = self.opened(**self._options)
         return self._store
 
     def opened(self, **options: Any) -> Any:
-        """The obstore store, opened anew with options of its own. Raises ArgumentError, StorageError."""
+        """Open another obstore client of the bucket, with options of its own."""
         with translate_errors(self.url):
             return remote.opened(self._given, **options)
 
     def __getstate__(self) -> dict[str, Any]:
+        """Leave the client out, which belongs to one process."""
         return {**self.__dict__, "_store": None}
 
     def get(self, name: str, most: int | None = None) -> bytes:
-        """The whole object. Raises StorageError, and IntegrityError for no file of the store, or above `most`."""
+        """Return a whole object.
+
+        Parameters
+        ----------
+        name : str
+            Name of the object.
+        most : int, optional
+            Bytes that it may have.
+
+        Returns
+        -------
+        bytes
+            Its content.
+
+        Raises
+        ------
+        StorageError
+            It cannot be read; `MissingObject` where it is not there.
+        IntegrityError
+            It is larger than `most`, or is no file of the store.
+        """
         with translate_errors(f"{self.url}/{name}"):
             regular.check_name(self.url, name)
             if self.root is not None:
@@ -83,7 +121,13 @@ class Store:
             raise IntegrityError(f"{self.url}/{name} has {size:,} bytes, more than it can have: {regular.ANEW}")
 
     def get_range(self, name: str, start: int, length: int) -> bytes:
-        """Exactly `length` bytes from `start`. Raises StorageError when the object is shorter."""
+        """Return exactly `length` bytes from `start` on.
+
+        Raises
+        ------
+        StorageError
+            The object cannot be read, or is shorter.
+        """
         with translate_errors(f"{self.url}/{name}"):
             regular.check_name(self.url, name)
             if self.root is not None:
@@ -97,7 +141,7 @@ class Store:
         return data
 
     def size(self, name: str) -> int:
-        """Bytes of an object. Raises StorageError."""
+        """Return how many bytes an object has."""
         with translate_errors(f"{self.url}/{name}"):
             regular.check_name(self.url, name)
             if self.root is not None:
@@ -105,7 +149,7 @@ class Store:
             return int(obstore.head(self.remote, name)["size"])
 
     def put(self, name: str, data: bytes) -> None:
-        """Write an object whole. Raises StorageError."""
+        """Write an object, which appears whole or not at all."""
         with translate_errors(f"{self.url}/{name}", writing=True):
             if self.root is None:
                 obstore.put(self.remote, name, data)
@@ -118,7 +162,7 @@ class Store:
             publish(temporary, target)
 
     def put_file(self, name: str, path: Path) -> None:
-        """Move the local file `path` in as an object; it must lie on the same filesystem as a local store."""
+        """Move a local file in as an object. It must lie on the same filesystem as a local store."""
         with translate_errors(f"{self.url}/{name}", writing=True):
             if self.root is None:
                 obstore.put(self.remote, name, path)
@@ -129,7 +173,7 @@ class Store:
             publish(path, target)
 
     def sweep(self) -> None:
-        """Remove what interrupted puts left in a local store."""
+        """Remove what interrupted puts have left in a local store."""
         if self.root is not None:
             ours = [self.root.glob(f".{name}.*.tmp") for name in ("dataset.json", "manifest.parquet", "zarr.json")]
             folders = [self.root / "shards", self.root / "report", *self.root.glob("[0-9]*x[0-9]*")]
@@ -138,7 +182,7 @@ class Store:
                 path.unlink(missing_ok=True)
 
     def delete(self, name: str) -> None:
-        """Remove an object; one that is not there is no error."""
+        """Remove an object. One that is not there is no error."""
         with translate_errors(f"{self.url}/{name}", writing=True):
             if self.root is not None:
                 (self.root / name).unlink(missing_ok=True)
@@ -149,7 +193,7 @@ class Store:
                 pass
 
     def exists(self, name: str) -> bool:
-        """Whether an object is there. Raises StorageError when the store does not answer."""
+        """Return whether an object is there."""
         with translate_errors(f"{self.url}/{name}"):
             if self.root is not None:
                 return (self.root / name).is_file()
@@ -160,7 +204,18 @@ class Store:
             return True
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """(name, bytes) of every object below the folder `prefix`, sorted by name; temporary files are left out."""
+        """List the objects below a folder, sorted by name; temporary files are left out.
+
+        Parameters
+        ----------
+        prefix : str
+            Name of the folder; all objects for an empty text.
+
+        Yields
+        ------
+        tuple of (str, int)
+            Name and bytes of an object.
+        """
         with translate_errors(f"{self.url}/{prefix}".rstrip("/")):
             if self.root is not None:
                 yield from sorted((p.relative_to(self.root).as_posix(), size) for p, size in _files(self.root / prefix))
@@ -171,7 +226,7 @@ class Store:
 
 
 def _files(base: Path) -> Iterator[tuple[Path, int]]:
-    """(path, bytes) of every file below a folder, but for what vanishes meanwhile, as files of a running build do."""
+    """Give (path, bytes) of every file below a folder, without what vanishes meanwhile, as in a build that runs."""
     for folder, _, names in os.walk(base):
         for path in (Path(folder, name) for name in names if not name.endswith(".tmp")):
             try:
@@ -183,7 +238,7 @@ def _files(base: Path) -> Iterator[tuple[Path, int]]:
 
 
 def publish(temporary: Path, target: Path) -> None:
-    """Make a written file durable, then visible."""
+    """Make a written file durable, then visible under its name."""
     descriptor = os.open(temporary, os.O_RDWR)
     try:
         os.fsync(descriptor)
@@ -198,7 +253,18 @@ def publish(temporary: Path, target: Path) -> None:
 
 
 def no_folder(path: Path) -> str:
-    """What to say of a folder that is not there, naming one beside it with nearly its name; empty if it is there."""
+    """Say of a folder that it is not there.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+
+    Returns
+    -------
+    str
+        Words for a message, which name a folder beside it with nearly its name; empty where the folder is there.
+    """
     if path.is_dir():
         return ""
     if path.exists():
@@ -209,83 +275,3 @@ def no_folder(path: Path) -> str:
         beside = []
     near = get_close_matches(path.name, beside, 1)
     return f"the folder {path} does not exist" + (f"; there is {path.parent / near[0]}" if near else "")
-
-
-def _may_mend(error: BaseException) -> bool:
-    """Whether it is worth asking again: no answer, or one of a server's own faults (5xx), or that it is busy."""
-    if isinstance(error, OSError):  # of a mounted share; a disk's own errors stay
-        return error.errno in AWAY
-    said = str(error)
-    return not re.search(r"\b(3\d\d|4(?!08|25|29)\d\d) [A-Z]|redirect|certificate|builder error", said)
-
-
-@contextmanager
-def translate_errors(where: str, writing: bool = False) -> Iterator[None]:
-    """Turn what stores raise into one StorageError sentence, without debug dumps, passwords or signed urls.
-
-    Parameters
-    ----------
-    where : str
-        The file, folder or url that the sentence names.
-    writing : bool
-        Whether it is written to, which the sentence about missing rights says.
-
-    Raises
-    ------
-    StorageError
-        In place of a store's own error or an OSError; other errors pass.
-    """
-    try:
-        yield
-    except StorageError:
-        raise
-    except (BaseError, OSError) as error:
-        raise _sentence(shown(where), "write" if writing else "read or write", error) from None
-
-
-def _sentence(where: str, doing: str, error: BaseException) -> StorageError:
-    said = str(error)
-    if isinstance(error, PermissionError):
-        return AccessRefused(f"cannot {doing} {where} as this user: change its rights, or name another place")
-    if isinstance(error, NotSupportedError) or remote.advice(said):
-        return Unusable(f"{where}: {reason(error)}")
-    if isinstance(error, (PermissionDeniedError, UnauthenticatedError)) or re.search(
-        r"40[13] (Forbidden|Unauthorized)|AccessDenied", said
-    ):
-        return AccessRefused(f"{where}: access refused; check the credentials and the rights on it")
-    if re.search("NoSuchBucket|NoSuchContainer|ContainerNotFound|bucket does not exist", said):
-        return MissingObject(f"{where}: the bucket does not exist; check its name and the endpoint")
-    if isinstance(error, FileNotFoundError):
-        return MissingObject(f"{where} does not exist")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageError(f"{where}: no space left; free some and run the same command again")
-    kind = Unanswered if _may_mend(error) else StorageError
-    return kind(f"{where}: {reason(error)}")
-
-
-class Unanswered(StorageError):
-    """The store is away, or failed: the same may go well soon."""
-
-
-class AccessRefused(StorageError):
-    """Wrong credentials, or no right to the object."""
-
-
-class MissingObject(StorageError, FileNotFoundError):
-    """The object is not there."""
-
-
-class Unusable(StorageError):
-    """This store, as it is set up, will never do what is asked."""
-
-
-def reason(error: BaseException) -> str:
-    """The telling part of a store's error: its innermost message, in one line, without secrets of urls."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if advice := remote.advice(str(error)):
-        return advice
-    if "404 Not Found" in str(error):
-        return "there is no such bucket; check its name and the endpoint"
-    first = str(error).split("\n\nDebug source")[0].replace("\n", " ").strip()
-    return shown(first)[:300] or type(error).__name__

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from shardkit.errors import ArgumentError, StorageError
-from shardkit.storage.store import Unanswered
+from shardkit.storage.failures import Unanswered
 from shardkit.terminal.output import logger
 
 T = TypeVar("T")
@@ -31,12 +31,18 @@ class StoreAway(StorageError):
 
 
 def patience(left: float, deadline: float) -> float:
-    """Seconds until a try without an answer is given up: half of what is left, so that there is another try."""
+    """Return how many seconds a try may wait for an answer: half of what is left, so that there is another try."""
     return min(left, LONGEST_TRY, max(left / 2, deadline / 64))
 
 
 def check_patience(attempts: int, deadline: float) -> None:
-    """Raises ArgumentError for numbers that leave no try."""
+    """Check that a number of attempts and a deadline in seconds leave a try.
+
+    Raises
+    ------
+    ArgumentError
+        They leave none.
+    """
     if attempts < 1 or deadline <= 0:
         raise ArgumentError(
             f"attempts={attempts} and deadline={deadline} leave no try: use at least 1 and some seconds"
@@ -44,14 +50,35 @@ def check_patience(attempts: int, deadline: float) -> None:
 
 
 def pause(tries: int, first: float = 0.1) -> float:
-    """Seconds to rest after so many tries: growing, and never the same for two that wait."""
+    """Return how many seconds to rest after so many tries: more each time, and never the same for two that wait."""
     return float(min(first * 2 ** (tries - 1), LONGEST_PAUSE) * random.uniform(0.5, 1.0))
 
 
 def waited(once: Callable[[], T], what: str, deadline: float = DEADLINE, remedy: str = "check it and try again") -> T:
-    """What `once` gives. While the store is away it is asked again, with a line of log a second at most.
+    """Call `once`, and again while the store is away, with at most one line of log a second.
 
-    Raises StoreAway after `deadline` seconds, and at once what no wait mends: what is missing, refused, set up wrongly.
+    Parameters
+    ----------
+    once : callable
+        Reads from the store.
+    what : str
+        What is read, in messages.
+    deadline : float
+        Seconds after which the store counts as away for good.
+    remedy : str
+        What the last message advises.
+
+    Returns
+    -------
+    object
+        What `once` returns.
+
+    Raises
+    ------
+    StoreAway
+        The deadline has passed.
+    StorageError
+        At once, where waiting mends nothing: what is missing, refused, set up wrongly.
     """
     begun, tries, told, reason = time.monotonic(), 0, 0.0, ""
     while True:
@@ -72,7 +99,7 @@ def waited(once: Callable[[], T], what: str, deadline: float = DEADLINE, remedy:
 
 
 def _within(once: Callable[[], T], seconds: float) -> T:
-    """Raises TimeoutError for what takes longer; its thread ends with the client's own limit, and holds up no exit."""
+    """Call in a thread, and raise TimeoutError if that takes longer; the thread ends with the client's own limit."""
     future: Future[T] = Future()
 
     def run() -> None:

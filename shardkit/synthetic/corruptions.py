@@ -34,7 +34,7 @@ U16: TypeAlias = npt.NDArray[np.uint16]
 
 
 def file_of(spec: ImageSpec, pixels: U16 | None = None, **tags: object) -> bytes:
-    """A file with `pixels` as stored values (default: the radiograph) and `tags` set last, after encoding."""
+    """Make a file with `pixels` as stored values (default: the radiograph) and `tags` set last, after encoding."""
     ds = header(spec)
     set_pixels(ds, stored(spec, radiograph_of(spec)) if pixels is None else pixels, spec.syntax)
     for name, value in tags.items():
@@ -43,7 +43,7 @@ def file_of(spec: ImageSpec, pixels: U16 | None = None, **tags: object) -> bytes
 
 
 def header_of(spec: ImageSpec) -> Dataset:
-    """A header with file meta and no pixels."""
+    """Make a header with file meta and no pixels."""
     ds = header(spec)
     set_meta(ds, spec.syntax)
     return ds
@@ -58,13 +58,13 @@ def empty(spec: ImageSpec) -> bytes:
 
 
 def text(spec: ImageSpec) -> bytes:
-    """A log file, with a patient's name in it."""
+    """Make a log file, with a patient's name in it."""
     person = spec.study.patient
     return f"export log\r\n{spec.study.date} sent {person.name} ({person.number}) to archive: ok\r\n".encode() * 20
 
 
 def zip_archive(spec: ImageSpec) -> bytes:
-    """An archive."""
+    """Make an archive."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(zipfile.ZipInfo(f"{spec.study.patient.family}.txt", (2019, 1, 1, 0, 0, 0)), text(spec))
@@ -72,12 +72,12 @@ def zip_archive(spec: ImageSpec) -> bytes:
 
 
 def gzipped(spec: ImageSpec) -> bytes:
-    """A sound file, compressed to save space."""
+    """Make a sound file, compressed to save space."""
     return gzip.compress(sound_bytes(spec), mtime=0)
 
 
 def apple_double(spec: ImageSpec) -> bytes:
-    """What macOS writes beside a file on a disk that is not its own: Finder facts, here with where it came from."""
+    """Make what macOS writes beside a file on a foreign disk: Finder facts, here with where it came from."""
     origin = f"https://pacs.example/{spec.study.patient.number}".encode()
     entry = struct.pack(">3I", 9, 38, len(origin))
     return b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        \x00\x01" + entry + origin
@@ -94,7 +94,7 @@ def cut(spec: ImageSpec) -> bytes:
 
 
 def garbage(spec: ImageSpec) -> bytes:
-    """A code stream whose first half is overwritten: no SOI, no tables."""
+    """Make a code stream whose first half is overwritten: no SOI, no tables."""
     ds = pixels_in(spec)
     stream = _stream(ds)
     set_stream(ds, bytes(range(1, 251)) * (len(stream) // 500 + 1) + stream[len(stream) // 2 :])
@@ -102,6 +102,7 @@ def garbage(spec: ImageSpec) -> bytes:
 
 
 def pixels_in(spec: ImageSpec) -> Dataset:
+    """Make a data set of the radiograph, encoded in its transfer syntax."""
     ds = header(spec)
     set_pixels(ds, stored(spec, radiograph_of(spec)), spec.syntax)
     return ds
@@ -122,24 +123,24 @@ def hole(spec: ImageSpec) -> bytes:
 
 
 def double_length(spec: ImageSpec) -> bytes:
-    """The header says 8 bits a sample, the data have 16."""
+    """Make a header that says 8 bits a sample, where the data have 16."""
     return file_of(spec, BitsAllocated=8, BitsStored=8, HighBit=7)
 
 
 def no_rows(spec: ImageSpec) -> bytes:
-    """A required tag is missing."""
+    """Leave out a required tag."""
     ds = pixels_in(spec)
     del ds.Rows
     return to_bytes(ds)
 
 
 def two_rows(spec: ImageSpec) -> bytes:
-    """A required tag has two values."""
+    """Give a required tag two values."""
     return file_of(spec, Rows=[spec.height, 0])
 
 
 def huge_claim(spec: ImageSpec) -> bytes:
-    """The header promises 65535 x 65535 pixels and brings 256 bytes."""
+    """Make a header that promises 65535 x 65535 pixels and brings 256 bytes."""
     ds = header_of(spec)
     ds.Rows = ds.Columns = 65535
     ds.PixelData = bytes(256)
@@ -148,7 +149,7 @@ def huge_claim(spec: ImageSpec) -> bytes:
 
 
 def other_dimensions(spec: ImageSpec) -> bytes:
-    """The header's size is not the code stream's."""
+    """Make a header whose size is not the code stream's."""
     return file_of(spec, Rows=spec.height + 16, Columns=spec.width + 8)
 
 
@@ -161,12 +162,12 @@ def no_meta(spec: ImageSpec) -> bytes:
 
 
 def wrong_syntax(spec: ImageSpec) -> bytes:
-    """The file meta says implicit VR, the data set is explicit: seen where only the file meta was rewritten."""
+    """Make a file meta of implicit VR beside an explicit data set: seen where only the file meta was rewritten."""
     return declare(sound_bytes(spec), str(uids.ImplicitVRLittleEndian))
 
 
 def declare(data: bytes, syntax: str) -> bytes:
-    """A file with another transfer syntax in its file meta and the same data set."""
+    """Make a file with another transfer syntax in its file meta and the same data set."""
     meta = dcmread(io.BytesIO(data), stop_before_pixels=True).file_meta
     meta.TransferSyntaxUID = uids.UID(syntax)
     out = DicomBytesIO(data[:132])
@@ -181,7 +182,7 @@ def _data_set(data: bytes) -> bytes:
 
 
 def padded_j2k(spec: ImageSpec) -> bytes:
-    """A comment segment between the last tile's data and EOC, as one vendor writes it."""
+    """Make a comment segment between the last tile's data and EOC, as one vendor writes it."""
     ds = pixels_in(spec)
     stream = _stream(ds)
     end = stream.rindex(b"\xff\xd9")
@@ -201,7 +202,7 @@ def restarts(spec: ImageSpec) -> bytes:
 
 
 def zero_sos(spec: ImageSpec) -> bytes:
-    """A sequential 12-bit JPEG whose scan header says Se = 0 (63 is right): NEMA's own files have it."""
+    """Make a sequential 12-bit JPEG whose scan header says Se = 0 (63 is right): NEMA's own files have it."""
     ds = pixels_in(spec)
     stream = bytearray(_stream(ds))
     stream[stream.index(b"\xff\xda\x00\x08\x01") + 8] = 0

@@ -103,5 +103,5 @@ DEFECTS: dict[str, Defect] = {
 
 
 def file_bytes(spec: ImageSpec) -> bytes:
-    """The bytes of any file but a link."""
+    """Return the bytes of any file but a link."""
     return DEFECTS[spec.defect].make(spec) if spec.defect else sound_bytes(spec)

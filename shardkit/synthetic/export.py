@@ -127,7 +127,7 @@ def _write(root: Path, spec: ImageSpec) -> bool:
 
 
 def expected(spec: ImageSpec) -> ExportFile:
-    """The outcome a correct build gives the file."""
+    """Return the outcome that a correct build gives the file."""
     if not spec.defect:
         return ExportFile(spec.path, "written", "", ())
     kind = DEFECTS[spec.defect]
@@ -145,7 +145,7 @@ def identifiers(specs: Iterable[ImageSpec]) -> frozenset[str]:
 
 
 def plan_export(studies: int, *, seed: int = 0, defects: float = 0.1, scale: float = 1.0) -> tuple[ImageSpec, ...]:
-    """The spec of every file, sorted by path."""
+    """Return the spec of every file, sorted by path."""
     if not 0 <= defects <= 0.5:
         raise ValueError(f"defects is a share of the files between 0 and 0.5, not {defects}")
     if studies < 1 or scale <= 0:
@@ -228,7 +228,7 @@ def _image(
     scale: float,
     rng: np.random.Generator,
 ) -> ImageSpec:
-    """A sound file, its size drawn from the published distribution."""
+    """Plan a sound file, its size drawn from the published distribution."""
     heights, widths, _ = synth_sizes(1, rng)
     bits = _pick(_SHARES_BITS, rng)
     syntax = _pick(_SHARES_SYNTAX, rng)
@@ -277,7 +277,7 @@ def _with_defects(
 
 
 def _fit_original(spec: ImageSpec, kind: Defect) -> ImageSpec:
-    """The sound original a twin needs: lossless, and with the twin's bits and modality."""
+    """Make the sound original that a twin needs: lossless, and with the twin's bits and modality."""
     spec = replace(spec, bits=kind.bits or spec.bits, modality=kind.modality or spec.modality)
     lossy_or_slow = spec.syntax in LOSSY or spec.syntax in (kind.syntax, uids.JPEG2000Lossless)
     return replace(spec, syntax=str(uids.ExplicitVRLittleEndian)) if lossy_or_slow else spec
@@ -286,7 +286,7 @@ def _fit_original(spec: ImageSpec, kind: Defect) -> ImageSpec:
 def _defective(
     host: ImageSpec, name: str, kind: Defect, seed: tuple[int, ...], scale: float, rng: np.random.Generator
 ) -> ImageSpec:
-    """The spec of one defective file in the host's study.  Twins sort after their original."""
+    """Return the spec of one defective file in the host's study. Twins sort after their original."""
     fresh = _image(host.study, seed, host.region, host.modality, _file_name(host, name, seed), scale, rng)
     fresh = replace(fresh, defect=name, bits=kind.bits or fresh.bits, modality=kind.modality or fresh.modality)
     syntax = kind.syntax or (uids.ExplicitVRLittleEndian if fresh.bits != 8 and fresh.syntax in LOSSY else fresh.syntax)
@@ -304,7 +304,7 @@ def _defective(
 
 
 def _file_name(host: ImageSpec, name: str, seed: tuple[int, ...]) -> str:
-    """A place in the study's folder that sorts after every sound file's."""
+    """Return a path in the study's folder that sorts after every sound file's."""
     number = seed[2]
     if name == "text":
         return f"XR_9/EXPORT{number:04d}.TXT"

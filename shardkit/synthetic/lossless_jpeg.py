@@ -22,10 +22,27 @@ def encode(
     restart_rows: int = 0,
     modulus: int = 1 << 16,
 ) -> bytes:
-    """(rows, cols) unsigned values -> a lossless JPEG stream.
+    """Encode values as a lossless JPEG stream.
 
-    restart_rows: rows in a restart interval, 0 for none. modulus: of the differences; the standard's is 2**16, some
-    encoders take 2**precision.
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Unsigned values of shape (rows, cols).
+    precision : int
+        Bits of a value.
+    predictor : int
+        Which of the standard's predictors.
+    point_transform : int
+        Bits that values are shifted to the right.
+    restart_rows : int
+        Rows in a restart interval, 0 for none.
+    modulus : int
+        Modulus of the differences: the standard's is 2**16, some encoders take 2**precision.
+
+    Returns
+    -------
+    bytes
+        The stream.
     """
     image = np.asarray(values).astype(int) >> point_transform
     rows, cols = image.shape

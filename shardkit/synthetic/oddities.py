@@ -39,7 +39,7 @@ def no_modality(spec: ImageSpec) -> bytes:
 
 
 def rgb(spec: ImageSpec) -> bytes:
-    """A colour picture."""
+    """Make a colour picture."""
     grey = (radiograph_of(spec) >> max(spec.bits - 8, 0)).astype(np.uint8)
     ds = header_of(replace(spec, bits=8))
     ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PlanarConfiguration = 3, "RGB", 0
@@ -60,12 +60,12 @@ def multiframe(spec: ImageSpec) -> bytes:
 
 
 def ct(spec: ImageSpec) -> bytes:
-    """A CT slice."""
+    """Make a CT slice."""
     return file_of(spec, Modality="CT", SOPClassUID=uids.CTImageStorage, RescaleIntercept="-1024", RescaleSlope="1")
 
 
 def report(spec: ImageSpec) -> bytes:
-    """A structured report."""
+    """Make a structured report."""
     ds = header_of(spec)
     for name in (
         "SamplesPerPixel",
@@ -88,7 +88,7 @@ def report(spec: ImageSpec) -> bytes:
 
 
 def no_pixels(spec: ImageSpec) -> bytes:
-    """A complete header without pixels."""
+    """Make a complete header without pixels."""
     return to_bytes(header_of(spec))
 
 
@@ -98,13 +98,13 @@ def burned_in(spec: ImageSpec) -> bytes:
 
 
 def blank(spec: ImageSpec) -> bytes:
-    """A constant with the faintest noise."""
+    """Make a constant with the faintest noise."""
     noise = np.random.default_rng(spec.seed).normal(0, 1.0, (spec.height, spec.width))
     return file_of(spec, np.rint(2 ** (spec.bits - 1) + noise).astype(np.uint16))
 
 
 def small_content(spec: ImageSpec) -> bytes:
-    """A bright label, a quarter percent of the area, in an empty field without noise."""
+    """Make a bright label, a quarter percent of the area, in an empty field without noise."""
     picture = np.zeros((spec.height, spec.width), np.uint16)
     row, col = spec.height // 8, spec.width // 8
     picture[row : row + spec.height // 20, col : col + spec.width // 20] = int(0.9 * 2**spec.bits)
@@ -117,12 +117,12 @@ def too_small(spec: ImageSpec) -> bytes:
 
 
 def too_large(spec: ImageSpec) -> bytes:
-    """A side longer than the largest allowed, whatever the export's scale."""
+    """Make a side longer than the largest allowed, whatever the export's scale."""
     return sound_bytes(replace(spec, height=3200, width=300))
 
 
 def for_processing(spec: ImageSpec) -> bytes:
-    """The raw twin: linear where the presented one is enhanced, air bright, no window."""
+    """Make the raw twin: linear where the presented one is enhanced, air bright, no window."""
     full = 2**spec.bits - 1
     share = radiograph_of(spec).astype(np.float32) / full
     raw = np.rint(full * np.exp(-2.2 * share)).astype(np.uint16)
@@ -139,7 +139,7 @@ def for_processing(spec: ImageSpec) -> bytes:
 
 
 def wrong_photometric(spec: ImageSpec) -> bytes:
-    """The tag says the opposite of the pixels."""
+    """Make a tag say the opposite of the pixels."""
     other = {"MONOCHROME1": "MONOCHROME2", "MONOCHROME2": "MONOCHROME1"}
     return file_of(spec, PhotometricInterpretation=other[spec.photometric])
 
@@ -157,7 +157,7 @@ def exceeding(spec: ImageSpec) -> bytes:
 
 
 def high_bits(spec: ImageSpec) -> bytes:
-    """An old graphic left in the first unused high bit, which nothing in the header declares."""
+    """Leave an old graphic in the first unused high bit, which nothing in the header declares."""
     return file_of(spec, stored(spec, radiograph_of(spec)) | (_graphic(spec) << np.uint16(spec.bits)))
 
 
@@ -168,7 +168,7 @@ def _graphic(spec: ImageSpec) -> U16:
 
 
 def overlay(spec: ImageSpec) -> bytes:
-    """A graphic in the first unused high bit, declared as overlay plane 6000 the old way."""
+    """Leave a graphic in the first unused high bit, declared as overlay plane 6000 the old way."""
     ds = header(spec)
     set_pixels(ds, stored(spec, radiograph_of(spec)) | (_graphic(spec) << np.uint16(spec.bits)), spec.syntax)
     ds.add_new(0x60000010, "US", spec.height)

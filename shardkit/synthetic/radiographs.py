@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from shardkit.dataset.rounding import ceil_div
 from shardkit.synthetic.phantom.anatomy import REGION_DRAWERS
 from shardkit.synthetic.phantom.attenuation import F32, Canvas
 
@@ -178,7 +179,7 @@ def _trabeculae(height: int, width: int, rng: np.random.Generator) -> F32:
     fine = ndimage.gaussian_filter(grain, (4.0, 1.2), mode="wrap")
     fine -= ndimage.gaussian_filter(grain, (6.0, 4.0), mode="wrap")
     fine /= np.float32(fine.std())
-    rows, cols = -(-height // side), -(-width // side)
+    rows, cols = ceil_div(height, side), ceil_div(width, side)
     tiled: F32 = np.tile(fine, (rows, cols))[:height, :width]
     return tiled
 
@@ -186,12 +187,12 @@ def _trabeculae(height: int, width: int, rng: np.random.Generator) -> F32:
 def _upsample(coarse: F32, height: int, width: int) -> F32:
     """Linear interpolation to float32 (height, width): columns first, the slow ones, while rows are few."""
     low, high, part = _taps(coarse.shape[1], width)
-    wide = coarse[:, low] * (1 - part) + coarse[:, high] * part
+    stretched = coarse[:, low] * (1 - part) + coarse[:, high] * part
     low, high, part = _taps(coarse.shape[0], height)
-    out: F32 = wide[high]
-    out -= wide[low]
+    out: F32 = stretched[high]
+    out -= stretched[low]
     out *= part[:, None]
-    out += wide[low]
+    out += stretched[low]
     return out
 
 
@@ -203,7 +204,7 @@ def _taps(size: int, target: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.
 
 
 def _mark(full: F32, rng: np.random.Generator) -> None:
-    """A lead side marker near an upper corner, on most pictures."""
+    """Draw a lead side marker near an upper corner, on most pictures."""
     dot = min(full.shape) // 130
     if dot < 1 or rng.random() < 0.25:
         return

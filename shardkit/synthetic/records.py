@@ -135,12 +135,12 @@ class ImageSpec:
 
 
 def radiograph_of(spec: ImageSpec) -> npt.NDArray[np.uint16]:
-    """The intended picture: uint16 (height, width), MONOCHROME2 sense, within `bits`."""
+    """Return the intended picture: uint16 (height, width), MONOCHROME2 sense, within `bits`."""
     return radiograph(spec.height, spec.width, spec.bits, np.random.default_rng(spec.seed), spec.region)
 
 
 def stored(spec: ImageSpec, picture: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
-    """The values in the file: turned around by the full range for MONOCHROME1."""
+    """Return the values in the file: turned around by the full range for MONOCHROME1."""
     return picture if spec.photometric == "MONOCHROME2" else np.uint16(2**spec.bits - 1) - picture
 
 
@@ -162,7 +162,7 @@ def header(spec: ImageSpec) -> Dataset:
 
 
 def _acquisition(ds: Dataset, spec: ImageSpec, rng: np.random.Generator) -> None:
-    """What may be kept: body part, view, machine type, geometry, exposure, window."""
+    """Write what may be kept: body part, view, machine type, geometry, exposure, window."""
     ds.BodyPartExamined, ds.ViewPosition = BODY_PARTS[spec.region][0], spec.view
     if spec.region not in ("chest", "ribs", "skull") and not spec.region.endswith("spine"):
         ds.ImageLaterality = "L" if rng.random() < 0.5 else "R"
@@ -186,7 +186,7 @@ def _acquisition(ds: Dataset, spec: ImageSpec, rng: np.random.Generator) -> None
 
 
 def _person(ds: Dataset, study: Study) -> None:
-    """What must never leave: names, numbers, dates, places, free text, nested and private copies of them."""
+    """Write what must never leave: names, numbers, dates, places, free text, nested and private copies of them."""
     person = study.patient
     ds.PatientName, ds.PatientID, ds.PatientBirthDate = person.name, person.number, person.birth
     ds.PatientSex, ds.PatientAge = person.sex, f"{int(study.date[:4]) - int(person.birth[:4]):03d}Y"
@@ -206,7 +206,7 @@ def _person(ds: Dataset, study: Study) -> None:
 
 
 def _pixel_module(ds: Dataset, spec: ImageSpec) -> None:
-    """The description of the pixel grid."""
+    """Describe the pixel grid."""
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, spec.photometric
     ds.Rows, ds.Columns = spec.height, spec.width
     ds.BitsAllocated = 8 if spec.bits == 8 else 16
@@ -260,14 +260,14 @@ def set_meta(ds: Dataset, syntax: str) -> None:
 
 
 def to_bytes(ds: Dataset) -> bytes:
-    """The file's bytes, with preamble."""
+    """Return the file's bytes, with preamble."""
     out = io.BytesIO()
     dcmwrite(out, ds, enforce_file_format=True)
     return out.getvalue()
 
 
 def sound_bytes(spec: ImageSpec) -> bytes:
-    """The bytes of a file with nothing wrong."""
+    """Return the bytes of a file with nothing wrong."""
     ds = header(spec)
     set_pixels(ds, stored(spec, radiograph_of(spec)), spec.syntax)
     return to_bytes(ds)

@@ -21,7 +21,7 @@ class Terminal(Console):
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """See `rich.console.Console`."""
+        """Return a string as it is, cleaned: none is markup. See `rich.console.Console`."""
         lines = re.split(r"(\n)", text)
         return super().render_str("".join(part if part == "\n" else clean(part) for part in lines), **options)
 
@@ -37,12 +37,13 @@ def say(text: str, *, error: bool = False) -> None:
 
 class _Cleaned(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
+        """Clean a record, and let it pass."""
         record.msg, record.args = clean(record.getMessage()), ()
         return True
 
 
 def logger(name: str) -> logging.Logger:
-    """A logger whose lines are one line each, cleaned: they tell of names in datasets, and what stores answered."""
+    """Return a logger whose lines are single and cleaned: they tell of names in datasets, and what stores answered."""
     found = logging.getLogger(name)
     if not any(isinstance(one, _Cleaned) for one in found.filters):
         found.addFilter(_Cleaned())

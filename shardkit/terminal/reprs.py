@@ -7,11 +7,11 @@ Facts = dict[str, Any]
 
 
 def line(name: str, facts: Facts) -> str:
-    """`Name(fact=value, ...)`."""
+    """Format facts as `Name(fact=value, ...)`."""
     return f"{name}({', '.join(f'{fact}={value}' for fact, value in facts.items())})"
 
 
 def table(name: str, facts: Facts) -> str:
-    """The same as HTML, escaped."""
+    """Format facts as an HTML table, escaped."""
     rows = "".join(f"<tr><th>{escape(fact)}</th><td>{escape(str(value))}</td></tr>" for fact, value in facts.items())
     return f"<table><thead><tr><th>{escape(name)}</th><td></td></tr></thead><tbody>{rows}</tbody></table>"

@@ -18,10 +18,20 @@ _DEPTHS = (1, 8, 12, 16)
 
 
 def assert_codec(codec: Codec) -> None:
-    """Raises AssertionError, which says what is wrong, unless a codec does all that `shardkit.codecs.base` says.
+    """Check that a codec does all that `shardkit.codecs.base` says.
 
     Images of one pixel to some thousands, of 1 to 16 bits, smooth, noisy and of extremes, come back exactly; prefixes
     give the smaller images that all bytes give; bytes of another image and damaged ones end in IntegrityError.
+
+    Parameters
+    ----------
+    codec : Codec
+        The module.
+
+    Raises
+    ------
+    AssertionError
+        It does not; the message says what is wrong.
     """
     for number, pixels in enumerate(pictures()):
         bits, frame = _DEPTHS[number % len(_DEPTHS)], _frame(pixels)
@@ -35,7 +45,7 @@ def assert_codec(codec: Codec) -> None:
 
 
 def pictures() -> Iterator[Pixels]:
-    """Images of sizes, kinds and depths that codecs have stumbled over; the depths take turns, 1, 8, 12 and 16 bits."""
+    """Give images of sizes, kinds and depths that codecs have stumbled over, of 1, 8, 12 and 16 bits in turn."""
     rng = np.random.default_rng(0)
     for height, width in _SIZES:
         rows, cols = np.indices((height, width))

@@ -40,10 +40,22 @@ class _Made:
 
 
 def assert_shard_format(form: ShardFormat, tmp_path: Path) -> None:
-    """Raises AssertionError, which says what is wrong, unless a format does all that `shardkit.formats.base` says.
+    """Check that a format does all that `shardkit.formats.base` says.
 
-    tmp_path: an empty folder. Names stay inside the dataset and lead back; every level of every image is found where it
-    was written; `rewrite` makes the bytes that a writer would have; `verify` names damage and nothing else.
+    Names stay inside the dataset and lead back; every level of every image is found where it was written; `rewrite`
+    makes the bytes that a writer would have; `verify` names damage and nothing else.
+
+    Parameters
+    ----------
+    form : ShardFormat
+        The module.
+    tmp_path : Path
+        An empty folder.
+
+    Raises
+    ------
+    AssertionError
+        It does not; the message says what is wrong.
     """
     for bin in (Bin(1, 9999), _BIN, Bin(65535, 100000)):
         for number in (0, 7, 99999, 123456789):

@@ -63,7 +63,7 @@ def _name(entry: Entry) -> str:
 
 
 def _judged(call: Callable[[], T], entry: Entry) -> T | None:
-    """What a call returns, None where it ends in a sound verdict."""
+    """Return what a call returns, None where it ends in a sound verdict."""
     try:
         return call()
     except Verdict as verdict:

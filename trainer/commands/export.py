@@ -12,7 +12,7 @@ from shardkit import Loader, from_text
 from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ShardkitError
 from trainer.commands import usage
-from trainer.models.base import State
+from trainer.models.base import Weights
 from trainer.models.registry import described
 from trainer.runs import checkpoint, folder
 from trainer.runs.files import whole as whole_file
@@ -40,29 +40,29 @@ def export(asked: Export) -> str:
     TrainingError
         For a checkpoint that cannot be read.
     """
-    place = checkpoint.named(asked.run)
-    facts = folder.facts(place.parent.parent)
+    path = checkpoint.named(asked.run)
+    facts = folder.facts(path.parent.parent)
     options = facts["config"]
     values = {name.removeprefix("model."): v for name, v in options.items() if name.startswith("model.")}
     model = described(values).build()
     if asked.grid is None and model.needs_grid:
         asked = replace(asked, grid=usual_grid(str(facts["data"]), options["loader.batching"]))
     size = model.exported_size(asked.grid)
-    checkpoint.weights(place, model, asked.average)
+    checkpoint.weights(path, model, asked.average)
     state = (model.whole_weights if asked.whole else model.encoder_weights)(asked.grid, asked.channels)
     call = usage.call(model.timm_call(asked.grid), model.norm_eps, asked.channels, asked.out)
     how = usage.preparation(options, size, asked.channels)
-    about = {**options, "step": int(place.name.rpartition("_")[2]), "average": asked.average, "height": size[0]}
+    about = {**options, "step": int(path.name.rpartition("_")[2]), "average": asked.average, "height": size[0]}
     about |= {"width": size[1], "channels": asked.channels, "image": how, **({} if asked.whole else {"call": call})}
     if asked.grid is not None:
         about["grid"] = "x".join(map(str, asked.grid))
     _write(asked, state, {name: str(value) for name, value in about.items()})
     if asked.whole:
-        return f"{asked.out} holds all of {place}, its norms with eps={model.norm_eps!r}. {how}"
+        return f"{asked.out} holds all of {path}, its norms with eps={model.norm_eps!r}. {how}"
     only = (
         "" if asked.grid is None else "; for another grid of patches export again, timm's resampling changes features"
     )
-    return f"{asked.out} holds the encoder of {place}{only}:\n\n{call}\n\n{how}"
+    return f"{asked.out} holds the encoder of {path}{only}:\n\n{call}\n\n{how}"
 
 
 def usual_grid(data: str, text: str) -> tuple[int, int] | None:
@@ -84,7 +84,7 @@ def usual_grid(data: str, text: str) -> tuple[int, int] | None:
     return rows, columns
 
 
-def _write(asked: Export, state: State, about: dict[str, str]) -> None:
+def _write(asked: Export, state: Weights, about: dict[str, str]) -> None:
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(asked.out) as fresh:
         if asked.out.suffix == ".safetensors":

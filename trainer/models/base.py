@@ -11,7 +11,7 @@ from shardkit.errors import ArgumentError
 
 Batch = BinnedBatch | PackedBatch
 Grid = tuple[int, int]
-State = dict[str, Tensor]
+Weights = dict[str, Tensor]
 Channels = Literal[1, 3]
 
 
@@ -123,7 +123,7 @@ class Model(nn.Module, ABC):
         """Number added to a norm's variance, which no file of weights says."""
         raise NotImplementedError
 
-    def encoder_weights(self, grid: Grid | None, channels: Channels = 1) -> State:
+    def encoder_weights(self, grid: Grid | None, channels: Channels = 1) -> Weights:
         """Return the encoder's weights for the model of timm that `timm_call` names; they load strictly.
 
         Parameters
@@ -135,7 +135,7 @@ class Model(nn.Module, ABC):
         """
         raise NotImplementedError
 
-    def whole_weights(self, grid: Grid | None, channels: Channels = 1) -> State:
+    def whole_weights(self, grid: Grid | None, channels: Channels = 1) -> Weights:
         """Return all weights, by the names of the public code that the model comes from; as `encoder_weights`."""
         raise NotImplementedError
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from torch import Tensor
 
 from shardkit.errors import ArgumentError
-from trainer.models.masking import cuts, places
+from trainer.models.masking import capacity, cuts
 from trainer.models.sequences import Sequences
 
 if TYPE_CHECKING:  # it counts its own operations with this module
@@ -49,7 +49,7 @@ def image_flops(config: "MaeConfig", tokens: Count) -> Count:
 def run_flops(config: "MaeConfig", of: Sequences) -> Tensor:
     """Return the operations of a batch's forward pass as it is run, images or not: float64 ()."""
     encoder, decoder = (cu.diff().double() for cu in cuts(of, config.mask_ratio))
-    seen, tokens = places(of, config.mask_ratio), of.image.shape[0]
+    seen, tokens = capacity(of, config.mask_ratio), of.image.shape[0]
     embed = 2 * seen * config.patch**2 * config.width  # of places for class tokens too
     into = 2 * seen * config.width * config.decoder_width
     out = 2 * tokens * config.decoder_width * config.patch**2

@@ -10,7 +10,7 @@ from timm.layers import resample_patch_embed
 from torch import Tensor
 
 from shardkit.errors import ArgumentError
-from trainer.models.base import State
+from trainer.models.base import Weights
 from trainer.models.positions import Mode, positions
 
 if TYPE_CHECKING:  # it reads and writes its weights with this module
@@ -43,7 +43,7 @@ def position_table(grid: tuple[int, int], width: int, mode: Mode = "absolute", t
     return torch.cat([torch.zeros(1, width), places])[None]
 
 
-def encoder_state(model: "Mae", grid: tuple[int, int], channels: Literal[1, 3] = 1) -> State:
+def encoder_state(model: "Mae", grid: tuple[int, int], channels: Literal[1, 3] = 1) -> Weights:
     """Return the encoder's weights for timm's vision transformer of this grid; they load strictly.
 
     `trainer.commands.usage` says how that model is made.
@@ -55,7 +55,7 @@ def encoder_state(model: "Mae", grid: tuple[int, int], channels: Literal[1, 3] =
     return {**state, "pos_embed": position_table(grid, c.width, c.position, c.position_table)}
 
 
-def original_state(model: "Mae", grid: tuple[int, int], channels: Literal[1, 3] = 1) -> State:
+def original_state(model: "Mae", grid: tuple[int, int], channels: Literal[1, 3] = 1) -> Weights:
     """Return all weights by the names of `facebookresearch/mae`.
 
     With three channels the model predicts the grey level of each of them.
@@ -67,7 +67,7 @@ def original_state(model: "Mae", grid: tuple[int, int], channels: Literal[1, 3] 
     return {**state, **encoder_state(model, grid, channels), "decoder_pos_embed": decoder}
 
 
-def load_original(model: "Mae", state: State, channels: Literal["sum", "mean"] = "sum") -> list[str]:
+def load_original(model: "Mae", state: Weights, channels: Literal["sum", "mean"] = "sum") -> list[str]:
     """Load a whole model, or an encoder alone, of the original or of timm.
 
     Position tables and heads are left out.
@@ -93,7 +93,7 @@ def load_original(model: "Mae", state: State, channels: Literal["sum", "mean"] =
         For values of another shape, or for names that belong to another architecture.
     """
     own = model.state_dict()
-    taken: State = {}
+    taken: Weights = {}
     for name, value in state.items():
         if name in ("pos_embed", "decoder_pos_embed") or name.startswith(("head.", "fc_norm.")):
             continue

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from shardkit import BinnedBatch
 from shardkit.errors import ArgumentError
-from trainer.models.base import Batch, Channels, Grid, State
+from trainer.models.base import Batch, Channels, Grid, Weights
 from trainer.models.blocks import initialise_linear
 from trainer.models.decoder import MaskedAutoencoder
 from trainer.models.hiera_formats import hiera_state, load_timm
@@ -264,11 +264,11 @@ class HieraMae(MaskedAutoencoder):
         """Number added to the variance of all its norms."""
         return self.config.norm_eps
 
-    def encoder_weights(self, grid: Grid | None, channels: Channels = 1) -> State:
+    def encoder_weights(self, grid: Grid | None, channels: Channels = 1) -> Weights:
         """See `Model`: for timm's Hiera."""
         return hiera_state(self, whole=False, channels=channels)
 
-    def whole_weights(self, grid: Grid | None, channels: Channels = 1) -> State:
+    def whole_weights(self, grid: Grid | None, channels: Channels = 1) -> Weights:
         """See `Model`: by the names that `load_timm` reads."""
         return hiera_state(self, whole=True, channels=channels)
 

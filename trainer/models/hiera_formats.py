@@ -35,20 +35,20 @@ def load_timm(model: "HieraMae", state: Mapping[str, Tensor]) -> list[str]:
     for name, value in checkpoint_filter_fn(dict(state)).items():  # type: ignore[no-untyped-call]
         if name.startswith(("head.fc.", "head.pre_logits.")):
             continue
-        place = name if name in own else f"encoder.{name}"
-        if place not in own:
+        own_name = name if name in own else f"encoder.{name}"
+        if own_name not in own:
             raise ArgumentError(f"{name} is in the checkpoint and not in {c.arch}: choose the arch it is of")
-        wanted = own[place].shape
-        if place == "encoder.patch_embed.proj.weight" and value.ndim == 4 and value.shape[1] == 3:
+        wanted = own[own_name].shape
+        if own_name == "encoder.patch_embed.proj.weight" and value.ndim == 4 and value.shape[1] == 3:
             value = to_grey(value)
-        if place.startswith("decoder_pred.") and value.shape[0] == 3 * wanted[0]:
+        if own_name.startswith("decoder_pred.") and value.shape[0] == 3 * wanted[0]:
             value = value.view(3, *wanted).mean(0)  # rows are pixels, colours outermost
         if value.shape != wanted:
             raise ArgumentError(
                 f"{name} is {tuple(value.shape)} in the checkpoint and {tuple(wanted)} in {c.arch} of side {c.side}:"
                 " choose the arch and side it is of"
             )
-        taken[place] = value
+        taken[own_name] = value
     missing = sorted(own.keys() - taken.keys())
     if lacking := [name for name in missing if name.startswith("encoder.")]:
         raise ArgumentError(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from shardkit.errors import ArgumentError
-from trainer.models.base import Model, State
+from trainer.models.base import Model, Weights
 from trainer.runs import checkpoint
 
 _SAFE: list[Any] = [
@@ -46,9 +46,9 @@ def load_initial(model: Model, source: str) -> str:
     """
     path = Path(source)
     if path.is_dir():
-        place = checkpoint.named(path)
-        checkpoint.weights(place, model)
-        return f"all weights are those of {place}"
+        path = checkpoint.named(path)
+        checkpoint.weights(path, model)
+        return f"all weights are those of {path}"
     mark = next((name for name in model.state_dict() if name.endswith(_MARK)), _MARK)
     state, where = _file(path, mark) if path.exists() else (_timm(source), "")
     try:
@@ -58,7 +58,7 @@ def load_initial(model: Model, source: str) -> str:
     return f"weights are those of {source}{where}" + (", the decoder begins at random" if missing else "")
 
 
-def _file(path: Path, mark: str) -> tuple[State, str]:
+def _file(path: Path, mark: str) -> tuple[Weights, str]:
     """Return weights by plain names, and where in the file they were."""
     found, keys = _read(path), []
     while isinstance(found, dict) and not _is_state(found):
@@ -79,7 +79,7 @@ def _is_state(found: dict[Any, Any]) -> bool:
     return bool(found) and all(isinstance(value, Tensor) for value in found.values())
 
 
-def _plain(state: State, path: Path, mark: str) -> tuple[State, str]:
+def _plain(state: Weights, path: Path, mark: str) -> tuple[Weights, str]:
     """Take from names what wrappers (DDP, Lightning, a larger model) put before them; return that prefix, too.
 
     `mark` is a name of ours, which shows where the prefix ends.
@@ -110,7 +110,7 @@ def _read(path: Path) -> Any:
         raise ArgumentError(f"--init {path} cannot be read as weights: {type(error).__name__}") from error
 
 
-def _timm(name: str) -> State:
+def _timm(name: str) -> Weights:
     import timm
 
     if not timm.is_model(name.split(".")[0]):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from shardkit.errors import ArgumentError
 from trainer.models import formats
-from trainer.models.base import Batch, Channels, Grid, State
+from trainer.models.base import Batch, Channels, Grid, Weights
 from trainer.models.blocks import Block, initialise_linear
 from trainer.models.decoder import MaskedAutoencoder
 from trainer.models.flops import image_flops, run_flops
@@ -233,12 +233,12 @@ class Mae(MaskedAutoencoder):
         """Number added to the variance of all its norms."""
         return self.config.norm_eps
 
-    def encoder_weights(self, grid: Grid | None, channels: Channels = 1) -> State:
+    def encoder_weights(self, grid: Grid | None, channels: Channels = 1) -> Weights:
         """See `Model`: for timm's vision transformer of this grid."""
         assert grid is not None
         return formats.encoder_state(self, grid, channels)
 
-    def whole_weights(self, grid: Grid | None, channels: Channels = 1) -> State:
+    def whole_weights(self, grid: Grid | None, channels: Channels = 1) -> Weights:
         """See `Model`: by the names of `facebookresearch/mae`."""
         assert grid is not None
         return formats.original_state(self, grid, channels)

@@ -67,7 +67,7 @@ def visible(of: Sequences, ratio: float) -> Tensor:
     return (of.lengths.double() * (1.0 - ratio)).long()  # in float64, as Python has it
 
 
-def places(of: Sequences, ratio: float) -> int:
+def capacity(of: Sequences, ratio: float) -> int:
     """Return the length of the encoder's sequence: all class tokens, and the most patches that can be visible."""
     return int(of.image.shape[0] * (1.0 - ratio)) + of.weight.shape[0]
 
@@ -77,7 +77,7 @@ def cuts(of: Sequences, ratio: float) -> tuple[Tensor, Tensor]:
 
     Class tokens are included, and filler is cut into short sequences. No patch needs to be drawn for it.
     """
-    tokens, count, room = of.image.shape[0], of.weight.shape[0], places(of, ratio)
+    tokens, count, room = of.image.shape[0], of.weight.shape[0], capacity(of, ratio)
     own = torch.cumsum(visible(of, ratio) + 1, 0)
     ends = own.new_zeros(1), own, own.new_full((1,), room)
     whole = of.cu_seqlens.long() + torch.arange(count + 1, device=own.device)
@@ -99,7 +99,7 @@ def draw(of: Sequences, ratio: float, drawn: Tensor | None = None) -> Mask:
     """
     tokens, count, device = of.image.shape[0], of.weight.shape[0], of.image.device
     image, cu = of.image.long(), of.cu_seqlens.long()
-    kept, room = visible(of, ratio), places(of, ratio)
+    kept, room = visible(of, ratio), capacity(of, ratio)
     order = torch.argsort(image + (noise(of) if drawn is None else drawn), stable=True)
     # Sorting leaves every image where it is and orders its patches by noise.
     rank = torch.arange(tokens, device=device) - cu[image]

@@ -52,7 +52,7 @@ def triptychs(
         (rows, cols).
     """
     shown = torch.nonzero(of.weight > 0).flatten()[:images].tolist()
-    cells = [[_scaled(view, height) for view in _views(of, output, patch, norm_pix, at)] for at in shown]
+    cells = [[_scaled(panel, height) for panel in _panels(of, output, patch, norm_pix, at)] for at in shown]
     width = max((cell.shape[1] for line in cells for cell in line), default=height)
     return _framed(
         cells,
@@ -85,7 +85,7 @@ def _hidden_share(of: Sequences, output: MaskedOutput, shown: list[int]) -> floa
     return float(output.masked.cpu()[chosen].float().mean()) if shown else 0.0
 
 
-def _views(of: Sequences, output: MaskedOutput, patch: int, norm_pix: bool, at: int) -> list[Grey]:
+def _panels(of: Sequences, output: MaskedOutput, patch: int, norm_pix: bool, at: int) -> list[Grey]:
     """Draw the four pictures of one image."""
     own = slice(*of.cu_seqlens[at : at + 2].tolist())
     target, masked = of.patches[own].float().cpu(), output.masked[own].cpu()[:, None]
@@ -102,14 +102,14 @@ def _views(of: Sequences, output: MaskedOutput, patch: int, norm_pix: bool, at: 
         return (values - low).mul_(255 / max(high - low, 1e-12)).clamp_(0, 255)
 
     seen, guessed, there = grey(target), grey(made), made.isfinite()
-    views = (
+    panels = (
         seen,
         torch.where(masked, float(HIDDEN), seen),
         torch.where(there, guessed, 0.0),
         torch.where(there, (_CONTRAST * (guessed - seen).abs()).clamp(max=255), 255.0),
     )
     # As bytes before they are laid out: a radiograph may have ten million pixels.
-    return [_laid_out(view.round_().to(torch.uint8), yx, patch)[:rows, :cols].numpy() for view in views]
+    return [_laid_out(panel.round_().to(torch.uint8), yx, patch)[:rows, :cols].numpy() for panel in panels]
 
 
 def _laid_out(patches: Tensor, yx: Tensor, patch: int) -> Tensor:
@@ -120,12 +120,12 @@ def _laid_out(patches: Tensor, yx: Tensor, patch: int) -> Tensor:
     return grid.permute(0, 2, 1, 3).reshape(rows * patch, cols * patch)
 
 
-def _scaled(view: Grey, height: int) -> Grey:
-    rows, cols = view.shape
+def _scaled(panel: Grey, height: int) -> Grey:
+    rows, cols = panel.shape
     scale = min(height / rows, _WIDEST * height / cols)
     size = max(1, round(cols * scale)), max(1, round(rows * scale))
     how = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST  # pixels stay pixels
-    return np.asarray(Image.fromarray(view).resize(size, how))
+    return np.asarray(Image.fromarray(panel).resize(size, how))
 
 
 def _framed(cells: list[list[Grey]], headings: tuple[str, ...], height: int, width: int) -> Grey:
@@ -137,10 +137,10 @@ def _framed(cells: list[list[Grey]], headings: tuple[str, ...], height: int, wid
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(14)
     for column, heading in enumerate(headings):
         pen.text((_MARGIN + column * (width + _MARGIN), 3), heading, fill=40, font=font)
-    for line, views in enumerate(cells):
-        for column, view in enumerate(views):
+    for line, panels in enumerate(cells):
+        for column, panel in enumerate(panels):
             corner = _MARGIN + column * (width + _MARGIN), _HEADING + line * (height + _MARGIN)
             page.paste(_CELL, (*corner, corner[0] + width, corner[1] + height))
-            left, top = corner[0] + (width - view.shape[1]) // 2, corner[1] + (height - view.shape[0]) // 2
-            page.paste(Image.fromarray(view), (left, top))
+            left, top = corner[0] + (width - panel.shape[1]) // 2, corner[1] + (height - panel.shape[0]) // 2
+            page.paste(Image.fromarray(panel), (left, top))
     return np.array(page)  # a copy, to be written to

@@ -41,19 +41,19 @@ class Found:
 
     Attributes
     ----------
-    place : Path or None
+    path : Path or None
         The checkpoint, if there is any.
     damaged : tuple of (Path, str)
         Newer ones that are not whole, each with what it lacks.
     """
 
-    place: Path | None
+    path: Path | None
     damaged: tuple[tuple[Path, str], ...] = ()
 
     @property
     def told(self) -> str:
         """The damaged ones and what they lack, for a sentence."""
-        return ", ".join(f"{place.name} is not whole: {lacks}" for place, lacks in self.damaged)
+        return ", ".join(f"{path.name} is not whole: {lacks}" for path, lacks in self.damaged)
 
 
 class Checkpoints:
@@ -85,12 +85,12 @@ class Checkpoints:
 
     def set_aside(self, found: Found) -> None:
         """Rename the damaged ones, so that they are not counted among those to keep."""
-        for place, _ in found.damaged if self._world.is_main else ():
-            aside = place.with_suffix(".damaged")
+        for path, _ in found.damaged if self._world.is_main else ():
+            aside = path.with_suffix(".damaged")
             shutil.rmtree(aside, ignore_errors=True)
-            place.rename(aside)
+            path.rename(aside)
 
-    def save(self, step: int, state: "State", facts: Facts) -> None:
+    def save(self, step: int, state: "TrainingState", facts: Facts) -> None:
         """Copy the state now, and write it while training goes on.
 
         Parameters
@@ -108,21 +108,21 @@ class Checkpoints:
             Where it cannot be written, or the one before could not be.
         """
         self.wait()
-        place = self._folder / f"{_PREFIX}{step:08d}"
-        part = place.with_suffix(".part")
+        path = self._folder / f"{_PREFIX}{step:08d}"
+        part = path.with_suffix(".part")
         if self._world.is_main:
             for left in self._folder.glob("*.part"):  # of a run that was killed
                 shutil.rmtree(left)
             part.mkdir(parents=True, exist_ok=True)
         if dist.is_initialized():
             dist.barrier(self._world.group)
-        with _sentence(place):
+        with _sentence(path):
             single = not dist.is_initialized()
             future = dcp.async_save(
                 state.tensors(), checkpoint_id=part, process_group=self._world.group, no_dist=single
             )
         assert isinstance(future, Future)
-        self._pending = (future, place, facts)
+        self._pending = (future, path, facts)
 
     def poll(self) -> None:
         """Give the checkpoint its name if it has been written."""
@@ -139,21 +139,21 @@ class Checkpoints:
         """
         if self._pending is None:
             return
-        (future, place, facts), self._pending = self._pending, None
-        with _sentence(place):
+        (future, path, facts), self._pending = self._pending, None
+        with _sentence(path):
             future.result()
             if not self._world.is_main:
                 return
-            part = place.with_suffix(".part")
+            part = path.with_suffix(".part")
             (part / "progress.json").write_text(json.dumps(facts, indent=1))
-            if place.exists():  # of steps that were trained again
-                shutil.rmtree(place)
-            part.rename(place)
+            if path.exists():  # of steps that were trained again
+                shutil.rmtree(path)
+            part.rename(path)
             for old in sorted(self._folder.glob(f"{_PREFIX}????????"))[: -self._keep]:
                 shutil.rmtree(old)
 
 
-class State:
+class TrainingState:
     """What a checkpoint holds of model, optimiser, average and objective, and this process's random numbers.
 
     Parameters
@@ -192,7 +192,7 @@ class State:
         state = {"objective": own} if own else {}
         return {"model": weights, "optim": moments, "rng": {str(self.rank): rng}, **average, **state}
 
-    def load(self, place: Path) -> Facts:
+    def load(self, path: Path) -> Facts:
         """Take over a checkpoint's values in place.
 
         A process that the checkpoint has no random state of keeps its own.
@@ -208,13 +208,13 @@ class State:
             For a checkpoint of another model, or one that cannot be read.
         """
         held = self.tensors()
-        with _readable(place):
-            facts = unpickling.progress(place)
-            names = _check_shapes(place, "model", held["model"])
-            _check_shapes(place, "objective", held.get("objective", {}))
+        with _readable(path):
+            facts = unpickling.progress(path)
+            names = _check_shapes(path, "model", held["model"])
+            _check_shapes(path, "objective", held.get("objective", {}))
             if not any(name.startswith(f"rng.{self.rank}.") for name in names):
                 del held["rng"]
-            unpickling.load(held, place, alone=not dist.is_initialized())
+            unpickling.load(held, path, alone=not dist.is_initialized())
         set_state_dict(
             self.model, self.optimizer, model_state_dict=held["model"], optim_state_dict=held["optim"], options=_FLAT
         )
@@ -236,11 +236,11 @@ def newest(folder: Path) -> Found:
         Where there are some, and all are damaged.
     """
     damaged: list[tuple[Path, str]] = []
-    for place in sorted(folder.glob(f"{_PREFIX}????????"), reverse=True):
-        lacks = unpickling.damage(place)
+    for path in sorted(folder.glob(f"{_PREFIX}????????"), reverse=True):
+        lacks = unpickling.damage(path)
         if not lacks:
-            return Found(place, tuple(damaged))
-        damaged.append((place, lacks))
+            return Found(path, tuple(damaged))
+        damaged.append((path, lacks))
     if damaged:
         raise TrainingError(
             f"{folder} has no whole checkpoint ({Found(None, tuple(damaged)).told}): restore one, or remove the folder"
@@ -251,10 +251,10 @@ def newest(folder: Path) -> Found:
 
 def latest(folder: Path) -> Path | None:
     """Return the newest whole checkpoint in a folder, None without any."""
-    return newest(folder).place
+    return newest(folder).path
 
 
-def named(place: Path) -> Path:
+def named(path: Path) -> Path:
     """Return the checkpoint that a path is, or the newest whole one of the run that it is.
 
     Raises
@@ -262,19 +262,19 @@ def named(place: Path) -> Path:
     ArgumentError
         Where it is neither, or the checkpoint is not whole.
     """
-    if not (place / unpickling.TABLE).exists():
-        found = latest(place / "checkpoints")
+    if not (path / unpickling.TABLE).exists():
+        found = latest(path / "checkpoints")
         if found is None:
             raise ArgumentError(
-                no_folder(place) or f"{place} contains no complete checkpoint: name a run or a checkpoint"
+                no_folder(path) or f"{path} contains no complete checkpoint: name a run or a checkpoint"
             )
         return found
-    if lacks := unpickling.damage(place):
-        raise ArgumentError(f"the checkpoint {place} is not whole ({lacks}): name another one of the run")
-    return place
+    if lacks := unpickling.damage(path):
+        raise ArgumentError(f"the checkpoint {path} is not whole ({lacks}): name another one of the run")
+    return path
 
 
-def weights(place: Path, model: nn.Module, average: bool = False) -> None:
+def weights(path: Path, model: nn.Module, average: bool = False) -> None:
     """Load a checkpoint's weights, or their average, into a model on one process.
 
     Raises
@@ -284,34 +284,32 @@ def weights(place: Path, model: nn.Module, average: bool = False) -> None:
     """
     held, kind = dict(model.state_dict()), "average" if average else "model"
     own = {name: held[name] for name, _ in model.named_parameters() if name in held} if average else held
-    with _readable(place):
-        if average and not any(name.startswith("average.") for name in unpickling.shapes(place)):
-            raise TrainingError(f"{place} holds no average of the weights: its run had --optim.ema 0")
-        _check_shapes(place, kind, own)
-        unpickling.load({kind: own}, place, alone=True)
+    with _readable(path):
+        if average and not any(name.startswith("average.") for name in unpickling.shapes(path)):
+            raise TrainingError(f"{path} holds no average of the weights: its run had --optim.ema 0")
+        _check_shapes(path, kind, own)
+        unpickling.load({kind: own}, path, alone=True)
         model.load_state_dict({**held, **own})
 
 
-def _check_shapes(place: Path, kind: str, held: dict[str, Any]) -> dict[str, tuple[int, ...] | None]:
+def _check_shapes(path: Path, kind: str, held: dict[str, Any]) -> dict[str, tuple[int, ...] | None]:
     """Check that a checkpoint's weights are those of this model; return the shapes of all that it holds."""
-    there = unpickling.shapes(place)
+    there = unpickling.shapes(path)
     for name, value in held.items():
         if (shape := there.get(f"{kind}.{name}")) != tuple(value.shape):
             raise TrainingError(
-                f"the checkpoint {place} is of another model: {name} is {shape or 'missing'} there and"
+                f"the checkpoint {path} is of another model: {name} is {shape or 'missing'} there and"
                 f" {tuple(value.shape)} here; use the model options that it was written with"
             )
     return there
 
 
-def _sentence(place: Path) -> contextlib.AbstractContextManager[None]:
-    return _Translated(StorageError, f"the checkpoint {place} cannot be written", "free some space and run it again")
+def _sentence(path: Path) -> contextlib.AbstractContextManager[None]:
+    return _Translated(StorageError, f"the checkpoint {path} cannot be written", "free some space and run it again")
 
 
-def _readable(place: Path) -> contextlib.AbstractContextManager[None]:
-    return _Translated(
-        TrainingError, f"the checkpoint {place} cannot be read", "remove it to go on from the one before"
-    )
+def _readable(path: Path) -> contextlib.AbstractContextManager[None]:
+    return _Translated(TrainingError, f"the checkpoint {path} cannot be read", "remove it to go on from the one before")
 
 
 class _Translated(contextlib.AbstractContextManager[None]):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 
-class Window:
+class ProfilerWindow:
     """A window of steps under torch's profiler.
 
     It writes `step_00000010.json` into `folder`, a trace for chrome://tracing or Perfetto.

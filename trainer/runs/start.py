@@ -77,8 +77,8 @@ def start(job: Job, loader: Loader, objective: Objective, world: World) -> Start
     """
     before = from_first(lambda: folder.found(job.out), world)
     _check_objective(before, job)
-    place = Checkpoints(job.out, job.config.save.keep, world).latest().place
-    last = None if place is None else _progress(place)
+    path = Checkpoints(job.out, job.config.save.keep, world).latest().path
+    last = None if path is None else _progress(path)
     notes = folder.compare(before["config"], flat(job.config), job.out) if before else []
     if last is None and job.init is not None:
         notes.append(load_initial(objective.model, job.init))
@@ -117,10 +117,10 @@ def _check_objective(before: Facts | None, job: Job) -> None:
         )
 
 
-def _progress(place: Path) -> Facts:
-    last = unpickling.progress(place)
+def _progress(path: Path) -> Facts:
+    last = unpickling.progress(path)
     if not isinstance(last.get("loader"), dict) or not isinstance(last.get("step"), int):
-        raise TrainingError(f"{place} is of another version of the trainer: go on with that one, or use --init {place}")
+        raise TrainingError(f"{path} is of another version of the trainer: go on with that one, or use --init {path}")
     return last
 
 

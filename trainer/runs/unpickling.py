@@ -41,9 +41,9 @@ _TABLE: Final[dict[str, Any]] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, data: bytes, place: Path) -> None:
+    def __init__(self, data: bytes, path: Path) -> None:
         super().__init__(io.BytesIO(data))
-        self._place = place
+        self._path = path
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _PATHS:
@@ -51,7 +51,7 @@ class _Unpickler(pickle.Unpickler):
         if name in (known := _TABLE.get(module, {})):
             return known[name]
         raise TrainingError(
-            f"{self._place} names {module}.{name}, which no checkpoint of weights has and which could run code: it was"
+            f"{self._path} names {module}.{name}, which no checkpoint of weights has and which could run code: it was"
             " not read; do not use this run's folder unless you know who made it"
         )
 
@@ -67,13 +67,13 @@ class Reader(dcp.FileSystemReader):
         TrainingError
             For a table that names anything but its own classes, or a file outside its folder.
         """
-        place = Path(self.path) / TABLE
-        found = _Unpickler(place.read_bytes(), place).load()
+        path = Path(self.path) / TABLE
+        found = _Unpickler(path.read_bytes(), path).load()
         if not isinstance(found, Metadata):
             raise ValueError(f"{TABLE} is no table of contents")
         for info in found.storage_data.values():
             if Path(info.relative_path).name != info.relative_path:
-                raise TrainingError(f"{place} names a file outside its folder, {info.relative_path}: it was not read")
+                raise TrainingError(f"{path} names a file outside its folder, {info.relative_path}: it was not read")
         if found.storage_meta is None:
             found.storage_meta = StorageMeta()
         found.storage_meta.load_id = self.load_id
@@ -86,34 +86,34 @@ class Planner(dcp.DefaultLoadPlanner):
     def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
         """See `torch.distributed.checkpoint.LoadPlanner`."""
         *outer, name = self.mappings[read_item.dest_index.fqn]
-        place: Any = self.original_state_dict
+        target: Any = self.original_state_dict
         for key in outer:
-            place = place[key]
-        place[name] = torch.load(value, weights_only=True)
+            target = target[key]
+        target[name] = torch.load(value, weights_only=True)
 
 
-def load(held: dict[str, Any], place: Path, alone: bool) -> None:
+def load(held: dict[str, Any], path: Path, alone: bool) -> None:
     """Fill nested dictionaries of tensors and plain values from a checkpoint, in place.
 
     Parameters
     ----------
     held
         What is filled.
-    place
+    path
         Folder of the checkpoint.
     alone
         Whether the other processes do not take part.
     """
-    dcp.load(held, storage_reader=Reader(place), planner=Planner(), no_dist=alone)
+    dcp.load(held, storage_reader=Reader(path), planner=Planner(), no_dist=alone)
 
 
-def shapes(place: Path) -> dict[str, tuple[int, ...] | None]:
+def shapes(path: Path) -> dict[str, tuple[int, ...] | None]:
     """Return the names of all that a checkpoint holds, with the shapes of its tensors."""
-    found = Reader(place).read_metadata().state_dict_metadata
+    found = Reader(path).read_metadata().state_dict_metadata
     return {name: tuple(of.size) if isinstance(of, TensorStorageMetadata) else None for name, of in found.items()}
 
 
-def progress(place: Path) -> dict[str, Any]:
+def progress(path: Path) -> dict[str, Any]:
     """Read what a checkpoint says of its run.
 
     Raises
@@ -121,13 +121,13 @@ def progress(place: Path) -> dict[str, Any]:
     ValueError
         For a file that is not ours.
     """
-    found = json.loads((place / PROGRESS).read_text())
+    found = json.loads((path / PROGRESS).read_text())
     if not isinstance(found, dict):
         raise ValueError(f"{PROGRESS} is no record of a run")
     return cast(dict[str, Any], found)
 
 
-def damage(place: Path) -> str:
+def damage(path: Path) -> str:
     """Return what a checkpoint lacks; empty for a whole one.
 
     All of it is read once, against the checksums of its values. Loading reads it again: which checkpoint a run goes on
@@ -141,19 +141,19 @@ def damage(place: Path) -> str:
         For one that this process may not read.
     """
     try:
-        progress(place)
+        progress(path)
     except FileNotFoundError:
         return f"{PROGRESS} is missing"
     except ValueError:
         return f"{PROGRESS} is damaged"
     except OSError as error:
-        raise StorageError(f"{place} cannot be read: {error.strerror}") from error
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
     try:
-        found = Reader(place).read_metadata()
+        found = Reader(path).read_metadata()
     except FileNotFoundError:
         return f"{TABLE} is missing"
     except OSError as error:
-        raise StorageError(f"{place} cannot be read: {error.strerror}") from error
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
     except TrainingError:
         raise
     except Exception:  # whatever a pickle that was cut off or overwritten ends with
@@ -162,13 +162,13 @@ def damage(place: Path) -> str:
     for info in found.storage_data.values():
         ends[info.relative_path] = max(ends[info.relative_path], info.offset + info.length)
     for name, end in ends.items():
-        if not (place / name).exists():
+        if not (path / name).exists():
             return f"{name} is missing"
-        if (place / name).stat().st_size < end:
+        if (path / name).stat().st_size < end:
             return f"{name} is cut short"
     for info in found.storage_data.values():
         try:
-            sound = _sound(place / info.relative_path, info.offset, info.length)
+            sound = _sound(path / info.relative_path, info.offset, info.length)
         except OSError as error:  # of a disk that has lost a sector, too
             return f"{info.relative_path} cannot be read: {error.strerror}"
         if not sound:

@@ -55,8 +55,18 @@ _HARMLESS = ("Unknown Adobe", "Warning: unknown JFIF")  # what libjpeg-turbo say
 class Samples:
     """One frame as its codec gives it.
 
-    values: (rows, cols) integers. precision, signed: what the stream declares, None where it declares nothing
-    (uncompressed, RLE). lossy: whether its own coding loses.
+    Attributes
+    ----------
+    values : ndarray of int, (rows, cols)
+        Stored values.
+    decoder : str
+        The library, its version and function.
+    repairs : tuple of str
+        What was mended.
+    lossy : bool
+        Whether its own coding loses.
+    precision, signed : int, bool or None
+        What the stream declares; None where it declares nothing (uncompressed, RLE).
     """
 
     values: Array
@@ -70,7 +80,19 @@ class Samples:
 def decode(stream: bytes, syntax: str, dataset: Dataset) -> Samples:
     """Decode the compressed bytes of one frame.
 
-    Raises Quarantined (decode_error, dimension_mismatch, size_mismatch).
+    Parameters
+    ----------
+    stream : bytes
+        The fragments, joined.
+    syntax : str
+        UID of the transfer syntax that the file declares.
+    dataset : Dataset
+        The header, for the size of the image.
+
+    Raises
+    ------
+    Quarantined
+        decode_error, dimension_mismatch, size_mismatch.
     """
     if syntax in _RLE:
         return _decode_rle(stream, syntax, dataset)
@@ -89,7 +111,7 @@ def _decode_rle(stream: bytes, syntax: str, dataset: Dataset) -> Samples:
 
 
 def _decode_jpeg(stream: bytes, dataset: Dataset) -> tuple[set[str], Samples]:
-    """(the transfer syntaxes of its process, samples)."""
+    """Return the transfer syntaxes of the stream's process, and its samples."""
     header = streams.jpeg(stream)
     _require_size(header, dataset)
     stream, repairs = stream[: header.end], tuple[str, ...]()
@@ -120,8 +142,11 @@ def _process(header: Jpeg) -> str:
 
 
 def _decode_dct(stream: bytes, header: Jpeg, dataset: Dataset) -> tuple[Array, str]:
-    """libjpeg-turbo, strict where that is offered, for 8 bits. The coded data of 12 bits are of the same kind, so
-    its strict face walks them too, as if of 8 bits; and the values are held against libjpeg's."""
+    """Decode with libjpeg-turbo, strictly for 8 bits.
+
+    The coded data of 12 bits are of the same kind: its strict face walks them, too, as if of 8 bits, and the values are
+    held against libjpeg's.
+    """
     at = header.precision_at
     walked = stream[:at] + b"\x08" + stream[at + 1 :]
     strict = _run("libjpeg-turbo", functools.partial(_strict, walked))
@@ -145,7 +170,7 @@ def _strict(stream: bytes) -> Array:
 
 
 def _decode_j2k(stream: bytes, dataset: Dataset) -> tuple[set[str], Samples]:
-    """(the transfer syntaxes of its block coder, samples)."""
+    """Return the transfer syntaxes of the stream's block coder, and its samples."""
     header = streams.codestream(stream)
     _require_size(header, dataset)
     described = (not header.reversible, header.precision, header.signed)
@@ -166,7 +191,7 @@ def _decode_j2k(stream: bytes, dataset: Dataset) -> tuple[set[str], Samples]:
 
 
 def _decode_htj2k(stream: bytes, header: Codestream) -> tuple[Array, str]:
-    """OpenJPH gives zeros for blocks it cannot read and OpenJPEG reads on: only what both agree on is the image."""
+    """Decode twice, and take what both agree on: OpenJPH gives zeros for blocks it cannot read, OpenJPEG reads on."""
     if not streams.whole(stream, header.tiles - header.start):
         raise Quarantined("decode_error", "the compressed stream's tile-parts are not all there: it is cut short")
     first = _run("OpenJPH", functools.partial(imagecodecs.htj2k_decode, stream))
@@ -179,7 +204,7 @@ def _decode_htj2k(stream: bytes, header: Codestream) -> tuple[Array, str]:
 
 
 def _require_agreement(first: Array, second: Array, bits: int, tolerance: int) -> None:
-    """Raises Quarantined unless two decoders give the same values modulo 2**bits, within `tolerance`."""
+    """Quarantine unless two decoders give the same values modulo 2**bits, within `tolerance`."""
     if first.shape == second.shape:
         apart = (first.astype(np.int32) - second.astype(np.int32) + tolerance) & ((1 << bits) - 1)
         if int(apart.max()) <= 2 * tolerance:
@@ -188,7 +213,7 @@ def _require_agreement(first: Array, second: Array, bits: int, tolerance: int) -
 
 
 def _run(name: str, attempt: Callable[[], T]) -> T:
-    """What a library gives. Raises Quarantined for whatever else it does."""
+    """Return what a library gives; quarantine for whatever else it does."""
     try:
         return attempt()
     except (MemoryError, KeyboardInterrupt, SystemExit, Quarantined):
@@ -208,7 +233,7 @@ _version = functools.cache(version)
 
 
 def _require_size(header: Jpeg | Codestream, dataset: Dataset) -> None:
-    """Before anything is allocated. Raises Quarantined (dimension_mismatch)."""
+    """Quarantine another size than the header's, before anything is allocated."""
     rows, cols = int(dataset.Rows), int(dataset.Columns)
     if (header.rows, header.cols, header.components) != (rows, cols, 1):
         planes = f", {header.components} components" if header.components != 1 else ""
@@ -249,7 +274,24 @@ def _pydicom(stream: bytes, syntax: str, dataset: Dataset, bits: int) -> Array:
 def native(
     frame: bytes | memoryview, rows: int, cols: int, bits_allocated: int, big_endian: bool, words: bool = True
 ) -> Samples:
-    """Uncompressed samples, padded to whole words, -> (rows, cols) uint8 or uint16 in the machine's byte order."""
+    """Return uncompressed samples as (rows, cols) uint8 or uint16 in the machine's byte order.
+
+    Parameters
+    ----------
+    frame : bytes or memoryview
+        Padded to whole words.
+    rows, cols, bits_allocated : int
+        As the header says.
+    big_endian : bool
+        The order of bytes.
+    words : bool
+        Whether 8-bit samples come in 16-bit words (VR OW).
+
+    Raises
+    ------
+    Quarantined
+        bad_value, for other words than of 8 and 16 bits.
+    """
     if bits_allocated == 8:
         if big_endian and words:  # PS3.5 8.1.2: OW swaps the two 8-bit samples of each word
             frame = np.frombuffer(bytes(frame).ljust(len(frame) + len(frame) % 2, b"\0"), "u2").byteswap().tobytes()
@@ -262,7 +304,10 @@ def native(
 
 
 def repair_jpeg_sos(stream: bytes, header: Jpeg) -> tuple[bytes, tuple[str, ...]]:
-    """Some PACS write the scan's end of spectral selection as 0; sequential DCT demands 63 (T.81 table B.3)."""
+    """Return the stream with the end of its spectral selection as sequential DCT demands it, and the repair.
+
+    Some PACS write 0 there instead of 63 (T.81 table B.3).
+    """
     end = header.scans[0].start - 2  # Se is the last byte of the scan header but one
     if header.process in (0xC0, 0xC1) and stream[end] == 0:
         return stream[:end] + b"\x3f" + stream[end + 1 :], ("jpeg_sos",)

@@ -22,10 +22,10 @@ _APPLE_DOUBLE = b"\x00\x05\x16\x07"
 
 
 def packed(start: bytes) -> str | None:
-    """What to say of an archive or compressed file, by its first `START` bytes; None for anything else."""
+    """Return what to say of an archive or compressed file, by its first `START` bytes; None for anything else."""
     return next((f"{what}: {_PACKED}" for at, magic, what in _MAGIC if start[at:].startswith(magic)), None)
 
 
 def is_apple_double(path: bytes, start: bytes) -> bool:
-    """Whether this is a macOS `._` file. Name and bytes must agree: an image may have such a name."""
+    """Return whether this is a macOS `._` file. Name and bytes must agree: an image may have such a name."""
     return path.rpartition(b"/")[2].startswith(b"._") and start.startswith(_APPLE_DOUBLE)

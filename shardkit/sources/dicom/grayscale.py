@@ -25,7 +25,21 @@ Array = npt.NDArray[np.integer]
 
 @dataclass(frozen=True, slots=True)
 class Uniform:
-    """`pixels` (rows, cols) uint16 in [0, 2**bits - 1]; `padding` is the share of padding pixels in [0, 1]."""
+    """Unsigned pixels in MONOCHROME2 sense.
+
+    Attributes
+    ----------
+    pixels : ndarray of uint16, (rows, cols)
+        In [0, 2**bits - 1].
+    bits : int
+        Depth, 1 to 16.
+    inverted : bool
+        Whether stored values were turned around.
+    padding : float
+        Share of padding pixels, in [0, 1].
+    flags, repairs : tuple of str
+        What a person may want to look at; what was mended.
+    """
 
     pixels: Pixels
     bits: int
@@ -36,7 +50,24 @@ class Uniform:
 
 
 def to_uniform(samples: Samples, module: PixelModule, dataset: Dataset, *, invert: Invert = "full") -> Uniform:
-    """Samples as the decoder gave them -> uniform pixels. Raises Quarantined (bad_value)."""
+    """Return the uniform pixels of samples as their decoder gave them.
+
+    Parameters
+    ----------
+    samples : Samples
+        Decoded values.
+    module : PixelModule
+        What the header says of them.
+    dataset : Dataset
+        The header, for rescale and look-up tables.
+    invert : str
+        "full": 2**bits - 1 - x; "imagemax": max(image) - x.
+
+    Raises
+    ------
+    Quarantined
+        bad_value.
+    """
     slope = rescale(dataset)[0]
     stored = stored_values(samples, module, dataset)
     table = modality_lut(dataset, module.signed)
@@ -66,7 +97,13 @@ def _inside(stored: Stored) -> npt.NDArray[np.bool_] | bool:
 
 
 def rescale(dataset: Dataset) -> tuple[float, float]:
-    """(slope, intercept), (1, 0) where absent. Raises Quarantined (bad_value) when they are not numbers."""
+    """Return (slope, intercept), (1, 0) where absent.
+
+    Raises
+    ------
+    Quarantined
+        bad_value, when they are not numbers.
+    """
     values = []
     for keyword, default in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0)):
         try:
@@ -81,9 +118,14 @@ def rescale(dataset: Dataset) -> tuple[float, float]:
 
 
 def modality_lut(dataset: Dataset, signed: bool) -> tuple[int, Pixels] | None:
-    """(first stored value mapped, entries) of the Modality LUT sequence, or None. Raises Quarantined (bad_value).
+    """Return (first stored value mapped, entries) of the Modality LUT sequence, or None.
 
     An item with neither descriptor nor data is no LUT: some exports keep the empty shell.
+
+    Raises
+    ------
+    Quarantined
+        bad_value.
     """
     sequence = value(dataset, "ModalityLUTSequence")
     if not sequence:
@@ -102,7 +144,7 @@ def modality_lut(dataset: Dataset, signed: bool) -> tuple[int, Pixels] | None:
 
 
 def _lut(item: Dataset, big_endian: bool) -> tuple[int, Pixels]:
-    """(first value mapped as an unsigned word, entries) of a LUT (PS3.3 C.11.1.1). Raises whatever its values do."""
+    """Return (first value mapped as an unsigned word, entries) of a LUT (PS3.3 C.11.1.1). Raises as its values do."""
     count, first, bits = (int(v) for v in item.LUTDescriptor)
     data = item["LUTData"].value
     count = count or 65536  # 0 stands for 2**16
@@ -116,7 +158,7 @@ def _lut(item: Dataset, big_endian: bool) -> tuple[int, Pixels]:
 
 
 def polarity_conflict(dataset: Dataset, photometric: str) -> bool:
-    """Whether the header also says that the image is displayed in the other sense than it is written in.
+    """Return whether the header also says that the image is displayed in the other sense than it is written in.
 
     PresentationLUTShape must be INVERSE for MONOCHROME1 and IDENTITY for MONOCHROME2 (PS3.3 C.8.11.3.1.2); a VOI LUT
     that decreases turns the display around.

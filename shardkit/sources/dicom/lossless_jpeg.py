@@ -26,9 +26,19 @@ _LINEAR = 4  # up to this predictor, sums modulo 2**16 are also right modulo 2**
 
 
 def decode(stream: bytes, header: Jpeg) -> tuple[Words, tuple[str, ...]]:
-    """(rows, cols) uint16 values of a one-component stream, within its precision; repairs made ("jpeg_modulo").
+    """Decode a one-component stream.
 
-    Raises Quarantined (decode_error) when the coded data are damaged or of a kind that no decoder here has.
+    Returns
+    -------
+    values : ndarray of uint16, (rows, cols)
+        Within the stream's precision.
+    repairs : tuple of str
+        "jpeg_modulo", where sums were taken modulo 2**precision.
+
+    Raises
+    ------
+    Quarantined
+        decode_error, when the coded data are damaged or of a kind that no decoder here has.
     """
     scan = _one_scan(header)
     # With 16 bits declared the decoder keeps all 16 of its sums: some encoders rely on a modulus of 2**precision. The
@@ -68,7 +78,7 @@ def _one_scan(header: Jpeg) -> Scan:
 
 
 def _check_codes(stream: bytes, sums: Words, header: Jpeg, scan: Scan) -> None:
-    """Raises Quarantined where the coded data are not exactly the codes of the values."""
+    """Quarantine where the coded data are not exactly the codes of the values."""
     step = header.restart // header.cols or header.rows
     starts = range(0, header.rows, step)
     if len(starts) != len(scan.intervals):
@@ -112,8 +122,10 @@ def _in_step(
 
 
 def _code_of_differences(table: Huffman, precision: int) -> tuple[Codes, npt.NDArray[np.uint8]]:
-    """(code, its length in bits) of every difference modulo 2**16: its category's code, then as many bits as the
-    category says, of the difference, less 1 where that is negative (H.1.2.2)."""
+    """Return the code of every difference modulo 2**16, and its length in bits.
+
+    Its category's code, then as many bits of the difference as the category says, less 1 if negative (H.1.2.2).
+    """
     difference = np.arange(65536).astype(np.uint16).view(np.int16).astype(np.int64)
     category = np.ceil(np.log2(np.abs(difference) + 1)).astype(np.int64)
     more = np.where(category == 16, 0, category)  # 32,768 needs no further bit

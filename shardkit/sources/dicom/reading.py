@@ -44,7 +44,27 @@ class PixelElement:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A parsed header. `stream` holds the data set (inflated when the file is deflated), `size` bytes long."""
+    """A parsed header.
+
+    Attributes
+    ----------
+    dataset : Dataset
+        All before the pixels.
+    syntax : str
+        UID of the transfer syntax that the data set has.
+    pixels : PixelElement or None
+        Where the pixel data lie.
+    stream : file
+        Holds the data set (inflated when the file is deflated).
+    size : int
+        Its bytes.
+    repairs : tuple of str
+        What was mended to parse it.
+    cut : bool
+        There is no pixel data, and the last element does not end where the file does.
+    data : bytes or None
+        The stream's bytes, where they are in memory anyway.
+    """
 
     dataset: Dataset
     syntax: str
@@ -77,9 +97,21 @@ class PixelModule:
 
 
 def read_header(file: BinaryIO, size: int, data: bytes | None = None) -> Header:
-    """Parse up to the pixel data; `data` is the whole file, if it is at hand.
+    """Parse up to the pixel data.
 
-    Raises Quarantined (empty_file, not_dicom, parse_error).
+    Parameters
+    ----------
+    file : file
+        At its start.
+    size : int
+        Its bytes.
+    data : bytes, optional
+        The whole file, if it is at hand.
+
+    Raises
+    ------
+    Quarantined
+        empty_file, not_dicom, parse_error.
     """
     if size == 0:
         raise Quarantined("empty_file", "the file has no bytes")
@@ -107,7 +139,7 @@ def read_header(file: BinaryIO, size: int, data: bytes | None = None) -> Header:
 
 
 def _encoding(dataset: Dataset) -> tuple[bool, bool]:
-    """(implicit VR, little endian) as the parser read the data set, which may not be what the file declares."""
+    """Return (implicit VR, little endian) as the parser read the data set, which may not be what the file declares."""
     implicit, little = dataset.original_encoding
     last = dataset.get_item(max(dataset.keys())) if len(dataset) else None
     if isinstance(last, RawDataElement):
@@ -116,7 +148,7 @@ def _encoding(dataset: Dataset) -> tuple[bool, bool]:
 
 
 def _effective_syntax(declared: str | None, implicit: bool, little: bool) -> tuple[str, tuple[str, ...]]:
-    """The transfer syntax that the data set has, and the repair that this is."""
+    """Return the transfer syntax that the data set has, and the repair that this is."""
     found = ExplicitVRBigEndian if not little else ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
     if declared is None:
         return str(found), ("assumed_ts",)
@@ -126,8 +158,10 @@ def _effective_syntax(declared: str | None, implicit: bool, little: bool) -> tup
 
 
 def _cut(dataset: Dataset, size: int) -> bool:
-    """Whether the data set stops in the middle of an element: the parser takes the end of a file as its own, or, where
-    it comes in the middle of a sequence, returns nothing at all."""
+    """Return whether the data set stops in the middle of an element.
+
+    The parser takes the end of a file as its own, or, where it comes in the middle of a sequence, returns nothing.
+    """
     if not len(dataset):
         return size > 0 and "MediaStorageSOPClassUID" in dataset.file_meta
     last = dataset.get_item(max(dataset.keys()))
@@ -178,7 +212,13 @@ def _pixel_element(stream: BinaryIO, implicit: bool, order: str) -> PixelElement
 
 
 def pixel_module(dataset: Dataset) -> PixelModule:
-    """Raises Quarantined (missing_required_tag, bad_value)."""
+    """Read the Image Pixel Module.
+
+    Raises
+    ------
+    Quarantined
+        missing_required_tag, bad_value.
+    """
     rows = _integer(dataset, "Rows", range(1, 65536))
     cols = _integer(dataset, "Columns", range(1, 65536))
     allocated = _integer(dataset, "BitsAllocated", (1, 8, 12, 16, 32, 64))
@@ -215,9 +255,12 @@ def _integer(dataset: Dataset, keyword: str, allowed: Iterable[int], default: in
 
 
 def check_structure(header: Header, module: PixelModule) -> tuple[str, ...]:
-    """Compare claims with bytes before anything is decoded; returns repairs made ("trailing_bytes").
+    """Compare claims with bytes before anything is decoded; return repairs made ("trailing_bytes").
 
-    Raises Quarantined (truncated, size_mismatch, decode_error, unsupported_transfer_syntax).
+    Raises
+    ------
+    Quarantined
+        truncated, size_mismatch, decode_error, unsupported_transfer_syntax.
     """
     assert header.pixels is not None
     if header.syntax not in NATIVE | SUPPORTED:
@@ -257,7 +300,10 @@ def _check_encapsulated(header: Header, module: PixelModule) -> None:
 
 
 def _fragments(header: Header) -> list[tuple[int, int]]:
-    """(offset, length) of every fragment after the offset table."""
+    """Return (offset, length) of every fragment after the offset table.
+
+    Walked here, not by `pydicom.encaps`: a cut or false chain gets a verdict, and nothing is copied to find that out.
+    """
     assert header.pixels is not None
     position, spans, first = header.pixels.offset, list[tuple[int, int]](), True
     while True:
@@ -283,7 +329,7 @@ def _fragments(header: Header) -> list[tuple[int, int]]:
 
 
 def frame(header: Header, module: PixelModule) -> bytes | memoryview:
-    """The bytes of the single frame: native samples, or the fragments joined. Call check_structure first."""
+    """Return the bytes of the single frame: native samples, or the fragments joined. Call check_structure first."""
     assert header.pixels is not None
     if header.pixels.length is not None:
         start, length = header.pixels.offset, module.frame_bytes + module.frame_bytes % 2

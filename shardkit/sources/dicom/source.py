@@ -33,7 +33,13 @@ _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7."  # and all below it
 
 @dataclass(frozen=True)
 class DicomSource:
-    """An export of DICOM files, as `shardkit.sources.base.ImageSource`."""
+    """An export of DICOM files, as `shardkit.sources.base.ImageSource`.
+
+    Parameters
+    ----------
+    files : FileTree
+        The folder or bucket.
+    """
 
     files: FileTree
 
@@ -42,7 +48,18 @@ class DicomSource:
         return self.files.list()
 
     def inspect(self, entry: Entry) -> ImageFacts:
-        """Return what the header of a file tells."""
+        """Return what the header of a file tells.
+
+        Parameters
+        ----------
+        entry : Entry
+            The file.
+
+        Raises
+        ------
+        Dropped, Quarantined
+            Where it holds no image that can be decoded.
+        """
         with self.files.open(entry.path, entry.size) as file:
             if foreign.is_apple_double(entry.path, file.read(foreign.START)):
                 raise Dropped("apple_double", "a file that macOS keeps beside another, no image")
@@ -50,7 +67,20 @@ class DicomSource:
             return judged(read_header(file, entry.size), entry.size)[0]
 
     def load(self, entry: Entry, data: bytes) -> LoadedImage:
-        """Return the image in the whole bytes of a file."""
+        """Return the image in the whole bytes of a file.
+
+        Parameters
+        ----------
+        entry : Entry
+            The file.
+        data : bytes
+            All of it.
+
+        Raises
+        ------
+        Dropped, Quarantined
+            As `inspect`.
+        """
         header = read_header(BytesIO(data), len(data), data)
         facts, module = judged(header, len(data))
         return LoadedImage(facts, metadata.stated(header.dataset), functools.partial(decode, header, module))

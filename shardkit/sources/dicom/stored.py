@@ -31,7 +31,21 @@ _OVERSHOOT = 1 / 8, 0.01  # of a lossy codec: largest, of the range; share of th
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Stored values as integers that hold their sign, padding set to `low`, the least value `bits` allow."""
+    """Stored values as integers that hold their sign.
+
+    Attributes
+    ----------
+    values : ndarray of int, (rows, cols)
+        Padding is set to `low`.
+    bits : int
+        Depth.
+    low : int
+        The least value that `bits` allow.
+    padding : ndarray of bool or None
+        Where it is.
+    flags, repairs : tuple of str
+        What a person may want to look at; what was mended.
+    """
 
     values: Array
     bits: int
@@ -53,7 +67,13 @@ class _Words:
 
 
 def stored_values(samples: Samples, module: PixelModule, dataset: Dataset) -> Stored:
-    """What the header and the samples together say is stored. Raises Quarantined (bad_value)."""
+    """Return what the header and the samples together say is stored.
+
+    Raises
+    ------
+    Quarantined
+        bad_value.
+    """
     found = _from_file(samples.values, module) if samples.precision is None else _from_stream(samples, module)
     words, bits = found.words, found.bits
     if _overlay_in_pixels(dataset):
@@ -100,7 +120,7 @@ def _from_file(values: Array, module: PixelModule) -> _Words:
 
 
 def _from_stream(samples: Samples, module: PixelModule) -> _Words:
-    """A stream's values as words of its own precision."""
+    """Return a stream's values as words of its own precision."""
     assert samples.precision is not None
     values, width = samples.values, samples.precision
     bits = min(module.bits_stored, width)
@@ -166,7 +186,7 @@ def _roughness(values: Array, padding: Mask | None) -> int:
 
 
 def _overlay_in_pixels(dataset: Dataset) -> bool:
-    """An overlay group without data of its own and with a bit position above 0 sits in the pixels' high bits."""
+    """Return whether an overlay sits in the pixels' high bits: a group without data, with a bit position above 0."""
     for group in range(0x6000, 0x6020, 2):
         if (group, 0x0102) in dataset and (group, 0x3000) not in dataset:
             try:

@@ -88,12 +88,18 @@ class Codestream:
 
 
 def damaged(what: str) -> Quarantined:
-    """The verdict on a stream whose structure is broken."""
+    """Return the verdict on a stream whose structure is broken."""
     return Quarantined("decode_error", f"the compressed stream is damaged: {what}")
 
 
 def jpeg(stream: bytes) -> Jpeg:
-    """Walk a JPEG or JPEG-LS stream to its end. Raises Quarantined (decode_error)."""
+    """Walk a JPEG or JPEG-LS stream to its end.
+
+    Raises
+    ------
+    Quarantined
+        decode_error.
+    """
     if not stream.startswith(SOI):
         raise damaged("it does not begin with SOI")
     at, restart = 2, 0
@@ -142,7 +148,7 @@ def jpeg(stream: bytes) -> Jpeg:
 
 
 def _marker(stream: bytes, at: int) -> tuple[int, int]:
-    """(code, offset behind it) of the marker at `at`, which any number of fill bytes FF may precede (T.81 B.1.1.2)."""
+    """Return (code, offset behind it) of the marker at `at`; fill bytes FF may precede it (T.81 B.1.1.2)."""
     start = at
     while at < len(stream) and stream[at] == 0xFF:
         at += 1
@@ -154,7 +160,7 @@ def _marker(stream: bytes, at: int) -> tuple[int, int]:
 
 
 def _segment(stream: bytes, at: int) -> bytes:
-    """A marker segment from its length on, whole."""
+    """Return a marker segment from its length on, whole."""
     length = int.from_bytes(stream[at : at + 2], "big")
     if length < 2 or at + length > len(stream):
         raise damaged("a marker segment is longer than the stream")
@@ -174,7 +180,7 @@ def _read_tables(segment: bytes, tables: dict[int, Huffman]) -> None:
 
 
 def _table(counts: list[int], symbols: bytes) -> Huffman:
-    """Codes are given out in order, from the shortest (T.81 C.2)."""
+    """Give out codes in order, from the shortest (T.81 C.2)."""
     codes, lengths = np.zeros(256, np.uint16), np.zeros(256, np.uint8)
     code, at = 0, 0
     for length, count in enumerate(counts, 1):
@@ -217,7 +223,13 @@ def _scan(stream: bytes, segment: bytes, start: int, ls: bool) -> Scan:
 
 
 def codestream(stream: bytes) -> Codestream:
-    """Walk the main header of a JPEG 2000 codestream, raw or in JP2 boxes. Raises Quarantined (decode_error)."""
+    """Walk the main header of a JPEG 2000 codestream, raw or in JP2 boxes.
+
+    Raises
+    ------
+    Quarantined
+        decode_error.
+    """
     start = _boxed(stream) if stream.startswith(JP2) else 0
     if stream[start : start + 4] != SOC_SIZ:
         raise damaged("it does not begin with SOC and SIZ")
@@ -250,7 +262,7 @@ def codestream(stream: bytes) -> Codestream:
 
 
 def _boxed(stream: bytes) -> int:
-    """Offset of the codestream in a JP2 file (15444-1 I.4)."""
+    """Return the offset of the codestream in a JP2 file (15444-1 I.4)."""
     at = 0
     while at + 8 <= len(stream):
         length, head = int.from_bytes(stream[at : at + 4], "big"), 8
@@ -265,7 +277,7 @@ def _boxed(stream: bytes) -> int:
 
 
 def whole(stream: bytes, tiles: int) -> bool:
-    """Whether every tile-part from `tiles` on has the length it declares and EOC follows (15444-1 A.4.2)."""
+    """Return whether every tile-part from `tiles` on has the length it declares and EOC follows (15444-1 A.4.2)."""
     at = tiles
     while stream[at : at + 2] == b"\xff\x90":
         length = int.from_bytes(stream[at + 6 : at + 10], "big")

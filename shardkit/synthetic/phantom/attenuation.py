@@ -29,7 +29,7 @@ class Canvas:
     """Two maps, `flesh` and `bone`, float32 (rows, cols), in figure units of thickness."""
 
     def __init__(self, shape: tuple[int, int], unit: float, centre: Point, angle: float, mirror: bool) -> None:
-        """`unit` grid cells per figure unit, `centre` (x, y) in cells, `angle` in radians."""
+        """Place a figure: `unit` grid cells per figure unit, `centre` (x, y) in cells, `angle` in radians."""
         self.flesh: F32 = np.zeros(shape, np.float32)
         self.bone: F32 = np.zeros(shape, np.float32)
         self.spongy: F32 = np.zeros(shape, np.float32)  # where trabecular texture shows
@@ -44,7 +44,7 @@ class Canvas:
         self.y: F32 = inverse[1, 0] * col + inverse[1, 1] * row
 
     def window(self, points: Sequence[Point], margin: float) -> Box:
-        """The part of the grid within `margin` of `points`; empty slices when it lies outside."""
+        """Return the part of the grid within `margin` of `points`; empty slices when it lies outside."""
         cells = (np.asarray(points) @ self._to_cells.T) * self._unit + np.asarray(self._centre)
         low = np.floor(cells.min(0) - margin * self._unit - 1).astype(int)
         high = np.ceil(cells.max(0) + margin * self._unit + 2).astype(int)
@@ -165,7 +165,7 @@ def _chord(radius: F32, away: F32) -> F32:
 
 
 def bone_profile(head: float, shaft: float, foot: float, flare: float = 0.12) -> list[tuple[float, float]]:
-    """A long bone: head, waist, foot; both ends close within a few percent of the length."""
+    """Draw a long bone: head, waist, foot; both ends close within a few percent of the length."""
     return [
         (0, 0),
         (0.015, 0.75 * head),

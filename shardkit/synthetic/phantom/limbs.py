@@ -12,7 +12,7 @@ from shardkit.synthetic.phantom.attenuation import FAR, Canvas, Point, bone_prof
 
 
 def _limb(c: Canvas, above: float, joint: float, below: float) -> None:
-    """The soft-tissue sleeve of a limb that crosses the picture from top to bottom."""
+    """Draw the soft-tissue sleeve of a limb that crosses the picture from top to bottom."""
     c.add_flesh(
         (0, -FAR),
         (0, FAR),
@@ -102,7 +102,7 @@ def elbow(c: Canvas, rng: np.random.Generator) -> None:
 
 def _carpals(c: Canvas, y: float, s: float) -> None:
     """Two rows of wrist bones, the upper row at `y`, in a hand of size `s`."""
-    for x, dy, wide, high in (
+    for x, dy, width, height in (
         (-0.24, 0.02, 0.10, 0.08),
         (-0.08, -0.02, 0.09, 0.11),
         (0.09, 0.0, 0.09, 0.08),
@@ -111,7 +111,7 @@ def _carpals(c: Canvas, y: float, s: float) -> None:
         (-0.06, 0.20, 0.09, 0.09),
         (0.12, 0.19, 0.10, 0.12),
     ):
-        c.add_bone_oval((x * s, y + dy * s), wide * s, high * s, 0.3 * x, 2.5, cortex=0.2)
+        c.add_bone_oval((x * s, y + dy * s), width * s, height * s, 0.3 * x, 2.5, cortex=0.2)
 
 
 def _forearm(c: Canvas, y: float, s: float) -> None:

@@ -38,7 +38,7 @@ def _vertebrae(
     weight: float,
     curve: float = 0.0,
 ) -> None:
-    """A column of `count` bodies from `top` downwards with discs between, pedicles and spinous processes."""
+    """Draw a column of `count` bodies from `top` downwards with discs between, pedicles and spinous processes."""
     for k in range(count):
         h, w = height * grow**k, width * grow**k
         x = curve * float(np.sin(np.pi * (k + 0.5) / count))

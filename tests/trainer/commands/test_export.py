@@ -34,7 +34,7 @@ from trainer.optim import optimizer
 from trainer.parallel import World
 from trainer.recipes.registry import RECIPES
 from trainer.runs import folder
-from trainer.runs.checkpoint import Checkpoints, State
+from trainer.runs.checkpoint import Checkpoints, TrainingState
 
 HIERA = HieraConfig(arch="hiera_nano", side=64, decoder_width=32, decoder_depth=1, decoder_heads=2)
 VIT = MaeConfig(patch=8, width=48, depth=2, heads=3, decoder_width=32, decoder_depth=1, decoder_heads=2, mlp_ratio=2.5)
@@ -54,7 +54,7 @@ def _run(out: Path, config: MaeConfig | HieraConfig, data: str = "there", **chan
     model = config.build()
     adam = optimizer(model, OptimConfig(lr=1e-3))
     checkpoints = Checkpoints(out, 2, World(0, 1, torch.device("cpu")))
-    checkpoints.save(7, State(model, adam, None, 0), {"step": 7})
+    checkpoints.save(7, TrainingState(model, adam, None, 0), {"step": 7})
     checkpoints.wait()
     options = {**flat(replace(RECIPES["tiny"].config, model=config)), **changes}
     facts = {"recipe": "tiny", "config": options, "baseline": None, "data": data, "digest": "0" * 64}

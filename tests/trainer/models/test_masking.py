@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from shardkit.plan.shuffle import key_of, mix
-from trainer.models.masking import cuts, draw, noise, places, visible
+from trainer.models.masking import capacity, cuts, draw, noise, visible
 from trainer.models.sequences import from_binned, sequences
 
 LEAST = 1e-4
@@ -71,7 +71,7 @@ def test_the_length_of_everything_is_known_without_a_draw(make_packed: Any) -> N
     of = sequences(make_packed([(64, 48), (33, 50)], tokens=700, sequences=5)[0], 16)
     mask = draw(of, 0.75)
     assert visible(of, 0.75).tolist() == mask.kept.tolist() == [3, 3, 169, 0, 0]
-    assert places(of, 0.75) == len(mask.encoder) == 175 + 5
+    assert capacity(of, 0.75) == len(mask.encoder) == 175 + 5
     encoder, decoder = cuts(of, 0.75)
     assert torch.equal(encoder, mask.encoder_cu)
     assert torch.equal(decoder, mask.decoder_cu)

@@ -18,7 +18,6 @@ import pytest
 from shardkit.errors import ArgumentError
 from trainer.objectives.pictures import save
 from trainer.report import run_page
-from trainer.report.curves import Line, chart, smoothed
 
 FACTS: dict[str, Any] = {
     "recipe": "tiny",
@@ -59,9 +58,11 @@ def make(tmp_path: Path) -> Make:
 
     def run(records: Records | None = None, **changes: Any) -> Path:
         lines = [json.dumps(record) + "\n" for record in (_records() if records is None else records)]
-        (tmp_path / "metrics.jsonl").write_text("".join(lines))
-        (tmp_path / "run.json").write_text(json.dumps(FACTS | changes))
-        return tmp_path
+        folder = tmp_path / "chest"
+        folder.mkdir(exist_ok=True)
+        (folder / "metrics.jsonl").write_text("".join(lines))
+        (folder / "run.json").write_text(json.dumps(FACTS | changes))
+        return folder
 
     return run
 
@@ -81,7 +82,8 @@ def _drawings(html: str) -> list[ElementTree.Element]:
 
 def _thick(svg: ElementTree.Element) -> list[str]:
     """The paths of the lines in front."""
-    return [path.attrib["d"] for path in svg.iter("path") if path.get("class") == "thick"]
+    kinds = [(group.get("class", "").split(), group) for group in svg.iter("g")]
+    return [group[0].attrib["d"] for kind, group in kinds if "thick" in kind and "above" not in kind]
 
 
 def test_the_page_is_well_formed_and_needs_nothing_but_itself(make: Make, tags: Tags) -> None:
@@ -90,7 +92,8 @@ def test_the_page_is_well_formed_and_needs_nothing_but_itself(make: Make, tags: 
     html = _page(run)
     assert not tags(html) & {"script", "link", "iframe", "object", "base"}
     assert not re.search(r"https?://|@import|url\(", html)
-    sources = re.findall(r"(?:src|href)=[\"']?([^\"' >]*)", html)
+    assert all(link.startswith("#") for link in re.findall(r"href=[\"']?([^\"' >]*)", html))
+    sources = re.findall(r"src=[\"']?([^\"' >]*)", html)
     assert len(sources) == 1
     assert sources[0].startswith("data:image/png;base64,")
     assert len(_drawings(html)) == 6
@@ -133,7 +136,7 @@ def test_the_share_of_the_peak_is_shown_where_it_is_known(make: Make) -> None:
 
 
 def test_a_run_without_baseline_has_no_level_and_no_share_of_it(make: Make) -> None:
-    dashed = '<path class="level"'
+    dashed = '<g class="level"'
     with_one, without = _page(make()), _page(make(baseline=None))
     assert with_one.count(dashed) == 1
     assert without.count(dashed) == 0
@@ -179,37 +182,53 @@ def test_a_line_that_a_crash_cut_off_is_left_out(make: Make) -> None:
     assert _page(run) == before
 
 
-def test_an_axis_is_logarithmic_only_where_values_span_more_than_ten() -> None:
-    def heights(values: list[float]) -> list[float]:
-        (path,) = _thick(ElementTree.fromstring(chart([Line("", list(enumerate(values)))])))
-        return [float(point.split()[1]) for point in path.removeprefix("M").split("L")]
-
-    top, middle, bottom = heights([10.0, 1.0, 0.1])
-    assert middle - top == pytest.approx(bottom - middle, abs=0.2)
-    top, middle, bottom = heights([1.0, 0.6, 0.2])
-    assert middle - top == pytest.approx(bottom - middle, abs=0.2)
-    top, middle, bottom = heights([10.0, 5.0, 0.0])
-    assert middle - top == pytest.approx(bottom - middle, abs=0.2)
+def test_the_title_names_the_run_and_its_recipe(make: Make) -> None:
+    html = _page(make())
+    assert "<title>chest: training run of tiny</title>" in html
+    assert "<h1>chest: tiny</h1>" in html
 
 
-def test_ticks_stand_where_their_numbers_are() -> None:
-    svg = ElementTree.fromstring(chart([Line("", [(0, 0.001), (100, 1.0)])]))
-    (path,) = _thick(svg)
-    low, high = (float(point.split()[1]) for point in path.removeprefix("M").split("L"))
-    left = [text for text in svg.iter("text") if "end" in (text.get("text-anchor"), text.get("class"))]
-    found = {float(text.text or ""): float(text.attrib["y"]) for text in left}
-    assert {0.01, 0.1} <= found.keys()
-    for value, y in found.items():
-        assert y - 4 == pytest.approx(low + (high - low) * (np.log10(value) + 3) / 3, abs=0.2)
+def test_a_loss_above_its_baseline_is_in_the_colour_of_a_warning(make: Make) -> None:
+    def warned(html: str) -> tuple[str, list[str]]:
+        paths = [g[0] for g in _drawings(html)[0].iter("g") if "above" in g.get("class", "")]
+        assert all("var(--red)" in path.attrib["style"] for path in paths)
+        (tile,) = re.findall(r'<div class="(tile[^"]*)"><span class="name">Loss<', html)
+        return tile, [path.attrib["d"] for path in paths]
+
+    tile, (start,) = warned(_page(make()))
+    assert tile == "tile"
+    (whole,) = _thick(_drawings(_page(make()))[0])
+    assert whole.startswith(start), "it began above"
+    assert len(start) < len(whole)
+    html = _page(make(_records(loss=0.5)))
+    tile, (all_of_it,) = warned(html)
+    assert tile == "tile alert"
+    assert all_of_it == _thick(_drawings(html)[0])[0]
+    assert "0.5000 against 0.0800 of the mean image: so far the model is worse than none" in html
+    tile, none = warned(_page(make(_records(loss=0.01))))
+    assert (tile, none) == ("tile", [])
 
 
-def test_smoothing_keeps_a_constant_and_calms_noise() -> None:
-    noise = np.random.default_rng(0).normal(1, 0.1, 400)
-    points = [(float(at), float(y)) for at, y in enumerate(noise)]
-    found = np.array([y for _, y in smoothed(points)])
-    assert found.std() < 0.5 * noise.std()
-    assert found.mean() == pytest.approx(noise.mean(), abs=0.01)
-    assert [y for _, y in smoothed([(x, 3.0) for x, _ in points])] == pytest.approx([3.0] * 400)
+def test_what_an_objective_says_of_its_loss_and_pictures_stands_on_the_page(make: Make) -> None:
+    run = make(
+        objective={"loss": "Grey levels, <squared>.", "picture": "Left is right."}, baseline={"prior_guess": 0.1}
+    )
+    save(np.zeros((4, 4), np.uint8), run / "pictures" / "step_00000100.png")
+    shown = _texts(_page(run))
+    assert "Grey levels, <squared>." in shown
+    assert "Left is right." in shown
+    assert "Prior-guess baseline" in shown
+    assert not any("idden patches" in words or "mean image" in words for words in shown)
+
+
+def test_the_bins_with_the_highest_and_the_lowest_last_loss_stand_out(make: Make) -> None:
+    html = _page(make(_records(loss_by_bin={f"{100 * n:04}x0480": 0.1 * n for n in range(1, 8)})))
+    drawn = {group.get("class", "").split()[1]: group[0].attrib["style"]
+             for group in _drawings(html)[-1].iter("g") if "thick" in group.get("class", "")}  # fmt: skip
+    colours = {name: re.findall(r"stroke:var\(--(\w+)\)", style)[0] for name, style in drawn.items()}
+    assert colours == {"bin0": "blue", "bin6": "amber", **{f"bin{at}": "pale" for at in range(1, 6)}}
+    shown = _texts(html)
+    assert {"highest last loss: 700 × 480", "lowest last loss: 100 × 480"} <= {*shown}
 
 
 def test_bins_have_curves_up_to_twelve_by_number_of_lines(make: Make) -> None:
@@ -238,12 +257,12 @@ def test_the_last_picture_is_shown_and_earlier_ones_fold_out_evenly(make: Make) 
         save(np.full((4, 4), step // 100, np.uint8), run / "pictures" / f"step_{step:08d}.png")
     html = _page(run)
     large, _, folded = html.partition("<details>")
-    assert re.findall(r'alt="step (\d+)"', large) == ["2000"]
-    steps = [int(step) for step in re.findall(r'alt="step (\d+)"', folded)]
+    assert re.findall(r'alt="step (\d+): ', large) == ["2000"]
+    steps = [int(step) for step in re.findall(r'alt="step (\d+): ', folded)]
     assert 5 <= len(steps) <= 6
     assert (steps[0], steps[-1]) == (100, 1900)
     assert np.diff(steps).max() - np.diff(steps).min() <= 100
-    held = re.search(r'alt="step 2000" src="data:image/png;base64,([^"]*)"', large)
+    held = re.search(r'alt="step 2000: [^"]*" src="data:image/png;base64,([^"]*)"', large)
     assert held is not None
     assert base64.b64decode(held[1]) == (run / "pictures" / "step_00002000.png").read_bytes()
 
@@ -308,17 +327,19 @@ def test_twenty_thousand_lines_make_a_page_of_bounded_size_that_keeps_spikes(mak
         records[at] = records[at] | {"step": at, "loss": 30.0 if at == 12_345 else 0.5 + at % 7 / 100}
     html = _page(make(records))
     assert len(html) < 500_000
-    thin = next(path.attrib["d"] for path in _drawings(html)[0].iter("path") if path.get("class") == "thin")
+    thin = next(group[0].attrib["d"] for group in _drawings(html)[0].iter("g") if group.get("class") == "thin")
     heights = [float(point.split()[1]) for point in re.split("[ML]", thin)[1:]]
     assert sum(height < 0.5 * min(sorted(heights)[1:]) for height in heights) == 1
 
 
 def test_the_learning_rate_has_a_linear_axis_from_zero(make: Make) -> None:
     html = _page(make())
-    (path,) = _thick(_drawings(html[html.index("Learning rate") :])[0])
+    (path,) = _thick(_drawings(html[html.index("<h3>Learning rate") :])[0])
     heights = np.array([float(point.split()[1]) for point in path.removeprefix("M").split("L")])
     assert np.ptp(np.diff(heights)) <= 0.21
-    assert heights[0] == 180
+    labels = _drawings(html[html.index("<h3>Learning rate") :])[0].iter("text")
+    zero = next(float(label.attrib["y"]) for label in labels if label.text == "0" and "end" in label.attrib["style"])
+    assert 2 <= zero - heights[0] <= 5, "it begins at 0, beside whose middle the number stands"
 
 
 def test_bins_are_sorted_by_area_with_their_last_loss(make: Make) -> None:
@@ -345,12 +366,6 @@ def test_skipped_steps_are_pointed_out(make: Make) -> None:
     assert "3 steps were skipped" in _page(make(_records(skipped=3)))
 
 
-def test_smoothing_follows_a_steep_start() -> None:
-    points = [(float(at), 0.5**at) for at in range(200)]
-    assert smoothed(points)[0] == points[0]
-    assert smoothed(points)[1][1] == pytest.approx((1 + 0.5 + 0.25) / 3)
-
-
 def test_names_that_are_no_unicode_do_not_stop_the_page(make: Make) -> None:
     run = make(data="/export/\udcff")
     assert "/export/\\udcff" in _page(run)
@@ -360,7 +375,7 @@ def test_other_files_among_the_pictures_are_left_alone(make: Make) -> None:
     run = make()
     save(np.zeros((4, 4), np.uint8), run / "pictures" / "step_00000100.png")
     save(np.zeros((4, 4), np.uint8), run / "pictures" / "step_best.png")
-    assert re.findall(r'alt="step ([^"]*)"', _page(run)) == ["100"]
+    assert re.findall(r'alt="step ([^":]*)', _page(run)) == ["100"]
 
 
 def test_a_page_that_cannot_be_written_leaves_the_one_before(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,7 +126,7 @@ def _spoil_value(place: Path, mark: Path) -> None:
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
     adam.step()
-    held = checkpoint.State(model, adam, None, 0).tensors()
+    held = checkpoint.TrainingState(model, adam, None, 0).tensors()
     held["optim"]["param_groups.cls_token.lr"] = _Payload(mark)
     shutil.rmtree(place)
     dcp.save(held, checkpoint_id=place, no_dist=True)
@@ -202,7 +202,7 @@ def _rot(place: Path) -> None:
 def test_whatever_a_checkpoint_lacks_the_one_before_is_taken(run: Path, spoil: Any, lacks: str) -> None:
     spoil(_place(run, 4))
     found = checkpoint.newest(run / "checkpoints")
-    assert found.place == _place(run, 3)
+    assert found.path == _place(run, 3)
     assert lacks in found.told
 
 

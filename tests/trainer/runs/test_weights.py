@@ -22,20 +22,20 @@ from trainer.models.mae import Mae, MaeConfig
 from trainer.optim import optimizer
 from trainer.parallel import World
 from trainer.runs import checkpoint
-from trainer.runs.checkpoint import Checkpoints, State
+from trainer.runs.checkpoint import Checkpoints, TrainingState
 
 TINY = MaeConfig(patch=8, width=192, depth=2, heads=3, decoder_width=32, decoder_depth=1, decoder_heads=2)
 ALONE = World(0, 1, torch.device("cpu"))
 
 
-def _state(seed: int, config: MaeConfig = TINY) -> State:
+def _state(seed: int, config: MaeConfig = TINY) -> TrainingState:
     torch.manual_seed(seed)
     model = Mae(config)
     adam = optimizer(model, OptimConfig(lr=1e-3))
     for p in model.parameters():
         p.grad = torch.randn_like(p)
     adam.step()
-    return State(model, adam, None, 0)
+    return TrainingState(model, adam, None, 0)
 
 
 def _same(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
@@ -52,7 +52,7 @@ def test_a_checkpoint_holds_the_moment_it_was_asked_for(tmp_path: Path) -> None:
             p.fill_(7.0)
     checkpoints.wait()
     other = _state(1)
-    place = checkpoints.latest().place
+    place = checkpoints.latest().path
     assert place is not None
     assert other.load(place) == {"step": 1}
     assert _same(other.model.state_dict(), before)
@@ -64,7 +64,7 @@ def test_what_is_half_written_is_no_checkpoint_and_goes_with_the_next(tmp_path: 
     left = tmp_path / "checkpoints" / "step_00000009.part"
     left.mkdir(parents=True)
     checkpoints = Checkpoints(tmp_path, 2, ALONE)
-    assert checkpoints.latest().place is None
+    assert checkpoints.latest().path is None
     for step in (1, 2, 3):
         checkpoints.save(step, _state(step), {"step": step})
     checkpoints.wait()
@@ -77,14 +77,14 @@ def test_a_checkpoint_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     checkpoints.save(1, _state(0), {"step": object()})  # no JSON
     with pytest.raises(StorageError, match="step_00000001 cannot be written"):
         checkpoints.wait()
-    assert checkpoints.latest().place is None
+    assert checkpoints.latest().path is None
 
 
 def test_a_checkpoint_of_another_model_is_refused_with_a_sentence(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, 2, ALONE)
     checkpoints.save(1, _state(0), {})
     checkpoints.wait()
-    place = checkpoints.latest().place
+    place = checkpoints.latest().path
     assert place is not None
     with pytest.raises(TrainingError, match=r"of another model: blocks\.2\..* is missing there"):
         _state(0, replace(TINY, depth=3)).load(place)

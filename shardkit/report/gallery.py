@@ -1,0 +1,195 @@
+"""Pictures of samples: small, windowed, with the box of what is neither border nor padding."""
+
+import base64
+from collections.abc import Iterable
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from shardkit.dataset import contents
+from shardkit.dataset.description import DatasetDescription
+from shardkit.dataset.rounding import halved
+from shardkit.dataset.sample_row import SampleRow
+from shardkit.errors import IntegrityError, ShardkitError
+from shardkit.report.numbers import number
+from shardkit.storage import Store
+
+PICTURES = 120
+"""Pictures in the gallery of bins, at most."""
+A_BIN, A_FLAG, GROUPS, A_GROUP = 6, 24, 12, 4
+_READ, _SHOWN = 160, 224  # pixels of the longer side: read at least, shown at most
+_PICTURE_BYTES = 12_000
+_COLUMNS = (
+    "key", "shard", "offset", "level_bytes", "level_hash", "height", "width", "bits", "box_top", "box_left",
+    "box_height", "box_width", "bin_height", "bin_width", "p0_5", "p99_5", "body_part", "view",
+)  # fmt: skip
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A sample's picture with its words.
+
+    Parameters
+    ----------
+    key
+        The sample's.
+    source
+        A data URI; None where the sample cannot be read.
+    caption, kind, about
+        Its size and depth, what is seen, and both in words for who does not see it.
+    shape, box
+        CSS of the picture and of the content box over it.
+    """
+
+    key: str
+    source: str | None
+    caption: str
+    kind: str
+    about: str
+    shape: str
+    box: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Pictures side by side, below a title and a few words."""
+
+    pictures: list[Picture]
+    title: str = ""
+    about: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Album:
+    """Reads samples' pictures, one at a time.
+
+    Parameters
+    ----------
+    store, samples, description
+        A dataset, its manifest, and the content of dataset.json.
+    """
+
+    store: Store
+    samples: pa.Table
+    description: DatasetDescription
+
+    def pictures(self, rows: Iterable[int]) -> list[Picture]:
+        """Return the pictures of rows of the manifest."""
+        narrow = self.samples.select(list(_COLUMNS))
+        return [self._picture(narrow.slice(int(i), 1).to_pylist()[0]) for i in rows]
+
+    def flagged(self, flag: str) -> Rows:
+        """Return rows with `flag`, sorted by key."""
+        flags = column(self.samples, "flags")
+        rows = pc.list_parent_indices(flags).filter(pc.equal(flags.flatten(), pa.scalar(flag)))
+        order = pc.sort_indices(self.samples["key"].take(rows)).to_numpy()
+        return np.asarray(rows.to_numpy()[order], np.int64)
+
+    def _picture(self, row: SampleRow) -> Picture:
+        try:
+            source = _data_uri(self._pixels(row), row["p0_5"], row["p99_5"])
+        except ShardkitError:  # the page helps to find trouble: one sample's must not cost the page
+            source = None
+        height, width = row["height"], row["width"]
+        kind = " · ".join(filter(None, (row["body_part"], row["view"]))) or "part not stated"
+        size = f"{height:,} × {width:,} px"
+        return Picture(
+            row["key"],
+            source,
+            f"{size} · {row['bits']} bit",
+            kind,
+            f"{row['key']}: radiograph, {kind}, {size}",
+            f"{'width' if width >= height else 'height'}:100%;aspect-ratio:{width}/{height}",
+            _box(row) if source else "",
+        )
+
+    def _pixels(self, row: SampleRow) -> npt.NDArray[np.uint16]:
+        """Decode the smallest level that is large enough to look at."""
+        level, longest = len(row["level_bytes"]) - 1, max(row["height"], row["width"])
+        while level and halved(longest, level) < _READ:
+            level -= 1
+        pixels = contents.image(self.store, row, self.description, level)
+        if pixels.shape != tuple(halved(row[side], level) for side in ("height", "width")):
+            raise IntegrityError(f"{row['key']} has other dimensions than the manifest says: run verify")
+        return pixels
+
+
+def _box(row: SampleRow) -> str:
+    """Return the content box as CSS, in percent of the picture."""
+    left, width = (100 * side / row["width"] for side in (row["box_left"], row["box_width"]))
+    top, height = (100 * side / row["height"] for side in (row["box_top"], row["box_height"]))
+    return f"left:{left:.2f}%;top:{top:.2f}%;width:{width:.2f}%;height:{height:.2f}%;"
+
+
+def column(samples: pa.Table, name: str) -> Any:
+    """Return one column as a single array (a table without rows may have no chunk)."""
+    found = samples[name]
+    return found.combine_chunks() if found.num_chunks != 1 else found.chunk(0)
+
+
+def by_bin(album: Album, bins: dict[tuple[int, int], Rows]) -> tuple[str, list[Group]]:
+    """Return what is shown of each bin, in words and pictures. bins: (height, width) -> rows, sorted by key."""
+    filled = sorted((-len(rows), size) for size, rows in bins.items() if len(rows))
+    a_bin = max(1, min(A_BIN, PICTURES // max(1, len(filled))))
+    groups = []
+    for height, width in sorted(size for _, size in filled[:PICTURES]):
+        rows = bins[height, width]
+        pictures = album.pictures(_spread(rows, a_bin))
+        groups.append(Group(pictures, f"{height:,} × {width:,} px", f"{number(len(rows))} samples"))
+    shown, left = sum(len(group.pictures) for group in groups), len(filled) - len(groups)
+    about = (
+        f"{number(shown)} of {number(album.samples.num_rows)} samples: up to {a_bin} a bin and {PICTURES} in all,"
+        " evenly spaced by key." + (f" The {number(left)} least filled bins are left out." if left else "")
+    )
+    return about, groups
+
+
+def suspects(album: Album, flag: str) -> tuple[str, list[Group]]:
+    """Return how many samples have a flag, in words, and pictures of some."""
+    rows = album.flagged(flag)
+    chosen = _spread(rows, A_FLAG)
+    about = f"Shown: {number(len(chosen))} of {number(len(rows))}."
+    return about, [Group(album.pictures(chosen))] if len(rows) else []
+
+
+def near_duplicates(album: Album) -> tuple[str, list[Group]]:
+    """Return how many groups of near-duplicates there are, in words, and pictures of the largest."""
+    encoded = column(album.samples, "group").dictionary_encode()
+    names = encoded.dictionary.to_pylist()
+    label = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    counts = np.bincount(label[label >= 0], minlength=len(names))
+    largest = sorted(range(len(names)), key=lambda i: (-counts[i], names[i]))[:GROUPS]
+    keys, groups = column(album.samples, "key"), []
+    for i in largest:
+        rows = np.flatnonzero(label == i)
+        rows = rows[pc.sort_indices(keys.take(pa.array(rows))).to_numpy()]
+        about = f"{A_GROUP} shown" if len(rows) > A_GROUP else ""
+        groups.append(Group(album.pictures(_spread(rows, A_GROUP)), f"{number(len(rows))} alike", about))
+    return f"Shown: the {number(len(groups))} largest of {number(len(names))} groups.", groups
+
+
+def _spread(rows: Rows, most: int) -> Rows:
+    """At most `most` rows, evenly spaced, first and last among them."""
+    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]
+
+
+def _data_uri(pixels: npt.NDArray[np.uint16], low: int, high: int) -> str:
+    """Grey levels low to high as a small JPEG."""
+    scale = np.float32(255 / max(1, high - low))
+    grey = np.clip((pixels.astype(np.float32) - np.float32(low)) * scale, 0, 255).astype(np.uint8)
+    picture = Image.fromarray(grey)
+    picture.thumbnail((_SHOWN, _SHOWN), Image.Resampling.BOX)
+    for quality in (82, 65, 45, 25, 10):
+        buffer = BytesIO()
+        picture.save(buffer, "JPEG", quality=quality, optimize=True)
+        if buffer.tell() <= _PICTURE_BYTES:
+            break
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
