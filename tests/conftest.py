@@ -9,7 +9,7 @@ import functools
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from io import BytesIO
@@ -26,8 +26,8 @@ from pydicom.uid import ExplicitVRBigEndian
 
 from shardkit.build.conversion import Converted, convert_file
 from shardkit.build.scan import Scanned, scan_entry
-from shardkit.codecs.frame import Frame
-from shardkit.config import Conversion, DatasetOptions, Rules, RunOptions
+from shardkit.codecs.placement import Placement
+from shardkit.config import Codec, Conversion, DatasetOptions, Rules, RunOptions
 from shardkit.sources import image_source
 from shardkit.sources.dicom import decoding
 from shardkit.sources.dicom.reading import Header, PixelModule, check_structure, frame, pixel_module, read_header
@@ -70,7 +70,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
-def _lacking(rights: tuple[str, ...], packages: dict[str, str]) -> str:
+def _lacking(rights: tuple[str, ...], packages: Mapping[str, str]) -> str:
     """Which of the programs or rights are not here, and what to do; empty if all are."""
     path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"  # a user's PATH may lack where servers lie
     if missing := [program for program in packages if not shutil.which(program, path=path)]:
@@ -84,7 +84,7 @@ def _lacking(rights: tuple[str, ...], packages: dict[str, str]) -> str:
 @pytest.fixture
 def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     """Size as mount(8) takes it -> a new folder that is a disk of its own of that size, gone after the test."""
-    places = []
+    places: list[Path] = []
 
     def mount(size: str) -> Path:
         place = tmp_path / f"disk{len(places)}"
@@ -105,15 +105,12 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Calla
 def alive() -> Callable[[Iterable[int]], set[int]]:
     """Process ids -> those of them that run. A zombie does not: where nobody collects it, it stays for ever."""
 
-    def run(pids: Iterable[int]) -> set[int]:
-        found = set()
-        for pid in pids:
-            with contextlib.suppress(OSError):
-                if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
-                    found.add(pid)
-        return found
+    def runs(pid: int) -> bool:
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        return False
 
-    return run
+    return lambda pids: {pid for pid in pids if runs(pid)}
 
 
 @pytest.fixture(scope="session")
@@ -138,7 +135,7 @@ def dali_pixels() -> Callable[[list[bytes]], list[npt.NDArray[np.uint16]]]:
     def decode(streams: list[bytes]) -> list[npt.NDArray[np.uint16]]:
         from nvidia.dali import fn, pipeline_def, types
 
-        @pipeline_def(batch_size=len(streams), num_threads=2, device_id=None)
+        @pipeline_def(batch_size=len(streams), num_threads=2, device_id=None)  # type: ignore[untyped-decorator]
         def graph() -> Any:
             encoded = fn.external_source(
                 source=lambda: [np.frombuffer(s, np.uint8) for s in streams], batch=True, dtype=types.UINT8, ndim=1
@@ -153,10 +150,7 @@ def dali_pixels() -> Callable[[list[bytes]], list[npt.NDArray[np.uint16]]]:
     return decode
 
 
-FORMATS: dict[str, dict[str, Any]] = {
-    "webdataset": {},
-    "zarr": {"format": "zarr", "codec": "blosc", "levels": 5},
-}
+FORMATS: dict[str, dict[str, Any]] = {"webdataset": {}, "zarr": {"format": "zarr", "codec": "blosc", "levels": 5}}
 """Arguments of a build by the format of its shards."""
 LARGE_AND_SMALL = ((64, 72, 8), (640, 500, 12), (2049, 2049, 15), (2304, 2176, 12))
 """Height, width and bits of the images of `large_and_small`."""
@@ -212,8 +206,9 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Outcome]:
     """bytes -> Outcome, through scan_entry and convert_file (raw codec, every modality, unless told otherwise)."""
     folder = tmp_path_factory.mktemp("judged")
 
-    def run(data: bytes, rules: Rules | None = None, codec: str = "raw", name: str = "file", **options: Any) -> Outcome:
-        rules = rules or Rules(modalities=EVERY_MODALITY, max_side=6000)
+    usual = Rules(modalities=EVERY_MODALITY, max_side=6000)
+
+    def run(data: bytes, rules: Rules = usual, codec: Codec = "raw", name: str = "file", **options: Any) -> Outcome:
         (folder / name).write_bytes(data)
         source = image_source(str(folder))
         scanned = scan_entry(source, Entry(name.encode(), len(data), "file"), rules)
@@ -221,8 +216,8 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Outcome]:
             return Outcome(scanned, None)
         dataset = DatasetOptions(codec=codec, rules=rules, **options)
         spec = Conversion(source=source, out="", dataset=dataset, run=RunOptions())
-        frame = Frame(scanned.height, scanned.width, scanned.height, scanned.width)
-        return Outcome(scanned, convert_file(spec, name.encode(), len(data), frame))
+        placement = Placement(scanned.height, scanned.width, scanned.height, scanned.width)
+        return Outcome(scanned, convert_file(spec, name.encode(), len(data), placement))
 
     return run
 
@@ -233,18 +228,13 @@ def make_dataset() -> Callable[..., Path]:
     from shardkit.build.run import build
     from shardkit.config import BuildConfig
 
-    class Silent:
-        def stage(self, name: str, total: int | None) -> None: ...
-        def scanned(self, files: int) -> None: ...
-        def converted(self, done: Any) -> None: ...
-
     def make(export: Path, out: Path, **changes: Any) -> Path:
         private = out.with_name(f"{out.name}.private")
         if not private.exists():
             private.mkdir()
             (private / "pseudonym.key").touch(0o600)
             (private / "pseudonym.key").write_bytes(bytes(range(32)))  # the same order of files in every session
-        build(BuildConfig.of(str(export), str(out), private, **{"workers": 2, **changes}), Silent())
+        build(BuildConfig.of(str(export), str(out), private, **{"workers": 2, **changes}))
         return out
 
     return make
@@ -371,53 +361,39 @@ def moto() -> Iterator[str]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    settings = {
-        "AWS_ENDPOINT_URL": url,
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_REGION": "us-east-1",
-        "AWS_ALLOW_HTTP": "true",
-    }
+    settings = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true"}
+    settings |= {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
-    yield url
+    yield settings["AWS_ENDPOINT_URL"]
     for name, value in before.items():
         os.environ.pop(name) if value is None else os.environ.update({name: value})
     server.stop()
 
 
-_VOID = {"meta", "img", "br", "rect", "path", "circle"}
-
-
-class _Balance(HTMLParser):
-    """Fails on a tag that is closed without being open."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.seen: set[str] = set()
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        self.seen.add(tag)
-        if tag not in _VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in _VOID:
-            assert self.open.pop() == tag
-
-
-def _tags(html: str) -> set[str]:
-    """Those in use; every tag is closed in order."""
-    parser = _Balance()
-    parser.feed(html)
-    parser.close()
-    assert not parser.open
-    return parser.seen
-
-
 @pytest.fixture(scope="session")
 def tags() -> Callable[[str], set[str]]:
     """HTML -> the tags in use; fails unless every tag is closed in order."""
-    return _tags
+    void = {"meta", "img", "br", "rect", "path", "circle"}
+
+    class Balance(HTMLParser):
+        def __init__(self) -> None:
+            super().__init__()
+            self.open: list[str] = []
+            self.seen: set[str] = set()
+
+        def handle_starttag(self, tag: str, attrs: Any) -> None:
+            self.seen.add(tag)
+            self.open += [tag] if tag not in void else []
+
+        def handle_endtag(self, tag: str) -> None:
+            assert tag in void or self.open.pop() == tag
+
+    def read(html: str) -> set[str]:
+        parser = Balance()
+        parser.feed(html)
+        parser.close()
+        assert not parser.open
+        return parser.seen
+
+    return read

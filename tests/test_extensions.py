@@ -30,7 +30,7 @@ import numpy as np
 from shardkit.codecs import raw
 from shardkit.errors import IntegrityError
 
-NAME, EXTENSION, LEVELS_IN_STREAM, NEEDS_FRAME = "deflated", "npz1", (0, 0), False
+NAME, EXTENSION, LEVELS_IN_STREAM, NEEDS_PLACEMENT = "deflated", "npz1", (0, 0), False
 
 
 def encode(pixels, frame=None):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from shardkit import content, privacy
 from shardkit.burned_in import burned_in_suspect
-from shardkit.codecs.frame import Frame
+from shardkit.codecs.placement import Placement
 from shardkit.config import Conversion
 from shardkit.content import Content, Statistics, Thumbnail
 from shardkit.dataset.hashes import pixel_hash
@@ -36,7 +36,7 @@ class Converted:
     unsure: bool = False  # whether it may be the store's fault
 
 
-def convert_file(spec: Conversion, path: bytes, size: int, frame: Frame) -> Converted:
+def convert_file(spec: Conversion, path: bytes, size: int, placement: Placement) -> Converted:
     """Convert one file; what is wrong with it is a verdict.
 
     Parameters
@@ -47,7 +47,7 @@ def convert_file(spec: Conversion, path: bytes, size: int, frame: Frame) -> Conv
         The file in the source.
     size : int
         Bytes that it had when it was scanned.
-    frame : Frame
+    placement : Placement
         Its image, as the scan saw it, in its bin.
 
     Raises
@@ -63,7 +63,7 @@ def convert_file(spec: Conversion, path: bytes, size: int, frame: Frame) -> Conv
             raise Quarantined("io_error", _CHANGED)
         image = spec.source.load(Entry(path, size, "file"), data)
         flags = judge_header(image.facts, spec.dataset.rules)
-        return _convert(spec, image, flags, frame, sha256)
+        return _convert(spec, image, flags, placement, sha256)
     except Verdict as verdict:
         unsure = isinstance(verdict, Unread)
         return Converted(verdict.verdict, verdict.reason, verdict.message, sha256, unsure=unsure)  # type: ignore[arg-type]
@@ -73,13 +73,15 @@ def convert_file(spec: Conversion, path: bytes, size: int, frame: Frame) -> Conv
         return Converted("quarantined", "internal_error", f"{type(error).__name__} while converting", sha256)
 
 
-def _convert(spec: Conversion, image: LoadedImage, flags: tuple[str, ...], frame: Frame, sha256: str) -> Converted:
+def _convert(
+    spec: Conversion, image: LoadedImage, flags: tuple[str, ...], placement: Placement, sha256: str
+) -> Converted:
     facts, rules = image.facts, spec.dataset.rules
     decoded = image.decode(spec.dataset.invert)
     pixels, times = decoded.pixels, halvings(facts.height, facts.width, rules.max_side)
     for _ in range(times):
         pixels = content.halve(pixels)
-    if pixels.shape != (frame.height, frame.width):
+    if pixels.shape != (placement.height, placement.width):
         raise Quarantined("io_error", _CHANGED)
     small = content.reduce(pixels, content.ANALYSIS)
     padded = decoded.padding > 0
@@ -98,9 +100,9 @@ def _convert(spec: Conversion, image: LoadedImage, flags: tuple[str, ...], frame
         sha256,
         repairs,
         flags + decoded.flags,
-        encode(pixels, decoded.bits, frame, spec.dataset.codec_name, spec.dataset.levels),
+        encode(pixels, decoded.bits, placement, spec.dataset.codec_name, spec.dataset.levels),
         {
-            **_pixel_columns(decoded, digest, frame, times, found, stats, thumb),
+            **_pixel_columns(decoded, digest, placement, times, found, stats, thumb),
             **_origin_columns(facts, decoded, repairs, _halved_spacing(kept, times)),
         },
         thumb.tobytes(),
@@ -118,15 +120,21 @@ def _halved_spacing(kept: privacy.Metadata, times: int) -> privacy.Metadata:
 
 
 def _pixel_columns(
-    decoded: Decoded, digest: bytes, frame: Frame, times: int, found: Content, stats: Statistics, thumb: Thumbnail
+    decoded: Decoded,
+    digest: bytes,
+    placement: Placement,
+    times: int,
+    found: Content,
+    stats: Statistics,
+    thumb: Thumbnail,
 ) -> PixelColumns:
     return {
         "pixel_hash": digest,
-        "height": frame.height,
-        "width": frame.width,
+        "height": placement.height,
+        "width": placement.width,
         "bits": decoded.bits,
-        "bin_height": frame.rows,
-        "bin_width": frame.cols,
+        "bin_height": placement.rows,
+        "bin_width": placement.cols,
         "box_top": found.box.top,
         "box_left": found.box.left,
         "box_height": found.box.height,

@@ -18,7 +18,7 @@ from shardkit.build.journal import FileRow
 from shardkit.build.scan import ScanRow
 from shardkit.build.shard_plan import ShardTask
 from shardkit.codecs import codec
-from shardkit.codecs.frame import Frame
+from shardkit.codecs.placement import Placement
 from shardkit.config import Conversion
 from shardkit.dataset import manifest
 from shardkit.dataset.hashes import fingerprint
@@ -127,8 +127,8 @@ def _converted(spec: Conversion, task: ShardTask, workers: WorkerConfig) -> Iter
 
     def begin(file: ScanRow) -> tuple[ScanRow, Future[Any], float]:
         timeout = isolation.allowance(file["size"], spec.run.time_limit)
-        frame = Frame(file["height"], file["width"], task.bin.height, task.bin.width)
-        return file, pool.submit(convert_file, spec, file["path"], file["size"], frame, timeout=timeout), timeout
+        placement = Placement(file["height"], file["width"], task.bin.height, task.bin.width)
+        return file, pool.submit(convert_file, spec, file["path"], file["size"], placement, timeout=timeout), timeout
 
     def end(file: ScanRow, future: Future[Any], timeout: float) -> Converted:
         try:

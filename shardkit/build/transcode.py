@@ -19,7 +19,7 @@ from shardkit.build.checks import check_format
 from shardkit.build.ingest import public_facts, storage_columns
 from shardkit.build.relations import DATASET_FLAGS
 from shardkit.codecs import codec
-from shardkit.codecs.frame import Frame
+from shardkit.codecs.placement import Placement
 from shardkit.dataset import contents, manifest
 from shardkit.dataset.contents import JOURNALS
 from shardkit.dataset.description import DatasetDescription
@@ -188,7 +188,7 @@ def _write(source: Store, before: DatasetDescription, store: Store, arguments: d
                         " run verify"
                     )
                 try:
-                    image = encode(pixels, row["bits"], Frame.of(row), arguments["codec"], arguments["levels"])
+                    image = encode(pixels, row["bits"], Placement.of(row), arguments["codec"], arguments["levels"])
                 except Quarantined as failed:
                     raise IntegrityError(f"{row['key']}: {failed.message}; use another codec") from None
                 facts = public_facts({**row, "flags": sorted({*row["flags"]} - DATASET_FLAGS)})

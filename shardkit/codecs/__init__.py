@@ -1,6 +1,6 @@
 """Lossless image codecs, a module each that satisfies `shardkit.codecs.base.Codec`.
 
-`frame` says how an image lies in its bin. Only codecs that store whole bins need it, but with it every codec checks
+`placement` says how an image lies in its bin. Only codecs that store whole bins need it, but with it every codec checks
 before it decodes, lest the bytes choose how much memory that takes. A new codec is a module and a line in `CODECS`.
 """
 

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from shardkit.codecs.frame import Frame
+from shardkit.codecs.placement import Placement
 
 Pixels = npt.NDArray[np.uint16]
 
@@ -25,24 +25,24 @@ class Codec(Protocol):
         Extension of the images' names in a tar.
     LEVELS_IN_STREAM : tuple of int
         Fewest and most halvings that a prefix of the bytes holds; (0, 0) where smaller images need bytes of their own.
-    NEEDS_FRAME : bool
-        Whether the bytes are a whole bin, so that only its `Frame` tells which part of them is the image.
+    NEEDS_PLACEMENT : bool
+        Whether the bytes are a whole bin, so that only its `Placement` tells which part of them is the image.
     """
 
     NAME: str
     EXTENSION: str
     LEVELS_IN_STREAM: tuple[int, int]
-    NEEDS_FRAME: bool
+    NEEDS_PLACEMENT: bool
 
-    def encode(self, pixels: Pixels, frame: Frame | None = None) -> bytes:
+    def encode(self, pixels: Pixels, placement: Placement | None = None) -> bytes:
         """Encode an image; equal pixels give equal bytes.
 
         Parameters
         ----------
         pixels : numpy.ndarray
             Grey levels of shape (height, width), uint16.
-        frame : Frame, optional
-            Where the image lies in its bin. Codecs that need no frame ignore it.
+        placement : Placement, optional
+            Where the image lies in its bin. Codecs that need no placement ignore it.
 
         Returns
         -------
@@ -69,14 +69,14 @@ class Codec(Protocol):
             The bytes are not of this codec.
         """
 
-    def check(self, data: bytes, frame: Frame) -> None:
+    def check(self, data: bytes, placement: Placement) -> None:
         """Check by headers alone that bytes claim to be an image of the expected size.
 
         Parameters
         ----------
         data : bytes
             The encoded image.
-        frame : Frame
+        placement : Placement
             The image that the manifest describes, in its bin.
 
         Raises
@@ -85,7 +85,7 @@ class Codec(Protocol):
             They claim to be another image.
         """
 
-    def decode(self, data: bytes, level: int = 0, bits: int = 16, frame: Frame | None = None) -> Pixels:
+    def decode(self, data: bytes, level: int = 0, bits: int = 16, placement: Placement | None = None) -> Pixels:
         """Decode an image at one level.
 
         Parameters
@@ -96,7 +96,7 @@ class Codec(Protocol):
             How many times the image is halved, sides rounded up.
         bits : int
             Pixels are below 2**bits.
-        frame : Frame, optional
+        placement : Placement, optional
             The image at level 0, in its bin. With it the bytes are checked before memory is taken for what they claim.
 
         Returns
@@ -107,9 +107,9 @@ class Codec(Protocol):
         Raises
         ------
         IntegrityError
-            The bytes are damaged, or are another image than the frame's.
+            The bytes are damaged, or are another image than the expected one.
         ArgumentError
-            This codec never has such a level, or needs a frame.
+            This codec never has such a level, or needs a placement.
         """
 
 

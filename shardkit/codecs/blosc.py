@@ -1,6 +1,6 @@
 """Pixels padded to their bin, Blosc with bit shuffle and Zstandard, as all readers of Zarr decode; no levels inside.
 
-Only for Zarr shards, where an array fixes the size: the bytes do not tell it, so both ways need the image's `Frame`.
+Only for Zarr shards, where an array fixes the size: the bytes do not tell it, so both ways need a `Placement`.
 Level 3 and blocks of 1 MiB were chosen on real radiographs: level 1 is 2 to 4 % larger, level 5 is 2 % smaller at 60 %
 of the speed, Blosc's own blocks are 3 % larger. A delta filter before it saves 16 %, but is no codec of Zarr v3.
 """
@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from shardkit.codecs.base import Pixels
-from shardkit.codecs.frame import Frame
+from shardkit.codecs.placement import Placement
 from shardkit.errors import ArgumentError, IntegrityError
 
 NAME, EXTENSION = "blosc", "blosc"
-LEVELS_IN_STREAM, NEEDS_FRAME = (0, 0), True
+LEVELS_IN_STREAM, NEEDS_PLACEMENT = (0, 0), True
 CONFIGURATION: dict[str, Any] = {
     "typesize": 2,
     "cname": "zstd",
@@ -30,13 +30,13 @@ _encode: Any = imagecodecs.blosc_encode  # its annotations know no arrays
 _decode: Any = imagecodecs.blosc_decode
 
 
-def encode(pixels: Pixels, frame: Frame | None = None) -> bytes:
-    """Compress the bin of `frame` with the image in it, or the image alone without a frame. See `Codec.encode`."""
-    if frame is None or (frame.rows, frame.cols) == pixels.shape:
+def encode(pixels: Pixels, placement: Placement | None = None) -> bytes:
+    """Compress the bin with the image in it, or the image alone without a placement. See `Codec.encode`."""
+    if placement is None or (placement.rows, placement.cols) == pixels.shape:
         return compress(np.ascontiguousarray(pixels, "<u2"))
-    canvas = np.zeros((frame.rows, frame.cols), "<u2")  # 0 is background: grey levels are in MONOCHROME2 sense
-    canvas[: pixels.shape[0], : pixels.shape[1]] = pixels
-    return compress(canvas)
+    values = np.zeros((placement.rows, placement.cols), "<u2")  # 0 is background: grey levels are in MONOCHROME2 sense
+    values[: pixels.shape[0], : pixels.shape[1]] = pixels
+    return compress(values)
 
 
 def compress(values: npt.NDArray[Any]) -> bytes:
@@ -66,9 +66,9 @@ def decompress(data: bytes) -> bytes:
     return bytes(_decoded(data))
 
 
-def check(data: bytes, frame: Frame) -> None:
+def check(data: bytes, placement: Placement) -> None:
     """Check that the bytes claim to be a whole bin. See `Codec.check`."""
-    if (size := claimed(data)) != (wanted := 2 * frame.rows * frame.cols):
+    if (size := claimed(data)) != (wanted := 2 * placement.rows * placement.cols):
         raise IntegrityError(f"a Blosc chunk of {size:,} bytes, not of {wanted:,} as its bin has")
 
 
@@ -97,14 +97,14 @@ def prefixes(data: bytes) -> list[int]:
     return [len(data)]
 
 
-def decode(data: bytes, level: int = 0, bits: int = 16, frame: Frame | None = None) -> Pixels:
-    """Decode the chunk of one level, which cannot be done without a frame. See `Codec.decode`."""
-    if frame is None:
-        raise ArgumentError("a Blosc chunk does not tell its size: give the frame of the image in its bin")
-    frame = frame.at(level)
-    check(data, frame)
-    values = np.empty((frame.rows, frame.cols), "<u2")
+def decode(data: bytes, level: int = 0, bits: int = 16, placement: Placement | None = None) -> Pixels:
+    """Decode the chunk of one level, which cannot be done without a placement. See `Codec.decode`."""
+    if placement is None:
+        raise ArgumentError("a Blosc chunk does not tell its size: give the placement of the image in its bin")
+    placement = placement.at(level)
+    check(data, placement)
+    values = np.empty((placement.rows, placement.cols), "<u2")
     out = _decoded(data, out=values.reshape(-1).view(np.uint8))
     if out.nbytes != values.nbytes:
         raise IntegrityError(f"a Blosc chunk of {out.nbytes:,} bytes, not of {values.nbytes:,} as its bin has")
-    return np.ascontiguousarray(values[: frame.height, : frame.width])
+    return np.ascontiguousarray(values[: placement.height, : placement.width])

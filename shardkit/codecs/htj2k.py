@@ -21,12 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from shardkit.codecs.base import LEVELS, Pixels
-from shardkit.codecs.frame import Frame, agree
+from shardkit.codecs.placement import Placement, agree
 from shardkit.codecs.swallowed import noticed
 from shardkit.dataset.rounding import ceil_div, halved
 from shardkit.errors import IntegrityError
 
-NAME, EXTENSION, NEEDS_FRAME = "htj2k", "j2c", False
+NAME, EXTENSION, NEEDS_PLACEMENT = "htj2k", "j2c", False
 LEVELS_IN_STREAM = (LEVELS, 32)
 """Every image has those that loaders use, however small, and large ones have more. JPEG 2000 allows 32."""
 TRANSFER_SYNTAX, SYNTAX_NAME = "1.2.840.10008.1.2.4.202", "HTJ2K Lossless RPCL"
@@ -52,8 +52,8 @@ def enough(height: npt.ArrayLike, width: npt.ArrayLike, count: npt.ArrayLike) ->
     return bool(np.all(np.minimum(height, width) <= np.left_shift(_LOWEST, count)))
 
 
-def encode(pixels: Pixels, frame: Frame | None = None) -> bytes:
-    """Encode an image as a codestream; no frame is needed. See `Codec.encode`."""
+def encode(pixels: Pixels, placement: Placement | None = None) -> bytes:
+    """Encode an image as a codestream; no placement is needed. See `Codec.encode`."""
     parts, halvings = imagecodecs.HTJ2K.TILEPART.RESOLUTIONS, levels(*pixels.shape)
     # Its `resolutions` are decompositions, one less than there are resolutions: 5 where it is not told, while a number
     # that is told is lowered for small images since 2026.10. RPCL is what it always writes.
@@ -67,22 +67,22 @@ def prefixes(data: bytes) -> list[int]:
     return [len(data), *reversed(ends[:-1])]
 
 
-def decode(data: bytes, level: int = 0, bits: int = 16, frame: Frame | None = None) -> Pixels:
+def decode(data: bytes, level: int = 0, bits: int = 16, placement: Placement | None = None) -> Pixels:
     """Decode the exact image at 1/2**level from a stream or its prefix. See `Codec.decode`."""
-    check(data, frame)
+    check(data, placement)
     try:
         if level == 0:
             # OpenJPH decodes a stream cut short as if it were whole: look before.
             if not _whole(data, _tile_parts(data)):
                 raise IntegrityError("not a whole HTJ2K stream: its end is missing")
             whole: Pixels = _decoded(data)
-            agree(frame, whole.shape, "an HTJ2K stream")
+            agree(placement, whole.shape, "an HTJ2K stream")
             return whole
         # As a signed 18-bit component the band comes out unshifted and unwrapped, so that it can be clamped.
         stream = bytearray(standalone(data, level))
         stream[_PRECISION] = 0x80 | 17
         band = _decoded(bytes(stream))
-        agree(frame and frame.at(level), band.shape, "an HTJ2K stream")
+        agree(placement and placement.at(level), band.shape, "an HTJ2K stream")
         clamped: Pixels = np.clip(band + _OFFSET, 0, (1 << bits) - 1).astype(np.uint16)
         return clamped
     except imagecodecs.Htj2kError as error:
@@ -97,14 +97,14 @@ def _decoded(stream: bytes) -> npt.NDArray[Any]:
     return pixels
 
 
-def check(data: bytes, frame: Frame | None) -> None:
-    """Check that the main header is ours and of the frame's image: decoders take memory by it. See `Codec.check`."""
-    if frame is None:
+def check(data: bytes, placement: Placement | None) -> None:
+    """Check that the main header is ours and of the expected image: decoders take memory by it. See `Codec.check`."""
+    if placement is None:
         return
     segments = _segments(data)
     siz, cod = segments[0], _cod(segments)
     width, height, *others = struct.unpack(">8I", siz[6:38])
-    agree(frame, (height, width), "an HTJ2K stream")
+    agree(placement, (height, width), "an HTJ2K stream")
     style = cod[4:5] + cod[6:8] + cod[10:12]
     if others != [0, 0, width, height, 0, 0] or siz[38:] != _COMPONENT or style != _STYLE:
         raise IntegrityError("an HTJ2K stream with tiles, components, layers or blocks as shardkit writes none")

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from shardkit.codecs import codec
 from shardkit.codecs.base import CodestreamCodec, Pixels
-from shardkit.codecs.frame import Frame
+from shardkit.codecs.placement import Placement
 from shardkit.dataset import description_checks, manifest, schema
 from shardkit.dataset.bins import Bins
 from shardkit.dataset.description import FORMAT, READABLE, DatasetDescription
@@ -173,7 +173,7 @@ def samples(store: Store, columns: list[str] | None = None, described: DatasetDe
     with parquet.legible(where), manifest.opened(pa.BufferReader(data)) as file:
         schema.opened(file, len(data), described, where, columns)
         table, named = manifest.typed(file.read(columns)), manifest.named_digest(file)
-    rows = schema.Rows(described, where)
+    rows = schema.ManifestCheck(described, where)
     for batch in table.to_batches(schema.BATCH):
         rows.check(batch)
     rows.done()
@@ -229,4 +229,4 @@ def image(store: Store, row: SampleRow, description: DatasetDescription, level: 
         raise IntegrityError(
             f"{store.url}/{name}: the image of {row['key']} at byte {start:,} differs from its hash; run verify"
         )
-    return codec(description.codec).decode(data, level, row["bits"], Frame.of(row))
+    return codec(description.codec).decode(data, level, row["bits"], Placement.of(row))

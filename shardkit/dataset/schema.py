@@ -98,7 +98,7 @@ def most(height: Any, width: Any) -> Any:
 
 
 @dataclass
-class Rows:
+class ManifestCheck:
     """Checks a manifest batch by batch, whichever columns are read. `done` checks it as a whole.
 
     Parameters

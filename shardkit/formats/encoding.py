@@ -6,7 +6,7 @@ import numpy as np
 
 from shardkit.codecs import codec, htj2k
 from shardkit.codecs.base import CodestreamCodec, Pixels
-from shardkit.codecs.frame import Frame
+from shardkit.codecs.placement import Placement
 from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import Quarantined
 
@@ -30,7 +30,7 @@ class Encoded:
     levels: tuple[tuple[int, bytes], ...]
 
 
-def encode(pixels: Pixels, bits: int, frame: Frame, name: str, halves: int) -> Encoded:
+def encode(pixels: Pixels, bits: int, placement: Placement, name: str, halves: int) -> Encoded:
     """Encode an image in its bin, and decode it again: nothing that does not come back exactly is ever written.
 
     Parameters
@@ -39,7 +39,7 @@ def encode(pixels: Pixels, bits: int, frame: Frame, name: str, halves: int) -> E
         Grey levels of shape (height, width), uint16.
     bits : int
         Pixels are below 2**bits.
-    frame : Frame
+    placement : Placement
         Where the image lies in its bin.
     name : str
         Name of the codec.
@@ -59,8 +59,8 @@ def encode(pixels: Pixels, bits: int, frame: Frame, name: str, halves: int) -> E
     how = codec(name)
     images: list[bytes] = []
     for level, smaller in enumerate(_pyramid(pixels, bits, halves)):
-        images.append(how.encode(smaller, frame.at(level)))
-        back = how.decode(images[-1], 0, bits, frame.at(level))
+        images.append(how.encode(smaller, placement.at(level)))
+        back = how.decode(images[-1], 0, bits, placement.at(level))
         if not np.array_equal(back, smaller):
             raise Quarantined("internal_error", f"{name} did not give back the pixels it was given")
     image, *rest = images

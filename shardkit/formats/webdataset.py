@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from shardkit.codecs import codec
 from shardkit.codecs.base import Codec, CodestreamCodec
-from shardkit.codecs.frame import Frame
+from shardkit.codecs.placement import Placement
 from shardkit.dataset.bins import Bin
 from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.hashes import fingerprint
@@ -32,7 +32,7 @@ _TOLD = ["height", "width", "bits", "box_top", "box_left", "box_height", "box_wi
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class TarMember:
     """One file of a tar.
 
     Parameters
@@ -70,7 +70,7 @@ class ShardWriter:
         self._add(f"{key}.json", facts)
         return offset
 
-    def copy(self, member: Member) -> int:
+    def copy(self, member: TarMember) -> int:
         """Append a member of another shard as it is, and return the offset of its first byte."""
         return self._add(member.name, member.data)
 
@@ -90,7 +90,7 @@ class ShardWriter:
         self._file.close()
 
 
-def members(file: BinaryIO, name: str) -> Iterator[Member]:
+def members(file: BinaryIO, name: str) -> Iterator[TarMember]:
     """Read every member of a shard in order.
 
     Parameters
@@ -102,7 +102,7 @@ def members(file: BinaryIO, name: str) -> Iterator[Member]:
 
     Yields
     ------
-    Member
+    TarMember
         A file in the tar.
 
     Raises
@@ -120,7 +120,7 @@ def members(file: BinaryIO, name: str) -> Iterator[Member]:
                 if info.offset_data + info.size > end:
                     raise IntegrityError(f"{name}: cut short inside {info.name[:200]}")
                 file.seek(info.offset_data)
-                yield Member(info.name, info.offset_data, file.read(info.size))
+                yield TarMember(info.name, info.offset_data, file.read(info.size))
     except (tarfile.TarError, ValueError, OverflowError) as error:
         raise IntegrityError(f"{name}: not a readable tar ({error}); fetch or build the shard again") from None
 
@@ -153,7 +153,7 @@ def writer(paths: list[Path], capacity: int) -> ShardWriter:
 
 def takes(codec: Codec) -> bool:
     """Return whether the bytes tell the image by themselves, as other readers of the tar need."""
-    return not codec.NEEDS_FRAME
+    return not codec.NEEDS_PLACEMENT
 
 
 def capacity(bin: Bin, shard_bytes: int) -> int:
@@ -242,7 +242,7 @@ def _facts_problem(data: bytes, row: Row) -> str | None:
     return f"has another {wrong[0]} than the manifest" if wrong else None
 
 
-def _image_problem(member: Member, row: Row, how: Codec, claimed: bool, decode: bool) -> str | None:
+def _image_problem(member: TarMember, row: Row, how: Codec, claimed: bool, decode: bool) -> str | None:
     if member.offset != row["offset"] or len(member.data) != row["length"]:
         return "is not where the manifest says, or has another length"
     for level, (length, digest) in enumerate(zip(row["level_bytes"], row["level_hash"], strict=True)):
@@ -253,7 +253,7 @@ def _image_problem(member: Member, row: Row, how: Codec, claimed: bool, decode: 
         if fault:
             return f"is no stream of {how.SYNTAX_NAME}: {fault}"
     try:
-        how.check(member.data, Frame.of(row))
+        how.check(member.data, Placement.of(row))
     except IntegrityError as error:
         return f"is not the image of the manifest: {error}"
     return pixel_problem(member.data, row, how, 0) if decode else None

@@ -1,7 +1,7 @@
 """Zarr v3 shards: one array of a bin's images each, `<bin>/pixels`, and its halves `pixels_1`, `pixels_2` on request.
 
 An object of the sharding codec is the images one after another, each compressed, and at the end an index: (offset,
-bytes) of every place, all ones where there is none, and the index's CRC-32C. Images fill a shard's places from the
+bytes) of every slot, all ones where there is none, and the index's CRC-32C. Images fill a shard's slots from the
 first on and leave no gap, so a level's offsets follow from its lengths in the manifest.
 
 Nothing here needs the zarr package: the objects are written and read as the specification has them.
@@ -139,8 +139,8 @@ def locate(store: Store, row: Row, level: int) -> tuple[str, int]:
     shard = row["shard"]
     if level == 0:
         return shard, row["offset"]
-    place = np.flatnonzero(_stored_index(store, shard)[:, 0] == row["offset"])
-    start = int(_stored_index(store, part(shard, level))[place[0], 0]) if len(place) else -1
+    slot = np.flatnonzero(_stored_index(store, shard)[:, 0] == row["offset"])
+    start = int(_stored_index(store, part(shard, level))[slot[0], 0]) if len(slot) else -1
     if start < 0:
         raise IntegrityError(f"{store.url}/{part(shard, level)} does not hold the image {row['key']}: run verify")
     return part(shard, level), start

@@ -35,7 +35,7 @@ _AXES = ("image", "row", "column")
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class BinRows:
     """The samples of a bin, and where they lie in its arrays.
 
     Parameters
@@ -44,7 +44,7 @@ class Rows:
         The bin.
     table : pyarrow.Table
         Manifest rows of the samples.
-    place : numpy.ndarray
+    slots : numpy.ndarray
         Index of each sample in the arrays, of shape (n,), int64.
     shard : int
         Images that a shard has room for.
@@ -52,13 +52,13 @@ class Rows:
 
     bin: Bin
     table: pa.Table
-    place: npt.NDArray[np.int64]
+    slots: npt.NDArray[np.int64]
     shard: int
 
     @property
     def count(self) -> int:
         """Length of the arrays, gaps included."""
-        return int(self.place.max()) + 1
+        return int(self.slots.max()) + 1
 
 
 def array_name(level: int) -> str:
@@ -104,7 +104,7 @@ def same(name: str, wanted: bytes, found: bytes) -> bool:
     return blosc.claimed(wanted) == blosc.claimed(found) and blosc.decompress(wanted) == blosc.decompress(found)
 
 
-def _rows(samples: pa.Table, bin: Bin, shard: int) -> Rows | None:
+def _rows(samples: pa.Table, bin: Bin, shard: int) -> BinRows | None:
     here = pc.and_(pc.equal(samples["bin_height"], bin.height), pc.equal(samples["bin_width"], bin.width))
     table = samples.filter(here)
     if not table.num_rows:
@@ -114,31 +114,31 @@ def _rows(samples: pa.Table, bin: Bin, shard: int) -> Rows | None:
     number = numbers[encoded.indices.to_numpy()]
     first = np.flatnonzero(np.diff(number, prepend=-1))  # the rows of a shard lie together, in its order
     rank = np.arange(len(number)) - np.repeat(first, np.diff(np.append(first, len(number))))
-    return Rows(bin, table, number * shard + rank, shard)
+    return BinRows(bin, table, number * shard + rank, shard)
 
 
 # --- the small arrays
 
 
-def _facts(rows: Rows) -> Iterator[tuple[str, str, list[bytes]]]:
+def _facts(rows: BinRows) -> Iterator[tuple[str, str, list[bytes]]]:
     """Give (name, data type, chunks) of every array of facts."""
     length = ceil_div(rows.count, CHUNK) * CHUNK
     there = np.zeros(length, np.bool_)
-    there[rows.place] = True
+    there[rows.slots] = True
     yield "valid", "bool", _chunks(there)
     for name, kind in NUMBERS.items():
-        yield name, kind, _chunks(_placed(rows, name, kind, length, 0))
+        yield name, kind, _chunks(_in_slots(rows, name, kind, length, 0))
     for name in FLOATS:
-        yield name, "float64", _chunks(_placed(rows, name, "float64", length, np.nan))
+        yield name, "float64", _chunks(_in_slots(rows, name, "float64", length, np.nan))
     for name in TEXT:
         words = np.full(length, b"", object)
-        words[rows.place] = [(word or "").encode() for word in rows.table[name].to_pylist()]
+        words[rows.slots] = [(word or "").encode() for word in rows.table[name].to_pylist()]
         yield name, "string", [_text(words[i : i + CHUNK].tolist()) for i in range(0, length, CHUNK)]
 
 
-def _placed(rows: Rows, name: str, kind: str, length: int, fill: float) -> npt.NDArray[Any]:
+def _in_slots(rows: BinRows, name: str, kind: str, length: int, fill: float) -> npt.NDArray[Any]:
     values = np.full(length, fill, np.dtype(kind).newbyteorder("<"))
-    values[rows.place] = pc.fill_null(rows.table[name].cast(kind.replace("float64", "double")), fill).to_numpy()
+    values[rows.slots] = pc.fill_null(rows.table[name].cast(kind.replace("float64", "double")), fill).to_numpy()
     return values
 
 
@@ -155,7 +155,7 @@ def _text(words: list[bytes]) -> bytes:
 # --- metadata, as the specification of Zarr v3 has them
 
 
-def _pixels(rows: Rows, levels: int) -> dict[str, dict[str, Any]]:
+def _pixels(rows: BinRows, levels: int) -> dict[str, dict[str, Any]]:
     out = {}
     for level in range(levels + 1):
         sides = [halved(side, level) for side in (rows.bin.height, rows.bin.width)]

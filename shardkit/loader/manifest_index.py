@@ -126,7 +126,7 @@ class ManifestIndex:
         with self._lock, self._legible():
             table = self._table.read(list(names), use_threads=False)
         if not {*names} <= {*schema.OPENING}:  # which are checked already
-            rows = schema.Rows(self.description, self._where)
+            rows = schema.ManifestCheck(self.description, self._where)
             for batch in table.to_batches(schema.BATCH):
                 rows.check(batch)
         return table
@@ -225,7 +225,7 @@ class ManifestIndex:
         )
         table = self._groups(groups)
         table = table.slice(first - int(self._group_starts[groups[0]]), end - first).combine_chunks()
-        rows = schema.Rows(self.description, self._where, first)
+        rows = schema.ManifestCheck(self.description, self._where, first)
         for batch in table.to_batches():
             rows.check(batch)
         lists = {name: common_levels(table[name]) for name in schema.LISTS}
@@ -333,7 +333,7 @@ class ManifestIndex:
             )
         needed = sorted({*schema.OPENING, *schema.DETAILS})
         schema.opened(self._table, os.fstat(self._file.fileno()).st_size, self.description, where, needed)
-        rows = schema.Rows(self.description, where)
+        rows = schema.ManifestCheck(self.description, where)
         for batch in self._table.iter_batches(schema.BATCH, columns=[*schema.OPENING], use_threads=False):
             rows.check(batch)
         return rows.done()

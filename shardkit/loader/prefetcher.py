@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from shardkit.codecs.frame import Frame
+from shardkit.codecs.placement import Placement
 from shardkit.errors import ArgumentError, BadDataError, IntegrityError, ShardkitError
 from shardkit.loader import closing
 from shardkit.loader.batch import Batch, BatchItem, BatchPosition, Canvas
@@ -239,18 +239,18 @@ class Prefetcher:
         level, bits = int(crops.level[at]), int(detail.number("bits"))
         begun = time.perf_counter()
         try:
-            pixels = self._pixels(data, level, bits, detail.frame)
+            pixels = self._pixels(data, level, bits, detail.placement)
         except ShardkitError as error:
             return IntegrityError(f"{detail.shard.shard}: the image {detail.key} cannot be decoded: {error}")
         took = 0.0 if self._config.decode else time.perf_counter() - begun
         self._stats.decoded(detail, level, len(data), took)
         return prepared(pixels, item.micro, at, detail, bits, self._config.normalise)
 
-    def _pixels(self, data: bytes, level: int, bits: int, frame: Frame) -> Pixels:
+    def _pixels(self, data: bytes, level: int, bits: int, placement: Placement) -> Pixels:
         if (streams := self._config.streams) is not None:
-            streams.check(data, frame)  # here, because the graph takes memory by what a stream claims
+            streams.check(data, placement)  # here, because the graph takes memory by what a stream claims
             return np.frombuffer(streams.standalone(data, level), np.uint8)
-        return self._config.codec.decode(data, level, bits, frame)
+        return self._config.codec.decode(data, level, bits, placement)
 
     # --- graph and collation
 

@@ -9,7 +9,7 @@ import torch
 from shardkit import content
 from shardkit.codecs import htj2k
 from shardkit.codecs.base import LEVELS
-from shardkit.codecs.frame import Frame
+from shardkit.codecs.placement import Placement
 from shardkit.content import Pixels
 from shardkit.dataset import manifest
 from shardkit.dataset.bins import Bin, Bins
@@ -69,7 +69,7 @@ def prepare(
     )
     micro = EpochPlan(samples, 0, 0, _alone(of, rows, cols))[0][0]
     level = int(micro.crops.level[0])
-    small = htj2k.decode(htj2k.encode(pixels), level, bits, Frame(rows, cols, rows, cols)) if level else pixels
+    small = htj2k.decode(htj2k.encode(pixels), level, bits, Placement(rows, cols, rows, cols)) if level else pixels
     facts = asdict(content.statistics(pixels, found.mask, padded=padded))
     ready = prepared(small, micro, 0, _detail(facts), bits, normalise)
     plain = replace(of.augmentation, crop=None, flip=0.0)

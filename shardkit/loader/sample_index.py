@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shardkit.codecs.base import LEVELS
-from shardkit.codecs.frame import Frame
+from shardkit.codecs.placement import Placement
 from shardkit.dataset.bins import Bin, Bins
 from shardkit.formats.base import ShardFormat
 from shardkit.plan.samples import Ints
@@ -86,12 +86,12 @@ class Detail:
         return Bin(int(self.number("bin_height")), int(self.number("bin_width"))).name
 
     @property
-    def frame(self) -> Frame:
+    def placement(self) -> Placement:
         """How it lies in its bin."""
         height, width, rows, cols = (
             int(self.number(f"{of}{side}")) for of in ("", "bin_") for side in ("height", "width")
         )
-        return Frame(height, width, rows, cols)
+        return Placement(height, width, rows, cols)
 
     def object(self, level: int) -> str:
         """Name the object that holds a level."""

@@ -136,7 +136,22 @@ def column(samples: pa.Table, name: str) -> Any:
 
 
 def by_bin(album: Album, bins: dict[tuple[int, int], Rows]) -> tuple[str, list[Group]]:
-    """Return what is shown of each bin, in words and pictures. bins: (height, width) -> rows, sorted by key."""
+    """Return what is shown of each bin, in words and pictures.
+
+    Parameters
+    ----------
+    album : Album
+        What reads the pictures.
+    bins : dict
+        (height, width) -> rows of the samples, sorted by key.
+
+    Returns
+    -------
+    about : str
+        What the pictures are.
+    groups : list of Group
+        Pictures of each bin.
+    """
     filled = sorted((-len(rows), size) for size, rows in bins.items() if len(rows))
     a_bin = max(1, min(A_BIN, PICTURES // max(1, len(filled))))
     groups = []

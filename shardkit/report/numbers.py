@@ -2,12 +2,29 @@
 
 
 def number(value: float) -> str:
-    """Return a whole number with thousands separators."""
+    """Return a whole number with thousands separators.
+
+    Parameters
+    ----------
+    value : float
+        What is rounded.
+    """
     return f"{round(value):,}"
 
 
 def percent(part: float, whole: float) -> str:
-    """Return `part` of `whole` in percent; a dash when there is no whole."""
+    """Return a share in percent.
+
+    Parameters
+    ----------
+    part, whole : float
+        Of which numbers.
+
+    Returns
+    -------
+    str
+        The percentage with one digit; a dash when there is no whole.
+    """
     if not whole:
         return "–"
     share = 100 * part / whole
@@ -15,7 +32,13 @@ def percent(part: float, whole: float) -> str:
 
 
 def size(count: int) -> str:
-    """Return bytes in decimal units, with three digits or more."""
+    """Return bytes in decimal units, with three digits or more.
+
+    Parameters
+    ----------
+    count : int
+        How many bytes.
+    """
     value, units = float(count), ["bytes", "kB", "MB", "GB", "TB", "PB"]
     while value >= 999.5 and len(units) > 1:
         value, units = value / 1000, units[1:]

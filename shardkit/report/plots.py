@@ -81,7 +81,18 @@ class Plot:
 
 
 def svg(plot: Plot) -> Markup:
-    """Return an `<svg>` element for a page: letters stay text, and colours are the page's variables."""
+    """Return a plot for a page: letters stay text, and colours are the page's variables.
+
+    Parameters
+    ----------
+    plot : Plot
+        What is drawn.
+
+    Returns
+    -------
+    Markup
+        An `<svg>` element.
+    """
     with _style():
         figure = _figure(plot.extent)
         axes = figure.add_subplot()
@@ -98,7 +109,15 @@ def svg(plot: Plot) -> Markup:
 
 
 def save_png(plots: Sequence[Plot], path: Path) -> None:
-    """Write plots beside each other into one PNG, at most three in a row; four make two rows."""
+    """Write plots beside each other into one PNG, at most three in a row; four make two rows.
+
+    Parameters
+    ----------
+    plots : sequence of Plot
+        What is drawn.
+    path : Path
+        The file.
+    """
     columns = min(len(plots), 3 if len(plots) != 4 else 2)
     rows = [plots[at : at + columns] for at in range(0, len(plots), columns)]
     widths = [max(row[at].extent[0] for row in rows if at < len(row)) for at in range(columns)]

@@ -41,7 +41,13 @@ TONES: Final = tuple(name for name in PALETTE if name.startswith("tone"))
 
 
 def colour(name: str) -> str:
-    """Return the value that a plot is drawn with, such as "#2767a6"; on a page it follows the screen."""
+    """Return the value that a plot is drawn with, such as "#2767a6"; on a page it follows the screen.
+
+    Parameters
+    ----------
+    name : str
+        One of the palette's.
+    """
     return PALETTE[name][0]
 
 

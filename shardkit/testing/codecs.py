@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from shardkit.codecs.base import Codec, CodestreamCodec, Pixels
-from shardkit.codecs.frame import Frame
+from shardkit.codecs.placement import Placement
 from shardkit.errors import ArgumentError, IntegrityError
 
 _SIZES = ((1, 1), (1, 97), (65, 2), (150, 131))
@@ -34,14 +34,14 @@ def assert_codec(codec: Codec) -> None:
         It does not; the message says what is wrong.
     """
     for number, pixels in enumerate(pictures()):
-        bits, frame = _DEPTHS[number % len(_DEPTHS)], _frame(pixels)
+        bits, placement = _DEPTHS[number % len(_DEPTHS)], _placement(pixels)
         what = f"{codec.NAME}, {pixels.shape[0]} x {pixels.shape[1]} pixels of {bits} bits"
-        data = _encoded(codec, pixels, bits, frame, what)
-        _assert_levels(codec, data, bits, frame, what)
-        _assert_claims(codec, data, frame, what)
+        data = _encoded(codec, pixels, bits, placement, what)
+        _assert_levels(codec, data, bits, placement, what)
+        _assert_claims(codec, data, placement, what)
         if isinstance(codec, CodestreamCodec):
-            _assert_codestream(codec, data, frame, what)
-    _assert_damage_is_named(codec, data, bits, frame, what)
+            _assert_codestream(codec, data, placement, what)
+    _assert_damage_is_named(codec, data, bits, placement, what)
 
 
 def pictures() -> Iterator[Pixels]:
@@ -58,80 +58,84 @@ def pictures() -> Iterator[Pixels]:
                 yield (kind % (1 << 16) >> (16 - bits)).astype(np.uint16)
 
 
-def _frame(pixels: Pixels) -> Frame:
+def _placement(pixels: Pixels) -> Placement:
     height, width = pixels.shape
-    return Frame(height, width, height + 5, width + 3)
+    return Placement(height, width, height + 5, width + 3)
 
 
-def _encoded(codec: Codec, pixels: Pixels, bits: int, frame: Frame, what: str) -> bytes:
-    data = codec.encode(pixels, frame)
+def _encoded(codec: Codec, pixels: Pixels, bits: int, placement: Placement, what: str) -> bytes:
+    data = codec.encode(pixels, placement)
     assert isinstance(data, bytes), f"{what}: encode gave {type(data).__name__}, not bytes"
-    assert codec.encode(pixels.copy(), frame) == data, f"{what}: equal pixels became different bytes"
+    assert codec.encode(pixels.copy(), placement) == data, f"{what}: equal pixels became different bytes"
     turned = np.asfortranarray(pixels[::-1])[::-1]
-    assert codec.encode(turned, frame) == data, f"{what}: another memory layout became different bytes"
-    back = codec.decode(data, 0, bits, frame)
+    assert codec.encode(turned, placement) == data, f"{what}: another memory layout became different bytes"
+    back = codec.decode(data, 0, bits, placement)
     assert back.dtype == np.uint16, f"{what}: decode gave {back.dtype}, not uint16"
     assert np.array_equal(back, pixels), f"{what}: did not come back exactly"
-    if codec.NEEDS_FRAME:
-        _assert_raises(ArgumentError, lambda: codec.decode(data, 0, bits), f"{what}, decoded without a frame")
+    if codec.NEEDS_PLACEMENT:
+        _assert_raises(ArgumentError, lambda: codec.decode(data, 0, bits), f"{what}, decoded without a placement")
     else:
-        assert np.array_equal(codec.decode(data, 0, bits), pixels), f"{what}: is another image without its frame"
+        assert np.array_equal(codec.decode(data, 0, bits), pixels), f"{what}: is another image without its placement"
     return data
 
 
-def _assert_levels(codec: Codec, data: bytes, bits: int, frame: Frame, what: str) -> None:
+def _assert_levels(codec: Codec, data: bytes, bits: int, placement: Placement, what: str) -> None:
     lengths, (fewest, most) = codec.prefixes(data), codec.LEVELS_IN_STREAM
     assert fewest <= len(lengths) - 1 <= most, f"{what}: {len(lengths) - 1} levels, and {fewest} to {most} are told"
     assert lengths[0] == len(data), f"{what}: its first prefix is not all of it"
     assert lengths == sorted(lengths, reverse=True), f"{what}: a prefix is longer than that of a larger image"
     for level, length in enumerate(lengths):
-        small, of = codec.decode(data[:length], level, bits, frame), frame.at(level)
+        small, of = codec.decode(data[:length], level, bits, placement), placement.at(level)
         assert small.shape == (of.height, of.width), f"{what}: level {level} has {small.shape}, not rounded-up halves"
         assert int(small.max()) < 1 << bits, f"{what}: level {level} leaves the image's range"
-        assert np.array_equal(small, codec.decode(data, level, bits, frame)), f"{what}: prefix {level} is another image"
-    if not codec.NEEDS_FRAME:
+        assert np.array_equal(small, codec.decode(data, level, bits, placement)), (
+            f"{what}: prefix {level} is another image"
+        )
+    if not codec.NEEDS_PLACEMENT:
         beyond = len(lengths)
         _assert_raises((ArgumentError, IntegrityError), lambda: codec.decode(data, beyond, bits), f"{what}, no level")
 
 
-def _assert_claims(codec: Codec, data: bytes, frame: Frame, what: str) -> None:
-    codec.check(data, frame)
+def _assert_claims(codec: Codec, data: bytes, placement: Placement, what: str) -> None:
+    codec.check(data, placement)
     for other in (
-        replace(frame, height=frame.height + 1, rows=frame.rows + 1),
-        replace(frame, width=frame.width + 1, cols=frame.cols + 1),
+        replace(placement, height=placement.height + 1, rows=placement.rows + 1),
+        replace(placement, width=placement.width + 1, cols=placement.cols + 1),
     ):
         said = f"{what}, taken for an image of {other.height} x {other.width}"
         _assert_raises(IntegrityError, lambda other=other: codec.check(data, other), said)  # type: ignore[misc]
         _assert_raises(IntegrityError, lambda other=other: codec.decode(data, 0, 16, other), said)  # type: ignore[misc]
 
 
-def _assert_codestream(codec: CodestreamCodec, data: bytes, frame: Frame, what: str) -> None:
+def _assert_codestream(codec: CodestreamCodec, data: bytes, placement: Placement, what: str) -> None:
     lengths = codec.prefixes(data)
-    found = codec.fault(data, frame.height, frame.width, lengths)
+    found = codec.fault(data, placement.height, placement.width, lengths)
     assert found is None, f"{what}: is no {codec.SYNTAX_NAME}: {found}"
-    other = codec.fault(data, frame.height + 1, frame.width, lengths)
+    other = codec.fault(data, placement.height + 1, placement.width, lengths)
     assert other is not None, f"{what}: passes for {codec.SYNTAX_NAME} of another image"
-    assert codec.enough(frame.height, frame.width, len(lengths) - 1), f"{what}: has too few levels"
+    assert codec.enough(placement.height, placement.width, len(lengths) - 1), f"{what}: has too few levels"
     for level, length in enumerate(lengths):
-        whole, of = codec.standalone(data[:length], level), frame.at(level)
+        whole, of = codec.standalone(data[:length], level), placement.at(level)
         assert codec.decode(whole).shape == (of.height, of.width), f"{what}: level {level} does not stand alone"
 
 
-def _assert_damage_is_named(codec: Codec, data: bytes, bits: int, frame: Frame, what: str) -> None:
+def _assert_damage_is_named(codec: Codec, data: bytes, bits: int, placement: Placement, what: str) -> None:
     for kept in (0, 1, len(data) // 4, len(data) // 2, 3 * len(data) // 4):
         said = f"{what}, cut to {kept} of {len(data)} bytes"
-        _assert_raises(IntegrityError, lambda kept=kept: codec.decode(data[:kept], 0, bits, frame), said)  # type: ignore[misc]
-    _assert_raises(IntegrityError, lambda: codec.decode(b"\x5a" * len(data), 0, bits, frame), f"{what}, overwritten")
+        _assert_raises(IntegrityError, lambda kept=kept: codec.decode(data[:kept], 0, bits, placement), said)  # type: ignore[misc]
+    _assert_raises(
+        IntegrityError, lambda: codec.decode(b"\x5a" * len(data), 0, bits, placement), f"{what}, overwritten"
+    )
     rng = np.random.default_rng(1)
     for at in [*range(min(24, len(data))), *rng.integers(0, len(data), 40).tolist()]:
         damaged = data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]
         try:  # whether it shows depends on the codec: readers hold hashes against bytes first
-            shape = codec.decode(damaged, 0, bits, frame).shape
+            shape = codec.decode(damaged, 0, bits, placement).shape
         except IntegrityError:
             continue
         except Exception as error:
             raise AssertionError(f"{what}, damaged at byte {at}: {type(error).__name__}, not IntegrityError") from error
-        assert shape == (frame.height, frame.width), f"{what}, damaged at byte {at}: an image of another size"
+        assert shape == (placement.height, placement.width), f"{what}, damaged at byte {at}: an image of another size"
 
 
 def _assert_raises(kinds: type[Exception] | tuple[type[Exception], ...], call: Callable[[], object], what: str) -> None:

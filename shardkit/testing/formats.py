@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from shardkit import formats
 from shardkit.codecs import codec
-from shardkit.codecs.frame import Frame
+from shardkit.codecs.placement import Placement
 from shardkit.dataset import contents, manifest
 from shardkit.dataset.bins import Bin, Bins
 from shardkit.dataset.description import DatasetDescription
@@ -100,7 +100,7 @@ def _made(form: ShardFormat, folder: Path, name: str, sizes: list[tuple[int, int
     with form.writer(paths, room) as writer:
         for number, (height, width) in enumerate(sizes):
             pixels = np.random.default_rng(number).integers(0, 1 << _BITS, (height, width)).astype(np.uint16)
-            image = encode(pixels, _BITS, Frame(height, width, _BIN.height, _BIN.width), taken[0], halves)
+            image = encode(pixels, _BITS, Placement(height, width, _BIN.height, _BIN.width), taken[0], halves)
             row: dict[str, Any] = {
                 "key": f"{number:04x}",
                 "shard": objects[0],

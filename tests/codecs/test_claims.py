@@ -16,12 +16,12 @@ import numpy.typing as npt
 import pytest
 
 from shardkit.codecs import CODECS, blosc, htj2k, png, raw, swallowed
-from shardkit.codecs.frame import Frame
+from shardkit.codecs.placement import Placement
 from shardkit.errors import ArgumentError, IntegrityError
 from shardkit.formats import zarr_arrays
 
 HEIGHT, WIDTH = 50, 40
-FRAME = Frame(HEIGHT, WIDTH, 64, 48)
+FRAME = Placement(HEIGHT, WIDTH, 64, 48)
 PIXELS = np.random.default_rng(3).integers(0, 4096, (HEIGHT, WIDTH)).astype(np.uint16)
 LITTLE = 1 << 20  # bytes that a refusal may take
 
@@ -113,7 +113,7 @@ def test_without_a_frame_an_image_of_any_size_is_read(module: ModuleType) -> Non
     np.testing.assert_array_equal(module.decode(data), PIXELS)
     what = {htj2k: "an HTJ2K stream", png: "a PNG", raw: r"a \.npy member"}[module]
     with pytest.raises(IntegrityError, match=rf"^{what} of 50 x 40 pixels, and the image has 1,050 x 40$"):
-        module.check(data, Frame(1050, 40, 1050, 40))
+        module.check(data, Placement(1050, 40, 1050, 40))
 
 
 @pytest.mark.parametrize("level", range(1, 6))
@@ -224,7 +224,7 @@ def test_blocks_of_a_chunk_lie_in_their_order_so_that_the_same_image_has_the_sam
     data = blosc.encode(pixels)
     starts = np.frombuffer(data[16:48], "<u4").tolist()
     assert starts == sorted(starts)
-    np.testing.assert_array_equal(blosc.decode(data, frame=Frame(2000, 2048, 2000, 2048)), pixels)
+    np.testing.assert_array_equal(blosc.decode(data, placement=Placement(2000, 2048, 2000, 2048)), pixels)
 
 
 @pytest.mark.parametrize("length", [0, 12, 15])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardkit.codecs import CODECS, blosc, codec, htj2k, png, raw
-from shardkit.codecs.frame import Frame
+from shardkit.codecs.placement import Placement
 from shardkit.errors import ArgumentError, IntegrityError
 from shardkit.formats.webdataset import ShardWriter, members
 
@@ -35,22 +35,22 @@ def picture(shape: tuple[int, int], bits: int, seed: int) -> Pixels:
 def test_every_codec_gives_back_what_it_was_given(name: str, shape: tuple[int, int], bits: int, seed: int) -> None:
     module = codec(name)
     pixels = picture(shape, bits, seed)
-    frame = Frame(*shape, shape[0] + seed % 5, shape[1] + seed % 7)
-    data = module.encode(pixels, frame)
-    got = module.decode(data, 0, bits, frame)
+    placement = Placement(*shape, shape[0] + seed % 5, shape[1] + seed % 7)
+    data = module.encode(pixels, placement)
+    got = module.decode(data, 0, bits, placement)
     assert isinstance(data, bytes)
     assert got.dtype == np.uint16
     np.testing.assert_array_equal(got, pixels)
     assert module.prefixes(data)[0] == len(data)
-    assert module.encode(pixels.copy(), frame) == data
+    assert module.encode(pixels.copy(), placement) == data
 
 
 @pytest.mark.parametrize("name", ["htj2k", "png", "raw", "blosc"])
 def test_a_view_with_strides_is_encoded_like_its_copy(name: str) -> None:
     pixels = picture((60, 80), 12, 3)[::2, ::-1]
     module = codec(name)
-    frame = Frame(30, 80, 30, 80)
-    np.testing.assert_array_equal(module.decode(module.encode(pixels, frame), 0, 12, frame), pixels)
+    placement = Placement(30, 80, 30, 80)
+    np.testing.assert_array_equal(module.decode(module.encode(pixels, placement), 0, 12, placement), pixels)
 
 
 def test_an_unknown_codec_is_an_argument_error() -> None:
@@ -125,21 +125,21 @@ def test_a_zip_in_place_of_an_npy_member_raises_an_integrity_error() -> None:
 
 @pytest.mark.parametrize("damage", [b"", b"x" * 60, "cut", "other"])
 def test_a_chunk_that_is_none_of_its_bin_raises_an_integrity_error(damage: bytes | str) -> None:
-    frame = Frame(50, 40, 64, 48)
-    data = blosc.encode(picture((50, 40), 12, 0), frame)
+    placement = Placement(50, 40, 64, 48)
+    data = blosc.encode(picture((50, 40), 12, 0), placement)
     damaged = {"cut": data[: len(data) // 2], "other": blosc.encode(picture((50, 40), 12, 0))}
     data = damaged[damage] if isinstance(damage, str) else damage
     with pytest.raises(IntegrityError):
-        blosc.decode(data, 0, 12, frame)
+        blosc.decode(data, 0, 12, placement)
 
 
 def test_a_chunk_is_the_image_and_background_right_and_below() -> None:
-    frame = Frame(50, 40, 64, 48)
+    placement = Placement(50, 40, 64, 48)
     pixels = picture((50, 40), 12, 0)
-    whole = blosc.decode(blosc.encode(pixels, frame), 0, 12, Frame(64, 48, 64, 48))
+    whole = blosc.decode(blosc.encode(pixels, placement), 0, 12, Placement(64, 48, 64, 48))
     np.testing.assert_array_equal(whole, np.pad(pixels, ((0, 14), (0, 8))))
-    with pytest.raises(ArgumentError, match="frame"):
-        blosc.decode(blosc.encode(pixels, frame))
+    with pytest.raises(ArgumentError, match="placement"):
+        blosc.decode(blosc.encode(pixels, placement))
 
 
 @pytest.mark.parametrize("level", [6, 7, 40])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from shardkit.codecs import htj2k
 from shardkit.codecs.base import LEVELS
-from shardkit.codecs.frame import Frame
+from shardkit.codecs.placement import Placement
 from shardkit.errors import IntegrityError
 
 Pixels = npt.NDArray[np.uint16]
@@ -199,4 +199,4 @@ def test_a_size_segment_cut_short_is_a_damaged_header(length: int) -> None:
         with pytest.raises(IntegrityError, match="main header is damaged"):
             htj2k.prefixes(data)
     with pytest.raises(IntegrityError):
-        htj2k.check(data, Frame(40, 50, 40, 50))
+        htj2k.check(data, Placement(40, 50, 40, 50))

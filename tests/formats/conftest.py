@@ -23,7 +23,8 @@ class Look:
 
     @staticmethod
     def rows(place: Path) -> list[dict[str, Any]]:
-        return contents.samples(Store(str(place))).to_pylist()
+        rows: list[dict[str, Any]] = contents.samples(Store(str(place))).to_pylist()
+        return rows
 
     @classmethod
     def by_shard(cls, place: Path) -> dict[str, list[dict[str, Any]]]:

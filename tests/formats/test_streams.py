@@ -15,7 +15,7 @@ import pytest
 from shardkit import Loader, Packed
 from shardkit.build.transcode import Target, transcode
 from shardkit.codecs import htj2k
-from shardkit.codecs.frame import Frame
+from shardkit.codecs.placement import Placement
 from shardkit.dataset import contents, manifest
 from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import ArgumentError, IntegrityError, Quarantined
@@ -100,7 +100,7 @@ def test_what_the_encoder_makes_is_looked_at_before_it_is_written(monkeypatch: p
     monkeypatch.setattr(htj2k, "levels", lambda height, width: 5)
     pixels = np.zeros((2049, 2100), np.uint16)
     with pytest.raises(Quarantined, match="more than 64 rows and columns"):
-        encode(pixels, 12, Frame(*pixels.shape, *pixels.shape), "htj2k", 0)
+        encode(pixels, 12, Placement(*pixels.shape, *pixels.shape), "htj2k", 0)
 
 
 # ---- datasets of before

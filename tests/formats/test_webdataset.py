@@ -38,7 +38,7 @@ def test_a_rewrite_leaves_out_samples_and_tells_the_new_offsets(tmp_path: Path) 
     with shards.ShardWriter(tmp_path / "old") as writer:
         for key in "abc":
             writer.add(key, "j2c", key.encode() * 700, json.dumps({"k": key}).encode())
-    kept = [{"key": key, "json_hash": fingerprint(json.dumps({"k": key}).encode())} for key in "ac"]
+    kept: Any = [{"key": key, "json_hash": fingerprint(json.dumps({"k": key}).encode())} for key in "ac"]
     offsets = shards.rewrite([tmp_path / "old"], [tmp_path / "new"], kept, 0)
     data = (tmp_path / "new").read_bytes()
     assert [data[at : at + 700] for at in offsets] == [b"a" * 700, b"c" * 700]
@@ -88,7 +88,7 @@ def test_webdataset_reads_every_sample_whole(look: Any, place: Path) -> None:
 def test_dali_reads_and_decodes_the_exact_pixels_on_the_cpu(look: Any, place: Path) -> None:
     from nvidia.dali import fn, pipeline_def, types
 
-    @pipeline_def
+    @pipeline_def  # type: ignore[untyped-decorator]
     def pipe(path: str) -> Any:
         encoded = fn.readers.webdataset(paths=path, ext=["j2c"], missing_component_behavior="error")
         return fn.decoders.image(encoded, device="cpu", output_type=types.ANY_DATA, dtype=types.UINT16)

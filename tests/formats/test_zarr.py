@@ -14,10 +14,12 @@ import pytest
 import xarray
 import zarr
 from google_crc32c import value as crc32c
+from zarr.codecs import BloscCodec
 
 from shardkit.codecs import blosc
-from shardkit.codecs.frame import Frame
+from shardkit.codecs.placement import Placement
 from shardkit.dataset import contents
+from shardkit.dataset.bins import Bin
 from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import IntegrityError
 from shardkit.formats import zarr as shards
@@ -42,7 +44,11 @@ def _places(group: Any) -> dict[str, int]:
     return {key: place for place, key in enumerate(group["key"][:].tolist()) if key}
 
 
-def _check(groups: Iterable[tuple[str, Any]], place: Path, rows: list[dict[str, Any]]) -> None:
+def _groups(place: Path) -> Iterable[tuple[str, Any]]:
+    return zarr.open_group(str(place), mode="r").groups()
+
+
+def _check(groups: Iterable[tuple[str, Any]], place: Path, rows: list[Any]) -> None:
     """The arrays of the groups hold every sample of the manifest, and nothing else."""
     store, seen = Store(str(place)), 0
     facts = contents.description(store)
@@ -64,7 +70,7 @@ def _check(groups: Iterable[tuple[str, Any]], place: Path, rows: list[dict[str, 
                 padding = [(0, have - want) for have, want in zip(bin.shape, pixels.shape, strict=True)]
                 np.testing.assert_array_equal(bin, np.pad(pixels, padding))
             seen += 1
-        for at in np.flatnonzero(~valid):
+        for at in np.flatnonzero(~valid).tolist():
             assert not group["pixels"][at].any()
     assert seen == len(rows)
 
@@ -100,7 +106,7 @@ def test_zarr_opens_it_in_a_bucket_through_obstore(look: Any, place: Path, moto:
 
 
 def test_xarray_opens_a_bin_with_named_dimensions(look: Any, place: Path) -> None:
-    for name, group in zarr.open_group(str(place), mode="r").groups():
+    for name, group in _groups(place):
         with xarray.open_zarr(str(place), group=name) as opened:
             assert opened["pixels"].dims == ("image", "row", "column")
             assert opened["pixels_1"].dims == ("image", "row_1", "column_1")
@@ -117,17 +123,17 @@ def test_zarr_writes_the_images_that_we_read(tmp_path: Path) -> None:
     config = blosc.CONFIGURATION
     array = zarr.create_array(
         str(tmp_path / "a"), shape=(4, 50, 40), chunks=(1, 50, 40), shards=(4, 50, 40), dtype="uint16", fill_value=0,
-        compressors=zarr.codecs.BloscCodec(**config),
+        compressors=BloscCodec(**config),
     )  # fmt: skip
     array[:3] = images
     data = (tmp_path / "a" / "c" / "0" / "0" / "0").read_bytes()
     index = shards.read_index(data[-shards.index_bytes(4) :], 4, "a")
     assert index[3].tolist() == [-1, -1]
-    frame = Frame(50, 40, 50, 40)
+    placement = Placement(50, 40, 50, 40)
     for image, (start, length) in zip(images, index, strict=False):
-        np.testing.assert_array_equal(blosc.decode(data[start : start + length], 0, 12, frame), image)
+        np.testing.assert_array_equal(blosc.decode(data[start : start + length], 0, 12, placement), image)
     node = json.loads((tmp_path / "a" / "zarr.json").read_text())
-    rows = zarr_arrays.Rows(zarr_arrays.Bin(50, 40), None, np.arange(4), 4)
+    rows = zarr_arrays.BinRows(Bin(50, 40), None, np.arange(4), 4)
     ours = zarr_arrays._pixels(rows, 0)["pixels"]
     assert {k: v for k, v in ours.items() if k != "dimension_names"} == {k: node[k] for k in node}
 
@@ -147,7 +153,7 @@ def test_a_rewrite_leaves_out_images_at_every_level_and_may_be_repeated(tmp_path
                 writer.add("", "", image, b"", [image[: len(image) // 2]])
         return paths
 
-    def row(image: bytes) -> dict[str, Any]:
+    def row(image: bytes) -> Any:
         return {"key": "k", "level_hash": [fingerprint(image), fingerprint(image[: len(image) // 2])]}
 
     images = [bytes([n]) * (10 + n) for n in range(4)]
@@ -164,7 +170,7 @@ def test_a_rewrite_leaves_out_images_at_every_level_and_may_be_repeated(tmp_path
 
 def test_a_shard_has_room_for_a_fixed_number_of_its_bin_s_images(look: Any, place: Path) -> None:
     arguments = contents.description(Store(str(place))).arguments
-    for name, group in zarr.open_group(str(place), mode="r").groups():
+    for name, group in _groups(place):
         room = max(1, arguments["shard_bytes"] // (int(name[:4]) * int(name[5:])))
         assert group["pixels"].shards[0] == group["pixels_2"].shards[0] == room
         assert group["pixels"].chunks[0] == 1
@@ -195,8 +201,8 @@ def test_a_damaged_index_is_named(look: Any, copy: Path, damage: str, level: int
         path.unlink()
     else:
         data[{"index": -10, "checksum": -1}.get(damage, 0)] ^= damage in ("index", "checksum")
-        data = {"cut": data[:-30], "longer": b"x" + data}.get(damage, data)
-        path.write_bytes(bytes(data))
+        damaged = {"cut": bytes(data[:-30]), "longer": bytes(b"x" + data)}
+        path.write_bytes(damaged.get(damage, bytes(data)))
     problems = look.problems(copy)
     assert len(problems) == 1
     assert shards.part(name, level) in problems[0]

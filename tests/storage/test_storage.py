@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,8 @@ def test_a_range_is_exact_or_an_error(store: Store) -> None:
 
 def test_a_missing_object_is_named(store: Store) -> None:
     assert not store.exists("x")
-    for read in (lambda: store.get("x"), lambda: store.get_range("x", 0, 1)):
+    reads: list[Callable[[], bytes]] = [lambda: store.get("x"), lambda: store.get_range("x", 0, 1)]
+    for read in reads:
         with pytest.raises(MissingObject, match="x does not exist") as caught:
             read()
         assert isinstance(caught.value, FileNotFoundError)

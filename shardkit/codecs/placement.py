@@ -9,7 +9,7 @@ from shardkit.errors import IntegrityError
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class Placement:
     """An image at the top left of its bin; the rest of the bin is background.
 
     Parameters
@@ -26,21 +26,21 @@ class Frame:
     cols: int
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> "Frame":
-        """Return the frame of a sample, by its manifest row."""
+    def of(cls, row: Mapping[str, Any]) -> "Placement":
+        """Return the placement of a sample, by its manifest row."""
         return cls(row["height"], row["width"], row["bin_height"], row["bin_width"])
 
-    def at(self, level: int) -> "Frame":
+    def at(self, level: int) -> "Placement":
         """Return the same at 1/2**level, sides rounded up."""
-        return Frame(*(halved(side, level) for side in (self.height, self.width, self.rows, self.cols)))
+        return Placement(*(halved(side, level) for side in (self.height, self.width, self.rows, self.cols)))
 
 
-def agree(frame: Frame | None, size: tuple[int, ...], what: str) -> None:
-    """Check that a size is that of the frame's image.
+def agree(placement: Placement | None, size: tuple[int, ...], what: str) -> None:
+    """Check that a size is that of the expected image.
 
     Parameters
     ----------
-    frame : Frame or None
+    placement : Placement or None
         The expected image; None for any.
     size : tuple of int
         Height and width that encoded bytes claim, or that they were decoded to.
@@ -52,6 +52,6 @@ def agree(frame: Frame | None, size: tuple[int, ...], what: str) -> None:
     IntegrityError
         The sizes differ.
     """
-    if frame is not None and size != (frame.height, frame.width):
+    if placement is not None and size != (placement.height, placement.width):
         sides = " x ".join(f"{side:,}" for side in size)
-        raise IntegrityError(f"{what} of {sides} pixels, and the image has {frame.height:,} x {frame.width:,}")
+        raise IntegrityError(f"{what} of {sides} pixels, and the image has {placement.height:,} x {placement.width:,}")
