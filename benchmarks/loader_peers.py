@@ -216,7 +216,7 @@ def _litdata(job: Record, work: Work) -> Any:
 
 
 def _webdataset(job: Record, work: Work) -> Any:
-    import webdataset  # type: ignore[import-untyped]
+    import webdataset
 
     name = {"png": "png", "htj2k": "j2c"}[job["variant"]]
     place = job["place"]
