@@ -133,7 +133,7 @@ def _codecs_only(row: Record, seconds: dict[str, float]) -> float:
 
 def _naive_role(sample: list[Record], out: str, workers: int, png: str) -> list[int]:
     import pydicom  # noqa: F401 - imported before the fork
-    import webdataset  # type: ignore[import-untyped]  # noqa: F401
+    import webdataset  # noqa: F401
 
     return [number for numbers in _fan_out(_naive_share, workers, sample, out, workers, png) for number in numbers]
 

@@ -11,7 +11,13 @@ _BINS, _FIXED = "DBB 6 x 6", "fixed, 3072 x 3072"
 
 
 def readme(results: dict[str, Record]) -> str:
-    """Markdown of the table. results: name -> figures, of SOURCES at least."""
+    """Return the table as Markdown.
+
+    Parameters
+    ----------
+    results
+        Figures by name, of SOURCES at least.
+    """
     rows = [
         _build(results["build"]),
         *_loading(results["loader"]),

@@ -284,7 +284,7 @@ def _answers(port: int) -> bool:
 
 def _upload(data: Data, environment: dict[str, str]) -> None:
     """Upload every folder that a program reads."""
-    import boto3  # type: ignore[import-untyped]
+    import boto3
 
     client = boto3.client(
         "s3",

@@ -216,7 +216,7 @@ def _litdata(job: Record, work: Work) -> Any:
 
 
 def _webdataset(job: Record, work: Work) -> Any:
-    import webdataset  # type: ignore[import-untyped]
+    import webdataset
 
     name = {"png": "png", "htj2k": "j2c"}[job["variant"]]
     place = job["place"]
@@ -261,7 +261,7 @@ READERS = {"mosaic": _mosaic, "litdata": _litdata, "webdataset": _webdataset, "d
 
 
 def _s3(place: Record) -> Any:
-    import boto3  # type: ignore[import-untyped]
+    import boto3
 
     return boto3.client("s3", endpoint_url=place["endpoint"])
 

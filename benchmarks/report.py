@@ -71,7 +71,13 @@ def renewed(text: str, name: str, lines: str) -> str:
 
 
 def page(found: dict[str, tuple[ModuleType, Record]]) -> bytes:
-    """Return the page. found: name -> (module, result)."""
+    """Return the page.
+
+    Parameters
+    ----------
+    found
+        Module and result of each benchmark, by name.
+    """
     whole = set(headline.SOURCES) <= set(found)
     sections = [
         {

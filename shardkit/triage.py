@@ -77,7 +77,7 @@ def judge_header(facts: ImageFacts, rules: Rules) -> tuple[str, ...]:
         raise Dropped("burned_in", "BurnedInAnnotation is YES")
     if rules.secondary_capture == "drop" and facts.secondary_capture:
         raise Dropped("secondary_capture", "a secondary capture, and --secondary-capture is drop")
-    if facts.has_patient:
+    if facts.identity.patient:
         return facts.flags
     if rules.missing_patient_id == "quarantine":
         raise Quarantined("missing_patient_id", "no PatientID, and --missing-patient-id is quarantine")

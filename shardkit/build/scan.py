@@ -227,7 +227,7 @@ def rows(entries: list[tuple[int, Entry]], scanned: list[Scanned], name: Pseudon
                 "modality": header.modality,
                 "order": int(name("order", image)[:16], 16),
                 "sop": name("sop", image),
-                "patient": name("patient", clear.patient or image),
+                "patient": name("patient", _patient(clear) or image),
                 "study": name("study", clear.study) if clear.study else None,
                 "series": name("series", clear.series) if clear.series else None,
                 "device": name("device", clear.device) if clear.device else None,
@@ -236,6 +236,13 @@ def rows(entries: list[tuple[int, Entry]], scanned: list[Scanned], name: Pseudon
             }
         )
     return pa.Table.from_pylist(out, SCHEMA)
+
+
+def _patient(clear: Identity) -> str:
+    """Whose image it is; without that, the study is the closest that images of one person are known to share."""
+    if clear.patient:
+        return f"id {clear.patient}"
+    return f"study {clear.study}" if clear.study else ""
 
 
 def modalities(parts: list[Path]) -> Counter[str]:

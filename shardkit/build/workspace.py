@@ -18,6 +18,7 @@ from shardkit.privacy import Pseudonyms, load_key
 from shardkit.storage import Store, is_remote, local_path, private, shown, translate_errors
 
 NAME, KEY = "build.json", "pseudonym.key"
+_DICOM = "dicom"  # the kind of source that records of builds need not name
 
 
 class BuildWorkspace:
@@ -34,6 +35,8 @@ class BuildWorkspace:
         self._config, self._store = config, store
         self._record: dict[str, Any] = {"format": 1, "complete": 0, "arguments": config.fixed(), "digests": []}
         self._record |= {"out": store.url, "source": _absolute(config.source)}
+        if (kind := config.conversion.source.KIND) != _DICOM:
+            self._record["images"] = kind
         with translate_errors(str(self.root)):
             if (self.root / NAME).exists():
                 self._record = _read(self.root)
@@ -114,6 +117,7 @@ class BuildWorkspace:
                 f"arguments changed since this dataset was begun ({', '.join(changed)}): repeat the old ones, or build"
                 " into another --out"
             )
+        self._check_kind()
         source = _absolute(self._config.source)
         if source != (recorded := shown(self._record["source"])):
             if not self._config.run.source_moved:
@@ -127,6 +131,15 @@ class BuildWorkspace:
             raise BuildError(
                 f"the pseudonym key in {self.root} is not the one this dataset was built with: restore the old key, or"
                 " build into another --out"
+            )
+
+    def _check_kind(self) -> None:
+        """Refuse to add images of another kind of source: its files would all be quarantined, or read otherwise."""
+        was, now = self._record.get("images", _DICOM), self._config.conversion.source.KIND
+        if was != now:
+            raise BuildError(
+                f"this dataset was built from {was} files, not {now}: build it again from Python with the images= that"
+                " it was begun with, or build into another --out"
             )
 
     def _check_dataset(self) -> None:

@@ -131,7 +131,9 @@ class Prefetcher:
                 if not self._producer.is_alive():
                     raise BadDataError("the loader's producer thread is gone: load again from the last state") from None
         if handed is None or self._stopped.is_set():
-            raise ArgumentError("a newer iterator of this loader closed this one: use one iterator per Loader")
+            raise ArgumentError(
+                "this iteration was closed when another one of the same loader began: use one iterator per Loader"
+            )
         self._stats.waited(time.perf_counter() - begun, handed.shares)
         if isinstance(handed.item, BaseException):
             raise handed.item

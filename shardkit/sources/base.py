@@ -6,7 +6,7 @@ decodes it (`load`). Where the files lie, and how one waits for a store that is 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from shardkit.content import Pixels
 from shardkit.privacy import Stated
@@ -17,16 +17,19 @@ Invert = Literal["full", "imagemax"]
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Identity:
-    """Whom and what an image is of, in clear text: it is hashed before anything is stored. Empty where unknown.
+    """Whom and what an image is of, in clear text: a build hashes it before anything is stored. Empty where unknown.
 
     Attributes
     ----------
     image : str
         Names the image wherever it lies; DICOM's SOP Instance UID. Without one, its path names it.
-    patient, study, series, device : str
+    patient : str
+        Images of one patient share a split. Where there is none, the study stands for the patient, and without a study
+        the image.
+    study, series, device : str
         What images that share them have in common.
     processed_pair : str
-        Shared by an unprocessed image and the processed one that was made from it.
+        The same for an unprocessed image and the processed one that was made from it: of the two, one is written.
     """
 
     image: str = ""
@@ -39,7 +42,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFacts:
-    """What the header of an image tells without decoding it.
+    """What the header of an image says; nothing is decoded for it.
 
     Attributes
     ----------
@@ -52,21 +55,21 @@ class ImageFacts:
     photometric : str
         MONOCHROME1 (low values are bright) or MONOCHROME2.
     modality : str
-        What made the image, a DICOM modality code; empty where unknown.
+        What made the image, a DICOM modality code such as DX. A build drops modalities that it was not told to take;
+        empty counts as `shardkit.triage.NO_MODALITY`.
     encoding : str or None
         UID of the DICOM transfer syntax; None for other files.
     coded_bytes : int or None
-        Bytes of the image's own lossless stream; None where it has none, or where it tells nothing of its entropy.
+        Bytes of the file, where it is compressed without loss: from them a build estimates the size of a shard. None
+        for files that are not.
     plain : bool
-        Whether the file needs no interpretation. Of equal images, a plain one is kept.
+        Whether the file is in its simplest encoding. Of files with equal pixels, a plain one is kept.
     presentation : str or None
         FOR PRESENTATION or FOR PROCESSING, where the source tells.
     burned_in : bool
         The source says that identifiers are burned into the pixels.
     secondary_capture : bool
         A capture of another image, such as of a screen or a film.
-    has_patient : bool
-        Whether the source names the patient.
     identity : Identity
         Whom and what the image is of.
     repairs, flags : tuple of str
@@ -76,16 +79,15 @@ class ImageFacts:
     height: int
     width: int
     bits: int
+    modality: str
     signed: bool = False
     photometric: str = "MONOCHROME2"
-    modality: str = ""
     encoding: str | None = None
     coded_bytes: int | None = None
     plain: bool = True
     presentation: str | None = None
     burned_in: bool = False
     secondary_capture: bool = False
-    has_patient: bool = True
     identity: Identity = field(default_factory=Identity, repr=False)
     repairs: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
@@ -147,12 +149,20 @@ class LoadedImage:
 
 
 class ImageSource(Protocol):
-    """Where images come from. An object that travels to worker processes: it pickles, and holds no key.
+    """Where images come from. It is sent to worker processes, so it must pickle, and hold no secret.
 
     What is wrong with one file ends in a verdict: `inspect`, `load` and what `load` returns raise `Dropped` for what a
     rule leaves out and `Quarantined` for what is an error, with a code of `shardkit.triage` and words that repeat
-    nothing of the file. They run in a child process with limits of time and memory.
+    nothing of the file. They run in a child process, with limits of time and memory, that imports the class: define it
+    in a module.
+
+    Attributes
+    ----------
+    KIND : str
+        Recorded with a dataset, which can then be added to from the same kind of source only.
     """
+
+    KIND: ClassVar[str]
 
     @property
     def files(self) -> FileTree:
@@ -170,7 +180,7 @@ class ImageSource(Protocol):
         ...
 
     def inspect(self, entry: Entry) -> ImageFacts:
-        """Return what the header of an entry tells, reading no more of the file than that takes.
+        """Return what the header of an entry says. Only what this needs is read of the file.
 
         Parameters
         ----------

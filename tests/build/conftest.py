@@ -94,7 +94,8 @@ class Built:
         return Store(str(self.out))
 
     def samples(self) -> list[dict[str, Any]]:
-        return contents.samples(self.store).to_pylist()
+        rows: list[dict[str, Any]] = contents.samples(self.store).to_pylist()
+        return rows
 
     def ledger(self) -> dict[str, dict[str, Any]]:
         return {row["path"]: row for row in pq.read_table(self.private / "ledger.parquet").to_pylist()}

@@ -53,7 +53,7 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]
             started.append(
                 _start(tmp_path, "worker", address, "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1")
             )
-        with Client(address, timeout="30s") as client:
+        with Client(address, timeout="30s") as client:  # type: ignore[no-untyped-call]  # it has no annotations
             client.wait_for_workers(2, timeout=60)
         yield address, started[1:]
     finally:

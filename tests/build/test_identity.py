@@ -114,7 +114,8 @@ def test_a_build_killed_at_random_moments_goes_on_and_gives_the_same_bytes(
     out, private = tmp_path / "out", tmp_path / "private"
     bench.seed_key(private)
     arguments = bench.arguments(made.root, out, private)
-    chance, kept, children = random.Random(1), {}, 0
+    chance, children = random.Random(1), 0
+    kept: dict[str, tuple[int, int]] = {}
     for moment in ("stage scan", "stage convert", "converted", "stage assemble"):
         process = bench.driver(arguments)
         reached = _read_until(process, moment)

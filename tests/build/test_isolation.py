@@ -27,29 +27,29 @@ def pool() -> Iterator[isolation.IsolatedPool]:
     children.close()
 
 
-def _alive(pool: isolation.IsolatedPool) -> int:
+def _working_child(pool: isolation.IsolatedPool) -> int:
     """Process id of the child that runs a task now."""
     return isolation.result(pool.submit(os.getpid, timeout=LONG), LONG)
 
 
 def test_a_value_comes_back(pool: isolation.IsolatedPool) -> None:
     assert isolation.result(pool.submit(divmod, 17, 5, timeout=LONG), LONG) == (3, 2)
-    assert _alive(pool) != os.getpid()
+    assert _working_child(pool) != os.getpid()
 
 
 def test_what_a_task_raises_is_a_verdict_and_its_child_stays(pool: isolation.IsolatedPool) -> None:
-    before = _alive(pool)
+    before = _working_child(pool)
     with pytest.raises(Quarantined) as caught:
         isolation.result(pool.submit(divmod, 1, 0, timeout=LONG), LONG)
     assert caught.value.reason == "internal_error"
     assert "ZeroDivisionError" in caught.value.message
-    assert _alive(pool) == before
+    assert _working_child(pool) == before
 
 
 @pytest.mark.parametrize("again", [True, False])
 def test_a_pool_that_is_closed_is_no_verdict_on_the_files_it_had(again: bool) -> None:
     children = isolation.IsolatedPool(1)
-    _alive(children)
+    _working_child(children)
     futures = [children.submit(time.sleep, 30, timeout=LONG, again=again) for _ in range(3)]
     time.sleep(0.5)  # the first is under way
     children.close()
@@ -60,12 +60,12 @@ def test_a_pool_that_is_closed_is_no_verdict_on_the_files_it_had(again: bool) ->
 
 
 def test_a_crash_is_a_verdict_and_the_pool_goes_on(pool: isolation.IsolatedPool) -> None:
-    before = _alive(pool)
+    before = _working_child(pool)
     with pytest.raises(Quarantined) as caught:
         isolation.result(pool.submit(ctypes.string_at, 0, timeout=LONG), LONG)
     assert caught.value.reason == "decoder_crash"
     assert "SIGSEGV" in caught.value.message
-    assert _alive(pool) != before
+    assert _working_child(pool) != before
 
 
 def test_a_task_that_leaves_by_itself_is_a_crash(pool: isolation.IsolatedPool) -> None:
@@ -75,11 +75,11 @@ def test_a_task_that_leaves_by_itself_is_a_crash(pool: isolation.IsolatedPool) -
 
 
 def test_a_task_that_hangs_is_killed(pool: isolation.IsolatedPool) -> None:
-    before = _alive(pool)
+    before = _working_child(pool)
     with pytest.raises(Quarantined) as caught:
         isolation.result(pool.submit(time.sleep, 600, timeout=0.5), 0.5)
     assert caught.value.reason == "decode_timeout"
-    assert _alive(pool) != before
+    assert _working_child(pool) != before
 
 
 def test_a_task_that_wants_ten_gigabytes_is_a_verdict(pool: isolation.IsolatedPool) -> None:
@@ -100,7 +100,7 @@ def test_one_crash_costs_no_other_task_its_result(pool: isolation.IsolatedPool) 
 
 def _child(pool: isolation.IsolatedPool) -> int:
     """A child that waits for a task."""
-    pid = _alive(pool)
+    pid = _working_child(pool)
     os.kill(pid, 0)
     return pid
 
@@ -149,9 +149,9 @@ first.write_text(str(time.time()))
 def test_a_task_whose_child_is_lost_runs_once_more_in_a_new_one(
     pool: isolation.IsolatedPool, tmp_path: Path, deed: str
 ) -> None:
-    before, code = _alive(pool), TWICE.format(path=str(tmp_path / "first"), deed=deed)
+    before, code = _working_child(pool), TWICE.format(path=str(tmp_path / "first"), deed=deed)
     assert isolation.result(pool.submit(exec, code, timeout=2), 2) is None
-    assert _alive(pool) != before
+    assert _working_child(pool) != before
     (tmp_path / "first").unlink()
     with pytest.raises(Quarantined):
         isolation.result(pool.submit(exec, code, timeout=2, again=False), 2)

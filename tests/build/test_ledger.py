@@ -15,12 +15,12 @@ from shlex import quote
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from rich.console import Console
 
 from shardkit.build import ledger
 from shardkit.commands.info import ledger_rows, show_ledger
 from shardkit.errors import ArgumentError
 from shardkit.synthetic.export import make_export
+from shardkit.terminal.output import Terminal
 
 ROWS = [
     ("a b/IM1", "written", "ok", None),
@@ -67,9 +67,10 @@ def test_what_cannot_be_shown_is_a_sentence(private: Path, tmp_path: Path) -> No
 
 
 def _printed(private: Path, limit: int | None, as_csv: bool) -> tuple[str, str]:
-    out, errors = (Console(file=io.StringIO(), force_terminal=not as_csv, width=80, markup=False) for _ in range(2))
-    show_ledger(ledger_rows(private, None, None), limit, as_csv, out, errors)
-    return out.file.getvalue(), errors.file.getvalue()  # type: ignore[attr-defined]
+    out, errors = io.StringIO(), io.StringIO()
+    terminals = [Terminal(file=stream, force_terminal=not as_csv, width=80) for stream in (out, errors)]
+    show_ledger(ledger_rows(private, None, None), limit, as_csv, *terminals)
+    return out.getvalue(), errors.getvalue()
 
 
 def test_csv_is_exact_and_its_count_stands_apart(private: Path) -> None:
@@ -94,7 +95,7 @@ def test_a_terminal_shows_names_as_text_and_never_obeys_them(private: Path) -> N
 # ---- the commands that are printed
 
 
-def _type(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def _run_in_shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a command as a shell would, from another folder."""
     shim = folder / "bin" / "shardkit"
     shim.parent.mkdir(exist_ok=True)
@@ -114,9 +115,13 @@ class Built:
 
     @property
     def places(self) -> dict[str, str]:
-        """Where things are, by the words that the report has for them."""
-        names = {"EXPORT": "export", "DATASET": "data set", "PRIVATE": "kept here"}
-        return {word: quote(str(self.place / name)) for word, name in names.items()}
+        return _places(self.place)
+
+
+def _places(folder: Path) -> dict[str, str]:
+    """Where things are, by the words that the report has for them."""
+    names = {"EXPORT": "export", "DATASET": "data set", "PRIVATE": "kept here"}
+    return {word: quote(str(folder / name)) for word, name in names.items()}
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +130,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     make_export(place / "export", 2, seed=6, defects=0.0, scale=0.06)
     (place / "export" / "none.dcm").touch()
     (place / "export" / "notes.txt").write_text("no image")
-    words = "--source {EXPORT} --out {DATASET} --private {PRIVATE}".format_map(Built(place, None).places)  # type: ignore[arg-type]
-    return Built(place, _type(f"shardkit build {words} --workers 1 --accept-outcome", place))
+    words = "--source {EXPORT} --out {DATASET} --private {PRIVATE}".format_map(_places(place))
+    return Built(place, _run_in_shell(f"shardkit build {words} --workers 1 --accept-outcome", place))
 
 
 def test_commands_of_report_and_of_sentences_work_as_printed(built: Built) -> None:
@@ -140,7 +145,7 @@ def test_commands_of_report_and_of_sentences_work_as_printed(built: Built) -> No
         for word, path in built.places.items():
             command = re.sub(rf"\b{word}\b", path, command)
         commands.append(command)
-    runs = {command: _type(command, built.place) for command in commands}
+    runs = {command: _run_in_shell(command, built.place) for command in commands}
     assert len(runs) == 5
     for command, run in runs.items():
         retry = "shardkit retry" in command
@@ -152,7 +157,7 @@ def test_commands_of_report_and_of_sentences_work_as_printed(built: Built) -> No
 
 def test_a_retry_of_nothing_names_a_command_that_works(built: Built) -> None:
     words = "--source {EXPORT} --out {DATASET} --private {PRIVATE}".format_map(built.places)
-    run = _type(f"shardkit retry --class truncated {words}", built.place)
+    run = _run_in_shell(f"shardkit retry --class truncated {words}", built.place)
     assert run.returncode == 1
     (command,) = re.findall(r"`(shardkit .*?)`", run.stderr)
-    assert _type(command, built.place).returncode == 0
+    assert _run_in_shell(command, built.place).returncode == 0

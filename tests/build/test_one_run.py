@@ -15,7 +15,7 @@ import pytest
 from shardkit.build import exclusive
 from shardkit.build.transcode import Target, transcode
 from shardkit.errors import BuildError
-from shardkit.storage import Store
+from shardkit.storage import Store, locks
 
 HOLDING = """
 import pathlib, sys, time
@@ -54,7 +54,7 @@ def test_a_second_run_on_a_private_folder_or_a_dataset_is_refused_and_goes_on_af
             build(arguments)
         _kill(holder)
     assert build(arguments).new_files == 0
-    assert not list(tmp_path.rglob(exclusive.NAME))[2:], "but for what the two killed runs left elsewhere"
+    assert not list(tmp_path.rglob(locks.NAME))[2:], "but for what the two killed runs left elsewhere"
 
 
 def test_the_same_command_twice_at_once_makes_one_dataset_with_its_key(bench: Any, made: Any, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_bucket_is_held_while_its_run_lives_and_taken_over_when_it_is_dead(buc
         assert time.monotonic() - began >= exclusive.LAPSE
         with pytest.raises(BuildError, match=REFUSED), exclusive.alone(None, store):
             pass
-    assert not store.exists(exclusive.NAME)
+    assert not store.exists(locks.NAME)
 
 
 def test_a_killed_run_into_a_bucket_goes_on_at_once_with_its_private_folder(bucket: str, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_killed_run_into_a_bucket_goes_on_at_once_with_its_private_folder(buck
     began = time.monotonic()
     with exclusive.alone(tmp_path / "one", store):
         assert time.monotonic() - began < exclusive.LAPSE / 2
-    assert not store.exists(exclusive.NAME)
+    assert not store.exists(locks.NAME)
 
 
 @pytest.mark.usefixtures("quick")
@@ -138,14 +138,14 @@ def test_a_run_that_was_taken_over_ends(bucket: str, tmp_path: Path) -> None:
     store = Store(f"{bucket}/lost")
     with exclusive.alone(tmp_path / "one", store) as held:
         held.check()
-        store.put(exclusive.NAME, b'{"host": "other", "since": "today", "token": "x"}')
+        store.put(locks.NAME, b'{"host": "other", "since": "today", "token": "x"}')
         for _ in range(100):
             if held.lost:
                 break
             time.sleep(0.05)
         with pytest.raises(BuildError, match="taken over"):
             held.check()
-    assert store.exists(exclusive.NAME), "the other run's"
+    assert store.exists(locks.NAME), "the other run's"
 
 
 def _open(private: Path) -> list[str]:

@@ -33,46 +33,46 @@ def _samples(count: int, **columns: list[str | None]) -> pa.Table:
     return pa.table({name: pa.array(values, pa.string()) for name, values in {**usual, **columns}.items()})
 
 
-def _said(samples: pa.Table, **counts: dict[str, int]) -> list[str]:
+def _complaints(samples: pa.Table, **counts: dict[str, int]) -> list[str]:
     counts = {"written": {"ok": samples.num_rows}, **counts}
     return list(outcome.unwanted(samples, counts, Rules(), lambda: MODALITIES))
 
 
 def test_a_sound_dataset_is_not_complained_of() -> None:
     harmless = dict.fromkeys(outcome.BY_DESIGN, 1000)
-    assert _said(_samples(100), dropped={"blank": 99, **harmless}, quarantined={"truncated": 5000}) == []
+    assert _complaints(_samples(100), dropped={"blank": 99, **harmless}, quarantined={"truncated": 5000}) == []
 
 
 def test_no_sample_is_said_once_with_what_the_export_has() -> None:
-    (said,) = _said(_samples(0), written={}, dropped={"not_an_image": 1200}, quarantined={"truncated": 8})
+    (said,) = _complaints(_samples(0), written={}, dropped={"not_an_image": 1200}, quarantined={"truncated": 8})
     assert said.startswith("no sample was written: 1,200 files were dropped and 8 quarantined")
     assert said.endswith("none 1,200, other 5, CR 3")
 
 
 def test_an_empty_train_split_is_said_with_where_the_samples_are() -> None:
-    (said,) = _said(_samples(3, split=["test", "val", "test"]))
+    (said,) = _complaints(_samples(3, split=["test", "val", "test"]))
     assert "train split (test has 2, val has 1)" in said
 
 
 @pytest.mark.parametrize("column", ["patient", "study", "group"])
 def test_one_of_anything_that_binds_a_split_may_not_have_most_samples(column: str) -> None:
     def tied(count: int, many: int) -> pa.Table:
-        values = [f"x{i}" for i in range(count)] if column != "group" else [None] * count
+        values: list[str | None] = [f"x{i}" for i in range(count)] if column != "group" else [None] * count
         return _samples(count, **{column: ["same"] * many + values[many:]})
 
-    (said,) = _said(tied(60, 31))
+    (said,) = _complaints(tied(60, 31))
     assert said.startswith(f"one {column}")
     assert "31 of 60 samples, all in the test split" in said
     assert "same" not in said.partition(":")[0]
-    assert _said(tied(60, 30)) == []
+    assert _complaints(tied(60, 30)) == []
     few = outcome.FEW
-    assert [len(_said(tied(few, many))) for many in (few - 1, few)] == [0, 1]
+    assert [len(_complaints(tied(few, many))) for many in (few - 1, few)] == [0, 1]
 
 
 @pytest.mark.parametrize("reason", DROPS)
 def test_a_rule_that_drops_most_images_is_named_unless_it_loses_none(reason: str) -> None:
-    assert _said(_samples(50), dropped={reason: 50, "not_an_image": 500}) == []
-    said = _said(_samples(50), dropped={reason: 51}, quarantined={"truncated": 500})
+    assert _complaints(_samples(50), dropped={reason: 50, "not_an_image": 500}) == []
+    said = _complaints(_samples(50), dropped={reason: 51}, quarantined={"truncated": 500})
     if reason in outcome.BY_DESIGN:
         assert said == []
         return

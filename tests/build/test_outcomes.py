@@ -16,6 +16,7 @@ import pytest
 from shardkit.build import ledger
 from shardkit.codecs import blosc
 from shardkit.dataset import contents
+from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import BuildError
 from shardkit.formats import shard_format
 from shardkit.synthetic.defects import DEFECTS
@@ -33,7 +34,7 @@ def test_the_export_holds_every_kind_of_defect(made: Any) -> None:
 def test_every_file_ends_as_planted(made: Any, built: Any) -> None:
     rows = built.ledger()
     assert set(rows) == {file.path for file in made.export.files}
-    wrong = {}
+    wrong: dict[str, tuple[str, object]] = {}
     for file in made.export.files:
         row = rows[file.path]
         reason = file.reason or ("ok_repaired" if file.repairs else "ok")
@@ -125,10 +126,7 @@ def test_every_level_is_half_the_one_above_and_reads_its_prefix_only(built: Any)
     for row in built.samples()[:6]:
         for level, length in enumerate(row["level_bytes"]):
             pixels = contents.image(built.store, row, built.description, level)
-            assert pixels.shape == (-(-row["height"] >> level), -(-row["width"] >> level)) or pixels.shape == (
-                -(-row["height"] // 2**level),
-                -(-row["width"] // 2**level),
-            )
+            assert pixels.shape == (ceil_div(row["height"], 2**level), ceil_div(row["width"], 2**level))
             assert length <= row["length"]
         assert row["level_bytes"] == sorted(row["level_bytes"], reverse=True)
 
@@ -235,7 +233,9 @@ def test_image_members_hold_a_codestream_and_no_comment(built: Any) -> None:
         with tarfile.open(path) as tar:
             for info in tar:
                 if info.name.endswith(".j2c"):
-                    data = tar.extractfile(info).read()  # type: ignore[union-attr]
+                    member = tar.extractfile(info)
+                    assert member is not None
+                    data = member.read()
                     head = data[: data.index(b"\xff\x90")]
                     assert data.startswith(b"\xff\x4f")
                     assert data.endswith(b"\xff\xd9")

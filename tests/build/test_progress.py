@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import re
+import time
 
 import pytest
-from rich.console import Console
 
 from shardkit.build import progress
 from shardkit.build.ingest import ShardDone
 from shardkit.build.progress import BuildProgressBar
+from shardkit.terminal.output import Terminal
 
 STAGES = ("scan", "plan", "convert", "assemble")
 
@@ -19,15 +20,15 @@ STAGES = ("scan", "plan", "convert", "assemble")
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds that pass when a test says so; the terminal is drawn after each."""
     now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
 
 
 def _lines(width: int, files: int, pixels: int, seconds: float, now: list[float]) -> list[str]:
     """What a build of `files` files shows at the middle and the end of every stage."""
-    console = Console(width=width, height=20, force_terminal=True, file=io.StringIO(), color_system=None)
+    console = Terminal(width=width, height=20, force_terminal=True, file=io.StringIO(), color_system=None)
     shown, lines = BuildProgressBar(console), []
-    shown._bars.get_time = lambda: now[0]  # type: ignore[method-assign]
+    shown._bars.get_time = lambda: now[0]
 
     def draw() -> None:
         with console.capture() as caught:
@@ -87,7 +88,7 @@ def test_a_step_without_files_shows_time_alone(clock: list[float]) -> None:
 
 
 def test_where_there_is_no_terminal_a_stage_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with BuildProgressBar(Console(width=80)) as shown:
+    with BuildProgressBar(Terminal(width=80)) as shown:
         for name in STAGES:
             shown.stage(name, None)
             if name == "scan":

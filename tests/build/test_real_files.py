@@ -11,7 +11,8 @@ import imagecodecs
 import numpy as np
 import pydicom
 import pytest
-from pydicom.pixels import apply_modality_lut
+from pydicom.pixels.processing import apply_modality_lut
+from pydicom.pixels.utils import pixel_array
 
 from shardkit.codecs import htj2k
 from shardkit.dataset import contents
@@ -180,7 +181,7 @@ def test_written_values_are_those_that_pydicom_gives(many_modalities: Any, real_
         if sample["lossy"] or row["repairs"]:
             continue
         source = pydicom.dcmread(real_dicom / name)
-        values = pydicom.pixels.pixel_array(source, raw=True).astype(np.int64)
+        values = pixel_array(source, raw=True).astype(np.int64)
         if "ModalityLUTSequence" in source:
             values = apply_modality_lut(values, source).astype(np.int64)
         elif source.PixelRepresentation:

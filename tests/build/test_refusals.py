@@ -194,10 +194,10 @@ def test_the_command_line_gives_one_sentence_and_code_1(bench: Any, source: Path
 # ---- buckets that refuse
 
 
-class _Refuses(BaseHTTPRequestHandler):
+class _RefusingBucket(BaseHTTPRequestHandler):
     """An S3 server that knows nobody."""
 
-    def _answer(self) -> None:
+    def _deny(self) -> None:
         body = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
         self.send_response(403)
         self.send_header("Content-Length", str(len(body)))
@@ -205,14 +205,27 @@ class _Refuses(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _answer
+    def do_GET(self) -> None:
+        self._deny()
+
+    def do_HEAD(self) -> None:
+        self._deny()
+
+    def do_PUT(self) -> None:
+        self._deny()
+
+    def do_POST(self) -> None:
+        self._deny()
+
+    def do_DELETE(self) -> None:
+        self._deny()
 
     def log_message(self, *words: object) -> None: ...
 
 
 @pytest.fixture
-def strict(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Refuses)
+def refusing_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _RefusingBucket)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
@@ -231,7 +244,7 @@ def test_a_bucket_that_is_not_there_is_refused(bench: Any, moto: str, source: Pa
 
 
 def test_wrong_credentials_are_refused_without_being_repeated(
-    bench: Any, strict: None, source: Path, tmp_path: Path
+    bench: Any, refusing_bucket: None, source: Path, tmp_path: Path
 ) -> None:
     for places in ((source, "s3://bucket/x"), ("s3://bucket/x", tmp_path / "out")):
         with pytest.raises(ShardkitError, match=r"access refused") as caught:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from shardkit.dataset.rounding import ceil_div
 from shardkit.dataset.verify import Summary, verify
 from shardkit.sources.files import FileTree
 from shardkit.storage import Store
@@ -77,7 +78,7 @@ def test_verify_info_and_preview_read_a_bucket(bench: Any, bucket: str, local: A
     run = bench.cli("preview", row["key"], "--dataset", f"{bucket}/read", "-o", tmp_path / "x.png", "--level", "1")
     assert run.returncode == 0, run.stderr
     with Image.open(tmp_path / "x.png") as image:
-        assert image.size == (-(-row["width"] // 2), -(-row["height"] // 2))
+        assert image.size == (ceil_div(row["width"], 2), ceil_div(row["height"], 2))
     shown = bench.cli("info", f"{bucket}/read")
     assert shown.returncode == 0, shown.stderr
     store = Store(f"{bucket}/read")

@@ -14,12 +14,12 @@ from shardkit import formats
 from shardkit.build import transcode
 from shardkit.build.transcode import Done, Target
 from shardkit.dataset import contents
-from shardkit.dataset.manifest import STORAGE
+from shardkit.dataset.sample_row import StorageColumns
 from shardkit.dataset.verify import Summary, verify
 from shardkit.errors import ArgumentError, BuildError, IntegrityError
 from shardkit.storage import Store
 
-STORED = {name for name, _, _ in STORAGE} - {"key"}
+STORED = StorageColumns.__annotations__.keys() - {"key"}
 
 
 def _target(out: Path, form: str, **changes: Any) -> Target:

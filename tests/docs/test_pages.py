@@ -124,3 +124,15 @@ def test_every_page_is_in_the_navigation() -> None:
     listed = set(re.findall(r": (\S+\.(?:md|ipynb))$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
     docs = ROOT / "docs"
     assert listed == {str(p.relative_to(docs)) for kind in ("md", "ipynb") for p in docs.rglob(f"*.{kind}")}
+
+
+def test_all_files_and_checks_that_the_page_about_extending_names_exist() -> None:
+    text = (ROOT / "docs" / "extending.md").read_text()
+    paths = re.findall(r"`((?:shardkit|trainer|tests|docs)/[\w/.]*)`", text)
+    checks = re.findall(r"`((?:shardkit|trainer)\.[\w.]+)`", text)
+    assert len(paths) > 15
+    assert len(checks) > 4
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    for name in checks:
+        module, _, function = name.rpartition(".")
+        assert f"def {function}(" in (ROOT / f"{module.replace('.', '/')}.py").read_text(), name

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pydicom.uid as uids
@@ -61,6 +61,7 @@ class Arrays:
 
     files: FileTree
     broken: str = ""
+    KIND: ClassVar[str] = "arrays"
 
     def list(self) -> Iterator[Entry]:
         entries = [*self.files.list()]
@@ -79,7 +80,9 @@ class Arrays:
             raise Quarantined("mystery" if self.broken == "code" else "not_dicom", said) from None
         if array.dtype != np.uint16 or array.ndim != 2:
             raise Quarantined("bad_value", "an array of another kind")
-        facts = ImageFacts(height=array.shape[0], width=array.shape[1] + (self.broken == "size"), bits=12)
+        facts = ImageFacts(
+            height=array.shape[0], width=array.shape[1] + (self.broken == "size"), bits=12, modality="DX"
+        )
         return LoadedImage(facts, Stated(), lambda invert: self._decoded(array))
 
     def _decoded(self, array: Any) -> Decoded:

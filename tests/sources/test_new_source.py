@@ -16,6 +16,7 @@ from shardkit.build.run import build
 from shardkit.config import BuildConfig
 from shardkit.dataset import contents
 from shardkit.dataset.verify import verify
+from shardkit.errors import BuildError
 from shardkit.sources import FileTree
 from shardkit.storage import Store, parquet
 from shardkit.synthetic.radiographs import radiograph
@@ -37,6 +38,7 @@ from shardkit.sources.base import Decoded, Identity, ImageFacts, LoadedImage
 @dataclass(frozen=True)
 class Arrays:
     files: FileTree
+    KIND = "arrays"
 
     def list(self):
         return self.files.list()
@@ -90,9 +92,7 @@ def arrays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 def test_a_source_of_one_file_is_built_labelled_with_verdicts_and_loaded(arrays: Any, tmp_path: Path) -> None:
     export, private, out = tmp_path / "export", tmp_path / "private", str(tmp_path / "out")
     assert_image_source(arrays.Arrays(FileTree(str(export))), least=6)
-    build(
-        BuildConfig.of(str(export), out, private, bins="auto:2", workers=1, images=arrays.Arrays, accept_outcome=True)
-    )
+    build(BuildConfig.of(str(export), out, private, bins="auto:2", workers=1, images=arrays.Arrays))
     rows = parquet.read(private / ledger.NAME).to_pylist()
     assert {row["path"]: row["reason"] for row in rows if row["verdict"] == "quarantined"} == {
         "P3_cut.npy": "truncated", "notes.txt": "not_dicom",
@@ -107,5 +107,11 @@ def test_a_source_of_one_file_is_built_labelled_with_verdicts_and_loaded(arrays:
     found = {contents.image(store, sample, facts).tobytes() for sample in samples}
     assert found == {np.load(path).tobytes() for path in export.glob("P[0-2]*.npy")}
     assert [*verify(out, True, 1)][:-1] == []
+    with pytest.raises(
+        BuildError, match="built from arrays files, not dicom: build it again from Python with the images="
+    ):
+        build(BuildConfig.of(str(export), out, private, bins="auto:2", workers=1))
+    again = BuildConfig.of(str(export), out, private, bins="auto:2", workers=1, images=arrays.Arrays)
+    assert build(again).new_files == 0
     batches = list(Loader(out, batching=Packed(tokens=1 << 12, patch=16, per_step=1), split=None, device="cpu"))
     assert sum(int((batch.rows >= 0).sum()) for batch in batches) == 6

@@ -137,6 +137,7 @@ def test_a_metric_of_an_objective_is_told_wherever_the_loss_is(job: Job, capsys:
     told = capsys.readouterr().out.splitlines()
     assert sum(f"  error {trained[0]['metrics']['error']:.5g}  " in line for line in told) == 1
     assert any("val loss" in line and f"  error {validated[0]['metrics']['error']:.5g}  " in line for line in told)
+    assert "<h3>error</h3>" in (job.out / "report.html").read_text()
     events = EventAccumulator(str(job.out / "tensorboard")).Reload()
     assert {"metrics/error", "val/metrics/error"} <= set(events.Tags()["scalars"])
     assert json.loads((job.out / "run.json").read_text())["config"]["objective.momentum"] == 0.5

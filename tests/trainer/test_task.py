@@ -171,7 +171,10 @@ def test_a_task_of_one_file_and_a_recipe_learns_and_tells_its_metric(
     meaning = "Cross-entropy of the classes, rare ones counting more."
     assert about["objective"] == {"kind": "Classes", "loss": meaning, "picture": ""}
     assert about["config"]["objective.classes"] == 2
-    assert (run / "report.html").exists()
+    page = (run / "report.html").read_text()
+    assert f"<p>{meaning}</p>" in page
+    assert "<h3>accuracy</h3>" in page
+    assert "pixel" not in page, "nothing of masked autoencoding"
     assert not (run / "pictures").exists(), "it draws none"
 
 

@@ -15,7 +15,7 @@ from trainer.commands import usage
 from trainer.models.base import Weights
 from trainer.models.registry import described
 from trainer.runs import checkpoint, folder
-from trainer.runs.files import whole as whole_file
+from trainer.runs.files import atomic_write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ def usual_grid(data: str, text: str) -> tuple[int, int] | None:
 
 def _write(asked: Export, state: Weights, about: dict[str, str]) -> None:
     asked.out.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(asked.out) as fresh:
+    with atomic_write(asked.out) as fresh:
         if asked.out.suffix == ".safetensors":
             save_file({name: value.contiguous() for name, value in state.items()}, fresh, about)
             return

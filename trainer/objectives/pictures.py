@@ -11,7 +11,7 @@ from torch import Tensor
 from trainer.models.output import MaskedOutput
 from trainer.models.sequences import Sequences, valid_pixels
 from trainer.objectives.losses import moments
-from trainer.runs.files import whole
+from trainer.runs.files import atomic_write
 
 Grey = npt.NDArray[np.uint8]
 
@@ -76,7 +76,7 @@ def save(picture: Grey, path: Path) -> None:
         Where it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as fresh:
+    with atomic_write(path) as fresh:
         Image.fromarray(picture).save(fresh, "PNG")
 
 

@@ -11,7 +11,7 @@ from trainer.objectives.losses import Loss
 from trainer.objectives.masked import PICTURE_MEANING, loss_meaning
 from trainer.report import by_bin, pictures
 from trainer.report.curves import SMALL, WINDOW, Level, Line, Points, chart, smoothed
-from trainer.runs.files import whole
+from trainer.runs.files import atomic_write
 from trainer.runs.folder import facts
 from trainer.runs.log import METRICS, VALIDATION, duration, read
 
@@ -47,6 +47,7 @@ def write(run: Path) -> Path:
     objective = about.get("objective") or _masked(config)
     parts = {
         "loss": ("Loss", _loss(about, records, validations)),
+        "metrics": ("Metrics", _metrics(records, validations)),
         "pictures": ("What the model sees and makes of it", pictures.found(run / "pictures")),
         "way": ("On the way", _way(records)),
         "bins": ("Loss by bin", by_bin.found(records, _loss_value)),
@@ -67,7 +68,7 @@ def write(run: Path) -> Path:
         **{id: found for id, (_, found) in parts.items()},
     )
     path = run / NAME
-    with whole(path) as fresh:
+    with atomic_write(path) as fresh:
         fresh.write_bytes(page)
     return path
 
@@ -179,13 +180,27 @@ def _masked(config: Record) -> dict[str, str]:
 
 
 def _loss(about: Record, records: Records, validations: Records) -> Record:
-    base = _baseline(about)
-    lines = _calmed(_points(records, "loss"))
-    if validations:
-        lines.insert(1, Line("on the val split", _points(validations, "loss"), "amber"))
+    base, lines = _baseline(about), _both(records, validations, "loss")
     level = Level(f"{base[0]} {_loss_value(base[1])}", base[1]) if base else None
     keys = [*lines, Line("above the baseline", (), "red")] if base else lines
     return {"chart": chart(lines, title="Loss", level=level), "keys": keys}
+
+
+def _metrics(records: Records, validations: Records) -> list[Record]:
+    """Draw what else the objective measures, in training and on the val split."""
+    trained, held = (
+        [{"step": r["step"], **r["metrics"]} for r in of if r.get("metrics")] for of in (records, validations)
+    )
+    names = dict.fromkeys(name for r in (*trained, *held) for name in r if name != "step")
+    drawn = [(name, _both(trained, held, name)) for name in names]
+    return [{"title": name, "chart": chart(of, title=name, extent=SMALL), "keys": of} for name, of in drawn]
+
+
+def _both(records: Records, validations: Records, name: str) -> list[Line]:
+    """Return the curves of a value: the log's lines, and the val split where it was measured."""
+    trained, *mean = _calmed(_points(records, name))
+    held = [Line("on the val split", _points(validations, name), "amber")] if validations else []
+    return [trained, *held, *mean]
 
 
 def _way(records: Records) -> list[Record]:

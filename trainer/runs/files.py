@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a path beside `path` to write to; it takes the name when the block ends without an error."""
     fresh = path.with_name(f"{path.name}.part")
     yield fresh

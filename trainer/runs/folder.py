@@ -10,7 +10,7 @@ from shardkit.errors import ArgumentError
 from shardkit.storage import locks
 from trainer.errors import TrainingError
 from trainer.parallel import World, from_first
-from trainer.runs.files import whole
+from trainer.runs.files import atomic_write
 
 FACTS = "run.json"
 _NEEDED = ("recipe", "config", "baseline", "data", "digest", "parameters", "device", "world_size")
@@ -61,7 +61,7 @@ def found(out: Path) -> Facts | None:
 def write(out: Path, about: Facts) -> None:
     """Write `run.json`, whole or not at all."""
     out.mkdir(parents=True, exist_ok=True)
-    with whole(out / FACTS) as fresh:
+    with atomic_write(out / FACTS) as fresh:
         fresh.write_text(json.dumps(about, indent=1))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from shardkit.terminal.output import Terminal
 from trainer import metrics
-from trainer.runs.files import whole
+from trainer.runs.files import atomic_write
 from trainer.runs.writers import Writer, writers
 from trainer.validation import Measured
 
@@ -112,7 +112,7 @@ class Log:
         for path in (self.folder / METRICS, self.folder / VALIDATION):
             kept = [line for line in read(path) if line["step"] <= after]
             if path.exists():
-                with whole(path) as fresh:
+                with atomic_write(path) as fresh:
                     fresh.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._writers = writers(self.folder, after, self.tensorboard, self.wandb)
         self._started = time.monotonic()

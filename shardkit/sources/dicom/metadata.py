@@ -43,13 +43,12 @@ def _orientation(dataset: Dataset) -> tuple[str, ...]:
 
 def identity(dataset: Dataset, rows: int, cols: int) -> Identity:
     """Return whom and what an image of `rows` x `cols` pixels is of, in clear text."""
-    study, patient = text(dataset, "StudyInstanceUID"), text(dataset, "PatientID")
+    study = text(dataset, "StudyInstanceUID")
     device = [text(dataset, k) for k in ("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber")]
     taken = [text(dataset, k) for k in ("BodyPartExamined", "ViewPosition", "ImageLaterality", "AcquisitionNumber")]
     return Identity(
         image=text(dataset, "SOPInstanceUID"),
-        # Without a PatientID the study is the closest that images of one person are known to share.
-        patient=f"id {patient}" if patient else f"study {study}" if study else "",
+        patient=text(dataset, "PatientID"),
         study=study,
         series=text(dataset, "SeriesInstanceUID"),
         device="\0".join(device) if any(device) else "",

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from typing import ClassVar
 
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
 
@@ -41,6 +42,7 @@ class DicomSource:
         The folder or bucket.
     """
 
+    KIND: ClassVar[str] = "dicom"
     files: FileTree
 
     def list(self) -> Iterator[Entry]:
@@ -145,7 +147,6 @@ def _facts(header: Header, module: PixelModule, made_by: str, repairs: tuple[str
         presentation=intent if intent in ("FOR PRESENTATION", "FOR PROCESSING") else None,
         burned_in=text(dataset, "BurnedInAnnotation").upper() == "YES",
         secondary_capture=f"{modality.sop_class(dataset)}.".startswith(_SECONDARY_CAPTURE),
-        has_patient=bool(text(dataset, "PatientID")),
         identity=metadata.identity(dataset, module.rows, module.cols),
         repairs=repairs,
         flags=("charset",) if charset_problem(dataset) else (),

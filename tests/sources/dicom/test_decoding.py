@@ -13,7 +13,7 @@ import pydicom
 import pydicom.uid as uids
 import pytest
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.pixels import pixel_array
+from pydicom.pixels.utils import pixel_array
 
 from shardkit.sources.dicom import decoding, streams
 from shardkit.synthetic import lossless_jpeg, records

@@ -44,7 +44,7 @@ def _dataset(in_data: str = "", in_meta: str = "", stated: str | None = None) ->
     if in_data:
         made.SOPClassUID = in_data
     if in_meta:
-        made.file_meta.MediaStorageSOPClassUID = in_meta
+        made.file_meta.MediaStorageSOPClassUID = uids.UID(in_meta)
     if stated is not None:
         made.Modality = stated
     return dataset

@@ -7,6 +7,7 @@ import json
 import stat
 import threading
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -165,7 +166,8 @@ def test_an_unknown_transfer_syntax_is_not_quoted(judge: Any, image_spec: Any) -
 def test_known_values_are_kept_and_others_are_not(keyword: str, value: str, field: str, want: Any) -> None:
     dataset = Dataset()
     raw(dataset, keyword, value, pydicom.datadict.dictionary_VR(keyword))
-    assert privacy.metadata(stated(dataset))[field] == want
+    columns: Mapping[str, object] = privacy.metadata(stated(dataset))
+    assert columns[field] == want
 
 
 @pytest.mark.parametrize(

@@ -215,9 +215,9 @@ def test_a_pad_byte_and_later_elements_are_no_repair(judge: Any, image_spec: Any
 def test_an_unexpected_encapsulation_or_its_lack_is_a_size_mismatch(judge: Any, image_spec: Any, bits: int) -> None:
     native = records.sound_bytes(image_spec(bits=bits))
     wrapped = records.sound_bytes(image_spec(bits=bits, syntax=str(uids.RLELossless)))
-    pair = [b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.5\0"]  # explicit little endian, RLE: equally long
-    assert judge(native.replace(*pair)).reason == "size_mismatch"
-    assert judge(wrapped.replace(*pair[::-1])).reason == "size_mismatch"
+    explicit, rle = b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.5\0"  # equally long
+    assert judge(native.replace(explicit, rle)).reason == "size_mismatch"
+    assert judge(wrapped.replace(rle, explicit)).reason == "size_mismatch"
 
 
 def test_a_zip_archive_is_named_as_such(judge: Any, image_spec: Any) -> None:

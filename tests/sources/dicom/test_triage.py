@@ -220,6 +220,6 @@ def test_an_unknown_character_set_is_a_flag(judge: Any, image_spec: Any) -> None
 @pytest.mark.parametrize("bits", [1, 32])
 def test_words_of_other_sizes_make_no_radiograph(judge: Any, image_spec: Any, bits: int) -> None:
     size = bits * 96 * 80 // 8
-    tags = {"BitsAllocated": bits, "BitsStored": bits, "HighBit": bits - 1, "PixelData": bytes(size)}
+    tags: dict[str, Any] = {"BitsAllocated": bits, "BitsStored": bits, "HighBit": bits - 1, "PixelData": bytes(size)}
     outcome = judge(_header(image_spec, **tags), DEFAULT)
     assert (outcome.reason, f"BitsAllocated {bits}" in outcome.message) == ("bad_value", True)
