@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shardkit import content
-from shardkit.dataset import manifest
+from shardkit.dataset import contents, manifest
 from shardkit.dataset.contents import JOURNALS
 from shardkit.dataset.sample_row import SampleRow
 from shardkit.errors import BuildError
@@ -90,7 +90,7 @@ def clear(store: Store) -> None:
         store.delete(name)
     if store.root is not None:
         shutil.rmtree(store.root / JOURNALS, ignore_errors=True)
-        store.sweep()
+        contents.sweep(store)
 
 
 @contextmanager

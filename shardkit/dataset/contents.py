@@ -19,6 +19,7 @@ from shardkit.dataset.hashes import fingerprint
 from shardkit.dataset.sample_row import SampleRow
 from shardkit.errors import ArgumentError, IntegrityError
 from shardkit.formats import form_of, shard_format
+from shardkit.formats.zarr_arrays import NODE
 from shardkit.storage import MissingObject, Store, no_folder, parquet
 from shardkit.storage.regular import ANEW
 
@@ -188,6 +189,11 @@ def write_metadata(store: Store, samples: pa.Table, description: DatasetDescript
         for objects in form_of(description).metadata(samples, description):
             for _ in threads.map(lambda item: store.put(*item), objects):
                 pass
+
+
+def sweep(store: Store) -> None:
+    """Remove what interrupted writes of a dataset have left in a local store."""
+    store.sweep((NAME, manifest.NAME, NODE), ("shards", "report", "[0-9]*x[0-9]*"))
 
 
 def image(store: Store, row: SampleRow, description: DatasetDescription, level: int = 0) -> Pixels:

@@ -5,7 +5,7 @@ from the environment, as each cloud's own tools read them, and never appear in a
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
@@ -172,13 +172,20 @@ class Store:
             target.parent.mkdir(parents=True, exist_ok=True)
             publish(path, target)
 
-    def sweep(self) -> None:
-        """Remove what interrupted puts have left in a local store."""
+    def sweep(self, names: Sequence[str], folders: Sequence[str]) -> None:
+        """Remove what interrupted puts have left in a local store, and nothing else.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Objects at the root.
+        folders : sequence of str
+            Patterns of folders at the root in which every object is the caller's.
+        """
         if self.root is not None:
-            ours = [self.root.glob(f".{name}.*.tmp") for name in ("dataset.json", "manifest.parquet", "zarr.json")]
-            folders = [self.root / "shards", self.root / "report", *self.root.glob("[0-9]*x[0-9]*")]
-            ours += [folder.rglob(".*.tmp") for folder in folders]
-            for path in chain.from_iterable(ours):
+            left = [self.root.glob(f".{name}.*.tmp") for name in names]
+            left += [folder.rglob(".*.tmp") for pattern in folders for folder in self.root.glob(pattern)]
+            for path in chain.from_iterable(left):
                 path.unlink(missing_ok=True)
 
     def delete(self, name: str) -> None:

@@ -30,6 +30,22 @@ class StoreAway(StorageError):
     """A store did not answer, or refused, for as long as it is waited for."""
 
 
+class Throttle:
+    """Lets one line a second into the log: in an outage every read fails, again and again."""
+
+    def __init__(self) -> None:
+        self._last, self._held = 0.0, 0
+
+    def passed(self) -> int | None:
+        """Return how many lines were held back before this one; None where this one is held back, too."""
+        now = time.monotonic()
+        if now - self._last < SILENCE:
+            self._held += 1
+            return None
+        held, self._held, self._last = self._held, 0, now
+        return held
+
+
 def patience(left: float, deadline: float) -> float:
     """Return how many seconds a try may wait for an answer: half of what is left, so that there is another try."""
     return min(left, LONGEST_TRY, max(left / 2, deadline / 64))
@@ -80,7 +96,7 @@ def waited(once: Callable[[], T], what: str, deadline: float = DEADLINE, remedy:
     StorageError
         At once, where waiting mends nothing: what is missing, refused, set up wrongly.
     """
-    begun, tries, told, reason = time.monotonic(), 0, 0.0, ""
+    begun, tries, lines, reason = time.monotonic(), 0, Throttle(), ""
     while True:
         left, tries = deadline - (time.monotonic() - begun), tries + 1
         try:
@@ -92,9 +108,8 @@ def waited(once: Callable[[], T], what: str, deadline: float = DEADLINE, remedy:
         rest = pause(tries)
         if (took := time.monotonic() - begun) + rest >= deadline:
             raise StoreAway(f"{reason} ({tries} tries in {took:.1f} s): the store is away; {remedy}")
-        if time.monotonic() - told >= SILENCE:
+        if lines.passed() is not None:
             _log.warning("%s: failed, trying again for up to %.0f s: %s", what, deadline, reason)
-            told = time.monotonic()
         time.sleep(rest)
 
 

@@ -15,6 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from shardkit.build import scan
 from shardkit.build.run import build
+from shardkit.dataset import contents
 from shardkit.errors import BuildError
 from shardkit.sources.files import FileTree
 from shardkit.storage import Store
@@ -179,7 +180,7 @@ def test_sweeping_a_store_leaves_what_is_not_its_own(tmp_path: Path) -> None:
     (tmp_path / "shards").mkdir()
     for name in ("mine/.notes.tmp", ".other.tmp", ".dataset.json.7.tmp", "shards/.x.tar.7.tmp"):
         (tmp_path / name).touch()
-    Store(str(tmp_path)).sweep()
+    contents.sweep(Store(str(tmp_path)))
     left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
     assert left == {"mine/.notes.tmp", ".other.tmp"}
 

@@ -17,7 +17,7 @@ from shardkit.loader.stream.files import Files, Threads, cut_short
 from shardkit.storage import NO_RETRIES, MissingObject, Store, Unusable, translate_errors
 from shardkit.storage.regular import check_name, size
 from shardkit.storage.remote import check_process
-from shardkit.storage.waiting import DEADLINE, SILENCE, StoreAway, check_patience, patience, pause
+from shardkit.storage.waiting import DEADLINE, StoreAway, Throttle, check_patience, patience, pause
 from shardkit.terminal.output import logger
 
 _log = logger("shardkit.stream")
@@ -142,7 +142,7 @@ class Retrying:
     def __init__(self, inner: Reader, attempts: int = 5, deadline: float = DEADLINE, pause: float = 0.1) -> None:
         check_patience(attempts, deadline)
         self._inner, self._attempts, self._deadline, self._pause = inner, attempts, deadline, pause
-        self._told, self._untold = 0.0, 0  # when the log was last told of failed reads, and how many since
+        self._lines = Throttle()
 
     async def read(self, name: str, start: int, length: int, *, fresh: bool = False) -> bytes:
         """See `Reader`. A body of another length counts as an object that ends too early."""
@@ -189,13 +189,9 @@ class Retrying:
             await asyncio.sleep(rest)
 
     def _tell(self, what: str, reason: str) -> None:
-        """One line a second at most: in an outage every read fails, again and again."""
-        self._untold += 1
-        now = time.monotonic()
-        if now - self._told >= SILENCE:
-            others = f" (and {self._untold - 1:,} reads before it)" if self._untold > 1 else ""
+        if (held := self._lines.passed()) is not None:
+            others = f" (and {held:,} reads before it)" if held else ""
             _log.warning("%s: failed%s, trying again for up to %.0f s: %s", what, others, self._deadline, reason)
-            self._told, self._untold = now, 0
 
     async def close(self) -> None:
         """See `Reader`."""

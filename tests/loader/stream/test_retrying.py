@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from shardkit.errors import ArgumentError, IntegrityError, StorageError
-from shardkit.loader.stream import reader as module
 from shardkit.loader.stream.reader import Retrying
 from shardkit.storage import AccessRefused, waiting
+from shardkit.storage import waiting as module
 from shardkit.storage.waiting import StoreAway
 
 
