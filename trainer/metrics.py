@@ -1,4 +1,4 @@
-"""Sums and counts by name: of micro-batches, of all processes, and their quotients."""
+"""Sums by name, added up over micro-batches and processes. A metric is a sum and a count; their quotient is logged."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from trainer import parallel
 
 Sums = dict[str, Tensor]
 
-METRICS = "metrics/"
+PREFIX = "metrics/"
 """Before the names of an objective's metrics, where they lie among others."""
 
 
@@ -35,7 +35,7 @@ def mean_of(values: Tensor, weight: Tensor) -> Tensor:
 
 def named(metrics: Mapping[str, Tensor]) -> Sums:
     """Return an objective's metrics by the names that they have among other sums."""
-    return {f"{METRICS}{name}": value for name, value in metrics.items()}
+    return {f"{PREFIX}{name}": value for name, value in metrics.items()}
 
 
 @torch.no_grad()
@@ -63,10 +63,10 @@ def means(sums: Mapping[str, Tensor]) -> dict[str, float | None]:
     """Return the objective's metrics among the sums as means, by the objective's names; None where none is finite."""
     found: dict[str, float | None] = {}
     for name, value in sums.items():
-        if name.startswith(METRICS):
+        if name.startswith(PREFIX):
             total, count = value.tolist()
             mean = total / count if count else math.nan
-            found[name.removeprefix(METRICS)] = mean if math.isfinite(mean) else None
+            found[name.removeprefix(PREFIX)] = mean if math.isfinite(mean) else None
     return found
 
 

@@ -215,3 +215,11 @@ def test_another_task_does_not_go_on_in_its_folder(
     assert train("--run.steps", "1", "--val.every", "0") == 1
     said = " ".join(capsys.readouterr().err.split())
     assert "holds a run of the objective Sides, not Classes: go on with its recipe" in said
+
+
+def test_an_objectives_tensors_move_with_its_model() -> None:
+    model = Classifier(RECIPE.config.model.build(), 2)  # type: ignore[arg-type]
+    objective = Classes(model, torch.zeros(3), 2)
+    objective.to(torch.device("meta"))
+    devices = {tensor.device.type for tensor in (objective.labels, objective.seen, *model.parameters())}
+    assert devices == {"meta"}

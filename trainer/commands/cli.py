@@ -35,7 +35,7 @@ def application(recipe: str, typed: frozenset[str] = frozenset()) -> App:
     """
     app = App(
         name="trainer",
-        help="Train masked autoencoders on radiographs of any size.",
+        help="Train models on radiographs of any size.",
         version_flags=[],
         suppress_keyboard_interrupt=False,
     )
@@ -49,7 +49,7 @@ def application(recipe: str, typed: frozenset[str] = frozenset()) -> App:
         init: str | None = None,
         config: Annotated[base, Parameter(name="*")] = base(),  # noqa: B008 (frozen)
     ) -> int:
-        """Pre-train a masked autoencoder. Run the same command again to go on after any end.
+        """Pre-train a model by a recipe. Run the same command again to go on after any end.
 
         Parameters
         ----------

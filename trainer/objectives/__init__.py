@@ -1,1 +1,1 @@
-"""What a run minimises: the error of masked autoencoding, and what others add."""
+"""What a run minimises, a module an objective: `base.py` says what one does, `masked.py` is masked autoencoding."""

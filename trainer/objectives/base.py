@@ -18,8 +18,9 @@ from trainer.models.sequences import grid_of
 class Objective(ABC):
     """Something to minimise with a model: what pre-training minimises, or a task with labels.
 
-    Only `run` has to be written. An objective with tensors of its own (a queue, a centre, averages) gives them in
-    `state_dict`, and every run resumes exactly.
+    Only `run` has to be written. An objective with tensors of its own (a queue, a centre, averages) has them as
+    attributes, so that they move with it, and gives those that change in `state_dict`, so that a run resumes exactly.
+    On several processes these have to be the same on all: exchange what they are made from (`trainer.parallel`).
 
     Parameters
     ----------
@@ -37,7 +38,8 @@ class Objective(ABC):
         Parameters
         ----------
         model
-            The objective's model, or what wraps it; the objective is training if `model.training`.
+            The objective's model, or a wrapper around it such as DDP. `model.training` says whether this is training or
+            validation.
         batch
             Of the loader.
 
@@ -94,11 +96,14 @@ class Objective(ABC):
     # --- what it keeps beside the model
 
     def to(self, device: torch.device) -> None:
-        """Move to a device, with what it keeps."""
+        """Move to a device: the model, and tensors that are attributes."""
         self.model.to(device)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(self, name, value.to(device))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return its own tensors, without the model's: by name, the same on all processes, of shapes that stay."""
+        """Return its own tensors by name, without the model's: the same on all processes, of shapes that stay."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -149,7 +154,7 @@ class ObjectiveConfig(Protocol):
         Parameters
         ----------
         model
-            Describes the run's model, or the encoder of a model that the objective makes with it.
+            Describes the run's model, or the encoder that the objective puts into a model of its own.
         loader
             The run's batches. A task with labels looks them up by `loader.key(row)`, for all rows of the manifest.
         """

@@ -1,4 +1,4 @@
-"""Masked autoencoding: a model's error in predicting what it was not shown."""
+"""Masked autoencoding: the error in predicting what was not shown. The models hide patches and take the error."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,12 +45,12 @@ def loss_meaning(norm_pix: bool, over: Loss = "masked") -> str:
 
 @final
 class Masked(Objective):
-    """The loss of a model that hides parts of images itself.
+    """Masked autoencoding by a model that hides patches itself: `trainer.models.mae` or `hiera`.
 
     Parameters
     ----------
     model
-        Whose `config` has norm_pix, and may have loss.
+        A model whose `config` has the option norm_pix, and maybe loss.
     """
 
     def __init__(self, model: Model) -> None:

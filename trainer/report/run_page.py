@@ -13,7 +13,7 @@ from trainer.report import by_bin, pictures
 from trainer.report.curves import SMALL, WINDOW, Level, Line, Points, chart, smoothed
 from trainer.runs.files import atomic_write
 from trainer.runs.folder import facts
-from trainer.runs.log import METRICS, VALIDATION, duration, read
+from trainer.runs.log import METRICS_FILE, VALIDATION_FILE, duration, read
 
 NAME = "report.html"
 _SMOOTH = f"{100 * WINDOW:.0f} %"
@@ -40,10 +40,10 @@ def write(run: Path) -> Path:
     ArgumentError
         If run.json is missing or not a run's, or no step has been logged.
     """
-    about, records = facts(run), read(run / METRICS)
+    about, records = facts(run), read(run / METRICS_FILE)
     if not records:
-        raise ArgumentError(f"{run / METRICS} holds no whole line: report once the run has logged its first step")
-    config, validations = _flat(about["config"]), read(run / VALIDATION)
+        raise ArgumentError(f"{run / METRICS_FILE} holds no whole line: report once the run has logged its first step")
+    config, validations = _flat(about["config"]), read(run / VALIDATION_FILE)
     objective = about.get("objective") or _masked(config)
     parts = {
         "loss": ("Loss", _loss(about, records, validations)),

@@ -19,7 +19,7 @@ from trainer.validation import Measured
 
 _MISSING = "–"
 _COUNTS = ("images", "tokens", "padded_tokens", "flops", "padded_flops")
-METRICS, VALIDATION = "metrics.jsonl", "validation.jsonl"
+METRICS_FILE, VALIDATION_FILE = "metrics.jsonl", "validation.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class Log:
         """Drop the lines of steps that will be trained again: those after `after`."""
         if self.console is None:
             return
-        for path in (self.folder / METRICS, self.folder / VALIDATION):
+        for path in (self.folder / METRICS_FILE, self.folder / VALIDATION_FILE):
             kept = [line for line in read(path) if line["step"] <= after]
             if path.exists():
                 with atomic_write(path) as fresh:
@@ -131,7 +131,7 @@ class Log:
         if self.console is None:
             return
         record = self._record(steps, took)
-        self._append(METRICS, record, text(record))
+        self._append(METRICS_FILE, record, text(record))
         self._write(record["step"], record, "")
 
     def validated(self, step: int, measured: Measured) -> None:
@@ -143,10 +143,9 @@ class Log:
         found = {"loss": loss, "loss_by_bin": measured.by_bin, **_more(measured.metrics)}
         record = {"step": step, "loss": loss, "images": measured.images, **found}
         shown = _MISSING if loss is None else f"{loss:.5f}"
-        self._append(
-            VALIDATION, record, f"step {step}/{self.steps}  val loss {shown}{_told(record)}  on {measured.images:,}"
-            f" images  in {duration(measured.seconds)}",
-        )  # fmt: skip
+        images, took = f"{measured.images:,}", duration(measured.seconds)
+        words = f"step {step}/{self.steps}  val loss {shown}{_told(record)}  on {images} images  in {took}"
+        self._append(VALIDATION_FILE, record, words)
         self._write(step, found, "val/")
 
     def close(self) -> None:
@@ -240,7 +239,7 @@ def _metrics(steps: list[Step]) -> dict[str, float | None]:
     """Return the objective's metrics, as means over steps."""
     total: metrics.Sums = {}
     for step in steps:
-        metrics.add(total, {name: value for name, value in step.sums.items() if name.startswith(metrics.METRICS)})
+        metrics.add(total, {name: value for name, value in step.sums.items() if name.startswith(metrics.PREFIX)})
     return metrics.means(total)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 import socket
 import threading
 import time
@@ -94,7 +95,9 @@ def test_a_store_that_refuses_or_is_busy_is_waited_for_until_the_deadline_and_na
     ) as caught:
         kit.run(_read(deadline=0.5))
     assert 0.2 < time.monotonic() - begun < 2
-    assert f"in {server.asked} tries" in str(caught.value), "the client repeats requests by itself"
+    (tries,) = map(int, re.findall(r"in (\d+) tries", str(caught.value)))
+    # The last try may meet the deadline before it reaches a busy machine's server.
+    assert server.asked <= tries <= server.asked + 1, "the client repeats requests by itself"
     assert kit.one_sentence(caught.value)
     assert _plain(str(caught.value) + caplog.text)
     assert len(caplog.records) == 1, "one line a second"
