@@ -6,7 +6,6 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from shardkit.commands import console
-from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ArgumentError
 
 BATCHING = "packed:tokens=24576,patch=48"
@@ -43,6 +42,7 @@ def plan(
     world_size
         Ranks that share a step.
     """
+    from shardkit.dataset.rounding import ceil_div
     from shardkit.loader.manifest_index import ManifestIndex
     from shardkit.loader.plan_report import show
     from shardkit.plan import EpochPlan, from_text
