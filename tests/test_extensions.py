@@ -116,5 +116,6 @@ def test_a_format_of_one_file_is_known_by_its_name(monkeypatch: pytest.MonkeyPat
     assert_shard_format(formats.shard_format("boxes"), tmp_path)
 
 
-def test_the_command_line_offers_every_codec_there_is() -> None:
+def test_the_command_line_offers_every_codec_and_format_there_is() -> None:
     assert get_args(config.Codec) == tuple(codecs.CODECS)
+    assert get_args(config.Format) == tuple(formats.FORMATS)

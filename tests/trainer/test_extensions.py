@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,10 @@ from shardkit.terminal.output import Terminal
 from trainer.commands.pretrain import pretrain
 from trainer.config import Config, LoaderConfig, LogConfig, OptimConfig, RunConfig, SaveConfig, ValConfig, flat
 from trainer.metrics import mean_of
+from trainer.models import registry
 from trainer.models.base import Batch, Model, ModelConfig
+from trainer.models.hiera import HieraConfig
+from trainer.models.mae import MaeConfig
 from trainer.models.output import Output
 from trainer.models.sequences import sequences
 from trainer.objectives.base import Objective
@@ -172,3 +175,10 @@ def test_a_model_that_no_other_program_knows_says_so() -> None:
 def test_an_objective_s_values_are_options_and_one_without_has_none() -> None:
     assert {name for name in flat(CONFIG) if name.startswith("objective.")} == {"objective.momentum"}
     assert not any(name.startswith("objective") for name in flat(replace(CONFIG, objective=MaskedConfig())))
+
+
+def test_a_registered_model_with_few_options_is_found_again_by_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "MODELS", (*registry.MODELS, GreyConfig))
+    assert registry.described({"patch": 4}) == GreyConfig(patch=4)
+    for config in (MaeConfig(), HieraConfig()):
+        assert registry.described(asdict(config)) == config

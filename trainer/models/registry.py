@@ -12,13 +12,14 @@ MODELS: Final[tuple[type[Any], ...]] = (MaeConfig, HieraConfig)
 
 
 def described(options: dict[str, Any]) -> ModelConfig:
-    """Return the record of a model, found by its options: its class is the one that knows all of them.
+    """Return the record of a model, found by its options: its class knows all of them, and has the fewest others.
 
     Raises
     ------
     ArgumentError
         Where no class knows all of them.
     """
-    kind = min(MODELS, key=lambda kind: len(options.keys() - {f.name for f in fields(kind)}))
+    names = {kind: {f.name for f in fields(kind)} for kind in MODELS}
+    kind = min(MODELS, key=lambda kind: (len(options.keys() - names[kind]), len(names[kind] - options.keys())))
     found: ModelConfig = from_flat(kind, options)
     return found

@@ -189,7 +189,7 @@ def _loss(about: Record, records: Records, validations: Records) -> Record:
 def _metrics(records: Records, validations: Records) -> list[Record]:
     """Draw what else the objective measures, in training and on the val split."""
     trained, held = (
-        [{"step": r["step"], **r["metrics"]} for r in of if r.get("metrics")] for of in (records, validations)
+        [{**r["metrics"], "step": r["step"]} for r in of if r.get("metrics")] for of in (records, validations)
     )
     names = dict.fromkeys(name for r in (*trained, *held) for name in r if name != "step")
     drawn = [(name, _both(trained, held, name)) for name in names]
