@@ -297,7 +297,7 @@ def _state(goal: Record) -> str:
 
 
 def plots(result: Record) -> list[Plot]:
-    """Draw a plot a task: rates of every program by where the data lie, and the limits."""
+    """Draw a plot a task that was measured: rates of every program by where the data lie, and the limits."""
     rows = result["summary"]["rows"]
     sources = [source for source in HEADINGS if source in result["conditions"]["sources"]]
     found = []
@@ -308,5 +308,6 @@ def plots(result: Record) -> list[Plot]:
         series = {HEADINGS[source]: [rates.get((*program, source)) for program in there] for source in sources}
         what, unit = title.rsplit(", ", 1)
         names = [LINES[program].strip("*`") for program in there]
-        found.append(bars(what, names, series, unit=f"{unit}, logarithmic", log=True))
+        if there:
+            found.append(bars(what, names, series, unit=f"{unit}, logarithmic", log=True))
     return found

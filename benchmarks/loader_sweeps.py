@@ -249,7 +249,7 @@ def readme(result: Record) -> str:
 
 
 def plots(result: Record) -> list[Plot]:
-    """Draw a plot a sweep: images/s by source."""
+    """Draw a plot a sweep that was measured: images/s by source."""
     titles = {
         "level": "resolution level",
         "world": "ranks, one thread each",
@@ -266,5 +266,6 @@ def plots(result: Record) -> list[Plot]:
             ]
             for source in result["conditions"]["sources"]
         }
-        found.append(lines(f"by {title}", series, unit="images/s", across=title))
+        if any(series.values()):
+            found.append(lines(f"by {title}", series, unit="images/s", across=title))
     return found

@@ -57,6 +57,21 @@ def test_plots_are_told_in_words_with_the_figures_that_they_show(name: str) -> N
         assert all(label in plot.about for label, _ in plot.keys)
 
 
+@pytest.mark.parametrize(
+    ("name", "column", "kept"),
+    [("nas-baseline", "task", "full"), ("loader", "task", "224"), ("loader-sweeps", "kind", "level")],
+)
+def test_what_was_not_measured_is_not_drawn(name: str, column: str, kept: str) -> None:
+    result = report.load(ROOT / "benchmarks" / "results", name)
+    assert result is not None
+    summary = result["summary"]
+    rows = summary if isinstance(summary, list) else summary["rows"]
+    rows[:] = [row for row in rows if row[column] == kept]
+    assert rows
+    (plot,) = report.questions()[name].plots(result)
+    assert svg(plot)
+
+
 def test_markdown_becomes_tables_whose_headers_have_a_scope_and_tags_are_shown() -> None:
     html = report.html_of("a `code`\n\n| | n |\n|---|---:|\n| **x** <b> | 1 |\n")
     assert "<p>a <code>code</code></p>" in html
