@@ -32,11 +32,11 @@ class BuildWorkspace:
 
     def __init__(self, config: BuildConfig, store: Store) -> None:
         self.root = config.private
-        self._config, self._store = config, store
+        self._config, self._store, self._kind = config, store, config.conversion.source.KIND
         self._record: dict[str, Any] = {"format": 1, "complete": 0, "arguments": config.fixed(), "digests": []}
         self._record |= {"out": store.url, "source": _absolute(config.source)}
-        if (kind := config.conversion.source.KIND) != _DICOM:
-            self._record["images"] = kind
+        if self._kind != _DICOM:
+            self._record["images"] = self._kind
         with translate_errors(str(self.root)):
             if (self.root / NAME).exists():
                 self._record = _read(self.root)
@@ -135,11 +135,10 @@ class BuildWorkspace:
 
     def _check_kind(self) -> None:
         """Refuse to add images of another kind of source: its files would all be quarantined, or read otherwise."""
-        was, now = self._record.get("images", _DICOM), self._config.conversion.source.KIND
-        if was != now:
+        if (was := self._record.get("images", _DICOM)) != self._kind:
             raise BuildError(
-                f"this dataset was built from {was} files, not {now}: build it again from Python with the images= that"
-                " it was begun with, or build into another --out"
+                f"this dataset was built from {was} files, not {self._kind}: build it again from Python with the"
+                " images= that it was begun with, or build into another --out"
             )
 
     def _check_dataset(self) -> None:
