@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from shardkit.labels.base import BOXES, KEY
 from shardkit.labels.matching import match
@@ -81,16 +80,3 @@ def join_boxes(boxes: pa.Table, by: By, samples: pa.Table, targets: Targets, pse
         outside=int((known & ~inside).sum()),
         cut=int(cut.sum()),
     )
-
-
-def crowded(boxes: pa.Table, samples: pa.Table) -> pa.Array:
-    """Return for each stored box whether it reaches beyond its sample's image."""
-    at = pc.index_in(boxes[KEY].combine_chunks(), samples["key"].combine_chunks())
-    rows, columns = (samples[side].combine_chunks().take(at).cast(pa.float64()) for side in ("height", "width"))
-    far = [
-        pc.greater(pc.add(boxes["top"].combine_chunks(), boxes["height"].combine_chunks()), pc.add(rows, 1e-6)),
-        pc.greater(pc.add(boxes["left"].combine_chunks(), boxes["width"].combine_chunks()), pc.add(columns, 1e-6)),
-        pc.less(boxes["top"].combine_chunks(), 0.0),
-        pc.less(boxes["left"].combine_chunks(), 0.0),
-    ]
-    return pc.or_kleene(pc.or_kleene(far[0], far[1]), pc.or_kleene(far[2], far[3]))
