@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -203,9 +204,11 @@ def listed(column: Column, separator: str | None, chosen: Sequence[str] | None) 
     """
     python = separator is None and any(text.startswith("[") for text in column.values)
     parts = separator or _separator(column.values)
-    lists = [_python_list(column, i) if python else column.values[i].split(parts) for i in range(len(column.values))]
-    lists = [[item for raw in items if (item := str(raw).strip())] for items in lists]
-    there = sorted({item for i in column.used() for item in lists[i]})
+    lists: list[list[str]] = [[] for _ in column.values]
+    for i in column.used().tolist():
+        items = _python_list(column, i) if python else column.values[i].split(parts)
+        lists[i] = [item for raw in items if (item := str(raw).strip())]
+    there = sorted({item for items in lists for item in items})
     if missing := [name for name in chosen or () if name not in there]:
         raise ArgumentError(
             f"{column.table}, column {column.name} never lists {missing[0]!r}: {nearest(missing[0], there)}"
@@ -226,7 +229,7 @@ def listed(column: Column, separator: str | None, chosen: Sequence[str] | None) 
     return pa.table(columns, names=names), "Python lists" if python else f"parted by {parts!r}"
 
 
-def _python_list(column: Column, at: int) -> list[object]:
+def _python_list(column: Column, at: int) -> list[Any]:
     try:
         found = ast.literal_eval(column.values[at])
     except (ValueError, SyntaxError, MemoryError, RecursionError):
