@@ -3,6 +3,7 @@
 Values are codes here, equal for equal values and -1 for blank: a matrix of rows by columns, the split its last column.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +44,7 @@ class Coded:
     codes: Codes
 
     @classmethod
-    def of(cls, table: pa.Table, split: list[str | None] | None) -> "Coded":
+    def of(cls, table: pa.Table, split: Sequence[str | None] | None) -> "Coded":
         """Code a table of labels and a split."""
         columns = [table[name].combine_chunks() for name in table.column_names]
         columns.append(pa.array(split if split is not None else [None] * table.num_rows, pa.string()))

@@ -107,7 +107,9 @@ def readings(published: Path) -> dict[tuple[str, str], set[str]]:
 def test_several_readers_need_a_vote_and_a_majority_of_vindr_is_as_published(
     readings: dict[tuple[str, str], set[str]], tmp_path: Path
 ) -> None:
-    rows: list[list[Any]] = [[image, reader, int("Lung Opacity" in found)] for (image, reader), found in readings.items()]
+    rows: list[list[Any]] = [
+        [image, reader, int("Lung Opacity" in found)] for (image, reader), found in readings.items()
+    ]
     with (tmp_path / "t.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["image_id", "rad_id", "Lung Opacity"], *rows])
     by_image: dict[str, list[int]] = {}
