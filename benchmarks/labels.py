@@ -1,8 +1,8 @@
 """What a million rows of labels take to join: seconds by stage, and memory, beside `pandas.merge` and hashing alone.
 
-shardkit  reads the table (CSV, fourteen labels with blanks, an official split), reads the ledger, joins, and stores the
-          labels: by path, by SOP Instance UID, and by study with two images each. It checks kinds and hashes references.
-pandas    `read_csv`, `merge` with a table of clear references and keys, `to_parquet`: no kinds, no checks, no pseudonyms.
+shardkit  reads the table (CSV, fourteen labels with blanks, an official split) and the ledger, joins, and stores the
+          labels: by path, by SOP Instance UID, and by study with two images each; kinds are checked, references hashed.
+pandas    `read_csv`, `merge` with a table of clear references and keys, `to_parquet`: no kinds, checks or pseudonyms.
 hashing   HMAC-SHA256 of the references and nothing else, which no join by UID or study can be faster than.
 """
 
@@ -150,7 +150,7 @@ def shardkit(place: str, count: int, by: Any) -> dict[str, float]:
     from shardkit.privacy import Pseudonyms
     from shardkit.storage import Store
 
-    folder, made = Path(place), {}
+    folder, made = Path(place), dict[str, Any]()
     samples = pq.read_table(folder / "samples.parquet", use_threads=False)
 
     def reading() -> None:
@@ -175,7 +175,7 @@ def pandas(place: str, count: int, by: str) -> dict[str, float]:
     import pandas as pd
     import pyarrow.parquet as pq
 
-    folder, made = Path(place), {}
+    folder, made = Path(place), dict[str, Any]()
     clear = pq.read_table(folder / "clear.parquet").to_pandas()
 
     def reading() -> None:

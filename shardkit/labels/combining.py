@@ -113,7 +113,7 @@ def voted(coded: Coded, rows: Index, targets: Index, vote: Vote | None, first_ro
     ArgumentError
         Rows differ, and no vote is stated that says what counts.
     """
-    order = np.lexsort((rows, targets))
+    order = np.argsort(targets, kind="stable")  # rows come in order
     rows, targets = rows[order], targets[order]
     starts = starts_of(targets)
     codes = np.asfortranarray(coded.codes[rows[starts]])
@@ -225,6 +225,8 @@ def parted(codes: Codes, groups: Index) -> list[tuple[int, int, int]]:
     list of tuple of int
         (column, member, member): the first that differ, for each column that has some.
     """
+    if not (groups >= 0).any():
+        return []
     order = np.argsort(groups, kind="stable")
     order = order[np.searchsorted(groups[order], 0) :]
     found = []
