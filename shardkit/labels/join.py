@@ -169,7 +169,7 @@ def joined(
     units, codes, leads = voted(values, pair_rows, pair_targets, rows.vote, rows.first_row)
     at, codes, found = kept(units, codes, leads, targets.sample, targets.own)
     groups = _groups(samples, rows, at)
-    _require_level(values, codes, groups, leads_of(at, units, leads, targets), rows)
+    _require_level(values, codes, groups, _leads_of(at, units, leads, targets), rows)
     listing = [
         Conflict(keys[row].as_py(), values.names[column], (a + rows.first_row, b + rows.first_row))
         for row, column, a, b in found
@@ -257,7 +257,7 @@ def _pairs(which: Index, fate: npt.NDArray[np.int8], matches: Matches, targets: 
     return rows[there], found[there]
 
 
-def leads_of(at: Index, units: Index, leads: Index, targets: Targets) -> Index:
+def _leads_of(at: Index, units: Index, leads: Index, targets: Targets) -> Index:
     """Return for each sample the table's row that its own file has, -1 where a duplicate's stands in."""
     out = np.full(int(at.max(initial=-1)) + 1, -1, np.int64)
     own = targets.own[units]
