@@ -9,13 +9,14 @@ from shardkit.errors import Quarantined
 from shardkit.sources.images.base import exactly
 
 _TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q", 18: "Q"}  # the whole numbers
+_READ = frozenset((254, 256, 257, 258, 259, 262, 273, 274, 277, 279, 281, 284, 320, 324, 325, 339))
 _PAGES = 1 << 16
 _VALUES = 1 << 20  # of one tag
 
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """Whole numbers of the tags of one page."""
+    """Whole numbers of the tags of one page, of those that are looked at."""
 
     tags: dict[int, tuple[int, ...]]
 
@@ -75,7 +76,7 @@ def _directory(file: BinaryIO, offset: int, order: str, big: bool) -> tuple[Dire
     for at in range(0, len(raw), entry):
         tag, kind = struct.unpack_from(f"{order}HH", raw, at)
         number = _number(order, raw[at + 4 : at + 4 + wide])
-        if kind in _TYPES and 0 < number <= _VALUES:
+        if tag in _READ and tag not in tags and kind in _TYPES and 0 < number <= _VALUES:
             tags[tag] = _values(file, order, _TYPES[kind], number, raw[at + 4 + wide : at + entry])
     return Directory(tags), following
 

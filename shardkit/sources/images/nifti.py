@@ -74,7 +74,7 @@ class _Volume:
     span: tuple[int, int]
 
 
-_last = Last[_Volume](lambda volume: volume.values.nbytes, 1 << 29)
+_last = Last[_Volume](lambda volume: volume.values.nbytes, 1 << 30)
 
 
 def recognised(start: bytes) -> bool:

@@ -48,7 +48,7 @@ class ImageFiles(OneImageAFile):
         Dropped, Quarantined
             Where its header cannot be read.
         """
-        with self.files.open(entry.file, entry.size) as file:
+        with self.opened(entry) as file:
             return self.split_file(entry, file)
 
     def inspect(self, entry: Entry) -> ImageFacts:
@@ -59,7 +59,7 @@ class ImageFiles(OneImageAFile):
         Dropped, Quarantined
             Where it holds no image that can be decoded.
         """
-        with self.files.open(entry.file, entry.size) as file:
+        with self.opened(entry) as file:
             return self.inspect_file(entry, file)
 
     def split_file(self, entry: Entry, file: BinaryIO) -> Sequence[Entry]:

@@ -16,7 +16,7 @@ import pytest
 
 from shardkit.errors import ArgumentError, Dropped, Quarantined, Verdict
 from shardkit.privacy import Stated
-from shardkit.sources import image_source
+from shardkit.sources import FileTree, image_source
 from shardkit.sources.entries import Entry
 from shardkit.sources.images import nifti, slices
 
@@ -243,6 +243,19 @@ def test_a_volume_is_inflated_once_for_all_its_slices(tmp_path: Path, monkeypatc
         for part in source.split(entry):
             source.load(part, source.read(part)).decode("full")
     assert inflate.call_count == 2
+
+
+def test_a_file_is_opened_once_to_list_its_slices_and_once_to_look_at_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.nii").write_bytes(written(volume(seed=77)))
+    source = image_source(str(tmp_path), image_files=True)
+    (entry,) = source.list()
+    opened = Mock(side_effect=FileTree(str(tmp_path)).open)
+    monkeypatch.setattr(FileTree, "open", opened)
+    for part in source.split(entry):
+        source.inspect(part)
+    assert opened.call_count == 2
 
 
 def test_a_file_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:
