@@ -169,6 +169,19 @@ def test_a_file_that_is_cut_or_damaged_is_quarantined(look: Any, packed: bool) -
             look(data[:-6] + bytes([data[-6] ^ 1]) + data[-5:], part=0)  # its checksum
 
 
+def test_the_checksum_counts_whatever_lies_behind_the_pixels(look: Any) -> None:
+    values = volume()
+    plain = written(values)
+    longer = gzip.compress(plain + bytes(3_000_000), mtime=0)
+    several = gzip.compress(plain[:500]) + gzip.compress(plain[500:900]) + gzip.compress(plain[900:])
+    for data in (longer, several):
+        assert np.array_equal(look(data, part=1)[1].pixels, values[:, :, 1].T)
+        with pytest.raises(Quarantined, match="decode_error"):
+            look(data[:-6] + bytes([data[-6] ^ 1]) + data[-5:], part=1)
+        with pytest.raises(Quarantined):
+            look(data[:-9], part=1)
+
+
 def test_a_claim_that_no_bytes_hold_is_told_before_memory_is_taken(look: Any) -> None:
     dims = [3, 30_000, 30_000, 1_000, 1, 1, 1, 1]
     for packed, reason in ((False, "truncated"), (True, "size_mismatch")):
