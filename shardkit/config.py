@@ -258,7 +258,7 @@ class BuildConfig:
         """What workers need."""
         from shardkit.sources import image_source
 
-        source = image_source(self.source, self.dataset.follow_symlinks, self.images)
+        source = image_source(self.source, self.dataset.follow_symlinks, self.images, self.private / "archives")
         return Conversion(source=source, out=self.out, dataset=self.dataset, run=self.run)
 
     def fixed(self) -> dict[str, Any]:
