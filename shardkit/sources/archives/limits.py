@@ -18,6 +18,6 @@ DEPTH = 1
 """Archives in archives that are read: one level of them."""
 
 
-def expands(size: int, packed: int, free: int = FREE) -> bool:
-    """Return whether so many packed bytes may not become `size`."""
+def expands(size: int, packed: int, free: int) -> bool:
+    """Return whether `size` is more than `free` bytes, and more than so many packed bytes may become."""
     return size > max(free, RATIO * packed)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from shardkit.sources.archives import gzips, limits, tars, zips
+from shardkit.sources.archives import gzips, tars, zips
 from shardkit.sources.archives.index import Index, KeptIndex
 from shardkit.sources.archives.members import NAMED, Archive, Unlisted
 from shardkit.sources.archives.readers import Reader, Seekable
@@ -52,17 +52,17 @@ def _zip(start: bytes, reader: Reader) -> Archive | None:
 def _tar(start: bytes, reader: Reader, kept: KeptIndex | None) -> Archive | None:
     if not tars.is_header(start):
         return None
-    index = kept and kept.load()
+    index = None if kept is None else kept.load()
     if index is None:
         members, rest = tars.walk(_Whole(reader))
         index = Index(members, rest, reader.size)
-        if kept:
+        if kept is not None:
             kept.save(index)
     return tars.Tar(reader, index.members, index.rest)
 
 
 def _tar_gz(reader: Reader, kept: KeptIndex | None) -> Archive | None:
-    index = kept and kept.load()
+    index = None if kept is None else kept.load()
     if index is None:
         start = gzips.GzipStream(reader)
         if not tars.is_header(start.at(0, _TAR_START)):
@@ -70,7 +70,7 @@ def _tar_gz(reader: Reader, kept: KeptIndex | None) -> Archive | None:
                 return None  # one file, compressed
             raise Unlisted(start.trouble or "damaged")
         index = _through(reader, points=kept is not None)
-        if kept:
+        if kept is not None:
             kept.save(index)
     return tars.Tar(gzips.GzipReader(reader, index.size, index.points), index.members, index.rest)
 

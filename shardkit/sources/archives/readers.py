@@ -4,6 +4,7 @@ import os
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from io import BytesIO
+from pathlib import Path
 from typing import ClassVar, Protocol
 
 import obstore
@@ -16,6 +17,11 @@ from shardkit.storage import is_remote, local_path
 _CHANGED = "its archive changed while the build ran: `shardkit retry --class io_error` takes it in"
 BLOCK = 1 << 18  # of a remote file, asked for at once
 _BLOCKS = 16  # that a file to seek in keeps
+
+
+def on_disk(url: str, path: bytes) -> Path:
+    """Return where a file below a local folder lies."""
+    return local_path(url) / os.fsdecode(path)
 
 
 class Reader(Protocol):
@@ -78,13 +84,10 @@ class FileReader:
             if is_remote(self.url):
                 found = obstore.head(export._store(self.url).remote, self.path.decode())
                 return int(found["size"]), int(found["last_modified"].timestamp())
-            facts = os.stat(self._local())
+            facts = on_disk(self.url, self.path).stat()
             return facts.st_size, facts.st_mtime_ns
         except (OSError, obstore.exceptions.BaseError) as error:
             raise unreadable(error) from None
-
-    def _local(self) -> bytes:
-        return os.path.join(os.fsencode(local_path(self.url)), self.path)
 
     def at(self, start: int, length: int) -> bytes:
         """Return bytes, as `Reader.at`."""
@@ -103,7 +106,7 @@ class FileReader:
         return bytes(obstore.get_range(store, self.path.decode(), start=start, length=length))
 
     def _local_bytes(self, start: int, length: int) -> bytes:
-        with open(self._local(), "rb", buffering=0) as file:
+        with on_disk(self.url, self.path).open("rb", buffering=0) as file:
             facts = os.fstat(file.fileno())
             if (facts.st_size, facts.st_mtime_ns) != self._state:
                 raise Quarantined("io_error", _CHANGED)
@@ -149,27 +152,53 @@ class Memory:
         return self.data[start : start + length]
 
 
-class Seekable(BytesIO):
+class Opened(BytesIO):
+    """A file to seek in whose bytes come from elsewhere; `part` gives them."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self._size, self._at = size, 0
+
+    def part(self, start: int, end: int) -> bytes:
+        """Return the bytes from `start` to `end`, which are there."""
+        raise NotImplementedError
+
+    def read(self, count: int | None = -1, /) -> bytes:
+        """Return up to `count` bytes, as files do."""
+        end = self._size if count is None or count < 0 else min(self._size, self._at + count)
+        if end <= self._at:
+            return b""
+        data = self.part(self._at, end)
+        self._at += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Go to a place, as files do."""
+        self._at = max(0, offset + (0, self._at, self._size)[whence])
+        return self._at
+
+    def tell(self) -> int:
+        """Return the place, as files do."""
+        return self._at
+
+
+class Seekable(Opened):
     """A reader as a file: small reads come from blocks, of which the last ones stay; large ones are one request."""
 
     def __init__(self, reader: Reader, block: int = BLOCK) -> None:
-        super().__init__()
-        self._reader, self._at, self._block = reader, 0, block
+        super().__init__(reader.size)
+        self._reader, self._block = reader, block
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
 
-    def read(self, count: int | None = -1, /) -> bytes:
-        size = self._reader.size
-        end = size if count is None or count < 0 else min(size, self._at + count)
-        if end - self._at > 2 * self._block:
-            data = self._reader.at(self._at, end - self._at)
-            self._at = end
-            return data
+    def part(self, start: int, end: int) -> bytes:
+        """Return bytes, as `Opened.part`."""
+        if end - start > 2 * self._block:
+            return self._reader.at(start, end - start)
         parts = []
-        while self._at < end:
-            number, offset = divmod(self._at, self._block)
-            part = self._kept(number)[offset : offset + end - self._at]
-            parts.append(part)
-            self._at += len(part)
+        while start < end:
+            number, offset = divmod(start, self._block)
+            parts.append(self._kept(number)[offset : offset + end - start])
+            start += len(parts[-1])
         return b"".join(parts)
 
     def _kept(self, number: int) -> bytes:
@@ -177,15 +206,8 @@ class Seekable(BytesIO):
             self._blocks.move_to_end(number)
             return self._blocks[number]
         start = number * self._block
-        block = self._reader.at(start, min(self._block, self._reader.size - start))
+        block = self._reader.at(start, min(self._block, self._size - start))
         self._blocks[number] = block
         if len(self._blocks) > _BLOCKS:
             self._blocks.popitem(last=False)
         return block
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        self._at = max(0, offset + (0, self._at, self._reader.size)[whence])
-        return self._at
-
-    def tell(self) -> int:
-        return self._at

@@ -5,7 +5,6 @@ Every process opens an archive by itself, and keeps what it opened. A member is 
 
 import functools
 import heapq
-import os
 import re
 import stat
 import threading
@@ -21,10 +20,10 @@ from shardkit.sources.archives import limits
 from shardkit.sources.archives.index import KeptIndex
 from shardkit.sources.archives.members import NAMED, Archive, Member, Unlisted
 from shardkit.sources.archives.opening import opened
-from shardkit.sources.archives.readers import FileReader
+from shardkit.sources.archives.readers import FileReader, on_disk
 from shardkit.sources.entries import Entry, Kind
 from shardkit.sources.files import FileTree, Unread, settled
-from shardkit.storage import Store, is_remote, local_path
+from shardkit.storage import Store, is_remote
 
 _INSIDE = re.compile(NAMED.pattern.replace(b"$", b"/"), re.IGNORECASE)
 _MEMORY = 256 << 20  # bytes of opened archives that a process keeps, about
@@ -59,7 +58,8 @@ class ArchiveTree(FileTree):
             while waiting and waiting[0][0] < entry.path:
                 yield from heapq.heappop(waiting)[1]
             named = entry.kind == "file" and NAMED.search(entry.path)
-            found = settled(self, self._listed(entry), lambda entry=entry: self._listed(entry)) if named else None
+            ask = functools.partial(self._listed, entry)
+            found = settled(self, ask(), ask) if named else None
             if found is None or found.members is None:
                 yield entry if found is None else replace(entry, kind=found.kind)
                 continue
@@ -122,11 +122,11 @@ class ArchiveTree(FileTree):
         return None
 
     def _state(self, path: bytes) -> tuple[int, ...] | None:
-        """Return what changes with a local file; None where there is none, as where a folder is named like an archive."""
+        """Return what changes with a local file; None where there is none: folders may be named like archives."""
         if is_remote(self.url):
             return (0,)
         try:
-            facts = os.stat(os.path.join(os.fsencode(local_path(self.url)), path))
+            facts = on_disk(self.url, path).stat()
         except OSError:  # whoever reads the path itself is told why it fails
             return None
         return (facts.st_size, facts.st_mtime_ns) if stat.S_ISREG(facts.st_mode) else None
@@ -227,7 +227,7 @@ def _entries(archive: Archive, path: bytes, folder: bytes, depth: int = 0) -> It
 
 
 def _unique(found: list[Entry]) -> list[Entry]:
-    """Return sorted entries, those with one path as one: a folder of an archive may be named as an archive beside it."""
+    """Return sorted entries, those with one path as one: an archive may hold a.zip and, in a folder a.zip, files."""
     kept: list[Entry] = []
     for entry in found:
         if kept and kept[-1].path == entry.path:

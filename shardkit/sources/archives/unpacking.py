@@ -5,10 +5,10 @@ import lzma
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from io import BytesIO
 
 from shardkit.errors import Quarantined
 from shardkit.sources.archives.members import damaged
+from shardkit.sources.archives.readers import Opened
 
 STORED, DEFLATED, BZIP2, LZMA = 0, 8, 12, 14
 METHODS = (STORED, DEFLATED, BZIP2, LZMA)
@@ -99,33 +99,24 @@ def _alone(start: bytes, size: int) -> bytes:
     return start[4 : 4 + length] + struct.pack("<Q", size) + start[4 + length :]
 
 
-class Unpacked(BytesIO):
+class Unpacked(Opened):
     """A compressed member as a file to seek in: what was unpacked stays, the rest is unpacked when it is asked for."""
 
     def __init__(self, pieces: Iterator[bytes], size: int) -> None:
-        super().__init__()
-        self._pieces, self._size, self._at = pieces, size, 0
-        self._data, self._failed = bytearray(), None
+        super().__init__(size)
+        self._pieces, self._data = pieces, bytearray()
+        self._failed: Quarantined | None = None
 
-    def read(self, count: int | None = -1, /) -> bytes:
-        end = self._size if count is None or count < 0 else min(self._size, self._at + count)
+    def part(self, start: int, end: int) -> bytes:
+        """Return bytes, as `Opened.part`."""
         if self._failed is not None:
             raise self._failed
         try:
             while len(self._data) < end and (piece := next(self._pieces, b"")):
                 self._data += piece
-            if len(self._data) == self._size:
+            if end == self._size:
                 next(self._pieces, b"")  # compares the checksum
         except Quarantined as verdict:
             self._failed = verdict
             raise
-        part = bytes(self._data[self._at : end])
-        self._at += len(part)
-        return part
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        self._at = max(0, offset + (0, self._at, self._size)[whence])
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
+        return bytes(self._data[start:end])

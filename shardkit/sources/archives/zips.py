@@ -29,9 +29,13 @@ _FAT, _UNIX = 0, 3  # systems that made an archive
 _ENCRYPTED, _HIDDEN = 1, 1 << 13  # flags
 _SLACK = 512  # bytes that a member's header may have beside its name
 _PIECE = 16 * BLOCK
-_MODES: dict[int, Kind] = {stat.S_IFLNK: "symlink"} | dict.fromkeys(
-    (stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK), "special"
-)
+_MODES: dict[int, Kind] = {
+    stat.S_IFLNK: "symlink",
+    stat.S_IFIFO: "special",
+    stat.S_IFSOCK: "special",
+    stat.S_IFCHR: "special",
+    stat.S_IFBLK: "special",
+}
 
 
 class Zip:
@@ -128,9 +132,7 @@ def _ending(reader: Reader) -> _Ending:
     """Find the directory. A bucket gives it with the same request if it is small."""
     start = max(0, reader.size - BLOCK)
     tail = reader.at(start, reader.size - start)
-    at = tail.rfind(_END, 0, max(0, len(tail) - _end.size + len(_END)))
-    if at < 0:
-        raise Unlisted("damaged")
+    at = _place(tail)
     found = _Ending(start + at, *_end.unpack_from(tail, at)[1:-1])
     if at >= _locator64.size and tail.startswith(_LOCATOR64, at - _locator64.size):
         found = _ending64(reader, found.at - _locator64.size)
@@ -141,6 +143,18 @@ def _ending(reader: Reader) -> _Ending:
     if found.at - found.size < found.offset:  # more may lie before an archive than it counts, such as a program
         raise Unlisted("damaged")
     return found
+
+
+def _place(tail: bytes) -> int:
+    """Return where the last record begins: the one whose comment reaches to the end, for comments may hold others."""
+    last = at = tail.rfind(_END, 0, max(0, len(tail) - _end.size + len(_END)))
+    while at >= 0:
+        if at + _end.size + _end.unpack_from(tail, at)[-1] == len(tail):
+            return at
+        at = tail.rfind(_END, 0, at + len(_END) - 1)
+    if last < 0:
+        raise Unlisted("damaged")
+    return last  # bytes were added behind it
 
 
 def _ending64(reader: Reader, locator: int) -> _Ending:
@@ -219,7 +233,7 @@ def _within_limits(found: Iterator[Member]) -> Iterator[Member]:
     """Yield members, those out of reach that would unpack to far more than they take, each or all together."""
     above = 0
     for member in found:
-        much = member.size > limits.MEMBER or limits.expands(member.size, member.packed)
+        much = member.size > limits.MEMBER or limits.expands(member.size, member.packed, limits.FREE)
         above += 0 if much else max(0, member.size - limits.RATIO * member.packed)
         much = much or above > limits.ALL_FREE
         yield replace(member, kind="limit") if much and member.kind == "file" else member
