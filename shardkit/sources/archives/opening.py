@@ -32,19 +32,19 @@ def opened(name: bytes, reader: Reader, kept: KeptIndex | None = None) -> Archiv
     found = NAMED.search(name)
     if found is None:
         return None
-    start = reader.at(0, min(_TAR_START, reader.size))
     if found.group(1).lower() == b"zip":
-        return _zip(start, reader)
+        return _zip(reader)
+    start = reader.at(0, min(_TAR_START, reader.size))
     if start.startswith(gzips.START):
         return _tar_gz(reader, kept)
     return _tar(start, reader, kept)
 
 
-def _zip(start: bytes, reader: Reader) -> Archive | None:
+def _zip(reader: Reader) -> Archive | None:
     try:
         return zips.Zip(reader)
     except Unlisted:
-        if start.startswith(zips.START):
+        if reader.at(0, min(_TAR_START, reader.size)).startswith(zips.START):
             raise
         return None  # some other file that ends like one
 

@@ -78,7 +78,8 @@ def is_header(block: bytes) -> bool:
 def walk(data: Forward) -> tuple[dict[bytes, Member], Kind | None]:
     """Return the members of a tar by name, and why the rest cannot be listed, if there is any."""
     steps = _Walk(data)
-    return by_name(islice(steps.members(), limits.MEMBERS)), steps.rest
+    found = [*islice(steps.members(), limits.MEMBERS + 1)]
+    return by_name(found[: limits.MEMBERS]), "limit" if len(found) > limits.MEMBERS else steps.rest
 
 
 class _Walk:

@@ -54,9 +54,10 @@ class Zip:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        ending = _ending(reader)
+        tail = _Tail(reader)
+        ending = _ending(tail)
         start = ending.at - ending.size
-        data = reader.at(start, ending.size)
+        data = tail.at(start, ending.size)
         found = _within_limits(_apart([*_members(data, ending.count, start - ending.offset)], start))
         self.members = by_name(found)
         self.rest: Kind | None = None
@@ -128,14 +129,25 @@ class _Ending:
     offset: int
 
 
-def _ending(reader: Reader) -> _Ending:
-    """Find the directory. A bucket gives it with the same request if it is small."""
-    start = max(0, reader.size - BLOCK)
-    tail = reader.at(start, reader.size - start)
-    at = _place(tail)
-    found = _Ending(start + at, *_end.unpack_from(tail, at)[1:-1])
-    if at >= _locator64.size and tail.startswith(_LOCATOR64, at - _locator64.size):
-        found = _ending64(reader, found.at - _locator64.size)
+class _Tail:
+    """The end of an archive, read at once: of most, it holds the directory, too."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader, self.start = reader, max(0, reader.size - BLOCK)
+        self.data = reader.at(self.start, reader.size - self.start)
+
+    def at(self, start: int, length: int) -> bytes:
+        """Return bytes by their place in the archive."""
+        if start < self.start:
+            return self._reader.at(start, length)
+        return self.data[start - self.start :][:length]
+
+
+def _ending(tail: _Tail) -> _Ending:
+    at = _place(tail.data)
+    found = _Ending(tail.start + at, *_end.unpack_from(tail.data, at)[1:-1])
+    if at >= _locator64.size and tail.data.startswith(_LOCATOR64, at - _locator64.size):
+        found = _ending64(tail, found.at - _locator64.size)
     if found.disk or found.first_disk or found.here != found.count:
         raise Unlisted("split")
     if found.size > limits.DIRECTORY or found.count > limits.MEMBERS:
@@ -157,12 +169,12 @@ def _place(tail: bytes) -> int:
     return last  # bytes were added behind it
 
 
-def _ending64(reader: Reader, locator: int) -> _Ending:
+def _ending64(tail: _Tail, locator: int) -> _Ending:
     """Return the same with sizes of 64 bits: that record lies before its locator, or where this says."""
-    _, _, told, _ = _locator64.unpack(reader.at(locator, _locator64.size))
+    _, _, told, _ = _locator64.unpack(tail.at(locator, _locator64.size))
     for at in (locator - _end64.size, told):
         if 0 <= at <= locator - _end64.size:
-            record = reader.at(at, _end64.size)
+            record = tail.at(at, _end64.size)
             if record.startswith(_END64):
                 return _Ending(at, *_end64.unpack(record)[4:])
     raise Unlisted("damaged")
@@ -170,10 +182,11 @@ def _ending64(reader: Reader, locator: int) -> _Ending:
 
 def _members(data: bytes, count: int, before: int) -> Iterator[Member]:
     """Yield the files that a directory names; folders are left out. `before` bytes lie before the archive itself."""
-    at = 0
-    for _ in range(count):
-        if not data.startswith(_ROW, at) or at + _row.size > len(data):
-            raise Unlisted("damaged")
+    at = rows = 0
+    while data.startswith(_ROW, at):
+        rows += 1
+        if rows > limits.MEMBERS or at + _row.size > len(data):
+            raise Unlisted("limit" if rows > limits.MEMBERS else "damaged")
         _, _, system, _, _, flags, method, _, _, crc, packed, size, names, extras, comment, _, _, mode, start = (
             _row.unpack_from(data, at)
         )
@@ -187,7 +200,8 @@ def _members(data: bytes, count: int, before: int) -> Iterator[Member]:
         if system == _FAT and b"/" not in name:
             name = name.replace(b"\\", b"/")
         kind = _MODES.get(stat.S_IFMT(mode >> 16)) if system == _UNIX else None
-        if name.endswith(b"/") and not size and kind is None:
+        folder = name.endswith(b"/")
+        if folder and not size and kind is None:
             continue
         name, safe = plain(name)
         kind = (
@@ -195,10 +209,12 @@ def _members(data: bytes, count: int, before: int) -> Iterator[Member]:
             else "encrypted" if flags & (_ENCRYPTED | _HIDDEN)
             else kind if kind is not None
             else "packing" if method not in METHODS
-            else "damaged" if name.endswith(b"/") or (method == STORED and size != packed)
+            else "damaged" if folder or (method == STORED and size != packed)
             else "file"
         )  # fmt: skip
         yield Member(name, size, kind, start + before, packed, method, crc)
+    if rows % (1 << 16) != count % (1 << 16):  # old programs count so far only
+        raise Unlisted("damaged")
 
 
 def _sizes64(extra: bytes, *values: int) -> Iterator[int]:

@@ -168,6 +168,15 @@ def test_a_header_of_any_length_has_a_limit(tmp_path: Path, monkeypatch: Any) ->
     assert kinds(tmp_path) == {"a.tar": "limit", "a.tar/x": "file"}
 
 
+def test_members_that_are_too_many_are_the_rest(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(limits, "MEMBERS", 3)
+    make(tmp_path / "a.tar", *((name, b"1") for name in "abcd"))
+    make(tmp_path / "b.tar", *((name, b"1") for name in "abc"))
+    found = kinds(tmp_path)
+    assert found.pop("a.tar") == "limit"
+    assert set(found) == {f"{archive}.tar/{name}" for archive in "ab" for name in "abc"}
+
+
 @pytest.mark.parametrize("field", [b"\xff" * 12, b"\x80" + b"\xff" * 11, b"99999999999\0", b"-1\0"], ids=repr)
 def test_sizes_that_nothing_can_have_end_the_listing(tmp_path: Path, field: bytes) -> None:
     whole = bytearray(make(tmp_path / "a.tar", ("x", b"1"), ("y", b"2")))
@@ -206,7 +215,12 @@ def test_files_that_only_are_named_like_tars_are_files(tmp_path: Path) -> None:
 def test_the_index_is_made_once_and_again_when_the_archive_changes(tmp_path: Path, monkeypatch: Any) -> None:
     passes: list[int] = []
     through = opening._through
-    monkeypatch.setattr(opening, "_through", lambda *a, **k: (passes.append(1), through(*a, **k))[1])
+
+    def counted(*given: Any, **options: Any) -> Any:
+        passes.append(1)
+        return through(*given, **options)
+
+    monkeypatch.setattr(opening, "_through", counted)
     (tmp_path / "export").mkdir()
     archive, indexes = tmp_path / "export" / "a.tgz", tmp_path / "private" / "archives"
 
