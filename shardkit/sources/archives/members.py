@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import BinaryIO, Protocol
 
 from shardkit.errors import Quarantined
@@ -12,6 +13,7 @@ from shardkit.sources.entries import Entry, Kind
 NAMED = re.compile(rb"\.(zip|tar|tgz|tar\.gz)$", re.IGNORECASE)
 """Ends of the names of archives; the bytes must agree."""
 _DRIVE = re.compile(rb"[A-Za-z]:[/\\]")
+_ODD = (b"//", b"/.", b"\\", b"\0")
 _STEPS = re.compile(rb"[/\\]")
 
 
@@ -93,6 +95,8 @@ def damaged(words: str) -> Quarantined:
 
 def plain(name: bytes) -> tuple[bytes, bool]:
     """Return a name without empty steps and dots, and whether it stays below the archive."""
+    if not (name[:1] in b"/." or name[-1:] == b"/" or b":" in name[:2] or any(odd in name for odd in _ODD)):
+        return name, True  # as nearly all are
     steps = [step for step in name.split(b"/") if step not in (b"", b".")]
     leads_out = name.startswith((b"/", b"\\")) or b".." in _STEPS.split(name) or _DRIVE.match(name) is not None
     if leads_out or b"\0" in name or not steps:
@@ -103,7 +107,7 @@ def plain(name: bytes) -> tuple[bytes, bool]:
 def by_name(found: Iterable[Member]) -> dict[bytes, Member]:
     """Return members sorted by name. Of several with one name nobody knows which is meant: that name is damaged."""
     members: dict[bytes, Member] = {}
-    for one in sorted(found, key=lambda member: member.name):
+    for one in sorted(found, key=attrgetter("name")):
         first = members.get(one.name)
         members[one.name] = one if first is None else replace(first, kind="same_name")
     return members

@@ -10,6 +10,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -86,7 +87,7 @@ class ArchiveTree(FileTree):
             archive = self._opened(entry.path, saves=True)
             if archive is None:
                 return _Listed("file")
-            found = sorted(_entries(archive, entry.path, entry.path.rpartition(b"/")[0]), key=lambda one: one.path)
+            found = sorted(_entries(archive, entry.path, entry.path.rpartition(b"/")[0]), key=attrgetter("path"))
         except Unlisted as trouble:
             return _Listed(trouble.kind)
         except Unread:
@@ -200,9 +201,10 @@ def _entries(archive: Archive, path: bytes, folder: bytes, depth: int = 0) -> It
 
     `path` is the archive's own, `folder` where its members would lie if it were unpacked.
     """
+    path, folder = path + b"/", folder + b"/" if folder else b""
     for member in archive.members.values():
-        below, beside = path + b"/" + member.name, folder + b"/" + member.name if folder else member.name
-        entry = Entry(below, member.size, member.kind, unpacked=beside)
+        below, beside = path + member.name, folder + member.name
+        entry = Entry(below, member.size, member.kind, None, beside)
         if member.kind != "file" or not NAMED.search(member.name):
             yield entry
             continue

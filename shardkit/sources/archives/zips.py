@@ -1,13 +1,14 @@
 """Zip archives: the directory at the end names all members; each is read by itself, its checksum compared.
 
-Not `zipfile`: names stay the bytes that they are, a member from a bucket is one request, and a directory of 100,000
-takes a fraction of the time and memory. Its errors are one kind each, whatever is wrong.
+Not `zipfile`: names stay the bytes that they are, a member from a bucket is one request, members that share their bytes
+are seen, and whatever is wrong is one kind of error.
 """
 
 import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import BinaryIO
 
 from shardkit.sources.archives import limits
@@ -58,8 +59,8 @@ class Zip:
         ending = _ending(tail)
         start = ending.at - ending.size
         data = tail.at(start, ending.size)
-        found = _within_limits(_apart([*_members(data, ending.count, start - ending.offset)], start))
-        self.members = by_name(found)
+        found = [*_members(data, ending.count, start - ending.offset)]
+        self.members = by_name(_checked(found, start))
         self.rest: Kind | None = None
 
     @property
@@ -235,21 +236,21 @@ def _sizes64(extra: bytes, *values: int) -> Iterator[int]:
             wide = wide[8:]
 
 
-def _apart(found: list[Member], end: int) -> Iterator[Member]:
-    """Yield members, those damaged whose bytes cannot be theirs alone: a bomb has one kernel for many of them."""
-    taken = 0
-    for member in sorted(found, key=lambda member: member.start):
+def _checked(found: list[Member], end: int) -> Iterator[Member]:
+    """Yield members by their place, those that cannot be what they claim with the reason.
+
+    A bomb has one kernel for many members: their bytes must be theirs alone. What lies above the ratio of sizes counts
+    for each, and for all together.
+    """
+    taken = above = 0
+    found.sort(key=attrgetter("start"))
+    for member in found:
         after = member.start + _local.size + member.packed
         apart = taken <= member.start and after <= end
         taken = max(taken, after)
-        yield member if apart or member.kind != "file" else replace(member, kind="damaged")
-
-
-def _within_limits(found: Iterator[Member]) -> Iterator[Member]:
-    """Yield members, those out of reach that would unpack to far more than they take, each or all together."""
-    above = 0
-    for member in found:
         much = member.size > limits.MEMBER or limits.expands(member.size, member.packed, limits.FREE)
         above += 0 if much else max(0, member.size - limits.RATIO * member.packed)
-        much = much or above > limits.ALL_FREE
-        yield replace(member, kind="limit") if much and member.kind == "file" else member
+        if apart and not much and above <= limits.ALL_FREE:
+            yield member
+        else:
+            yield replace(member, kind="limit" if apart else "damaged") if member.kind == "file" else member
