@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -127,3 +128,19 @@ def test_archives_that_cannot_be_read_are_a_file_each(bench: Any, exported: Path
         "empty.zip": "empty_file",
     }
     assert 0 < built.outcome.counts["written"]["ok"] <= loose.outcome.counts["written"]["ok"]
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("name", PACKERS)
+def test_real_files_in_an_archive_give_the_dataset_of_the_files(
+    bench: Any, real_dicom: Path, tmp_path: Path, name: str
+) -> None:
+    """The archive lies where the folder lay, as `zip -r` leaves it."""
+    loose, packed = tmp_path / "loose", tmp_path / "packed"
+    shutil.copytree(real_dicom, loose / "dicom")
+    packed.mkdir()
+    PACKERS[name](loose, packed / name)
+    builds = [bench.build(at, tmp_path / f"{at.name}.out", tmp_path / f"{at.name}.private") for at in (loose, packed)]
+    assert builds[0].samples()
+    assert bench.tree(builds[1].out) == bench.tree(builds[0].out)
+    assert _verdicts(builds[1]) == _verdicts(builds[0], f"{name}/")
