@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks import machine
+from benchmarks import build_sources, machine
 from benchmarks.build_profile import mpx
 from benchmarks.build_summary import PROGRAMS, plots, readme, show, summarise
 from benchmarks.loader_data import make_files
@@ -58,6 +58,7 @@ def run(
     profile_files: int = 40,
     plan_rows: int = 0,
     png: Literal["opencv", "default"] = "opencv",
+    sources: bool = True,
     export: Path | None = None,
     out: Path = FOLDER / "build.json",
 ) -> None:
@@ -81,6 +82,8 @@ def run(
         Also time the planning of shards for this many made-up rows, and for a tenth of them.
     png
         Settings of the naive script's PNG encoder.
+    sources
+        Also build from archives of the same files.
     export
         Folder to make the export in, or one that holds an export already; default a temporary one.
     out
@@ -98,6 +101,8 @@ def run(
         result["conditions"] = conditions | _conditions(work, source)
         result["repeats"] = [_repeat(i, source, work, sample, workers, png) for i in range(repeats)]
         result["summary"] = summarise(result["repeats"])
+        if sources:
+            result["sources"] = build_sources.compared(lambda of: _build(of, work, workers), source, work, repeats)
         if profile_files:
             result["profile"] = _child(work, "profile", _spread(sample, profile_files), source, work / "profile")
         if plan_rows:
