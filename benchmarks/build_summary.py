@@ -6,7 +6,7 @@ import functools
 
 from rich.table import Table
 
-from benchmarks import build_sources
+from benchmarks import build_archives
 from benchmarks.drawing import bars
 from benchmarks.results import Record, spread
 from shardkit.report import Plot
@@ -58,7 +58,7 @@ def show(result: Record, console: Terminal) -> None:
         text = ", ".join(f"{name} {ms:.2f}" for name, ms in costs.items() if ms >= 0.05)
         console.print(f"CPU ms per Mpx: {text}; codecs are {profile['codecs_share']:.0%} of a child", highlight=False)
     if "sources" in result:
-        console.print(build_sources.words(result["sources"]), highlight=False)
+        console.print(build_archives.words(result["sources"]), highlight=False)
     for plan in result.get("plan", []):
         console.print(
             f"plan of {plan['rows']:,} rows: {plan['seconds']:.1f} s, {plan['peak_mib']:,.0f} MiB"
@@ -92,7 +92,7 @@ def readme(result: Record) -> str:
         + f"\n\nBuild / codecs alone: **{ratios['build / bound']:.2f}**"
         f" (its convert stage: {ratios['convert stage / bound']:.2f});"
         f" build / script: **{ratios['build / naive']:.2f}**."
-        + (f" {build_sources.words(result['sources'])}" if "sources" in result else "")
+        + (f" {build_archives.words(result['sources'])}" if "sources" in result else "")
     )
 
 

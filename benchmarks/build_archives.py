@@ -1,4 +1,4 @@
-"""The same files from elsewhere than a folder: seconds of a build, and whether its shards are the folder's, byte by byte.
+"""The same files from elsewhere than a folder: seconds of a build, and whether its shards are the very bytes.
 
 The folder and each source take turns in every repeat; the ratio is within a repeat.
 """
