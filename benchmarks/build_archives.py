@@ -1,6 +1,6 @@
-"""The same files from elsewhere than a folder: seconds of a build, and whether its shards are the very bytes.
+"""The same files in archives: seconds of a build by those from a folder, and whether its shards are the same bytes.
 
-The folder and each source take turns in every repeat; the ratio is within a repeat.
+The folder and each archive take turns in every repeat; the ratio is within a repeat.
 """
 
 import hashlib
@@ -27,8 +27,8 @@ def _tar_gz(export: Path, source: Path) -> None:
             file.add(path, path.relative_to(export))
 
 
-SOURCES: dict[str, Callable[[Path, Path], None]] = {"zip": _zip, "tar.gz": _tar_gz}
-"""Name -> what makes a source of the export's files in an empty folder."""
+ARCHIVES: dict[str, Callable[[Path, Path], None]] = {"zip": _zip, "tar.gz": _tar_gz}
+"""Name -> what packs the export's files into an empty folder."""
 
 
 def _files(export: Path) -> list[Path]:
@@ -37,7 +37,7 @@ def _files(export: Path) -> list[Path]:
 
 
 def compared(build: Callable[[Path], Record], export: Path, work: Path, repeats: int) -> list[Record]:
-    """Build from every source.
+    """Build from the folder and from every archive.
 
     Parameters
     ----------
@@ -46,17 +46,17 @@ def compared(build: Callable[[Path], Record], export: Path, work: Path, repeats:
     export
         The folder of files.
     work
-        Where sources are made.
+        Where archives are made.
     repeats
         How often each is built.
 
     Returns
     -------
     list of dict
-        Source, seconds, seconds by the folder's, and whether the shards are the same.
+        Archive, seconds, seconds by the folder's, and whether the shards are the same.
     """
-    places = {FOLDER: export} | {name: work / f"source-{name}" for name in SOURCES}
-    for name, make in SOURCES.items():
+    places = {FOLDER: export} | {name: work / f"archive-{name}" for name in ARCHIVES}
+    for name, make in ARCHIVES.items():
         shutil.rmtree(places[name], ignore_errors=True)
         places[name].mkdir()
         make(export, places[name])
@@ -67,10 +67,10 @@ def compared(build: Callable[[Path], Record], export: Path, work: Path, repeats:
             seconds[name].append(build(place)["wall_s"])
             shards[name].add(_digest(work / "out"))
     rows = []
-    for name in SOURCES:
+    for name in ARCHIVES:
         shutil.rmtree(places[name])
         ratios = [one / of for one, of in zip(seconds[name], seconds[FOLDER], strict=True)]
-        row = {"source": name, "seconds": spread(seconds[name]), "ratio": spread(ratios)}
+        row = {"archive": name, "seconds": spread(seconds[name]), "ratio": spread(ratios)}
         rows.append(row | {"same_shards": shards[name] == shards[FOLDER] and len(shards[name]) == 1})
     return rows
 
@@ -86,8 +86,8 @@ def _digest(out: Path) -> str:
 
 def words(rows: list[Record]) -> str:
     """Return the rows as a sentence."""
-    said = ", ".join(f"{row['source']} {row['ratio']['median']:.2f}" for row in rows)
+    said = ", ".join(f"{row['archive']} {row['ratio']['median']:.2f}" for row in rows)
     same = all(row["same_shards"] for row in rows)
-    return f"Seconds of a build from other sources of the same files, by the folder's: {said}; " + (
+    return f"Seconds of a build from archives of the same files, by the folder's: {said}; " + (
         "the shards are the same bytes." if same else "NOT all give the same shards."
     )

@@ -258,7 +258,16 @@ class BuildConfig:
         """What workers need."""
         from shardkit.sources import image_source
 
-        source = image_source(self.source, self.dataset.follow_symlinks, self.images, self.private / "archives")
+        chosen = self.dataset
+        source = image_source(
+            self.source,
+            chosen.follow_symlinks,
+            self.images,
+            indexes=self.private / "archives",
+            image_files=chosen.image_files,
+            frames=chosen.frames,
+            slices=chosen.slices,
+        )
         return Conversion(source=source, out=self.out, dataset=self.dataset, run=self.run)
 
     def fixed(self) -> dict[str, Any]:

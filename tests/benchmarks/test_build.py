@@ -46,8 +46,8 @@ def test_rates_and_ratios_follow_from_the_raw_figures(result: dict[str, Any]) ->
 
 
 def test_archives_give_the_shards_of_the_folder(result: dict[str, Any]) -> None:
-    assert [row["source"] for row in result["sources"]] == ["zip", "tar.gz"]
-    assert all(row["same_shards"] and row["ratio"]["median"] > 0 for row in result["sources"])
+    assert [row["archive"] for row in result["archives"]] == ["zip", "tar.gz"]
+    assert all(row["same_shards"] and row["ratio"]["median"] > 0 for row in result["archives"])
 
 
 def test_the_stages_add_up_to_the_wall_time(result: dict[str, Any]) -> None:
@@ -90,3 +90,14 @@ def test_a_summary_is_the_median_and_spread_of_the_ratios_of_the_repeats(result:
         wanted = {"median": statistics.median(values), "min": min(values), "max": max(values)}
         assert summary["ratios"][name] == wanted
     assert summary["ratios"]["build / bound"]["max"] == pytest.approx(2 * repeat["ratios"]["build / bound"])
+
+
+def test_png_files_are_a_source_of_the_same_benchmark(tmp_path: Path) -> None:
+    words = ["--files", "8", "--scale", "0.08", "--repeats", "1", "--kind", "png", "--out", str(tmp_path / "png.json")]
+    command = [sys.executable, "-m", "benchmarks", "build", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "png.json").read_text())
+    assert set(result["conditions"]["syntaxes"]) == {"PNG"}
+    assert result["conditions"]["written"] > 4
+    assert all(ms > 0 for ms in result["repeats"][0]["bound"]["ms_per_mpx"].values())
