@@ -10,11 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from shardkit.storage import Store
 
-FILES = 20
+FILES, AT = 20, ("loose", "packed")
 
 
 def packed_zip(root: Path, archive: Path) -> None:
@@ -66,6 +68,22 @@ def test_an_archive_gives_the_dataset_of_its_files(
     assert again.outcome.new_files == 0
     rights = {path.stat().st_mode & 0o077 for path in (tmp_path / "private").rglob("*")}
     assert rights == {0}, "others can read the names of members"
+
+
+def test_images_without_an_identifier_are_named_by_their_path_when_unpacked(bench: Any, tmp_path: Path) -> None:
+    """In a folder of their own, so that the archive's name and the place that it lies in both matter."""
+    chance = np.random.default_rng(4)
+    for number in range(6):
+        pixels = np.cumsum(chance.integers(0, 9, (130, 120)), axis=1).astype(np.uint8)
+        path = tmp_path / "loose" / "site" / "set" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    (tmp_path / "packed" / "site").mkdir(parents=True)
+    packed_tar("w:gz")(tmp_path / "loose" / "site", tmp_path / "packed" / "site" / "some name.tar.gz")
+    options = {"image_files": True, "min_side": 100, "accept_outcome": True}
+    builds = [bench.build(tmp_path / at, tmp_path / f"{at}.out", tmp_path / f"{at}.p", **options) for at in AT]
+    assert len(builds[0].samples()) == 6
+    assert bench.tree(builds[0].out) == bench.tree(builds[1].out)
 
 
 def test_an_archive_beside_its_files_adds_nothing(bench: Any, exported: Path, loose: Any, tmp_path: Path) -> None:
