@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks import machine
+from benchmarks import build_archives, machine
 from benchmarks.build_profile import mpx
 from benchmarks.build_sources import SOURCES, Kind
 from benchmarks.build_summary import PROGRAMS, plots, readme, show, summarise
@@ -36,6 +36,7 @@ from shardkit.terminal.output import Terminal
 __all__ = ["plots", "readme", "run"]
 
 DEFECTS = 0.05
+KEY = bytes(range(32))  # decides the order of files: that of all builds is one
 PNG = {
     "opencv": "imagecodecs.png_encode(level=1, strategy=RLE, filter=SUB), the settings of cv2.imencode",
     "default": "imagecodecs.png_encode(), zlib's default level",
@@ -60,6 +61,7 @@ def run(
     plan_rows: int = 0,
     png: Literal["opencv", "default"] = "opencv",
     kind: Kind = "dicom",
+    archives: bool = True,
     export: Path | None = None,
     out: Path = FOLDER / "build.json",
 ) -> None:
@@ -86,6 +88,8 @@ def run(
     kind
         Files that are built from: the synthetic DICOM, or a PNG of each image in it. PNG are decoded by Pillow in the
         codecs alone, as in the script, and nothing is taken apart function by function.
+    archives
+        Also build from archives of the same files, which should give the same bytes in the same time.
     export
         Folder to make the export in, or one that holds an export already; default a temporary one.
     out
@@ -105,6 +109,10 @@ def run(
         result["conditions"] = conditions | _conditions(work, source, kind)
         result["repeats"] = [_repeat(i, source, work, sample, workers, png, options) for i in range(repeats)]
         result["summary"] = summarise(result["repeats"])
+        if archives:
+            result["archives"] = build_archives.compared(
+                lambda of: _build(of, work, workers, options), source, work, repeats
+            )
         if profile_files and kind == "dicom":
             result["profile"] = _child(work, "profile", _spread(sample, profile_files), source, work / "profile")
         if plan_rows:
@@ -191,6 +199,10 @@ def _build(source: Path, work: Path, workers: int, options: tuple[str, ...]) -> 
     """Run the command in a fresh folder; files in are all of the export, pixels are those it wrote."""
     for name in ("out", "out.private"):
         shutil.rmtree(work / name, ignore_errors=True)
+    key = work / "out.private" / "pseudonym.key"
+    key.parent.mkdir(mode=0o700)
+    key.touch(0o600)
+    key.write_bytes(KEY)
     words = ["build", "--source", source, "--out", work / "out", "--workers", workers, "--max-quarantine", 1, *options]
     words.append("--accept-outcome")  # a small export may leave a split empty
     used = _measure(work, "command", [str(word) for word in words], str(work / "stages.json"))

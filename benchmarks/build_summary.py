@@ -6,6 +6,7 @@ import functools
 
 from rich.table import Table
 
+from benchmarks import build_archives
 from benchmarks.drawing import bars
 from benchmarks.results import Record, spread
 from shardkit.report import Plot
@@ -56,6 +57,8 @@ def show(result: Record, console: Terminal) -> None:
         costs = {**profile["child_ms_per_mpx"], **profile["parent_ms_per_mpx"]}
         text = ", ".join(f"{name} {ms:.2f}" for name, ms in costs.items() if ms >= 0.05)
         console.print(f"CPU ms per Mpx: {text}; codecs are {profile['codecs_share']:.0%} of a child", highlight=False)
+    if "archives" in result:
+        console.print(build_archives.words(result["archives"]), highlight=False)
     for plan in result.get("plan", []):
         console.print(
             f"plan of {plan['rows']:,} rows: {plan['seconds']:.1f} s, {plan['peak_mib']:,.0f} MiB"
@@ -89,6 +92,7 @@ def readme(result: Record) -> str:
         + f"\n\nBuild / codecs alone: **{ratios['build / bound']:.2f}**"
         f" (its convert stage: {ratios['convert stage / bound']:.2f});"
         f" build / script: **{ratios['build / naive']:.2f}**."
+        + (f" {build_archives.words(result['archives'])}" if "archives" in result else "")
     )
 
 

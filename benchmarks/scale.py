@@ -5,6 +5,7 @@ plan    EpochPlan of n samples of published sizes, arrays in memory: seconds and
 index   a loader's view of a manifest of n rows, with all columns: seconds and memory to open it, and seconds for the
         details of one shard.
 build   `shardkit build` of one synthetic export, with one worker and more.
+archives  listing zips of many members, and a compressed tar: see `archives`.
 model   hours and egress for more images on more machines: see `scale_model`, which `checks` holds against measured rows
         that it was not made from.
 """
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from benchmarks import loader_data, machine
+from benchmarks import archives, loader_data, machine
 from benchmarks.drawing import lines
 from benchmarks.loader import Bench
 from benchmarks.results import FOLDER, Record, begin, save, spread, table
@@ -54,6 +55,9 @@ def run(
     *,
     plan_rows: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (10**5, 10**6, 10**7, 10**8),
     index_rows: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (10**5, 10**6, 10**7),
+    members: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (10**4, 10**5, 10**6),
+    tar_members: int = 10**4,
+    tar_mb: int = 1000,
     files: int = 160,
     scale: float = 1.0,
     repeats: int = 2,
@@ -68,6 +72,10 @@ def run(
         Samples of the plans; 4 bytes of memory each.
     index_rows
         Rows of the manifests; some 300 bytes of disk each, twice.
+    members
+        Members of the zips that are listed.
+    tar_members, tar_mb
+        Members of the tar.gz that is listed and read, and its size unpacked.
     files
         Files of the export that is built.
     scale
@@ -90,6 +98,7 @@ def run(
         }
         loader_data.make_files(bench.work / "export", files, scale, seed=0)
         result["build"] = _builds(bench, repeats)
+        result["archives"] = archives.measured(bench, members, tar_members, tar_mb * 10**6)
         result["index"] = list(_index(bench, index_rows))
         result["plan"] = [bench.child("scale:plan", rows, name) for rows in plan_rows for name in BATCHINGS]
     result["model"] = model(result["build"], json.loads(loader.read_text()))
@@ -268,6 +277,7 @@ def readme(result: Record) -> str:
         + table(["images, machines", "build", "epoch at full size", "epoch at 224"], hours)
         + f"\n\nEgress at ${found['assumed']['dollars_a_gb']} a GB, {found['assumed']['epochs']} epochs: {egress}."
         f" The model against measured rows that it was not made from: {checks}."
+        + (f"\n\n{archives.readme(result['archives'])}" if "archives" in result else "")
     )
 
 

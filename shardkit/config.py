@@ -263,6 +263,7 @@ class BuildConfig:
             self.source,
             chosen.follow_symlinks,
             self.images,
+            indexes=self.private / "archives",
             image_files=chosen.image_files,
             frames=chosen.frames,
             slices=chosen.slices,

@@ -1,13 +1,15 @@
 """Where images come from: `ImageSource` is what a build asks of them, `Radiographs` is what it takes them from."""
 
 from collections.abc import Callable
+from pathlib import Path
 
+from shardkit.sources.archives import ArchiveTree
 from shardkit.sources.base import Frames, ImageSource
 from shardkit.sources.dicom.source import DicomSource
 from shardkit.sources.files import FileTree
 from shardkit.sources.mixed import Radiographs
 
-__all__ = ["DicomSource", "FileTree", "ImageSource", "Radiographs", "image_source"]
+__all__ = ["ArchiveTree", "DicomSource", "FileTree", "ImageSource", "Radiographs", "image_source"]
 
 
 def image_source(
@@ -15,11 +17,12 @@ def image_source(
     follow_symlinks: bool = False,
     images: Callable[[FileTree], ImageSource] | None = None,
     *,
+    indexes: Path | None = None,
     image_files: bool = False,
     frames: Frames = "drop",
     slices: str = "axis=2",
 ) -> ImageSource:
-    """Return the source of the images below a place.
+    """Return the source of the images below a place, and in archives there.
 
     Parameters
     ----------
@@ -28,7 +31,9 @@ def image_source(
     follow_symlinks : bool
         Read what symbolic links point to.
     images : callable, optional
-        Makes a source of the files; default `Radiographs`, of which the following are options.
+        Makes a source of the files; default `Radiographs`, of which all but `indexes` are options.
+    indexes : Path, optional
+        Private folder for indexes of tar files, so that each is listed once.
     image_files : bool
         Take PNG, JPEG, TIFF and NIfTI files, too.
     frames : str
@@ -36,7 +41,7 @@ def image_source(
     slices : str
         Which slices of a NIfTI volume to take.
     """
-    files = FileTree(url, follow_symlinks)
+    files = ArchiveTree(url, follow_symlinks, indexes)
     if images is not None:
         return images(files)
     return Radiographs(files, image_files, frames, slices)

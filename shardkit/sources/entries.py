@@ -21,6 +21,10 @@ Kind = Literal[
     "damaged",
     "limit",
     "unsafe_name",
+    "same_name",
+    "packing",
+    "split",
+    "no_members",
 ]
 """What a name stands for: a file that can be read, or why none can."""
 
@@ -39,6 +43,10 @@ _VERDICTS: dict[Kind, tuple[str, str]] = {
     ),
     "encrypted": ("encrypted", "a member that needs a password: unpack its archive, and remove it from the export"),
     "damaged": ("archive_damaged", "an archive, or a member of one, that cannot be read: copy it again"),
+    "same_name": ("archive_damaged", "several members have its name, or files lie below the archive's: rename them"),
+    "packing": ("archive_damaged", "packed in a way that is not read: pack it again as zip (deflate), tar or tar.gz"),
+    "split": ("archive_damaged", "one part of a split archive: join its parts to one file"),
+    "no_members": ("empty_file", "an archive that holds no files"),
     "limit": (
         "archive_limit",
         "it unpacks to far more than it takes, or lies too deep in archives: unpack it yourself",

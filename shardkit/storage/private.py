@@ -7,7 +7,16 @@ from typing import BinaryIO
 from shardkit.errors import BuildError
 from shardkit.storage.store import publish
 
-_KEPT = ("*.json", "*.parquet", "*.key", ".*.tmp", "g[0-9]*", "g[0-9]*/**/*")  # what builds leave in the folder
+_KEPT = (
+    "*.json",
+    "*.parquet",
+    "*.key",
+    ".*.tmp",
+    "g[0-9]*",
+    "g[0-9]*/**/*",
+    "archives",
+    "archives/*",
+)  # what builds leave in the folder
 
 
 def shut(root: Path) -> None:

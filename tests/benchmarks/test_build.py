@@ -45,6 +45,11 @@ def test_rates_and_ratios_follow_from_the_raw_figures(result: dict[str, Any]) ->
     assert repeat["ratios"]["build / naive"] == pytest.approx(naive["wall_s"] / build["wall_s"])
 
 
+def test_archives_give_the_shards_of_the_folder(result: dict[str, Any]) -> None:
+    assert [row["archive"] for row in result["archives"]] == ["zip", "tar.gz"]
+    assert all(row["same_shards"] and row["ratio"]["median"] > 0 for row in result["archives"])
+
+
 def test_the_stages_add_up_to_the_wall_time(result: dict[str, Any]) -> None:
     (repeat,) = result["repeats"]
     stages = repeat["build"]["stages_s"]

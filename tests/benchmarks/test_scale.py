@@ -20,6 +20,7 @@ FOLDER = ROOT / "benchmarks" / "results"
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("scale") / "scale.json"
     words = ["--plan-rows", "20000", "--index-rows", "5000", "--files", "8", "--scale", "0.08", "--repeats", "1"]
+    words += ["--members", "300", "--tar-members", "30", "--tar-mb", "3"]
     command = [sys.executable, "-m", "benchmarks", "scale", *words, "--out", str(out)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
@@ -34,6 +35,15 @@ def test_a_loader_opened_the_manifest_that_was_made(result: dict[str, Any]) -> N
     assert index["manifest_mb"] * 1e6 > 150 * index["rows"]  # hashes and keys do not compress
     assert index["open_s"] > 0
     assert index["details_s"] > 0
+
+
+def test_archives_were_listed_and_read(result: dict[str, Any]) -> None:
+    (row,), tar = result["archives"]["zip"], result["archives"]["tar_gz"]
+    assert row["members"] == 300
+    assert row["list_s"] > 0
+    assert (tar["members"], tar["bytes"]) == (30, 3_000_000)
+    assert tar["list_s"] > tar["unpack_s"] / 10
+    assert 0 < tar["read_s"] < tar["list_s"]
 
 
 def test_every_batching_was_planned(result: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ DEFAULT = Rules()
 ELSEWHERE = {
     "duplicate_exact", "duplicate_near", "for_processing",  # the whole dataset decides
     "decode_timeout", "decoder_crash", "memory_limit",  # a child's death decides: the isolation's tests
+    "encrypted", "archive_damaged", "archive_limit", "unsafe_name",  # tests/sources/archives
     "internal_error",  # means a bug; the fuzz tests in test_reading may meet it
     "unknown_format", "empty_slice",  # no DICOM: tests/sources/test_mixed.py, tests/sources/images
 }  # fmt: skip
@@ -92,6 +93,8 @@ ENDS = {
     "damaged": ("quarantined", "archive_damaged"),
     "limit": ("quarantined", "archive_limit"),
     "unsafe_name": ("quarantined", "unsafe_name"),
+    **dict.fromkeys(("same_name", "packing", "split"), ("quarantined", "archive_damaged")),
+    "no_members": ("quarantined", "empty_file"),
 }
 """Kind of entry -> what becomes of it, where that is not a name that is no DICOM file."""
 
