@@ -100,7 +100,8 @@ def _codecs_only(row: Record, seconds: dict[str, float]) -> float:
     """Add the seconds of this file's source decode, encode and check decode; return their CPU seconds."""
     from shardkit.codecs import htj2k
     from shardkit.sources.dicom import decoding, grayscale
-    from shardkit.sources.dicom.reading import frame, read_header
+    from shardkit.sources.dicom.frames import frame
+    from shardkit.sources.dicom.reading import read_header
     from shardkit.sources.dicom.source import judged
 
     data = Path(row["path"]).read_bytes()

@@ -258,7 +258,15 @@ class BuildConfig:
         """What workers need."""
         from shardkit.sources import image_source
 
-        source = image_source(self.source, self.dataset.follow_symlinks, self.images)
+        chosen = self.dataset
+        source = image_source(
+            self.source,
+            chosen.follow_symlinks,
+            self.images,
+            image_files=chosen.image_files,
+            frames=chosen.frames,
+            slices=chosen.slices,
+        )
         return Conversion(source=source, out=self.out, dataset=self.dataset, run=self.run)
 
     def fixed(self) -> dict[str, Any]:

@@ -30,7 +30,8 @@ from shardkit.codecs.placement import Placement
 from shardkit.config import Codec, Conversion, DatasetOptions, Rules, RunOptions
 from shardkit.sources import image_source
 from shardkit.sources.dicom import decoding
-from shardkit.sources.dicom.reading import Header, PixelModule, check_structure, frame, pixel_module, read_header
+from shardkit.sources.dicom.frames import check_structure, frame
+from shardkit.sources.dicom.reading import Header, PixelModule, pixel_module, read_header
 from shardkit.sources.entries import Entry
 from shardkit.synthetic.records import ImageSpec, Patient, Study
 

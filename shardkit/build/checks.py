@@ -4,6 +4,7 @@ from shardkit.codecs.base import LEVELS
 from shardkit.config import BuildConfig
 from shardkit.errors import ArgumentError
 from shardkit.formats import codecs_of, shard_format
+from shardkit.sources.images import slices
 from shardkit.storage import is_remote, local_path, shown
 
 MAX_LEVELS = LEVELS  # which every image has
@@ -31,6 +32,7 @@ def check_values(config: BuildConfig) -> None:
     ):
         if not sound:
             raise ArgumentError(f"{name} must be {wanted}")
+    slices.parse(dataset.slices)
     check_format(dataset.format, dataset.codec_name, dataset.levels)
 
 

@@ -16,8 +16,10 @@ from shardkit.formats.encoding import Encoded, encode
 from shardkit.sources.base import Decoded, ImageFacts, LoadedImage
 from shardkit.sources.entries import Entry
 from shardkit.sources.files import Unread
+from shardkit.sources.last import Last
 from shardkit.triage import halvings, judge_header, judge_pixels
 
+_digests = Last[str](len, 64)
 _CHANGED = "the file changed while the build ran: `shardkit retry --class io_error` takes it in"
 
 
@@ -57,7 +59,7 @@ def convert_file(spec: Conversion, entry: Entry, placement: Placement) -> Conver
     sha256: str | None = None
     try:
         data = spec.source.read(entry)
-        sha256 = hashlib.sha256(data).hexdigest()
+        sha256 = _digest(entry, data)
         if len(data) != entry.size:
             raise Quarantined("io_error", _CHANGED)
         image = _stated(entry, spec.source.load(entry, data))
@@ -70,6 +72,13 @@ def convert_file(spec: Conversion, entry: Entry, placement: Placement) -> Conver
         raise
     except Exception as error:
         return Converted("quarantined", "internal_error", f"{type(error).__name__} while converting", sha256)
+
+
+def _digest(entry: Entry, data: bytes) -> str:
+    """Return the SHA-256 of a file; of one that holds several images, once for all of them."""
+    if entry.part is None:
+        return hashlib.sha256(data).hexdigest()
+    return _digests.of(data, None, lambda: hashlib.sha256(data).hexdigest())
 
 
 def _stated(entry: Entry, image: LoadedImage) -> LoadedImage:

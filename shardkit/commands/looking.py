@@ -9,7 +9,15 @@ from shardkit.commands import console, cores, errors, private_folder
 from shardkit.errors import ArgumentError
 
 
-def scan(*, source: str, workers: int | None = None, follow_symlinks: bool = False) -> int:
+def scan(
+    *,
+    source: str,
+    workers: int | None = None,
+    follow_symlinks: bool = False,
+    image_files: bool = False,
+    frames: Literal["drop", "each"] = "drop",
+    slices: str = "axis=2",
+) -> int:
     """Read every header and print what a build would do, writing nothing.
 
     Parameters
@@ -20,12 +28,21 @@ def scan(*, source: str, workers: int | None = None, follow_symlinks: bool = Fal
         Processes that read; default one per core.
     follow_symlinks
         Read what symbolic links point to.
+    image_files
+        Take PNG, JPEG, TIFF and NIfTI files, as well as DICOM.
+    frames
+        What to do with files of several frames: drop them, or take each frame as an image.
+    slices
+        Which slices of a NIfTI volume to take: axis=0, 1 or 2, and from, to (which is left out) and step.
     """
     from shardkit.build.outcome import listed
     from shardkit.commands.info import scan_counts
     from shardkit.sources import image_source
+    from shardkit.sources.images.slices import parse
 
-    counts = scan_counts(image_source(source, follow_symlinks), workers or cores())
+    parse(slices)
+    images = image_source(source, follow_symlinks, image_files=image_files, frames=frames, slices=slices)
+    counts = scan_counts(images, workers or cores())
     for (verdict, reason), count in sorted(counts.verdicts.items()):
         console.print(f"{count:>10,}  {verdict:<12} {reason}", highlight=False)
     total, pixels = sum(counts.verdicts.values()), counts.pixels / 1e6

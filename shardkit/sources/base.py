@@ -12,8 +12,14 @@ from shardkit.content import Pixels
 from shardkit.privacy import Stated
 from shardkit.sources.entries import Entry
 from shardkit.sources.files import FileTree
+from shardkit.sources.last import Last
 
 Invert = Literal["full", "imagemax"]
+Frames = Literal["drop", "each"]
+"""What to do with a file of several frames or pages."""
+
+_bytes = Last[bytes](len, 1 << 28)
+"""Of the last file that holds several images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -267,5 +273,8 @@ class OneImageAFile:
         return (entry,)
 
     def read(self, entry: Entry) -> bytes:
-        """Return the whole bytes of a file."""
-        return self.files.read(entry.file)
+        """Return the whole bytes of a file. Those of the last one with several images are kept, the same object."""
+        if entry.part is None:
+            return self.files.read(entry.file)
+        key = self.files.url, entry.file, entry.size, self.files.changed_at(entry.file)
+        return _bytes.of(None, key, lambda: self.files.read(entry.file))

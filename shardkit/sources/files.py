@@ -216,6 +216,15 @@ class FileTree:
         except (OSError, obstore.exceptions.BaseError) as error:
             raise unreadable(error) from None
 
+    def changed_at(self, path: bytes) -> int | None:
+        """Return when a local file was changed last, in ns; None where nothing tells."""
+        if is_remote(self.url):
+            return None
+        try:
+            return os.stat(os.path.join(os.fsencode(local_path(self.url)), path)).st_mtime_ns
+        except OSError:
+            return None
+
 
 def _as_in_a_bucket(entry: "os.DirEntry[bytes]") -> bytes:
     """Sort key: a folder counts with its slash, as in its files' names."""

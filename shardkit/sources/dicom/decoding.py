@@ -160,13 +160,35 @@ def _decode_dct(stream: bytes, header: Jpeg, dataset: Dataset) -> tuple[Array, s
     return values, _name("imagecodecs", "jpeg8_decode")
 
 
-def _strict(stream: bytes) -> Array:
+def _strict(stream: bytes, colours: str = "GRAY") -> Array:
     try:
-        return np.asarray(simplejpeg.decode_jpeg(stream, "GRAY", strict=True))
+        return np.asarray(simplejpeg.decode_jpeg(stream, colours, strict=True))
     except ValueError as error:
         if str(error).startswith(_HARMLESS):
-            return np.asarray(simplejpeg.decode_jpeg(stream, "GRAY", strict=False))
+            return np.asarray(simplejpeg.decode_jpeg(stream, colours, strict=False))
         raise
+
+
+def decode_colours(stream: bytes, rows: int, cols: int) -> Samples:
+    """Decode a JPEG of three components and 8 bits; `values` are (rows, cols, 3), red, green and blue.
+
+    Parameters
+    ----------
+    stream : bytes
+        From its first marker on.
+    rows, cols : int
+        Size of the image.
+
+    Raises
+    ------
+    Quarantined
+        decode_error, dimension_mismatch.
+    """
+    header = streams.jpeg(stream)
+    values = _run("libjpeg-turbo", functools.partial(_strict, stream[: header.end], "RGB"))
+    if values.shape != (rows, cols, 3):
+        raise Quarantined("dimension_mismatch", "the stream holds another image than its header declares")
+    return Samples(values, _name("simplejpeg", "decode_jpeg"), (), True, header.precision)
 
 
 def _decode_j2k(stream: bytes, dataset: Dataset) -> tuple[set[str], Samples]:

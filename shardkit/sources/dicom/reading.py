@@ -1,7 +1,4 @@
-"""The parse: DICOM bytes -> header, Image Pixel Module, and the checked bytes of one frame.
-
-Nothing is allocated from what a header claims: claimed sizes are compared with the bytes that are there first.
-"""
+"""The parse: DICOM bytes -> header and Image Pixel Module. What it claims of the pixels is checked in `frames`."""
 
 import struct
 from collections.abc import Iterable
@@ -21,12 +18,10 @@ from pydicom.valuerep import VR
 
 from shardkit.errors import Quarantined
 from shardkit.sources.dicom import foreign
-from shardkit.sources.dicom.decoding import SIGNATURES, SUPPORTED
 from shardkit.sources.dicom.elements import value
 
 NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian}
 PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_PIXEL_DATA = 0x7FE00010, 0x7FE00008, 0x7FE00009
-_ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _UNDEFINED = 0xFFFFFFFF
 _LONG_VRS = {b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"UN"}
 _VRS = {vr.value.encode() for vr in VR if len(vr.value) == 2}
@@ -177,19 +172,26 @@ def _end(stream: BinaryIO) -> int:
     return end
 
 
-def _sniff(start: bytes) -> None:
-    """`force=True` parses anything as DICOM, so look first for the prefix or a plausible first element."""
+def looks_like_dicom(start: bytes) -> bool:
+    """Return whether a file's first bytes are a DICM prefix, or a plausible first element."""
     if start[128:132] == b"DICM":
+        return True
+    for order in "<>" if len(start) >= 8 else "":
+        group, element, length = struct.unpack(f"{order}HHI", start[:8])
+        known_group = group in (0x0002, 0x0008) and element <= 0x1200
+        if known_group and (start[4:6] in _VRS or length <= 4096):
+            return True
+    return False
+
+
+def _sniff(start: bytes) -> None:
+    """`force=True` parses anything as DICOM, so look first."""
+    if looks_like_dicom(start):
         return
-    if words := foreign.packed(start):
-        raise Quarantined("not_dicom", words)
-    if len(start) >= 8:
-        for order in "<>":
-            group, element, length = struct.unpack(f"{order}HHI", start[:8])
-            known_group = group in (0x0002, 0x0008) and element <= 0x1200
-            if known_group and (start[4:6] in _VRS or length <= 4096):
-                return
-    raise Quarantined("not_dicom", "neither a DICM prefix nor a data element at the start: not a DICOM file")
+    raise Quarantined(
+        "not_dicom",
+        foreign.packed(start) or "neither a DICM prefix nor a data element at the start: not a DICOM file",
+    )
 
 
 def _pixel_element(stream: BinaryIO, implicit: bool, order: str) -> PixelElement | None:
@@ -252,93 +254,3 @@ def _integer(dataset: Dataset, keyword: str, allowed: Iterable[int], default: in
     if number not in allowed:
         raise Quarantined("bad_value", f"{keyword} is out of its range")
     return number
-
-
-def check_structure(header: Header, module: PixelModule) -> tuple[str, ...]:
-    """Compare claims with bytes before anything is decoded; return repairs made ("trailing_bytes").
-
-    Raises
-    ------
-    Quarantined
-        truncated, size_mismatch, decode_error, unsupported_transfer_syntax.
-    """
-    assert header.pixels is not None
-    if header.syntax not in NATIVE | SUPPORTED:
-        name = header.syntax if header.syntax.startswith("1.2.840.10008.") else "of a private kind"
-        raise Quarantined(
-            "unsupported_transfer_syntax",
-            f"its transfer syntax ({name}) has no decoder here: transcode the file to explicit VR little endian and"
-            " build again",
-        )
-    if header.pixels.length is None:
-        _check_encapsulated(header, module)
-        return ()
-    if header.syntax not in NATIVE:
-        raise Quarantined("size_mismatch", "a compressed transfer syntax with native pixel data")
-    claimed, wanted = header.pixels.length, module.frame_bytes * module.frames
-    if claimed < wanted:
-        raise Quarantined("size_mismatch", f"the header claims {wanted:,} bytes of pixels, the element has {claimed:,}")
-    there = header.size - header.pixels.offset
-    if there < claimed:
-        raise Quarantined("truncated", f"{claimed - there:,} of {claimed:,} bytes of pixel data are missing")
-    if claimed >= 2 * wanted and claimed % wanted == 0:
-        raise Quarantined("size_mismatch", f"the element has exactly {claimed // wanted} times the bytes of its pixels")
-    return ("trailing_bytes",) if claimed > wanted + wanted % 2 else ()
-
-
-def _check_encapsulated(header: Header, module: PixelModule) -> None:
-    if header.syntax in NATIVE:
-        raise Quarantined("size_mismatch", "a native transfer syntax with encapsulated pixel data")
-    if module.frames > 1:  # dropped by rule later: its framing does not matter
-        return
-    spans = _fragments(header)
-    header.stream.seek(spans[0][0])
-    first = header.stream.read(min(12, spans[0][1]))
-    signatures = SIGNATURES[header.syntax]
-    if signatures and not first.startswith(signatures):
-        raise Quarantined("decode_error", "the compressed stream does not begin as its transfer syntax demands")
-
-
-def _fragments(header: Header) -> list[tuple[int, int]]:
-    """Return (offset, length) of every fragment after the offset table.
-
-    Walked here, not by `pydicom.encaps`: a cut or false chain gets a verdict, and nothing is copied to find that out.
-    """
-    assert header.pixels is not None
-    position, spans, first = header.pixels.offset, list[tuple[int, int]](), True
-    while True:
-        header.stream.seek(position)
-        head = header.stream.read(8)
-        if len(head) < 8:
-            if spans and position == header.size:  # whole fragments, only the delimiter is missing
-                break
-            raise Quarantined("truncated", "the file ends inside its compressed pixel data")
-        if head[:4] == _SEQUENCE_END:
-            break
-        if head[:4] != _ITEM:
-            raise Quarantined("decode_error", "the encapsulated pixel data are not a chain of items")
-        (length,) = struct.unpack("<I", head[4:])
-        if position + 8 + length > header.size:
-            raise Quarantined("truncated", "the file ends inside its compressed pixel data")
-        if not first:
-            spans.append((position + 8, length))
-        position, first = position + 8 + length, False
-    if not spans or not sum(length for _, length in spans):
-        raise Quarantined("decode_error", "the encapsulated pixel data hold no fragment")
-    return spans
-
-
-def frame(header: Header, module: PixelModule) -> bytes | memoryview:
-    """Return the bytes of the single frame: native samples, or the fragments joined. Call check_structure first."""
-    assert header.pixels is not None
-    if header.pixels.length is not None:
-        start, length = header.pixels.offset, module.frame_bytes + module.frame_bytes % 2
-        if header.data is not None:
-            return memoryview(header.data)[start : start + length]
-        header.stream.seek(start)
-        return header.stream.read(length)
-    parts = []
-    for offset, length in _fragments(header):
-        header.stream.seek(offset)
-        parts.append(header.stream.read(length))
-    return b"".join(parts)

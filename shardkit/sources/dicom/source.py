@@ -1,27 +1,21 @@
 """DICOM files as a source: a header is parsed, its claims are compared with the bytes, pixels are made uniform."""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import ClassVar
+from typing import BinaryIO, ClassVar
 
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from shardkit.errors import Dropped, Quarantined, Verdict
-from shardkit.sources.base import Decoded, ImageFacts, Invert, LoadedImage, OneImageAFile
+from shardkit.sources.base import Decoded, Frames, ImageFacts, Invert, LoadedImage, OneImageAFile
 from shardkit.sources.dicom import decoding, foreign, grayscale, metadata, modality
 from shardkit.sources.dicom.elements import charset_problem, text
-from shardkit.sources.dicom.reading import (
-    NATIVE,
-    PIXEL_DATA,
-    Header,
-    PixelModule,
-    check_structure,
-    frame,
-    pixel_module,
-    read_header,
-)
+from shardkit.sources.dicom.frames import check_structure, frame
+from shardkit.sources.dicom.reading import NATIVE, PIXEL_DATA, Header, PixelModule, pixel_module, read_header
 from shardkit.sources.entries import Entry
+from shardkit.sources.last import Last
 
 _NOT_IMAGES = tuple(
     f"1.2.840.10008.5.1.4.1.1.{stem}" for stem in ("88.", "11.", "66", "104.", "9.", "67", "68.", "30.1", "481.5")
@@ -29,6 +23,10 @@ _NOT_IMAGES = tuple(
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _NOT_IMAGE_MODALITIES = {*"SR PR KO SEG DOC REG RTPLAN RTSTRUCT PLAN HD ECG AU".split()}  # noqa: SIM905
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7."  # and all below it
+
+
+_headers = Last[Header](lambda header: header.size, 1 << 29)
+"""Of the last file with several frames: parsing one takes longer than a frame."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +37,29 @@ class DicomSource(OneImageAFile):
     ----------
     files : FileTree
         The folder or bucket.
+    frames : str
+        What to do with a file of several frames: "drop", or take "each".
     """
 
     KIND: ClassVar[str] = "dicom"
+    frames: Frames = "drop"
+
+    def split(self, entry: Entry) -> Sequence[Entry]:
+        """Return the images of a file: its frames where each is taken, else itself. `inspect` judges it."""
+        if self.frames == "drop":
+            return (entry,)
+        with self.files.open(entry.file, entry.size) as file:
+            return self.split_file(entry, file)
+
+    def split_file(self, entry: Entry, file: BinaryIO) -> Sequence[Entry]:
+        """Do as `split`, of an open file."""
+        if self.frames == "drop":
+            return (entry,)
+        try:
+            frames = judged(read_header(file, entry.size), entry.size, 0)[1].frames
+        except Verdict:
+            return (entry,)
+        return tuple(entry.at(number) for number in range(frames)) if frames > 1 else (entry,)
 
     def inspect(self, entry: Entry) -> ImageFacts:
         """Return what the header of a file tells.
@@ -49,7 +67,7 @@ class DicomSource(OneImageAFile):
         Parameters
         ----------
         entry : Entry
-            The file.
+            The file, or a frame of it.
 
         Raises
         ------
@@ -57,10 +75,16 @@ class DicomSource(OneImageAFile):
             Where it holds no image that can be decoded.
         """
         with self.files.open(entry.file, entry.size) as file:
-            if foreign.is_apple_double(entry.path, file.read(foreign.START)):
+            if foreign.is_apple_double(entry.file, file.read(foreign.START)):
                 raise Dropped("apple_double", "a file that macOS keeps beside another, no image")
             file.seek(0)
-            return judged(read_header(file, entry.size), entry.size)[0]
+            return self.inspect_file(entry, file)
+
+    def inspect_file(self, entry: Entry, file: BinaryIO) -> ImageFacts:
+        """Do as `inspect`, of an open file."""
+        if entry.part is not None:  # read and parsed once for all frames
+            return self.load(entry, self.read(entry)).facts
+        return judged(read_header(file, entry.size), entry.size, self._part(entry))[0]
 
     def load(self, entry: Entry, data: bytes) -> LoadedImage:
         """Return the image in the whole bytes of a file.
@@ -68,7 +92,7 @@ class DicomSource(OneImageAFile):
         Parameters
         ----------
         entry : Entry
-            The file.
+            The file, or a frame of it.
         data : bytes
             All of it.
 
@@ -77,25 +101,46 @@ class DicomSource(OneImageAFile):
         Dropped, Quarantined
             As `inspect`.
         """
-        header = read_header(BytesIO(data), len(data), data)
-        facts, module = judged(header, len(data))
-        return LoadedImage(facts, metadata.stated(header.dataset), functools.partial(decode, header, module))
+
+        def parsed() -> Header:
+            return read_header(BytesIO(data), len(data), data)
+
+        header = parsed() if entry.part is None else _headers.of(data, None, parsed)
+        facts, module = judged(header, len(data), self._part(entry))
+        part = entry.part or 0
+        stated = metadata.stated(header.dataset, part)
+        return LoadedImage(facts, stated, functools.partial(decode, header, module, part))
+
+    def _part(self, entry: Entry) -> int | None:
+        return 0 if entry.part is None and self.frames == "each" else entry.part
 
 
-def judged(header: Header, size: int) -> tuple[ImageFacts, PixelModule]:
-    """Return what a header tells, once its claims agree with the bytes. The order of checks is that of the lines."""
+def judged(header: Header, size: int, part: int | None = None) -> tuple[ImageFacts, PixelModule]:
+    """Return what a header tells, once its claims agree with the bytes. The order of checks is that of the lines.
+
+    Parameters
+    ----------
+    header : Header
+        What was parsed.
+    size : int
+        Bytes of the file.
+    part : int, optional
+        The frame that is wanted. Without one, a file of several frames is dropped.
+    """
     made_by = modality.effective(header.dataset)
     try:
         _require_image(header)
         module = pixel_module(header.dataset)
         if module.samples != 1:  # colour has layouts of its own that are not worth checking
             raise Dropped("not_grayscale", f"{module.samples} samples a pixel")
-        repairs = header.repairs + check_structure(header, module)
-        _require_grayscale(module)
+        if part is not None and part >= module.frames:
+            raise Quarantined("io_error", "the file holds fewer frames than it did: build it again")
+        repairs = header.repairs + check_structure(header, module, part)
+        _require_grayscale(module, part)
     except Verdict as verdict:
         verdict.modality = made_by
         raise
-    return _facts(header, module, made_by, repairs, size), module
+    return _facts(header, module, made_by, repairs, size, part or 0), module
 
 
 def _require_image(header: Header) -> None:
@@ -115,17 +160,19 @@ def _require_image(header: Header) -> None:
         raise Dropped("not_integer_pixels", "its pixels are floating-point numbers")
 
 
-def _require_grayscale(module: PixelModule) -> None:
+def _require_grayscale(module: PixelModule, part: int | None) -> None:
     if module.photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise Dropped("not_grayscale", "its samples are no grey values (PhotometricInterpretation)")
-    if module.frames > 1:
-        raise Dropped("multiframe", f"{module.frames} frames")
+    if module.frames > 1 and part is None:
+        raise Dropped("multiframe", f"{module.frames} frames: `--frames each` takes them, into a new --out")
     if module.bits_allocated not in (8, 16):
         raise Quarantined("bad_value", f"BitsAllocated {module.bits_allocated}: only 8 and 16 bits make a radiograph")
 
 
-def _facts(header: Header, module: PixelModule, made_by: str, repairs: tuple[str, ...], size: int) -> ImageFacts:
-    dataset = header.dataset
+def _facts(
+    header: Header, module: PixelModule, made_by: str, repairs: tuple[str, ...], size: int, part: int
+) -> ImageFacts:
+    dataset, size = header.dataset, size // module.frames
     intent = text(dataset, "PresentationIntentType").upper()
     raw = header.syntax in NATIVE or size < module.frame_bytes // 8
     return ImageFacts(
@@ -141,21 +188,21 @@ def _facts(header: Header, module: PixelModule, made_by: str, repairs: tuple[str
         presentation=intent if intent in ("FOR PRESENTATION", "FOR PROCESSING") else None,
         burned_in=text(dataset, "BurnedInAnnotation").upper() == "YES",
         secondary_capture=f"{modality.sop_class(dataset)}.".startswith(_SECONDARY_CAPTURE),
-        identity=metadata.identity(dataset, module.rows, module.cols),
+        identity=metadata.identity(dataset, module.rows, module.cols, part if module.frames > 1 else None),
         repairs=repairs,
         flags=("charset",) if charset_problem(dataset) else (),
     )
 
 
-def decode(header: Header, module: PixelModule, invert: Invert) -> Decoded:
-    """Return the pixels of a judged header.
+def decode(header: Header, module: PixelModule, part: int, invert: Invert) -> Decoded:
+    """Return the pixels of a frame of a judged header.
 
     Raises
     ------
     Quarantined
         decode_error, dimension_mismatch, size_mismatch, bad_value.
     """
-    data = frame(header, module)
+    data = frame(header, module, part)
     if header.pixels is not None and header.pixels.length is not None:
         big = header.syntax == ExplicitVRBigEndian
         samples = decoding.native(data, module.rows, module.cols, module.bits_allocated, big, header.pixels.words)

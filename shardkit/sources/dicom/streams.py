@@ -19,8 +19,10 @@ REMEDY = "decompress the file first (gdcmconv --raw, dcmdjpeg) and build again"
 # Marker codes: ITU-T T.81 table B.1, T.87 C.1.1, ISO/IEC 15444-1 table A.2
 _SOF3, _SOF55 = 0xC3, 0xF7
 _DHT, _DRI, _SOS, _EOI = 0xC4, 0xDD, 0xDA, 0xD9
-_FRAMES = {*range(0xC0, 0xD0), _SOF55} - {_DHT, 0xC8, 0xCC}
-_ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a segment
+FRAMES = {*range(0xC0, 0xD0), _SOF55} - {_DHT, 0xC8, 0xCC}
+"""Markers of frame headers, which give size and precision."""
+ALONE = {0x01, *range(0xD0, 0xD9)}
+"""Markers without a segment."""
 _MOST = 65535  # rows or columns of a DICOM image
 _CAP, _COD, _SOT, _SOD, _EOC = 0xFF50, 0xFF52, 0xFF90, 0xFF93, b"\xff\xd9"
 
@@ -87,6 +89,13 @@ class Codestream:
     tiles: int
 
 
+class Cut(Quarantined):
+    """A stream that ends before its end marker."""
+
+    def __init__(self) -> None:
+        super().__init__("decode_error", "the compressed stream has no end: it is cut short")
+
+
 def damaged(what: str) -> Quarantined:
     """Return the verdict on a stream whose structure is broken."""
     return Quarantined("decode_error", f"the compressed stream is damaged: {what}")
@@ -110,10 +119,10 @@ def jpeg(stream: bytes) -> Jpeg:
         code, at = _marker(stream, at)
         if code == _EOI:
             break
-        if code in _ALONE:
+        if code in ALONE:
             continue
         segment = _segment(stream, at)
-        if code in _FRAMES:
+        if code in FRAMES:
             if frame is not None:
                 raise damaged("it has two frame headers")
             frame = code, at
@@ -153,7 +162,7 @@ def _marker(stream: bytes, at: int) -> tuple[int, int]:
     while at < len(stream) and stream[at] == 0xFF:
         at += 1
     if at == len(stream):
-        raise Quarantined("decode_error", "the compressed stream has no end marker: it is cut short")
+        raise Cut
     if at == start or stream[at] == 0:
         raise damaged("no marker where one must be")
     return stream[at], at + 1
@@ -162,8 +171,10 @@ def _marker(stream: bytes, at: int) -> tuple[int, int]:
 def _segment(stream: bytes, at: int) -> bytes:
     """Return a marker segment from its length on, whole."""
     length = int.from_bytes(stream[at : at + 2], "big")
-    if length < 2 or at + length > len(stream):
-        raise damaged("a marker segment is longer than the stream")
+    if length < 2:
+        raise damaged("a marker segment has no length")
+    if at + length > len(stream):
+        raise Cut
     return stream[at : at + length]
 
 
@@ -205,7 +216,7 @@ def _scan(stream: bytes, segment: bytes, start: int, ls: bool) -> Scan:
     restarts = np.zeros_like(stuffed) if ls else (after >= 0xD0) & (after <= 0xD7)
     markers = np.flatnonzero(~stuffed & ~restarts & (after != 0xFF))
     if not len(markers):
-        raise Quarantined("decode_error", "the compressed stream has no end marker: it is cut short")
+        raise Cut
     last = int(markers[0])
     end = int(at[last])
     while end and coded[end - 1] == 0xFF:  # fill bytes before the marker
