@@ -138,12 +138,14 @@ class KnownFacts:
 
 
 def _matched(table: FactsTable, names: pa.Array, stored: pa.Array, inside: Any, root: str) -> Match:
-    """Join by the path that a file has unpacked; of files that have one path so, each gets the row."""
+    """Join by the path that a file has unpacked, or in its archive; of files that unpack to one, each gets the row."""
     coded = pc.if_else(pa.array(inside), names, pa.scalar(None, pa.binary())).dictionary_encode()
     codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    found = match(
-        table.table["path"].combine_chunks(), as_numbers(table.table.drop_columns("path")), coded.dictionary, root
-    )
+    said = table.table["path"].combine_chunks()
+    if not stored.equals(names):
+        unpacked = names.take(pc.index_in(said.cast(pa.binary()), value_set=stored)).cast(pa.string())
+        said = pc.coalesce(unpacked, said)
+    found = match(said, as_numbers(table.table.drop_columns("path")), coded.dictionary, root)
     return found.spread(codes)
 
 

@@ -4,15 +4,19 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from shardkit import labels
 from shardkit.build import isolation
+from shardkit.build.known_facts import KnownFacts
 from shardkit.build.outcome import Outcome
 from shardkit.build.run import build
 from shardkit.config import BuildConfig
 from shardkit.errors import ArgumentError, BuildError
+from shardkit.sources.entries import Entry
+from shardkit.sources.facts_table import made
 from shardkit.storage import Store
 from shardkit.synthetic.tree_writer import TreeWriter
 
@@ -147,3 +151,14 @@ def test_a_table_about_other_files_and_options_that_contradict_are_refused(place
         run(facts=other, collection="nih14")
     with pytest.raises(ArgumentError, match="--facts-columns names columns of a table"):
         run(facts_columns={"path": "x"})
+
+
+def test_a_member_of_an_archive_is_named_by_its_path_unpacked_or_in_the_archive() -> None:
+    paths = {"x/a.zip/in/1.png": "x/in/1.png", "x/a.zip/in/2.png": "x/in/2.png", "x/b.zip/in/2.png": "x/in/2.png"}
+    entries = [Entry(path.encode(), 1, "file", unpacked=name.encode()) for path, name in paths.items()]
+    table = made("t", {"path": pa.array(["x/a.zip/in/1.png", "in/2.png"]), "patient": pa.array(["one", "two"])})
+    known = KnownFacts(entries, table)
+    told = [one.facts and one.facts.patient for one in map(known.of, entries)]
+    assert told == ["one", "two", "two"]
+    assert known.rows == {"matched": 2, "ambiguous": 0, "unmatched": 0}
+    assert known.files == {"matched": 3, "ambiguous": 0, "unmatched": 0}
