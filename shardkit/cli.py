@@ -11,7 +11,7 @@ import sys
 from cyclopts import App, CycloptsError
 
 from shardkit import __version__
-from shardkit.commands import building, errors, labelling, loading, looking, stopping, usage
+from shardkit.commands import building, collecting, errors, labelling, loading, looking, stopping, usage
 from shardkit.errors import ShardkitError
 
 app = App(
@@ -25,6 +25,7 @@ for command in (
     building.build,
     building.retry,
     building.transcode,
+    collecting.collections,
     labelling.label,
     labelling.labels,
     labelling.unlabel,

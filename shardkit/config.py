@@ -143,6 +143,15 @@ class DatasetOptions:
     slices: str = "axis=2"
     rules: Rules = Rules()
 
+    def __post_init__(self) -> None:
+        """Take the modalities of a collection."""
+        if self.collection is not None:
+            from shardkit.sources.collections import collection
+
+            known = collection(self.collection).modalities
+            taken = tuple(dict.fromkeys((*self.rules.modalities, *known)))
+            object.__setattr__(self, "rules", replace(self.rules, modalities=taken))
+
     @property
     def codec_name(self) -> str:
         """The codec, or the usual one of the format."""
@@ -228,7 +237,7 @@ class BuildConfig:
     source: str
     out: str
     private: Path
-    facts: Path | None = None
+    facts: str | Path | None = None
     facts_columns: dict[str, str] = field(default_factory=dict)
     dataset: DatasetOptions = DatasetOptions()
     run: RunOptions = field(default_factory=RunOptions)

@@ -50,6 +50,8 @@ class Outcome:
         A sentence for each thing that nobody can want.
     retried : dict or None
         Files taken in again, by reason.
+    told : tuple of str
+        Sentences on the facts and labels of a collection, or of a table.
     """
 
     counts: dict[str, dict[str, int]]
@@ -61,6 +63,7 @@ class Outcome:
     within_quarantine: bool
     unwanted: tuple[str, ...] = ()  # sentences
     retried: dict[str, int] | None = None  # files taken in again by reason
+    told: tuple[str, ...] = ()
 
 
 def unwanted(

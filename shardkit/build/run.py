@@ -7,6 +7,7 @@ beside the shards. A generation is one round of new files; its shards are never 
 import shlex
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from shardkit.build import deduplicate, exclusive, finalize, isolation, journal,
 from shardkit.build.checks import check_places, check_values
 from shardkit.build.digests import hash_shard
 from shardkit.build.ingest import WorkerConfig, convert_shard
+from shardkit.build.known_facts import KnownFacts, known_facts
 from shardkit.build.outcome import Outcome, unwanted
 from shardkit.build.stages import Progress, Quiet
 from shardkit.build.workers import Workers
@@ -88,6 +90,7 @@ class _Run:
         self.store = Store(self.config.out)
         self.workspace = BuildWorkspace(config, self.store)
         self.workers = Workers(config.run.workers, executor, held.check)
+        self.facts: KnownFacts | None = None
 
     @property
     def children(self) -> int:
@@ -96,6 +99,7 @@ class _Run:
 
     def run(self, retry: str | None) -> Outcome:
         with self.workers:
+            self.facts = known_facts(self.config, self.spec.source)
             new, again = 0, set[str]()
             folder = self.workspace.folder(self.workspace.complete)
             if (folder / shard_plan.INDEX).exists():  # planned, then interrupted: finish that first
@@ -109,7 +113,8 @@ class _Run:
             if scanned:
                 new += self._finish(self._lay_out())
             journal.clear(self.store)
-            return self._close(known, new, (again or chosen) if retry else None)
+            outcome = self._close(known, new, (again or chosen) if retry else None)
+            return outcome if self.facts is None else replace(outcome, told=self.facts.finish(self.store, self.config))
 
     def _taken_again(self) -> set[str]:
         """Return paths of this generation that an earlier one has too: then it is a retry that was interrupted."""
@@ -145,7 +150,7 @@ class _Run:
             for entry in self.spec.source.list():
                 listed += 1
                 if entry not in known and entry not in done:
-                    yield entry
+                    yield entry if self.facts is None else self.facts.of(entry)
 
         self.progress.stage("scan", None)
         settled = self._settled(again)

@@ -57,7 +57,12 @@ class BuildWorkspace:
 
     def begin(self) -> None:
         """Fix the arguments before the first row is kept, and see that the dataset's place can be written at all."""
+        facts = self._config.facts is not None and not self._record.get("facts")
+        if facts:
+            self._record["facts"] = True
         if "fingerprint" in self._record:
+            if facts:
+                self._save()
             return
         probe = f"{JOURNALS}/probe"
         self._store.put(probe, b"")
@@ -118,6 +123,7 @@ class BuildWorkspace:
                 " into another --out"
             )
         self._check_kind()
+        self._check_facts()
         source = _absolute(self._config.source)
         if source != (recorded := shown(self._record["source"])):
             if not self._config.run.source_moved:
@@ -132,6 +138,11 @@ class BuildWorkspace:
                 f"the pseudonym key in {self.root} is not the one this dataset was built with: restore the old key, or"
                 " build into another --out"
             )
+
+    def _check_facts(self) -> None:
+        """Refuse to add files of unknown patients to those whose patients a table told."""
+        if self._record.get("facts") and self._config.facts is None:
+            raise BuildError("this dataset was begun with --facts: name the table again, with rows of the new files")
 
     def _check_kind(self) -> None:
         """Refuse to add images of another kind of source: its files would all be quarantined, or read otherwise."""

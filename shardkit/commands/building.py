@@ -1,6 +1,7 @@
 """Commands that make datasets."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,8 @@ def build(
     source: str,
     out: str,
     private: Path | None = None,
+    facts: str | None = None,
+    facts_columns: str = "",
     dataset: DatasetOptions = DatasetOptions(),  # noqa: B008 (frozen)
     run: RunOptions = RunOptions(),  # noqa: B008 (frozen)
     dask: str | None = None,
@@ -36,11 +39,29 @@ def build(
         Folder or bucket url of the dataset.
     private
         Folder for the ledger and the pseudonym key; default OUT.private, required when --out is a bucket.
+    facts
+        Table (CSV or Parquet) that says of files whom they are of and how they were taken: columns path and any of
+        patient, study, series, accession, view, body_part, laterality, sex, age, modality, spacing_row, spacing_col,
+        bits, split.
+    facts_columns
+        What the table calls its columns, e.g. path=Image,patient=PatientID.
     dask
         Address of a Dask scheduler that runs the work, e.g. tcp://scheduler:8786.
     """
-    place = private_folder(out, private)
-    return _run(BuildConfig(source=source, out=out, private=place, dataset=dataset, run=run), dask)
+    place, columns = private_folder(out, private), _columns(facts_columns)
+    config = BuildConfig(
+        source=source, out=out, private=place, facts=facts, facts_columns=columns, dataset=dataset, run=run
+    )
+    return _run(config, dask)
+
+
+def _columns(text: str) -> dict[str, str]:
+    """Read --facts-columns."""
+    if not text:
+        return {}
+    from shardkit.sources.facts_table import column_map
+
+    return column_map(text)
 
 
 def retry(
@@ -49,6 +70,8 @@ def retry(
     source: str,
     out: str,
     private: Path | None = None,
+    facts: str | None = None,
+    facts_columns: str = "",
     run: RunOptions = RunOptions(),  # noqa: B008 (frozen)
 ) -> int:
     """Take the quarantined files of one class in again, with the arguments of the build.
@@ -63,10 +86,13 @@ def retry(
         Folder or bucket url of the dataset.
     private
         Folder of the ledger and the pseudonym key; default OUT.private.
+    facts, facts_columns
+        As for build.
     """
     from shardkit.build.workspace import recorded
 
-    return _run(recorded(source, out, private_folder(out, private), run), retry=class_)
+    config = recorded(source, out, private_folder(out, private), run)
+    return _run(replace(config, facts=facts, facts_columns=_columns(facts_columns)), retry=class_)
 
 
 def transcode(
@@ -122,6 +148,8 @@ def _run(config: BuildConfig, dask: str | None = None, retry: str | None = None)
             with dask_executor(dask) as (executor, slots, children):
                 outcome = building.build(config.with_workers(slots, children), progress, executor, retry)
     _print_outcome(outcome, config.out, config.private)
+    for sentence in outcome.told:
+        console.print(sentence, highlight=False, soft_wrap=True)
     for sentence in _complaints(outcome, config):
         errors.print(sentence, style="yellow", highlight=False, soft_wrap=True)
     if outcome.unwanted and not config.run.accept_outcome:

@@ -60,8 +60,8 @@ class FactsRow:
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def to_json(self) -> str:
-        """Return what a conversion needs of it as text. Whom it is of is not in it: that is hashed by then."""
-        kept = {k: v for k, v in asdict(self).items() if v is not None and k not in _IDENTITY}
+        """Return what a conversion needs of it as text. Whom it is of is hashed by then: that it is known stays."""
+        kept = {k: _KNOWN if k in _IDENTITY else v for k, v in asdict(self).items() if v is not None}
         return json.dumps(kept, separators=(",", ":"))
 
     @classmethod
@@ -75,3 +75,4 @@ class FactsRow:
 
 
 _IDENTITY = ("patient", "study", "series", "accession")
+_KNOWN = "known"

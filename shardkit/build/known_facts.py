@@ -1,0 +1,204 @@
+"""What a build knows of files from a table: joined when the source is listed, said at the end, kept as labels' splits.
+
+A collection gives its own table; `--facts` names one. Only the process that lists has it: each entry carries its row.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shardkit.build.scan import path_hash
+from shardkit.config import BuildConfig
+from shardkit.dataset import contents
+from shardkit.errors import ArgumentError
+from shardkit.labels.join import NoMatch, label
+from shardkit.labels.rows import LabelRows
+from shardkit.sources.base import ImageSource
+from shardkit.sources.collections import Collection, Tree, collection
+from shardkit.sources.entries import Entry
+from shardkit.sources.facts import FactsRow
+from shardkit.sources.facts_join import Match, as_numbers, match
+from shardkit.sources.facts_table import FactsTable, read_facts
+from shardkit.storage import Store, is_remote, local_path
+
+SPLITS = "facts"
+"""Name of the table of labels that keeps the official split of a table of facts."""
+_ABSENT, _OUTSIDE, _AMBIGUOUS = -1, -2, -3
+
+
+class KnownFacts:
+    """Facts of the files of a source.
+
+    Parameters
+    ----------
+    entries : iterable of Entry
+        What the source lists.
+    table : FactsTable
+        What is said, by path.
+    root : str
+        The place of the files, which paths of the table may begin with.
+    known : Collection, optional
+        The collection that the source is a copy of: what is no image of it is left out.
+    labels : mapping of str to LabelRows
+        Tables of labels that come with the facts.
+    said : sequence of str
+        What to say first at the end.
+
+    Attributes
+    ----------
+    rows, files : dict of str to int
+        How many are matched, ambiguous and unmatched.
+    """
+
+    def __init__(
+        self,
+        entries: Iterable[Entry],
+        table: FactsTable,
+        root: str = "",
+        known: Collection | None = None,
+        labels: Mapping[str, LabelRows] | None = None,
+        said: Sequence[str] = (),
+    ) -> None:
+        self._labels, self._said = dict(labels or {}), list(said)
+        found = [(one.path, one.name) for one in entries if one.kind == "file"]
+        stored, names = pa.array([path for path, _ in found], pa.binary()), pa.array([n for _, n in found], pa.binary())
+        inside = np.ones(len(found), bool)
+        if known is not None:
+            inside = pc.match_substring_regex(names, pattern=known.images).to_numpy(zero_copy_only=False).astype(bool)
+        self._always = {} if known is None else dict(known.always)
+        self._known, self._table = known is not None, table
+        self._columns = [name for name in table.table.column_names if name not in ("path", "split")]
+        joined = _matched(table, names, stored, inside, root)
+        self._row = np.where(inside, np.where(joined.ambiguous, _AMBIGUOUS, joined.row), _OUTSIDE)
+        self._index = np.fromiter(map(path_hash, stored.to_pylist()), np.uint64, len(stored))
+        order = np.argsort(self._index, kind="stable")
+        self._index, self._row = self._index[order], self._row[order]
+        self.rows, self.files = joined.rows, joined.files
+
+    def of(self, entry: Entry) -> Entry:
+        """Return an entry with what the table says of it."""
+        if entry.kind != "file":
+            return entry
+        row = self._at(entry.path)
+        if row == _OUTSIDE:
+            return replace(entry, kind="outside")
+        if row == _AMBIGUOUS:
+            return replace(entry, kind="ambiguous")
+        if row == _ABSENT:
+            return replace(entry, facts=_facts(self._always)) if self._known else entry
+        said = {name: value for name in self._columns if (value := self._table.table[name][row].as_py()) is not None}
+        return replace(entry, facts=_facts(self._always | said))
+
+    def _at(self, path: bytes) -> int:
+        value = np.uint64(path_hash(path))
+        at = int(np.searchsorted(self._index, value))
+        there = at < len(self._index) and self._index[at] == value
+        return int(self._row[at]) if there else _ABSENT  # a file that came since it was listed has no row
+
+    def finish(self, store: Store, config: BuildConfig) -> tuple[str, ...]:
+        """Write the labels of a build that has ended, and say what became of all rows.
+
+        Raises
+        ------
+        ArgumentError, StorageError
+            Where labels cannot be joined or written.
+        """
+        samples = contents.samples(store, ["flags"])
+        said = self._said + self._sentences(samples)
+        for name, rows in self._labels.items() if samples.num_rows else ():
+            try:
+                found = label(config.out, name, rows, config.private)
+            except NoMatch as error:
+                said.append(f"labels {name} were not written: {error}")
+                continue
+            counts = ", ".join(f"{count:,} {what}" for what, count in found.outcome.rows.items())
+            said.append(
+                f"labels {name}: {found.samples:,} samples have them, {found.unlabelled:,} do not (rows: {counts})"
+            )
+            if found.conflicts:
+                said.append(f"labels {name}: {len(found.conflicts):,} contradict those of an equal image: left blank")
+        return tuple(said)
+
+    def _sentences(self, samples: pa.Table) -> list[str]:
+        name, rows, files = self._table.name, self.rows, self.files
+        counts = ", ".join(f"{count:,} {what}" for what, count in rows.items())
+        said = [f"{name}: {sum(rows.values()):,} rows, {counts}; files without a row: {files['unmatched']:,}"]
+        if files["ambiguous"]:
+            said.append(
+                f"files named by rows that differ, or that name others, too: {files['ambiguous']:,}, quarantined as"
+                " facts_ambiguous; write paths below --source to tell them apart"
+            )
+        if unknown := sum("missing_patient_id" in (flags or ()) for flags in samples["flags"].to_pylist()):
+            said.append(f"samples of unknown patients: {unknown:,}; images of one may lie in different splits")
+        return said + list(self._table.remarks)
+
+
+def _matched(table: FactsTable, names: pa.Array, stored: pa.Array, inside: Any, root: str) -> Match:
+    """Join by the path that a file has unpacked, or in its archive; of files that unpack to one, each gets the row."""
+    coded = pc.if_else(pa.array(inside), names, pa.scalar(None, pa.binary())).dictionary_encode()
+    codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    said = table.table["path"].combine_chunks()
+    if not stored.equals(names):
+        unpacked = names.take(pc.index_in(said.cast(pa.binary()), value_set=stored)).cast(pa.string())
+        said = pc.coalesce(unpacked, said)
+    found = match(said, as_numbers(table.table.drop_columns("path")), coded.dictionary, root)
+    return found.spread(codes)
+
+
+def _facts(said: Mapping[str, Any]) -> FactsRow:
+    values = {name: value for name, value in said.items() if not name.startswith("spacing_")}
+    if "spacing_row" in said or "spacing_col" in said:
+        row, col = said.get("spacing_row"), said.get("spacing_col")
+        values["spacing"] = (row or col, col or row)
+    return FactsRow(**values)
+
+
+def known_facts(config: BuildConfig, source: ImageSource) -> KnownFacts | None:
+    """Return what a table says of a build's files; None for a build without one.
+
+    Raises
+    ------
+    ArgumentError
+        For a table or tree that cannot be used, or of which nothing fits the source.
+    StorageError
+        Where the source cannot be listed.
+    """
+    name = config.dataset.collection
+    if name is not None and config.facts is not None:
+        raise ArgumentError("--collection has facts of its own: leave out --facts, or --collection")
+    if name is not None:
+        return _of_collection(collection(name), source)
+    if config.facts is None:
+        if config.facts_columns:
+            raise ArgumentError("--facts-columns names columns of a table: name the table with --facts")
+        return None
+    table = read_facts(config.facts, config.facts_columns)
+    root = "" if is_remote(config.source) else str(local_path(config.source).absolute())
+    known = KnownFacts(source.list(), table, root, labels=_splits(table))
+    if not known.rows["matched"] and not known.rows["ambiguous"]:
+        raise ArgumentError(
+            f"no row of {table.name} names a file of --source: write paths below it, or unique file names, and name"
+            " their column with --facts-columns path=COLUMN"
+        )
+    return known
+
+
+def _splits(table: FactsTable) -> dict[str, LabelRows]:
+    if "split" not in table.table.column_names:
+        return {}
+    paths, split = table.table["path"].to_pylist(), table.table["split"].to_pylist()
+    nothing = table.table.select([])
+    return {SPLITS: LabelRows(by="path", reference=paths, values=nothing, split=split, sources=table.digests)}
+
+
+def _of_collection(known: Collection, source: ImageSource) -> KnownFacts:
+    entries = list(source.list())
+    tree = Tree(source.files, entries)
+    table = known.told(tree)
+    labels = {name: replace(rows, collection=known.name) for name, rows in known.labels(tree).items()}
+    said = [short] if (short := known.shortfall(tree)) else []
+    return KnownFacts(entries, table, known=known, labels=labels, said=said)

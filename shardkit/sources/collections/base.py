@@ -1,0 +1,244 @@
+"""What is known of a public collection: `Collection`, and `Tree`, a copy of one as it lies on a disk or in a bucket."""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shardkit.errors import ArgumentError, Quarantined
+from shardkit.labels.rows import LabelRows
+from shardkit.sources import tables
+from shardkit.sources.entries import Entry
+from shardkit.sources.facts_table import FactsTable, made
+from shardkit.sources.files import FileTree
+from shardkit.storage import shown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A table of a collection.
+
+    Attributes
+    ----------
+    name : str
+        As it is published.
+    pattern : str
+        Regular expression of the names that it has in one release or another; packed by gzip or not.
+    about : str
+        What it says.
+    needed : bool
+        Whether the collection cannot be built without it.
+    """
+
+    name: str
+    pattern: str
+    about: str
+    needed: bool = True
+
+
+class Tree:
+    """A copy of a collection: the paths of its files, and its tables.
+
+    Parameters
+    ----------
+    files : FileTree
+        Where it lies.
+    entries : iterable of Entry
+        What lies there, archives' members among them.
+
+    Attributes
+    ----------
+    digests : list of str
+        SHA-256 of the tables that were read.
+    """
+
+    def __init__(self, files: FileTree, entries: Iterable[Entry]) -> None:
+        found = [(one.path, one.name) for one in entries if one.kind == "file"]
+        self._files = files
+        self._stored = pa.array([path for path, _ in found], pa.binary())
+        self.paths = pa.array([name for _, name in found], pa.binary())
+        self.digests: list[str] = []
+        self._kept: dict[tuple[str, tuple[str, ...] | None], pa.Table | None] = {}
+
+    @property
+    def place(self) -> str:
+        """The place, as it may be shown."""
+        return shown(self._files.url)
+
+    def images(self, pattern: str) -> list[str]:
+        """Return the paths, unpacked, that a regular expression finds."""
+        return [path.decode("utf-8", "surrogateescape") for path in self._matching(pattern, self.paths)]
+
+    def count(self, pattern: str) -> int:
+        """Return how many paths a regular expression finds."""
+        return len(self._matching(pattern, self.paths))
+
+    def table(self, published: Published, columns: list[str] | None = None) -> pa.Table | None:
+        """Read a table of the collection; None where it is not there, and not needed.
+
+        Parameters
+        ----------
+        published : Published
+            The table.
+        columns : list of str, optional
+            Names of the columns, where the file has no header.
+
+        Raises
+        ------
+        ArgumentError
+            Where it is needed and not there, or is there twice, or cannot be read.
+        """
+        return self._read(published, columns, None)
+
+    def _read(self, published: Published, columns: list[str] | None, wanted: tuple[str, ...] | None) -> pa.Table | None:
+        key = (published.pattern, wanted)
+        if key not in self._kept:
+            data = self.data(published)
+            self._kept[key] = None if data is None else tables.read(data, published.name, columns, wanted)
+        return self._kept[key]
+
+    def needed(self, published: Published, *columns: str) -> pa.Table:
+        """Read a table that is there, or nothing can be built, and some of its columns."""
+        table = self._read(replace(published, needed=True), None, columns)
+        assert table is not None  # or it was refused
+        return self.columns(table, columns, published)
+
+    @staticmethod
+    def columns(table: pa.Table, names: Iterable[str], published: Published) -> pa.Table:
+        """Return columns of a table.
+
+        Raises
+        ------
+        ArgumentError
+            Where it lacks one.
+        """
+        if missing := [name for name in names if name not in table.column_names]:
+            raise ArgumentError(
+                f"{published.name} has no column {', '.join(missing)}: is it the table that was published?"
+            )
+        return table.select(list(names))
+
+    def rows(self, reference: list[str], values: pa.Table, **about: Any) -> LabelRows:
+        """Return a table of labels by path, or by what `about` says (see `LabelRows`)."""
+        return LabelRows(reference=reference, values=values, sources=tuple(self.digests), **({"by": "path"} | about))
+
+    def lines(self, published: Published) -> list[str]:
+        """Return the lines of a list of the collection that hold text; none where it is not there, and not needed."""
+        text = (self.data(published) or b"").decode("utf-8", "replace")
+        return [line.strip() for line in text.splitlines() if line.strip()]
+
+    def data(self, published: Published) -> bytes | None:
+        """Return the bytes of a file of the collection, as `table` does."""
+        found = self._matching(rf"(?i)(^|/)({published.pattern})(\.gz)?$", self._stored)
+        found.sort(key=lambda path: (path.count(b"/"), path))
+        if not found:
+            if published.needed:
+                raise ArgumentError(
+                    f"--source {self.place} has no {published.name} ({published.about}): put it beside the images"
+                )
+            return None
+        if len(found) > 1 and found[0].count(b"/") == found[1].count(b"/"):
+            raise ArgumentError(
+                f"--source {self.place} has {len(found)} tables that may be {published.name}: leave the one that counts"
+            )
+        try:
+            data = self._files.read(found[0])
+        except Quarantined as error:
+            raise ArgumentError(f"{published.name} in --source {self.place}: {error.message}") from None
+        if (digest := hashlib.sha256(data).hexdigest()) not in self.digests:
+            self.digests.append(digest)
+        return data
+
+    @staticmethod
+    def _matching(pattern: str, paths: pa.Array) -> list[bytes]:
+        return list(paths.filter(pc.match_substring_regex(paths, pattern=pattern.encode())).to_pylist())
+
+
+Columns = Mapping[str, pa.Array | pa.ChunkedArray | list[str | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collection:
+    """A public collection, as data.
+
+    Attributes
+    ----------
+    name, title : str
+        What it is called on the command line, and by those who made it.
+    layout : tuple of str
+        Examples of its paths, as published.
+    images : str
+        Regular expression that finds the paths of its images, wherever its folders lie. All else in the tree is
+        `not_in_collection`.
+    tables : tuple of Published
+        Its tables.
+    facts : callable
+        Takes a `Tree` and returns columns of text: `path`, and facts of `shardkit.sources.facts_table.FIELDS`.
+    labels : callable
+        Takes a `Tree` and returns tables of labels by name.
+    always : mapping of str to str
+        Facts that hold for each image.
+    modalities : tuple of str
+        What made its images, as DICOM codes: a build takes them. None where that is not published.
+    image_files : bool
+        Whether its images are PNG, JPEG or NIfTI files, not DICOM.
+    expected : mapping of str to int
+        Published counts.
+    traps : tuple of str
+        What is known to go wrong with it, and what is done about it here.
+    terms : str
+        A hint at its licence: who builds it has agreed to the terms that it is given out under.
+    citation : str
+        Whom to name.
+    """
+
+    name: str
+    title: str
+    layout: tuple[str, ...]
+    images: str
+    tables: tuple[Published, ...]
+    facts: Callable[[Tree], Columns]
+    labels: Callable[[Tree], dict[str, LabelRows]]
+    always: Mapping[str, str] = field(default_factory=dict)
+    modalities: tuple[str, ...] = ()
+    image_files: bool = True
+    expected: Mapping[str, int]
+    traps: tuple[str, ...]
+    terms: str
+    citation: str
+
+    def told(self, tree: Tree) -> FactsTable:
+        """Return the facts of a copy of the collection, by path.
+
+        Raises
+        ------
+        ArgumentError
+            For a tree that is not this collection, or lacks a table, or has one that cannot be read.
+        """
+        if not tree.count(self.images):
+            raise ArgumentError(
+                f"--source {tree.place} holds no image of {self.name} (such as {self.layout[0]}):"
+                f" `shardkit collections {self.name}` says what is expected"
+            )
+        columns = {name: _column(values) for name, values in self.facts(tree).items()}
+        return made(self.name, columns, tuple(tree.digests))
+
+    def shortfall(self, tree: Tree) -> str | None:
+        """Say how many of the published images are here, where not all are."""
+        here, published = tree.count(self.images), self.expected["images"]
+        return None if here >= published else f"{here:,} of the {published:,} images of {self.name} are here"
+
+
+def _column(values: pa.Array | pa.ChunkedArray | list[str | None]) -> pa.Array:
+    if isinstance(values, list):
+        return pa.array(values, pa.string())
+    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+
+
+def part(pattern: str, paths: list[str]) -> list[re.Match[str]]:
+    """Return what a regular expression finds in each path; paths that it does not find are left out."""
+    return [match for path in paths if (match := re.search(pattern, path))]

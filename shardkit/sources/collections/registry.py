@@ -1,0 +1,36 @@
+"""The collections by name."""
+
+from shardkit.errors import ArgumentError
+from shardkit.sources.collections import (
+    brats20,
+    chexpert,
+    covid19_radiography,
+    covidx,
+    fracatlas,
+    mimic_cxr_jpg,
+    mura,
+    nih14,
+    padchest,
+    rsna_boneage,
+    vindr_cxr,
+)
+from shardkit.sources.collections.base import Collection
+
+_MODULES = (
+    nih14, chexpert, mimic_cxr_jpg, padchest, vindr_cxr, covidx, covid19_radiography, brats20, mura, fracatlas,
+    rsna_boneage,
+)  # fmt: skip
+COLLECTIONS: dict[str, Collection] = {module.COLLECTION.name: module.COLLECTION for module in _MODULES}
+
+
+def collection(name: str) -> Collection:
+    """Return a collection by its name.
+
+    Raises
+    ------
+    ArgumentError
+        Where there is none.
+    """
+    if name not in COLLECTIONS:
+        raise ArgumentError(f"there is no collection {name!r}: `shardkit collections` lists them")
+    return COLLECTIONS[name]
