@@ -11,7 +11,7 @@ import sys
 from cyclopts import App, CycloptsError
 
 from shardkit import __version__
-from shardkit.commands import building, errors, loading, looking, stopping, usage
+from shardkit.commands import building, errors, loading, looking, overlapping, stopping, usage
 from shardkit.errors import ShardkitError
 
 app = App(
@@ -30,6 +30,7 @@ for command in (
     looking.ledger,
     looking.verify,
     looking.preview,
+    overlapping.overlap,
     loading.plan,
     loading.replay,
     looking.demo,

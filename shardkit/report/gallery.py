@@ -26,8 +26,7 @@ A_BIN, A_FLAG, GROUPS, A_GROUP = 6, 24, 12, 4
 _READ, _SHOWN = 160, 224  # pixels of the longer side: read at least, shown at most
 _PICTURE_BYTES = 12_000
 _COLUMNS = (
-    "key", "shard", "offset", "level_bytes", "level_hash", "height", "width", "bits", "box_top", "box_left",
-    "box_height", "box_width", "bin_height", "bin_width", "p0_5", "p99_5", "body_part", "view",
+    *contents.IMAGE_COLUMNS, "box_top", "box_left", "box_height", "box_width", "p0_5", "p99_5", "body_part", "view",
 )  # fmt: skip
 
 Rows = npt.NDArray[np.int64]
@@ -113,9 +112,7 @@ class Album:
 
     def _pixels(self, row: SampleRow) -> npt.NDArray[np.uint16]:
         """Decode the smallest level that is large enough to look at."""
-        level, longest = len(row["level_bytes"]) - 1, max(row["height"], row["width"])
-        while level and halved(longest, level) < _READ:
-            level -= 1
+        level = contents.smallest_level(row, _READ)
         pixels = contents.image(self.store, row, self.description, level)
         if pixels.shape != tuple(halved(row[side], level) for side in ("height", "width")):
             raise IntegrityError(f"{row['key']} has other dimensions than the manifest says: run verify")
