@@ -30,17 +30,18 @@ def digest(table: pa.Table) -> str:
     sha = hashlib.sha256(f"shardkit manifest 1, {table.num_rows} rows".encode())
     for field in SCHEMA:
         sha.update(f"\n{field.name} {field.type} ".encode())
-        _feed(sha, table[field.name].combine_chunks())
+        feed(sha, table[field.name].combine_chunks())
     return sha.hexdigest()
 
 
-def _feed(sha: "hashlib._Hash", array: pa.Array | pa.ChunkedArray) -> None:
+def feed(sha: "hashlib._Hash", array: pa.Array | pa.ChunkedArray) -> None:
+    """Update a hash with a column's values and nulls, however they are laid out in memory."""
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
     sha.update(np.packbits(pc.is_null(array).to_numpy(zero_copy_only=False)).tobytes())
     if pa.types.is_list(array.type):
         sha.update(pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False).astype("<i4").tobytes())
-        _feed(sha, array.flatten())
+        feed(sha, array.flatten())
     elif pa.types.is_string(array.type) or pa.types.is_fixed_size_binary(array.type):
         values = array.drop_null()
         sizes = pc.binary_length(values).to_numpy(zero_copy_only=False).astype("<i4")
