@@ -41,7 +41,8 @@ def window(pixels: Pixels, low: int, high: int) -> Grey:
         The picture.
     """
     scale = np.float32(255 / max(1, high - low))
-    return np.clip((pixels.astype(np.float32) - np.float32(low)) * scale, 0, 255).astype(np.uint8)
+    grey: Grey = np.clip((pixels.astype(np.float32) - np.float32(low)) * scale, 0, 255).astype(np.uint8)
+    return grey
 
 
 def small(store: Store, row: SampleRow, description: DatasetDescription, side: int) -> Pixels:

@@ -61,9 +61,9 @@ class Sample:
         return self._record["split"]
 
     @property
-    def levels(self) -> int:
-        """How many levels `pixels` takes: 0 is the whole image, each next one half of it."""
-        return len(self._record["level_bytes"])
+    def level_bytes(self) -> tuple[int, ...]:
+        """Bytes that are read for each level of `pixels`: of the whole image, of its half, and so on."""
+        return tuple(self._record["level_bytes"])
 
     @property
     def window(self) -> Window:
@@ -172,6 +172,7 @@ class Sample:
         return self.sheet()._repr_html_() + reprs.table(f"Sample {self.key}", facts)
 
     def __repr__(self) -> str:
+        """Return one line of facts."""
         stated = {name: self.facts[name] for name in _SHOWN if self.facts[name]}
         size = {"rows": self.shape[0], "columns": self.shape[1], "bits": self.bits}
         return reprs.line("Sample", {"key": self.key, "row": self.row, **size, **stated})

@@ -13,7 +13,7 @@ from shardkit.dataset import contents, manifest
 from shardkit.dataset.description import DatasetDescription
 from shardkit.errors import ArgumentError
 from shardkit.looking.pictures import LabelBox
-from shardkit.storage import Store
+from shardkit.storage import Store, Unusable
 
 SEPARATOR = ":"
 """Between the names of a labels table and of its column, as in "nih14:Effusion" and "nih14:split"."""
@@ -40,6 +40,7 @@ class Source:
         self.store = Store(url)
         self.description: DatasetDescription = contents.description(self.store)
         self._tables: dict[str, labels.LabelTable] = {}
+        self._wide: tuple[tuple[str, ...] | None, pa.Table] = (None, None)
 
     @cached_property
     def manifest(self) -> pa.Table:
@@ -47,9 +48,16 @@ class Source:
         return manifest.plain(contents.samples(self.store, described=self.description)).combine_chunks()
 
     @cached_property
+    def _listed(self) -> list[str]:
+        try:
+            return labels.names(self.store)
+        except Unusable:  # a plain web server lists nothing
+            return []
+
+    @property
     def labels_names(self) -> list[str]:
-        """Names of the labels tables."""
-        return labels.names(self.store)
+        """Names of the labels tables that the store lists, or that were read."""
+        return sorted({*self._listed, *self._tables})
 
     def labels(self, name: str) -> labels.LabelTable:
         """Return a labels table, read once."""
@@ -57,16 +65,22 @@ class Source:
             self._tables[name] = labels.read(self.store, name)
         return self._tables[name]
 
-    @cached_property
+    @property
     def wide(self) -> pa.Table:
         """The manifest with the columns of all labels tables, by row."""
+        return self._joined(tuple(self.labels_names))
+
+    def _joined(self, names: tuple[str, ...]) -> pa.Table:
+        if self._wide[0] == names:
+            return self._wide[1]
         table = self.manifest
-        for name in self.labels_names:
+        for name in names:
             found = self.labels(name).table
             at = pc.index_in(table[_KEY], found[_KEY].combine_chunks()).combine_chunks()
             for column in found.column_names:
                 if column != _KEY:
                     table = table.append_column(f"{name}{SEPARATOR}{column}", found[column].take(at))
+        self._wide = (names, table)
         return table
 
     def columns(self, names: Sequence[str]) -> pa.Table:
@@ -106,5 +120,7 @@ class Source:
             boxes = self.labels(name).boxes
             if boxes is not None:
                 rows = boxes.filter(pc.equal(boxes[_KEY], key)).to_pylist()
-                found += [LabelBox(name, *(row[n] for n in ("label", "top", "left", "height", "width"))) for row in rows]
+                found += [
+                    LabelBox(name, *(row[n] for n in ("label", "top", "left", "height", "width"))) for row in rows
+                ]
         return found

@@ -10,13 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image
 
 from shardkit.dataset import contents
 from shardkit.dataset.description import DatasetDescription
-from shardkit.dataset.rounding import halved
 from shardkit.dataset.sample_row import SampleRow
-from shardkit.errors import IntegrityError, ShardkitError
+from shardkit.errors import ShardkitError
+from shardkit.looking import pictures
 from shardkit.report.numbers import number
 from shardkit.storage import Store
 
@@ -94,7 +93,8 @@ class Album:
 
     def _picture(self, row: SampleRow) -> Picture:
         try:
-            source = _data_uri(self._pixels(row), row["p0_5"], row["p99_5"])
+            pixels = pictures.small(self.store, row, self.description, _READ)
+            source = _data_uri(pixels, row["p0_5"], row["p99_5"])
         except ShardkitError:  # the page helps to find trouble: one sample's must not cost the page
             source = None
         height, width = row["height"], row["width"]
@@ -109,14 +109,6 @@ class Album:
             f"{'width' if width >= height else 'height'}:100%;aspect-ratio:{width}/{height}",
             _box(row) if source else "",
         )
-
-    def _pixels(self, row: SampleRow) -> npt.NDArray[np.uint16]:
-        """Decode the smallest level that is large enough to look at."""
-        level = contents.smallest_level(row, _READ)
-        pixels = contents.image(self.store, row, self.description, level)
-        if pixels.shape != tuple(halved(row[side], level) for side in ("height", "width")):
-            raise IntegrityError(f"{row['key']} has other dimensions than the manifest says: run verify")
-        return pixels
 
 
 def _box(row: SampleRow) -> str:
@@ -195,10 +187,7 @@ def _spread(rows: Rows, most: int) -> Rows:
 
 def _data_uri(pixels: npt.NDArray[np.uint16], low: int, high: int) -> str:
     """Grey levels low to high as a small JPEG."""
-    scale = np.float32(255 / max(1, high - low))
-    grey = np.clip((pixels.astype(np.float32) - np.float32(low)) * scale, 0, 255).astype(np.uint8)
-    picture = Image.fromarray(grey)
-    picture.thumbnail((_SHOWN, _SHOWN), Image.Resampling.BOX)
+    picture = pictures.fitted(pictures.window(pixels, low, high), _SHOWN)
     for quality in (82, 65, 45, 25, 10):
         buffer = BytesIO()
         picture.save(buffer, "JPEG", quality=quality, optimize=True)
