@@ -49,9 +49,11 @@ def profile(sample: list[Record], source: str, scratch: str) -> Record:
 def _convert_one(spec: Any, row: Record, source: str) -> Any:
     from shardkit.build.conversion import convert_file
     from shardkit.codecs.placement import Placement
+    from shardkit.sources.entries import Entry
 
     path = os.fsencode(os.path.relpath(row["path"], source))
-    done = convert_file(spec, path, row["size"], Placement(row["height"], row["width"], row["height"], row["width"]))
+    entry = Entry(path, row["size"], "file")
+    done = convert_file(spec, entry, Placement(row["height"], row["width"], row["height"], row["width"]))
     if done.verdict != "written":
         raise RuntimeError(f"a file that a build wrote is now {done.verdict}: {done.message}")
     return done

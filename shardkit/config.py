@@ -117,6 +117,15 @@ class DatasetOptions:
         Keep sex and age (five-year steps).
     follow_symlinks
         Read what symbolic links point to.
+    collection
+        The public collection that the source is a copy of, such as nih14: says whom and what its images show, and its
+        labels. `shardkit collections` lists them.
+    image_files
+        Take PNG, JPEG, TIFF and NIfTI files, as well as DICOM. Files that --facts names are taken in any case.
+    frames
+        What to do with files of several frames: drop them, or take each frame as an image.
+    slices
+        Which slices of a NIfTI volume to take: axis=0, 1 or 2, and from, to (which is left out) and step.
     """
 
     format: Format = "webdataset"
@@ -128,6 +137,10 @@ class DatasetOptions:
     invert: Literal["full", "imagemax"] = "full"
     demographics: bool = False
     follow_symlinks: bool = False
+    collection: str | None = None
+    image_files: bool = False
+    frames: Literal["drop", "each"] = "drop"
+    slices: str = "axis=2"
     rules: Rules = Rules()
 
     @property
@@ -197,6 +210,11 @@ class BuildConfig:
         Folder or bucket url of the dataset.
     private
         Folder of the ledger and the pseudonym key.
+    facts
+        Table that says of files whom they are of and how they were taken.
+    facts_columns
+        Names of the table's columns by what they say, such as {"path": "Image", "patient": "PatientID"}, where they are
+        others.
     dataset, run
         The options.
     children
@@ -210,6 +228,8 @@ class BuildConfig:
     source: str
     out: str
     private: Path
+    facts: Path | None = None
+    facts_columns: dict[str, str] = field(default_factory=dict)
     dataset: DatasetOptions = DatasetOptions()
     run: RunOptions = field(default_factory=RunOptions)
     children: int | None = None
@@ -219,7 +239,7 @@ class BuildConfig:
     @classmethod
     def of(cls, source: str, out: str, private: Path, **options: Any) -> "BuildConfig":
         """Make a build by the names of its options, e.g. ``codec="png", min_side=100, workers=2``."""
-        own = {name: options.pop(name) for name in ("children", "recorded", "images") if name in options}
+        own = {name: options.pop(name) for name in _OWN if name in options}
         run = RunOptions(**{f.name: options.pop(f.name) for f in fields(RunOptions) if f.name in options})
         rules = Rules(**{f.name: options.pop(f.name) for f in fields(Rules) if f.name in options})
         dataset = DatasetOptions(rules=rules, **options)
@@ -248,6 +268,9 @@ class BuildConfig:
     def with_workers(self, workers: int, children: int) -> "BuildConfig":
         """Return the same build on other workers; its bytes stay."""
         return replace(self, run=replace(self.run, workers=workers), children=children)
+
+
+_OWN = ("facts", "facts_columns", "children", "recorded", "images")  # of a BuildConfig, beside places and records
 
 
 def usual_codec(form: str) -> str:

@@ -22,6 +22,7 @@ NO_MODALITY = "NONE"
 
 DROPS = {
     "apple_double": "what macOS keeps beside a file, named ._*: no image",
+    "not_in_collection": "it lies in the tree, and is no image of the collection: masks, tables, previews",
     "not_an_image": "reports, presentation states, key objects, segmentations, DICOMDIRs",
     "no_pixel_data": "an image header without pixels",
     "not_integer_pixels": "floating-point pixel data",
@@ -35,13 +36,20 @@ DROPS = {
     "for_processing": "unprocessed twin of an image for presentation",
     "blank": "no range of grey levels, or nothing but noise",
     "small_content": "content fills less of the image than --min-content",
+    "empty_slice": "a slice of a volume without anything in it",
     "duplicate_exact": "the same pixels as another file",
     "duplicate_near": "almost the same pixels as another file, dropped on request",
 }
 QUARANTINES = {
     "empty_file": "no bytes",
     "not_dicom": "not a DICOM file",
+    "unknown_format": "no format of images that is read",
     "io_error": "the file could not be read",
+    "encrypted": "a member of an archive that needs a password",
+    "archive_damaged": "an archive, or a member of one, that cannot be read",
+    "archive_limit": "a member that unpacks to far more than it takes, or lies too deep in archives",
+    "unsafe_name": "a member of an archive whose name leads out of it",
+    "facts_ambiguous": "rows of the facts that name it differ, or name other files, too",
     "parse_error": "the header cannot be parsed",
     "truncated": "the file ends too early",
     "missing_required_tag": "a tag without which pixels mean nothing is missing",
@@ -84,8 +92,8 @@ def judge_header(facts: ImageFacts, rules: Rules) -> tuple[str, ...]:
     return ("missing_patient_id", *facts.flags)
 
 
-def _require_modality(found: str, rules: Rules) -> None:
-    if (found or NO_MODALITY) in rules.modalities:
+def _require_modality(found: str | None, rules: Rules) -> None:
+    if found is None or (found or NO_MODALITY) in rules.modalities:
         return
     if not found:
         raise Dropped(

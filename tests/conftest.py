@@ -31,7 +31,7 @@ from shardkit.config import Codec, Conversion, DatasetOptions, Rules, RunOptions
 from shardkit.sources import image_source
 from shardkit.sources.dicom import decoding
 from shardkit.sources.dicom.reading import Header, PixelModule, check_structure, frame, pixel_module, read_header
-from shardkit.sources.files import Entry
+from shardkit.sources.entries import Entry
 from shardkit.synthetic.records import ImageSpec, Patient, Study
 
 # Torch's threads of one worker otherwise spin on the core that the other needs; it reads this when it is loaded.
@@ -211,13 +211,14 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Outcome]:
     def run(data: bytes, rules: Rules = usual, codec: Codec = "raw", name: str = "file", **options: Any) -> Outcome:
         (folder / name).write_bytes(data)
         source = image_source(str(folder))
-        scanned = scan_entry(source, Entry(name.encode(), len(data), "file"), rules)
+        entry = Entry(name.encode(), len(data), "file")
+        scanned = scan_entry(source, entry, rules)
         if scanned.verdict is not None:
             return Outcome(scanned, None)
         dataset = DatasetOptions(codec=codec, rules=rules, **options)
         spec = Conversion(source=source, out="", dataset=dataset, run=RunOptions())
         placement = Placement(scanned.height, scanned.width, scanned.height, scanned.width)
-        return Outcome(scanned, convert_file(spec, name.encode(), len(data), placement))
+        return Outcome(scanned, convert_file(spec, entry, placement))
 
     return run
 

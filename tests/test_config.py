@@ -29,6 +29,10 @@ TYPED: dict[str, tuple[str, Any, str]] = {
     "invert": ("--invert imagemax", "imagemax", "--invert was full, now imagemax"),
     "demographics": ("--demographics", True, "--demographics was False, now True"),
     "follow_symlinks": ("--follow-symlinks", True, "--follow-symlinks was False, now True"),
+    "collection": ("--collection nih14", "nih14", "--collection was None, now nih14"),
+    "image_files": ("--image-files", True, "--image-files was False, now True"),
+    "frames": ("--frames each", "each", "--frames was drop, now each"),
+    "slices": ("--slices axis=0", "axis=0", "--slices was axis=2, now axis=0"),
     "modalities": ("--modalities mg dx", ["DX", "MG"], "--modalities was CR DX IO MG PX RG, now DX MG"),
     "min_side": ("--min-side 65", 65, "--min-side was 64, now 65"),
     "max_side": ("--max-side 4096", 4096, "--max-side was 3072, now 4096"),
@@ -101,6 +105,7 @@ def test_the_record_is_what_it_was_before_options_were_written_once() -> None:
     assert json.dumps(DatasetOptions().record()) == (
         '{"format": "webdataset", "codec": "htj2k", "levels": 0, "bins": "auto:36", "patch": 48,'
         ' "shard_bytes": 536870912, "invert": "full", "demographics": false, "follow_symlinks": false,'
+        ' "collection": null, "image_files": false, "frames": "drop", "slices": "axis=2",'
         ' "modalities": ["CR", "DX", "IO", "MG", "PX", "RG"], "min_side": 64, "max_side": 3072, "min_content": 0.05,'
         ' "oversize": "drop", "secondary_capture": "keep", "missing_patient_id": "study", "near_duplicates": "report"}'
     )

@@ -1,7 +1,7 @@
 """One file, from its bytes to an encoded and checked image, or to a verdict. Runs in a child process."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from shardkit import content, privacy
@@ -14,7 +14,8 @@ from shardkit.dataset.sample_row import ImageColumns, OriginColumns, PixelColumn
 from shardkit.errors import Quarantined, Verdict
 from shardkit.formats.encoding import Encoded, encode
 from shardkit.sources.base import Decoded, ImageFacts, LoadedImage
-from shardkit.sources.files import Entry, Unread
+from shardkit.sources.entries import Entry
+from shardkit.sources.files import Unread
 from shardkit.triage import halvings, judge_header, judge_pixels
 
 _CHANGED = "the file changed while the build ran: `shardkit retry --class io_error` takes it in"
@@ -36,17 +37,15 @@ class Converted:
     unsure: bool = False  # whether it may be the store's fault
 
 
-def convert_file(spec: Conversion, path: bytes, size: int, placement: Placement) -> Converted:
+def convert_file(spec: Conversion, entry: Entry, placement: Placement) -> Converted:
     """Convert one file; what is wrong with it is a verdict.
 
     Parameters
     ----------
     spec : Conversion
         What all files of a build share.
-    path : bytes
-        The file in the source.
-    size : int
-        Bytes that it had when it was scanned.
+    entry : Entry
+        The image in the source, as it was scanned.
     placement : Placement
         Its image, as the scan saw it, in its bin.
 
@@ -57,11 +56,11 @@ def convert_file(spec: Conversion, path: bytes, size: int, placement: Placement)
     """
     sha256: str | None = None
     try:
-        data = spec.source.files.read(path)
+        data = spec.source.read(entry)
         sha256 = hashlib.sha256(data).hexdigest()
-        if len(data) != size:
+        if len(data) != entry.size:
             raise Quarantined("io_error", _CHANGED)
-        image = spec.source.load(Entry(path, size, "file"), data)
+        image = _stated(entry, spec.source.load(entry, data))
         flags = judge_header(image.facts, spec.dataset.rules)
         return _convert(spec, image, flags, placement, sha256)
     except Verdict as verdict:
@@ -71,6 +70,13 @@ def convert_file(spec: Conversion, path: bytes, size: int, placement: Placement)
         raise
     except Exception as error:
         return Converted("quarantined", "internal_error", f"{type(error).__name__} while converting", sha256)
+
+
+def _stated(entry: Entry, image: LoadedImage) -> LoadedImage:
+    """Return an image with what a table says of its file."""
+    if entry.facts is None:
+        return image
+    return replace(image, facts=entry.facts.over(image.facts), stated=entry.facts.over_stated(image.stated))
 
 
 def _convert(

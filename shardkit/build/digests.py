@@ -5,10 +5,13 @@ import hashlib
 from dataclasses import dataclass
 
 from shardkit.build import journal
+from shardkit.build.scan import entry_of
 from shardkit.build.shard_plan import ShardTask
 from shardkit.config import Conversion
 from shardkit.errors import Quarantined
-from shardkit.sources.files import FileTree, Unread, settled
+from shardkit.sources.base import ImageSource
+from shardkit.sources.entries import Entry
+from shardkit.sources.files import Unread, settled
 from shardkit.storage import Store
 
 
@@ -19,7 +22,7 @@ def hash_shard(spec: Conversion, task: ShardTask, generation: int) -> dict[int, 
     digests = {}
     for file in task.files:
         if read[file["serial"]]:
-            ask = functools.partial(_digest, spec.source.files, file["path"])
+            ask = functools.partial(_digest, spec.source, entry_of(file))
             if (found := settled(spec.source.files, ask(), ask)).sha256 is not None:  # else it vanished since
                 digests[file["serial"]] = found.sha256
     return digests
@@ -31,8 +34,8 @@ class _Digest:
     unsure: bool = False
 
 
-def _digest(files: FileTree, path: bytes) -> _Digest:
+def _digest(source: ImageSource, entry: Entry) -> _Digest:
     try:
-        return _Digest(hashlib.sha256(files.read(path)).hexdigest())
+        return _Digest(hashlib.sha256(source.read(entry)).hexdigest())
     except Quarantined as verdict:
         return _Digest(None, unsure=isinstance(verdict, Unread))

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from shardkit.build import journal, ledger
 from shardkit.build.deduplicate import NEAR
+from shardkit.build.scan import SCHEMA
 from shardkit.build.shard_plan import TWINS, GenerationPlan
 from shardkit.content import THUMB
 from shardkit.dataset import manifest
@@ -117,7 +118,8 @@ def write_ledger(
     hashed = pa.concat_tables([_DIGEST.empty_table(), *map(parquet.read, digests)]).combine_chunks()
     with parquet.writing(folder / LEDGER, ledger.SCHEMA) as writer:
         for part in parts:
-            scanned = parquet.read(part)
+            # Parts of a build that an earlier version began lack columns.
+            scanned = pa.concat_tables([SCHEMA.empty_table(), parquet.read(part)], promote_options="default")
             twin = pc.is_in(scanned["serial"], unused)
             at = pc.index_in(scanned["serial"], done["serial"].combine_chunks()).combine_chunks()
             converted = pc.is_valid(at)
@@ -136,6 +138,7 @@ def write_ledger(
                     "its processed twin is in the export",
                     pc.coalesce(done["message"].take(at), scanned["message"]),
                 ),
+                **{name: scanned[name] for name in ("sop", "study", "series", "accession", "patient")},
             }
             writer.write_table(pa.table(chosen).cast(ledger.SCHEMA))
 

@@ -15,7 +15,7 @@ from shardkit import formats
 from shardkit.build import isolation, journal
 from shardkit.build.conversion import Converted, convert_file
 from shardkit.build.journal import FileRow
-from shardkit.build.scan import ScanRow
+from shardkit.build.scan import ScanRow, entry_of
 from shardkit.build.shard_plan import ShardTask
 from shardkit.codecs import codec
 from shardkit.codecs.placement import Placement
@@ -128,7 +128,7 @@ def _converted(spec: Conversion, task: ShardTask, workers: WorkerConfig) -> Iter
     def begin(file: ScanRow) -> tuple[ScanRow, Future[Any], float]:
         timeout = isolation.allowance(file["size"], spec.run.time_limit)
         placement = Placement(file["height"], file["width"], task.bin.height, task.bin.width)
-        return file, pool.submit(convert_file, spec, file["path"], file["size"], placement, timeout=timeout), timeout
+        return file, pool.submit(convert_file, spec, entry_of(file), placement, timeout=timeout), timeout
 
     def end(file: ScanRow, future: Future[Any], timeout: float) -> Converted:
         try:

@@ -27,6 +27,13 @@ SCHEMA = pa.schema(
         ("key", pa.string()),  # of the sample; for a duplicate, of the one that was kept
         ("shard", pa.string()),
         ("message", pa.string()),
+        # Pseudonyms, by which a table of labels that names UIDs, accession numbers or patients is joined; null in rows
+        # of before they were kept.
+        ("sop", pa.string()),
+        ("study", pa.string()),
+        ("series", pa.string()),
+        ("accession", pa.string()),
+        ("patient", pa.string()),
     ]
 )
 
@@ -49,7 +56,7 @@ def merge(generations: list[Path], manifest: pa.Table, changed: set[str], missin
         Paths that have another size now, or are gone.
     """
     tables = [parquet.read(path) for path in generations]
-    joined = pa.concat_tables(tables).combine_chunks() if tables else SCHEMA.empty_table()
+    joined = pa.concat_tables([SCHEMA.empty_table(), *tables], promote_options="default").combine_chunks()
     order = np.repeat(np.arange(len(tables)), [t.num_rows for t in tables])
     joined = joined.append_column("generation", pa.array(order))
     joined = joined.sort_by([("path", "ascending"), ("generation", "ascending")])

@@ -7,8 +7,6 @@ beside the shards. A generation is one round of new files; its shards are never 
 import shlex
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor
-from itertools import count
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +30,7 @@ from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ArgumentError, BuildError
 from shardkit.formats import listing, shard_format
-from shardkit.sources.files import Entry
+from shardkit.sources.entries import Entry
 from shardkit.storage import Store, parquet, private, shown, translate_errors
 
 
@@ -105,7 +103,7 @@ class _Run:
                 new += self._finish(shard_plan.GenerationPlan(folder))
             chosen = self._quarantined(retry) if retry and self.workspace.complete and not again else set()
             known = self._known(chosen)
-            listed, scanned = self._scan(known)
+            listed, scanned = self._scan(known, chosen)
             if listed == 0 and self.workspace.complete == 0:
                 raise ArgumentError(f"--source {shown(self.config.source)} holds no files: nothing to build")
             if scanned:
@@ -116,8 +114,8 @@ class _Run:
     def _taken_again(self) -> set[str]:
         """Return paths of this generation that an earlier one has too: then it is a retry that was interrupted."""
         earlier = scan.SeenFiles(self.workspace.earlier_parts())
-        paths = (p for part in self.workspace.parts(self.workspace.complete) for p in _paths(part))
-        return {ledger.path_text(path) for path in paths if Entry(path, 0, "file") in earlier}
+        found = (one for part in self.workspace.parts(self.workspace.complete) for one in scan.entries(part))
+        return {ledger.path_text(one.path) for one in found if one in earlier}
 
     def _quarantined(self, reason: str) -> set[str]:
         rows = parquet.read(self.workspace.root / ledger.NAME, ["path", "verdict", "reason"])
@@ -133,38 +131,54 @@ class _Run:
         """Return what earlier generations scanned, but for paths (as the ledger has them) to take in again."""
         parts = self.workspace.earlier_parts()
         return scan.SeenFiles(
-            parts, {p for part in parts for p in _paths(part) if ledger.path_text(p) in again} if again else None
+            parts, {one.path for part in parts for one in scan.entries(part) if ledger.path_text(one.path) in again}
         )
 
-    def _scan(self, known: scan.SeenFiles) -> tuple[int, int]:
+    def _scan(self, known: scan.SeenFiles, again: set[str]) -> tuple[int, int]:
         """Read the headers of what no earlier pass has seen; return names listed, and new ones in this generation."""
         generation = self.workspace.complete
         folder, done = self.workspace.folder(generation) / "scan", scan.SeenFiles(self.workspace.parts(generation))
-        number, listed = len(self.workspace.parts(generation)), 0
-        serial = count(sum(pq.read_metadata(p).num_rows for p in self.workspace.parts(generation)))
+        number, listed, serial = len(self.workspace.parts(generation)), 0, self._scanned(generation)
 
-        def fresh() -> Iterator[tuple[int, Entry]]:
+        def fresh() -> Iterator[Entry]:
             nonlocal listed
             for entry in self.spec.source.list():
                 listed += 1
                 if entry not in known and entry not in done:
-                    yield next(serial), entry
+                    yield entry
 
         self.progress.stage("scan", None)
+        settled = self._settled(again)
         limits = (self.dataset.rules, self.children, self.config.run.memory_limit, self.config.run.time_limit)
         for part in scan.parts(fresh(), scan.PART):
             self.workspace.begin()
             private.folder(folder)
             chunks = [part[i : i + scan.CHUNK] for i in range(0, len(part), scan.CHUNK)]
-            jobs = ((i, (self.spec.source, [e for _, e in chunk], *limits)) for i, chunk in enumerate(chunks))
-            found: dict[int, list[scan.Scanned]] = {}
+            jobs = ((i, (self.spec.source, chunk, *limits)) for i, chunk in enumerate(chunks))
+            found: dict[int, list[scan.ScannedFile]] = {}
             for index, rows in self.workers.map(scan.scan_part, jobs):
                 found[index] = rows
                 self.progress.scanned(len(rows))
-            table = scan.rows(part, [row for i in range(len(chunks)) for row in found[i]], self.workspace.name)
-            parquet.write(table, folder / f"{number:05d}.parquet")
-            number += 1
-        return listed, sum(pq.read_metadata(p).num_rows for p in self.workspace.parts(generation))
+            images = [
+                one
+                for i in range(len(chunks))
+                for file in found[i]
+                for one in file.images
+                if one[0].path not in settled
+            ]
+            parquet.write(scan.rows(images, self.workspace.name, serial), folder / f"{number:05d}.parquet")
+            number, serial = number + 1, serial + len(images)
+        return listed, serial
+
+    def _settled(self, again: set[str]) -> set[bytes]:
+        """Return frames and slices that stay as they are, of files of which others are taken in again."""
+        found = [one for part in self.workspace.earlier_parts() for one in scan.entries(part)] if again else []
+        files = {one.file for one in found if ledger.path_text(one.path) in again}
+        return {one.path for one in found if one.file in files and ledger.path_text(one.path) not in again}
+
+    def _scanned(self, generation: int) -> int:
+        """Images that a generation has scanned."""
+        return sum(pq.read_metadata(p).num_rows for p in self.workspace.parts(generation))
 
     def _lay_out(self) -> shard_plan.GenerationPlan:
         generation, parts = self.workspace.complete, self.workspace.parts(self.workspace.complete)
@@ -211,7 +225,7 @@ class _Run:
         self._hash(plan, generation)
         self._assemble(plan, generation)
         self.workspace.finish_generation()
-        return sum(pq.read_metadata(p).num_rows for p in self.workspace.parts(generation))
+        return self._scanned(generation)
 
     def _hash(self, plan: shard_plan.GenerationPlan, generation: int) -> None:
         """Read again the files of shards whose digests an interrupted run did not come to keep."""
@@ -299,16 +313,19 @@ class _Run:
         paths = [self.workspace.folder(g) / ledger.NAME for g in range(generations)]
         merged = ledger.merge(paths, samples, changed, missing)
         parts = [part for g in range(generations) for part in self.workspace.parts(g)]
-        ledger.check_closure(merged, len(scan.SeenFiles(parts)))
+        ledger.check_closure(merged, scan.count_images(parts))
         parquet.write(merged, self.workspace.root / ledger.NAME)
         return merged
 
     def _close(self, known: scan.SeenFiles, new: int, again: set[str] | None) -> Outcome:
         samples = contents.samples(self.store, ["key", "flags", "patient", "study", "group", "split"])
-        changed = {ledger.path_text(path) for path in known.changed}
-        missing: set[str] = set()
+        changed, missing = set[str](), set[str]()
         for part in self.workspace.earlier_parts():
-            missing.update(ledger.path_text(p) for p in _paths(part) if known.missing(p))
+            for one in scan.entries(part):
+                if one.file in known.changed:
+                    changed.add(ledger.path_text(one.path))
+                if known.missing(one):
+                    missing.add(ledger.path_text(one.path))
         merged = self._ledger(self.workspace.complete, samples, changed, missing)
         counts = {v: dict(sorted(c.items())) for v, c in ledger.counts(merged).items()}
         share = sum(counts["quarantined"].values()) / max(1, merged.num_rows)
@@ -323,8 +340,3 @@ class _Run:
             unwanted(samples, counts, self.dataset.rules, lambda: scan.modalities(self.workspace.earlier_parts())),
             None if again is None else ledger.reasons(merged, again),
         )
-
-
-def _paths(part: Path) -> list[bytes]:
-    """Return the paths of a scan part."""
-    return list(parquet.read(part, ["path"])["path"].to_pylist())

@@ -5,8 +5,8 @@ Rows go to Parquet parts in the private folder as they are done, so that a rerun
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, TypedDict
@@ -22,7 +22,9 @@ from shardkit.dataset.rounding import halved
 from shardkit.errors import Quarantined, Verdict
 from shardkit.privacy import Pseudonyms, shown_modality
 from shardkit.sources.base import Identity, ImageFacts, ImageSource
-from shardkit.sources.files import Entry, Unread, settled, unreadable
+from shardkit.sources.entries import Entry
+from shardkit.sources.facts import FactsRow
+from shardkit.sources.files import Unread, settled, unreadable
 from shardkit.storage import parquet
 from shardkit.triage import halvings, judge_header
 
@@ -37,6 +39,7 @@ class ScanRow(TypedDict):
 
     serial: Annotated[int, pa.int64()]
     path: Annotated[bytes, pa.binary()]
+    part: Annotated[int | None, pa.int32()]  # which frame or slice of a file
     size: Annotated[int, pa.int64()]
     verdict: Annotated[str | None, _TEXT]  # null: worth converting
     reason: Annotated[str | None, _TEXT]
@@ -49,11 +52,13 @@ class ScanRow(TypedDict):
     plain: Annotated[bool, pa.bool_()]  # explicit little endian: needs no interpretation
     presentation: Annotated[str | None, _TEXT]
     modality: Annotated[str | None, _TEXT]  # a defined term, "other" or "none"; null where the header was not read
+    facts: Annotated[str | None, _TEXT]  # what a table says of the file, but for whom it is of
     order: Annotated[int, pa.uint64()]
     sop: Annotated[str, _TEXT]  # pseudonyms from here on
     patient: Annotated[str, _TEXT]
     study: Annotated[str | None, _TEXT]
     series: Annotated[str | None, _TEXT]
+    accession: Annotated[str | None, _TEXT]
     device: Annotated[str | None, _TEXT]
     source: Annotated[str, _TEXT]
     twin: Annotated[str | None, _TEXT]  # of an unprocessed image and the processed one made from it
@@ -81,15 +86,38 @@ class Scanned:
     unsure: bool = False  # whether it may be the store's fault
 
 
-_NOT_FILES = {
-    "symlink": ("not_dicom", "a symbolic link, not followed: build into a new --out with --follow-symlinks"),
-    "broken_link": ("not_dicom", "a symbolic link to what is not there: bring its target back, or remove it"),
-    "endless_link": ("not_dicom", "a symbolic link that leads back to itself: remove it"),
-    "loop": ("not_dicom", "a symbolic link to a folder above it, which would never end: remove it"),
-    "special": ("not_dicom", "a pipe, socket or device, not a file"),
-    "too_long": ("io_error", "its path is longer than the system opens: move its folder up, or shorten its name"),
-    "unreadable": ("io_error", "the name cannot be opened: check its permissions"),
-}
+@dataclass(frozen=True, slots=True)
+class ScannedFile:
+    """What became of one file: of the image in it, or of each frame or slice."""
+
+    images: tuple[tuple[Entry, Scanned], ...]
+    unsure: bool = False  # whether it may be the store's fault
+
+
+def scan_file(source: ImageSource, entry: Entry, rules: Rules) -> ScannedFile:
+    """Read the headers of all images in a file. What is wrong with it is a verdict.
+
+    Raises
+    ------
+    MemoryError
+        Maybe this process's fault: the file is tried once more in a new one.
+    """
+    found: list[Entry] = []
+
+    def split() -> Scanned:
+        entry.require_file()
+        found.extend(source.split(entry))
+        return Scanned()
+
+    failed = _guarded(split)
+    if failed.verdict is not None:
+        return ScannedFile(((entry, failed),), failed.unsure)
+    images: list[tuple[Entry, Scanned]] = []
+    for one in found:
+        images.append((one, scan_entry(source, replace(one, facts=entry.facts), rules)))
+        if images[-1][1].unsure:
+            return ScannedFile(tuple(images), True)
+    return ScannedFile(tuple(images))
 
 
 def scan_entry(source: ImageSource, entry: Entry, rules: Rules) -> Scanned:
@@ -100,15 +128,28 @@ def scan_entry(source: ImageSource, entry: Entry, rules: Rules) -> Scanned:
     MemoryError
         Maybe this process's fault: the file is tried once more in a new one.
     """
-    found: str | None = None
-    try:
-        if entry.kind != "file":
-            raise Quarantined(*_NOT_FILES[entry.kind])
-        facts = source.inspect(entry)
-        found = facts.modality
+    read: list[str | None] = []  # what made it, once the header says so
+
+    def judge() -> Scanned:
+        entry.require_file()
+        facts = stated(entry, source.inspect(entry))
+        read.append(facts.modality)
         return _accepted(facts, judge_header(facts, rules), rules)
+
+    return _guarded(judge, read)
+
+
+def stated(entry: Entry, facts: ImageFacts) -> ImageFacts:
+    """Return what a header says, with what a table says of its file."""
+    return facts if entry.facts is None else entry.facts.over(facts)
+
+
+def _guarded(judge: Callable[[], Scanned], read: Sequence[str | None] = ()) -> Scanned:
+    """Return what a function finds, or the verdict that it ends in."""
+    try:
+        return judge()
     except Verdict as verdict:
-        made_by = verdict.modality if found is None else found
+        made_by = read[0] if read else verdict.modality
         shown = None if made_by is None else shown_modality(made_by)
         unsure = isinstance(verdict, Unread)
         return Scanned(verdict.verdict, verdict.reason, verdict.message, modality=shown, unsure=unsure)
@@ -135,16 +176,16 @@ def _accepted(facts: ImageFacts, flags: tuple[str, ...], rules: Rules) -> Scanne
         estimate=int(0.35 * 2 * height * width) if coded is None else coded,
         plain=facts.plain,
         presentation=facts.presentation,
-        modality=shown_modality(facts.modality),
+        modality=None if facts.modality is None else shown_modality(facts.modality),
         identity=facts.identity,
     )
 
 
-def scan_chunk(source: ImageSource, entries: list[Entry], rules: Rules) -> list[Scanned]:
+def scan_chunk(source: ImageSource, entries: list[Entry], rules: Rules) -> list[ScannedFile]:
     """Read the headers of some files, as far as one that may have failed because the store is away. Runs in a child."""
-    found: list[Scanned] = []
+    found: list[ScannedFile] = []
     for entry in entries:
-        found.append(scan_entry(source, entry, rules))
+        found.append(scan_file(source, entry, rules))
         if found[-1].unsure:
             break
     return found
@@ -152,7 +193,7 @@ def scan_chunk(source: ImageSource, entries: list[Entry], rules: Rules) -> list[
 
 def scan_part(
     source: ImageSource, entries: list[Entry], rules: Rules, children: int, memory: int, limit: float
-) -> list[Scanned]:
+) -> list[ScannedFile]:
     """Read the headers of `entries` in children. Runs on a worker.
 
     A chunk that loses its child is halved down to single files.
@@ -179,7 +220,7 @@ def scan_part(
     """
     pool = isolation.children(children, memory)
 
-    def attempt(chunk: list[Entry]) -> list[Scanned]:
+    def attempt(chunk: list[Entry]) -> list[ScannedFile]:
         timeout = limit + 0.25 * len(chunk)
         try:
             alone = len(chunk) == 1
@@ -188,12 +229,13 @@ def scan_part(
         except Quarantined as verdict:
             if len(chunk) == 1:
                 unsure = verdict.reason == "decode_timeout" and not source.files.answers()
-                return [Scanned("quarantined", verdict.reason, verdict.message, unsure=unsure)]
+                failed = Scanned("quarantined", verdict.reason, verdict.message, unsure=unsure)
+                return [ScannedFile(((chunk[0], failed),), unsure)]
             half = len(chunk) // 2
             return run(chunk[:half]) + run(chunk[half:])
 
-    def run(chunk: list[Entry]) -> list[Scanned]:
-        found: list[Scanned] = []
+    def run(chunk: list[Entry]) -> list[ScannedFile]:
+        found: list[ScannedFile] = []
         while rest := chunk[len(found) :]:
             *sure, last = attempt(rest)
             one = rest[len(sure) : len(sure) + 1]
@@ -203,16 +245,29 @@ def scan_part(
     return run(entries)
 
 
-def rows(entries: list[tuple[int, Entry]], scanned: list[Scanned], name: Pseudonyms) -> pa.Table:
-    """Return scanned headers as a table in which every identifier is a pseudonym."""
+def rows(images: list[tuple[Entry, Scanned]], name: Pseudonyms, first: int) -> pa.Table:
+    """Return scanned headers as a table in which every identifier is a pseudonym.
+
+    Parameters
+    ----------
+    images : list of (Entry, Scanned)
+        In the order of the listing.
+    name : Pseudonyms
+        Hashes identifiers.
+    first : int
+        Serial of the first row.
+    """
     out: list[ScanRow] = []
-    for (serial, entry), header in zip(entries, scanned, strict=True):
-        source, clear = name("source", entry.path.decode("utf-8", "surrogateescape")), header.identity
+    for serial, (entry, header) in enumerate(images, first):
+        source, clear = name("source", _text(entry.name)), header.identity
         image = clear.image or f"path {source}"
+        # Frames and slices lie beside each other: a child decodes a volume once for all that it converts of it.
+        together = image if entry.part is None else f"file {name('source', _text(entry.unpacked or entry.file))}"
         out.append(
             {
                 "serial": serial,
                 "path": entry.path,
+                "part": entry.part,
                 "size": entry.size,
                 "verdict": header.verdict,
                 "reason": header.reason,
@@ -225,17 +280,29 @@ def rows(entries: list[tuple[int, Entry]], scanned: list[Scanned], name: Pseudon
                 "plain": header.plain,
                 "presentation": header.presentation,
                 "modality": header.modality,
-                "order": int(name("order", image)[:16], 16),
+                "facts": None if entry.facts is None else entry.facts.to_json(),
+                "order": int(name("order", together)[:16], 16),
                 "sop": name("sop", image),
                 "patient": name("patient", _patient(clear) or image),
                 "study": name("study", clear.study) if clear.study else None,
                 "series": name("series", clear.series) if clear.series else None,
+                "accession": name("accession", clear.accession) if clear.accession else None,
                 "device": name("device", clear.device) if clear.device else None,
                 "source": source,
                 "twin": name("twin", clear.processed_pair) if clear.processed_pair else None,
             }
         )
     return pa.Table.from_pylist(out, SCHEMA)
+
+
+def _text(path: bytes) -> str:
+    return path.decode("utf-8", "surrogateescape")
+
+
+def entry_of(row: ScanRow) -> Entry:
+    """Return the entry that a row of a scan is about, as a conversion needs it."""
+    facts = None if row["facts"] is None else FactsRow.from_json(row["facts"])
+    return Entry(row["path"], row["size"], "file", part=row["part"], facts=facts)
 
 
 def _patient(clear: Identity) -> str:
@@ -266,49 +333,71 @@ def path_hash(path: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(path, digest_size=8).digest(), "big")
 
 
+def entries(part: Path) -> list[Entry]:
+    """Return what a scan part is about: paths, sizes and numbers of frames or slices."""
+    with pq.ParquetFile(part) as file:  # parts of an earlier version number no frames
+        table = file.read([name for name in ("path", "size", "part") if name in file.schema_arrow.names])
+    numbers = table["part"].to_pylist() if "part" in table.column_names else [None] * table.num_rows
+    rows = zip(table["path"].to_pylist(), table["size"].to_pylist(), numbers, strict=True)
+    return [Entry(path, size, "file", part=number) for path, size, number in rows]
+
+
+def count_images(parts: list[Path]) -> int:
+    """Count what scan parts are about; what was scanned again counts once."""
+    hashes = [np.fromiter(map(path_hash, parquet.read(p, ["path"])["path"].to_pylist()), np.uint64) for p in parts]
+    return len(np.unique(np.concatenate(hashes))) if hashes else 0
+
+
 class SeenFiles:
-    """Paths that earlier passes scanned, with their sizes."""
+    """Files that earlier passes scanned, with their sizes.
+
+    Parameters
+    ----------
+    parts : list of Path
+        Scan parts of these passes, oldest first.
+    leave_out : set of bytes, optional
+        Paths of images to scan again: their files count as not seen.
+    """
 
     def __init__(self, parts: list[Path], leave_out: set[bytes] | None = None) -> None:
         hashes, sizes = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+        again: set[bytes] = set()
         for part in parts:
-            table = parquet.read(part, ["path", "size"])
-            paths = table["path"].to_pylist()
-            keep = pa.array([i for i, p in enumerate(paths) if not leave_out or p not in leave_out], pa.int64())
-            paths = table["path"].take(keep).to_pylist()
-            hashes.append(np.fromiter(map(path_hash, paths), np.uint64, len(paths)))
-            sizes.append(table["size"].take(keep).to_numpy())
+            found = entries(part)
+            again |= {one.file for one in found if leave_out and one.path in leave_out}
+            hashes.append(np.fromiter((path_hash(one.file) for one in found), np.uint64, len(found)))
+            sizes.append(np.fromiter((one.size for one in found), np.int64, len(found)))
         joined = np.concatenate(hashes)
         order = np.argsort(joined, kind="stable")
         ranked = joined[order]
         latest = np.append(ranked[1:] != ranked[:-1], True) if len(ranked) else np.zeros(0, bool)
+        latest &= ~np.isin(ranked, np.fromiter(map(path_hash, again), np.uint64, len(again)))
         self._hashes, self._sizes = ranked[latest], np.concatenate(sizes)[order][latest]
         self.seen = np.zeros(len(self._hashes), bool)
-        self.changed: list[bytes] = []
-
-    def __len__(self) -> int:
-        """Return the number of paths."""
-        return len(self._hashes)
+        self.changed: set[bytes] = set()
 
     def __contains__(self, entry: Entry) -> bool:
-        """Return whether a path was scanned, and remember that it is still there, and whether its size changed."""
-        value = np.uint64(path_hash(entry.path))
-        at = int(np.searchsorted(self._hashes, value))
-        if at == len(self._hashes) or self._hashes[at] != value:
+        """Return whether a file was scanned, and remember that it is still there, and whether its size changed."""
+        at = self._at(entry.file)
+        if at is None:
             return False
         self.seen[at] = True
         if int(self._sizes[at]) != entry.size:
-            self.changed.append(entry.path)
+            self.changed.add(entry.file)
         return True
 
-    def missing(self, path: bytes) -> bool:
-        """Return whether a known path was not met in the listing."""
-        value = np.uint64(path_hash(path))
+    def missing(self, entry: Entry) -> bool:
+        """Return whether a known file was not met in the listing."""
+        at = self._at(entry.file)
+        return at is not None and not bool(self.seen[at])
+
+    def _at(self, file: bytes) -> int | None:
+        value = np.uint64(path_hash(file))
         at = int(np.searchsorted(self._hashes, value))
-        return at < len(self._hashes) and self._hashes[at] == value and not bool(self.seen[at])
+        return at if at < len(self._hashes) and self._hashes[at] == value else None
 
 
-def parts(entries: Iterator[tuple[int, Entry]], size: int) -> Iterator[list[tuple[int, Entry]]]:
+def parts(entries: Iterator[Entry], size: int) -> Iterator[list[Entry]]:
     """Cut an iterator into lists of at most `size`."""
     while part := list(islice(entries, size)):
         yield part

@@ -17,7 +17,7 @@ from shardkit.errors import ArgumentError
 from shardkit.looking.dataset import Dataset
 from shardkit.looking.pictures import window
 from shardkit.sources.base import ImageSource
-from shardkit.sources.files import Entry
+from shardkit.sources.entries import Entry
 from shardkit.storage import Store, no_folder, parquet, shown, translate_errors
 from shardkit.terminal.output import Terminal
 
@@ -70,16 +70,15 @@ def scan_counts(source: ImageSource, workers: int) -> ScanCounts:
     source.files.check()
     counts = ScanCounts()
 
-    def read(part: list[tuple[int, Entry]]) -> list[scan.Scanned]:
-        entries = [entry for _, entry in part]
+    def read(entries: list[Entry]) -> list[scan.ScannedFile]:
         return scan.scan_part(source, entries, Rules(), workers, MEMORY_LIMIT, TIME_LIMIT)
 
     try:
         with ThreadPoolExecutor(workers) as threads:
-            for part in scan.parts(enumerate(source.list()), workers * scan.CHUNK):
+            for part in scan.parts(source.list(), workers * scan.CHUNK):
                 chunks = [part[i : i + scan.CHUNK] for i in range(0, len(part), scan.CHUNK)]
                 for found in threads.map(read, chunks):
-                    for row in found:
+                    for _, row in (image for file in found for image in file.images):
                         counts.verdicts[row.verdict or "to convert", row.reason or ""] += 1
                         counts.pixels += row.height * row.width
                         if row.modality:

@@ -15,7 +15,9 @@ _TEXT, _HASH, _TEXTS = pa.string(), pa.binary(DIGEST_BYTES), pa.list_(pa.string(
 class StorageColumns(TypedDict):
     """Where a sample lies, and hashes of its bytes."""
 
-    key: Annotated[str, _TEXT, "name of the sample: keyed hash of the SOP Instance UID, start of the pixel hash"]
+    key: Annotated[
+        str, _TEXT, "name of the sample: keyed hash of the SOP Instance UID or path, start of the pixel hash"
+    ]
     shard: Annotated[str, _TEXT, "object that holds it"]
     offset: Annotated[int, pa.int64(), "first byte of the image in the shard"]
     length: Annotated[int, pa.int64(), "bytes of the image"]
@@ -57,15 +59,15 @@ class PixelColumns(TypedDict):
 class OriginColumns(TypedDict):
     """The file that the sample was made from, and what its header states."""
 
-    source_rows: Annotated[int, pa.int32(), "rows in the DICOM file"]
-    source_cols: Annotated[int, pa.int32(), "columns in the DICOM file"]
-    source_bits: Annotated[int, pa.int8(), "BitsStored"]
+    source_rows: Annotated[int, pa.int32(), "rows in the source file"]
+    source_cols: Annotated[int, pa.int32(), "columns in the source file"]
+    source_bits: Annotated[int, pa.int8(), "bits that count in a stored value: BitsStored"]
     signed: Annotated[bool, pa.bool_(), "whether stored values were signed"]
     photometric: Annotated[str, _TEXT, "MONOCHROME1 or MONOCHROME2"]
     slope: Annotated[float | None, pa.float64(), "RescaleSlope, not applied; null where absent"]
     intercept: Annotated[float | None, pa.float64(), "RescaleIntercept, not applied; null where absent"]
     modality_lut: Annotated[bool, pa.bool_(), "whether a Modality LUT sequence was applied"]
-    transfer_syntax: Annotated[str | None, _TEXT, "UID"]
+    transfer_syntax: Annotated[str | None, _TEXT, "UID, of DICOM files"]
     lossy: Annotated[bool, pa.bool_(), "whether the file was compressed with loss"]
     decoder: Annotated[str, _TEXT, "library that decoded it, with version"]
     repairs: Annotated[list[str], _TEXTS, "what had to be mended to decode it"]

@@ -4,13 +4,14 @@ A source lists its entries; says of each what its header tells (`inspect`), whic
 decodes it (`load`). Where the files lie, and how one waits for a store that is away, is `shardkit.sources.files`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
 from shardkit.content import Pixels
 from shardkit.privacy import Stated
-from shardkit.sources.files import Entry, FileTree
+from shardkit.sources.entries import Entry
+from shardkit.sources.files import FileTree
 
 Invert = Literal["full", "imagemax"]
 
@@ -28,6 +29,8 @@ class Identity:
         the image.
     study, series, device : str
         What images that share them have in common.
+    accession : str
+        Number of the order that the image was taken for: tables of findings often name it.
     processed_pair : str
         The same for an unprocessed image and the processed one that was made from it: of the two, one is written.
     """
@@ -37,6 +40,7 @@ class Identity:
     study: str = ""
     series: str = ""
     device: str = ""
+    accession: str = ""
     processed_pair: str = ""
 
 
@@ -54,9 +58,9 @@ class ImageFacts:
         Whether stored values are signed.
     photometric : str
         MONOCHROME1 (low values are bright) or MONOCHROME2.
-    modality : str
+    modality : str or None
         What made the image, a DICOM modality code such as DX. A build drops modalities that it was not told to take;
-        empty counts as `shardkit.triage.NO_MODALITY`.
+        empty counts as `shardkit.triage.NO_MODALITY`. None for files that have no place to say it: they are taken.
     encoding : str or None
         UID of the DICOM transfer syntax; None for other files.
     coded_bytes : int or None
@@ -79,7 +83,7 @@ class ImageFacts:
     height: int
     width: int
     bits: int
-    modality: str
+    modality: str | None
     signed: bool = False
     photometric: str = "MONOCHROME2"
     encoding: str | None = None
@@ -179,13 +183,43 @@ class ImageSource(Protocol):
         """
         ...
 
+    def split(self, entry: Entry) -> Sequence[Entry]:
+        """Return the images that a file holds: itself, or its frames or slices (`Entry.at`).
+
+        Parameters
+        ----------
+        entry : Entry
+            A file of `list`.
+
+        Raises
+        ------
+        Dropped, Quarantined
+            Where the file cannot be read that far.
+        """
+        ...
+
+    def read(self, entry: Entry) -> bytes:
+        """Return the whole bytes of the file that holds an image.
+
+        Parameters
+        ----------
+        entry : Entry
+            An image of `split`.
+
+        Raises
+        ------
+        Quarantined
+            io_error.
+        """
+        ...
+
     def inspect(self, entry: Entry) -> ImageFacts:
         """Return what the header of an entry says. Only what this needs is read of the file.
 
         Parameters
         ----------
         entry : Entry
-            A file of `list`.
+            An image of `split`.
 
         Raises
         ------
@@ -200,9 +234,9 @@ class ImageSource(Protocol):
         Parameters
         ----------
         entry : Entry
-            A file of `list`.
+            An image of `split`.
         data : bytes
-            All of it.
+            The file's bytes, as `read` gives them.
 
         Raises
         ------
@@ -210,3 +244,28 @@ class ImageSource(Protocol):
             As `inspect` does.
         """
         ...
+
+
+@dataclass(frozen=True)
+class OneImageAFile:
+    """The part of an `ImageSource` that is the same for all whose files hold one image each.
+
+    Parameters
+    ----------
+    files : FileTree
+        The folder or bucket.
+    """
+
+    files: FileTree
+
+    def list(self) -> Iterator[Entry]:
+        """Yield every name below the folder or bucket."""
+        return self.files.list()
+
+    def split(self, entry: Entry) -> Sequence[Entry]:
+        """Return the file itself."""
+        return (entry,)
+
+    def read(self, entry: Entry) -> bytes:
+        """Return the whole bytes of a file."""
+        return self.files.read(entry.file)

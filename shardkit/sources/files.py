@@ -10,15 +10,16 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import obstore
 
 from shardkit.errors import ArgumentError, Quarantined, StorageError
+from shardkit.sources.entries import Entry, Kind
 from shardkit.storage import (
     AWAY,
     NO_RETRIES,
@@ -33,7 +34,6 @@ from shardkit.storage import (
 )
 from shardkit.storage.waiting import pause, waited
 
-Kind = Literal["file", "symlink", "broken_link", "endless_link", "loop", "special", "too_long", "unreadable"]
 _LINKS: dict[int | None, Kind] = {
     errno.ENOENT: "broken_link",
     errno.ENOTDIR: "broken_link",
@@ -45,15 +45,6 @@ _RETRIES: dict[str, Any] = {"retry_config": {"max_retries": 3, "retry_timeout": 
 _DEADLINE = 300.0  # seconds that a build waits for its source
 _TRIES = 3  # at a file that fails while the store answers
 R = TypeVar("R", bound=Any)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One name in the export. `path` is relative, in bytes: names need not be valid UTF-8."""
-
-    path: bytes = field(repr=False)  # no log may show it
-    size: int
-    kind: Kind
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ def test_my_source(tmp_path):
 
 import pickle
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 
 from shardkit.errors import Verdict
 from shardkit.sources.base import Decoded, ImageFacts, ImageSource, Invert
-from shardkit.sources.files import Entry
+from shardkit.sources.entries import Entry
 from shardkit.triage import DROPS, QUARANTINES
 
 T = TypeVar("T")
@@ -38,13 +39,15 @@ def assert_image_source(source: ImageSource, least: int = 1) -> None:
         Says what is wrong.
     """
     source = pickle.loads(pickle.dumps(source))  # as worker processes get it
-    entries = list(source.list())
-    assert entries == list(source.list()), "it lists other entries the second time"
+    entries = [one for entry in source.list() for one in _split(source, entry)]
+    assert entries == [one for entry in source.list() for one in _split(source, entry)], (
+        "it lists other entries the second time"
+    )
     paths = [entry.path for entry in entries]
     assert paths == sorted(set(paths)), "its entries are not sorted by path, or one is listed twice"
     images = 0
     for entry in (one for one in entries if one.kind == "file"):
-        data = source.files.read(entry.path)
+        data = source.read(entry)
         facts = _judged(lambda entry=entry: source.inspect(entry), entry)  # type: ignore[misc]
         loaded = _judged(lambda entry=entry, data=data: source.load(entry, data), entry)  # type: ignore[misc]
         if facts is None or loaded is None:
@@ -56,6 +59,12 @@ def assert_image_source(source: ImageSource, least: int = 1) -> None:
         images += _decodes(source, entry, data, facts)
         _assert_damage_gets_verdicts(source, entry, data)
     assert images >= least, f"{images} of {len(entries)} entries are images, and {least} must be"
+
+
+def _split(source: ImageSource, entry: Entry) -> list[Entry]:
+    """Return the images of a file, or the file where it gets a verdict before it is known which they are."""
+    found = _judged(lambda: source.split(entry), entry) if entry.kind == "file" else None
+    return [entry] if found is None else list(found)
 
 
 def _name(entry: Entry) -> str:
@@ -107,7 +116,7 @@ def _decode(source: ImageSource, entry: Entry, data: bytes, invert: Invert) -> D
 
 def _assert_damage_gets_verdicts(source: ImageSource, entry: Entry, data: bytes) -> None:
     for what, damaged in _damages(data):
-        changed = Entry(entry.path, len(damaged), entry.kind)
+        changed = replace(entry, size=len(damaged))
         try:
             _judged(lambda c=changed, d=damaged: _decode(source, c, d, "full"), entry)  # type: ignore[misc]
         except AssertionError as error:

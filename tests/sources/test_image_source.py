@@ -16,8 +16,8 @@ import pytest
 from shardkit.errors import Quarantined
 from shardkit.privacy import Stated
 from shardkit.sources import FileTree, ImageSource, image_source
-from shardkit.sources.base import Decoded, ImageFacts, LoadedImage
-from shardkit.sources.files import Entry
+from shardkit.sources.base import Decoded, ImageFacts, LoadedImage, OneImageAFile
+from shardkit.sources.entries import Entry
 from shardkit.synthetic import records
 from shardkit.synthetic.defects import DEFECTS, file_bytes
 from shardkit.synthetic.records import ImageSpec
@@ -56,10 +56,9 @@ def test_dicom_keeps_the_contract(export: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Arrays:
+class Arrays(OneImageAFile):
     """A source of NumPy files, whole and simple; tests replace parts of it."""
 
-    files: FileTree
     broken: str = ""
     KIND: ClassVar[str] = "arrays"
 
@@ -68,7 +67,7 @@ class Arrays:
         return iter(entries[::-1] if self.broken == "unsorted" else entries)
 
     def inspect(self, entry: Entry) -> ImageFacts:
-        return self.load(entry, self.files.read(entry.path)).facts
+        return self.load(entry, self.read(entry)).facts
 
     def load(self, entry: Entry, data: bytes) -> LoadedImage:
         if self.broken == "raises":

@@ -24,24 +24,17 @@ from shardkit.testing.sources import assert_image_source
 
 ARRAYS = '''
 """A source in one file: NumPy arrays, whose patient is the name's first part."""
-from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
 
 from shardkit.errors import Quarantined
 from shardkit.privacy import Stated
-from shardkit.sources import FileTree
-from shardkit.sources.base import Decoded, Identity, ImageFacts, LoadedImage
+from shardkit.sources.base import Decoded, Identity, ImageFacts, LoadedImage, OneImageAFile
 
 
-@dataclass(frozen=True)
-class Arrays:
-    files: FileTree
+class Arrays(OneImageAFile):
     KIND = "arrays"
-
-    def list(self):
-        return self.files.list()
 
     def inspect(self, entry):
         with self.files.open(entry.path, entry.size) as file:

@@ -52,5 +52,6 @@ def identity(dataset: Dataset, rows: int, cols: int) -> Identity:
         study=study,
         series=text(dataset, "SeriesInstanceUID"),
         device="\0".join(device) if any(device) else "",
+        accession=text(dataset, "AccessionNumber"),
         processed_pair="\0".join([study, f"{rows}x{cols}", *taken]) if study else "",
     )

@@ -1,7 +1,6 @@
 """DICOM files as a source: a header is parsed, its claims are compared with the bytes, pixels are made uniform."""
 
 import functools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from typing import ClassVar
@@ -9,7 +8,7 @@ from typing import ClassVar
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from shardkit.errors import Dropped, Quarantined, Verdict
-from shardkit.sources.base import Decoded, ImageFacts, Invert, LoadedImage
+from shardkit.sources.base import Decoded, ImageFacts, Invert, LoadedImage, OneImageAFile
 from shardkit.sources.dicom import decoding, foreign, grayscale, metadata, modality
 from shardkit.sources.dicom.elements import charset_problem, text
 from shardkit.sources.dicom.reading import (
@@ -22,7 +21,7 @@ from shardkit.sources.dicom.reading import (
     pixel_module,
     read_header,
 )
-from shardkit.sources.files import Entry, FileTree
+from shardkit.sources.entries import Entry
 
 _NOT_IMAGES = tuple(
     f"1.2.840.10008.5.1.4.1.1.{stem}" for stem in ("88.", "11.", "66", "104.", "9.", "67", "68.", "30.1", "481.5")
@@ -33,7 +32,7 @@ _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7."  # and all below it
 
 
 @dataclass(frozen=True)
-class DicomSource:
+class DicomSource(OneImageAFile):
     """An export of DICOM files, as `shardkit.sources.base.ImageSource`.
 
     Parameters
@@ -43,11 +42,6 @@ class DicomSource:
     """
 
     KIND: ClassVar[str] = "dicom"
-    files: FileTree
-
-    def list(self) -> Iterator[Entry]:
-        """Yield every name below the folder or bucket."""
-        return self.files.list()
 
     def inspect(self, entry: Entry) -> ImageFacts:
         """Return what the header of a file tells.
@@ -62,7 +56,7 @@ class DicomSource:
         Dropped, Quarantined
             Where it holds no image that can be decoded.
         """
-        with self.files.open(entry.path, entry.size) as file:
+        with self.files.open(entry.file, entry.size) as file:
             if foreign.is_apple_double(entry.path, file.read(foreign.START)):
                 raise Dropped("apple_double", "a file that macOS keeps beside another, no image")
             file.seek(0)

@@ -23,7 +23,7 @@ from shardkit.build.scan import scan_entry
 from shardkit.config import BuildConfig, Rules
 from shardkit.errors import Quarantined
 from shardkit.sources import image_source
-from shardkit.sources.files import Entry
+from shardkit.sources.entries import Entry
 from shardkit.synthetic import corruptions, records
 from shardkit.synthetic.defects import file_bytes
 from shardkit.triage import DROPS, QUARANTINES
@@ -298,7 +298,7 @@ def test_damaged_compressed_streams_get_a_verdict_whatever_the_decoder_does(tmp_
                     damaged[at] = rng.integers(256)
                 name = f"{syntax}-{k}".encode()
                 (tmp_path / name.decode()).write_bytes(damaged)
-                waiting.append(children.submit(convert_file, spec, name, len(data), shape, timeout=20))
+                waiting.append(children.submit(convert_file, spec, Entry(name, len(data), "file"), shape, timeout=20))
         for future in waiting:
             try:
                 assert known(result(future, 20))

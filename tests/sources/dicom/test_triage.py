@@ -15,7 +15,7 @@ from shardkit.config import Rules
 from shardkit.content import Box, Content, Statistics
 from shardkit.errors import Dropped
 from shardkit.sources import image_source
-from shardkit.sources.files import Entry, Kind
+from shardkit.sources.entries import Entry, Kind
 from shardkit.synthetic import records
 from shardkit.synthetic.defects import DEFECTS, file_bytes
 from shardkit.synthetic.radiographs import radiograph
@@ -83,6 +83,18 @@ def test_every_code_is_reached_by_a_test_here_or_named_as_belonging_elsewhere() 
     assert not reached & ELSEWHERE
 
 
+ENDS = {
+    **dict.fromkeys(("file", "unreadable", "too_long"), ("quarantined", "io_error")),
+    "outside": ("dropped", "not_in_collection"),
+    "ambiguous": ("quarantined", "facts_ambiguous"),
+    "encrypted": ("quarantined", "encrypted"),
+    "damaged": ("quarantined", "archive_damaged"),
+    "limit": ("quarantined", "archive_limit"),
+    "unsafe_name": ("quarantined", "unsafe_name"),
+}
+"""Kind of entry -> what becomes of it, where that is not a name that is no DICOM file."""
+
+
 @pytest.mark.parametrize("kind", get_args(Kind))
 def test_what_is_no_readable_file_is_quarantined_in_its_own_words(tmp_path: Any, kind: Any) -> None:
     source = image_source(str(tmp_path))
@@ -90,8 +102,8 @@ def test_what_is_no_readable_file_is_quarantined_in_its_own_words(tmp_path: Any,
     others = {
         scan_entry(source, Entry(b"gone", 10, other), DEFAULT).message for other in get_args(Kind) if other != kind
     }
-    reason = "io_error" if kind in ("file", "unreadable", "too_long") else "not_dicom"
-    assert (scanned.verdict, scanned.reason) == ("quarantined", reason)
+    verdict, reason = ENDS.get(kind, ("quarantined", "not_dicom"))
+    assert (scanned.verdict, scanned.reason) == (verdict, reason)
     assert scanned.message not in others
 
 
