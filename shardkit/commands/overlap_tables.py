@@ -49,12 +49,15 @@ def counts(one: Overlap, to: Terminal) -> None:
         f"{one.first} and {one.other}: {first:,} of {one.samples:,} samples lie in the other,"
         f" {other:,} of its {one.other_samples:,}"
     )
-    if not one.pairs.num_rows:
-        return
-    to.plain("  " + ", ".join(f"{_KINDS[kind]} {count:,}" for kind, count in one.kinds().items() if count))
-    to.print(_by_split(one))
+    if one.pairs.num_rows:
+        to.plain("  " + ", ".join(f"{_KINDS[kind]} {count:,}" for kind, count in one.kinds().items() if count))
+        to.print(_by_split(one))
     if one.leaks:
         to.plain(f"  leak: {one.leaks:,} pairs lie in the train split of one and in another split of the other")
+    if one.patients:
+        to.plain(
+            f"  leak: {one.patients:,} patients have samples in the train split of one and in another of the other"
+        )
 
 
 def _by_split(one: Overlap) -> Table:

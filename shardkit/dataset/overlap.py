@@ -15,10 +15,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shardkit import content
+from shardkit import content, labels
 from shardkit.dataset import contents, near
 from shardkit.dataset.description import DatasetDescription
 from shardkit.errors import ArgumentError
+from shardkit.labels.store import object_name
 from shardkit.storage import Store, shown
 
 KINDS = ("equal", "near", "negative")
@@ -26,9 +27,10 @@ KINDS = ("equal", "near", "negative")
 TRAIN = "train"
 PAIRS = pa.schema([(name, pa.string()) for name in ("key", "split", "other_key", "other_split", "kind")])
 """Columns of pairs of samples: one of the first dataset, one of the other. A split may be null."""
-_SIDE = 4 * content.THUMB  # pixels from which a thumbnail is what it is from the whole image
+_SIDE = 8 * content.THUMB  # pixels from which a thumbnail correlates at .998 with that of the whole image
+_COLUMNS = ("pixel_hash", "phash", "split", "patient")
 _AT_ONCE = 1 << 12  # images whose thumbnails are made before the next are asked for
-_THREADS = 8
+_THREADS = 16  # most of them wait for a store
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,9 @@ class Overlap:
         How many samples each has.
     pairs : pyarrow.Table
         A row for each two samples that are the same, of the columns in `PAIRS`, sorted by keys.
+    patients : int
+        Patients of the first with samples in the training split of one dataset and in another split of the other. They
+        are known to be one by a shared sample, or by their pseudonym where both datasets were built with one key.
     """
 
     first: str
@@ -50,6 +55,7 @@ class Overlap:
     samples: int
     other_samples: int
     pairs: pa.Table
+    patients: int
 
     @property
     def shared(self) -> tuple[int, int]:
@@ -88,11 +94,24 @@ class _Member:
     samples: pa.Table
 
     @classmethod
-    def opened(cls, url: str) -> "_Member":
+    def opened(cls, url: str, split: str | None) -> "_Member":
         store = Store(url)
         described = contents.description(store)
-        names = [*contents.IMAGE_COLUMNS, "pixel_hash", "phash", "split"]
-        return cls(url, store, described, contents.samples(store, names, described))
+        samples = contents.samples(store, [*contents.IMAGE_COLUMNS, *_COLUMNS], described)
+        if split is not None and store.exists(object_name(split)):
+            official = pa.array(labels.read(store, split).aligned(samples["key"]).split, pa.string())
+            samples = samples.set_column(samples.column_names.index("split"), "split", official)
+        return cls(url, store, described, samples)
+
+    def patients(self) -> dict[str, tuple[bool, bool]]:
+        """Whether each patient has samples in the training split, and in another."""
+        found: dict[str, tuple[bool, bool]] = {}
+        groups = self.samples.select(["patient", "split"]).group_by(["patient", "split"]).aggregate([])
+        for row in groups.to_pylist():
+            trained, held = found.get(row["patient"], (False, False))
+            trains = row["split"] == TRAIN
+            found[row["patient"]] = (trained or trains, held or bool(row["split"] and not trains))
+        return found
 
     @property
     def hashes(self) -> near.Hashes:
@@ -112,7 +131,7 @@ class _Member:
             yield from threads.map(thumbnail, rows)
 
 
-def overlaps(urls: Sequence[str]) -> list[Overlap]:
+def overlaps(urls: Sequence[str], split: str | None = None) -> list[Overlap]:
     """Find the samples that datasets share, for each two of them.
 
     Perceptual hashes are compared within buckets, so that the time grows with the samples and not with their pairs;
@@ -122,6 +141,8 @@ def overlaps(urls: Sequence[str]) -> list[Overlap]:
     ----------
     urls : sequence of str
         Places of at least two datasets.
+    split : str, optional
+        Name of a labels table: datasets that have it are judged by its official split. Default: the split by patient.
 
     Returns
     -------
@@ -131,16 +152,20 @@ def overlaps(urls: Sequence[str]) -> list[Overlap]:
     Raises
     ------
     ArgumentError
-        There are less than two datasets, or one is named twice.
+        There are less than two datasets, one is named twice, or none has the labels table.
     StorageError, IntegrityError
         A dataset cannot be read, or is damaged.
     """
     if len(urls) < 2:
         raise ArgumentError("overlaps are looked for between datasets: name at least two")
-    members = [_Member.opened(url) for url in urls]
-    places = Counter(member.store.url for member in members)
+    places = Counter(Store(url).url for url in urls)
     if twice := [place for place, count in places.items() if count > 1]:
         raise ArgumentError(f"{twice[0]} is named twice: name each dataset once")
+    if split is not None and not any(Store(url).exists(object_name(split)) for url in urls):
+        raise ArgumentError(
+            f"none of the datasets has labels named {split}: shardkit labels DATASET lists those it has"
+        )
+    members = [_Member.opened(url, split) for url in urls]
     return [_overlap(a, b) for a, b in combinations(members, 2)]
 
 
@@ -154,7 +179,19 @@ def _overlap(a: _Member, b: _Member) -> Overlap:
                for side, member in enumerate((a, b)) for name in ("key", "split")]  # fmt: skip
     pairs = pa.table([*columns, pa.array(kinds, pa.string())], schema=PAIRS)
     order = [(name, "ascending") for name in ("key", "other_key", "kind")]
-    return Overlap(shown(a.url), shown(b.url), a.samples.num_rows, b.samples.num_rows, pairs.sort_by(order))
+    sizes, patients = (a.samples.num_rows, b.samples.num_rows), _parted_patients(a, b, found)
+    return Overlap(shown(a.url), shown(b.url), *sizes, pairs.sort_by(order), patients)
+
+
+def _parted_patients(a: _Member, b: _Member, pairs: near.Pairs) -> int:
+    """Count patients of the first dataset who are trained on in one and tested in the other."""
+    here, there = a.patients(), b.patients()
+    sides = [member.samples["patient"].take(pa.array(pairs[:, side])).to_pylist()
+             for side, member in enumerate((a, b))]  # fmt: skip
+    same = set(zip(*sides, strict=True))
+    if a.description.key_fingerprint == b.description.key_fingerprint:
+        same |= {(name, name) for name in here.keys() & there.keys()}
+    return len({p for p, q in same if (here[p][0] and there[q][1]) or (here[p][1] and there[q][0])})
 
 
 def _equal(first: pa.ChunkedArray, other: pa.ChunkedArray) -> near.Pairs:
