@@ -11,7 +11,7 @@ import sys
 from cyclopts import App, CycloptsError
 
 from shardkit import __version__
-from shardkit.commands import building, errors, loading, looking, overlapping, stopping, usage
+from shardkit.commands import building, errors, labelling, loading, looking, overlapping, stopping, usage
 from shardkit.errors import ShardkitError
 
 app = App(
@@ -25,6 +25,9 @@ for command in (
     building.build,
     building.retry,
     building.transcode,
+    labelling.label,
+    labelling.labels,
+    labelling.unlabel,
     looking.scan,
     looking.info,
     looking.ledger,

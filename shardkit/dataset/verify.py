@@ -12,6 +12,7 @@ from shardkit.dataset.contents import JOURNALS
 from shardkit.errors import ShardkitError
 from shardkit.formats import form_of, listing
 from shardkit.formats.base import ShardFormat
+from shardkit.labels import verify as labels
 from shardkit.storage import MissingObject, Store
 
 _ANEW = "copy the dataset again, or build it anew elsewhere"
@@ -59,6 +60,7 @@ def verify(url: str, decode: bool, workers: int) -> Iterator[str | Summary]:
     samples = contents.samples(store, described=described)
     form = form_of(described)
     derived = form.metadata(samples, described)
+    said_of = samples.select(["key", "patient", "study", "height", "width"])
     samples = samples.select(_COLUMNS).sort_by("shard")
     names, starts = np.unique(samples["shard"].to_numpy(), return_index=True)
     ends = np.append(starts[1:], samples.num_rows)
@@ -91,6 +93,7 @@ def verify(url: str, decode: bool, workers: int) -> Iterator[str | Summary]:
         for problem in threads.map(lambda item: _derived_problem(store, form, *item), chain.from_iterable(derived)):
             if problem:
                 yield problem
+    yield from labels.problems(store, said_of)
     yield Summary(samples.num_rows, len(spans), total)
 
 

@@ -1,0 +1,70 @@
+"""What to say where no row of a table belongs to a dataset: which other column and --by would match."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import pyarrow as pa
+
+from shardkit.dataset import contents
+from shardkit.errors import ArgumentError
+from shardkit.labels.matching import match
+from shardkit.labels.rows import By
+from shardkit.labels.tables import looks
+from shardkit.labels.targets import Targets, read_key, read_targets
+from shardkit.privacy import Pseudonyms
+from shardkit.sources import tables
+from shardkit.storage import Store
+
+_ROWS = 500  # of the table that are tried
+_ENOUGH = 0.1  # share of them that has to match
+_SHOWN = 3
+
+
+def advice(dataset: str, place: str, by: By, private: Path) -> str:
+    """Try all columns of a table in all ways on its first rows.
+
+    Parameters
+    ----------
+    dataset, place : str
+        The dataset, and the table.
+    by : By
+        What was tried.
+    private : Path
+        Folder of the ledger and the key.
+
+    Returns
+    -------
+    str
+        The remedy, for the end of a sentence.
+    """
+    store = Store(dataset)
+    described = contents.description(store)
+    samples = contents.samples(store, ["key", "study", "patient"], described)
+    table, _ = tables.read_place(place, "--table")
+    found = sorted(
+        _matching(table.slice(0, _ROWS), samples, read_targets(private, samples), read_key(private, described))
+    )
+    if found:
+        ways = " or ".join(f"--by {way} --column '{column}'" for _, _, way, column in found[:_SHOWN])
+        return f"in the first rows {ways} matches"
+    if like := looks(table):
+        return f"{like}: does --by {by} fit, and is it the table of this dataset?"
+    return "no column of the table names images in any way that --by knows: is it the table of this dataset?"
+
+
+def _matching(
+    table: pa.Table, samples: pa.Table, targets: Targets, name: Pseudonyms
+) -> Iterator[tuple[float, int, By, str]]:
+    """Give (minus the share that matches, order, by, column)."""
+    keys = samples["key"].combine_chunks()
+    for column in table.column_names:
+        texts = table[column].combine_chunks().drop_null().unique()
+        for order, way in enumerate(get_args(By)):
+            try:
+                counts = match(texts, way, targets, keys, name).counts()
+            except ArgumentError:  # the ledger does not tell
+                continue
+            share = float((counts > 0).mean()) if len(counts) else 0.0
+            if share >= _ENOUGH:
+                yield -share, order, way, column

@@ -1,0 +1,41 @@
+"""Which column of a table holds the references, by the names that published tables give it."""
+
+import re
+from collections.abc import Sequence
+
+from shardkit.errors import ArgumentError
+from shardkit.labels.rows import By
+
+_COLUMNS: dict[By, tuple[str, ...]] = {
+    "path": ("path", "filepath", "imagepath", "file", "filename", "imageindex", "image", "imageid"),
+    "name": ("filename", "file", "imageindex", "image", "imageid", "path", "name"),
+    "sop": ("sopinstanceuid", "sop", "sopuid", "instanceuid", "imageuid", "dicomid"),
+    "accession": ("accessionnumber", "accession", "accessionno", "accessionid"),
+    "study": ("studyinstanceuid", "studyuid", "study", "studyid"),
+    "patient": ("patientid", "patient", "subjectid", "subject"),
+    "key": ("key",),
+}
+"""Names that the column of references has, in small letters and without other signs."""
+
+
+def by_plain_name(columns: Sequence[str]) -> dict[str, str]:
+    """Return the columns by their names in small letters and without other signs; of equal ones the first."""
+    return {re.sub("[^a-z0-9]", "", column.lower()): column for column in reversed(columns)}
+
+
+def found_column(columns: Sequence[str], by: By, name: str) -> str:
+    """Return the column of references, by its name.
+
+    Raises
+    ------
+    ArgumentError
+        No column has a usual name.
+    """
+    plain = by_plain_name(columns)
+    for usual in _COLUMNS[by]:
+        if usual in plain:
+            return plain[usual]
+    raise ArgumentError(
+        f"{name} has no column with a usual name for --by {by}: name it with --column; there are"
+        f" {', '.join(columns[:20])}{' …' * (len(columns) > 20)}"
+    )
