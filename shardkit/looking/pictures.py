@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from shardkit.codecs.base import Pixels
 from shardkit.dataset import contents
 from shardkit.dataset.description import DatasetDescription
-from shardkit.dataset.rounding import ceil_div, halved
+from shardkit.dataset.rounding import halved
 from shardkit.dataset.sample_row import SampleRow
 from shardkit.errors import IntegrityError
 from shardkit.storage import Store
@@ -21,7 +21,9 @@ from shardkit.storage import Store
 Grey = npt.NDArray[np.uint8]
 
 _BOX = (240, 180, 41)
-_COLUMNS, _GAP, _LETTERS = 4, 12, 13  # of a sheet: pictures in a row, pixels between them and of a letter's height
+_COLUMNS, _GAP, _LEAST = 4, 12, 200  # of a sheet: pictures in a row, pixels between them and of one's width at least
+_LETTERS, _LINE = 13, 17  # pixels of a letter's height, and of a line's
+_NAMED = 320  # pixels of a picture's width from which boxes have their labels in it
 _INK, _PAPER = (27, 36, 48), (255, 255, 255)
 
 
@@ -127,8 +129,10 @@ def with_boxes(picture: Image.Image, boxes: Iterable[LabelBox], height: int, wid
         left, top = box.left * x, box.top * y
         right, bottom = (box.left + box.width) * x, (box.top + box.height) * y
         draw.rectangle((left, top, max(left, right), max(top, bottom)), outline=_BOX, width=max(1, drawn.width // 256))
-        if drawn.width >= 256:
-            draw.text((left + 3, max(0, top - _LETTERS - 3)), box.label, fill=_BOX, font=_font())
+        if drawn.width >= _NAMED:
+            place = (left, max(0, top - _LETTERS - 6))
+            draw.rectangle(draw.textbbox((place[0] + 3, place[1] + 2), f"{box.label} ", font=_font()), fill=_INK)
+            draw.text((place[0] + 3, place[1] + 2), box.label, fill=_BOX, font=_font())
     return drawn
 
 
@@ -148,32 +152,27 @@ class Sheet:
     ----------
     tiles : sequence of Tile
         The pictures.
-    title : str
-        A line above them.
     """
 
     tiles: Sequence[Tile]
-    title: str = ""
 
     def png(self) -> bytes:
         """Return all pictures and their words as one PNG."""
         across = min(_COLUMNS, len(self.tiles))
-        cell = max(200, *(max(tile.picture.size) for tile in self.tiles)) if across > 1 else 0
-        wide = cell or max(360, self.tiles[0].picture.width)
-        words = (_LETTERS + 4) * max(len(tile.lines) for tile in self.tiles) + 6
-        tall = max(tile.picture.height for tile in self.tiles) + words
-        head = _LETTERS + 12 if self.title else 0
-        size = (across * (wide + _GAP) + _GAP, ceil_div(len(self.tiles), across) * (tall + _GAP) + _GAP + head)
-        sheet = Image.new("RGB", size, _PAPER)
-        draw = ImageDraw.Draw(sheet)
-        if self.title:
-            draw.text((_GAP, _GAP - 2), self.title, fill=_INK, font=_font())
-        for at, tile in enumerate(self.tiles):
-            left, top = _GAP + at % across * (wide + _GAP), head + _GAP + at // across * (tall + _GAP)
-            sheet.paste(tile.picture, (left, top))
-            for number, line in enumerate(tile.lines):
-                place = (left, top + tile.picture.height + 5 + number * (_LETTERS + 4))
-                draw.text(place, _cut(line, wide), fill=_INK, font=_font())
+        wide = max(_LEAST, *(tile.picture.width for tile in self.tiles))
+        lines = [[part for line in tile.lines for part in _wrapped(line, wide)] for tile in self.tiles]
+        rows = [range(at, min(at + across, len(self.tiles))) for at in range(0, len(self.tiles), across)]
+        heights = [max(self.tiles[i].picture.height + _LINE * len(lines[i]) for i in row) + 6 + _GAP for row in rows]
+        sheet = Image.new("RGB", (across * (wide + _GAP) + _GAP, sum(heights) + _GAP), _PAPER)
+        draw, top = ImageDraw.Draw(sheet), _GAP
+        for row, height in zip(rows, heights, strict=True):
+            for at in row:
+                tile, left = self.tiles[at], _GAP + (at - row.start) * (wide + _GAP)
+                sheet.paste(tile.picture, (left, top))
+                for number, line in enumerate(lines[at]):
+                    place = (left, top + tile.picture.height + 5 + number * _LINE)
+                    draw.text(place, line, fill=_INK, font=_font())
+            top += height
         return encoded(sheet)
 
     def _repr_png_(self) -> bytes:
@@ -186,8 +185,7 @@ class Sheet:
             f'<figcaption style="font-size:12px">{"<br>".join(map(escape, tile.lines))}</figcaption></figure>'
             for tile in self.tiles
         )
-        title = f"<p>{escape(self.title)}</p>" if self.title else ""
-        return f'{title}<div style="display:flex;flex-wrap:wrap">{figures}</div>'
+        return f'<div style="display:flex;flex-wrap:wrap">{figures}</div>'
 
 
 def encoded(picture: Image.Image) -> bytes:
@@ -205,11 +203,13 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(_LETTERS)
 
 
-def _cut(line: str, wide: int) -> str:
-    """Return as much of a line as fits `wide` pixels."""
-    font = _font()
-    if font.getlength(line) <= wide:
-        return line
-    while line and font.getlength(line + "…") > wide:
-        line = line[:-1]
-    return line + "…"
+def _wrapped(line: str, wide: int) -> list[str]:
+    """Return a line as lines of at most `wide` pixels, cut between words."""
+    found, font = [""], _font()
+    for word in line.split(" "):
+        longer = f"{found[-1]} {word}".strip()
+        if found[-1] and font.getlength(longer) > wide:
+            found.append(word)
+        else:
+            found[-1] = longer
+    return found

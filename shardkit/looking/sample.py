@@ -151,18 +151,19 @@ class Sample:
         picture = pictures.fitted(self.thumbnail(side, (low, high)), side)
         marked = pictures.with_boxes(picture, self.boxes if boxes else (), *self.shape)
         size = f"{self.shape[0]:,} x {self.shape[1]:,} px, {self.bits} bit"
-        kind = ", ".join(str(self.facts[name]) for name in ("body_part", "view", "split") if self.facts[name])
+        kind = ", ".join([*filter(None, (self.facts["body_part"], self.facts["view"])), f"split {self.split}"])
         lines = (self.key[:12], size, kind, f"levels {low:,} to {high:,}", *self._positive())
         return Tile(marked, tuple(filter(None, lines)))
 
     def _positive(self) -> Iterable[str]:
-        """Labels that are 1, and categories, by table."""
+        """Yield what each table says: labels that are 1, categories, numbers, and its split."""
         for table, values in self.labels.items():
             split = values.pop("split", None)
-            said = [name for name, value in values.items() if value == 1 and isinstance(value, int)]
+            said = [name for name, value in values.items() if isinstance(value, int) and value == 1]
             said += [f"{name} {value}" for name, value in values.items() if isinstance(value, str)]
             said += [f"{name} {value:g}" for name, value in values.items() if isinstance(value, float)]
-            yield f"{table}: {', '.join([*said, *([f'({split})'] if split else [])])}" if said or split else ""
+            said += [f"official split {split}"] if split else []
+            yield f"{table}: {', '.join(said)}" if said else ""
 
     def _repr_png_(self) -> bytes:
         return self.sheet().png()

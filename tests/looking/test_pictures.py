@@ -51,7 +51,7 @@ def test_a_sample_shows_itself_with_its_boxes_and_words(labelled: Path) -> None:
     coloured = [np.ptp(opened(one._repr_png_()), axis=2).max() for one in (marked, plain)]
     assert coloured[0] > 100, "the box has a colour"
     html = marked._repr_html_()
-    for word in (marked.key, "Effusion, Mass", "projection ap", "(train)", "levels ", 'alt="radiograph: '):
+    for word in (marked.key, "Effusion, Mass", "projection ap", "official split train", "levels ", 'alt="radiograph: '):
         assert word in html
     assert html.count("<img") == 1
 
