@@ -191,7 +191,7 @@ class Dataset:
         ----------
         condition : pyarrow.compute.Expression or callable
             Over the columns of `table(labels=True)`: such as `pc.field("height") > 2000`, or a function that is given
-            each sample's row as a dict.
+            each sample's row as a dict, which takes a few seconds for 100,000 samples.
         """
         return self._part(self.rows[choosing.where(self.table(labels=True), condition)])
 
