@@ -102,6 +102,15 @@ def test_equal_near_and_negative_samples_are_found_and_no_others(two: Two) -> No
     assert {(row["other_key"], row["key"]): row["kind"] for row in back.pairs.to_pylist()} == pairs
 
 
+def test_close_hashes_alone_are_not_enough(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    (sure,) = overlaps([two.first, two.other])
+    every = np.stack(np.meshgrid(np.arange(8), np.arange(7)), -1).reshape(-1, 2)
+    monkeypatch.setattr(near, "near_pairs", lambda hashes, others: every)
+    monkeypatch.setattr(near, "inverted_pairs", lambda hashes, others: every)
+    (found,) = overlaps([two.first, two.other])
+    assert found.pairs.equals(sure.pairs)
+
+
 def test_pairs_are_counted_by_the_splits_that_they_lie_in(two: Two) -> None:
     (found,) = overlaps([two.first, two.other])
     split = {
