@@ -44,11 +44,22 @@ def run(*, folder: Path = FOLDER, texts: tuple[Path, ...] = TEXTS) -> None:
 
 def questions() -> dict[str, ModuleType]:
     """Name -> module with run, readme (Markdown of a result) and plots."""
-    from benchmarks import build, gpu_utilization, loader, loader_sweeps, nas_baseline, scale, token_overhead, zarr
+    from benchmarks import (
+        build,
+        gpu_utilization,
+        labels,
+        loader,
+        loader_sweeps,
+        nas_baseline,
+        scale,
+        token_overhead,
+        zarr,
+    )
 
     return {
         "token-overhead": token_overhead,
         "build": build,
+        "labels": labels,
         "loader": loader,
         "loader-sweeps": loader_sweeps,
         "nas-baseline": nas_baseline,

@@ -5,6 +5,7 @@ Metadata follow the Basic Profile of PS3.15 Annex E by construction: a source st
 burned-in text is flagged.
 """
 
+import hashlib
 import hmac
 import math
 import os
@@ -130,7 +131,7 @@ class Pseudonyms:
     def __call__(self, namespace: str, value: str) -> str:
         """Return 32 hex digits for `value` (trimmed) within `namespace`."""
         message = f"{namespace}\0{value.strip()}".encode("utf-8", "surrogateescape")
-        return hmac.digest(self._key, message, "sha256").hex()[:32]
+        return hmac.new(self._key, message, hashlib.sha256).hexdigest()[:32]
 
     @property
     def fingerprint(self) -> str:

@@ -12,6 +12,7 @@ from shardkit.storage import Store
 from shardkit.terminal.output import Terminal
 
 _CATEGORIES = 8  # categories of a label that are shown
+_LEVELS = {"image": "images", "study": "studies", "patient": "patients"}
 _WIDE = 1 << 16  # columns of a pipe: nothing is wrapped or cut
 
 
@@ -52,7 +53,7 @@ def show(url: str, name: str | None, private: Path | None, console: Terminal) ->
 def _show(found: Summary, console: Terminal) -> None:
     description = found.table.description
     facts = {
-        "labels": f"{description.name}, {len(description.kinds):,} of each {description.level}, digest"
+        "labels": f"{description.name}, {len(description.kinds):,} of {_LEVELS[description.level]}, digest"
         f" {found.table.digest[:12]}",
         "samples": f"{found.samples:,} with a row, {found.unlabelled:,} without: {_listed(found.by_split)}",
         "official split": _listed(found.by_official) or "none",

@@ -8,6 +8,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -46,12 +47,22 @@ def feed(sha: "hashlib._Hash", array: pa.Array | pa.ChunkedArray) -> None:
         values = array.drop_null()
         sizes = pc.binary_length(values).to_numpy(zero_copy_only=False).astype("<i4")
         sha.update(sizes.tobytes())
-        for start in range(0, len(values), 1 << 16):
-            part = values.slice(start, 1 << 16).to_pylist()
-            sha.update(b"".join(v.encode() if isinstance(v, str) else v for v in part))
+        sha.update(_joined(values, sizes))
     else:
         values = array.drop_null().to_numpy(zero_copy_only=False)
         sha.update(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes())
+
+
+def _joined(values: pa.Array, sizes: npt.NDArray[np.int32]) -> memoryview:
+    """Return the bytes of strings or binaries without nulls, one after another, as they lie in Arrow's buffer."""
+    buffers, first = values.buffers(), values.offset
+    if buffers[-1] is None:
+        return memoryview(b"")
+    if pa.types.is_fixed_size_binary(values.type):
+        start = first * values.type.byte_width
+    else:
+        start = int(np.frombuffer(buffers[1], np.int32, 1, 4 * first)[0]) if len(values) else 0
+    return memoryview(buffers[-1])[start : start + int(sizes.sum(dtype=np.int64))]
 
 
 def write(table: pa.Table, store: Store) -> str:

@@ -189,6 +189,11 @@ class Labels:
 def check_columns(schema: pa.Schema) -> None:
     """Check names and types of the columns of labels.
 
+    Parameters
+    ----------
+    schema : pyarrow.Schema
+        The columns, without key and split.
+
     Raises
     ------
     ArgumentError
@@ -207,7 +212,13 @@ def check_columns(schema: pa.Schema) -> None:
 
 
 def digest(table: pa.Table) -> str:
-    """Return the SHA-256, in hex, of a table's names, types and values."""
+    """Return the SHA-256, in hex, of a table's names, types and values.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        The table, in whatever pieces.
+    """
     sha = hashlib.sha256()
     _digest(sha, table)
     return sha.hexdigest()

@@ -8,6 +8,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -102,9 +104,10 @@ class Column:
             at = pc.if_else(pa.array(blank).take(at), pa.scalar(None, at.type), at)
         return cls(name, table, words, at, first_row)
 
+    @cached_property
     def used(self) -> npt.NDArray[np.int64]:
-        """Return the indices of values that a cell has."""
-        return np.unique(self.at.drop_null().to_numpy(zero_copy_only=False)).astype(np.int64)
+        """Indices of the values that a cell has."""
+        return np.flatnonzero(np.bincount(self.at.drop_null().to_numpy(zero_copy_only=False)))
 
     def row(self, value: int) -> int:
         """Return the number of the first row with a value."""
@@ -122,7 +125,7 @@ def shown(text: str) -> str:
 
 def guess(column: Column, meaning: Meaning) -> Kind:
     """Return what kind of label a column seems to be: binary, else number, else category."""
-    values = [meaning.value(column.values[i]) for i in column.used()]
+    values = [meaning.value(column.values[i]) for i in column.used]
     if all(value in _BINARY for value in values):
         return "binary"
     return "number" if all(value is not None and np.isfinite(value) for value in values) else "category"
@@ -136,7 +139,7 @@ def require_one_type(column: Column, meaning: Meaning) -> None:
     ArgumentError
         Names the first such cell.
     """
-    used = column.used()
+    used = column.used
     text = [i for i in used if (found := meaning.value(column.values[i])) is None or not np.isfinite(found)]
     cells = pc.is_in(column.at, pa.array(text, column.at.type)) if text else None
     if cells is not None and 2 * (pc.sum(cells).as_py() or 0) < len(column.at) - column.at.null_count:
@@ -155,7 +158,7 @@ def typed(column: Column, kind: Kind, meaning: Meaning) -> pa.Array:
     ArgumentError
         A cell holds what no such label can be.
     """
-    used = column.used()
+    used = column.used
     if kind == "category":
         return pa.array(column.values, pa.string()).take(column.at)
     found = np.zeros(len(column.values))
@@ -203,9 +206,11 @@ def listed(column: Column, separator: str | None, chosen: Sequence[str] | None) 
     """
     python = separator is None and any(text.startswith("[") for text in column.values)
     parts = separator or _separator(column.values)
-    lists = [_python_list(column, i) if python else column.values[i].split(parts) for i in range(len(column.values))]
-    lists = [[item for raw in items if (item := str(raw).strip())] for items in lists]
-    there = sorted({item for i in column.used() for item in lists[i]})
+    lists: list[list[str]] = [[] for _ in column.values]
+    for i in column.used.tolist():
+        items = _python_list(column, i) if python else column.values[i].split(parts)
+        lists[i] = [item for raw in items if (item := str(raw).strip())]
+    there = sorted({item for items in lists for item in items})
     if missing := [name for name in chosen or () if name not in there]:
         raise ArgumentError(
             f"{column.table}, column {column.name} never lists {missing[0]!r}: {nearest(missing[0], there)}"
@@ -226,7 +231,7 @@ def listed(column: Column, separator: str | None, chosen: Sequence[str] | None) 
     return pa.table(columns, names=names), "Python lists" if python else f"parted by {parts!r}"
 
 
-def _python_list(column: Column, at: int) -> list[object]:
+def _python_list(column: Column, at: int) -> list[Any]:
     try:
         found = ast.literal_eval(column.values[at])
     except (ValueError, SyntaxError, MemoryError, RecursionError):

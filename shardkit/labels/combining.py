@@ -3,6 +3,7 @@
 Values are codes here, equal for equal values and -1 for blank: a matrix of rows by columns, the split its last column.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +44,7 @@ class Coded:
     codes: Codes
 
     @classmethod
-    def of(cls, table: pa.Table, split: list[str | None] | None) -> "Coded":
+    def of(cls, table: pa.Table, split: Sequence[str | None] | None) -> "Coded":
         """Code a table of labels and a split."""
         columns = [table[name].combine_chunks() for name in table.column_names]
         columns.append(pa.array(split if split is not None else [None] * table.num_rows, pa.string()))
@@ -112,7 +113,7 @@ def voted(coded: Coded, rows: Index, targets: Index, vote: Vote | None, first_ro
     ArgumentError
         Rows differ, and no vote is stated that says what counts.
     """
-    order = np.lexsort((rows, targets))
+    order = np.argsort(targets, kind="stable")  # rows come in order
     rows, targets = rows[order], targets[order]
     starts = starts_of(targets)
     codes = np.asfortranarray(coded.codes[rows[starts]])
@@ -224,6 +225,8 @@ def parted(codes: Codes, groups: Index) -> list[tuple[int, int, int]]:
     list of tuple of int
         (column, member, member): the first that differ, for each column that has some.
     """
+    if not (groups >= 0).any():
+        return []
     order = np.argsort(groups, kind="stable")
     order = order[np.searchsorted(groups[order], 0) :]
     found = []

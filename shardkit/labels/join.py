@@ -19,7 +19,7 @@ from shardkit.labels.base import KEY, KINDS, SPLIT, LabelsDescription, LabelTabl
 from shardkit.labels.box_join import Boxed, join_boxes
 from shardkit.labels.combining import Coded, Conflict, kept, parted, voted
 from shardkit.labels.matching import Matches, match
-from shardkit.labels.rows import LabelRows
+from shardkit.labels.rows import By, LabelRows
 from shardkit.labels.targets import Targets, read_key, read_targets
 from shardkit.privacy import Pseudonyms
 from shardkit.report import dataset_page
@@ -162,14 +162,14 @@ def joined(
     coded = pa.array(rows.reference, pa.string()).fill_null("").dictionary_encode()
     matches = match(coded.dictionary, rows.by, targets, keys, pseudonyms)
     which = coded.indices.to_numpy().astype(np.int64)
-    fate = _fates(matches, rows.by in ("accession", "study", "patient"), targets)
+    fate = _fates(matches, rows.by, targets)
     outcome = _outcome(fate, which, matches, targets, coded.dictionary, rows.first_row)
     pair_rows, pair_targets = _pairs(which, fate, matches, targets)
     values = Coded.of(rows.values, rows.split)
     units, codes, leads = voted(values, pair_rows, pair_targets, rows.vote, rows.first_row)
     at, codes, found = kept(units, codes, leads, targets.sample, targets.own)
     groups = _groups(samples, rows, at)
-    _require_level(values, codes, groups, leads_of(at, units, leads, targets), rows)
+    _require_level(values, codes, groups, _leads_of(at, units, leads, targets), rows)
     listing = [
         Conflict(keys[row].as_py(), values.names[column], (a + rows.first_row, b + rows.first_row))
         for row, column, a, b in found
@@ -193,26 +193,30 @@ def joined(
 _MATCHED, _AMBIGUOUS, _LOST, _ABSENT = 0, 1, 2, 3
 
 
-def _fates(matches: Matches, many: bool, targets: Targets) -> npt.NDArray[np.int8]:
-    """Return what becomes of each distinct reference; `many`: it may name many files."""
+def _fates(matches: Matches, by: By, targets: Targets) -> npt.NDArray[np.int8]:
+    """Return what becomes of each distinct reference."""
     counts = matches.counts()
     fate = np.where(counts == 0, _ABSENT, _LOST).astype(np.int8)
     at = np.repeat(np.arange(len(counts)), counts)
     sample = targets.sample[matches.targets]
     fate[at[sample >= 0]] = _MATCHED
-    if many:
-        return fate
-    several = np.flatnonzero(counts > 1)
-    if len(several):
-        files = pc.replace_substring_regex(targets.path, pattern="#[0-9]+$", replacement="")
-        beside = pc.is_in(targets.reason, pa.array(_NO_IMAGES)).to_numpy(zero_copy_only=False)
-        for i in several:
-            members = matches.targets[matches.starts[i] : matches.starts[i + 1]]
-            members = members[~beside[members]] if not beside[members].all() else members
-            names = files.take(pa.array(members)).unique()
-            if len(names) > 1 and (len(set(targets.sample[members].tolist())) > 1 or targets.sample[members[0]] < 0):
-                fate[i] = _AMBIGUOUS
+    several = np.flatnonzero(counts > 1) if by in ("path", "name", "sop", "key") else ()
+    for i in several:
+        if _is_ambiguous(matches.targets[matches.starts[i] : matches.starts[i + 1]], by, targets):
+            fate[i] = _AMBIGUOUS
     return fate
+
+
+def _is_ambiguous(members: Index, by: By, targets: Targets) -> bool:
+    """Whether a reference that means one file fits several that are not the same image. All images of a file fit it."""
+    files = pc.replace_substring_regex(targets.path.take(pa.array(members)), pattern="#[0-9]+$", replacement="")
+    beside = pc.is_in(targets.reason.take(pa.array(members)), pa.array(_NO_IMAGES)).to_numpy(zero_copy_only=False)
+    if by in ("sop", "key"):  # a damaged copy does not make a UID unclear
+        beside = targets.sample[members] < 0
+    if not beside.all():
+        members, files = members[~beside], files.filter(pa.array(~beside))
+    samples = np.unique(targets.sample[members])
+    return len(files.unique()) > 1 and (len(samples) > 1 or bool(samples[0] < 0))
 
 
 def _outcome(
@@ -253,7 +257,7 @@ def _pairs(which: Index, fate: npt.NDArray[np.int8], matches: Matches, targets: 
     return rows[there], found[there]
 
 
-def leads_of(at: Index, units: Index, leads: Index, targets: Targets) -> Index:
+def _leads_of(at: Index, units: Index, leads: Index, targets: Targets) -> Index:
     """Return for each sample the table's row that its own file has, -1 where a duplicate's stands in."""
     out = np.full(int(at.max(initial=-1)) + 1, -1, np.int64)
     own = targets.own[units]

@@ -145,30 +145,34 @@ def _joined(count: int, pieces: list[tuple[Index, Index, Index]]) -> Matches:
 def _ways(references: pa.Array, by: By, targets: Targets) -> Iterator[tuple[pa.Array, pa.Array]]:
     """Give what is compared with what, in order: (references, names of the targets)."""
     plain = _replaced(_replaced(references, r"\\", "/"), r"^(?:\./|/)+", "")
-    files = _replaced(targets.path, _PART, "")
-    places = [files]
-    if pc.any(pc.match_substring_regex(files, _ARCHIVE)).as_py():
-        places.append(_replaced(files, _ARCHIVE, ""))
+    places = _places(targets.path)
     if by == "path":
         yield pc.replace_substring(references, "\\", "\\\\"), targets.path
-        yield plain, targets.path
         yield from ((plain, place) for place in places)
         shorter = plain
         for _ in range(_deepest(plain)):  # the table names folders above the export
             shorter = _below(shorter)
             yield from ((shorter, place) for place in places)
-        for depth in range(_deepest(plain) + 1):  # or folders below it
-            of_depth = _of_depth(plain, depth)
-            yield from ((of_depth, _last(place, depth)) for place in places)
     else:
-        yield _last(plain, 0), _last(targets.path, 0)
         plain = _last(plain, 0)
-        yield plain, _last(files, 0)
+    for depth in range(_deepest(plain) + 1):  # or folders below it
+        of_depth = _of_depth(plain, depth)
+        yield from ((of_depth, _last(place, depth)) for place in places)
     for depth in range(_deepest(plain) + 1):  # without an extension there, then here
-        ends = _last(files, depth)
+        ends = _last(places[-1], depth)
         of_depth, stems = _of_depth(plain, depth), _replaced(ends, _EXTENSION, "")
         yield of_depth, stems
         yield _replaced(of_depth, _EXTENSION, ""), pc.if_else(pc.equal(ends, stems), ends, None)
+
+
+def _places(paths: pa.Array) -> list[pa.Array]:
+    """Return what a table may call each file: its path, that of a volume for its slices, and where an archive unpacks.
+
+    The last names every file.
+    """
+    places = [paths, _replaced(paths, _PART, "")]
+    places.append(_replaced(places[-1], _ARCHIVE, ""))
+    return [place for i, place in enumerate(places) if not i or not place.equals(places[i - 1])]
 
 
 def _replaced(texts: pa.Array, pattern: str, by: str) -> pa.Array:

@@ -1,5 +1,6 @@
 """What a table of labels says before it is joined: references in clear text, values, splits, boxes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,13 +34,13 @@ class LabelRows:
     ----------
     by : By
         What the references name.
-    reference : list of str
+    reference : sequence of str
         One a row of the table; empty where a row names nothing.
     values : pyarrow.Table
         A column per label, of as many rows: int8 (1, 0, -1 for uncertain, null for blank), float64 or string.
     level : Level
         What the labels are of: the image, its study or its patient.
-    split : list of str or None, optional
+    split : sequence of str or None, optional
         The official split, row by row.
     boxes : pyarrow.Table, optional
         Of the columns `BOXES`.
@@ -55,10 +56,10 @@ class LabelRows:
     """
 
     by: By
-    reference: list[str]
+    reference: Sequence[str]
     values: pa.Table
     level: Level = "image"
-    split: list[str | None] | None = None
+    split: Sequence[str | None] | None = None
     boxes: pa.Table | None = None
     vote: Vote | None = None
     sources: tuple[str, ...] = ()

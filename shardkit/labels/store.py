@@ -41,6 +41,11 @@ _OUTCOMES = {"matched", "ambiguous", "unmatched"}
 def object_name(name: str) -> str:
     """Return the object of a table.
 
+    Parameters
+    ----------
+    name : str
+        The table's name.
+
     Raises
     ------
     ArgumentError
@@ -52,7 +57,13 @@ def object_name(name: str) -> str:
 
 
 def names(store: Store) -> list[str]:
-    """Return the names of a dataset's labels tables, sorted."""
+    """Return the names of a dataset's labels tables, sorted.
+
+    Parameters
+    ----------
+    store : Store
+        The dataset.
+    """
     objects = (name.removeprefix(f"{FOLDER}/").removesuffix(".parquet") for name, _ in store.list(FOLDER))
     return sorted(name for name in objects if _NAME.fullmatch(name))
 
@@ -230,6 +241,13 @@ def _bytes(table: pa.Table, told: dict[bytes, bytes]) -> bytes:
 
 def remove(store: Store, name: str) -> None:
     """Remove a labels table and its boxes.
+
+    Parameters
+    ----------
+    store : Store
+        The dataset.
+    name : str
+        The table's name.
 
     Raises
     ------

@@ -174,7 +174,7 @@ def _values(table: pa.Table, options: TableOptions, taken: set[str | None], name
         if kind is None:
             require_one_type(column, options.meaning)
             kind = guess(column, options.meaning)
-            guessed[kind].append(label if kind != "category" else f"{label} ({len(column.used()):,} values)")
+            guessed[kind].append(label if kind != "category" else f"{label} ({len(column.used):,} values)")
         if label in found:
             raise ArgumentError(f"{name}: {label} is both a column and a finding of the lists: leave one out")
         found[label] = typed(column, kind, options.meaning)
@@ -215,7 +215,7 @@ def _names_identifier(label: str) -> bool:
 
 def _many_texts(column: Column, meaning: Meaning) -> bool:
     """Whether a column is free text, dates or numbers of people rather than categories or measurements."""
-    used, known = column.used(), len(column.at) - column.at.null_count
+    used, known = column.used, len(column.at) - column.at.null_count
     values = [meaning.value(column.values[i]) for i in used]
     if all(value is not None for value in values):
         whole = all(value.is_integer() for value in values if value is not None)
