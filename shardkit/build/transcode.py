@@ -7,13 +7,13 @@ makes cannot be appended to: ledger, plans and key stay with the dataset that it
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shardkit import formats
+from shardkit import formats, labels
 from shardkit.build import exclusive, journal, shard_plan
 from shardkit.build.checks import check_format
 from shardkit.build.ingest import public_facts, storage_columns
@@ -127,7 +127,7 @@ def _transcode(source: Store, store: Store, target: Target, workers: int, held: 
             held.check()
     finally:
         threads.shutdown(cancel_futures=True)
-    _publish(store, before, arguments, plan)
+    _publish(source, store, before, arguments, plan)
     return Done(samples.num_rows, len(plan), len(done))
 
 
@@ -199,8 +199,10 @@ def _write(source: Store, before: DatasetDescription, store: Store, arguments: d
         formats.commit(store, objects, staged)
 
 
-def _publish(store: Store, before: DatasetDescription, arguments: dict[str, Any], plan: list[_Shard]) -> None:
-    """Manifest, arrays and report, then dataset.json, which makes the place a dataset."""
+def _publish(
+    source: Store, store: Store, before: DatasetDescription, arguments: dict[str, Any], plan: list[_Shard]
+) -> None:
+    """Manifest, arrays, labels and report, then dataset.json, which makes the place a dataset."""
     samples = manifest.SCHEMA.empty_table()
     if plan:
         samples = pa.concat_tables([shard.samples for shard in plan])
@@ -222,6 +224,16 @@ def _publish(store: Store, before: DatasetDescription, arguments: dict[str, Any]
     from shardkit.report import dataset_page
 
     contents.write_metadata(store, samples, description)
+    _copy_labels(source, before, store, description)
     dataset_page.write(store, samples, description)
     store.put(contents.NAME, description.to_json().encode())
     journal.clear(store)
+
+
+def _copy_labels(source: Store, before: DatasetDescription, store: Store, description: DatasetDescription) -> None:
+    """Take labels over: keys stay the same. Those that were joined with an older manifest stay stale."""
+    for name in labels.names(source):
+        table = labels.read(source, name)
+        if table.description.dataset == before.digest:
+            table = replace(table, description=replace(table.description, dataset=description.digest))
+        labels.write(store, table)

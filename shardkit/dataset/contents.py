@@ -199,7 +199,7 @@ def write_metadata(store: Store, samples: pa.Table, description: DatasetDescript
 
 def sweep(store: Store) -> None:
     """Remove what interrupted writes of a dataset have left in a local store."""
-    store.sweep((NAME, manifest.NAME, NODE), ("shards", "report", "[0-9]*x[0-9]*"))
+    store.sweep((NAME, manifest.NAME, NODE), ("shards", "report", "labels", "[0-9]*x[0-9]*"))
 
 
 def smallest_level(row: SampleRow, side: int) -> int:

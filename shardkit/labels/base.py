@@ -207,8 +207,6 @@ def check_columns(schema: pa.Schema) -> None:
             why = "is there twice" if field.name in seen else "is no name for a label: key and split are taken"
             raise ArgumentError(f"column {field.name!r} {why}")
         seen.add(field.name)
-    if not seen:
-        raise ArgumentError("a table of labels needs at least one label")
 
 
 def digest(table: pa.Table) -> str:

@@ -44,11 +44,11 @@ class Coded:
     codes: Codes
 
     @classmethod
-    def of(cls, table: pa.Table, split: Sequence[str | None] | None) -> "Coded":
-        """Code a table of labels and a split."""
+    def of(cls, table: pa.Table, split: Sequence[str | None] | None, rows: int) -> "Coded":
+        """Code a table of labels and a split, of so many rows."""
         columns = [table[name].combine_chunks() for name in table.column_names]
-        columns.append(pa.array(split if split is not None else [None] * table.num_rows, pa.string()))
-        codes = np.empty((table.num_rows, len(columns)), np.int32, order="F")
+        columns.append(pa.array(split if split is not None else [None] * rows, pa.string()))
+        codes = np.empty((rows, len(columns)), np.int32, order="F")
         values = []
         for i, column in enumerate(columns):
             if pa.types.is_floating(column.type):

@@ -165,7 +165,7 @@ def joined(
     fate = _fates(matches, rows.by, targets)
     outcome = _outcome(fate, which, matches, targets, coded.dictionary, rows.first_row)
     pair_rows, pair_targets = _pairs(which, fate, matches, targets)
-    values = Coded.of(rows.values, rows.split)
+    values = Coded.of(rows.values, rows.split, len(rows.reference))
     units, codes, leads = voted(values, pair_rows, pair_targets, rows.vote, rows.first_row)
     at, codes, found = kept(units, codes, leads, targets.sample, targets.own)
     groups = _groups(samples, rows, at)

@@ -37,7 +37,8 @@ class LabelRows:
     reference : sequence of str
         One a row of the table; empty where a row names nothing.
     values : pyarrow.Table
-        A column per label, of as many rows: int8 (1, 0, -1 for uncertain, null for blank), float64 or string.
+        A column per label, of as many rows: int8 (1, 0, -1 for uncertain, null for blank), float64 or string. Without
+        any, the table says of splits or boxes only.
     level : Level
         What the labels are of: the image, its study or its patient.
     split : sequence of str or None, optional
@@ -69,7 +70,9 @@ class LabelRows:
     def __post_init__(self) -> None:
         """Check that all parts have as many rows, and columns the types of labels."""
         check_columns(self.values.schema)
-        for what, count in (("values", self.values.num_rows), ("splits", len(self.split or self.reference))):
+        counts = {"values": self.values.num_rows} if self.values.num_columns else {}
+        counts |= {"splits": len(self.split)} if self.split is not None else {}
+        for what, count in counts.items():
             if count != len(self.reference):
                 raise ArgumentError(f"a table of labels has {len(self.reference):,} references, but {count:,} {what}")
         if self.boxes is not None and self.boxes.schema.names != BOXES.names:

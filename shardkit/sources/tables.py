@@ -63,7 +63,7 @@ def _digested(data: bytes, name: str) -> tuple[pa.Table, str]:
     return read(data, name), hashlib.sha256(data).hexdigest()
 
 
-def read(data: bytes, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+def read(data: bytes, name: str, columns: Sequence[str] | None = None, wanted: Iterable[str] | None = None) -> pa.Table:
     """Read a table into columns of text.
 
     Parameters
@@ -74,6 +74,8 @@ def read(data: bytes, name: str, columns: Sequence[str] | None = None) -> pa.Tab
         The file, in messages.
     columns : sequence of str, optional
         Names of the columns of a file without a header.
+    wanted : iterable of str, optional
+        Columns to read, of those that are there; default all.
 
     Returns
     -------
@@ -89,29 +91,16 @@ def read(data: bytes, name: str, columns: Sequence[str] | None = None) -> pa.Tab
     if not start:
         raise ArgumentError(f"{name} is empty: a table begins with a row of column names")
     if start == b"PAR1":
-        return _parquet(data, name)
+        table = _parquet(data, name)
+        return table if wanted is None else table.select([one for one in table.column_names if one in set(wanted)])
     if start[:2] == b"PK":
         raise ArgumentError(f"{name} is a workbook or a zip file: save it as CSV, or unpack it")
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise ArgumentError(f"{name} is UTF-16: save it as UTF-8")
-    return _csv(data, name, columns)
+    return _csv(data, name, columns, wanted)
 
 
-def only(table: pa.Table, wanted: Iterable[str], name: str) -> pa.Table:
-    """Return some columns of a table.
-
-    Raises
-    ------
-    ArgumentError
-        Where it lacks one.
-    """
-    wanted = list(wanted)
-    if missing := [column for column in wanted if column not in table.column_names]:
-        raise ArgumentError(f"{name} has no column {', '.join(missing)}: is it the table that was published?")
-    return table.select(wanted)
-
-
-def _csv(data: bytes, name: str, columns: Sequence[str] | None) -> pa.Table:
+def _csv(data: bytes, name: str, columns: Sequence[str] | None, wanted: Iterable[str] | None) -> pa.Table:
     def opened() -> Any:
         stream = pa.BufferReader(data)
         return pa.CompressedInputStream(stream, "gzip") if data[:2] == b"\x1f\x8b" else stream
@@ -130,7 +119,8 @@ def _csv(data: bytes, name: str, columns: Sequence[str] | None) -> pa.Table:
     except csv.Error:
         raise ArgumentError(f"{name}, row 1 is no row of a CSV table: save it as CSV, UTF-8") from None
     names = list(columns) if columns else _header(first, len(second), name)
-    return _cells(opened(), name, names, delimiter, 0 if columns else lines)
+    taken = [one for one in names if not one.startswith("\0") and (wanted is None or one in set(wanted))]
+    return _cells(opened(), name, names, taken, delimiter, 0 if columns else lines)
 
 
 def _decoded(head: bytes, name: str) -> str:
@@ -165,8 +155,8 @@ def _header(first: list[str], width: int, name: str) -> list[str]:
     return [text or f"\0{at}" for at, text in enumerate(names)]
 
 
-def _cells(stream: Any, name: str, names: list[str], delimiter: str, skipped: int) -> pa.Table:
-    """Read the rows below a header of `skipped` lines."""
+def _cells(stream: Any, name: str, names: list[str], taken: list[str], delimiter: str, skipped: int) -> pa.Table:
+    """Read some columns of the rows below a header of `skipped` lines."""
     faults: list[tuple[int, int]] = []
 
     def bad(row: Any) -> str:
@@ -179,18 +169,21 @@ def _cells(stream: Any, name: str, names: list[str], delimiter: str, skipped: in
             delimiter=delimiter, newlines_in_values=True, invalid_row_handler=bad
         ),
         "convert_options": pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
+            column_types=dict.fromkeys(names, pa.string()),
+            include_columns=[*taken, *([] if names[-1] in taken else names[-1:])],  # the last shows an open quote
+            strings_can_be_null=True,
+            null_values=[""],
         ),
     }
     try:
         table = pyarrow.csv.read_csv(stream, **options)
     except (pa.ArrowException, OSError) as error:
-        raise ArgumentError(_defect(name, names, faults, str(error), 1 if skipped else 0)) from None
+        raise ArgumentError(_defect(name, names, faults, str(error))) from None
     _require_closed_quotes(table, name)
-    return _trimmed(table.select([column for column in names if not column.startswith("\0")]))
+    return _trimmed(table.select(taken))
 
 
-def _defect(name: str, names: list[str], faults: list[tuple[int, int]], said: str, header: int) -> str:
+def _defect(name: str, names: list[str], faults: list[tuple[int, int]], said: str) -> str:
     """Say what is wrong with a CSV table without its text: pyarrow quotes the row."""
     if faults:
         number, found = faults[0]

@@ -199,3 +199,32 @@ def test_an_official_split_that_parts_patients_near_duplicates_or_copies_is_told
     out = run("labels", place.dataset, "--private", place.private)[1]
     assert f"leak: the official split parts {by_hand['patients']} patients, such as that of " in out
     assert pc.all(pc.is_in(pa.array(keys), labels.read(Store(place.url), "x").table["key"])).as_py()
+
+
+def test_a_transcoded_dataset_keeps_its_labels(place: Place, run: Command) -> None:
+    found = labelled(place, split=["train"] * len(place.written()))
+    boxes = pa.table([[place.manifest()[0]["key"]], ["Edema"], [0.0], [0.0], [1.0], [1.0]], schema=BOXES)
+    found = labels.write(Store(place.url), replace(found, boxes=boxes))
+    out = place.dataset.with_name("arrays")
+    code, _, err = run("transcode", place.dataset, out, "--format", "zarr")
+    assert code == 0, err
+    copied = labels.read(Store(str(out)), "findings")
+    assert copied.table.equals(found.table)
+    assert copied.boxes is not None
+    assert copied.boxes.equals(boxes)
+    assert run("verify", out)[0] == 0
+    _, said, _ = run("labels", out)
+    assert "stale" not in said
+    assert "1 in 1 samples" in said
+
+
+def test_a_table_may_hold_a_split_and_nothing_else(place: Place, run: Command) -> None:
+    keys = sorted(place.written().values())
+    rows = LabelRows("key", keys, pa.table({}), split=["test", *["train"] * (len(keys) - 1)])
+    with pytest.raises(ValueError, match="references, but 0 values"):
+        replace(rows, values=pa.table({"x": pa.array([], pa.int8())}))
+    label(place.url, "official", rows, place.private)
+    found = labels.read(Store(place.url), "official").aligned(pa.array(keys))
+    assert (found.values.shape, found.split[:2].tolist()) == ((len(keys), 0), ["test", "train"])
+    assert problems(place) == []
+    assert f"train {len(keys) - 1:,}, test 1" in run("labels", place.dataset)[1]
