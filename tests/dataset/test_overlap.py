@@ -65,18 +65,27 @@ def write(folder: Path, spec: ImageSpec, number: int, other: bool, change: Chang
 
 
 @pytest.fixture(scope="module")
-def two(form: str, image_spec: Any, make_dataset: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Two:
-    """The first in the form of the test, the other in tars and under another key."""
-    place = tmp_path_factory.mktemp("two")
-    for number in range(8):
-        write(place / "a", image_spec(), number, False)
+def other(image_spec: Any, make_dataset: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The other dataset, in tars and under a key of its own."""
+    place = tmp_path_factory.mktemp("other")
     for number, change in ((0, None), (1, None), (2, None), (3, noisy), (4, negative), (8, None), (9, None)):
-        write(place / "b", image_spec(), number, True, change)
-    (place / "other.private").mkdir(0o700)
-    (place / "other.private" / "pseudonym.key").touch(0o600)
-    (place / "other.private" / "pseudonym.key").write_bytes(b"k" * 32)
-    first = make_dataset(place / "a", place / "first", bins="auto:2", **FORMATS[form])
-    return Two(str(first), str(make_dataset(place / "b", place / "other", bins="auto:2")))
+        write(place / "export", image_spec(), number, True, change)
+    (place / "set.private").mkdir(0o700)
+    (place / "set.private" / "pseudonym.key").touch(0o600)
+    (place / "set.private" / "pseudonym.key").write_bytes(b"k" * 32)
+    return make_dataset(place / "export", place / "set", bins="auto:2", workers=1)
+
+
+@pytest.fixture(scope="module")
+def two(
+    form: str, other: Path, image_spec: Any, make_dataset: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Two:
+    """Both; the first in the form of the test."""
+    place = tmp_path_factory.mktemp("first")
+    for number in range(8):
+        write(place / "export", image_spec(), number, False)
+    first = make_dataset(place / "export", place / "set", bins="auto:2", workers=1, **FORMATS[form])
+    return Two(str(first), str(other))
 
 
 def mark(place: str, splits: dict[str, str | None], name: str = "own") -> None:
