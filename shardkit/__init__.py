@@ -10,11 +10,13 @@ if TYPE_CHECKING:
     from shardkit.loader.loader import Loader
     from shardkit.loader.preparing import prepare
     from shardkit.loader.torch_dataset import TorchDataset
+    from shardkit.looking.dataset import Dataset
     from shardkit.plan import Batching, Binned, EpochPlan, Exact, Fixed, Packed, Resized, from_text
 
 _HOMES = {
     "Batch": "loader.batch",
     "BinnedBatch": "loader.collate",
+    "Dataset": "looking.dataset",
     "PackedBatch": "loader.collate",
     "Loader": "loader.loader",
     "TorchDataset": "loader.torch_dataset",
@@ -26,6 +28,7 @@ __all__ = [
     "Batching",
     "Binned",
     "BinnedBatch",
+    "Dataset",
     "EpochPlan",
     "Exact",
     "Fixed",

@@ -11,7 +11,7 @@ import sys
 from cyclopts import App, CycloptsError
 
 from shardkit import __version__
-from shardkit.commands import building, collecting, errors, labelling, loading, looking, stopping, usage
+from shardkit.commands import building, collecting, errors, labelling, loading, looking, overlapping, stopping, usage
 from shardkit.errors import ShardkitError
 
 app = App(
@@ -34,6 +34,7 @@ for command in (
     looking.ledger,
     looking.verify,
     looking.preview,
+    overlapping.overlap,
     loading.plan,
     loading.replay,
     looking.demo,

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from shardkit.build import duplicates
 from shardkit.content import THUMB
-from shardkit.dataset import manifest
+from shardkit.dataset import manifest, near
+from shardkit.dataset.near import Pairs
 from shardkit.storage import parquet
 
 DATASET_FLAGS = {"near_duplicate", "polarity_suspect", "uid_collision"}
@@ -51,16 +52,16 @@ def _pixels(column: pa.Array) -> npt.NDArray[np.uint8]:
     return np.frombuffer(b"".join(column.to_pylist()), np.uint8).reshape(-1, THUMB**2)
 
 
-def confirmed_pairs(samples: pa.Table, thumbs: Thumbnails) -> tuple[duplicates.Pairs, duplicates.Pairs]:
+def confirmed_pairs(samples: pa.Table, thumbs: Thumbnails) -> tuple[Pairs, Pairs]:
     """Find near-duplicates, and pairs of an image and its negative: close hashes, confirmed by correlation."""
     hashes = samples["phash"].to_numpy()
     out = []
-    for sign, pairs in ((1, duplicates.near_pairs(hashes)), (-1, duplicates.inverted_pairs(hashes))):
+    for sign, pairs in ((1, near.near_pairs(hashes)), (-1, near.inverted_pairs(hashes))):
         nodes, flat = np.unique(pairs, return_inverse=True)
         pixels = thumbs.of(samples["key"].take(pa.array(nodes)).combine_chunks())
         ends = flat.reshape(pairs.shape)
-        r = duplicates.correlation(pixels[ends[:, 0]], pixels[ends[:, 1]])
-        out.append(pairs[sign * r >= duplicates.MIN_CORRELATION])
+        r = near.correlation(pixels[ends[:, 0]], pixels[ends[:, 1]])
+        out.append(pairs[sign * r >= near.MIN_CORRELATION])
     return out[0], out[1]
 
 
@@ -78,10 +79,10 @@ def finish_samples(samples: pa.Table, thumbs: Thumbnails, links: list[Path], spl
     split : callable
         Takes a patient's pseudonym to train, val or test.
     """
-    near, inverse = confirmed_pairs(samples, thumbs)
-    both = np.concatenate([near, inverse])
+    same, inverse = confirmed_pairs(samples, thumbs)
+    both = np.concatenate([same, inverse])
     found: dict[int, set[str]] = {}
-    suspects = set(duplicates.minority_sides(samples.num_rows, near, inverse).tolist()) if len(inverse) else set()
+    suspects = set(duplicates.minority_sides(samples.num_rows, same, inverse).tolist()) if len(inverse) else set()
     for flag, nodes in (
         ("near_duplicate", set(np.unique(both).tolist())),
         ("polarity_suspect", suspects | _off_template(samples, thumbs) | _with_flag(samples, "polarity_conflict")),
@@ -106,7 +107,7 @@ def _with_flag(samples: pa.Table, flag: str) -> set[int]:
     return set(pc.list_parent_indices(flags).to_numpy()[found].tolist())
 
 
-def _groups(samples: pa.Table, pairs: duplicates.Pairs) -> dict[int, str]:
+def _groups(samples: pa.Table, pairs: Pairs) -> dict[int, str]:
     """Row -> the least key of its group of near-duplicates, for rows in one."""
     nodes = np.unique(pairs)
     keys = samples["key"].take(pa.array(nodes)).to_pylist()
@@ -128,7 +129,7 @@ def _flags(column: pa.ChunkedArray, found: dict[int, set[str]]) -> pa.ChunkedArr
     return pa.chunked_array(chunks, pa.list_(pa.string()))
 
 
-def _splits(samples: pa.Table, pairs: duplicates.Pairs, links: list[Path], split: Callable[[str], str]) -> pa.Array:
+def _splits(samples: pa.Table, pairs: Pairs, links: list[Path], split: Callable[[str], str]) -> pa.Array:
     """Each row's split: one for all patients that near-duplicates, dropped duplicates or a common study connect."""
     encoded = samples["patient"].combine_chunks().dictionary_encode()
     names = encoded.dictionary.to_pylist()

@@ -6,8 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
@@ -16,6 +14,8 @@ from rich.table import Table
 from shardkit.build import ledger
 from shardkit.dataset import contents
 from shardkit.errors import ArgumentError
+from shardkit.looking.dataset import Dataset
+from shardkit.looking.pictures import window
 from shardkit.sources.base import ImageSource
 from shardkit.sources.entries import Entry
 from shardkit.storage import Store, no_folder, parquet, shown, translate_errors
@@ -205,36 +205,17 @@ def preview(url: str, key: str | None, level: int, out: Path) -> str:
     ArgumentError
         No sample has such a key, or several have.
     """
-    store = Store(url)
-    described = contents.description(store)
-    samples = contents.samples(store, described=described)
-    middle = samples.num_rows // 2
-    if key is None:
-        found = samples.slice(middle, 1)
-    else:
-        found = samples.filter(pc.starts_with(samples["key"], key)) if key else samples.slice(0, 0)
-    if found.num_rows != 1:
-        count = f"{found.num_rows:,} samples have" if found.num_rows else "no sample has"
-        raise ArgumentError(f"{count} a key that starts with {key or ''!r}: preview without a key names some")
-    row = found.to_pylist()[0]
-    pixels = contents.image(store, row, described, level)
+    samples = Dataset(url)
+    sample = samples[len(samples) // 2 if key is None else key]
+    pixels = sample.pixels(level)
     if absent := no_folder(out.absolute().parent):
         raise ArgumentError(f"-o {out}: {absent}")
     with translate_errors(str(out)):
-        Image.fromarray(window(pixels, row["p0_5"], row["p99_5"])).save(out, "PNG")
-    read = row["level_bytes"][level]
+        Image.fromarray(window(pixels, *sample.window)).save(out, "PNG")
+    read, *_ = sample.level_bytes[level:]
     size = f"{pixels.shape[0]} rows x {pixels.shape[1]} columns"
-    said = f"{out}: {row['key']}, {size}, level {level}, {read:,} of {row['length']:,} bytes read"
+    said = f"{out}: {sample.key}, {size}, level {level}, {read:,} of {sample.level_bytes[0]:,} bytes read"
     if key is None:
-        others = (
-            samples["key"].take(pa.array(range(0, samples.num_rows, max(1, samples.num_rows // _KEYS)))).to_pylist()
-        )
+        others = samples.keys[:: max(1, len(samples) // _KEYS)]
         said += f"\nother keys, of which the start will do: {' '.join(name[:_START] for name in others[:_KEYS])}"
     return said
-
-
-def window(pixels: npt.NDArray[np.uint16], low: int, high: int) -> npt.NDArray[np.uint8]:
-    """Stretch grey levels `low` to `high` to 0 to 255."""
-    scaled = (pixels.astype(np.float32) - low) * (255.0 / max(high - low, 1))
-    grey: npt.NDArray[np.uint8] = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
-    return grey

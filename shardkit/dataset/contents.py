@@ -16,6 +16,7 @@ from shardkit.dataset import description_checks, manifest, schema
 from shardkit.dataset.bins import Bins
 from shardkit.dataset.description import FORMAT, READABLE, DatasetDescription
 from shardkit.dataset.hashes import fingerprint
+from shardkit.dataset.rounding import halved
 from shardkit.dataset.sample_row import SampleRow
 from shardkit.errors import ArgumentError, IntegrityError
 from shardkit.formats import form_of, shard_format
@@ -26,6 +27,11 @@ from shardkit.storage.regular import ANEW
 NAME = "dataset.json"
 JOURNALS = ".build"
 """Folder below the dataset's root where a build keeps what it has done; gone when it is done."""
+IMAGE_COLUMNS = (
+    "key", "shard", "offset", "length", "level_bytes", "level_hash", "height", "width", "bits", "bin_height",
+    "bin_width",
+)  # fmt: skip
+"""Columns of the manifest that an image is read by."""
 _MOST = 64 << 20  # bytes of a dataset.json
 _PUTS = 8  # small objects written at a time
 
@@ -194,6 +200,27 @@ def write_metadata(store: Store, samples: pa.Table, description: DatasetDescript
 def sweep(store: Store) -> None:
     """Remove what interrupted writes of a dataset have left in a local store."""
     store.sweep((NAME, manifest.NAME, NODE), ("shards", "report", "labels", "[0-9]*x[0-9]*"))
+
+
+def smallest_level(row: SampleRow, side: int) -> int:
+    """Return the level of least pixels whose longer side still has `side`; 0 where the whole image is smaller.
+
+    Parameters
+    ----------
+    row : dict
+        A sample's row of the manifest.
+    side : int
+        Pixels.
+
+    Returns
+    -------
+    int
+        How many times the image is halved.
+    """
+    level, longest = len(row["level_bytes"]) - 1, max(row["height"], row["width"])
+    while level and halved(longest, level) < side:
+        level -= 1
+    return level
 
 
 def image(store: Store, row: SampleRow, description: DatasetDescription, level: int = 0) -> Pixels:

@@ -91,6 +91,11 @@ def typed(table: pa.Table) -> pa.Table:
     return _as(table, SCHEMA.field(_HASHES).type)
 
 
+def plain(table: pa.Table) -> pa.Table:
+    """Return a table of the manifest with the types of its file, all of which pandas reads."""
+    return _as(table, _STORED)
+
+
 def is_stored(name: str, kind: pa.DataType) -> bool:
     """Return whether a column of a manifest file may have a type."""
     return bool(kind == SCHEMA.field(name).type or (name == _HASHES and kind == _STORED))

@@ -18,10 +18,10 @@ from shardkit import triage
 from shardkit.build.ledger import VERDICTS
 from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.rounding import ceil_div
-from shardkit.report import gallery
+from shardkit.report import gallery, labels_section
 from shardkit.report.gallery import Album, Group, column
 from shardkit.report.numbers import number, percent, size
-from shardkit.report.page import Tile, render
+from shardkit.report.page import Card, Tile, render
 from shardkit.report.plots import svg
 from shardkit.report.size_map import SizeMap
 from shardkit.storage import Store
@@ -78,14 +78,14 @@ def write(store: Store, samples: pa.Table, description: DatasetDescription) -> N
     """
     album, bins = Album(store, samples, description), _bins(samples, description)
     verdicts = _verdicts(description)
-    digest = description.digest
+    digest, tables = description.digest, labels_section.sections(album)
     page = render(
         "dataset.html",
         "shardkit.report",
         title=f"Dataset {digest[:12]}: report",
         kind="Dataset report",
         name=f"Dataset {digest[:12]}",
-        contents=_CONTENTS,
+        contents=_contents(tables),
         digest=digest,
         about=f"codec {description.codec} · patch {number(description.patch)} px",
         disagreement=_disagreement(samples, description, verdicts),
@@ -93,12 +93,24 @@ def write(store: Store, samples: pa.Table, description: DatasetDescription) -> N
         verdicts=verdicts,
         sizes=_sizes(samples, description, bins),
         cards=_cards(samples),
+        labels=tables,
+        a_class=labels_section.A_CLASS,
         gallery=_shown(*gallery.by_bin(album, bins)),
         checks=[_check(album, flag) for flag in _CHECKS],
         duplicates=_shown(*gallery.near_duplicates(album)),
         arguments=_arguments(description),
     )
     store.put(NAME, page)
+
+
+def _contents(tables: list[labels_section.Section]) -> dict[str, str]:
+    """Return the title of each section, labels behind what the samples are."""
+    found = dict[str, str]()
+    for name, title in _CONTENTS.items():
+        found[name] = title
+        if name == "samples":
+            found |= {one.id: one.title for one in tables}
+    return found
 
 
 # ------------------------------------------------------------------------------------------------ verdicts
@@ -236,34 +248,20 @@ def _sizes(samples: pa.Table, description: DatasetDescription, bins: dict[tuple[
 # --------------------------------------------------------------------------------------------- composition
 
 
-@dataclass(frozen=True, slots=True)
-class _Card:
-    """Labelled bars: (label, count) as they come, shares of `whole`."""
-
-    title: str
-    rows: list[tuple[str, int]]
-    whole: int
-    note: str = ""
-
-    @property
-    def top(self) -> int:
-        return max((count for _, count in self.rows), default=0) or 1
-
-
-def _cards(samples: pa.Table) -> list[_Card]:
+def _cards(samples: pa.Table) -> list[Card]:
     n = samples.num_rows
     bits = [(f"{value} bit", count) for value, count in sorted(_counts(samples, "bits"))]
     lossy, inverted = (int(pc.sum(samples[name]).as_py() or 0) for name in ("lossy", "inverted"))
     syntaxes = [(_syntax(value), count) for value, count in _counts(samples, "transfer_syntax")]
     return [
-        _Card("Bit depth of the pixels", bits, n, f"{number(inverted)} inverted to MONOCHROME2"),
-        _Card("Modality", _labelled(samples, "modality"), n),
-        _Card("View", _labelled(samples, "view"), n),
-        _Card("Body part", _labelled(samples, "body_part"), n),
-        _Card("Manufacturer", _labelled(samples, "manufacturer"), n),
-        _Card("Transfer syntax of the files", syntaxes, n, f"{number(lossy)} came compressed with loss"),
-        _Card("Flags, for a person to look at", _labelled(samples, "flags"), n),
-        _Card("Repairs made to decode", _labelled(samples, "repairs"), n),
+        Card("Bit depth of the pixels", bits, n, f"{number(inverted)} inverted to MONOCHROME2"),
+        Card("Modality", _labelled(samples, "modality"), n),
+        Card("View", _labelled(samples, "view"), n),
+        Card("Body part", _labelled(samples, "body_part"), n),
+        Card("Manufacturer", _labelled(samples, "manufacturer"), n),
+        Card("Transfer syntax of the files", syntaxes, n, f"{number(lossy)} came compressed with loss"),
+        Card("Flags, for a person to look at", _labelled(samples, "flags"), n),
+        Card("Repairs made to decode", _labelled(samples, "repairs"), n),
     ]
 
 

@@ -1,7 +1,7 @@
 """Pictures of samples: small, windowed, with the box of what is neither border nor padding."""
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -10,13 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image
 
 from shardkit.dataset import contents
 from shardkit.dataset.description import DatasetDescription
-from shardkit.dataset.rounding import halved
 from shardkit.dataset.sample_row import SampleRow
-from shardkit.errors import IntegrityError, ShardkitError
+from shardkit.errors import ShardkitError
+from shardkit.looking import pictures
 from shardkit.report.numbers import number
 from shardkit.storage import Store
 
@@ -26,11 +25,12 @@ A_BIN, A_FLAG, GROUPS, A_GROUP = 6, 24, 12, 4
 _READ, _SHOWN = 160, 224  # pixels of the longer side: read at least, shown at most
 _PICTURE_BYTES = 12_000
 _COLUMNS = (
-    "key", "shard", "offset", "level_bytes", "level_hash", "height", "width", "bits", "box_top", "box_left",
-    "box_height", "box_width", "bin_height", "bin_width", "p0_5", "p99_5", "body_part", "view",
+    *contents.IMAGE_COLUMNS, "box_top", "box_left", "box_height", "box_width", "p0_5", "p99_5", "body_part", "view",
 )  # fmt: skip
 
 Rows = npt.NDArray[np.int64]
+Boxes = Mapping[str, Sequence[pictures.LabelBox]]
+"""Boxes of labels by the key of their sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,11 @@ class Picture:
     caption, kind, about
         Its size and depth, what is seen, and both in words for who does not see it.
     shape, box
-        CSS of the picture and of the content box over it.
+        CSS of the picture and of the content box over it; no box where boxes of labels are drawn.
+    marks
+        CSS of the boxes of labels over it.
+    marked
+        Their labels.
     """
 
     key: str
@@ -56,6 +60,8 @@ class Picture:
     about: str
     shape: str
     box: str
+    marks: tuple[str, ...] = ()
+    marked: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +87,10 @@ class Album:
     samples: pa.Table
     description: DatasetDescription
 
-    def pictures(self, rows: Iterable[int]) -> list[Picture]:
-        """Return the pictures of rows of the manifest."""
+    def pictures(self, rows: Iterable[int], boxes: Boxes | None = None) -> list[Picture]:
+        """Return the pictures of rows of the manifest: with their content boxes, or with boxes of labels by key."""
         narrow = self.samples.select(list(_COLUMNS))
-        return [self._picture(narrow.slice(int(i), 1).to_pylist()[0]) for i in rows]
+        return [self._picture(narrow.slice(int(i), 1).to_pylist()[0], boxes) for i in rows]
 
     def flagged(self, flag: str) -> Rows:
         """Return rows with `flag`, sorted by key."""
@@ -93,40 +99,41 @@ class Album:
         order = pc.sort_indices(self.samples["key"].take(rows)).to_numpy()
         return np.asarray(rows.to_numpy()[order], np.int64)
 
-    def _picture(self, row: SampleRow) -> Picture:
+    def _picture(self, row: SampleRow, boxes: Boxes | None) -> Picture:
         try:
-            source = _data_uri(self._pixels(row), row["p0_5"], row["p99_5"])
+            pixels = pictures.small(self.store, row, self.description, _READ)
+            source = _data_uri(pixels, row["p0_5"], row["p99_5"])
         except ShardkitError:  # the page helps to find trouble: one sample's must not cost the page
             source = None
         height, width = row["height"], row["width"]
         kind = " · ".join(filter(None, (row["body_part"], row["view"]))) or "part not stated"
         size = f"{height:,} × {width:,} px"
+        marked = boxes.get(row["key"], ()) if boxes is not None and source else ()
+        names = ", ".join(sorted({box.label for box in marked}))
         return Picture(
             row["key"],
             source,
             f"{size} · {row['bits']} bit",
             kind,
-            f"{row['key']}: radiograph, {kind}, {size}",
+            f"{row['key']}: radiograph, {kind}, {size}{', marked: ' * bool(names)}{names}",
             f"{'width' if width >= height else 'height'}:100%;aspect-ratio:{width}/{height}",
-            _box(row) if source else "",
+            _box(row) if source and boxes is None else "",
+            tuple(_css(box.top, box.left, box.height, box.width, height, width) for box in marked),
+            names,
         )
-
-    def _pixels(self, row: SampleRow) -> npt.NDArray[np.uint16]:
-        """Decode the smallest level that is large enough to look at."""
-        level, longest = len(row["level_bytes"]) - 1, max(row["height"], row["width"])
-        while level and halved(longest, level) < _READ:
-            level -= 1
-        pixels = contents.image(self.store, row, self.description, level)
-        if pixels.shape != tuple(halved(row[side], level) for side in ("height", "width")):
-            raise IntegrityError(f"{row['key']} has other dimensions than the manifest says: run verify")
-        return pixels
 
 
 def _box(row: SampleRow) -> str:
-    """Return the content box as CSS, in percent of the picture."""
-    left, width = (100 * side / row["width"] for side in (row["box_left"], row["box_width"]))
-    top, height = (100 * side / row["height"] for side in (row["box_top"], row["box_height"]))
-    return f"left:{left:.2f}%;top:{top:.2f}%;width:{width:.2f}%;height:{height:.2f}%;"
+    """Return the content box as CSS."""
+    box = (row["box_top"], row["box_left"], row["box_height"], row["box_width"])
+    return _css(*box, row["height"], row["width"])
+
+
+def _css(top: float, left: float, high: float, wide: float, height: int, width: int) -> str:
+    """Return a rectangle as CSS, in percent of the picture of an image of `height` x `width` pixels."""
+    left, wide = (100 * side / width for side in (left, wide))
+    top, high = (100 * side / height for side in (top, high))
+    return f"left:{left:.2f}%;top:{top:.2f}%;width:{wide:.2f}%;height:{high:.2f}%;"
 
 
 def column(samples: pa.Table, name: str) -> Any:
@@ -157,7 +164,7 @@ def by_bin(album: Album, bins: dict[tuple[int, int], Rows]) -> tuple[str, list[G
     groups = []
     for height, width in sorted(size for _, size in filled[:PICTURES]):
         rows = bins[height, width]
-        pictures = album.pictures(_spread(rows, a_bin))
+        pictures = album.pictures(spread(rows, a_bin))
         groups.append(Group(pictures, f"{height:,} × {width:,} px", f"{number(len(rows))} samples"))
     shown, left = sum(len(group.pictures) for group in groups), len(filled) - len(groups)
     about = (
@@ -170,7 +177,7 @@ def by_bin(album: Album, bins: dict[tuple[int, int], Rows]) -> tuple[str, list[G
 def suspects(album: Album, flag: str) -> tuple[str, list[Group]]:
     """Return how many samples have a flag, in words, and pictures of some."""
     rows = album.flagged(flag)
-    chosen = _spread(rows, A_FLAG)
+    chosen = spread(rows, A_FLAG)
     about = f"Shown: {number(len(chosen))} of {number(len(rows))}."
     return about, [Group(album.pictures(chosen))] if len(rows) else []
 
@@ -187,21 +194,18 @@ def near_duplicates(album: Album) -> tuple[str, list[Group]]:
         rows = np.flatnonzero(label == i)
         rows = rows[pc.sort_indices(keys.take(pa.array(rows))).to_numpy()]
         about = f"{A_GROUP} shown" if len(rows) > A_GROUP else ""
-        groups.append(Group(album.pictures(_spread(rows, A_GROUP)), f"{number(len(rows))} alike", about))
+        groups.append(Group(album.pictures(spread(rows, A_GROUP)), f"{number(len(rows))} alike", about))
     return f"Shown: the {number(len(groups))} largest of {number(len(names))} groups.", groups
 
 
-def _spread(rows: Rows, most: int) -> Rows:
-    """At most `most` rows, evenly spaced, first and last among them."""
+def spread(rows: Rows, most: int) -> Rows:
+    """Return at most `most` rows, evenly spaced, first and last among them."""
     return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]
 
 
 def _data_uri(pixels: npt.NDArray[np.uint16], low: int, high: int) -> str:
     """Grey levels low to high as a small JPEG."""
-    scale = np.float32(255 / max(1, high - low))
-    grey = np.clip((pixels.astype(np.float32) - np.float32(low)) * scale, 0, 255).astype(np.uint8)
-    picture = Image.fromarray(grey)
-    picture.thumbnail((_SHOWN, _SHOWN), Image.Resampling.BOX)
+    picture = pictures.fitted(pictures.window(pixels, low, high), _SHOWN)
     for quality in (82, 65, 45, 25, 10):
         buffer = BytesIO()
         picture.save(buffer, "JPEG", quality=quality, optimize=True)

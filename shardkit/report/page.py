@@ -1,5 +1,6 @@
 """Pages from templates: what comes from outside is escaped, and every page has the same head, styles and contents."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,33 @@ class Tile:
     value: str
     note: str = ""
     alert: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """Labelled bars.
+
+    Parameters
+    ----------
+    title
+        Above them.
+    rows
+        (label, count) of each, as they come.
+    whole
+        What the counts are shares of.
+    note
+        A few words below.
+    """
+
+    title: str
+    rows: Sequence[tuple[str, int]]
+    whole: int
+    note: str = ""
+
+    @property
+    def top(self) -> int:
+        """The largest count."""
+        return max((count for _, count in self.rows), default=0) or 1
 
 
 def render(template: str, package: str, **values: Any) -> bytes:

@@ -7,17 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shardkit.build.duplicates import (
-    HASH_BITS,
-    SPLITS,
-    Templates,
-    components,
-    correlation,
-    group_splits,
-    inverted_pairs,
-    minority_sides,
-    near_pairs,
-)
+from shardkit.build.duplicates import SPLITS, Templates, components, group_splits, minority_sides
+from shardkit.dataset.near import HASH_BITS, correlation, inverted_pairs, near_pairs
 
 PROPERTY = settings(max_examples=120, deadline=None, derandomize=True, database=None)
 

@@ -10,13 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from shardkit import content
+from shardkit import content, labels
 from shardkit.codecs import codec
 from shardkit.dataset import contents, manifest
 from shardkit.dataset.bins import THESIS, Bin, Bins
 from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.hashes import fingerprint
 from shardkit.formats.webdataset import ShardWriter
+from shardkit.labels.base import BOXES, KINDS
 from shardkit.report import dataset_page
 from shardkit.storage import Store
 from shardkit.synthetic.radiographs import radiograph, synth_sizes
@@ -105,6 +106,40 @@ def made(folder: Path) -> Made:
 def html(folder: Path, made: Made) -> str:
     """The page of a small dataset."""
     return _page(folder, *made)
+
+
+@pytest.fixture(scope="module")
+def labelled_html(made: Made, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a small dataset with labels of every kind, an official split and boxes."""
+    folder = tmp_path_factory.mktemp("labelled") / "dataset"
+    samples, description = _make(folder)
+    labels.write(Store(str(folder)), _label_table(samples["key"].to_pylist()))
+    return _page(folder, samples, description)
+
+
+def _label_table(keys: list[str], name: str = "own", **columns: Any) -> labels.LabelTable:
+    """Of the samples but the last two; other columns of labels by name."""
+    n = len(keys) - 2
+    values = {
+        "Effusion": pa.array([(1, 1, 0, -1, None)[i % 5] for i in range(n)], pa.int8()),
+        "Mass": pa.array([1, *[0] * (n - 1)], pa.int8()),
+        "projection": pa.array([("ap", "pa", None)[i % 3] for i in range(n)], pa.string()),
+        "age": pa.array([None, *range(30, 29 + n)], pa.float64()),
+        **columns,
+    }
+    kinds = {str(name): KINDS[value.type] for name, value in values.items()}
+    table = pa.table({"key": keys[:n], **values, "split": ["train" if i < 6 else "test" for i in range(n)]})
+    box = {"key": keys[0], "label": "Mass", "top": 38.0, "left": 28.0, "height": 76.0, "width": 70.0}
+    described = labels.LabelsDescription(
+        name=name, level="image", kinds=kinds, rows={"matched": n, "ambiguous": 0, "unmatched": 3}
+    )
+    return labels.LabelTable(described, table, pa.Table.from_pylist([box], BOXES))
+
+
+@pytest.fixture(scope="session")
+def label_table() -> Callable[..., labels.LabelTable]:
+    """(keys, name, columns) -> a table of labels."""
+    return _label_table
 
 
 @pytest.fixture(scope="session")

@@ -62,17 +62,22 @@ def _run(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pages(html: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def pages(html: str, labelled_html: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     found = {}
     for name, module in report.questions().items():
         result = report.load(RESULTS, name)
         assert result is not None
         found[name] = (module, result)
     run = run_page.write(_run(tmp_path_factory.mktemp("run")))
-    return {"dataset": html, "run": run.read_text("utf-8"), "benchmarks": report.page(found).decode()}
+    return {
+        "dataset": html,
+        "labels": labelled_html,
+        "run": run.read_text("utf-8"),
+        "benchmarks": report.page(found).decode(),
+    }
 
 
-@pytest.fixture(params=["dataset", "run", "benchmarks"])
+@pytest.fixture(params=["dataset", "labels", "run", "benchmarks"])
 def page(request: pytest.FixtureRequest, pages: dict[str, str]) -> str:
     return pages[request.param]
 
@@ -134,7 +139,7 @@ def test_pages_follow_a_dark_screen_but_not_onto_paper(page: str) -> None:
 def test_all_pages_have_one_look(pages: dict[str, str]) -> None:
     sheets = [re.search(r"<style>(.*?)</style>", page, re.S) for page in pages.values()]
     shared = [sheet[1][: sheet[1].index("@media print")] for sheet in sheets if sheet]
-    assert len(shared) == 3
+    assert len(shared) == len(pages)
     assert len({*shared}) == 1
     assert len(shared[0]) > 3000
     heads = [re.findall(r"<(\w+)", page[page.index("<header>") : page.index("<nav")]) for page in pages.values()]

@@ -145,6 +145,17 @@ def test_a_dataset_on_a_plain_web_server_loads(dataset_folder: Path, web: Any) -
     assert set(handler.users) == {"Basic YWxAaG9tZTpodW50ZXIy"}, "the user of the url is not told to the server"
 
 
+def test_a_dataset_on_a_plain_web_server_can_be_looked_at(dataset_folder: Path, web: Any) -> None:
+    from shardkit import Dataset
+
+    address, _ = web(dataset_folder)
+    there, here = Dataset(f"http://{address}"), Dataset(str(dataset_folder))
+    assert there.table().equals(here.table())
+    assert (there[2].pixels(2) == here[2].pixels(2)).all()
+    assert there[2].labels == {}
+    assert there.labels_names == [], "such a server lists nothing"
+
+
 def test_a_web_server_without_ranges_is_named_at_the_start(dataset_folder: Path, web: Any) -> None:
     from shardkit import Loader, Packed
 
