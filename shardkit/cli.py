@@ -11,7 +11,7 @@ import sys
 from cyclopts import App, CycloptsError
 
 from shardkit import __version__
-from shardkit.commands import building, errors, labelling, loading, looking, stopping, usage
+from shardkit.commands import building, errors, labelling, loading, looking, mixing, stopping, usage
 from shardkit.errors import ShardkitError
 
 app = App(
@@ -35,6 +35,7 @@ for command in (
     looking.preview,
     loading.plan,
     loading.replay,
+    mixing.mix,
     looking.demo,
 ):
     app.command(command)
