@@ -64,8 +64,6 @@ class Index(ABC):
         Where they lie, for messages.
     digest : str
         Names the values, and what else decides which samples there are.
-    members : tuple of Member
-        The datasets, one or more.
     shards : list of str
         Names of the shards, in the order of the rows.
     shard_starts : ndarray of int64, (shards + 1,)
@@ -74,9 +72,13 @@ class Index(ABC):
 
     url: str
     digest: str
-    members: tuple[Member, ...]
     shards: list[str]
     shard_starts: Ints
+
+    @property
+    @abstractmethod
+    def members(self) -> tuple[Member, ...]:
+        """The datasets, one or more."""
 
     @property
     def rows(self) -> int:

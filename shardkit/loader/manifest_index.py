@@ -98,9 +98,13 @@ class ManifestIndex(Index):
         except BaseException:
             self.close()
             raise
-        self.members = (Member("", self, range(self.rows)),)
         self._number_of = {name: number for number, name in enumerate(self.shards)}
         self._group_starts = np.concatenate([[0], np.cumsum(groups)]).astype(np.int64)
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """See `Index`. Made anew, for an index that held itself would keep its file open."""
+        return (Member("", self, range(self.rows)),)
 
     @property
     def bins(self) -> Bins:

@@ -71,7 +71,7 @@ class MixtureIndex(Index):
                 opened.callback(made[-1].index.close)
                 end = made[-1].rows.stop
             opened.pop_all()
-        self.members = tuple(made)
+        self._members = tuple(made)
         known = [replace(spec, digest=m.index.digest) for spec, m in zip(specs, made, strict=True)]
         mixture.check(known)
         self.digest = mixture.digest(known)
@@ -80,6 +80,11 @@ class MixtureIndex(Index):
         self.shard_starts = np.concatenate([*starts, [end]]).astype(np.int64)
         self._ends = np.array([member.rows.stop for member in made])
         self._by_name = {member.name: member for member in made}
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """See `Index`."""
+        return self._members
 
     @cached_property
     def bins(self) -> Bins:
