@@ -11,7 +11,18 @@ import sys
 from cyclopts import App, CycloptsError
 
 from shardkit import __version__
-from shardkit.commands import building, collecting, errors, labelling, loading, looking, overlapping, stopping, usage
+from shardkit.commands import (
+    building,
+    collecting,
+    errors,
+    labelling,
+    loading,
+    looking,
+    mixing,
+    overlapping,
+    stopping,
+    usage,
+)
 from shardkit.errors import ShardkitError
 
 app = App(
@@ -37,6 +48,7 @@ for command in (
     overlapping.overlap,
     loading.plan,
     loading.replay,
+    mixing.mix,
     looking.demo,
 ):
     app.command(command)

@@ -23,7 +23,7 @@ class LoaderConfig:
     normalise
         none, percentile, minmax, fullscale, zscore, or a dataset's mean,deviation in full scale.
     split
-        train, val, test, or all.
+        train, val, test, or all; or the official one of a labels table, e.g. nih14:train.
     window
         Number of shards that are mixed at any time; `shardkit plan` says how well.
     cache

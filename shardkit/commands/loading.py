@@ -27,7 +27,7 @@ def plan(
     Parameters
     ----------
     dataset
-        Folder or bucket url of the dataset.
+        Folder or bucket url of the dataset, or a mixture's file.
     batching
         For example packed:tokens=24576,patch=48, binned:tokens=24576,patch=48 or resized:side=224,batch_size=64. Tokens
         of packed, the patches that a micro-batch holds, are 24,576 unless named.
@@ -36,18 +36,18 @@ def plan(
     epoch
         Which epoch.
     split
-        train, val, test or all.
+        train, val, test or all; or the official one of a labels table, as nih14:train.
     window
         Shards that are mixed at any time.
     world_size
         Ranks that share a step.
     """
     from shardkit.dataset.rounding import ceil_div
-    from shardkit.loader.manifest_index import ManifestIndex
+    from shardkit.loader.mixture_index import open_index
     from shardkit.loader.plan_report import show
+    from shardkit.loader.splits import Split, spec_of
     from shardkit.plan import EpochPlan, from_text
     from shardkit.plan.sizes import check_sizes
-    from shardkit.plan.spec import PlanSpec
 
     made = from_text(batching)
     if world_size < 1:
@@ -57,12 +57,11 @@ def plan(
             f"--world-size {world_size} does not divide the per_step={made.per_step} micro-batches of a step: give a"
             f" world size that does, or --batching with per_step={ceil_div(made.per_step, world_size) * world_size}"
         )
-    index = ManifestIndex(dataset)
-    chosen = None if split == "all" else split
+    index, chosen = open_index(dataset), Split.named(split)
     samples = index.samples(chosen)
     check_sizes(made, samples, lambda row: index.detail(row).key)
     planned = EpochPlan(samples, seed, epoch, made, window)
-    show(index, planned, PlanSpec(chosen, "", window, made), seed, epoch, world_size, console)
+    show(index, planned, spec_of(samples, chosen, False, window, made), seed, epoch, world_size, console)
     return 0
 
 
@@ -84,7 +83,7 @@ def replay(
     Parameters
     ----------
     dataset
-        Folder or bucket url of the dataset; with --run, only if it has moved.
+        Folder or bucket url of the dataset, or a mixture's file; with --run, only if it has moved.
     step
         Which step of the epoch, from 0; with --run, which step of the run's log, from 1.
     out
@@ -100,7 +99,7 @@ def replay(
     epoch
         Without --state: which epoch.
     split
-        Without --state: train, val, test or all.
+        Without --state: train, val, test, all, or a labels table's, as nih14:train.
     window
         Without --state: shards that are mixed at any time.
     """

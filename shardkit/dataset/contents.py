@@ -127,7 +127,10 @@ def description(store: Store) -> DatasetDescription:
         The file is damaged, of another format, or says what no dataset could have.
     """
     if store.root is not None and (absent := no_folder(store.root)):
-        raise ArgumentError(absent)
+        mixed = (
+            "; of a mixture, name one of its datasets" if store.root.suffix == ".json" and store.root.is_file() else ""
+        )
+        raise ArgumentError(absent + mixed)
     try:
         content = json.loads(store.get(NAME, most=_MOST))
     except MissingObject as error:

@@ -1,6 +1,7 @@
 """Where batches are made, by what, and with how many threads."""
 
 import os
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -50,16 +51,25 @@ def check_dtype(dtype: torch.dtype) -> None:
         raise ArgumentError(f"dtype={dtype} is none of float32, float16, bfloat16")
 
 
-def decoded_by_graph(decoder: Decoder, codec: Codec, device: torch.device, url: str) -> CodestreamCodec | None:
-    """Return the codec whose streams the graph decodes, or None where threads decode.
+def decoded_by_graph(decoder: Decoder, codecs: Mapping[str, Codec], device: torch.device) -> bool:
+    """Tell whether the graph decodes, or threads do. It decodes the images of all datasets or of none.
+
+    Parameters
+    ----------
+    decoder : {"auto", "threads", "dali"}
+        What a caller asks for.
+    codecs : mapping of str to Codec
+        What images are encoded by, by the url of their dataset.
+    device : torch.device
+        Where batches are made.
 
     Raises
     ------
     ArgumentError
-        Where the graph is asked for and cannot decode this codec.
+        Where the graph is asked for and cannot decode one of these codecs.
     """
-    if isinstance(codec, CodestreamCodec):
-        return codec if decoder == "dali" or (decoder == "auto" and device.type == "cuda") else None
-    if decoder == "dali":
-        raise ArgumentError(f"decoder=dali decodes htj2k, and {url} holds {codec.NAME}")
-    return None
+    others = {url: codec.NAME for url, codec in codecs.items() if not isinstance(codec, CodestreamCodec)}
+    if decoder == "dali" and others:
+        url, name = next(iter(others.items()))
+        raise ArgumentError(f"decoder=dali decodes htj2k, and {url} holds {name}: shardkit transcode makes htj2k of it")
+    return not others and (decoder == "dali" or (decoder == "auto" and device.type == "cuda"))

@@ -1,7 +1,7 @@
 """What the graph is given for each image: pixels, the part that is shown, and how grey levels are normalised."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,8 @@ CLIPPED = ("percentile", "minmax", "fullscale")
 """Modes whose output is cut off at 0 and 1."""
 
 
-def check_normalise(mode: Normalise) -> None:
-    """Refuse unknown ways to normalise.
+def check_normalise(mode: str | tuple[float, float]) -> Normalise:
+    """Return a way to normalise, or refuse one that is unknown.
 
     Raises
     ------
@@ -26,6 +26,7 @@ def check_normalise(mode: Normalise) -> None:
     """
     if not isinstance(mode, tuple) and mode not in (*CLIPPED, "none", "zscore"):
         raise ArgumentError(f"normalise={mode!r} is unknown: none, {', '.join(CLIPPED)}, zscore, or (mean, std)")
+    return cast(Normalise, mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class Prepared:
         Whether it is mirrored left to right.
     mean, std : float
         Output is (grey level - mean) / std.
+    clip : bool
+        Whether that is cut off at 0 and 1.
     """
 
     data: Pixels
@@ -63,6 +66,7 @@ class Prepared:
     flip: bool
     mean: float
     std: float
+    clip: bool = False
 
 
 def roi(region: tuple[int, int, int, int], level: int) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -166,4 +170,5 @@ def prepared(pixels: Pixels, micro: MicroBatch, at: int, detail: Detail, bits: i
         flip=bool(crops.flip[at]),
         mean=mean,
         std=std,
+        clip=mode in CLIPPED,
     )

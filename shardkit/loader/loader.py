@@ -1,4 +1,4 @@
-"""`shardkit.Loader`: a dataset as batches on a device, in an order that a state of five fields names.
+"""`shardkit.Loader`: a dataset, or a mixture, as batches on a device, in an order that a state of five fields names.
 
 loader = Loader("s3://bucket/dataset", batching=Packed(tokens=24576, patch=48), seed=0)
 for batch in loader:        # one epoch of this rank's micro-batches
@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 
-from shardkit.codecs import codec
 from shardkit.errors import ArgumentError
+from shardkit.labels import Labels
 from shardkit.loader import device as devices
 from shardkit.loader.batch import BatchPosition
 from shardkit.loader.buffers import Buffers
@@ -27,16 +28,18 @@ from shardkit.loader.collate import Loaded
 from shardkit.loader.course import Course
 from shardkit.loader.graph import Graph, GraphConfig, load_dali
 from shardkit.loader.graph_input import Normalise, check_normalise
-from shardkit.loader.manifest_index import ManifestIndex, Where
+from shardkit.loader.index import Where
+from shardkit.loader.mixture_index import open_index
 from shardkit.loader.options import CacheOptions, ReadOptions, check_counts
-from shardkit.loader.prefetch_config import PrefetchConfig
+from shardkit.loader.prefetch_config import PrefetchConfig, member_configs
 from shardkit.loader.prefetcher import Prefetcher
 from shardkit.loader.sample_index import numbered
+from shardkit.loader.splits import Split, counts, spec_of
 from shardkit.loader.stats import Stats
 from shardkit.loader.stream.cache import check_folder
 from shardkit.loader.stream.chain import open_fetcher
 from shardkit.loader.stream.reader import Reader
-from shardkit.loader.world import Share, World, micro_batches
+from shardkit.loader.world import Share, micro_batches
 from shardkit.plan.base import Batching
 from shardkit.plan.batching import as_batching
 from shardkit.plan.epoch import WINDOW, EpochPlan, EpochStats
@@ -56,7 +59,7 @@ class Loader:
     Parameters
     ----------
     url : str or Path
-        Folder or bucket of a dataset.
+        Folder or bucket of a dataset, or a mixture's file, as `shardkit mix` writes it.
     batching : Batching or str
         How images become batches, such as `Packed(tokens=24576, patch=48)`, or its text, as commands have it:
         "packed:tokens=24576,patch=48". Needed.
@@ -65,7 +68,7 @@ class Loader:
     epoch : int
         Epoch to begin with, from 0.
     split : str, optional
-        train (the default), val or test; None or "all" for all.
+        train (the default), val or test; None or "all" for all; or the official one of a labels table, "nih14:train".
     where : callable, optional
         Which samples to take: from a table of the manifest's columns that `needs` names to a boolean a row.
     needs : tuple of str
@@ -80,7 +83,7 @@ class Loader:
     normalise : str or tuple of float
         What happens to grey levels: "percentile" (the default: 0.5th to 99.5th of the image to 0..1, cut off); "minmax"
         (least to greatest to 0..1); "none"; "fullscale" (all grey levels of its bit depth to 0..1); "zscore"; or a
-        pair, a dataset's mean and standard deviation in full scale.
+        pair, a dataset's mean and standard deviation in full scale. What a mixture says of a member goes first.
     dtype : torch.dtype
         Of the images: float32 (the default), float16 or bfloat16.
     cache : str or Path, optional
@@ -149,10 +152,9 @@ class Loader:
     ) -> None:
         self._process = os.getpid()
         self.batching = as_batching(batching)
-        self.window, self._split = window, None if split == "all" else split
+        self.window, self._split = window, Split.named(split)
         self._share = Share(rank, world_size, self.batching.per_step)
-        self.device = devices.chosen(device)
-        check_normalise(normalise)
+        self.device, normalise = devices.chosen(device), check_normalise(normalise)
         devices.check_dtype(dtype)
         check_counts(prefetch=prefetch, threads=threads)
         self._reading = ReadOptions(
@@ -163,24 +165,19 @@ class Loader:
             max_bad=max_bad,
             wrap=wrap,
         )
-        self._index = ManifestIndex(str(url), deadline)
+        self._index = open_index(str(url), deadline)
         samples, self._filtered = self._index.samples(self._split, where, needs), where is not None
-        spec = PlanSpec(self._split, samples.digest[:12] if self._filtered else "", window, self.batching)
+        spec = spec_of(samples, self._split, self._filtered, window, self.batching)
         self._course = Course(samples, spec, seed, epoch, self._index.digest, self._index.url)
         check_sizes(self.batching, samples, self.key)
-        self._cache = CacheOptions.of(cache, cache_bytes)
-        if self._cache is not None:
-            self._cache.check_holds(self._index.largest_shard(self.batching.level))
-            check_folder(self._cache.folder)
-        self._stats, self._buffers = Stats(), Buffers()
-        self._prefetcher: Prefetcher | None = None
-        how = codec(self._index.codec)
-        streams = devices.decoded_by_graph(decoder, how, self.device, self._index.url)
+        if (at := CacheOptions.of(cache, cache_bytes)) is not None:
+            at.check_holds(self._index.largest_shard(self.batching.level))
+            check_folder(at.folder)
         load_dali()
+        self._cache, self._stats, self._buffers = at, Stats(), Buffers()
+        self._prefetcher: Prefetcher | None = None
         self._config = PrefetchConfig(
-            codec=how,
-            streams=streams,
-            normalise=normalise,
+            members=member_configs(self._index.members, decoder, self.device, normalise),
             dtype=dtype,
             device=self.device,
             read_ahead=self._reading.read_ahead,
@@ -204,14 +201,14 @@ class Loader:
             self._prefetcher.close()  # one iteration at a time: they would both move the state
         mine = self._share.begin()
         self._stats.bad.clear()
-        config = replace(self._config, max_bad=self._allowed(mine))
+        config = replace(self._config, max_bad=self._reading.allowed(len(plan.draws) / mine.size))
         graph = GraphConfig.of(self.batching.augmentation, self.device, config.decode, plan.images, config.threads)
         prefetcher = self._prefetcher = Prefetcher(
             micro_batches(plan, self.step, mine),
             config,
             self._index,
             Graph(graph),
-            open_fetcher(self._index.store, self._reading, self._cache, self._index),
+            open_fetcher(self._index.stores, self._reading, self._cache, self._index),
             self._buffers,
             self._stats,
         )
@@ -237,11 +234,6 @@ class Loader:
     def world_size(self) -> int:
         """Processes that share every global step, as of now."""
         return self._share.now().size
-
-    def _allowed(self, mine: World) -> float:
-        """Bad samples that an epoch of this rank may have."""
-        share = self._reading.max_bad
-        return max(1.0, share * len(self._course.samples) / mine.size) if share else 0.0
 
     # --- plan and state
 
@@ -279,8 +271,25 @@ class Loader:
 
     @property
     def splits(self) -> dict[str, int]:
-        """Samples of each split of the dataset."""
-        return dict(self._index.description.splits)
+        """Samples of each split, and of each official one of the labels tables that this loader's split names."""
+        return {**self._index.splits, **(counts(self._index.members, self._split) if self._split else {})}
+
+    @property
+    def members(self) -> dict[str, range]:
+        """Rows of each member of a mixture, by name; of a dataset, all of them under an empty name."""
+        return {member.name: member.rows for member in self._index.members}
+
+    def columns(self, *names: str) -> pa.Table:
+        """Read columns of the manifest, all rows: `loader.columns("view", "age")`; ArgumentError for unknown ones."""
+        return self._index.columns(*names)
+
+    def labels(self, name: str) -> Labels:
+        """Read a labels table by manifest row: `loader.labels("nih14").values[batch.rows]`; ArgumentError for none.
+
+        Where `batch.weight` is 0 there is no image, and row -1 gives the last sample's labels: leave these out. Nothing
+        is known of samples of a mixture whose dataset has no such table.
+        """
+        return self._index.labels(name)
 
     def bins(self) -> tuple[list[str], npt.NDArray[np.int16]]:
         """Say which bin each sample is stored in.
@@ -292,8 +301,8 @@ class Loader:
         numbers : ndarray of int16, (rows,)
             Index in `names`, for each manifest row.
         """
-        names = [each.name for each in self._index.bins.bins]
-        return names, numbered(self._index.columns("bin_height", "bin_width"), self._index.bins)
+        columns, bins = self._index.columns("bin_height", "bin_width"), self._index.bins
+        return [each.name for each in bins.bins], numbered(columns, bins)
 
     def state_dict(self, after: BatchPosition | None = None) -> dict[str, Any]:
         """Return where the loader stands: five plain fields, the same on all ranks, and good for any world size.
@@ -309,18 +318,7 @@ class Loader:
         return self._course.state(after)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a state was taken.
-
-        Parameters
-        ----------
-        state : dict
-            What `state_dict` gave.
-
-        Raises
-        ------
-        StateError
-            For a state of another dataset or plan.
-        """
+        """Go on where `state_dict` gave a state; StateError for one of another dataset or plan."""
         self._course.load(state)
 
     def stats(self) -> dict[str, Any]:
@@ -331,8 +329,8 @@ class Loader:
         return {
             "url": self._index.url,
             "batching": self.batching,
-            "split": self._split or "all",
-            "samples": f"{len(self._course.samples):,}" + (" (filtered)" if self._filtered else ""),
+            "split": str(self._split or "all"),
+            "samples": f"{len(self.plan.draws):,}" + (" (filtered)" if self._filtered else ""),
             "seed": self._course.seed,
             "epoch": self.epoch,
             "step": self.step,

@@ -5,38 +5,34 @@ The manifest is copied once into an unnamed local file: a build that appends to 
 
 import hashlib
 import os
-import re
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import IO, Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import obstore
 import pyarrow as pa
-import pyarrow.compute as pc
 from cachetools import FIFOCache, LRUCache
 from obstore.exceptions import PreconditionError
 
+from shardkit import labels
 from shardkit.dataset import contents, manifest, schema
 from shardkit.dataset.bins import Bins
 from shardkit.dataset.hashes import DIGEST_BYTES
-from shardkit.errors import ArgumentError, IntegrityError, RowError
+from shardkit.errors import ArgumentError, IntegrityError
 from shardkit.formats import form_of, listing
+from shardkit.labels import Labels
+from shardkit.loader.index import Index, Member
 from shardkit.loader.sample_index import Detail, Details, common_levels
 from shardkit.loader.stream.cache import Contents
-from shardkit.plan.crops import Level
 from shardkit.plan.samples import Ints, Samples, Sizes
 from shardkit.storage import NO_RETRIES, MissingObject, Store, parquet, translate_errors
 from shardkit.storage.regular import opened
 from shardkit.storage.waiting import DEADLINE, waited
 
 T = TypeVar("T")
-
-Where = Callable[[pa.Table], npt.ArrayLike]
-"""A filter: from a table of some manifest columns to a boolean a row."""
 
 _SIZES = ("height", "width")
 _BOX = ("box_top", "box_left", "box_height", "box_width")
@@ -45,8 +41,8 @@ _KEPT_GROUPS = 4  # decoded row groups, about 2 MB each
 _PIECE = 8 << 20  # bytes of a manifest held while it is copied
 
 
-class ManifestIndex:
-    """What a loader needs of a dataset. Opening it checks what is read then.
+class ManifestIndex(Index):
+    """What a loader needs of a dataset; see `Index`. Opening it checks what is read then.
 
     Parameters
     ----------
@@ -54,6 +50,10 @@ class ManifestIndex:
         Folder or bucket of the dataset.
     deadline : float
         Seconds that a read waits for a store that is away.
+    prefix : str
+        What names of its objects begin with in a mixture.
+    number : int
+        Which member of a mixture it is.
 
     Attributes
     ----------
@@ -61,14 +61,10 @@ class ManifestIndex:
         Where the dataset lies.
     description : dict
         What dataset.json says.
-    digest, codec : str
-        Name the dataset's values, and what its images are encoded by.
+    codec : str
+        What its images are encoded by.
     form : ShardFormat
         How shards are laid out.
-    shards : list of str
-        Their names, in the manifest's order.
-    shard_starts : ndarray of int64, (shards + 1,)
-        First manifest row of each shard, and the end.
 
     Raises
     ------
@@ -80,14 +76,14 @@ class ManifestIndex:
         Where the store cannot be read in time.
     """
 
-    def __init__(self, url: str, deadline: float = DEADLINE) -> None:
+    def __init__(self, url: str, deadline: float = DEADLINE, prefix: str = "", number: int = 0) -> None:
         self.store = store = Store(url, **NO_RETRIES)
-        self.url, self._deadline = store.url, deadline
+        self.url, self._deadline, self._prefix, self._member = store.url, deadline, prefix, number
         self._where = f"{store.url}/{manifest.NAME}"
         self.description = self._waited(lambda: contents.description(store), contents.NAME)
         if self.url.startswith("http"):  # a web server without byte ranges is named now, not at every image
             self._waited(lambda: store.get_range(contents.NAME, 0, 1), contents.NAME)
-        self.digest: str = self.description.digest
+        self.digest = self.description.digest
         self.codec: str = self.description.codec
         self.form = form_of(self.description)
         self._lock = threading.Lock()
@@ -106,21 +102,31 @@ class ManifestIndex:
         self._group_starts = np.concatenate([[0], np.cumsum(groups)]).astype(np.int64)
 
     @property
-    def rows(self) -> int:
-        """Samples of the dataset, in all splits."""
-        return int(self._table.metadata.num_rows)
+    def members(self) -> tuple[Member, ...]:
+        """See `Index`. Made anew, for an index that held itself would keep its file open."""
+        return (Member("", self, range(self.rows)),)
 
     @property
     def bins(self) -> Bins:
-        """The bins of its shards."""
+        """See `Index`."""
         return self.description.bins
 
+    @property
+    def splits(self) -> Mapping[str, int]:
+        """See `Index`."""
+        return self.description.splits
+
+    @property
+    def stores(self) -> dict[str, Store]:
+        """See `Index`."""
+        return {"": self.store}
+
     def close(self) -> None:
-        """Give the snapshot's disk space back."""
+        """See `Index`."""
         self._file.close()
 
     def columns(self, *names: str) -> pa.Table:
-        """Read whole columns of the manifest; ArgumentError for one that it does not have."""
+        """See `Index`."""
         if unknown := set(names) - set(self._table.schema_arrow.names):
             raise ArgumentError(f"{self.url}/{manifest.NAME} has no column {', '.join(sorted(unknown))}")
         with self._lock, self._legible():
@@ -131,81 +137,31 @@ class ManifestIndex:
                 rows.check(batch)
         return table
 
-    def samples(self, split: str | None = "train", where: Where | None = None, needs: tuple[str, ...] = ()) -> Samples:
-        """Choose the samples to plan for.
+    def labels(self, name: str) -> Labels:
+        """See `Index`."""
+        return labels.read(self.store, name).aligned(self.columns("key")["key"])
 
-        Parameters
-        ----------
-        split : str, optional
-            Name of the split; None for all.
-        where : callable, optional
-            From a table of columns to a boolean a row: which samples to take.
-        needs : tuple of str
-            Columns that `where` is given.
-
-        Raises
-        ------
-        ArgumentError
-            Where none is left, or `where` gives something else.
-        """
+    def everything(self) -> Samples:
+        """See `Index`."""
         sizes = self.columns(*_SIZES, *_BOX)
-        box = np.stack([_small(sizes[name]) for name in _BOX], 1)
-        everything = Samples(
+        return Samples(
             digest=self.digest,
             starts=self.shard_starts,
             height=_small(sizes["height"]),
             width=_small(sizes["width"]),
             bins=self.bins,
             levels=self.levels,
-            box=box,
+            box=np.stack([_small(sizes[name]) for name in _BOX], 1),
         )
-        keep = np.ones(self.rows, np.bool_)
-        if split is not None:
-            keep &= _equals(self.columns("split")["split"], split)
-        if where is not None:
-            chosen = np.asarray(self._filter(where, needs), np.bool_)
-            if chosen.shape != keep.shape:
-                raise ArgumentError(
-                    f"where gave values of shape {chosen.shape}, not a boolean for each of {self.rows:,} rows"
-                )
-            keep &= chosen
-        if not keep.any():
-            splits = ", ".join(f"{name} {count:,}" for name, count in self.description.splits.items())
-            raise ArgumentError(
-                f"{self.url} has no sample in split {split!r} that is asked for; it has {splits}: take another"
-                " one, or split='all' and where (splits are drawn by patient, so that one of few patients may be empty)"
-            )
-        if keep.all():
-            return everything
-        digest = hashlib.sha256(self.digest.encode() + np.packbits(keep).tobytes()).hexdigest()
-        return everything.select(keep, digest)
-
-    def _filter(self, where: Where, needs: tuple[str, ...]) -> npt.ArrayLike:
-        """Ask a filter; ArgumentError where it wants a column that it was not given."""
-        try:
-            return where(self.columns(*needs))
-        except (KeyError, pa.ArrowInvalid) as error:
-            asked = re.findall(r"[A-Za-z0-9_]+", str(error))
-            missing = [name for name in self._table.schema_arrow.names if name in asked and name not in needs]
-            if not missing:
-                raise
-            raise ArgumentError(
-                f"where asks for the manifest's column {missing[0]}, and needs does not name it:"
-                f" pass needs={(*needs, missing[0])!r}"
-            ) from error
 
     @property
     def levels(self) -> int:
-        """How many times every image can be halved."""
+        """See `Index`."""
         return int(self.details(0).level_bytes.shape[1]) - 1 if self.shards else 0
 
     def detail(self, row: int) -> Detail:
-        """Say what is known of a manifest row; RowError for others, such as the -1 of an empty slot."""
-        if not 0 <= row < self.shard_starts[-1]:
-            raise RowError(
-                f"row {row} is none of {self.url}'s manifest rows 0 to {self.rows - 1};"
-                " a batch's places without an image have row -1 and weight 0"
-            )
+        """See `Index`."""
+        self.check_row(row)
         number = int(np.searchsorted(self.shard_starts, row, side="right")) - 1
         return self.details(number).at(row)
 
@@ -236,6 +192,8 @@ class ManifestIndex:
             form=self.form,
             shard=self.shards[number],
             first_row=first,
+            prefix=self._prefix,
+            member=self._member,
             numbers=numbers,
             starts=self.form.starts(numbers["offset"], level_bytes),
             level_bytes=level_bytes,
@@ -250,7 +208,7 @@ class ManifestIndex:
         return self._decoded[groups]
 
     def contents(self, shard: str) -> Contents:
-        """List the images of a shard's object, with an id that changes with any of their bytes."""
+        """See `Index`."""
         name, level = self.form.whole(shard)
         found = self.details(self._number_of[name])
         hashes = [found.level_hash[i, level].tobytes() for i in range(len(found.level_bytes))]
@@ -260,17 +218,13 @@ class ManifestIndex:
         return Contents(hashlib.sha256(f"{shard}\n{text}".encode()).hexdigest()[:32], members)
 
     def shard_bytes(self, levels: Iterable[int]) -> dict[str, int]:
-        """Sum the bytes of each shard's objects with these levels, as listed; IntegrityError where one is missing."""
+        """See `Index`."""
         there = self._waited(lambda: dict(listing(self.store, self.form)), "the list of shards")
         objects = {shard: {self.form.part(shard, level) for level in levels} for shard in self.shards}
         missing = [name for parts in objects.values() for name in sorted(parts) if name not in there]
         if missing:
             raise IntegrityError(f"{self.url}/{missing[0]} is missing: build it again from the source")
         return {shard: sum(there[name] for name in parts) for shard, parts in objects.items()}
-
-    def largest_shard(self, level: Level) -> int:
-        """Return the bytes of the largest object that holds a level; "auto" stands for the smallest image."""
-        return max(self.shard_bytes([self.levels if level == "auto" else level]).values())
 
     def _waited(self, once: Callable[[], T], name: str) -> T:
         return waited(once, f"{self.url}/{name}", self._deadline, "check it and run this again, or raise the deadline")
@@ -342,7 +296,3 @@ class ManifestIndex:
 def _small(column: pa.ChunkedArray) -> Sizes:
     values: Sizes = column.to_numpy()
     return values.astype(np.uint16) if not len(values) or values.max() < 1 << 16 else values
-
-
-def _equals(column: pa.ChunkedArray, word: str) -> npt.NDArray[np.bool_]:
-    return np.asarray(pc.fill_null(pc.equal(column, word), False).to_numpy(), np.bool_)

@@ -48,6 +48,10 @@ class ReadOptions:
         check_counts(read_ahead=self.read_ahead, connections=self.connections)
         check_patience(self.attempts, self.deadline)
 
+    def allowed(self, samples: float) -> float:
+        """Return how many of an epoch's samples may be bad: at least one, unless none may."""
+        return max(1.0, self.max_bad * samples) if self.max_bad else 0.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class CacheOptions:

@@ -8,10 +8,10 @@ import pyarrow as pa
 from rich.table import Table
 
 from shardkit.dataset.rounding import ceil_div
-from shardkit.loader.manifest_index import ManifestIndex
+from shardkit.loader.index import Index
+from shardkit.loader.mixture_report import shares, shares_table
 from shardkit.loader.sample_index import common_levels
 from shardkit.plan import EpochPlan, EpochStats
-from shardkit.plan.crops import crops
 from shardkit.plan.score import Score, score
 from shardkit.plan.shuffle import Ints, Order
 from shardkit.plan.spec import PlanSpec
@@ -23,7 +23,7 @@ _LABELS = {"patient": ("patient",), "scanner": ("device",), "bin": ("bin_height"
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What an epoch that shows every sample once reads, on all ranks together.
+    """What an epoch reads, on all ranks together: of a mixture, samples as often as they are shown.
 
     Attributes
     ----------
@@ -32,11 +32,14 @@ class Costs:
     range_bytes : int
         Bytes that are read without a cache, one range an image.
     shard_bytes : int
-        Bytes of the shards: what every machine reads with a cache that holds `window_bytes`.
+        Bytes of the shards: what every machine reads with a cache that holds `window_bytes`. Of a mixture, a shard
+        counts for each pass over it.
     window_bytes : int
         Bytes of the shards that are in use at a time.
     shards : int
-        How many shards there are.
+        How many shards these are.
+    all_bytes : int
+        Bytes of the shards, each once.
     """
 
     full_bytes: int
@@ -44,25 +47,29 @@ class Costs:
     shard_bytes: int
     window_bytes: int
     shards: int
+    all_bytes: int
 
 
-def costs(index: ManifestIndex, plan: EpochPlan) -> Costs:
+def costs(index: Index, plan: EpochPlan) -> Costs:
     """Count the bytes of the plan's epoch, from the manifest and the sizes of the shards."""
     sizes = index.columns("level_bytes", "bin_height", "bin_width")["level_bytes"]
-    lengths = common_levels(sizes).to_numpy().reshape(index.rows, -1)
+    lengths = common_levels(sizes, index.levels).to_numpy().reshape(index.rows, -1)
     wanted = full = 0
     levels = set[int]()
     for piece in range(plan.order.pieces):
-        shown = crops(plan.samples, plan.order.piece(piece), plan.batching.augmentation, plan.crop_key)
+        shown = plan.shown(piece)
         wanted += int(lengths[shown.row, shown.level].sum())
         full += int(lengths[shown.row, 0].sum())
         levels.update(np.unique(shown.level).tolist())
     sizes = index.shard_bytes(levels)
-    of_shards = np.array([sizes[index.shards[i]] for i in _shard(index, plan, plan.samples.starts[:-1])], np.int64)
-    return Costs(full, wanted, int(of_shards.sum()), _most_in_use(plan.order, of_shards), len(of_shards))
+    numbers = _shard(index, plan, plan.draws.sample(plan.order.starts[:-1]))
+    of_shards = np.array([sizes[index.shards[i]] for i in numbers], np.int64)
+    once = sum(sizes[index.shards[i]] for i in np.unique(numbers))
+    in_use = min(_most_in_use(plan.order, of_shards), once)
+    return Costs(full, wanted, int(of_shards.sum()), in_use, len(of_shards), once)
 
 
-def _shard(index: ManifestIndex, plan: EpochPlan, samples: Ints) -> Ints:
+def _shard(index: Index, plan: EpochPlan, samples: Ints) -> Ints:
     """Find the number of the dataset's shard that each sample of the plan lies in."""
     found: Ints = np.searchsorted(index.shard_starts, plan.samples.row(samples), side="right") - 1
     return found
@@ -95,7 +102,7 @@ def advice(order: Order, found: Costs) -> str | None:
     )
 
 
-def scores(index: ManifestIndex, plan: EpochPlan) -> dict[str, Score]:
+def scores(index: Index, plan: EpochPlan) -> dict[str, Score]:
     """Score how often two samples of a step share a patient, a scanner, a bin or a shard."""
     found = {}
     for name, columns in _LABELS.items():
@@ -109,6 +116,10 @@ def scores(index: ManifestIndex, plan: EpochPlan) -> dict[str, Score]:
         codes[unknown] = -1
         labels = codes[plan.samples.row(np.arange(len(plan.samples)))]
         found[name] = score(plan, labels)
+    if len(index.members) > 1:
+        ends = [member.rows.stop for member in index.members]
+        rows = plan.samples.row(np.arange(len(plan.samples)))
+        found["member"] = score(plan, np.searchsorted(ends, rows, side="right"))
     found["shard"] = score(plan, _shard(index, plan, np.arange(len(plan.samples))))
     return found
 
@@ -120,7 +131,7 @@ def _codes(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
 
 
 def show(
-    index: ManifestIndex, plan: EpochPlan, plan_spec: PlanSpec, seed: int, epoch: int, world: int, console: Terminal
+    index: Index, plan: EpochPlan, plan_spec: PlanSpec, seed: int, epoch: int, world: int, console: Terminal
 ) -> None:
     """Print the plan of an epoch as tables."""
     account, bytes_ = plan.account(), costs(index, plan)
@@ -134,6 +145,9 @@ def show(
         highlight=False,
     )
     console.print()
+    if len(index.members) > 1:
+        console.print(shares_table(shares(plan.samples, [member.name for member in index.members])))
+        console.print()
     console.print(_tokens(account))
     console.print()
     console.print(_shuffle(scores(index, plan)))
@@ -179,7 +193,7 @@ def _storage(found: Costs, world: int) -> Table:
         ("read by a rank", found.range_bytes // world, ""),
         ("read by a machine with a cache", found.shard_bytes, f"{found.shards:,} shards, once"),
         ("that cache needs at least", found.window_bytes, "the shards in use at a time; less reads some again"),
-        ("to read every shard only once ever", found.shard_bytes, "all of them"),
+        ("to read every shard only once ever", found.all_bytes, "all of them"),
     ):
         table.add_row(name, f"{count / 1e6:,.1f} MB", note)
     return table

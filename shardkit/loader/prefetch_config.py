@@ -1,11 +1,64 @@
 """What all batches of a loader have in common."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from shardkit.codecs import codec
 from shardkit.codecs.base import Codec, CodestreamCodec
-from shardkit.loader.graph_input import Normalise
+from shardkit.loader import device as devices
+from shardkit.loader.graph_input import CLIPPED, Normalise
+from shardkit.loader.index import Member
+
+
+@dataclass(frozen=True, slots=True)
+class MemberConfig:
+    """How the images of one dataset become grey levels.
+
+    Attributes
+    ----------
+    codec : Codec
+        What they are encoded by.
+    streams : CodestreamCodec, optional
+        The same where the graph decodes its streams; None where threads decode.
+    normalise : str or tuple of float
+        What happens to grey levels; see `shardkit.Loader`.
+    """
+
+    codec: Codec
+    streams: CodestreamCodec | None
+    normalise: Normalise
+
+
+def member_configs(
+    members: Sequence[Member], decoder: devices.Decoder, device: torch.device, normalise: Normalise
+) -> tuple[MemberConfig, ...]:
+    """Say how the images of each dataset become grey levels.
+
+    Parameters
+    ----------
+    members : sequence of Member
+        The datasets.
+    decoder : {"auto", "threads", "dali"}
+        What a caller asks for.
+    device : torch.device
+        Where batches are made.
+    normalise : str or tuple of float
+        For members of which their mixture says nothing.
+
+    Raises
+    ------
+    ArgumentError
+        Where the graph is asked for and cannot decode the images of one of them.
+    """
+    codecs = {member.index.url: codec(member.index.codec) for member in members}
+    graph = devices.decoded_by_graph(decoder, codecs, device)
+    return tuple(
+        MemberConfig(how, how if graph and isinstance(how, CodestreamCodec) else None, member.normalise or normalise)
+        for member in members
+        for how in [codecs[member.index.url]]
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,12 +67,8 @@ class PrefetchConfig:
 
     Attributes
     ----------
-    codec : Codec
-        What samples are encoded by.
-    streams : CodestreamCodec, optional
-        The same where the graph decodes its streams; None where threads decode.
-    normalise : str or tuple of float
-        What happens to grey levels; see `shardkit.Loader`.
+    members : tuple of MemberConfig
+        One for the dataset, or for each of a mixture.
     dtype : torch.dtype
         Type of the images.
     device : torch.device
@@ -37,9 +86,7 @@ class PrefetchConfig:
         for each.
     """
 
-    codec: Codec
-    streams: CodestreamCodec | None
-    normalise: Normalise
+    members: tuple[MemberConfig, ...]
     dtype: torch.dtype
     device: torch.device
     read_ahead: int
@@ -51,4 +98,9 @@ class PrefetchConfig:
     @property
     def decode(self) -> bool:
         """Whether the graph decodes."""
-        return self.streams is not None
+        return self.members[0].streams is not None
+
+    @property
+    def clip(self) -> bool:
+        """Whether the images of all datasets are cut off at 0 and 1."""
+        return all(member.normalise in CLIPPED for member in self.members)

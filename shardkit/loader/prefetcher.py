@@ -23,13 +23,13 @@ import torch
 from shardkit.codecs.placement import Placement
 from shardkit.errors import ArgumentError, BadDataError, IntegrityError, ShardkitError
 from shardkit.loader import closing
-from shardkit.loader.batch import Batch, BatchItem, BatchPosition, Canvas
+from shardkit.loader.batch import Batch, BatchItem, BatchPosition, Canvas, cut_off
 from shardkit.loader.buffers import Buffers
 from shardkit.loader.collate import collate
 from shardkit.loader.graph import Graph
-from shardkit.loader.graph_input import CLIPPED, Pixels, Prepared, prepared
-from shardkit.loader.manifest_index import ManifestIndex
-from shardkit.loader.prefetch_config import PrefetchConfig
+from shardkit.loader.graph_input import Pixels, Prepared, prepared
+from shardkit.loader.index import Index
+from shardkit.loader.prefetch_config import MemberConfig, PrefetchConfig
 from shardkit.loader.sample_index import Detail
 from shardkit.loader.stats import Shares, Stats
 from shardkit.loader.stream.fetch import Fetcher, Got, Want
@@ -77,7 +77,7 @@ class Prefetcher:
         What to make batches of, and where each stands in the plan.
     config : PrefetchConfig
         What all batches of a loader have in common.
-    index : ManifestIndex
+    index : Index
         Knows where samples lie.
     graph : Graph
         Normalises images. It is closed at the end.
@@ -93,7 +93,7 @@ class Prefetcher:
         self,
         micro_batches: MicroBatches,
         config: PrefetchConfig,
-        index: ManifestIndex,
+        index: Index,
         graph: Graph,
         fetcher: Fetcher,
         buffers: Buffers,
@@ -101,7 +101,7 @@ class Prefetcher:
     ) -> None:
         self._micro_batches, self._config, self._index, self._stats = micro_batches, config, index, stats
         self._graph, self._fetcher = graph, fetcher
-        self._canvas = Canvas(config.device, config.dtype, config.normalise in CLIPPED, buffers)
+        self._canvas = Canvas(config.device, config.dtype, config.clip, buffers)
         self._stats.watch(self._fetcher)
         self._decoders = Threads(config.threads, "shardkit-decode")
         self._awaited: Future[Any] | None = None  # what the producer waits for
@@ -237,20 +237,14 @@ class Prefetcher:
             return data
         crops, detail = item.micro.crops, item.details[at]
         level, bits = int(crops.level[at]), int(detail.number("bits"))
-        begun = time.perf_counter()
+        begun, member = time.perf_counter(), self._config.members[detail.shard.member]
         try:
-            pixels = self._pixels(data, level, bits, detail.placement)
+            pixels = _pixels(member, data, level, bits, detail.placement)
         except ShardkitError as error:
-            return IntegrityError(f"{detail.shard.shard}: the image {detail.key} cannot be decoded: {error}")
+            return IntegrityError(f"{detail.shard.name}: the image {detail.key} cannot be decoded: {error}")
         took = 0.0 if self._config.decode else time.perf_counter() - begun
         self._stats.decoded(detail, level, len(data), took)
-        return prepared(pixels, item.micro, at, detail, bits, self._config.normalise)
-
-    def _pixels(self, data: bytes, level: int, bits: int, placement: Placement) -> Pixels:
-        if (streams := self._config.streams) is not None:
-            streams.check(data, placement)  # here, because the graph takes memory by what a stream claims
-            return np.frombuffer(streams.standalone(data, level), np.uint8)
-        return self._config.codec.decode(data, level, bits, placement)
+        return prepared(pixels, item.micro, at, detail, bits, member.normalise)
 
     # --- graph and collation
 
@@ -299,7 +293,7 @@ class Prefetcher:
         told: set[int] = set()
         shown = self._substituted(item, ready, told)
         try:
-            return self._graph.run(_chosen(ready, shown)), shown
+            return self._images(_chosen(ready, shown)), shown
         except IntegrityError as failed:
             # Sound by its hash and not decodable all the same: find out which, one by one, and go on without it.
             for at, image in enumerate(ready):
@@ -308,11 +302,18 @@ class Prefetcher:
                         self._graph.run([image])
                     except IntegrityError as error:
                         key = item.details[at].key
-                        ready[at] = IntegrityError(f"{item.details[at].shard.shard}: the image {key}: {error}")
+                        ready[at] = IntegrityError(f"{item.details[at].shard.name}: the image {key}: {error}")
             if len(ready) > 1 and not any(isinstance(image, Prepared) for image in ready):
                 raise failed  # the graph is at fault, not every image
             shown = self._substituted(item, ready, told)
-            return self._graph.run(_chosen(ready, shown)), shown
+            return self._images(_chosen(ready, shown)), shown
+
+    def _images(self, chosen: list[Prepared]) -> list[torch.Tensor]:
+        images = self._graph.run(chosen)
+        if not self._canvas.clip:  # of a mixture, maybe some members' images are cut off and others' are not
+            for image in (image for image, ready in zip(images, chosen, strict=True) if ready.clip):
+                cut_off(image)
+        return images
 
 
 def _shares(item: _Pending) -> Shares:
@@ -322,6 +323,13 @@ def _shares(item: _Pending) -> Shares:
         pixels[detail.bin] = pixels.get(detail.bin, 0) + tokens
     total = sum(pixels.values())
     return {name: count / total for name, count in pixels.items()}
+
+
+def _pixels(member: MemberConfig, data: bytes, level: int, bits: int, placement: Placement) -> Pixels:
+    if (streams := member.streams) is not None:
+        streams.check(data, placement)  # here, because the graph takes memory by what a stream claims
+        return np.frombuffer(streams.standalone(data, level), np.uint8)
+    return member.codec.decode(data, level, bits, placement)
 
 
 def _chosen(ready: list[Prepared | ShardkitError], shown: list[BatchItem | None]) -> list[Prepared]:

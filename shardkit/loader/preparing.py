@@ -17,7 +17,7 @@ from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ArgumentError
 from shardkit.formats import webdataset
 from shardkit.loader.graph import Graph, GraphConfig
-from shardkit.loader.graph_input import CLIPPED, Normalise, prepared
+from shardkit.loader.graph_input import Normalise, prepared
 from shardkit.loader.sample_index import Detail, Details
 from shardkit.plan import Batching, EpochPlan, Packed, Resized, from_text
 from shardkit.plan.samples import Samples
@@ -76,7 +76,7 @@ def prepare(
     graph = Graph(GraphConfig.of(plain, torch.device("cpu"), decode=False, max_images=1, threads=1))
     try:
         (image,) = graph.run([ready])
-        return image.clamp(0, 1) if normalise in CLIPPED else image.clone()
+        return image.clamp(0, 1) if ready.clip else image.clone()
     finally:
         graph.close()
 

@@ -70,7 +70,7 @@ def open_loader(url: str, plan_spec: PlanSpec, seed: int, epoch: int) -> Loader:
         batching=plan_spec.batching,
         seed=seed,
         epoch=epoch,
-        split=plan_spec.split,
+        split=plan_spec.split or "all",
         window=plan_spec.window,
         rank=0,
         world_size=1,

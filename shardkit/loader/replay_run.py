@@ -51,6 +51,11 @@ def at_step(run: Path, step: int, dataset: str | None) -> tuple[Loader, int]:
             f"{dataset or facts['data']} is not the dataset that {run} was trained on, {facts['digest'][:12]}: samples"
             " were added since, or it is another one; its steps cannot be shown any more"
         )
+    if PlanSpec.read(facts.get("plan") or str(loader.plan_spec)).labels != loader.plan_spec.labels:
+        raise ArgumentError(
+            f"the labels of {dataset or facts['data']} name another {split} than when {run} was trained: put the table"
+            " back as it was to see its steps"
+        )
     at = step - 1 - begun
     while not loader.plan.has(at):
         at -= len(loader.plan)

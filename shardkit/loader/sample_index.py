@@ -15,12 +15,12 @@ from shardkit.formats.base import ShardFormat
 from shardkit.plan.samples import Ints
 
 
-def common_levels(lists: pa.ChunkedArray) -> pa.Array:
+def common_levels(lists: pa.ChunkedArray, levels: int = LEVELS) -> pa.Array:
     """Flatten a manifest's level_bytes or level_hash, with the same number of levels for each image.
 
     Only large images have more; loaders stop where the smallest image does, so that a level stands for one scale.
     """
-    return pc.list_slice(lists, 0, LEVELS + 1).combine_chunks().flatten()
+    return pc.list_slice(lists, 0, levels + 1).combine_chunks().flatten()
 
 
 def numbered(table: pa.Table, bins: Bins) -> npt.NDArray[np.int16]:
@@ -52,6 +52,10 @@ class Details:
         Fingerprints of these prefixes.
     keys : Array of str, (n,)
         Keys of the samples.
+    prefix : str
+        What the names of a mixture's objects begin with, to tell its members apart.
+    member : int
+        Which member of a mixture it is.
     """
 
     form: ShardFormat
@@ -62,6 +66,13 @@ class Details:
     level_bytes: Ints
     level_hash: npt.NDArray[np.uint8]
     keys: pa.Array
+    prefix: str = ""
+    member: int = 0
+
+    @property
+    def name(self) -> str:
+        """The shard, as messages and readers name it."""
+        return self.prefix + self.shard
 
     def at(self, row: int) -> "Detail":
         """Pick one sample by its manifest row."""
@@ -95,7 +106,7 @@ class Detail:
 
     def object(self, level: int) -> str:
         """Name the object that holds a level."""
-        return self.shard.form.part(self.shard.shard, level)
+        return self.shard.prefix + self.shard.form.part(self.shard.shard, level)
 
     def start(self, level: int) -> int:
         """Return the first byte of a level in its object."""

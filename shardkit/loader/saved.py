@@ -1,5 +1,6 @@
 """A loader's state: five plain fields, and whether they belong to a dataset and its plan."""
 
+import re
 from typing import Any
 
 from shardkit.errors import StateError
@@ -20,6 +21,10 @@ def make(plan_spec: str, digest: str, seed: int, epoch: int, step: int) -> dict[
         Seed of the run, and the step that comes next.
     """
     return dict(zip(FIELDS, (plan_spec, digest, seed, epoch, step), strict=True))
+
+
+def _without_labels(plan_spec: str) -> str:
+    return re.sub(" labels=[0-9a-f]+ ", " ", plan_spec)
 
 
 def read(state: dict[str, Any], plan_spec: str, digest: str, url: str) -> tuple[int, int, int]:
@@ -48,6 +53,11 @@ def read(state: dict[str, Any], plan_spec: str, digest: str, url: str) -> tuple[
         raise StateError(
             f"the state belongs to the dataset {named[:12]}, and {url} is {digest[:12]}: samples were added or it is"
             " another one; give it as it was, or start an epoch anew"
+        )
+    if _without_labels(str(state["format"])) == _without_labels(plan_spec) and state["format"] != plan_spec:
+        raise StateError(
+            f"the labels that say which samples of {url} are in this split have changed since the state was saved: put"
+            " the table back as it was, or start an epoch anew"
         )
     if state["format"] != plan_spec:
         raise StateError(

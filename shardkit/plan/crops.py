@@ -18,6 +18,7 @@ from shardkit.plan.shuffle import Words, mix, uniform
 
 Level = int | Literal["auto"]
 _TRIES = 10
+_AGAIN = 1  # key of the seeds of samples that an epoch shows again
 _AREA, _RATIO, _TOP, _LEFT, _FLIP = range(5)  # what a sample's draws are for
 
 
@@ -99,7 +100,7 @@ class Crops:
         return Crops(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Crops)))
 
 
-def crops(samples: Samples, index: Ints, augmentation: Augmentation, key: int) -> Crops:
+def crops(samples: Samples, index: Ints, augmentation: Augmentation, key: int, turn: Ints | None = None) -> Crops:
     """Make the crops of some samples.
 
     Parameters
@@ -111,7 +112,9 @@ def crops(samples: Samples, index: Ints, augmentation: Augmentation, key: int) -
     augmentation : Augmentation
         How images become crops.
     key : int
-        64-bit key of the epoch. What is drawn depends on it and on the sample's manifest row alone.
+        64-bit key of the epoch. What is drawn depends on it, on the sample's manifest row and on its turn alone.
+    turn : ndarray of int64, (n,), optional
+        How often the epoch has shown each before; None where it shows every sample once.
 
     Returns
     -------
@@ -120,6 +123,8 @@ def crops(samples: Samples, index: Ints, augmentation: Augmentation, key: int) -
     """
     row = samples.row(index)
     seed = mix(key, row)
+    if turn is not None:
+        seed = np.where(turn > 0, mix(_AGAIN, seed + turn.astype(np.uint64)), seed)
     region = samples.regions(index, augmentation.content)
     if augmentation.crop is not None:
         region = _cropped(region, augmentation, seed)

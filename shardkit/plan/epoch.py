@@ -14,7 +14,8 @@ from cachetools import LRUCache
 from shardkit.errors import ArgumentError
 from shardkit.plan.base import Batching
 from shardkit.plan.batchers import Batcher
-from shardkit.plan.crops import crops
+from shardkit.plan.crops import Crops, crops
+from shardkit.plan.draws import Draws
 from shardkit.plan.samples import Samples
 from shardkit.plan.shapes import MicroBatch
 from shardkit.plan.shuffle import Order, key_of
@@ -35,7 +36,7 @@ class EpochStats:
     Attributes
     ----------
     samples : int
-        Samples of the epoch, dropped ones included.
+        Samples of the epoch, dropped ones included; as often as the weight of their member of a mixture says.
     steps, micro_batches : int
         Global steps, and micro-batches of all of them.
     real_tokens : int
@@ -111,7 +112,13 @@ class EpochPlan:
             raise ArgumentError(f"level={batching.level} is not in this dataset: it holds levels 0 to {samples.levels}")
         self.samples, self.batching, self.seed, self.epoch = samples, batching, seed, epoch
         key = key_of("shardkit plan", samples.digest, seed, epoch)
-        self.order = Order(samples.starts, window, key_of(key, "order"))
+        self.draws = Draws.of(samples, key_of(key, "draws"))
+        if not len(self.draws):
+            raise ArgumentError(
+                f"epoch {epoch} shows no sample: the weights of the mixture are too small for its"
+                f" {len(samples):,} samples; raise them"
+            )
+        self.order = Order(self.draws.starts, window, key_of(key, "order"))
         self.crop_key = key_of(key, "views")
         self._begun = [_Unfinished(batching.batcher(samples), [], 0)]
         self._accounts: list[EpochStats] = []
@@ -160,12 +167,18 @@ class EpochPlan:
             total += part
         return total
 
+    def shown(self, piece: int) -> Crops:
+        """Return what a piece of the order shows."""
+        draws = self.order.piece(piece)
+        index, turn = self.draws.sample(draws), self.draws.turn(draws)
+        return crops(self.samples, index, self.batching.augmentation, self.crop_key, turn)
+
     def _facts(self) -> reprs.Facts:
         """Gather what is known without planning further."""
         done = len(self._begun) > self.order.pieces
         return {
             "batching": self.batching,
-            "samples": f"{len(self.samples):,}",
+            "samples": f"{len(self.draws):,}",
             "seed": self.seed,
             "epoch": self.epoch,
             "steps": f"{self._begun[-1].steps:,}" if done else f"{self._begun[-1].steps:,} so far",
@@ -195,7 +208,7 @@ class EpochPlan:
             return self._kept[piece]
         begun, per_step = self._begun[piece], self.batching.per_step
         batcher = copy.deepcopy(begun.batcher)
-        fresh = crops(self.samples, self.order.piece(piece), self.batching.augmentation, self.crop_key)
+        fresh = self.shown(piece)
         micros = begun.waiting + batcher.feed(fresh)
         if piece == self.order.pieces - 1:
             micros = batcher.finish(micros)

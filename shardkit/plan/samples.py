@@ -1,5 +1,6 @@
 """What a plan knows of a dataset: where samples lie and how large they are, as flat arrays."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +10,15 @@ from shardkit.dataset.bins import Bins
 
 Ints = npt.NDArray[np.int64]
 Sizes = npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True, slots=True)
+class Weighted:
+    """Samples of one weight: those from `start` up to `end`."""
+
+    start: int
+    end: int
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,10 @@ class Samples:
         Content boxes as top, left, height, width; None where they are not loaded.
     rows : ndarray, (n,), optional
         Manifest rows, ascending; None where sample i is row i.
+    weights : tuple of float
+        How often an epoch shows a sample, for each member of a mixture. Anything else has one member, of weight 1.
+    members : ndarray of int64, (members + 1,), optional
+        First sample of each member, and the end; None where there is one. Members may have no sample.
     """
 
     digest: str
@@ -41,6 +55,8 @@ class Samples:
     levels: int = 5
     box: Sizes | None = None
     rows: Sizes | None = None
+    weights: tuple[float, ...] = (1.0,)
+    members: Ints | None = None
 
     def __len__(self) -> int:
         """Count the samples."""
@@ -57,6 +73,12 @@ class Samples:
         out = np.zeros((len(index), 4), np.int64)
         out[:, 2], out[:, 3] = self.height[index], self.width[index]
         return out
+
+    def of_members(self) -> Iterator[Weighted]:
+        """Go through the members: which samples are theirs, and of which weight."""
+        bounds = np.array([0, len(self)]) if self.members is None else self.members
+        for start, end, weight in zip(bounds[:-1].tolist(), bounds[1:].tolist(), self.weights, strict=True):
+            yield Weighted(start, end, weight)
 
     def select(self, keep: npt.NDArray[np.bool_], digest: str) -> "Samples":
         """Keep some samples; shards left without any vanish.
@@ -78,4 +100,5 @@ class Samples:
             width=self.width[index],
             box=None if self.box is None else self.box[index],
             rows=self.row(index),
+            members=None if self.members is None else np.searchsorted(index, self.members),
         )

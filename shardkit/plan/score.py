@@ -83,7 +83,8 @@ def score(plan: EpochPlan, labels: Codes, steps: int | None = 1024) -> Score:
         shown += fresh
         sizes.append(sum(map(len, fresh)))
     seen = labels[np.concatenate(shown)]
-    return Score(_shared(seen, np.repeat(np.arange(len(sizes)), sizes)), _expected(labels))
+    of_draws = labels if plan.draws.samples is None else labels[plan.draws.samples]
+    return Score(_shared(seen, np.repeat(np.arange(len(sizes)), sizes)), _expected(of_draws))
 
 
 def _shared(labels: Codes, groups: npt.NDArray[np.int64]) -> float:

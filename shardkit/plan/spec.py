@@ -1,6 +1,7 @@
 """What decides a plan, as a line of text: a loader's state carries it, a replay reads it back."""
 
 from dataclasses import dataclass
+from urllib.parse import quote, unquote
 
 from shardkit.errors import StateError
 from shardkit.plan.base import Batching
@@ -24,17 +25,23 @@ class PlanSpec:
         Shards that are mixed at any time.
     batching : Batching
         How samples become micro-batches.
+    labels : str
+        Names what a labels table's official split selected; empty for other splits.
     """
 
     split: str | None
     rows: str
     window: int
     batching: Batching
+    labels: str = ""
 
     def __str__(self) -> str:
         """Write it as a line of text."""
         rows = f" rows={self.rows}" if self.rows else ""
-        return f"{FORMAT} split={self.split or 'all'}{rows} window={self.window} {self.batching}"
+        labels = f" labels={self.labels}" if self.labels else ""
+        return (
+            f"{FORMAT} split={quote(self.split or 'all', safe=':,')}{labels}{rows} window={self.window} {self.batching}"
+        )
 
     @classmethod
     def read(cls, text: str) -> "PlanSpec":
@@ -53,5 +60,5 @@ class PlanSpec:
             raise StateError(
                 f"the state has the format {text!r}, and this shardkit knows {FORMAT}: use the one it is of"
             )
-        split = None if pairs["split"] == "all" else pairs["split"]
-        return cls(split, pairs.get("rows", ""), int(window), from_text(batching))
+        split = None if pairs["split"] == "all" else unquote(pairs["split"])
+        return cls(split, pairs.get("rows", ""), int(window), from_text(batching), pairs.get("labels", ""))

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from shardkit import BinnedBatch, PackedBatch
-from shardkit.dataset import contents, manifest
+from shardkit.dataset import contents, manifest, mixture
+from shardkit.dataset.mixture import MemberSpec
 from shardkit.loader.manifest_index import ManifestIndex
 from shardkit.storage import Store
 
@@ -155,3 +156,43 @@ def copy(dataset_folder: Path, tmp_path: Path) -> Path:
     for name in (contents.NAME, manifest.NAME):
         shutil.copy(dataset_folder / name, tmp_path / name)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def members(make_dataset: Callable[..., Path], kept: Callable[..., Path]) -> dict[str, Path]:
+    """Three datasets of a dozen small radiographs that have little in common; two have shards of the same names."""
+    from shardkit.synthetic.export import make_export
+
+    options: dict[str, dict[str, Any]] = {
+        "tars": {"patch": 16, "bins": "{bins}"},
+        "zarr": {"patch": 24, "bins": "auto:2", "format": "zarr", "codec": "blosc", "levels": 3},
+        "png": {"patch": 32, "bins": "{bins}", "codec": "png"},
+    }
+
+    def make(place: Path) -> None:
+        bins = place / "bins.json"
+        bins.write_text("[[256, 256], [3072, 3072]]")
+        for number, (name, asked) in enumerate(options.items()):
+            asked = asked | {"bins": asked["bins"].format(bins=bins)}
+            make_export(place / f"{name}.export", 8, seed=20 + number, defects=0.0, scale=0.06)
+            shared = {"shard_bytes": 16 << 10, "near_duplicates": "report", "workers": 1}
+            make_dataset(place / f"{name}.export", place / name, **shared, **asked)
+
+    place = kept("mixture", make)
+    return {name: place / name for name in options}
+
+
+@pytest.fixture
+def mixed(members: dict[str, Path], tmp_path: Path) -> Callable[..., Path]:
+    """(name=weight or (weight, normalise), folders=...) -> a mixture's file."""
+
+    def make(folders: dict[str, Path] | None = None, file: str = "cocktail.json", **weights: Any) -> Path:
+        specs = []
+        for name, asked in weights.items():
+            weight, normalise = asked if isinstance(asked, tuple) else (asked, None)
+            url = str((folders or members)[name])
+            specs.append(MemberSpec(name, url, float(weight), ManifestIndex(url).digest, normalise))
+        mixture.write(str(tmp_path / file), specs)
+        return tmp_path / file
+
+    return make

@@ -129,7 +129,7 @@ def test_a_stream_that_is_sound_and_undecodable_costs_one_image(
     def broken(data: bytes, level: int) -> bytes:
         return data[:100] if len(data) == whole else original(data, level)
 
-    codec = loader._config.codec
+    codec = loader._config.members[0].codec
 
     class Refusing:
         @staticmethod
@@ -139,7 +139,7 @@ def test_a_stream_that_is_sound_and_undecodable_costs_one_image(
     if decoder == "dali":
         monkeypatch.setattr(htj2k, "standalone", broken)
     else:
-        object.__setattr__(loader._config, "codec", Refusing)
+        object.__setattr__(loader._config.members[0], "codec", Refusing)
     rows = [r for batch in loader for r in batch.rows.tolist() if r >= 0]
     assert loader.stats()["bad"] == 1
     assert row not in rows

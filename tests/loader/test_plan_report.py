@@ -18,7 +18,7 @@ def _plan(shards: int, window: int) -> EpochPlan:
 
 
 def _costs(window_bytes: int) -> Costs:
-    return Costs(0, 0, 0, window_bytes, 0)
+    return Costs(0, 0, 0, window_bytes, 0, 0)
 
 
 def test_two_thousand_shards_are_mixed_too_little_by_a_window_of_256_and_a_wider_one_is_named() -> None:

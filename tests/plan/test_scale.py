@@ -32,11 +32,14 @@ class Endless:
         return self.part[index % len(self.part)]
 
 n, shard, text, real = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4] == "real"
+weights = tuple(map(float, sys.argv[5:]))
 some = np.arange(9973)
 sides = [(300 + some * factor % 2700).astype(np.uint16) for factor in (7919, 104729)]
 height, width = [np.resize(side, n) if real else Endless(side) for side in sides]
 starts = np.append(np.arange(0, n, shard), n)
-samples = Samples("scale", starts, height, width, Bins((Bin(1536, 3072), Bin(3072, 1536), Bin(3072, 3072)), 48))
+bins = Bins((Bin(1536, 3072), Bin(3072, 1536), Bin(3072, 3072)), 48)
+members = starts[np.linspace(0, len(starts) - 1, len(weights) + 1).astype(int)]
+samples = Samples("scale", starts, height, width, bins, weights=weights, members=members)
 before, begun = peak(), time.process_time()  # which other programs on the machine do not lengthen
 plan = EpochPlan(samples, 0, 0, from_text(text))
 images = sum(len(micro.crops) for micro in plan[0])
@@ -46,9 +49,9 @@ print(json.dumps(
 """
 
 
-def first_step(n: int, shard: int, batching: Batching, arrays: str) -> dict[str, Any]:
+def first_step(n: int, shard: int, batching: Batching, arrays: str, *weights: float) -> dict[str, Any]:
     """What a fresh process needs for the first step: seconds and bytes."""
-    command = [sys.executable, "-c", PROBE, str(n), str(shard), str(batching), arrays]
+    command = [sys.executable, "-c", PROBE, str(n), str(shard), str(batching), arrays, *map(str, weights or (1,))]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
@@ -65,6 +68,13 @@ LARGE = [
 @pytest.mark.parametrize("batching", LARGE, ids=str)
 def test_the_first_step_of_ten_million_samples_takes_seconds_and_little_memory(batching: Batching) -> None:
     found = first_step(10**7, 300, batching, "real")
+    assert found["images"] > 0
+    assert found["seconds"] < 5
+    assert found["more"] < 1 << 30
+
+
+def test_so_does_that_of_a_mixture_of_ten_million() -> None:
+    found = first_step(10**7, 300, LARGE[0], "real", 0.25, 1, 1.5)
     assert found["images"] > 0
     assert found["seconds"] < 5
     assert found["more"] < 1 << 30

@@ -1,5 +1,6 @@
 """One run: its folder, its loader, its model, the loop, and the page about it."""
 
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,21 +104,22 @@ def _validation(
     config = job.config
     if not config.val.every:
         return None
-    if config.loader.split in ("all", "val"):
+    split = re.sub("(^|,)([a-z0-9_-]+:)?[^,]*", r"\1\2val", config.loader.split)  # of the same labels tables
+    if config.loader.split in ("all", split):
         _say(console, f"no validation: --loader.split {config.loader.split} trains on the val split")
         return None
-    if not loader.splits.get("val"):
+    if not any(map(loader.splits.get, split.split(","))) and (split == "val" or len(loader.members) == 1):
         _say(
             console,
-            f"no validation: {shown(job.data)} has no image in the val split, so that over-fitting will not show",
+            f"no validation: {shown(job.data)} has no image in the {split} split, so that over-fitting will not show",
         )
         return None
     batching = str(replace(from_text(config.loader.batching), crop=None, flip=0.0, remainder="fill"))
-    plain = replace(config, loader=replace(config.loader, batching=batching, split="val"))
+    plain = replace(config, loader=replace(config.loader, batching=batching, split=split))
     try:
         return Validation(objective, open_loader(plain, job.data, world.device, world.rank, world.size), world)
     except ArgumentError as error:
-        raise ArgumentError(f"the val split cannot be measured, {error}; --val.every 0 leaves it out") from None
+        raise ArgumentError(f"the {split} split cannot be measured, {error}; --val.every 0 leaves it out") from None
 
 
 def open_loader(config: Config, data: str, device: torch.device, rank: int, size: int) -> Loader:

@@ -1,5 +1,6 @@
 """What a command begins with, or goes on from: everything is read before anything is written."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,19 +146,26 @@ def _typed(config: dict[str, Any], job: Job) -> bool:
 
 def _data_changed(before: Facts | None, last: Facts, job: Job, loader: Loader, notes: list[str]) -> bool:
     """Return whether the epoch has to begin anew; raise TrainingError unless the command says that it shall."""
-    now, was = loader.state_dict()["manifest_digest"], last["loader"].get("manifest_digest")
-    if now == was:
+    state, was = loader.state_dict(), last["loader"]
+    now = state["manifest_digest"], _labels(str(state["format"]))
+    if now == (was.get("manifest_digest"), _labels(str(was.get("format")))):
         return False
-    accepted = before is not None and before["digest"] == now  # by a command that ended before its first checkpoint
+    # By a command that ended before its first checkpoint.
+    accepted = before is not None and (before["digest"], _labels(before.get("plan", ""))) == now
     if job.config.run.on_new_data == "refuse" and not accepted:
         raise TrainingError(
             f"{shown(job.data)} is not as it was at step {last['step']:,} of {job.out}: samples were added, or it is"
-            " another dataset; go on with --run.on-new-data restart-epoch, which keeps weights, moments, step and"
-            " schedule"
+            " another dataset, or another split by its labels; go on with --run.on-new-data restart-epoch, which keeps"
+            " weights, moments, step and schedule"
         )
     epoch = last["loader"].get("epoch")
     notes.append(f"the dataset has changed since step {last['step']:,}: epoch {epoch} begins anew with all of it")
     return True
+
+
+def _labels(plan: str) -> list[str]:
+    """Return what a plan says of the labels that chose the samples."""
+    return re.findall(" labels=([0-9a-f]+) ", plan)
 
 
 def _facts(
@@ -177,6 +185,7 @@ def _facts(
         },
         "data": shown(job.data),
         "digest": loader.state_dict()["manifest_digest"],
+        "plan": str(loader.plan_spec),
         "parameters": sum(p.numel() for p in objective.model.parameters()),
         "device": torch.cuda.get_device_name() if world.device.type == "cuda" else "CPU",
         "world_size": world.size,

@@ -1,0 +1,74 @@
+"""The command that mixes datasets."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from shardkit.commands import console
+from shardkit.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from shardkit.dataset.mixture import MemberSpec
+
+
+def mix(
+    mixture: str,
+    /,
+    *members: str,
+    normalise: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+) -> int:
+    """Write a small file that names datasets, to be loaded as one, and print what each is of an epoch.
+
+    Nothing is copied: `Loader("cocktail.json")`, plan, replay and the trainer read the datasets where they are.
+
+    Parameters
+    ----------
+    mixture
+        The file to write, whose name ends with .json. A mixture of that name is replaced.
+    members
+        NAME=DATASET:WEIGHT each, as nih=shards/nih:0.5: an epoch shows each sample WEIGHT times on average (2.5: two or
+        three times; 0.25: a quarter of the samples, others each epoch). Without :WEIGHT, once.
+    normalise
+        NAME=HOW: what happens to the grey levels of a member, instead of the Loader's choice, as nih=zscore or
+        nih=0.51,0.25 (mean,deviation). May be given for several members.
+    """
+    from shardkit.dataset.mixture import MemberSpec, check, is_mixture, write
+    from shardkit.loader.mixture_index import MixtureIndex
+    from shardkit.loader.mixture_report import MemberShare, shares_table
+
+    if not is_mixture(mixture):
+        raise ArgumentError(f"{mixture} is no name for a mixture's file: end it with .json")
+    specs = _normalised([MemberSpec.typed(text) for text in members], normalise)
+    check(specs)
+    index = MixtureIndex(mixture, members=specs)
+    known = [replace(spec, digest=of.index.digest) for spec, of in zip(specs, index.members, strict=True)]
+    write(mixture, known)
+    found = [MemberShare(of.name, of.weight, of.index.rows, of.index.description.pixels) for of in index.members]
+    console.print(shares_table(found))
+    console.print(f"\n{mixture}: mixture {index.digest[:12]}", highlight=False, soft_wrap=True)
+    index.close()
+    return 0
+
+
+def _normalised(specs: "list[MemberSpec]", asked: tuple[str, ...]) -> "list[MemberSpec]":
+    """Return the members with what was asked for of their grey levels."""
+    by_name = {spec.name: spec for spec in specs}
+    for text in asked:
+        name, _, how = text.partition("=")
+        if name not in by_name or not how:
+            raise ArgumentError(
+                f"--normalise {text} names no member: write NAME=HOW, as {next(iter(by_name), 'nih')}=zscore"
+            )
+        by_name[name] = replace(by_name[name], normalise=_how(how))
+    return [by_name[spec.name] for spec in specs]
+
+
+def _how(text: str) -> str | tuple[float, float]:
+    mean, comma, deviation = text.partition(",")
+    if not comma:
+        return text
+    try:
+        return float(mean), float(deviation)
+    except ValueError:
+        raise ArgumentError(f"--normalise {text} must be two numbers, mean,deviation, or a name") from None

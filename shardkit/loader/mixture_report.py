@@ -1,0 +1,68 @@
+"""What a mixture's members are of it: samples, pixels, and their shares of what an epoch shows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from rich.table import Table
+
+from shardkit.plan.samples import Samples
+
+_CHUNK = 1 << 20  # samples whose pixels are added up together
+
+
+@dataclass(frozen=True, slots=True)
+class MemberShare:
+    """A member of a mixture.
+
+    Attributes
+    ----------
+    name : str
+        The member.
+    weight : float
+        How often an epoch shows each of its samples, on average.
+    samples, pixels : int
+        Its samples, and their pixels.
+    """
+
+    name: str
+    weight: float
+    samples: int
+    pixels: int
+
+
+def shares(samples: Samples, names: Sequence[str]) -> list[MemberShare]:
+    """Count the samples and pixels that a plan has of each member."""
+    found = []
+    for name, member in zip(names, samples.of_members(), strict=True):
+        pixels = 0
+        for start in range(member.start, member.end, _CHUNK):
+            here = slice(start, min(start + _CHUNK, member.end))
+            pixels += int((samples.height[here].astype(np.int64) * samples.width[here]).sum())
+        found.append(MemberShare(name, member.weight, member.end - member.start, pixels))
+    return found
+
+
+def shares_table(found: Sequence[MemberShare]) -> Table:
+    """Make a table of members for a terminal."""
+    table = Table(
+        "member", "samples", "Mpx", "weight", "shown an epoch", "of images", "of pixels", box=None, pad_edge=False
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    images = sum(of.samples * of.weight for of in found)
+    pixels = sum(of.pixels * of.weight for of in found)
+    for of in found:
+        shown = of.samples * of.weight
+        table.add_row(
+            of.name,
+            f"{of.samples:,}",
+            f"{of.pixels / 1e6:,.1f}",
+            f"{of.weight:g}",
+            f"{shown:,.0f}" if shown == int(shown) else f"about {shown:,.0f}",
+            f"{100 * shown / max(images, 1e-9):.1f} %",
+            f"{100 * of.pixels * of.weight / max(pixels, 1e-9):.1f} %",
+        )
+    total = sum(of.samples for of in found), sum(of.pixels for of in found) / 1e6
+    table.add_row("all", f"{total[0]:,}", f"{total[1]:,.1f}", "", f"{images:,.0f}", "", "")
+    return table

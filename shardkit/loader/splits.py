@@ -1,0 +1,199 @@
+"""Which samples a split has: as patients' hashes draw it ("train"), or as a labels table says ("nih14:train")."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shardkit import labels
+from shardkit.dataset.schema import SPLITS
+from shardkit.errors import ArgumentError
+from shardkit.labels.store import object_name
+from shardkit.plan.base import Batching
+from shardkit.plan.samples import Samples
+from shardkit.plan.spec import PlanSpec
+
+if TYPE_CHECKING:
+    from shardkit.loader.index import Member
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A split's name.
+
+    Attributes
+    ----------
+    table : str
+        The labels table whose official split it is; empty for the one by patients' hashes.
+    word : str
+        The split.
+    """
+
+    table: str
+    word: str
+
+    def __str__(self) -> str:
+        """Write it as it is typed."""
+        return f"{self.table}:{self.word}" if self.table else self.word
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A split, or one for each of some labels tables, as in "nih14:train,covidx:train".
+
+    A dataset takes the first whose table it has. A member of a mixture that has none of the tables takes its split by
+    patients' hashes, if all the names say the same of train, val and test.
+
+    Attributes
+    ----------
+    choices : tuple of Choice
+        One or more.
+    """
+
+    choices: tuple[Choice, ...]
+
+    @classmethod
+    def read(cls, text: str) -> "Split":
+        """Read what `str` writes.
+
+        Raises
+        ------
+        ArgumentError
+            A name is missing.
+        """
+        choices = list[Choice]()
+        for name in text.split(","):
+            table, colon, word = name.strip().partition(":")
+            if not table or (colon and not word):
+                raise ArgumentError(f"split={text!r}: give train, val, test, all, or a labels table's, as nih14:train")
+            if choices and not choices[-1].table:
+                raise ArgumentError(
+                    f"split={text!r}: a list is of labels tables' splits, of which each dataset takes its own, as"
+                    " nih14:train,covidx:train; for several splits together give split='all' and where"
+                )
+            choices.append(Choice(table, word) if colon else Choice("", table))
+        return cls(tuple(choices))
+
+    @classmethod
+    def named(cls, text: str | None) -> "Split | None":
+        """Read a split as it is typed; None for all samples."""
+        return None if text in (None, "all") else cls.read(text)
+
+    def __str__(self) -> str:
+        """Write it as it is typed."""
+        return ",".join(map(str, self.choices))
+
+    @property
+    def official(self) -> bool:
+        """Whether labels tables say which samples it has."""
+        return any(choice.table for choice in self.choices)
+
+    def called(self, word: str) -> "Split":
+        """Return the split of the same tables with another word, such as val."""
+        return Split(tuple(Choice(choice.table, word) for choice in self.choices))
+
+    def of(self, tables: Iterable[str]) -> Choice | None:
+        """Return the choice for a dataset with these labels tables; None where it has none."""
+        return next((choice for choice in self.choices if not choice.table or choice.table in tables), None)
+
+    @property
+    def _elsewhere(self) -> Choice | None:
+        """What a member without any of the tables takes."""
+        words = {choice.word for choice in self.choices}
+        return Choice("", words.pop()) if len(words) == 1 and words <= set(SPLITS) else None
+
+
+def spec_of(samples: Samples, split: Split | None, filtered: bool, window: int, batching: Batching) -> PlanSpec:
+    """Say what decides a plan: where labels or a filter chose the samples, a digest says which."""
+    chosen = samples.digest[:12]
+    return PlanSpec(
+        split=None if split is None else str(split),
+        rows=chosen if filtered else "",
+        window=window,
+        batching=batching,
+        labels=chosen if split is not None and split.official else "",
+    )
+
+
+def in_split(members: Sequence["Member"], split: Split, url: str) -> Mask:
+    """Tell of each row whether it is in a split.
+
+    Parameters
+    ----------
+    members : sequence of Member
+        The datasets.
+    split : Split
+        The split.
+    url : str
+        Where they lie, for messages.
+
+    Raises
+    ------
+    ArgumentError
+        There is no such table or split.
+    """
+    there = [_tables(member, split) for member in members]
+    for choice in split.choices:
+        if choice.table and not any(choice.table in tables for tables in there):
+            names = {name for member in members for name in labels.names(member.index.store)}
+            known = ", ".join(sorted(names)) or "none; shardkit label makes some"
+            raise ArgumentError(f"split={split}: {url} has no labels named {choice.table}: there are {known}")
+    masks, unknown = [], {choice.word for choice in split.choices if choice.table}
+    for member, tables in zip(members, there, strict=True):
+        found = split.of(tables) or split._elsewhere
+        if found is None:
+            raise ArgumentError(
+                f"split={split}: {member.name} has none of these labels, and its own splits are {', '.join(SPLITS)}:"
+                f" name one of its labels tables as well, or one of these, as split='{split},train'"
+            )
+        masks.append(_equals(_column(member, found.table), found.word))
+        if masks[-1].any():
+            unknown.discard(found.word)
+    for choice in [choice for choice in split.choices if choice.word in unknown]:
+        named = [m for m, tables in zip(members, there, strict=True) if split.of(tables) == choice]
+        words = sorted({word for m in named for word in _column(m, choice.table).unique().to_pylist() if word})
+        says = f"its splits are {', '.join(words)}" if words else "it has no official split"
+        raise ArgumentError(f"split={split}: no sample of {url} is in it by the labels {choice.table}: {says}")
+    return np.concatenate(masks)
+
+
+def counts(members: Sequence["Member"], split: Split) -> dict[str, int]:
+    """Count the samples by the official splits of the tables that a split names, as "nih14:train"."""
+    found: dict[str, int] = {}
+    for table in dict.fromkeys(choice.table for choice in split.choices if choice.table):
+        for member in members:
+            if table in _tables(member, split):
+                for row in _column(member, table).value_counts().to_pylist():
+                    if row["values"] is not None:
+                        name = str(Choice(table, row["values"]))
+                        found[name] = found.get(name, 0) + row["counts"]
+    return dict(sorted(found.items()))
+
+
+def _tables(member: "Member", split: Split) -> list[str]:
+    """Names of those of a split's labels tables that a dataset has."""
+    return [choice.table for choice in split.choices if choice.table and has_table(member, choice.table)]
+
+
+def has_table(member: "Member", name: str) -> bool:
+    """Tell whether a dataset has a labels table; ArgumentError for what is no name of one."""
+    return member.index.store.exists(object_name(name))
+
+
+def _column(member: "Member", table: str) -> pa.ChunkedArray:
+    """Return the split of each of a dataset's rows."""
+    if not table:
+        return member.index.columns("split")["split"]
+    found = labels.read(member.index.store, table).table
+    keys = member.index.columns("key")["key"].combine_chunks()
+    return found["split"].take(pc.index_in(keys, found["key"].combine_chunks()))
+
+
+def _equals(column: pa.ChunkedArray, word: str) -> Mask:
+    return np.asarray(pc.fill_null(pc.equal(column, word), False).to_numpy(), np.bool_)
