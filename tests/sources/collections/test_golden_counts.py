@@ -56,7 +56,7 @@ def _positive(rows: LabelRows, label: str) -> int:
 def _majority(rows: LabelRows, label: str) -> int:
     images = pa.array(rows.reference).dictionary_encode()
     of = images.indices.to_numpy().astype(np.int64)
-    values = Coded.of(rows.values.select([label]), None)
+    values = Coded.of(rows.values.select([label]), None, len(of))
     _, codes, _ = voted(values, np.arange(len(of)), of, "majority", 2)
     return int(pc.sum(pc.equal(values.column(0, codes[:, 0]), 1)).as_py())
 
