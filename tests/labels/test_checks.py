@@ -119,6 +119,9 @@ def test_a_damaged_table_and_objects_that_belong_to_none_are_named(place: Place)
     assert len(said) == 2
     assert "labels/findings.parquet" in said[0]
     assert said[1].startswith("labels/old.boxes-0123456789ab.parquet: no labels table names it; remove it")
+    store.delete("labels/old.boxes-0123456789ab.parquet")
+    assert labelled(place).description.replaces is None  # as the message says
+    assert problems(place) == []
 
 
 def test_labels_say_counts_by_split_and_what_changed(place: Place, run: Command) -> None:
