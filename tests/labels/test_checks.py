@@ -219,6 +219,13 @@ def test_a_transcoded_dataset_keeps_its_labels(place: Place, run: Command) -> No
     _, said, _ = run("labels", out)
     assert "stale" not in said
     assert "1 in 1 samples" in said
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and "report" not in path.parts}
+    paths = sorted(place.written())
+    values = pa.table({"x": pa.array([1] * len(paths), pa.int8())})
+    joined = label(str(out), "other", LabelRows("path", paths, values), place.private)
+    assert joined.outcome.rows["matched"] == joined.samples == len(paths)
+    assert [path for path, data in before.items() if path.read_bytes() != data] == []
+    assert run("verify", out)[0] == 0
 
 
 def test_a_table_may_hold_a_split_and_nothing_else(place: Place, run: Command) -> None:

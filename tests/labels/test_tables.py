@@ -230,7 +230,7 @@ def test_padchest_s_lists_are_compared_whole(published: Path) -> None:
     from shardkit.sources import tables
 
     place = published / "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv.gz"
-    table, _ = tables.read_place(place, "--table")
+    table = tables.read(place.read_bytes(), "PadChest", wanted=["Labels"])
     found, how = listed(Column.of("Labels", "PadChest", table["Labels"]), None, None)
     assert how == "Python lists"
     assert found.num_rows == 160_861
