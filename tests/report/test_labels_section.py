@@ -116,6 +116,19 @@ def test_labels_that_cannot_be_read_do_not_cost_the_page(
     assert str(tmp_path) not in html
 
 
+def test_a_table_with_a_split_and_no_label_has_its_section(
+    page: Page, make: Callable[..., Made], tmp_path: Path
+) -> None:
+    samples, description = make(tmp_path)
+    keys = samples["key"].to_pylist()
+    described = labels.LabelsDescription(
+        name="lists", level="image", kinds={}, rows={"matched": 12, "ambiguous": 0, "unmatched": 0}
+    )
+    table = pa.table({"key": keys, "split": ["train"] * 8 + ["test"] * 4})
+    labels.write(Store(str(tmp_path)), labels.LabelTable(described, table))
+    assert "Official split: train 8, test 4." in section(page(tmp_path, samples, description), "lists")
+
+
 def test_hostile_labels_are_shown_and_never_obeyed(
     page: Page, make: Callable[..., Made], label_table: Any, tmp_path: Path, tags: Callable[[str], set[str]]
 ) -> None:
