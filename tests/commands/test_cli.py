@@ -66,6 +66,8 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
         "verify",
         "preview",
         "overlap",
+        "mix",
+        "collections",
         "retry",
         "demo",
     ):
@@ -96,6 +98,10 @@ def test_a_build_loads_no_gpu_stack(module: str) -> None:
         "verify",
         "preview",
         "overlap",
+        "plan",
+        "replay",
+        "mix",
+        "collections",
         "demo",
     ],
 )
