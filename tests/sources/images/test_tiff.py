@@ -139,6 +139,8 @@ def test_every_cut_is_quarantined(look: Any, chest: Any, compression: str | None
     for kept in (0, 1, 3, 7, 8, 60, len(data) // 2, len(data) - 1):
         with pytest.raises(Quarantined):
             look(data[:kept], name="x.tif")
+    with pytest.raises(Quarantined, match="truncated"):  # before it is decoded
+        look(data[:-1])
 
 
 def test_what_a_page_claims_is_compared_with_its_bytes(look: Any, chest: Any) -> None:
