@@ -153,6 +153,13 @@ def test_what_a_page_claims_is_compared_with_its_bytes(look: Any, chest: Any) ->
         look(bytes(data))
 
 
+@pytest.mark.parametrize("offset", [10_000, 1 << 62, (1 << 64) - 1])
+def test_a_page_that_lies_beyond_the_file_is_missing(look: Any, chest: Any, offset: int) -> None:
+    data = tiff(chest(bits=16), bigtiff=True)
+    with pytest.raises(Quarantined, match="truncated"):
+        look(data[:8] + struct.pack("<Q", offset + len(data) if offset < 1 << 62 else offset) + data[16:])
+
+
 def test_pages_that_lead_back_to_themselves_are_told(look: Any, chest: Any) -> None:
     data = bytearray(encoded(chest(bits=16), "TIFF"))
     offset = struct.unpack("<I", data[4:8])[0]
