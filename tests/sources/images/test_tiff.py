@@ -75,7 +75,8 @@ def test_colours_and_palettes_are_gray_where_their_channels_are_equal(look: Any,
     colours = np.stack([gray] * 3, -1)
     palette = io.BytesIO()
     Image.fromarray(gray).convert("P").save(palette, "TIFF")
-    for data in (encoded(colours, "TIFF"), palette.getvalue()):
+    planes = tiff(np.moveaxis(colours, -1, 0).copy(), photometric="rgb", planarconfig="separate")
+    for data in (encoded(colours, "TIFF"), palette.getvalue(), planes):
         _, found = look(data)
         assert np.array_equal(found.pixels, gray)
         assert found.flags == ("equal_channels",)
