@@ -64,7 +64,8 @@ class ArchiveTree(FileTree):
             if found is None or found.members is None:
                 yield entry if found is None else replace(entry, kind=found.kind)
                 continue
-            yield from (replace(entry, kind=found.kind) for _ in range(found.kind != "file"))
+            if found.kind != "file":
+                yield replace(entry, kind=found.kind)
             heapq.heappush(waiting, (entry.path + b"/", found.members))
         while waiting:
             yield from heapq.heappop(waiting)[1]
@@ -196,8 +197,6 @@ def _within(archive: Archive, name: bytes) -> tuple[Archive, Member]:
 
 def _nested(archive: Archive, member: Member) -> Archive | None:
     """Open an archive that is a member of one."""
-    if member.size > limits.NESTED and member.packed != member.size:
-        raise Unlisted("limit")
     return opened(member.name, archive.reader(member))
 
 
