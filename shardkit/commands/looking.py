@@ -1,5 +1,6 @@
 """Commands that look at exports, datasets and samples."""
 
+import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -41,8 +42,16 @@ def scan(
     from shardkit.sources.images.slices import parse
 
     parse(slices)
-    images = image_source(source, follow_symlinks, image_files=image_files, frames=frames, slices=slices)
-    counts = scan_counts(images, workers or cores())
+    with tempfile.TemporaryDirectory(prefix="shardkit-") as folder:  # its owner's alone
+        images = image_source(
+            source,
+            follow_symlinks,
+            indexes=Path(folder),
+            image_files=image_files,
+            frames=frames,
+            slices=slices,
+        )
+        counts = scan_counts(images, workers or cores())
     for (verdict, reason), count in sorted(counts.verdicts.items()):
         console.print(f"{count:>10,}  {verdict:<12} {reason}", highlight=False)
     total, pixels = sum(counts.verdicts.values()), counts.pixels / 1e6

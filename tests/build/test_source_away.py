@@ -57,8 +57,9 @@ class _Gateway:
                 if gateway.open:
                     names = ("Authorization", "x-amz-date", "x-amz-content-sha256", "Range", "Host")
                     given = {name: self.headers[name] for name in names if self.headers[name]}
+                    asked = urllib.request.Request(endpoint + self.path, headers=given, method=self.command)
                     try:
-                        with urllib.request.urlopen(urllib.request.Request(endpoint + self.path, headers=given)) as got:
+                        with urllib.request.urlopen(asked) as got:
                             status, body, headers = got.status, got.read(), got.headers
                     except urllib.error.HTTPError as error:
                         status, body, headers = error.code, error.read(), error.headers
@@ -66,9 +67,12 @@ class _Gateway:
                 for name in ("ETag", "Last-Modified", "Content-Range", "Content-Type"):
                     if value := headers.get(name):  # in any case of letters
                         self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
+                length = headers.get("Content-Length") if self.command == "HEAD" else None
+                self.send_header("Content-Length", length or str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
+
+            do_HEAD = do_GET
 
             def log_message(self, *words: object) -> None: ...
 
@@ -109,6 +113,27 @@ def test_a_bucket_that_goes_away_ends_a_build_which_goes_on_when_it_is_back(
     assert "\n" not in str(caught.value)
     gateway.open, gateway.silent_after = True, None
     resumed = bench.build("s3://away/export", tmp_path / "out", tmp_path / "private", **ONE)
+    assert resumed.outcome.counts == control.outcome.counts
+    assert bench.tree(resumed.out) == bench.tree(control.out)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz"])
+def test_an_archive_in_a_bucket_that_goes_away_has_members_without_a_verdict_until_it_is_back(
+    bench: Any, gateway: Any, moto: str, control: Any, exported: Path, tmp_path: Path, monkeypatch: Any, name: str
+) -> None:
+    import boto3
+
+    form = "zip" if name.endswith("zip") else "gztar"
+    data = Path(shutil.make_archive(str(tmp_path / "a"), form, exported)).read_bytes()
+    client = boto3.client("s3", endpoint_url=moto, region_name="us-east-1")
+    client.put_object(Bucket="away", Key=f"packed-{form}/{name}", Body=data)
+    monkeypatch.setattr(module, "_DEADLINE", 1.0)
+    gateway.silent_after = gateway.reads + 9
+    with pytest.raises(StorageError, match="run the same command again"):
+        bench.build(f"s3://away/packed-{form}", tmp_path / "out", tmp_path / "private", **ONE)
+    gateway.open, gateway.silent_after = True, None
+    resumed = bench.build(f"s3://away/packed-{form}", tmp_path / "out", tmp_path / "private", **ONE)
     assert resumed.outcome.counts == control.outcome.counts
     assert bench.tree(resumed.out) == bench.tree(control.out)
 

@@ -4,6 +4,7 @@
 unpacking from there on needs. Python's own `gzip` unpacks all that lies before a member each time it is read.
 """
 
+import threading
 import zlib
 from io import BytesIO
 from typing import Any
@@ -130,7 +131,7 @@ class GzipReader:
     """
 
     def __init__(self, reader: Reader, size: int, points: bytes = b"") -> None:
-        self.size, self._packed = size, _Noting(reader)
+        self.size, self._packed, self._lock = size, _Noting(reader), threading.Lock()
         self._file: Any = indexed_gzip._IndexedGzipFile(
             fileobj=self._packed, spacing=max(_SPACING, size // _POINTS), readbuf_size=BLOCK
         )
@@ -144,6 +145,10 @@ class GzipReader:
 
     def at(self, start: int, length: int) -> bytes:
         """Return bytes, as `Reader.at`."""
+        with self._lock:
+            return self._at(start, length)
+
+    def _at(self, start: int, length: int) -> bytes:
         data, self._packed.failed = b"", None
         try:
             while len(data) < length and (part := self._file.pread(length - len(data), start + len(data))):

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from shardkit.sources.archives.members import Member
 from shardkit.sources.entries import Kind
-from shardkit.storage import parquet, private
+from shardkit.storage import parquet, private, translate_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +85,18 @@ class KeptIndex:
         return Index(members, facts["rest"], facts["size"], points)
 
     def save(self, index: Index) -> None:
-        """Write the index, whole or not at all."""
-        if not self.saves:
-            return
+        """Write the index, whole or not at all.
+
+        Raises
+        ------
+        StorageError
+            The folder cannot be written.
+        """
+        if self.saves:
+            with translate_errors(str(self.folder), writing=True):
+                self._write(index)
+
+    def _write(self, index: Index) -> None:
         private.folder(self.folder)
         if index.points:
             private.write(self._file(".points"), index.points)

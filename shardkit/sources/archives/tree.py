@@ -16,14 +16,14 @@ from typing import BinaryIO
 
 from cachetools import LRUCache
 
-from shardkit.errors import Quarantined
+from shardkit.errors import Quarantined, StorageError
 from shardkit.sources.archives import limits
 from shardkit.sources.archives.index import KeptIndex
 from shardkit.sources.archives.members import NAMED, Archive, Member, Unlisted
 from shardkit.sources.archives.opening import opened
 from shardkit.sources.archives.readers import FileReader, on_disk
 from shardkit.sources.entries import Entry, Kind
-from shardkit.sources.files import FileTree, Unread, settled
+from shardkit.sources.files import FileTree, Unread, settled, unreadable
 from shardkit.storage import Store, is_remote
 
 _INSIDE = re.compile(NAMED.pattern.replace(b"$", b"/"), re.IGNORECASE)
@@ -64,7 +64,8 @@ class ArchiveTree(FileTree):
             if found is None or found.members is None:
                 yield entry if found is None else replace(entry, kind=found.kind)
                 continue
-            yield from (replace(entry, kind=found.kind) for _ in range(found.kind != "file"))
+            if found.kind != "file":
+                yield replace(entry, kind=found.kind)
             heapq.heappush(waiting, (entry.path + b"/", found.members))
         while waiting:
             yield from heapq.heappop(waiting)[1]
@@ -94,6 +95,8 @@ class ArchiveTree(FileTree):
             return _Listed("file", unsure=True)
         except Quarantined:  # whoever reads it as a file is told why that fails
             return _Listed("file")
+        except StorageError:  # the private folder's
+            raise
         except MemoryError:
             return _Listed("limit")
         except Exception:  # whatever an archive does to its reader, it is one bad file of many
@@ -102,7 +105,10 @@ class ArchiveTree(FileTree):
 
     def _shadowed(self, path: bytes) -> bool:
         """Return whether a bucket has objects below the name of this one: then a member's path may be another's."""
-        return is_remote(self.url) and next(Store(self.url).list(path.decode() + "/"), None) is not None
+        try:
+            return is_remote(self.url) and next(Store(self.url).list(path.decode() + "/"), None) is not None
+        except StorageError as error:
+            raise unreadable(error) from None
 
     def _opened(self, path: bytes, saves: bool = False) -> Archive | None:
         reader = FileReader(self.url, path)
@@ -191,8 +197,6 @@ def _within(archive: Archive, name: bytes) -> tuple[Archive, Member]:
 
 def _nested(archive: Archive, member: Member) -> Archive | None:
     """Open an archive that is a member of one."""
-    if member.size > limits.NESTED and member.packed != member.size:
-        raise Unlisted("limit")
     return opened(member.name, archive.reader(member))
 
 

@@ -82,9 +82,17 @@ class Zip:
         return Unpacked(self._unpacked(member, BLOCK), member.size)
 
     def reader(self, member: Member) -> Reader:
-        """Return the bytes of a member: where they lie if it is stored, otherwise unpacked in memory."""
+        """Return the bytes of a member: where they lie if it is stored, otherwise unpacked in memory.
+
+        Raises
+        ------
+        Unlisted
+            There are too many.
+        """
         require(member)
         if member.method != STORED:
+            if member.size > limits.NESTED:
+                raise Unlisted("limit")
             return Memory(self.read(member))
         begin, _ = self._begin(member, 0)
         return Part(self._reader, begin, member.size)

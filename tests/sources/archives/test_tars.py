@@ -193,7 +193,8 @@ def test_sizes_that_nothing_can_have_end_the_listing(tmp_path: Path, field: byte
 
 def test_a_bomb_ends_the_listing(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(limits, "ALL_FREE", 1 << 20)
-    make(tmp_path / "a.tgz", ("x", NOISE), ("bomb", bytes(1 << 27)), ("z", NOISE))
+    monkeypatch.setattr(limits, "RATIO", 10)
+    make(tmp_path / "a.tgz", ("x", NOISE), ("bomb", bytes(1 << 24)), ("z", NOISE))
     found = kinds(tmp_path)
     assert found.pop("a.tgz/bomb", "damaged") == "damaged"
     assert found == {"a.tgz": "limit", "a.tgz/x": "file"}

@@ -19,7 +19,7 @@ from shardkit.sources import files, image_source
 from shardkit.sources.archives import ArchiveTree, limits, readers
 from shardkit.sources.entries import Entry
 from shardkit.sources.files import FileTree, Unread
-from shardkit.storage import Store
+from shardkit.storage import Store, Unanswered, private
 from shardkit.synthetic import corruptions
 from shardkit.synthetic.export import make_export
 from shardkit.testing.sources import assert_image_source
@@ -291,6 +291,35 @@ def test_an_archive_that_only_fails_while_its_store_answers_is_one_file_that_can
     (tmp_path / "b").write_bytes(b"1")
     away.append(True)
     assert kinds(ArchiveTree(str(tmp_path))) == {"a.zip": "file", "b": "file"}
+
+
+def test_a_bucket_that_is_away_when_it_is_asked_for_more_objects_is_no_verdict(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store(f"{bucket}/asked").put("a.zip", zipped(("x", NOISE)))
+    tree = ArchiveTree(f"{bucket}/asked")
+
+    def fails(self: Any, prefix: str) -> Any:
+        raise Unanswered("the store is away")
+
+    monkeypatch.setattr(Store, "list", fails)
+    with pytest.raises(Unread):
+        tree.read(b"a.zip/x")
+    monkeypatch.undo()
+    assert tree.read(b"a.zip/x") == NOISE
+
+
+def test_a_private_folder_that_is_full_ends_the_listing_and_is_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.tar").write_bytes(tarred(("x", NOISE)))
+
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(private, "folder", full)
+    with pytest.raises(StorageError, match="no space left"):
+        list(ArchiveTree(str(tmp_path), indexes=tmp_path / "indexes").list())
 
 
 def test_entries_and_messages_show_no_name(tmp_path: Path) -> None:
