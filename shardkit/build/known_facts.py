@@ -103,6 +103,8 @@ class KnownFacts:
 
     def _told(self, place: int) -> dict[str, Any]:
         """Return the row of a file. Files come as they are listed: rows become Python values some at a time."""
+        if not self._columns:  # Arrow has no rows without columns
+            return {}
         number, at = divmod(place, _BLOCK)
         if self._block[0] != number:
             rows = self._row[number * _BLOCK : (number + 1) * _BLOCK]
