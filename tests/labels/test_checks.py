@@ -119,6 +119,9 @@ def test_a_damaged_table_and_objects_that_belong_to_none_are_named(place: Place)
     assert len(said) == 2
     assert "labels/findings.parquet" in said[0]
     assert said[1].startswith("labels/old.boxes-0123456789ab.parquet: no labels table names it; remove it")
+    store.delete("labels/old.boxes-0123456789ab.parquet")
+    assert labelled(place).description.replaces is None  # as the message says
+    assert problems(place) == []
 
 
 def test_labels_say_counts_by_split_and_what_changed(place: Place, run: Command) -> None:
@@ -216,6 +219,13 @@ def test_a_transcoded_dataset_keeps_its_labels(place: Place, run: Command) -> No
     _, said, _ = run("labels", out)
     assert "stale" not in said
     assert "1 in 1 samples" in said
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and "report" not in path.parts}
+    paths = sorted(place.written())
+    values = pa.table({"x": pa.array([1] * len(paths), pa.int8())})
+    joined = label(str(out), "other", LabelRows("path", paths, values), place.private)
+    assert joined.outcome.rows["matched"] == joined.samples == len(paths)
+    assert [path for path, data in before.items() if path.read_bytes() != data] == []
+    assert run("verify", out)[0] == 0
 
 
 def test_a_table_may_hold_a_split_and_nothing_else(place: Place, run: Command) -> None:
