@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 
 from benchmarks import machine
 from benchmarks.build_profile import mpx
+from benchmarks.build_sources import SOURCES, Kind
 from benchmarks.build_summary import PROGRAMS, plots, readme, show, summarise
 from benchmarks.loader_data import make_files
 from benchmarks.results import FOLDER, ROOT, Record, begin, save
@@ -58,6 +59,7 @@ def run(
     profile_files: int = 40,
     plan_rows: int = 0,
     png: Literal["opencv", "default"] = "opencv",
+    kind: Kind = "dicom",
     export: Path | None = None,
     out: Path = FOLDER / "build.json",
 ) -> None:
@@ -81,6 +83,9 @@ def run(
         Also time the planning of shards for this many made-up rows, and for a tenth of them.
     png
         Settings of the naive script's PNG encoder.
+    kind
+        Files that are built from: the synthetic DICOM, or a PNG of each image in it. PNG are decoded by Pillow in the
+        codecs alone, as in the script, and nothing is taken apart function by function.
     export
         Folder to make the export in, or one that holds an export already; default a temporary one.
     out
@@ -88,17 +93,19 @@ def run(
     """
     with tempfile.TemporaryDirectory(prefix="shardkit-bench-") as folder:
         work = Path(folder)
-        source = export or work / "export"
-        _ensure_export(source, files, scale, seed)
+        made = export or work / "export"
+        _ensure_export(made, files, scale, seed)
+        (work / "files").mkdir()
+        source, options = SOURCES[kind].make(made, work / "files"), SOURCES[kind].options
         result = begin((__doc__ or "").partition("\n")[0])
         # One unmeasured build finds the files to compare on, and leaves every byte of them in the page cache.
-        _build(source, work, workers)
+        _build(source, work, workers, options)
         sample = _written(work, source)
         conditions = {"workers": workers, "scale": scale, "seed": seed, "naive_png": PNG[png]}
-        result["conditions"] = conditions | _conditions(work, source)
-        result["repeats"] = [_repeat(i, source, work, sample, workers, png) for i in range(repeats)]
+        result["conditions"] = conditions | _conditions(work, source, kind)
+        result["repeats"] = [_repeat(i, source, work, sample, workers, png, options) for i in range(repeats)]
         result["summary"] = summarise(result["repeats"])
-        if profile_files:
+        if profile_files and kind == "dicom":
             result["profile"] = _child(work, "profile", _spread(sample, profile_files), source, work / "profile")
         if plan_rows:
             result["plan"] = [_plan(work, rows) for rows in (plan_rows // 10, plan_rows) if rows >= 100]
@@ -124,13 +131,13 @@ def _written(work: Path, source: Path) -> list[Record]:
     return [{**row, "path": str(source / row["path"])} for row in rows]
 
 
-def _conditions(work: Path, source: Path) -> Record:
+def _conditions(work: Path, source: Path, kind: Kind) -> Record:
     from pydicom.uid import UID
 
     sample, count = _written(work, source), pq.read_metadata(work / "out.private" / "ledger.parquet").num_rows
-    syntaxes = Counter(UID(row["transfer_syntax"]).name for row in sample)
+    syntaxes = Counter(UID(row["transfer_syntax"]).name if row["transfer_syntax"] else kind.upper() for row in sample)
     return {
-        "export": f"synthetic, {DEFECTS:.0%} of the files defective",
+        "export": f"{SOURCES[kind].words}, {DEFECTS:.0%} of the DICOM files defective",
         "files": count,
         "written": len(sample),
         "mpx_written": mpx(sample),
@@ -153,10 +160,18 @@ def _spread(rows: list[Record], count: int) -> list[Record]:
 # --- the three programs
 
 
-def _repeat(index: int, source: Path, work: Path, sample: list[Record], workers: int, png: str) -> Record:
+def _repeat(
+    index: int,
+    source: Path,
+    work: Path,
+    sample: list[Record],
+    workers: int,
+    png: str,
+    options: tuple[str, ...],
+) -> Record:
     """Run every program once; who begins rotates, so that a drift of the machine favours none."""
     run_one = {
-        "build": lambda: _build(source, work, workers),
+        "build": lambda: _build(source, work, workers, options),
         "bound": lambda: _bound(work, sample, workers),
         "naive": lambda: _naive(work, sample, workers, png),
     }
@@ -172,11 +187,11 @@ def ratios(repeat: Record) -> dict[str, float]:
     return {name: repeat[a][x] / repeat[b][y] for name, ((a, x), (b, y)) in RATIOS.items()}
 
 
-def _build(source: Path, work: Path, workers: int) -> Record:
+def _build(source: Path, work: Path, workers: int, options: tuple[str, ...]) -> Record:
     """Run the command in a fresh folder; files in are all of the export, pixels are those it wrote."""
     for name in ("out", "out.private"):
         shutil.rmtree(work / name, ignore_errors=True)
-    words = ["build", "--source", source, "--out", work / "out", "--workers", workers, "--max-quarantine", 1]
+    words = ["build", "--source", source, "--out", work / "out", "--workers", workers, "--max-quarantine", 1, *options]
     words.append("--accept-outcome")  # a small export may leave a split empty
     used = _measure(work, "command", [str(word) for word in words], str(work / "stages.json"))
     sample, stages = _written(work, source), json.loads((work / "stages.json").read_text())

@@ -4,9 +4,10 @@ A source lists its entries; says of each what its header tells (`inspect`), whic
 decodes it (`load`). Where the files lie, and how one waits for a store that is away, is `shardkit.sources.files`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import BinaryIO, ClassVar, Literal, Protocol
 
 from shardkit.content import Pixels
 from shardkit.privacy import Stated
@@ -18,8 +19,9 @@ Invert = Literal["full", "imagemax"]
 Frames = Literal["drop", "each"]
 """What to do with a file of several frames or pages."""
 
-_bytes = Last[bytes](len, 1 << 28)
-"""Of the last file that holds several images."""
+_bytes = Last[bytes](len, 1 << 30)
+_opened = Last[BinaryIO](lambda _: 0, 0)
+"""The last file that holds several images, for all of them: its bytes, and itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -276,5 +278,18 @@ class OneImageAFile:
         """Return the whole bytes of a file. Those of the last one with several images are kept, the same object."""
         if entry.part is None:
             return self.files.read(entry.file)
-        key = self.files.url, entry.file, entry.size, self.files.changed_at(entry.file)
-        return _bytes.of(None, key, lambda: self.files.read(entry.file))
+        return _bytes.of(None, self._file(entry), lambda: self.files.read(entry.file))
+
+    @contextmanager
+    def opened(self, entry: Entry) -> Iterator[BinaryIO]:
+        """Open a file at its start, for its header. The last one with several images stays open for the others."""
+        if entry.part is None:
+            with self.files.open(entry.file, entry.size) as file:
+                yield file
+        else:
+            file = _opened.of(None, self._file(entry), lambda: self.files.open(entry.file, entry.size))
+            file.seek(0)
+            yield file
+
+    def _file(self, entry: Entry) -> Hashable:
+        return self.files.url, entry.file, entry.size, self.files.changed_at(entry.file)

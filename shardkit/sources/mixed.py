@@ -49,7 +49,7 @@ class Radiographs(OneImageAFile):
         """
         if self.frames == "drop" and not self._takes_images(entry):
             return (entry,)
-        with self.files.open(entry.file, entry.size) as file:
+        with self.opened(entry) as file:
             return self._reader(entry, file).split_file(entry, file)
 
     def inspect(self, entry: Entry) -> ImageFacts:
@@ -60,7 +60,7 @@ class Radiographs(OneImageAFile):
         Dropped, Quarantined
             Where it holds no image that can be decoded.
         """
-        with self.files.open(entry.file, entry.size) as file:
+        with self.opened(entry) as file:
             return self._reader(entry, file).inspect_file(entry, file)
 
     def load(self, entry: Entry, data: bytes) -> LoadedImage:

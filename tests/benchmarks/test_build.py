@@ -85,3 +85,14 @@ def test_a_summary_is_the_median_and_spread_of_the_ratios_of_the_repeats(result:
         wanted = {"median": statistics.median(values), "min": min(values), "max": max(values)}
         assert summary["ratios"][name] == wanted
     assert summary["ratios"]["build / bound"]["max"] == pytest.approx(2 * repeat["ratios"]["build / bound"])
+
+
+def test_png_files_are_a_source_of_the_same_benchmark(tmp_path: Path) -> None:
+    words = ["--files", "8", "--scale", "0.08", "--repeats", "1", "--kind", "png", "--out", str(tmp_path / "png.json")]
+    command = [sys.executable, "-m", "benchmarks", "build", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "png.json").read_text())
+    assert set(result["conditions"]["syntaxes"]) == {"PNG"}
+    assert result["conditions"]["written"] > 4
+    assert all(ms > 0 for ms in result["repeats"][0]["bound"]["ms_per_mpx"].values())

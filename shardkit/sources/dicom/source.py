@@ -25,7 +25,7 @@ _NOT_IMAGE_MODALITIES = {*"SR PR KO SEG DOC REG RTPLAN RTSTRUCT PLAN HD ECG AU".
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7."  # and all below it
 
 
-_headers = Last[Header](lambda header: header.size, 1 << 29)
+_headers = Last[Header](lambda header: header.size, 1 << 30)
 """Of the last file with several frames: parsing one takes longer than a frame."""
 
 
@@ -48,7 +48,7 @@ class DicomSource(OneImageAFile):
         """Return the images of a file: its frames where each is taken, else itself. `inspect` judges it."""
         if self.frames == "drop":
             return (entry,)
-        with self.files.open(entry.file, entry.size) as file:
+        with self.opened(entry) as file:
             return self.split_file(entry, file)
 
     def split_file(self, entry: Entry, file: BinaryIO) -> Sequence[Entry]:
@@ -74,7 +74,7 @@ class DicomSource(OneImageAFile):
         Dropped, Quarantined
             Where it holds no image that can be decoded.
         """
-        with self.files.open(entry.file, entry.size) as file:
+        with self.opened(entry) as file:
             if foreign.is_apple_double(entry.file, file.read(foreign.START)):
                 raise Dropped("apple_double", "a file that macOS keeps beside another, no image")
             file.seek(0)

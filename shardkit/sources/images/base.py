@@ -100,6 +100,13 @@ class ImageFormat(Protocol):
     def header(self, file: BinaryIO, size: int) -> Header:
         """Return what the header says; nothing is decoded.
 
+        Parameters
+        ----------
+        file : file
+            At its start.
+        size : int
+            Its bytes.
+
         Raises
         ------
         Dropped, Quarantined
@@ -108,7 +115,16 @@ class ImageFormat(Protocol):
         ...
 
     def decode(self, data: bytes, header: Header, part: int) -> Raster:
-        """Return one image of the whole bytes of a file.
+        """Return one image.
+
+        Parameters
+        ----------
+        data : bytes
+            The whole file.
+        header : Header
+            What `header` returned.
+        part : int
+            Which of its images, from 0.
 
         Raises
         ------

@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from shardkit.errors import Quarantined
-from shardkit.sources.images.base import exactly
+from shardkit.sources.images.base import cut, exactly
 
 _TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q", 18: "Q"}  # the whole numbers
-_PAGES = 1 << 16
+_READ = frozenset((254, 256, 257, 258, 259, 262, 273, 274, 277, 279, 281, 284, 320, 324, 325, 339))
+_PAGES, _FAR = 1 << 16, 1 << 62
 _VALUES = 1 << 20  # of one tag
 
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """Whole numbers of the tags of one page."""
+    """Whole numbers of the tags of one page, of those that are looked at."""
 
     tags: dict[int, tuple[int, ...]]
 
@@ -64,7 +65,7 @@ def _number(order: str, raw: bytes) -> int:
 
 def _directory(file: BinaryIO, offset: int, order: str, big: bool) -> tuple[Directory, int]:
     """Return a page and the offset of the next."""
-    file.seek(offset)
+    _seek(file, offset)
     counted, entry, wide = (8, 20, 8) if big else (2, 12, 4)
     count = _number(order, exactly(file, counted, "a page's directory"))
     if count > 65535:
@@ -75,15 +76,21 @@ def _directory(file: BinaryIO, offset: int, order: str, big: bool) -> tuple[Dire
     for at in range(0, len(raw), entry):
         tag, kind = struct.unpack_from(f"{order}HH", raw, at)
         number = _number(order, raw[at + 4 : at + 4 + wide])
-        if kind in _TYPES and 0 < number <= _VALUES:
+        if tag in _READ and tag not in tags and kind in _TYPES and 0 < number <= _VALUES:
             tags[tag] = _values(file, order, _TYPES[kind], number, raw[at + 4 + wide : at + entry])
     return Directory(tags), following
+
+
+def _seek(file: BinaryIO, offset: int) -> None:
+    if offset >= _FAR:  # no file reaches there, and a seek would raise
+        raise cut("a page's directory")
+    file.seek(offset)
 
 
 def _values(file: BinaryIO, order: str, code: str, count: int, field: bytes) -> tuple[int, ...]:
     layout = f"{order}{count}{code}"
     needed = struct.calcsize(layout)
     if needed > len(field):
-        file.seek(_number(order, field))
+        _seek(file, _number(order, field))
         field = exactly(file, needed, "a page's directory")
     return struct.unpack(layout, field[:needed])

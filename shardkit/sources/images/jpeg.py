@@ -19,7 +19,7 @@ from shardkit.sources.images.base import Header, Raster, check_claim, check_size
 SIGNATURE = streams.SOI
 
 _SOS, _EXIF = 0xDA, b"Exif\0\0"
-_DCT_PIXELS = 512  # that a byte can hold: a bit for each block of 64
+_DCT_PIXELS, _LS_PIXELS = 512, 1 << 18  # that a byte can hold: a bit for each block of 64, or for a run
 _SEGMENTS = 4_096  # before the image
 _LOSSLESS, _LS = 0xC3, 0xF7
 
@@ -58,7 +58,7 @@ def header(file: BinaryIO, size: int) -> Header:
     check_size(rows, cols)
     if not 2 <= bits <= 16:
         raise Quarantined("bad_value", f"its header claims {bits} bits a pixel")
-    check_claim(rows * cols, size, _DCT_PIXELS)
+    check_claim(rows * cols, size, _LS_PIXELS if process == _LS else _DCT_PIXELS)
     if components == 3 and bits != 8:
         raise Quarantined("unsupported_transfer_syntax", f"colours of {bits} bits have no decoder here")
     lossless = process in (_LOSSLESS, _LS)

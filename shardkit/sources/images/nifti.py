@@ -27,6 +27,7 @@ _GZIPPED = 1 << 16  # bytes from the start of a gzip file that hold a header
 _INFLATED = 1_032  # bytes that deflate makes of one, at the most
 _MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # of a unit; unknown counts as mm
 _WORDS = 16
+_STEP = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class _Volume:
     span: tuple[int, int]
 
 
-_last = Last[_Volume](lambda volume: volume.values.nbytes, 1 << 29)
+_last = Last[_Volume](lambda volume: volume.values.nbytes, 1 << 30)
 
 
 def recognised(start: bytes) -> bool:
@@ -277,22 +278,22 @@ def _span(values: npt.NDArray[Any]) -> tuple[int, int]:
 
 
 def _inflated(data: bytes, needed: int) -> bytes:
-    """Return the first `needed` bytes of what a gzip file holds, its checksum compared where it ends there."""
-    parts, left, rest = [], needed + 1, data
+    """Return the first `needed` bytes of what a gzip file holds; every member's checksum is compared."""
+    parts, have, rest = list[bytes](), 0, data
     try:
-        while left > 0 and rest:
-            unpacker = zlib.decompressobj(31)
-            parts.append(unpacker.decompress(rest, left))
-            left -= len(parts[-1])
-            if not unpacker.eof:
-                if left > 0:
+        while have < needed:
+            member = zlib.decompressobj(31)
+            parts.append(member.decompress(rest, needed - have))
+            have += len(parts[-1])
+            while not member.eof:  # what lies behind is of no matter, but the checksum is
+                left = member.unconsumed_tail
+                if not member.decompress(left, _STEP) and not member.eof and not member.unconsumed_tail:
                     raise cut("its pixels")
-                break
-            rest = unpacker.unused_data.lstrip(b"\0")
+            rest = member.unused_data
+            if not rest and have < needed:
+                raise cut("its pixels")
     except zlib.error:
         raise Quarantined("decode_error", "its compressed bytes are damaged") from None
-    if left > 1:
-        raise cut("its pixels")
     return b"".join(parts) if len(parts) > 1 else parts[0]
 
 

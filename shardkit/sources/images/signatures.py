@@ -1,14 +1,13 @@
 """What a file is, by its first bytes; its name counts only where they tell nothing, or were to be an image's."""
 
-from types import ModuleType
-
 from shardkit.errors import Dropped, Quarantined, Verdict
 from shardkit.sources.images import jpeg, nifti, png, tiff
+from shardkit.sources.images.base import ImageFormat
 
 START = 1 << 12
 """Bytes from a file's start that tell."""
 
-_FORMATS: tuple[tuple[bytes, ModuleType], ...] = (
+_FORMATS: tuple[tuple[bytes, ImageFormat], ...] = (
     (png.SIGNATURE, png),
     (jpeg.SIGNATURE, jpeg),
     *((signature, tiff) for signature in tiff.SIGNATURES),
@@ -42,7 +41,7 @@ _BITMAP = b"BM"
 _FEW = 8  # bytes that may be the start of anything
 
 
-def recognised(path: bytes, start: bytes, expected: bool = False) -> ModuleType:
+def recognised(path: bytes, start: bytes, expected: bool = False) -> ImageFormat:
     """Return the module that reads a file.
 
     Parameters
@@ -67,7 +66,7 @@ def recognised(path: bytes, start: bytes, expected: bool = False) -> ModuleType:
     raise _verdict(start, expected or path.lower().endswith(_IMAGE_NAMES))
 
 
-def known(start: bytes) -> ModuleType | None:
+def known(start: bytes) -> ImageFormat | None:
     """Return the module that reads a file which begins so; None for any other."""
     for signature, module in _FORMATS:
         if start.startswith(signature):

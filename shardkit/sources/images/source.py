@@ -7,7 +7,6 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from types import ModuleType
 from typing import BinaryIO, ClassVar
 
 import numpy as np
@@ -18,7 +17,7 @@ from shardkit.privacy import Stated
 from shardkit.sources.base import Decoded, Frames, Identity, ImageFacts, Invert, LoadedImage, OneImageAFile
 from shardkit.sources.entries import Entry
 from shardkit.sources.images import nifti, signatures, slices
-from shardkit.sources.images.base import Array, Header, gray
+from shardkit.sources.images.base import Array, Header, ImageFormat, gray
 from shardkit.sources.images.depth import Depth, depth
 
 
@@ -48,7 +47,7 @@ class ImageFiles(OneImageAFile):
         Dropped, Quarantined
             Where its header cannot be read.
         """
-        with self.files.open(entry.file, entry.size) as file:
+        with self.opened(entry) as file:
             return self.split_file(entry, file)
 
     def inspect(self, entry: Entry) -> ImageFacts:
@@ -59,7 +58,7 @@ class ImageFiles(OneImageAFile):
         Dropped, Quarantined
             Where it holds no image that can be decoded.
         """
-        with self.files.open(entry.file, entry.size) as file:
+        with self.opened(entry) as file:
             return self.inspect_file(entry, file)
 
     def split_file(self, entry: Entry, file: BinaryIO) -> Sequence[Entry]:
@@ -96,14 +95,14 @@ class ImageFiles(OneImageAFile):
             _facts(entry, header), stated, functools.partial(_decode, form, data, header, entry.part or 0, bits)
         )
 
-    def _header(self, entry: Entry, file: BinaryIO) -> tuple[ModuleType, Header]:
+    def _header(self, entry: Entry, file: BinaryIO) -> tuple[ImageFormat, Header]:
         form = signatures.recognised(entry.file, file.read(signatures.START), entry.facts is not None)
         file.seek(0)
         if form is nifti:
             return form, nifti.header(file, entry.size, slices.parse(self.slices).axis)
         return form, form.header(file, entry.size)
 
-    def _require_one(self, entry: Entry, form: ModuleType, header: Header) -> None:
+    def _require_one(self, entry: Entry, form: ImageFormat, header: Header) -> None:
         """Check that an entry is one image of its file."""
         if entry.part is not None and entry.part >= header.images:
             raise Quarantined("io_error", "the file holds fewer images than it did: build it again")
@@ -130,7 +129,7 @@ def _facts(entry: Entry, header: Header) -> ImageFacts:
     )
 
 
-def _decode(form: ModuleType, data: bytes, header: Header, part: int, stated: int | None, invert: Invert) -> Decoded:
+def _decode(form: ImageFormat, data: bytes, header: Header, part: int, stated: int | None, invert: Invert) -> Decoded:
     """Return the pixels of a judged header.
 
     Raises

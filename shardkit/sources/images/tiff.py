@@ -150,7 +150,9 @@ def decode(data: bytes, header: Header, part: int) -> Raster:
     except Exception as error:
         raise Quarantined("decode_error", f"libtiff cannot read it ({type(error).__name__}): it is damaged") from None
     values = np.asarray(values)
-    values = values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values
+    if values.ndim == 3:
+        planes = values.shape[0] == header.channels and values.shape[1:] == (header.rows, header.cols)
+        values = np.moveaxis(values, 0, -1) if planes else values[..., 0] if values.shape[-1] == 1 else values
     if values.shape[:2] != (header.rows, header.cols) or values.dtype.kind not in "bui":
         raise Quarantined("dimension_mismatch", "libtiff gave another image than its header declares")
     if values.dtype.kind == "b":

@@ -26,6 +26,7 @@ ELSEWHERE = {
     "duplicate_exact", "duplicate_near", "for_processing",  # the whole dataset decides
     "decode_timeout", "decoder_crash", "memory_limit",  # a child's death decides: the isolation's tests
     "internal_error",  # means a bug; the fuzz tests in test_reading may meet it
+    "unknown_format", "empty_slice",  # no DICOM: tests/sources/test_mixed.py, tests/sources/images
 }  # fmt: skip
 BY_HEADER: dict[str, tuple[dict[str, Any], Rules]] = {
     "secondary_capture": ({"SOPClassUID": uids.SecondaryCaptureImageStorage}, Rules(secondary_capture="drop")),

@@ -16,7 +16,7 @@ import pytest
 
 from shardkit.errors import ArgumentError, Dropped, Quarantined, Verdict
 from shardkit.privacy import Stated
-from shardkit.sources import image_source
+from shardkit.sources import FileTree, image_source
 from shardkit.sources.entries import Entry
 from shardkit.sources.images import nifti, slices
 
@@ -169,6 +169,19 @@ def test_a_file_that_is_cut_or_damaged_is_quarantined(look: Any, packed: bool) -
             look(data[:-6] + bytes([data[-6] ^ 1]) + data[-5:], part=0)  # its checksum
 
 
+def test_the_checksum_counts_whatever_lies_behind_the_pixels(look: Any) -> None:
+    values = volume()
+    plain = written(values)
+    longer = gzip.compress(plain + bytes(3_000_000), mtime=0)
+    several = gzip.compress(plain[:500]) + gzip.compress(plain[500:900]) + gzip.compress(plain[900:])
+    for data in (longer, several):
+        assert np.array_equal(look(data, part=1)[1].pixels, values[:, :, 1].T)
+        with pytest.raises(Quarantined, match="decode_error"):
+            look(data[:-6] + bytes([data[-6] ^ 1]) + data[-5:], part=1)
+        with pytest.raises(Quarantined):
+            look(data[:-9], part=1)
+
+
 def test_a_claim_that_no_bytes_hold_is_told_before_memory_is_taken(look: Any) -> None:
     dims = [3, 30_000, 30_000, 1_000, 1, 1, 1, 1]
     for packed, reason in ((False, "truncated"), (True, "size_mismatch")):
@@ -243,6 +256,19 @@ def test_a_volume_is_inflated_once_for_all_its_slices(tmp_path: Path, monkeypatc
         for part in source.split(entry):
             source.load(part, source.read(part)).decode("full")
     assert inflate.call_count == 2
+
+
+def test_a_file_is_opened_once_to_list_its_slices_and_once_to_look_at_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.nii").write_bytes(written(volume(seed=77)))
+    source = image_source(str(tmp_path), image_files=True)
+    (entry,) = source.list()
+    opened = Mock(side_effect=FileTree(str(tmp_path)).open)
+    monkeypatch.setattr(FileTree, "open", opened)
+    for part in source.split(entry):
+        source.inspect(part)
+    assert opened.call_count == 2
 
 
 def test_a_file_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:

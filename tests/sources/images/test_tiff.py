@@ -75,7 +75,8 @@ def test_colours_and_palettes_are_gray_where_their_channels_are_equal(look: Any,
     colours = np.stack([gray] * 3, -1)
     palette = io.BytesIO()
     Image.fromarray(gray).convert("P").save(palette, "TIFF")
-    for data in (encoded(colours, "TIFF"), palette.getvalue()):
+    planes = tiff(np.moveaxis(colours, -1, 0).copy(), photometric="rgb", planarconfig="separate")
+    for data in (encoded(colours, "TIFF"), palette.getvalue(), planes):
         _, found = look(data)
         assert np.array_equal(found.pixels, gray)
         assert found.flags == ("equal_channels",)
@@ -139,6 +140,8 @@ def test_every_cut_is_quarantined(look: Any, chest: Any, compression: str | None
     for kept in (0, 1, 3, 7, 8, 60, len(data) // 2, len(data) - 1):
         with pytest.raises(Quarantined):
             look(data[:kept], name="x.tif")
+    with pytest.raises(Quarantined, match="truncated"):  # before it is decoded
+        look(data[:-1])
 
 
 def test_what_a_page_claims_is_compared_with_its_bytes(look: Any, chest: Any) -> None:
@@ -149,6 +152,13 @@ def test_what_a_page_claims_is_compared_with_its_bytes(look: Any, chest: Any) ->
             data[at + 8 : at + 10] = struct.pack("<H", 60_000)
     with pytest.raises(Quarantined, match="size_mismatch"):
         look(bytes(data))
+
+
+@pytest.mark.parametrize("offset", [10_000, 1 << 62, (1 << 64) - 1])
+def test_a_page_that_lies_beyond_the_file_is_missing(look: Any, chest: Any, offset: int) -> None:
+    data = tiff(chest(bits=16), bigtiff=True)
+    with pytest.raises(Quarantined, match="truncated"):
+        look(data[:8] + struct.pack("<Q", offset + len(data) if offset < 1 << 62 else offset) + data[16:])
 
 
 def test_pages_that_lead_back_to_themselves_are_told(look: Any, chest: Any) -> None:
