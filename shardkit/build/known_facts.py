@@ -28,6 +28,7 @@ from shardkit.storage import Store, is_remote, local_path
 SPLITS = "facts"
 """Name of the table of labels that keeps the official split of a table of facts."""
 _ABSENT, _OUTSIDE, _AMBIGUOUS = -1, -2, -3
+_BLOCK = 4096
 
 
 class KnownFacts:
@@ -74,30 +75,42 @@ class KnownFacts:
         self._columns = [name for name in table.table.column_names if name not in ("path", "split")]
         joined = _matched(table, names, stored, inside, root)
         self._row = np.where(inside, np.where(joined.ambiguous, _AMBIGUOUS, joined.row), _OUTSIDE)
-        self._index = np.fromiter(map(path_hash, stored.to_pylist()), np.uint64, len(stored))
-        order = np.argsort(self._index, kind="stable")
-        self._index, self._row = self._index[order], self._row[order]
+        hashes = np.fromiter(map(path_hash, stored.to_pylist()), np.uint64, len(stored))
+        self._place = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[self._place]
+        self._block: tuple[int, list[dict[str, Any]]] = (-1, [])
         self.rows, self.files = joined.rows, joined.files
 
     def of(self, entry: Entry) -> Entry:
         """Return an entry with what the table says of it."""
         if entry.kind != "file":
             return entry
-        row = self._at(entry.path)
+        place = self._placed(entry.path)
+        row = _ABSENT if place is None else int(self._row[place])
         if row == _OUTSIDE:
             return replace(entry, kind="outside")
         if row == _AMBIGUOUS:
             return replace(entry, kind="ambiguous")
-        if row == _ABSENT:
+        if place is None or row == _ABSENT:
             return replace(entry, facts=_facts(self._always)) if self._known else entry
-        said = {name: value for name in self._columns if (value := self._table.table[name][row].as_py()) is not None}
-        return replace(entry, facts=_facts(self._always | said))
+        return replace(entry, facts=_facts(self._always | self._told(place)))
 
-    def _at(self, path: bytes) -> int:
+    def _placed(self, path: bytes) -> int | None:
+        """Return a file's number in the listing; None for one that came since."""
         value = np.uint64(path_hash(path))
-        at = int(np.searchsorted(self._index, value))
-        there = at < len(self._index) and self._index[at] == value
-        return int(self._row[at]) if there else _ABSENT  # a file that came since it was listed has no row
+        at = int(np.searchsorted(self._hashes, value))
+        return int(self._place[at]) if at < len(self._hashes) and self._hashes[at] == value else None
+
+    def _told(self, place: int) -> dict[str, Any]:
+        """Return the row of a file. Files come as they are listed: rows become Python values some at a time."""
+        if not self._columns:  # Arrow has no rows without columns
+            return {}
+        number, at = divmod(place, _BLOCK)
+        if self._block[0] != number:
+            rows = self._row[number * _BLOCK : (number + 1) * _BLOCK]
+            taken = self._table.table.select(self._columns).take(pa.array(rows, mask=rows < 0))
+            self._block = number, taken.to_pylist()
+        return {name: value for name, value in self._block[1][at].items() if value is not None}
 
     def finish(self, store: Store, config: BuildConfig) -> tuple[str, ...]:
         """Write the labels of a build that has ended, and say what became of all rows.

@@ -32,12 +32,22 @@ class Published:
         What it says.
     needed : bool
         Whether the collection cannot be built without it.
+    filled, columns : tuple of str
+        Columns that it must have; of the first, no cell may be blank.
+    others : bool
+        Whether other columns are read, too.
+    header : tuple of str
+        What to call the columns of a table without a header.
     """
 
     name: str
     pattern: str
     about: str
     needed: bool = True
+    filled: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    others: bool = False
+    header: tuple[str, ...] = ()
 
 
 class Tree:
@@ -62,7 +72,7 @@ class Tree:
         self._stored = pa.array([path for path, _ in found], pa.binary())
         self.paths = pa.array([name for _, name in found], pa.binary())
         self.digests: list[str] = []
-        self._kept: dict[tuple[str, tuple[str, ...] | None], pa.Table | None] = {}
+        self._kept: dict[str, pa.Table | None] = {}
 
     @property
     def place(self) -> str:
@@ -77,50 +87,25 @@ class Tree:
         """Return how many paths a regular expression finds."""
         return len(self._matching(pattern, self.paths))
 
-    def table(self, published: Published, columns: list[str] | None = None) -> pa.Table | None:
+    def table(self, published: Published) -> pa.Table | None:
         """Read a table of the collection; None where it is not there, and not needed.
 
-        Parameters
-        ----------
-        published : Published
-            The table.
-        columns : list of str, optional
-            Names of the columns, where the file has no header.
-
         Raises
         ------
         ArgumentError
-            Where it is needed and not there, or is there twice, or cannot be read.
+            Where it is needed and not there, is there twice, cannot be read, lacks a column, or has a blank cell where
+            none may be.
         """
-        return self._read(published, columns, None)
-
-    def _read(self, published: Published, columns: list[str] | None, wanted: tuple[str, ...] | None) -> pa.Table | None:
-        key = (published.pattern, wanted)
-        if key not in self._kept:
+        if published.pattern not in self._kept:
             data = self.data(published)
-            self._kept[key] = None if data is None else tables.read(data, published.name, columns, wanted)
-        return self._kept[key]
+            self._kept[published.pattern] = None if data is None else _checked(published, data)
+        return self._kept[published.pattern]
 
-    def needed(self, published: Published, *columns: str) -> pa.Table:
-        """Read a table that is there, or nothing can be built, and some of its columns."""
-        table = self._read(replace(published, needed=True), None, columns)
+    def needed(self, published: Published) -> pa.Table:
+        """Read a table without which nothing can be built, as `table` does."""
+        table = self.table(replace(published, needed=True))
         assert table is not None  # or it was refused
-        return self.columns(table, columns, published)
-
-    @staticmethod
-    def columns(table: pa.Table, names: Iterable[str], published: Published) -> pa.Table:
-        """Return columns of a table.
-
-        Raises
-        ------
-        ArgumentError
-            Where it lacks one.
-        """
-        if missing := [name for name in names if name not in table.column_names]:
-            raise ArgumentError(
-                f"{published.name} has no column {', '.join(missing)}: is it the table that was published?"
-            )
-        return table.select(list(names))
+        return table
 
     def rows(self, reference: list[str], values: pa.Table, **about: Any) -> LabelRows:
         """Return a table of labels by path, or by what `about` says (see `LabelRows`)."""
@@ -156,6 +141,20 @@ class Tree:
     @staticmethod
     def _matching(pattern: str, paths: pa.Array) -> list[bytes]:
         return list(paths.filter(pc.match_substring_regex(paths, pattern=pattern.encode())).to_pylist())
+
+
+def _checked(published: Published, data: bytes) -> pa.Table:
+    """Read a table that has what it should."""
+    wanted = (*published.filled, *published.columns)
+    table = tables.read(data, published.name, published.header or None, None if published.others else wanted)
+    if missing := [name for name in wanted if name not in table.column_names]:
+        raise ArgumentError(f"{published.name} has no column {', '.join(missing)}: is it the table that was published?")
+    for name in published.filled:
+        if table[name].null_count:
+            row = int(pc.index(table[name].is_null(), value=True).as_py())
+            row += 1 if published.header else tables.FIRST_ROW
+            raise ArgumentError(f"{published.name}, row {row:,}, column {name} is empty: fetch the table again")
+    return table
 
 
 Columns = Mapping[str, pa.Array | pa.ChunkedArray | list[str | None]]

@@ -7,15 +7,25 @@ from shardkit.sources.collections.base import Collection, Columns, Published, Tr
 
 _IMAGES = r"(^|/)(BraTS20_(Training|Validation)_\d{3})_(flair|t1|t1ce|t2)\.nii(\.gz)?$"
 NAMES = Published(
-    name="name_mapping.csv", pattern=r"name_mapping\.csv", about="grade of each training subject", needed=False
+    name="name_mapping.csv",
+    pattern=r"name_mapping\.csv",
+    about="grade of each training subject",
+    needed=False,
+    filled=("BraTS_2020_subject_ID",),
+    columns=("Grade",),
 )
 SURVIVAL = Published(
-    name="survival_info.csv", pattern=r"survival_info\.csv", about="age, survival in days, resection", needed=False
+    name="survival_info.csv",
+    pattern=r"survival_info\.csv",
+    about="age, survival in days, resection",
+    needed=False,
+    filled=("Brats20ID",),
+    columns=("Age", "Survival_days", "Extent_of_Resection"),
 )
 
 
 def _facts(tree: Tree) -> Columns:
-    found, ages = part(_IMAGES, tree.images(_IMAGES)), _cells(tree, SURVIVAL, "Brats20ID", "Age")
+    found, ages = part(_IMAGES, tree.images(_IMAGES)), _cells(tree, SURVIVAL, "Age")
     return {
         "path": [match.string for match in found],
         "patient": [match[2] for match in found],
@@ -25,20 +35,20 @@ def _facts(tree: Tree) -> Columns:
     }
 
 
-def _cells(tree: Tree, published: Published, key: str, column: str) -> dict[str, str | None]:
-    table = tree.table(published)
+def _cells(tree: Tree, published: Published, column: str) -> dict[str, str | None]:
+    """Return what a column says of each subject."""
+    table, key = tree.table(published), published.filled[0]
     if table is None:
         return {}
-    table = tree.columns(table, (key, column), published)
     return dict(zip(table[key].to_pylist(), table[column].to_pylist(), strict=True))
 
 
 def _labels(tree: Tree) -> dict[str, LabelRows]:
     parts = {match[2]: match[3] for match in part(_IMAGES, tree.images(_IMAGES))}
     subjects = sorted(parts)
-    grade = _cells(tree, NAMES, "BraTS_2020_subject_ID", "Grade")
-    days = _cells(tree, SURVIVAL, "Brats20ID", "Survival_days")
-    extent = _cells(tree, SURVIVAL, "Brats20ID", "Extent_of_Resection")
+    grade = _cells(tree, NAMES, "Grade")
+    days = _cells(tree, SURVIVAL, "Survival_days")
+    extent = _cells(tree, SURVIVAL, "Extent_of_Resection")
     values = pa.table(
         {
             "grade": pa.array([grade.get(one) for one in subjects], pa.string()),

@@ -14,19 +14,26 @@ FINDINGS = (
     "Support Devices",
 )  # fmt: skip
 TABLES = {
-    "train": Published(name="train.csv", pattern=r"train\.csv", about="labels and views of the training part"),
-    "val": Published(name="valid.csv", pattern=r"val(id)?\.csv", about="the same of 234 images", needed=False),
-    "test": Published(name="test.csv", pattern=r"test(_labels)?\.csv", about="labels of 668 images", needed=False),
+    split: Published(
+        name=name,
+        pattern=pattern,
+        about=about,
+        needed=split == "train",
+        filled=("Path",),
+        columns=FINDINGS,
+        others=True,
+    )
+    for split, name, pattern, about in (
+        ("train", "train.csv", r"train\.csv", "labels and views of the training part"),
+        ("val", "valid.csv", r"val(id)?\.csv", "the same of 234 images"),
+        ("test", "test.csv", r"test(_labels)?\.csv", "labels of 668 images"),
+    )
 }
 _PLACE = re.compile(r"((patient\d+)/study\d+)/view\d+_(frontal|lateral)\.jpg$")
 
 
 def _tables(tree: Tree) -> dict[str, pa.Table]:
-    return {
-        split: table.filter(table["Path"].is_valid())
-        for split, published in TABLES.items()
-        if (table := tree.table(published)) is not None and "Path" in table.column_names
-    }
+    return {split: table for split, published in TABLES.items() if (table := tree.table(published)) is not None}
 
 
 def _facts(tree: Tree) -> Columns:
@@ -52,7 +59,7 @@ def _labels(tree: Tree) -> dict[str, LabelRows]:
     split: list[str | None] = []
     values = []
     for name, table in _tables(tree).items():
-        values.append(binary(tree.columns(table, FINDINGS, TABLES[name]), FINDINGS, TABLES[name].name))
+        values.append(binary(table, FINDINGS, TABLES[name].name))
         images += [(place[0] if (place := _PLACE.search(path)) else path) for path in table["Path"].to_pylist()]
         split += [name] * table.num_rows
     return {"chexpert": tree.rows(images, pa.concat_tables(values), split=split, level="study")}

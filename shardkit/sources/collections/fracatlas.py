@@ -9,21 +9,33 @@ from shardkit.labels.rows import LabelRows
 from shardkit.sources.collections.base import Collection, Columns, Published, Tree
 from shardkit.sources.collections.values import binary, boxes, numbers
 
-TABLE = Published(name="dataset.csv", pattern=r"dataset\.csv", about="body part, view and fracture of each image")
+_PARTS = {"hand": "HAND", "leg": "LEG", "hip": "HIP", "shoulder": "SHOULDER"}
+_VIEWS = {"lateral": "LATERAL", "oblique": "OBLIQUE"}
+_BINARY = ("fractured", *_PARTS, "mixed", "hardware", "multiscan", "frontal", *_VIEWS)
+TABLE = Published(
+    name="dataset.csv",
+    pattern=r"dataset\.csv",
+    about="body part, view and fracture of each image",
+    filled=("image_id",),
+    columns=(*_BINARY, "fracture_count"),
+)
 BOXES = Published(
     name="COCO_fracture_masks.json", pattern=r"coco_fracture_masks\.json", about="922 boxes, as COCO", needed=False
 )
 SPLITS = {
-    split: Published(name=f"{name}.csv", pattern=rf"fracture split/{name}\.csv", about="fractured images", needed=False)
+    split: Published(
+        name=f"{name}.csv",
+        pattern=rf"fracture split/{name}\.csv",
+        about="fractured images of one part",
+        needed=False,
+        filled=("image_id",),
+    )
     for split, name in (("train", "train"), ("val", "valid"), ("test", "test"))
 }
-_PARTS = {"hand": "HAND", "leg": "LEG", "hip": "HIP", "shoulder": "SHOULDER"}
-_VIEWS = {"lateral": "LATERAL", "oblique": "OBLIQUE"}
-_BINARY = ("fractured", *_PARTS, "mixed", "hardware", "multiscan", "frontal", *_VIEWS)
 
 
 def _facts(tree: Tree) -> Columns:
-    table = tree.needed(TABLE, "image_id", *_BINARY)
+    table = tree.needed(TABLE)
     return {
         "path": table["image_id"],
         "body_part": _one(table, _PARTS, ("mixed",)),
@@ -40,7 +52,7 @@ def _one(table: pa.Table, words: dict[str, str], others: tuple[str, ...]) -> lis
 
 
 def _labels(tree: Tree) -> dict[str, LabelRows]:
-    table = tree.needed(TABLE, "image_id", "fracture_count", *_BINARY)
+    table = tree.needed(TABLE)
     images = table["image_id"].to_pylist()
     values = binary(table, _BINARY, TABLE.name)
     values = values.append_column("fracture_count", numbers(table["fracture_count"], TABLE.name, "fracture_count"))

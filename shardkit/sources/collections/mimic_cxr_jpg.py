@@ -9,26 +9,34 @@ from shardkit.sources.collections.values import binary
 
 _NAME = r"mimic-cxr-\d\.\d\.\d-"
 METADATA = Published(
-    name="mimic-cxr-2.0.0-metadata.csv.gz", pattern=_NAME + r"metadata\.csv", about="patient, study, view of each image"
+    name="mimic-cxr-2.0.0-metadata.csv.gz",
+    pattern=_NAME + r"metadata\.csv",
+    about="patient, study and view of each image",
+    filled=("dicom_id",),
+    columns=("subject_id", "study_id", "ViewPosition"),
 )
 SPLIT = Published(
-    name="mimic-cxr-2.0.0-split.csv.gz", pattern=_NAME + r"split\.csv", about="the official split", needed=False
+    name="mimic-cxr-2.0.0-split.csv.gz",
+    pattern=_NAME + r"split\.csv",
+    about="the official split",
+    needed=False,
+    filled=("study_id", "split"),
 )
 LABELS = {
-    "mimic-cxr-jpg": Published(
-        name="mimic-cxr-2.0.0-chexpert.csv.gz", pattern=_NAME + r"chexpert\.csv", about="CheXpert's labels of studies"
-    ),
-    "mimic-cxr-jpg-negbio": Published(
-        name="mimic-cxr-2.0.0-negbio.csv.gz",
-        pattern=_NAME + r"negbio\.csv",
-        about="NegBio's labels of studies",
-        needed=False,
-    ),
+    name: Published(
+        name=f"mimic-cxr-2.0.0-{maker}.csv.gz",
+        pattern=_NAME + rf"{maker}\.csv",
+        about=f"labels of studies, by {maker}",
+        needed=maker == "chexpert",
+        filled=("study_id",),
+        columns=FINDINGS,
+    )
+    for name, maker in (("mimic-cxr-jpg", "chexpert"), ("mimic-cxr-jpg-negbio", "negbio"))
 }
 
 
 def _facts(tree: Tree) -> Columns:
-    table = tree.needed(METADATA, "dicom_id", "subject_id", "study_id", "ViewPosition")
+    table = tree.needed(METADATA)
     return {
         "path": [f"{image}.jpg" for image in table["dicom_id"].to_pylist()],
         "patient": table["subject_id"],
@@ -44,7 +52,7 @@ def _labels(tree: Tree) -> dict[str, LabelRows]:
         split = dict(zip(images["study_id"].to_pylist(), map(_split, images["split"].to_pylist()), strict=True))
     for name, published in LABELS.items():
         if (table := tree.table(published)) is not None:
-            values = binary(tree.columns(table, FINDINGS, published), FINDINGS, published.name)
+            values = binary(table, FINDINGS, published.name)
             at = {study: row for row, study in enumerate(table["study_id"].to_pylist())}
             studies = [*at, *(study for study in split if study not in at)]  # some reports have no labels
             values = values.take(pa.array([at.get(study) for study in studies], pa.int64()))

@@ -9,7 +9,11 @@ from shardkit.sources.collections.values import binary
 _IMAGES = r"(^|/)((train|valid)/XR_([A-Z]+)/(patient\d+)/study\d+_(positive|negative))/image\d+\.png$"
 STUDIES = {
     split: Published(
-        name=f"{name}_labeled_studies.csv", pattern=rf"{name}_labeled_studies\.csv", about="studies and their labels"
+        name=f"{name}_labeled_studies.csv",
+        pattern=rf"{name}_labeled_studies\.csv",
+        about="studies and their labels",
+        filled=("study", "abnormal"),
+        header=("study", "abnormal"),
     )
     for split, name in (("train", "train"), ("val", "valid"))
 }
@@ -30,11 +34,10 @@ def _labels(tree: Tree) -> dict[str, LabelRows]:
     split: list[str | None] = []
     values = []
     for name, published in STUDIES.items():
-        table = tree.table(published, ["study", "abnormal"])
-        if table is not None:
-            values.append(binary(table, ["abnormal"], published.name))
-            studies += ["/".join(path.strip("/").split("/")[-4:]) for path in table["study"].to_pylist()]
-            split += [name] * table.num_rows
+        table = tree.needed(published)
+        values.append(binary(table, ["abnormal"], published.name))
+        studies += ["/".join(path.strip("/").split("/")[-4:]) for path in table["study"].to_pylist()]
+        split += [name] * table.num_rows
     return {"mura": tree.rows(studies, pa.concat_tables(values), by="study", level="study", split=split)}
 
 

@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from shardkit.labels.rows import LabelRows
 from shardkit.sources.collections.base import Collection, Columns, Published, Tree
-from shardkit.sources.collections.values import boxes, several
+from shardkit.sources.collections.values import boxes, numbers, several
 
 FINDINGS = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
@@ -14,9 +14,15 @@ TABLE = Published(
     name="Data_Entry_2017_v2020.csv",
     pattern=r"data_entry_2017[^/]*\.csv",
     about="findings, patient, age, sex and view of each image",
+    filled=("Image Index",),
+    columns=("Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position"),
 )
 BOXES = Published(
-    name="BBox_List_2017.csv", pattern=r"bbox_list_2017[^/]*\.csv", about="984 boxes of 880 images", needed=False
+    name="BBox_List_2017.csv",
+    pattern=r"bbox_list_2017[^/]*\.csv",
+    about="984 boxes of 880 images",
+    needed=False,
+    filled=("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]"),
 )
 TRAIN = Published(
     name="train_val_list.txt", pattern=r"train_val_list[^/]*\.txt", about="the official training part", needed=False
@@ -25,19 +31,13 @@ TEST = Published(name="test_list.txt", pattern=r"test_list[^/]*\.txt", about="th
 
 
 def _facts(tree: Tree) -> Columns:
-    table = _table(tree)
+    table = tree.needed(TABLE)
     names = {"path": "Image Index", "patient": "Patient ID", "age": "Patient Age", "sex": "Patient Gender"}
     return {fact: table[column] for fact, column in names.items()} | {"view": table["View Position"]}
 
 
-def _table(tree: Tree) -> pa.Table:
-    return tree.needed(
-        TABLE, "Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position"
-    )
-
-
 def _labels(tree: Tree) -> dict[str, LabelRows]:
-    table = _table(tree)
+    table = tree.needed(TABLE)
     images = table["Image Index"].to_pylist()
     cells = [None if cell is None else cell.split("|") for cell in table["Finding Labels"].to_pylist()]
     split = dict.fromkeys(tree.lines(TRAIN), "train") | dict.fromkeys(tree.lines(TEST), "test")
@@ -55,12 +55,10 @@ def _boxes(tree: Tree) -> pa.Table | None:
     table = tree.table(BOXES)
     if table is None:
         return None
-    left, top, width, height = (
-        [float(cell) for cell in table[name].to_pylist()] for name in ("Bbox [x", "y", "w", "h]")
-    )
+    sides = {"left": "Bbox [x", "top": "y", "width": "w", "height": "h]"}
+    found = {side: numbers(table[name], BOXES.name, name).to_pylist() for side, name in sides.items()}
     labels = ["Infiltration" if label == "Infiltrate" else label for label in table["Finding Label"].to_pylist()]
-    numbers = {"top": top, "left": left, "height": height, "width": width}
-    return boxes(table["Image Index"].to_pylist(), labels, numbers)
+    return boxes(table["Image Index"].to_pylist(), labels, found)
 
 
 COLLECTION = Collection(

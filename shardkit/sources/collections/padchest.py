@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 
 import pyarrow as pa
 
@@ -15,12 +16,13 @@ TABLE = Published(
     name="PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv",
     pattern=r"(padchest_)?chest_x_ray_images_labels_160k[^/]*\.csv",
     about="labels, patient, study, projection and bits of each image",
-)
-_PROJECTIONS = {"L": "LATERAL", "AP_horizontal": "AP", "COSTAL": "", "EXCLUDE": "", "UNK": ""}
-_COLUMNS = (
-    "ImageID", "ImageDir", "StudyDate_DICOM", "StudyID", "PatientID", "PatientBirth", "PatientSex_DICOM", "Projection",
-    "Modality_DICOM", "BitsStored_DICOM", "Labels", "MethodLabel", "MethodProjection",
+    filled=("ImageID", "ImageDir"),
+    columns=(
+        "StudyDate_DICOM", "StudyID", "PatientID", "PatientBirth", "PatientSex_DICOM", "Projection", "Modality_DICOM",
+        "BitsStored_DICOM", "Labels", "MethodLabel", "MethodProjection",
+    ),
 )  # fmt: skip
+_PROJECTIONS = {"L": "LATERAL", "AP_horizontal": "AP", "COSTAL": "", "EXCLUDE": "", "UNK": ""}
 
 
 def _paths(table: pa.Table) -> list[str]:
@@ -29,7 +31,7 @@ def _paths(table: pa.Table) -> list[str]:
 
 
 def _facts(tree: Tree) -> Columns:
-    table = tree.needed(TABLE, *_COLUMNS)
+    table = tree.needed(TABLE)
     years = zip(table["StudyDate_DICOM"].to_pylist(), table["PatientBirth"].to_pylist(), strict=True)
     return {
         "path": _paths(table),
@@ -45,8 +47,8 @@ def _facts(tree: Tree) -> Columns:
 
 def _age(taken: str | None, born: str | None) -> str | None:
     """Return years between two dates of which one is a year only."""
-    years = int(taken[:4]) - int(float(born)) if taken and born else -1
-    return None if years < 0 else str(years)
+    years = re.fullmatch(r"(\d{4})\d{4} (\d{4})(\.0)?", f"{taken} {born}")
+    return str(age) if years and (age := int(years[1]) - int(years[2])) >= 0 else None
 
 
 def listed(text: str | None, row: int = 0) -> list[str] | None:
@@ -73,13 +75,13 @@ def _parsed(text: str) -> list[str]:
 
 
 def _labels(tree: Tree) -> dict[str, LabelRows]:
-    table = tree.needed(TABLE, *_COLUMNS)
+    table = tree.needed(TABLE)
     cells = [listed(text, row) for row, text in enumerate(table["Labels"].to_pylist())]
     names = sorted({label for cell in cells for label in cell or ()})
     values = several(cells, names, TABLE.name, "Labels")
-    for how in ("MethodLabel", "MethodProjection", "Projection"):
-        values = values.append_column(how, table[how])
-    return {"padchest": tree.rows(_paths(table), values)}
+    columns = {name: values[name] for name in names}
+    columns |= {how: table[how] for how in ("MethodLabel", "MethodProjection", "Projection")}
+    return {"padchest": tree.rows(_paths(table), pa.table(columns))}
 
 
 COLLECTION = Collection(

@@ -1,72 +1,61 @@
 """RSNA Pediatric Bone Age challenge: PNG files of hands; age in months and sex by the number in a file's name."""
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from shardkit.errors import ArgumentError
 from shardkit.labels.rows import LabelRows
 from shardkit.sources.collections.base import Collection, Columns, Published, Tree
 from shardkit.sources.collections.values import numbers
 
-TABLES = {
-    "train": Published(
-        name="boneage-training-dataset.csv", pattern=r"boneage-training-dataset\.csv", about="bone age and sex"
-    ),
-    "val": Published(
-        name="Validation Dataset.csv",
-        pattern=r"(boneage-)?validation[ -]dataset\.csv",
-        about="the same of 1,425 images",
-        needed=False,
-    ),
-    "test": Published(
-        name="boneage-test-dataset.csv",
-        pattern=r"(boneage-test-dataset|bone age ground truth)\.csv",
-        about="sex of 200 images",
-        needed=False,
-    ),
-}
 _COLUMNS = {
     "image": ("id", "image id", "case id"),
     "months": ("boneage", "bone age (months)", "ground truth bone age (months)"),
     "sex": ("male", "sex"),
 }
+TABLES = {
+    split: Published(name=name, pattern=pattern, about=about, needed=split == "train", others=True)
+    for split, name, pattern, about in (
+        ("train", "boneage-training-dataset.csv", r"boneage-training-dataset\.csv", "bone age and sex"),
+        ("val", "Validation Dataset.csv", r"(boneage-)?validation[ -]dataset\.csv", "the same of 1,425 images"),
+        ("test", "boneage-test-dataset.csv", r"(boneage-test-dataset|bone age ground truth)\.csv", "sex of 200 images"),
+    )
+}
 _SEXES = {"true": "M", "1": "M", "m": "M", "false": "F", "0": "F", "f": "F"}
 
 
-def _cells(tree: Tree) -> dict[str, list[str | None]]:
-    """Return image, months, sex and split of all rows, whatever a table calls its columns."""
-    cells: dict[str, list[str | None]] = {name: [] for name in (*_COLUMNS, "split")}
+def _table(tree: Tree) -> pa.Table:
+    """Return image, months, male and split of all rows, whatever a table calls its columns."""
+    parts = []
     for split, published in TABLES.items():
         table = tree.table(published)
         if table is None:
             continue
         called = {column.lower(): column for column in table.column_names}
-        for name, spellings in _COLUMNS.items():
-            column = next((called[one] for one in spellings if one in called), None)
-            if column is None and name == "image":
-                tree.columns(table, [_COLUMNS["image"][0]], published)
-            cells[name] += table[column].to_pylist() if column else [None] * table.num_rows
-        cells["split"] += [split] * table.num_rows
-    return cells
+        named = {name: next((called[one] for one in words if one in called), None) for name, words in _COLUMNS.items()}
+        nothing = pa.nulls(table.num_rows, pa.string())
+        image, months, sex = (table[column] if column else nothing for column in named.values())
+        if image.null_count:
+            raise ArgumentError(f"{published.name} lacks numbers of images (id or Case ID): is it the published table?")
+        columns = {
+            "image": pa.array([f"{number}.png" for number in image.to_pylist()], pa.string()),
+            "months": numbers(months, published.name, "boneage"),
+            "sex": pa.array([cell and _SEXES.get(cell.lower()) for cell in sex.to_pylist()], pa.string()),
+            "split": pa.array([split] * table.num_rows, pa.string()),
+        }
+        parts.append(pa.table(columns))
+    return pa.concat_tables(parts)
 
 
 def _facts(tree: Tree) -> Columns:
-    cells = _cells(tree)
-    return {"path": _paths(cells), "sex": [_sex(cell) for cell in cells["sex"]]}
-
-
-def _paths(cells: dict[str, list[str | None]]) -> list[str | None]:
-    return [image and f"{image}.png" for image in cells["image"]]
-
-
-def _sex(cell: str | None) -> str | None:
-    return _SEXES.get(cell.lower()) if cell else None
+    table = _table(tree)
+    return {"path": table["image"], "sex": table["sex"]}
 
 
 def _labels(tree: Tree) -> dict[str, LabelRows]:
-    cells = _cells(tree)
-    male = pa.array([None if (sex := _sex(cell)) is None else int(sex == "M") for cell in cells["sex"]], pa.int8())
-    months = numbers(pa.array(cells["months"], pa.string()), TABLES["train"].name, "boneage")
-    values = pa.table({"boneage": months, "male": male})
-    return {"rsna-boneage": tree.rows([path or "" for path in _paths(cells)], values, split=cells["split"])}
+    table = _table(tree)
+    values = pa.table({"boneage": table["months"], "male": pc.equal(table["sex"], "M").cast(pa.int8())})
+    return {"rsna-boneage": tree.rows(table["image"].to_pylist(), values, split=table["split"].to_pylist())}
 
 
 COLLECTION = Collection(

@@ -1,27 +1,39 @@
 """VinDr-CXR: DICOM files without patient or modality; three readers of a training image, consensus on a test image."""
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from shardkit.labels.rows import LabelRows
 from shardkit.sources.collections.base import Collection, Columns, Published, Tree
-from shardkit.sources.collections.values import binary, boxes, several
+from shardkit.sources.collections.values import binary, boxes, numbers, several
 
+_CORNERS = ("x_min", "y_min", "x_max", "y_max")
 LABELS = {
-    "train": Published(
-        name="image_labels_train.csv", pattern=r"image_labels_train\.csv", about="three readers' labels", needed=False
-    ),
-    "test": Published(
-        name="image_labels_test.csv", pattern=r"image_labels_test\.csv", about="consensus labels", needed=False
-    ),
+    split: Published(
+        name=f"image_labels_{split}.csv",
+        pattern=rf"image_labels_{split}\.csv",
+        about=about,
+        needed=False,
+        filled=("image_id",),
+        others=True,
+    )
+    for split, about in (("train", "three readers' labels"), ("test", "consensus labels"))
 }
 BOXES = {
     "train": Published(
         name="annotations_train.csv",
         pattern=r"(annotations_train|train|vinbigdata-train)\.csv",
         about="boxes by reader; in the challenge's train.csv the labels, too",
+        filled=("image_id", "rad_id", "class_name"),
+        columns=_CORNERS,
     ),
     "test": Published(
-        name="annotations_test.csv", pattern=r"annotations_test\.csv", about="consensus boxes", needed=False
+        name="annotations_test.csv",
+        pattern=r"annotations_test\.csv",
+        about="consensus boxes",
+        needed=False,
+        filled=("image_id", "class_name"),
+        columns=_CORNERS,
     ),
 }
 
@@ -53,7 +65,7 @@ def _labels(tree: Tree) -> dict[str, LabelRows]:
         pa.concat_tables(values, promote_options="default"),
         split=split,
         vote="majority",
-        boxes=pa.concat_tables([_boxes(table) for table in drawn.values()]),
+        boxes=pa.concat_tables([_boxes(table, BOXES[name].name) for name, table in drawn.items()]),
     )
     return {"vindr-cxr": rows}
 
@@ -69,18 +81,14 @@ def _by_reader(table: pa.Table) -> tuple[list[str], pa.Table]:
     return [image for image, _ in read], values
 
 
-def _boxes(table: pa.Table) -> pa.Table:
-    table = table.filter(table["x_min"].is_valid())
-    left, top, right, bottom = (
-        [float(cell) for cell in table[name].to_pylist()] for name in ("x_min", "y_min", "x_max", "y_max")
-    )
-    sides = {
-        "top": top,
-        "left": left,
-        "height": [b - a for a, b in zip(top, bottom, strict=True)],
-        "width": [b - a for a, b in zip(left, right, strict=True)],
-    }
-    return boxes(table["image_id"].to_pylist(), table["class_name"].to_pylist(), sides)
+def _boxes(table: pa.Table, name: str) -> pa.Table:
+    read = {side: numbers(table[side], name, side) for side in _CORNERS}
+    drawn = pc.and_(read["x_max"].is_valid(), read["y_max"].is_valid())
+    left, top, right, bottom = (read[side].filter(drawn) for side in _CORNERS)
+    sides = {"top": top, "left": left, "height": pc.subtract(bottom, top), "width": pc.subtract(right, left)}
+    table = table.filter(drawn)
+    numbered = {side: values.to_pylist() for side, values in sides.items()}
+    return boxes(table["image_id"].to_pylist(), table["class_name"].to_pylist(), numbered)
 
 
 COLLECTION = Collection(
