@@ -201,7 +201,7 @@ def _rows_role(folder: str, rows: int) -> None:
 
 def _made_up(start: int, count: int, rng: np.random.Generator) -> pa.Table:
     """Make rows as a header pass leaves them: one in twenty is no image, one in fifty is for processing."""
-    from shardkit.build.scan import SCHEMA
+    from shardkit.build.scan_rows import SCHEMA
     from shardkit.synthetic.radiographs import synth_sizes
 
     heights, widths, _ = (np.minimum(side, 3072) for side in synth_sizes(count, rng))

@@ -5,7 +5,7 @@ import hashlib
 from dataclasses import dataclass
 
 from shardkit.build import journal
-from shardkit.build.scan import entry_of
+from shardkit.build.scan_rows import entry_of
 from shardkit.build.shard_plan import ShardTask
 from shardkit.config import Conversion
 from shardkit.errors import Quarantined

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from shardkit.build import journal, ledger
 from shardkit.build.deduplicate import NEAR
-from shardkit.build.scan import SCHEMA
+from shardkit.build.scan_rows import SCHEMA
 from shardkit.build.shard_plan import TWINS, GenerationPlan
 from shardkit.content import THUMB
 from shardkit.dataset import manifest

@@ -15,7 +15,7 @@ from shardkit import formats
 from shardkit.build import isolation, journal
 from shardkit.build.conversion import Converted, convert_file
 from shardkit.build.journal import FileRow
-from shardkit.build.scan import ScanRow, entry_of
+from shardkit.build.scan_rows import ScanRow, entry_of
 from shardkit.build.shard_plan import ShardTask
 from shardkit.codecs import codec
 from shardkit.codecs.placement import Placement

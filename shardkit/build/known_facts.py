@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shardkit.build.scan import path_hash
+from shardkit.build.scan_rows import path_hash
 from shardkit.config import BuildConfig
 from shardkit.dataset import contents
 from shardkit.errors import ArgumentError

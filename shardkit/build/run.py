@@ -4,7 +4,6 @@ State lives in the private folder (scan parts, plan, ledger, the pseudonym key) 
 beside the shards. A generation is one round of new files; its shards are never touched again.
 """
 
-import shlex
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor
 from dataclasses import replace
@@ -14,7 +13,19 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shardkit.build import deduplicate, exclusive, finalize, isolation, journal, ledger, relations, scan, shard_plan
+from shardkit.build import (
+    deduplicate,
+    exclusive,
+    finalize,
+    isolation,
+    journal,
+    ledger,
+    relations,
+    retake,
+    scan,
+    scan_rows,
+    shard_plan,
+)
 from shardkit.build.checks import check_places, check_values
 from shardkit.build.digests import hash_shard
 from shardkit.build.ingest import WorkerConfig, convert_shard
@@ -103,11 +114,14 @@ class _Run:
             new, again = 0, set[str]()
             folder = self.workspace.folder(self.workspace.complete)
             if (folder / shard_plan.INDEX).exists():  # planned, then interrupted: finish that first
-                again = self._taken_again() if retry else again
+                again = retake.interrupted(self.workspace) if retry else again
                 new += self._finish(shard_plan.GenerationPlan(folder))
-            chosen = self._quarantined(retry) if retry and self.workspace.complete and not again else set()
-            known = self._known(chosen)
-            listed, scanned = self._scan(known, chosen)
+            chosen = set[str]()
+            if retry and self.workspace.complete and not again:
+                chosen = retake.quarantined(self.workspace, retry, self.config.out)
+            paths, others = retake.parted(self.workspace, chosen)
+            known = scan_rows.SeenFiles(self.workspace.earlier_parts(), paths)
+            listed, scanned = self._scan(known, others)
             if listed == 0 and self.workspace.complete == 0:
                 raise ArgumentError(f"--source {shown(self.config.source)} holds no files: nothing to build")
             if scanned:
@@ -116,33 +130,13 @@ class _Run:
             outcome = self._close(known, new, (again or chosen) if retry else None)
             return outcome if self.facts is None else replace(outcome, told=self.facts.finish(self.store, self.config))
 
-    def _taken_again(self) -> set[str]:
-        """Return paths of this generation that an earlier one has too: then it is a retry that was interrupted."""
-        earlier = scan.SeenFiles(self.workspace.earlier_parts())
-        found = (one for part in self.workspace.parts(self.workspace.complete) for one in scan.entries(part))
-        return {ledger.path_text(one.path) for one in found if one in earlier}
+    def _scan(self, known: scan_rows.SeenFiles, settled: set[bytes]) -> tuple[int, int]:
+        """Read the headers of what no earlier pass has seen; return names listed, and new ones in this generation.
 
-    def _quarantined(self, reason: str) -> set[str]:
-        rows = parquet.read(self.workspace.root / ledger.NAME, ["path", "verdict", "reason"])
-        chosen = ledger.select(rows, "quarantined", reason)["path"].to_pylist()
-        if not chosen:
-            raise ArgumentError(
-                f"no file is quarantined as {reason}:"
-                f" `shardkit info {shlex.quote(shown(self.config.out))}` says what there is"
-            )
-        return set(chosen)
-
-    def _known(self, again: set[str]) -> scan.SeenFiles:
-        """Return what earlier generations scanned, but for paths (as the ledger has them) to take in again."""
-        parts = self.workspace.earlier_parts()
-        return scan.SeenFiles(
-            parts, {one.path for part in parts for one in scan.entries(part) if ledger.path_text(one.path) in again}
-        )
-
-    def _scan(self, known: scan.SeenFiles, again: set[str]) -> tuple[int, int]:
-        """Read the headers of what no earlier pass has seen; return names listed, and new ones in this generation."""
+        `settled` are images of files that are read again which stay as they are.
+        """
         generation = self.workspace.complete
-        folder, done = self.workspace.folder(generation) / "scan", scan.SeenFiles(self.workspace.parts(generation))
+        folder, done = self.workspace.folder(generation) / "scan", scan_rows.SeenFiles(self.workspace.parts(generation))
         number, listed, serial = len(self.workspace.parts(generation)), 0, self._scanned(generation)
 
         def fresh() -> Iterator[Entry]:
@@ -153,7 +147,6 @@ class _Run:
                     yield entry if self.facts is None else self.facts.of(entry)
 
         self.progress.stage("scan", None)
-        settled = self._settled(again)
         limits = (self.dataset.rules, self.children, self.config.run.memory_limit, self.config.run.time_limit)
         for part in scan.parts(fresh(), scan.PART):
             self.workspace.begin()
@@ -164,22 +157,11 @@ class _Run:
             for index, rows in self.workers.map(scan.scan_part, jobs):
                 found[index] = rows
                 self.progress.scanned(len(rows))
-            images = [
-                one
-                for i in range(len(chunks))
-                for file in found[i]
-                for one in file.images
-                if one[0].path not in settled
-            ]
-            parquet.write(scan.rows(images, self.workspace.name, serial), folder / f"{number:05d}.parquet")
+            files = (file for i in range(len(chunks)) for file in found[i])
+            images = [one for file in files for one in file.images if one[0].path not in settled]
+            parquet.write(scan_rows.rows(images, self.workspace.name, serial), folder / f"{number:05d}.parquet")
             number, serial = number + 1, serial + len(images)
         return listed, serial
-
-    def _settled(self, again: set[str]) -> set[bytes]:
-        """Return frames and slices that stay as they are, of files of which others are taken in again."""
-        found = [one for part in self.workspace.earlier_parts() for one in scan.entries(part)] if again else []
-        files = {one.file for one in found if ledger.path_text(one.path) in again}
-        return {one.path for one in found if one.file in files and ledger.path_text(one.path) not in again}
 
     def _scanned(self, generation: int) -> int:
         """Images that a generation has scanned."""
@@ -318,15 +300,15 @@ class _Run:
         paths = [self.workspace.folder(g) / ledger.NAME for g in range(generations)]
         merged = ledger.merge(paths, samples, changed, missing)
         parts = [part for g in range(generations) for part in self.workspace.parts(g)]
-        ledger.check_closure(merged, scan.count_images(parts))
+        ledger.check_closure(merged, scan_rows.count_images(parts))
         parquet.write(merged, self.workspace.root / ledger.NAME)
         return merged
 
-    def _close(self, known: scan.SeenFiles, new: int, again: set[str] | None) -> Outcome:
+    def _close(self, known: scan_rows.SeenFiles, new: int, again: set[str] | None) -> Outcome:
         samples = contents.samples(self.store, ["key", "flags", "patient", "study", "group", "split"])
         changed, missing = set[str](), set[str]()
         for part in self.workspace.earlier_parts():
-            for one in scan.entries(part):
+            for one in scan_rows.entries(part):
                 if one.file in known.changed:
                     changed.add(ledger.path_text(one.path))
                 if known.missing(one):
@@ -342,6 +324,6 @@ class _Run:
             len(missing),
             share,
             share <= self.config.run.max_quarantine,
-            unwanted(samples, counts, self.dataset.rules, lambda: scan.modalities(self.workspace.earlier_parts())),
+            unwanted(samples, counts, self.dataset.rules, lambda: scan_rows.modalities(self.workspace.earlier_parts())),
             None if again is None else ledger.reasons(merged, again),
         )

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from shardkit.build.scan import SCHEMA, ScanRow
+from shardkit.build.scan_rows import SCHEMA, ScanRow
 from shardkit.dataset.bins import Bin, Bins
 from shardkit.dataset.rounding import ceil_div
 from shardkit.formats import shard_format

@@ -64,7 +64,7 @@ def text(spec: ImageSpec) -> bytes:
 
 
 def zip_archive(spec: ImageSpec) -> bytes:
-    """Make an archive."""
+    """Make a zip file, as an office document is one."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(zipfile.ZipInfo(f"{spec.study.patient.family}.txt", (2019, 1, 1, 0, 0, 0)), text(spec))

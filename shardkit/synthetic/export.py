@@ -309,6 +309,6 @@ def _file_name(host: ImageSpec, name: str, seed: tuple[int, ...]) -> str:
     if name == "text":
         return f"XR_9/EXPORT{number:04d}.TXT"
     if name == "zip":
-        return f"XR_9/IMAGES{number:04d}.ZIP"
+        return f"XR_9/REPORT{number:04d}.DOCX"  # zip by its bytes; one named so would be read as a folder
     start, end = {"apple_double": ("._", ""), "gzipped": ("", ".gz")}.get(name, ("", ""))
     return f"XR_9/{start}IM{number:04d}{PurePosixPath(host.path).suffix}{end}"

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shardkit.build.scan import path_hash
+from shardkit.build.scan_rows import path_hash
 from shardkit.dataset import contents, manifest
 from shardkit.dataset.verify import Summary, verify
 from shardkit.errors import IntegrityError

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pydicom
 import pytest
 
-from shardkit.build import outcome, scan
+from shardkit.build import outcome, scan_rows
 from shardkit.build.run import build
 from shardkit.config import Rules
 from shardkit.storage import parquet
@@ -231,9 +231,9 @@ def test_modalities_count_a_file_that_was_scanned_again_once(export: Any) -> Non
     assert build(arguments, Silent(), retry="truncated").retried == {"ok": 1}
     parts = sorted(arguments.private.glob("g*/scan/*.parquet"))
     assert len(parts) == 2
-    assert scan.modalities(parts) == scan.modalities(parts[:1]) == Counter({"CR": 3})
+    assert scan_rows.modalities(parts) == scan_rows.modalities(parts[:1]) == Counter({"CR": 3})
     _forget_modalities(parts[0])
-    assert scan.modalities(parts) == Counter({"CR": 1})
+    assert scan_rows.modalities(parts) == Counter({"CR": 1})
 
 
 def test_a_build_that_an_earlier_version_scanned_for_goes_on(export: Any) -> None:

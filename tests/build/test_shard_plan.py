@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shardkit.build import shard_plan
-from shardkit.build.scan import SCHEMA
+from shardkit.build.scan_rows import SCHEMA
 from shardkit.dataset.bins import Bin, Bins
 
 BINS = Bins((Bin(480, 480), Bin(960, 480), Bin(960, 960)), 48)
