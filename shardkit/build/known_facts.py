@@ -4,13 +4,15 @@ A collection gives its own table; `--facts` names one. Only the process that lis
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from shardkit.build.scan import parts
 from shardkit.build.scan_rows import path_hash
 from shardkit.config import BuildConfig
 from shardkit.dataset import contents
@@ -29,6 +31,26 @@ SPLITS = "facts"
 """Name of the table of labels that keeps the official split of a table of facts."""
 _ABSENT, _OUTSIDE, _AMBIGUOUS = -1, -2, -3
 _BLOCK = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Some files that were listed one after another: their rows and paths."""
+
+    number: int
+    rows: list[dict[str, Any]]
+    paths: list[bytes]
+
+
+def _listed(entries: Iterable[Entry]) -> tuple[pa.Array, pa.Array, npt.NDArray[np.uint64]]:
+    """Return the paths of files, those that they have unpacked, and hashes of the first; a few at a time as objects."""
+    kind = pa.binary()
+    stored, names, hashes = [pa.array([], kind)], [pa.array([], kind)], [np.zeros(0, np.uint64)]
+    for some in parts((one for one in entries if one.kind == "file"), 16 * _BLOCK):
+        stored.append(pa.array([one.path for one in some], kind))
+        names.append(pa.array([one.name for one in some], kind))
+        hashes.append(np.fromiter((path_hash(one.path) for one in some), np.uint64, len(some)))
+    return pa.concat_arrays(stored), pa.concat_arrays(names), np.concatenate(hashes)
 
 
 class KnownFacts:
@@ -65,9 +87,8 @@ class KnownFacts:
         said: Sequence[str] = (),
     ) -> None:
         self._labels, self._said = dict(labels or {}), list(said)
-        found = [(one.path, one.name) for one in entries if one.kind == "file"]
-        stored, names = pa.array([path for path, _ in found], pa.binary()), pa.array([n for _, n in found], pa.binary())
-        inside = np.ones(len(found), bool)
+        stored, names, hashes = _listed(entries)
+        inside = np.ones(len(names), bool)
         if known is not None:
             inside = pc.match_substring_regex(names, pattern=known.images).to_numpy(zero_copy_only=False).astype(bool)
         self._always = {} if known is None else dict(known.always)
@@ -75,10 +96,10 @@ class KnownFacts:
         self._columns = [name for name in table.table.column_names if name not in ("path", "split")]
         joined = _matched(table, names, stored, inside, root)
         self._row = np.where(inside, np.where(joined.ambiguous, _AMBIGUOUS, joined.row), _OUTSIDE)
-        hashes = np.fromiter(map(path_hash, stored.to_pylist()), np.uint64, len(stored))
+        self._stored, self._last = stored, -1
         self._place = np.argsort(hashes, kind="stable")
         self._hashes = hashes[self._place]
-        self._block: tuple[int, list[dict[str, Any]]] = (-1, [])
+        self._block = _Block(-1, [], [])
         self.rows, self.files = joined.rows, joined.files
 
     def of(self, entry: Entry) -> Entry:
@@ -92,25 +113,33 @@ class KnownFacts:
         if row == _AMBIGUOUS:
             return replace(entry, kind="ambiguous")
         if place is None or row == _ABSENT:
-            return replace(entry, facts=_facts(self._always)) if self._known else entry
-        return replace(entry, facts=_facts(self._always | self._told(place)))
+            return _with(entry, self._always) if self._known else entry
+        return _with(entry, self._always | self._told(place))
 
     def _placed(self, path: bytes) -> int | None:
-        """Return a file's number in the listing; None for one that came since."""
+        """Return a file's number in the listing; None for one that came since. Mostly it is the next one."""
+        number, at = divmod(self._last + 1, _BLOCK)
+        if self._block.number == number and self._block.paths[at : at + 1] == [path]:
+            self._last += 1
+            return self._last
         value = np.uint64(path_hash(path))
         at = int(np.searchsorted(self._hashes, value))
-        return int(self._place[at]) if at < len(self._hashes) and self._hashes[at] == value else None
+        if at == len(self._hashes) or self._hashes[at] != value:
+            return None
+        self._last = int(self._place[at])
+        return self._last
 
     def _told(self, place: int) -> dict[str, Any]:
         """Return the row of a file. Files come as they are listed: rows become Python values some at a time."""
         if not self._columns:  # Arrow has no rows without columns
             return {}
         number, at = divmod(place, _BLOCK)
-        if self._block[0] != number:
-            rows = self._row[number * _BLOCK : (number + 1) * _BLOCK]
+        if self._block.number != number:
+            some = slice(number * _BLOCK, (number + 1) * _BLOCK)
+            rows = self._row[some]
             taken = self._table.table.select(self._columns).take(pa.array(rows, mask=rows < 0))
-            self._block = number, taken.to_pylist()
-        return {name: value for name, value in self._block[1][at].items() if value is not None}
+            self._block = _Block(number, taken.to_pylist(), self._stored[some].to_pylist())
+        return {name: value for name, value in self._block.rows[at].items() if value is not None}
 
     def finish(self, store: Store, config: BuildConfig) -> tuple[str, ...]:
         """Write the labels of a build that has ended, and say what became of all rows.
@@ -162,12 +191,12 @@ def _matched(table: FactsTable, names: pa.Array, stored: pa.Array, inside: Any, 
     return found.spread(codes)
 
 
-def _facts(said: Mapping[str, Any]) -> FactsRow:
+def _with(entry: Entry, said: Mapping[str, Any]) -> Entry:
     values = {name: value for name, value in said.items() if not name.startswith("spacing_")}
     if "spacing_row" in said or "spacing_col" in said:
         row, col = said.get("spacing_row"), said.get("spacing_col")
         values["spacing"] = (row or col, col or row)
-    return FactsRow(**values)
+    return Entry(entry.path, entry.size, entry.kind, entry.part, entry.unpacked, FactsRow(**values))
 
 
 def known_facts(config: BuildConfig, source: ImageSource) -> KnownFacts | None:

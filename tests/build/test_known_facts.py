@@ -162,3 +162,15 @@ def test_a_member_of_an_archive_is_named_by_its_path_unpacked_or_in_the_archive(
     assert told == ["one", "two", "two"]
     assert known.rows == {"matched": 2, "ambiguous": 0, "unmatched": 0}
     assert known.files == {"matched": 3, "ambiguous": 0, "unmatched": 0}
+
+
+def test_files_get_their_rows_in_whatever_order_they_come_again() -> None:
+    paths = [f"d{i % 7}/{i:05d}.png".encode() for i in range(10_000)]
+    entries = [Entry(path, 1, "file") for path in sorted(paths)]
+    named = {path.decode() for path in paths if path[-5:-4] != b"3"}
+    rows = sorted(named, reverse=True)
+    known = KnownFacts(entries, made("t", {"path": pa.array(rows), "patient": pa.array([f"of {row}" for row in rows])}))
+    came = Entry(b"d1/new.png", 1, "file")
+    for entry in (*entries, *entries[5000:5010], came, *entries[:3], entries[9999], *entries[4090:4100]):
+        path, found = entry.path.decode(), known.of(entry)
+        assert (found.facts and found.facts.patient) == (f"of {path}" if path in named else None)
