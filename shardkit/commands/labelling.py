@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from shardkit.labels.join import Joined
     from shardkit.labels.tables import TableOptions
 
-_WORDS = Parameter(consume_multiple=True)
+_WORDS = Parameter(consume_multiple=True, negative="", show_default=False)
 _NAMED = 10  # rows of a kind that are named
 
 
@@ -111,7 +111,21 @@ def label(
     except join.NoMatch as error:
         raise ArgumentError(f"{error}; {_advice(dataset, table, options, place)}") from None
     _print_joined(joined, name)
+    _print_leaks(joined, dataset, place)
     return 0
+
+
+def _print_leaks(joined: "Joined", dataset: str, private: Path) -> None:
+    """Print what an official split parts."""
+    from shardkit.commands.labels_table import warnings
+    from shardkit.dataset import contents
+    from shardkit.labels.summary import MANIFEST, summarise
+    from shardkit.storage import Store
+
+    if joined.labels.table["split"].null_count < joined.samples:
+        samples = contents.samples(Store(dataset), MANIFEST)
+        for warning in warnings(summarise(joined.labels, samples, joined.labels.description.dataset, private)):
+            errors.print(warning, style="yellow", highlight=False, soft_wrap=True)
 
 
 def _kinds(pairs: Sequence[str]) -> "dict[str, Kind]":

@@ -76,7 +76,7 @@ def _show(found: Summary, console: Terminal) -> None:
         if columns := [column for column in found.columns if column.kind == kind]:
             console.print()
             console.print(title(columns, found))
-    for warning in _warnings(found):
+    for warning in warnings(found):
         console.print(warning, style="yellow", highlight=False, soft_wrap=True)
 
 
@@ -125,7 +125,8 @@ def _number(columns: list[ColumnSummary], found: Summary) -> Table:
     return table
 
 
-def _warnings(found: Summary) -> list[str]:
+def warnings(found: Summary) -> list[str]:
+    """Say in a sentence each what is wrong with labels of a dataset."""
     said = [
         f"leak: the official split parts {leak.count:,} {_WHAT[leak.what]}, such as that of {leak.example}"
         for leak in found.leaks

@@ -27,7 +27,7 @@ _WORDS = {
     "uncertain", "unknown", "u", "normal", "abnormal", "x", "+", "-", "?",
 }  # fmt: skip
 """Values that a message may show; others may be about a person."""
-_NUMBER = re.compile(r"[+-]?(\d{1,6}(\.\d{0,6})?|\.\d{1,6})")
+_NUMBER = re.compile(r"[+-]?\d(\.\d{0,3})?")
 _MOST_COLUMNS = 1000
 
 
@@ -119,8 +119,8 @@ class Column:
 
 
 def shown(text: str) -> str:
-    """Return a cell as a message may show it."""
-    return repr(text) if text.lower() in _WORDS or _NUMBER.fullmatch(text) else "text"
+    """Return a cell as a message may show it: what may be about a person is not shown."""
+    return repr(text) if text.lower() in _WORDS or _NUMBER.fullmatch(text) else "another text or number"
 
 
 def guess(column: Column, meaning: Meaning) -> Kind:
@@ -131,6 +131,13 @@ def guess(column: Column, meaning: Meaning) -> Kind:
     return "number" if all(value is not None and np.isfinite(value) for value in values) else "category"
 
 
+def stray(column: Column, meaning: Meaning) -> list[int]:
+    """Return the values that are text where most cells are numbers; none where most are text."""
+    text = [int(i) for i in column.used if (v := meaning.value(column.values[i])) is None or not np.isfinite(v)]
+    cells = int(pc.sum(pc.is_in(column.at, pa.array(text, column.at.type))).as_py() or 0) if text else 0
+    return text if 2 * cells < len(column.at) - column.at.null_count else []
+
+
 def require_one_type(column: Column, meaning: Meaning) -> None:
     """Refuse a column of numbers in which a few cells are text: which was meant is not guessed.
 
@@ -139,10 +146,8 @@ def require_one_type(column: Column, meaning: Meaning) -> None:
     ArgumentError
         Names the first such cell.
     """
-    used = column.used
-    text = [i for i in used if (found := meaning.value(column.values[i])) is None or not np.isfinite(found)]
-    cells = pc.is_in(column.at, pa.array(text, column.at.type)) if text else None
-    if cells is not None and 2 * (pc.sum(cells).as_py() or 0) < len(column.at) - column.at.null_count:
+    text = stray(column, meaning)
+    if text:
         raise ArgumentError(
             f"{column.where(text[0])} holds {shown(column.values[text[0]])} among numbers: mend the cell, say what the"
             f" word means with --positive, --negative or --uncertain, or take all as text with"
@@ -212,9 +217,9 @@ def listed(column: Column, separator: str | None, chosen: Sequence[str] | None) 
         lists[i] = [item for raw in items if (item := str(raw).strip())]
     there = sorted({item for items in lists for item in items})
     if missing := [name for name in chosen or () if name not in there]:
-        raise ArgumentError(
-            f"{column.table}, column {column.name} never lists {missing[0]!r}: {nearest(missing[0], there)}"
-        )
+        close = close_to(missing[0], there)
+        remedy = f"did you mean {close}?" if close else f"look at what it lists ({len(there):,} different items)"
+        raise ArgumentError(f"{column.table}, column {column.name} never lists {missing[0]!r}: {remedy}")
     names = list(chosen) if chosen else there
     if len(names) > _MOST_COLUMNS:
         raise ArgumentError(
@@ -249,12 +254,9 @@ def _separator(values: Sequence[str]) -> str:
     return max(SEPARATORS, key=lambda mark: counts[mark])
 
 
-def nearest(name: str, there: Sequence[str]) -> str:
-    """Return words that name what comes nearest to a name, and what else there is."""
+def close_to(name: str, there: Sequence[str]) -> str:
+    """Return what comes nearest to a name, in any case; empty where nothing does."""
     from difflib import get_close_matches
 
     lower = {found.lower(): found for found in there}
-    close = [lower[match] for match in get_close_matches(name.lower(), lower, 3, 0.6)]
-    if close:
-        return f"did you mean {' or '.join(close)}?"
-    return f"there are {', '.join(there[:20])}{' …' * (len(there) > 20)}"
+    return " or ".join(lower[match] for match in get_close_matches(name.lower(), lower, 3, 0.6))

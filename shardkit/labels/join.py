@@ -121,11 +121,9 @@ def label(dataset_url: str, name: str, rows: LabelRows, private: Path) -> Joined
     if not outcome.rows["matched"]:
         raise NoMatch(_no_match(rows, outcome))
     made = replace(made, description=replace(made.description, dataset=described.digest))
-    before = labels_store.read(store, name).digest if name in labels_store.names(store) else None
-    written = labels_store.write(store, made)
+    written, changed = labels_store.write_new(store, made)
     dataset_page.write(store, samples, described)
     count = written.table.num_rows
-    changed = written.digest != before
     return Joined(written, changed, outcome, count, samples.num_rows - count, conflicts, boxed)
 
 

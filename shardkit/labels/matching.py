@@ -115,7 +115,6 @@ def _once(wanted: pa.Array, names: Names) -> Matches:
 
 def _by_path(references: pa.Array, by: By, targets: Targets) -> Matches:
     """Match what a path ends with: the first way that finds a file counts."""
-    found = np.full(len(references), -1, np.int64)
     pieces: list[tuple[Index, Index, Index]] = []  # references, counts, members
     left = pc.not_equal(references, "").to_numpy(zero_copy_only=False)
     for wanted, known in _ways(references, by, targets):
@@ -126,8 +125,7 @@ def _by_path(references: pa.Array, by: By, targets: Targets) -> Matches:
         groups = names.find(wanted.take(pa.array(at)))
         hit = groups >= 0
         counts, members = names.members(groups[hit])
-        pieces.append((at[hit], counts, members))
-        found[at[hit]] = len(pieces)
+        pieces.append((at[hit], counts, members % len(targets.path)))
         left[at[hit]] = False
     return _joined(len(references), pieces)
 
@@ -143,7 +141,7 @@ def _joined(count: int, pieces: list[tuple[Index, Index, Index]]) -> Matches:
 
 
 def _ways(references: pa.Array, by: By, targets: Targets) -> Iterator[tuple[pa.Array, pa.Array]]:
-    """Give what is compared with what, in order: (references, names of the targets)."""
+    """Give what is compared with what, in order: (references, names of the targets, maybe twice as many)."""
     plain = _replaced(_replaced(references, r"\\", "/"), r"^(?:\./|/)+", "")
     places = _places(targets.path)
     if by == "path":
@@ -155,14 +153,16 @@ def _ways(references: pa.Array, by: By, targets: Targets) -> Iterator[tuple[pa.A
             yield from ((shorter, place) for place in places)
     else:
         plain = _last(plain, 0)
-    for depth in range(_deepest(plain) + 1):  # or folders below it
+    for depth in range(_deepest(plain) + 1):  # or folders below it, maybe without the extension
         of_depth = _of_depth(plain, depth)
-        yield from ((of_depth, _last(place, depth)) for place in places)
-    for depth in range(_deepest(plain) + 1):  # without an extension there, then here
+        for place in places:
+            ends = _last(place, depth)
+            stems = _replaced(ends, _EXTENSION, "")
+            yield of_depth, pa.concat_arrays([ends, pc.if_else(pc.equal(ends, stems), None, stems)])
+    for depth in range(_deepest(plain) + 1):  # or an extension that files here lack
         ends = _last(places[-1], depth)
-        of_depth, stems = _of_depth(plain, depth), _replaced(ends, _EXTENSION, "")
-        yield of_depth, stems
-        yield _replaced(of_depth, _EXTENSION, ""), pc.if_else(pc.equal(ends, stems), ends, None)
+        bare = pc.if_else(pc.equal(ends, _replaced(ends, _EXTENSION, "")), ends, None)
+        yield _replaced(_of_depth(plain, depth), _EXTENSION, ""), bare
 
 
 def _places(paths: pa.Array) -> list[pa.Array]:

@@ -204,6 +204,11 @@ def write(store: Store, labels: LabelTable) -> LabelTable:
     StorageError
         It cannot be written.
     """
+    return write_new(store, labels)[0]
+
+
+def write_new(store: Store, labels: LabelTable) -> tuple[LabelTable, bool]:
+    """Do as `write`; return whether it says anything that was not there before, too."""
     name, whole, before = labels.description.name, object_name(labels.description.name), None
     labels = _completed(labels)
     try:
@@ -217,7 +222,7 @@ def write(store: Store, labels: LabelTable) -> LabelTable:
         told = {_DESCRIPTION: labels.description.to_json().encode(), _DIGEST: labels.digest.encode()}
         store.put(whole, _bytes(labels.table, told))
     _sweep(store, name, labels.description.boxes)
-    return labels
+    return labels, labels is not before
 
 
 def _completed(labels: LabelTable) -> LabelTable:

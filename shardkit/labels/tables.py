@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from shardkit.errors import ArgumentError
 from shardkit.labels.base import KEY, SPLIT, TYPES, Kind, Level
 from shardkit.labels.boxes import read_boxes
-from shardkit.labels.cells import Column, Meaning, guess, listed, nearest, require_one_type, typed
+from shardkit.labels.cells import Column, Meaning, close_to, guess, listed, require_one_type, stray, typed
 from shardkit.labels.columns import found_column
 from shardkit.labels.rows import By, LabelRows, Vote
 from shardkit.sources import tables
@@ -126,7 +126,9 @@ def read(place: str | Path, options: TableOptions) -> tuple[LabelRows, list[str]
 
 def _require(table: pa.Table, column: str, option: str, name: str) -> None:
     if column not in table.column_names:
-        raise ArgumentError(f"{name} has no column {column} ({option}): {nearest(column, table.column_names)}")
+        close, there = close_to(column, table.column_names), table.column_names
+        remedy = f"did you mean {close}?" if close else f"there are {', '.join(there[:20])}{' …' * (len(there) > 20)}"
+        raise ArgumentError(f"{name} has no column {column} ({option}): {remedy}")
 
 
 def _reference(table: pa.Table, options: TableOptions, name: str) -> str:
@@ -220,12 +222,16 @@ def _many_texts(column: Column, meaning: Meaning) -> bool:
     if all(value is not None for value in values):
         whole = all(value.is_integer() for value in values if value is not None)
         return whole and len(used) > _MANY and 2 * len(used) > known
-    return len(used) > _MANY or sum(_UID.fullmatch(column.values[i]) is not None for i in used) > 0
+    if stray(column, meaning):  # a column of numbers with a fault, which is told
+        return False
+    return len(used) > _MANY or 2 * len(used) > known or any(_UID.fullmatch(column.values[i]) for i in used)
 
 
 def _refuse_identifiers(values: pa.Table, references: pa.ChunkedArray, name: str) -> None:
     """Refuse categories that name images, studies or people: what is stored must tell of no one."""
     known = references.combine_chunks().drop_null()
+    if pc.any(pc.is_in(pa.array(values.column_names), known)).as_py() or any(map(_UID.fullmatch, values.column_names)):
+        raise ArgumentError(f"{name}: the lists name images, studies or people, which must not lie beside the dataset")
     for label in values.column_names:
         column = values[label].combine_chunks()
         if column.type != pa.string():

@@ -56,7 +56,7 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     assert run.stdout.splitlines()[-1] == "HEAVY []"
     # Its own work, which other programs on the machine do not lengthen.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
-    for command in ("build", "scan", "info", "ledger", "verify", "preview", "retry", "demo"):
+    for command in ("build", "scan", "info", "label", "labels", "ledger", "verify", "preview", "retry", "demo"):
         assert command in run.stdout
 
 
@@ -70,7 +70,21 @@ def test_a_build_loads_no_gpu_stack(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["build", "retry", "transcode", "scan", "info", "ledger", "verify", "preview", "demo"]
+    "command",
+    [
+        "build",
+        "retry",
+        "transcode",
+        "label",
+        "labels",
+        "unlabel",
+        "scan",
+        "info",
+        "ledger",
+        "verify",
+        "preview",
+        "demo",
+    ],
 )
 def test_every_command_explains_its_options(command: str) -> None:
     run = _run(command, "--help")

@@ -18,7 +18,7 @@ from shardkit.synthetic.export import make_export, plan_export
 from shardkit.synthetic.records import ImageSpec
 from tests.conftest import FORMATS
 
-STUDIES = {"studies": 24, "seed": 3, "defects": 0.3, "scale": 0.08}
+STUDIES = {"studies": 14, "seed": 3, "defects": 0.4, "scale": 0.06}
 
 
 @dataclass(frozen=True)

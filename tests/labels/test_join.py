@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,20 @@ def spelled(path: str, how: str) -> str:
     }[how]
 
 
+def fitting(reference: str, files: Iterable[str]) -> list[str]:
+    """The files that a reference means: by whole path; else those of which one is the other's end."""
+    plain = reference.replace("\\", "/").removeprefix("./").lstrip("/")
+    if not plain or plain in files:
+        return [plain] if plain else []
+    if above := [path for path in files if plain.endswith(f"/{path}")]:
+        return above
+    return [path for path in files if f"/{path}".endswith(f"/{plain}") or f"/{stem(path)}".endswith(f"/{plain}")]
+
+
+def stem(path: str) -> str:
+    return re.sub(r"\.[A-Za-z]\w{0,5}$", "", path)
+
+
 @settings(max_examples=60)
 @given(data=st.data())
 def test_every_row_ends_matched_ambiguous_or_unmatched_as_one_by_one(built: Path, data: st.DataObject) -> None:
@@ -64,12 +79,9 @@ def test_every_row_ends_matched_ambiguous_or_unmatched_as_one_by_one(built: Path
     made, outcome, conflicts, _ = joined(
         "x", rows_of("path", references, values, vote="first"), place["samples"], place["targets"], place["name"]
     )
-    names: dict[str, list[str]] = {}
-    for path in files:
-        names.setdefault(spelled(path, how), []).append(path)
     fates, own, copies = Counter[str](), dict[str, int | None](), dict[str, dict[str, int | None]]()
     for reference, value in zip(references, values, strict=True):
-        fits = names.get(reference, [])
+        fits = fitting(reference, files)
         keys = {files[path]["key"] for path in fits if files[path]["sample"]}
         images = [path for path in fits if files[path]["reason"] not in ("not_dicom", "empty_file", "not_an_image")]
         if not keys:
@@ -131,6 +143,7 @@ def test_rows_of_studies_patients_and_accessions_reach_all_their_images(place: P
     }
     for by, text in texts.items():
         specs = [spec for spec in place.specs if spec.path in written]
+        specs = [spec for spec in specs if by != "patient" or spec.defect != "no_patient_id"]
         references = sorted({text(spec) for spec in specs})
         values = {reference: i % 2 for i, reference in enumerate(references)}
         level = "patient" if by == "patient" else "study"
@@ -167,7 +180,6 @@ def test_rows_come_by_uid_and_by_key_too(place: Place) -> None:
     assert set(column(place).values()) == {1}
 
 
-@pytest.mark.formats
 def test_no_clear_identifier_is_stored_or_printed(place: Place, run: Callable[..., tuple[int, str, str]]) -> None:
     header = ["Path", "SOPInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID", "Edema", "note"]
     rows = [
@@ -193,7 +205,6 @@ def test_no_clear_identifier_is_stored_or_printed(place: Place, run: Callable[..
     assert labels.names(Store(place.url)) == sorted(["path", "name", "sop", "study", "accession", "patient"])
 
 
-@pytest.mark.formats
 def test_labels_change_no_shard_nor_the_manifest(place: Place, run: Callable[..., tuple[int, str, str]]) -> None:
     def others() -> dict[str, bytes]:
         files = (path for path in sorted(place.dataset.rglob("*")) if path.is_file())

@@ -39,7 +39,7 @@ def test_kinds_are_guessed_and_said(folder: Path) -> None:
     table = written(
         folder,
         "image,Edema,Effusion,age,view,PatientID,StudyDate,note\n"
-        "a.png,1,1.0,50,AP,P1,20200101,x\nb.png,-1,,60.5,PA,P2,20200102,y\nc.png,,0.0,,,P3,20200103,z\n",
+        "a.png,1,1.0,50,AP,P1,20200101,x\nb.png,-1,,60.5,AP,P2,20200102,y\nc.png,,0.0,,,P3,20200103,z\n",
     )
     rows, said = taken(table)
     assert rows.reference == ["a.png", "b.png", "c.png"]
@@ -47,18 +47,20 @@ def test_kinds_are_guessed_and_said(folder: Path) -> None:
         "Edema": [1, -1, None],
         "Effusion": [1, None, 0],
         "age": [50, 60.5, None],
-        "view": ["AP", "PA", None],
-        "note": ["x", "y", "z"],
+        "view": ["AP", "AP", None],
     }
     assert rows.kinds == {
-        "Edema": "binary", "Effusion": "binary", "age": "number", "view": "category", "note": "category"
-    }  # fmt: skip
+        "Edema": "binary",
+        "Effusion": "binary",
+        "age": "number",
+        "view": "category",
+    }
     assert said == [
         f"{table}: references are in column image",
-        "left out, as they may tell who or when: PatientID, StudyDate (take them with --labels)",
+        "left out, as they may tell who or when: PatientID, StudyDate, note (take them with --labels)",
         "taken as binary: Edema, Effusion",
         "taken as number: age",
-        "taken as category: view (2 values), note (3 values)",
+        "taken as category: view (1 values)",
     ]
     assert len(rows.sources) == 1
 
@@ -144,10 +146,14 @@ def test_tables_of_other_forms_say_the_same(folder: Path, kind: str) -> None:
 DEFECTS: list[tuple[str, dict[str, Any], str]] = [
     ("image,E\na,yes\n", {"kinds": {"E": "binary"}}, "row 2, column E holds 'yes', and a binary label is 1, 0, -1"),
     ("image,E\na,1\nb,2\n", {"kinds": {"E": "binary"}}, "row 3, column E holds '2', and .* --kind 'E=number'"),
-    ("image,E\na,1\nb,0\nc,Meyer\n", {}, "row 4, column E holds text among numbers: mend the cell, say what"),
+    (
+        "image,E\na,1\nb,0\nc,Meyer\n",
+        {},
+        "row 4, column E holds another text or number among numbers: mend the cell, say what",
+    ),
     ("image,E\na,1\nb,0\nc,yes\n", {}, "row 4, column E holds 'yes' among numbers"),
     ("image,E\na,5\nb,x\n", {"kinds": {"E": "number"}}, "row 3, column E holds 'x', which is no number"),
-    ("image,E\na,1\nb,inf\n", {"kinds": {"E": "number"}}, "row 3, column E holds text, which is no number"),
+    ("image,E\na,1\nb,inf\n", {"kinds": {"E": "number"}}, "row 3, column E holds another text or number, which is no"),
     ("image,E,E\na,1,1\n", {}, "names two columns E"),
     ("image,Edema\na,1\n", {"labels": ("edema",)}, "has no column edema .--labels.: did you mean Edema"),
     ("image,Edema\na,1\n", {"column": "Images"}, "has no column Images .--column.: did you mean image"),
@@ -155,6 +161,9 @@ DEFECTS: list[tuple[str, dict[str, Any], str]] = [
     ("image,Edema\na,1\n", {"reader": "rad_id"}, "has no column rad_id .--reader.: there are image, Edema"),
     ("image,Edema\na,1\n", {"split_column": "split"}, "has no column split .--split-column."),
     ("image,L\na,A|B\n", {"list_column": "L", "labels": ("a",)}, "column L never lists 'a': did you mean A"),
+    ("image,L\na,A|B\n", {"list_column": "L", "labels": ("xyz",)}, "never lists 'xyz': look at what it lists .2 diff"),
+    ("image,L\na,b|c\nb,1\n", {"list_column": "L"}, "the lists name images, studies or people, which must not lie"),
+    ("image,E\na,61\nb,1\n", {"kinds": {"E": "binary"}}, "row 2, column E holds another text or number, and a binary"),
     ("image,L\na,\"['A'\"\nb,['A']\n", {"list_column": "L"}, "row 2, column L is no Python list as other cells are"),
     ("image\na\n", {}, "has no column of labels beside its references"),
     ("image,Edema\n", {}, "has no rows below its header"),
@@ -179,7 +188,8 @@ def test_latin_1_is_refused_with_what_mends_it(folder: Path) -> None:
 
 
 def test_words_for_nothing_are_blank(folder: Path) -> None:
-    rows, _ = taken(written(folder, "image,E,view\na,1,AP\nb,NaN,nan\nc,None,NULL\n"))
+    table = written(folder, "image,E,view\na,1,AP\nb,NaN,nan\nc,None,NULL\n")
+    rows, _ = taken(table, labels=("E", "view"))
     assert values(rows) == {"E": [1, None, None], "view": ["AP", None, None]}
 
 
@@ -220,7 +230,7 @@ def test_padchest_s_lists_are_compared_whole(published: Path) -> None:
     from shardkit.sources import tables
 
     place = published / "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv.gz"
-    table, _ = tables.read_place(place, "--table")
+    table = tables.read(place.read_bytes(), "PadChest", wanted=["Labels"])
     found, how = listed(Column.of("Labels", "PadChest", table["Labels"]), None, None)
     assert how == "Python lists"
     assert found.num_rows == 160_861
