@@ -28,6 +28,7 @@ ELSEWHERE = {
     "encrypted", "archive_damaged", "archive_limit", "unsafe_name",  # tests/sources/archives
     "internal_error",  # means a bug; the fuzz tests in test_reading may meet it
     "unknown_format", "empty_slice",  # no DICOM: tests/sources/test_mixed.py, tests/sources/images
+    "not_in_collection", "facts_ambiguous",  # a table decides: tests/build/test_known_facts.py
 }  # fmt: skip
 BY_HEADER: dict[str, tuple[dict[str, Any], Rules]] = {
     "secondary_capture": ({"SOPClassUID": uids.SecondaryCaptureImageStorage}, Rules(secondary_capture="drop")),
