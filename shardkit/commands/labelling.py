@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from shardkit.labels.join import Joined
     from shardkit.labels.tables import TableOptions
 
-_WORDS = Parameter(consume_multiple=True)
+_WORDS = Parameter(consume_multiple=True, negative="", show_default=False)
 _NAMED = 10  # rows of a kind that are named
 
 

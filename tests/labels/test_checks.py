@@ -238,3 +238,36 @@ def test_a_table_may_hold_a_split_and_nothing_else(place: Place, run: Command) -
     assert (found.values.shape, found.split[:2].tolist()) == ((len(keys), 0), ["test", "train"])
     assert problems(place) == []
     assert f"train {len(keys) - 1:,}, test 1" in run("labels", place.dataset)[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--kind", "Edema"], "--kind takes COLUMN=binary, COLUMN=number or COLUMN=category, not 'Edema'"),
+        (["--name", "A b"], "'A b' is no name for labels: take small letters, digits, - and _, at most 64"),
+        (["--table", "nowhere.csv"], "--table: nowhere.csv is no file: name a CSV or Parquet file"),
+        (["--boxes", "nowhere.csv"], "--boxes: nowhere.csv is no file: name a CSV or Parquet file"),
+        (["--private", "nowhere"], "nowhere holds no pseudonym.key: name the --private folder that the dataset was"),
+        (["--list", "Lists"], "has no column Lists (--list): there are path, Edema"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence_and_nothing_is_written(
+    place: Place, run: Command, words: list[str], said: str
+) -> None:
+    table = place.table(["path", "Edema"], [[path, 1] for path in sorted(place.written())])
+    usual = {"--name": "x", "--table": table, "--by": "path", "--private": place.private}
+    given = [word for option, value in usual.items() if option != words[0] for word in (option, value)]
+    code, _, err = run("label", place.dataset, *given, *words)
+    assert code == 1
+    assert err.startswith("shardkit: ")
+    assert said in err
+    assert err.count("\n") == 1
+    assert labels.names(Store(place.url)) == []
+
+
+def test_what_is_not_there_is_not_removed_and_is_told(place: Place, run: Command) -> None:
+    labelled(place)
+    for words in (("unlabel", place.dataset, "--name", "finding"), ("labels", place.dataset, "finding")):
+        code, _, err = run(*words)
+        assert (code, err) == (1, f"shardkit: {place.dataset} has no labels named finding: there are findings\n")
+    assert labels.names(Store(place.url)) == ["findings"]
