@@ -45,7 +45,7 @@ def _images(loader: Loader) -> dict[str, list[Any]]:
 # ------------------------------------------------------------------------------------------- what an epoch consists of
 
 
-@pytest.mark.parametrize("normalise", ["percentile", "zscore", "none"])
+@pytest.mark.parametrize("normalise", ["percentile", "none"])
 def test_images_are_those_of_the_members_as_often_as_weights_say_each_with_its_grey_levels(
     members: dict[str, Path], mixed: Callable[..., Path], normalise: Any
 ) -> None:

@@ -50,7 +50,7 @@ def shown(plan: EpochPlan) -> Counter[int]:
 # ------------------------------------------------------------------------------------------------------- how often
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data(), seed=st.integers(0, 2**32), epoch=st.integers(0, 9), window=st.integers(1, 14))
 def test_an_epoch_shows_each_sample_floor_or_ceil_of_its_weight_times(
     few_samples: Callable[..., Samples], data: st.DataObject, seed: int, epoch: int, window: int
@@ -70,7 +70,7 @@ def test_an_epoch_shows_each_sample_floor_or_ceil_of_its_weight_times(
 def test_over_many_epochs_each_sample_comes_as_often_as_its_weight_says(
     radiographs: Callable[..., Samples], weight: float
 ) -> None:
-    samples, epochs = replace(radiographs(500, 20), weights=(weight,)), 2000
+    samples, epochs = replace(radiographs(500, 20), weights=(weight,)), 1000
     total = np.zeros(500)
     for epoch in range(epochs):
         draws = Draws.of(samples, epoch)
@@ -147,7 +147,7 @@ def test_any_step_is_the_same_planned_alone_after_others_and_on_any_ranks(
         assert print_of(together) == print_of(steps[first:])
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(data=st.data(), batching=st.sampled_from(BATCHINGS))
 def test_the_account_of_a_mixture_adds_up(
     few_samples: Callable[..., Samples], data: st.DataObject, batching: Batching
