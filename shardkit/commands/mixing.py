@@ -1,5 +1,6 @@
 """The command that mixes datasets."""
 
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,7 +49,23 @@ def mix(
     console.print(shares_table(found))
     console.print(f"\n{mixture}: mixture {index.digest[:12]}", highlight=False, soft_wrap=True)
     index.close()
+    _print_shared([spec.url for spec in specs])
     return 0
+
+
+def _print_shared(urls: list[str]) -> None:
+    """Say which members hold the same images, and how to find those that are nearly the same."""
+    from shardkit.dataset.overlap import overlaps
+    from shardkit.storage import shown
+
+    for found in overlaps(urls, equal_only=True) if len(urls) > 1 else []:
+        if found.pairs.num_rows:
+            parted = f", {found.leaks:,} in train of one and in another split of the other" if found.leaks else ""
+            said = f"{found.first} and {found.other} share {found.pairs.num_rows:,} images by their pixels{parted}"
+            console.print(said, style="yellow", highlight=False, soft_wrap=True)
+    if len(urls) > 1:
+        names = " ".join(shlex.quote(shown(url)) for url in urls)
+        console.print(f"nearly the same images: shardkit overlap {names}", style="dim", highlight=False, soft_wrap=True)
 
 
 def _normalised(specs: "list[MemberSpec]", asked: tuple[str, ...]) -> "list[MemberSpec]":

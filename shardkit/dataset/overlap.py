@@ -131,7 +131,7 @@ class _Member:
             yield from threads.map(thumbnail, rows)
 
 
-def overlaps(urls: Sequence[str], split: str | None = None) -> list[Overlap]:
+def overlaps(urls: Sequence[str], split: str | None = None, equal_only: bool = False) -> list[Overlap]:
     """Find the samples that datasets share, for each two of them.
 
     Perceptual hashes are compared within buckets, so that the time grows with the samples and not with their pairs;
@@ -143,6 +143,8 @@ def overlaps(urls: Sequence[str], split: str | None = None) -> list[Overlap]:
         Places of at least two datasets.
     split : str, optional
         Name of a labels table: datasets that have it are judged by its official split. Default: the split by patient.
+    equal_only : bool
+        Compare hashes of pixels only, which reads no image.
 
     Returns
     -------
@@ -166,13 +168,15 @@ def overlaps(urls: Sequence[str], split: str | None = None) -> list[Overlap]:
             f"none of the datasets has labels named {split}: shardkit labels DATASET lists those it has"
         )
     members = [_Member.opened(url, split) for url in urls]
-    return [_overlap(a, b) for a, b in combinations(members, 2)]
+    return [_overlap(a, b, equal_only) for a, b in combinations(members, 2)]
 
 
-def _overlap(a: _Member, b: _Member) -> Overlap:
+def _overlap(a: _Member, b: _Member, equal_only: bool) -> Overlap:
     equal = _equal(a.samples["pixel_hash"], b.samples["pixel_hash"])
-    same = _confirmed(a, b, _without(near.near_pairs(a.hashes, b.hashes), equal), 1)
-    inverse = _confirmed(a, b, near.inverted_pairs(a.hashes, b.hashes), -1)
+    same = inverse = equal[:0]
+    if not equal_only:
+        same = _confirmed(a, b, _without(near.near_pairs(a.hashes, b.hashes), equal), 1)
+        inverse = _confirmed(a, b, near.inverted_pairs(a.hashes, b.hashes), -1)
     found = np.concatenate([equal, same, inverse])
     kinds = np.repeat(KINDS, [len(equal), len(same), len(inverse)])
     columns = [member.samples[name].take(pa.array(found[:, side]))

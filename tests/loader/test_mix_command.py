@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from shardkit import Loader, Packed
+from shardkit.build.transcode import Target, transcode
 from shardkit.cli import run
 from shardkit.loader.manifest_index import ManifestIndex
 
@@ -54,6 +55,17 @@ def test_mix_writes_a_file_and_says_what_each_member_is_of_an_epoch(members: dic
     }
     loader = Loader("mix.json", batching=Packed(tokens=512), split=None, device="cpu")
     assert f"mix.json: mixture {loader.state_dict()['manifest_digest'][:12]}" in told
+
+
+def test_mix_says_which_members_hold_the_same_images(members: dict[str, Path], said: Any, tmp_path: Path) -> None:
+    url, copy = str(members["tars"]), str(tmp_path / "copy")
+    transcode(url, Target(copy, "zarr", "blosc", 0, None), 1)
+    code, told = said("mix", "mix.json", f"a={url}", f"b={copy}")
+    assert code == 0, told
+    assert f"{url} and {copy} share {ManifestIndex(url).rows:,} images by their pixels" in told
+    assert f"nearly the same images: shardkit overlap {url} {copy}" in told
+    code, told = said("mix", "mix.json", f"a={url}", f"b={members['zarr']}")
+    assert "share" not in told.split("mix.json")[1]
 
 
 def test_plan_and_replay_take_a_mixture(members: dict[str, Path], said: Any) -> None:
