@@ -118,8 +118,6 @@ def _by_path(references: pa.Array, by: By, targets: Targets) -> Matches:
     pieces: list[tuple[Index, Index, Index]] = []  # references, counts, members
     left = pc.not_equal(references, "").to_numpy(zero_copy_only=False)
     for wanted, known in _ways(references, by, targets):
-        if not left.any():
-            break
         at = np.flatnonzero(left)
         names = Names(known)
         groups = names.find(wanted.take(pa.array(at)))
@@ -127,6 +125,8 @@ def _by_path(references: pa.Array, by: By, targets: Targets) -> Matches:
         counts, members = names.members(groups[hit])
         pieces.append((at[hit], counts, members % len(targets.path)))
         left[at[hit]] = False
+        if not left.any():  # before the next way is made
+            break
     return _joined(len(references), pieces)
 
 
@@ -142,10 +142,11 @@ def _joined(count: int, pieces: list[tuple[Index, Index, Index]]) -> Matches:
 
 def _ways(references: pa.Array, by: By, targets: Targets) -> Iterator[tuple[pa.Array, pa.Array]]:
     """Give what is compared with what, in order: (references, names of the targets, maybe twice as many)."""
+    if by == "path":  # most tables: the rest is not looked at then
+        yield pc.replace_substring(references, "\\", "\\\\"), targets.path
     plain = _replaced(_replaced(references, r"\\", "/"), r"^(?:\./|/)+", "")
     places = _places(targets.path)
     if by == "path":
-        yield pc.replace_substring(references, "\\", "\\\\"), targets.path
         yield from ((plain, place) for place in places)
         shorter = plain
         for _ in range(_deepest(plain)):  # the table names folders above the export
