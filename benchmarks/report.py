@@ -46,6 +46,7 @@ def questions() -> dict[str, ModuleType]:
     """Name -> module with run, readme (Markdown of a result) and plots."""
     from benchmarks import (
         build,
+        facts,
         gpu_utilization,
         labels,
         loader,
@@ -59,6 +60,7 @@ def questions() -> dict[str, ModuleType]:
     return {
         "token-overhead": token_overhead,
         "build": build,
+        "facts": facts,
         "labels": labels,
         "loader": loader,
         "loader-sweeps": loader_sweeps,
