@@ -144,8 +144,8 @@ def shardkit(place: str, count: int, by: Any) -> dict[str, float]:
     import pyarrow.parquet as pq
 
     from shardkit.labels import store as labels_store
-    from shardkit.labels.join import joined
-    from shardkit.labels.tables import TableOptions, read
+    from shardkit.labels.joining.join import joined
+    from shardkit.labels.reading.tables import TableOptions, read
     from shardkit.labels.targets import read_targets
     from shardkit.privacy import Pseudonyms
     from shardkit.storage import Store

@@ -17,7 +17,7 @@ from shardkit.build.scan_rows import path_hash
 from shardkit.config import BuildConfig
 from shardkit.dataset import contents
 from shardkit.errors import ArgumentError
-from shardkit.labels.join import NoMatch, label
+from shardkit.labels.joining.join import NoMatch, label
 from shardkit.labels.rows import LabelRows
 from shardkit.sources.base import ImageSource
 from shardkit.sources.collections import Collection, Tree, collection

@@ -11,8 +11,8 @@ from shardkit.errors import ArgumentError, clean
 
 if TYPE_CHECKING:
     from shardkit.labels.base import Kind
-    from shardkit.labels.join import Joined
-    from shardkit.labels.tables import TableOptions
+    from shardkit.labels.joining.join import Joined
+    from shardkit.labels.reading.tables import TableOptions
 
 _WORDS = Parameter(consume_multiple=True, negative="", show_default=False)
 _NAMED = 10  # rows of a kind that are named
@@ -83,8 +83,9 @@ def label(
         Folder of the ledger and the pseudonym key; default DATASET.private.
     """
     from shardkit.build.exclusive import alone
-    from shardkit.labels import join, tables
-    from shardkit.labels.cells import Meaning
+    from shardkit.labels.joining import join
+    from shardkit.labels.reading import tables
+    from shardkit.labels.reading.cells import Meaning
     from shardkit.storage import Store
 
     options = tables.TableOptions(
@@ -140,7 +141,7 @@ def _kinds(pairs: Sequence[str]) -> "dict[str, Kind]":
 
 def _advice(dataset: str, table: str, options: "TableOptions", private: Path) -> str:
     """Say what would match, or what columns look like."""
-    from shardkit.labels.advice import advice
+    from shardkit.labels.joining.advice import advice
 
     return advice(dataset, table, options.by, private)
 

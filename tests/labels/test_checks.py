@@ -18,7 +18,7 @@ from shardkit import labels
 from shardkit.dataset.verify import Summary, verify
 from shardkit.labels import LabelRows, LabelTable
 from shardkit.labels.base import BOXES
-from shardkit.labels.join import label
+from shardkit.labels.joining.join import label
 from shardkit.labels.summary import summarise
 from shardkit.storage import Store
 from tests.labels.conftest import Place

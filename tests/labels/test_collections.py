@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import pytest
 
 from shardkit.errors import ArgumentError
-from shardkit.labels.join import joined
-from shardkit.labels.tables import TableOptions, read
+from shardkit.labels.joining.join import joined
+from shardkit.labels.reading.tables import TableOptions, read
 from shardkit.labels.targets import Targets
 from shardkit.privacy import Pseudonyms
 from shardkit.sources import tables

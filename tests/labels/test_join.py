@@ -19,7 +19,7 @@ from shardkit import labels
 from shardkit.dataset import contents
 from shardkit.errors import ArgumentError
 from shardkit.labels import LabelRows
-from shardkit.labels.join import NoMatch, joined, label
+from shardkit.labels.joining.join import NoMatch, joined, label
 from shardkit.labels.targets import read_key, read_targets
 from shardkit.storage import Store
 from shardkit.synthetic.records import ImageSpec

@@ -13,8 +13,8 @@ import pytest
 
 from shardkit.errors import ArgumentError
 from shardkit.labels import LabelRows
-from shardkit.labels.cells import Column, Meaning, listed
-from shardkit.labels.tables import TableOptions, read
+from shardkit.labels.reading.cells import Column, Meaning, listed
+from shardkit.labels.reading.tables import TableOptions, read
 
 
 @pytest.fixture

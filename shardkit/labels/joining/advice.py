@@ -8,9 +8,9 @@ import pyarrow as pa
 
 from shardkit.dataset import contents
 from shardkit.errors import ArgumentError
-from shardkit.labels.matching import match
+from shardkit.labels.joining.matching import match
+from shardkit.labels.reading.tables import looks
 from shardkit.labels.rows import By
-from shardkit.labels.tables import looks
 from shardkit.labels.targets import Targets, read_key, read_targets
 from shardkit.privacy import Pseudonyms
 from shardkit.sources import tables

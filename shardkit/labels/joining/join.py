@@ -16,9 +16,9 @@ from shardkit.dataset import contents
 from shardkit.errors import ArgumentError
 from shardkit.labels import store as labels_store
 from shardkit.labels.base import KEY, KINDS, SPLIT, LabelsDescription, LabelTable
-from shardkit.labels.box_join import Boxed, join_boxes
-from shardkit.labels.combining import Coded, Conflict, kept, parted, voted
-from shardkit.labels.matching import Matches, match
+from shardkit.labels.joining.box_join import Boxed, join_boxes
+from shardkit.labels.joining.combining import Coded, Conflict, kept, parted, voted
+from shardkit.labels.joining.matching import Matches, match
 from shardkit.labels.rows import By, LabelRows
 from shardkit.labels.targets import Targets, read_key, read_targets
 from shardkit.privacy import Pseudonyms

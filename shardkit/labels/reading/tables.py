@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 
 from shardkit.errors import ArgumentError
 from shardkit.labels.base import KEY, SPLIT, TYPES, Kind, Level
-from shardkit.labels.boxes import read_boxes
-from shardkit.labels.cells import Column, Meaning, close_to, guess, listed, require_one_type, stray, typed
-from shardkit.labels.columns import found_column
+from shardkit.labels.reading.boxes import read_boxes
+from shardkit.labels.reading.cells import Column, Meaning, close_to, guess, listed, require_one_type, stray, typed
+from shardkit.labels.reading.columns import found_column
 from shardkit.labels.rows import By, LabelRows, Vote
 from shardkit.sources import tables
 

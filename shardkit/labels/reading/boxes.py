@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from shardkit.errors import ArgumentError
-from shardkit.labels.columns import by_plain_name, found_column
+from shardkit.labels.reading.columns import by_plain_name, found_column
 from shardkit.labels.rows import BOXES, By
 from shardkit.sources import tables
 

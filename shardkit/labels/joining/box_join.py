@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from shardkit.labels.base import BOXES, KEY
-from shardkit.labels.matching import match
+from shardkit.labels.joining.matching import match
 from shardkit.labels.rows import By
 from shardkit.labels.targets import Targets
 from shardkit.privacy import Pseudonyms
