@@ -208,7 +208,13 @@ def write(store: Store, labels: LabelTable) -> LabelTable:
 
 
 def write_new(store: Store, labels: LabelTable) -> tuple[LabelTable, bool]:
-    """Do as `write`; return whether it says anything that was not there before, too."""
+    """Write as `write` does, and tell whether that says anything that was not there before.
+
+    Parameters
+    ----------
+    store, labels
+        As for `write`.
+    """
     name, whole, before = labels.description.name, object_name(labels.description.name), None
     labels = _completed(labels)
     try:

@@ -24,7 +24,12 @@ COLLECTIONS: dict[str, Collection] = {module.COLLECTION.name: module.COLLECTION 
 
 
 def collection(name: str) -> Collection:
-    """Return a collection by its name.
+    """Return a collection.
+
+    Parameters
+    ----------
+    name : str
+        What it is called on the command line.
 
     Raises
     ------
