@@ -69,7 +69,10 @@ class GenerationPlan:
     def task(self, shard: PlannedShard) -> ShardTask:
         """Return the shard's files in order."""
         with pq.ParquetFile(self._folder / PLAN) as file:
-            return ShardTask(shard.name, shard.bin, file.read_row_group(shard.group).to_pylist(), shard.capacity)
+            table = file.read_row_group(shard.group)
+        for name in set(SCHEMA.names) - set(table.column_names):  # of a plan that an earlier version made
+            table = table.append_column(name, pa.nulls(table.num_rows, SCHEMA.field(name).type))
+        return ShardTask(shard.name, shard.bin, table.to_pylist(), shard.capacity)
 
     @property
     def files(self) -> int:
