@@ -200,7 +200,7 @@ def test_an_official_split_that_parts_patients_near_duplicates_or_copies_is_told
     assert by_hand["patients"] > 0
     assert len(by_key) == len(keys)
     out = run("labels", place.dataset, "--private", place.private)[1]
-    assert f"leak: the official split parts {by_hand['patients']} patients, such as that of " in out
+    assert f"leak: the official split puts images of {by_hand['patients']} patients into different splits, " in out
     assert pc.all(pc.is_in(pa.array(keys), labels.read(Store(place.url), "x").table["key"])).as_py()
 
 
@@ -218,7 +218,7 @@ def test_a_transcoded_dataset_keeps_its_labels(place: Place, run: Command) -> No
     assert run("verify", out)[0] == 0
     _, said, _ = run("labels", out)
     assert "stale" not in said
-    assert "1 in 1 samples" in said
+    assert "1 in 1 sample" in said
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and "report" not in path.parts}
     paths = sorted(place.written())
     values = pa.table({"x": pa.array([1] * len(paths), pa.int8())})
@@ -237,7 +237,9 @@ def test_a_table_may_hold_a_split_and_nothing_else(place: Place, run: Command) -
     found = labels.read(Store(place.url), "official").aligned(pa.array(keys))
     assert (found.values.shape, found.split[:2].tolist()) == ((len(keys), 0), ["test", "train"])
     assert problems(place) == []
-    assert f"train {len(keys) - 1:,}, test 1" in run("labels", place.dataset)[1]
+    said = run("labels", place.dataset)[1]
+    assert f"train {len(keys) - 1:,}, test 1" in said
+    assert "official, an official split only, of images, digest " in said
 
 
 @pytest.mark.parametrize(
