@@ -204,6 +204,8 @@ def test_an_official_split_that_parts_patients_near_duplicates_or_copies_is_told
     assert pc.all(pc.is_in(pa.array(keys), labels.read(Store(place.url), "x").table["key"])).as_py()
 
 
+@pytest.mark.deep
+@pytest.mark.usefixtures("page")
 def test_a_transcoded_dataset_keeps_its_labels(place: Place, run: Command) -> None:
     found = labelled(place, split=["train"] * len(place.written()))
     boxes = pa.table([[place.manifest()[0]["key"]], ["Edema"], [0.0], [0.0], [1.0], [1.0]], schema=BOXES)

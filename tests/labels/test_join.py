@@ -180,6 +180,7 @@ def test_rows_come_by_uid_and_by_key_too(place: Place) -> None:
     assert set(column(place).values()) == {1}
 
 
+@pytest.mark.usefixtures("page")
 def test_no_clear_identifier_is_stored_or_printed(place: Place, run: Callable[..., tuple[int, str, str]]) -> None:
     header = ["Path", "SOPInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID", "Edema", "note"]
     rows = [
@@ -205,6 +206,7 @@ def test_no_clear_identifier_is_stored_or_printed(place: Place, run: Callable[..
     assert labels.names(Store(place.url)) == sorted(["path", "name", "sop", "study", "accession", "patient"])
 
 
+@pytest.mark.usefixtures("page")
 def test_labels_change_no_shard_nor_the_manifest(place: Place, run: Callable[..., tuple[int, str, str]]) -> None:
     def others() -> dict[str, bytes]:
         files = (path for path in sorted(place.dataset.rglob("*")) if path.is_file())
@@ -261,6 +263,7 @@ def test_labels_of_a_collection_are_replaced_by_its_build_only(
     assert run("label", place.dataset, *words)[0] == 0
 
 
+@pytest.mark.usefixtures("page")
 def test_a_damaged_table_beside_does_not_hinder_a_new_one(
     place: Place, run: Callable[..., tuple[int, str, str]]
 ) -> None:
