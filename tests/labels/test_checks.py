@@ -69,7 +69,7 @@ def test_sound_labels_are_all_sound(place: Place) -> None:
         ("age", float("inf"), "age of {key} is no number label"),
         ("age", float("nan"), "age of {key} is no number label"),
         ("view", "", "view of {key} is no category label"),
-        ("key", "nobody", "1 labels are of keys that the manifest has not, such as nobody"),
+        ("key", "nobody", "1 row of keys that the manifest has not, such as nobody"),
     ],
 )
 def test_values_and_keys_that_cannot_be_are_named(place: Place, name: str, value: Any, said: str) -> None:
@@ -104,7 +104,7 @@ def test_boxes_outside_their_images_are_named(place: Place) -> None:
     ):
         boxes = pa.table([[row["key"]], ["Edema"], [top], [0.0], [float(height)], [1.0]], schema=BOXES)
         labels.write(Store(place.url), replace(found, boxes=boxes))
-        said = [] if sound else [f"1 boxes do not lie in their images, such as one of {row['key']}"]
+        said = [] if sound else [f"1 box beyond the edges of images, such as one of {row['key']}"]
         assert [problem.split(": ")[1].split(";")[0] for problem in problems(place)] == said
 
 

@@ -104,6 +104,7 @@ def readings(published: Path) -> dict[tuple[str, str], set[str]]:
     return found
 
 
+@pytest.mark.deep
 def test_several_readers_need_a_vote_and_a_majority_of_vindr_is_as_published(
     readings: dict[tuple[str, str], set[str]], tmp_path: Path
 ) -> None:
