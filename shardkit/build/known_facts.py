@@ -17,6 +17,7 @@ from shardkit.build.scan_rows import path_hash
 from shardkit.config import BuildConfig
 from shardkit.dataset import contents
 from shardkit.errors import ArgumentError
+from shardkit.labels.base import counted
 from shardkit.labels.joining.join import NoMatch, label
 from shardkit.labels.rows import LabelRows
 from shardkit.sources.base import ImageSource
@@ -157,18 +158,22 @@ class KnownFacts:
             except NoMatch as error:
                 said.append(f"labels {name} were not written: {error}")
                 continue
-            counts = ", ".join(f"{count:,} {what}" for what, count in found.outcome.rows.items())
             said.append(
-                f"labels {name}: {found.samples:,} samples have them, {found.unlabelled:,} do not (rows: {counts})"
+                f"labels {name}: samples with a row {found.samples:,}, without {found.unlabelled:,};"
+                f" {_outcome(found.outcome.rows, 'by their samples')}"
             )
+            if found.outcome.lost:
+                why = ", ".join(f"{reason} {count:,}" for reason, count in found.outcome.lost.items())
+                said[-1] += f" ({why})"
             if found.conflicts:
-                said.append(f"labels {name}: {len(found.conflicts):,} contradict those of an equal image: left blank")
+                said.append(
+                    f"labels {name}: left blank, as they contradict those of an equal image: {len(found.conflicts):,}"
+                )
         return tuple(said)
 
     def _sentences(self, samples: pa.Table) -> list[str]:
         name, rows, files = self._table.name, self.rows, self.files
-        counts = ", ".join(f"{count:,} {what}" for what, count in rows.items())
-        said = [f"{name}: {sum(rows.values()):,} rows, {counts}; files without a row: {files['unmatched']:,}"]
+        said = [f"{name}: {_outcome(rows, 'by the files that they name')}; files without a row: {files['unmatched']:,}"]
         if files["ambiguous"]:
             said.append(
                 f"files named by rows that differ, or that name others, too: {files['ambiguous']:,}, quarantined as"
@@ -177,6 +182,12 @@ class KnownFacts:
         if unknown := sum("missing_patient_id" in (flags or ()) for flags in samples["flags"].to_pylist()):
             said.append(f"samples of unknown patients: {unknown:,}; images of one may lie in different splits")
         return said + list(self._table.remarks)
+
+
+def _outcome(rows: Mapping[str, int], how: str) -> str:
+    """Count rows by what became of them."""
+    counts = ", ".join(f"{count:,} {what}" for what, count in rows.items())
+    return f"{counted(sum(rows.values()), 'row')} {how}: {counts}"
 
 
 def _matched(table: FactsTable, names: pa.Array, stored: pa.Array, inside: Any, root: str) -> Match:

@@ -60,7 +60,7 @@ def label(
     list_
         Column with a list of findings, such as "Edema|Effusion": a label for each.
     separator
-        What parts the items of --list; default what the cells suggest.
+        What separates the items of --list; default what the cells suggest.
     kind
         COLUMN=binary, number or category, where it should not be guessed.
     level
@@ -117,7 +117,7 @@ def label(
 
 
 def _print_leaks(joined: "Joined", dataset: str, private: Path) -> None:
-    """Print what an official split parts."""
+    """Print what an official split puts into different splits."""
     from shardkit.commands.labels_table import warnings
     from shardkit.dataset import contents
     from shardkit.labels.summary import MANIFEST, summarise
@@ -148,8 +148,13 @@ def _advice(dataset: str, table: str, options: "TableOptions", private: Path) ->
 
 def _print_joined(joined: "Joined", name: str) -> None:
     """Print what became of the rows; references are not shown, because they are clear text."""
+    from shardkit.labels.base import counted
+
     rows, outcome, description = joined.outcome.rows, joined.outcome, joined.labels.description
-    lines = [f"{sum(rows.values()):,} rows: " + ", ".join(f"{count:,} {what}" for what, count in rows.items())]
+    lines = [
+        f"{counted(sum(rows.values()), 'row')} by their samples: "
+        + ", ".join(f"{count:,} {what}" for what, count in rows.items())
+    ]
     if outcome.lost:
         lines.append("unmatched: " + ", ".join(f"{reason} {count:,}" for reason, count in outcome.lost.items()))
     for what, numbers in (("unmatched", outcome.unmatched_rows), ("ambiguous", outcome.ambiguous_rows)):
@@ -157,12 +162,14 @@ def _print_joined(joined: "Joined", name: str) -> None:
             more = " …" if rows[what] > _NAMED else ""
             lines.append(f"{what} rows: {', '.join(f'{number}' for number in numbers[:_NAMED])}{more}")
     if outcome.duplicates:
-        lines.append(f"{outcome.duplicates:,} rows are of exact duplicates: they count for the sample that was kept")
+        are, count = ("is", "counts") if outcome.duplicates == 1 else ("are", "count")
+        copies = f"{counted(outcome.duplicates, 'row')} {are} of exact duplicates"
+        lines.append(f"{copies} and {count} for the sample that was kept")
     if joined.boxes is not None:
         boxes = joined.boxes
         lines.append(
-            f"{boxes.table.num_rows:,} boxes; {boxes.unmatched:,} of no sample, {boxes.outside:,} outside their image,"
-            f" {boxes.cut:,} cut at its edge"
+            f"{counted(boxes.table.num_rows, 'box', 'boxes')}; {boxes.unmatched:,} of no sample,"
+            f" {boxes.outside:,} outside their image, {boxes.cut:,} cut at its edge"
         )
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
@@ -176,9 +183,11 @@ def _print_joined(joined: "Joined", name: str) -> None:
         )
     if len(joined.conflicts) > _NAMED:
         errors.print(f"… {len(joined.conflicts):,} conflicts in all", style="yellow", highlight=False)
+    if joined.losses:
+        errors.print(f"{name}: the new version {joined.losses}", style="yellow", highlight=False, soft_wrap=True)
     state = "unchanged" if not joined.changed else "replaces the last version" if description.replaces else "new"
     console.print(
-        f"{name}: {len(description.kinds):,} labels of {joined.samples:,} samples, {joined.unlabelled:,} have none;"
+        f"{name}: {joined.labels.about} of {counted(joined.samples, 'sample')}, {joined.unlabelled:,} without;"
         f" {state}, digest {joined.labels.digest[:12]}",
         highlight=False,
         soft_wrap=True,
@@ -211,7 +220,7 @@ def unlabel(dataset: str, *, name: str) -> int:
 
 
 def labels(dataset: str, name: str | None = None, *, private: Path | None = None) -> int:
-    """Print what labels a dataset has: counts by split, uncertain and blank ones, and what an official split parts.
+    """Print what labels a dataset has: counts by split, uncertain and blank ones, and where an official split leaks.
 
     Parameters
     ----------
@@ -220,7 +229,7 @@ def labels(dataset: str, name: str | None = None, *, private: Path | None = None
     name
         Name of the labels; default all.
     private
-        Folder of the ledger: then exact duplicates that an official split parts are found, too.
+        Folder of the ledger: then leaks by exact duplicates are found, too.
     """
     from shardkit.commands.labels_table import show
 

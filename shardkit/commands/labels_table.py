@@ -7,6 +7,7 @@ from rich.table import Table
 
 from shardkit import labels
 from shardkit.dataset import contents
+from shardkit.labels.base import counted
 from shardkit.labels.summary import MANIFEST, ColumnSummary, Summary, summarise
 from shardkit.storage import Store
 from shardkit.terminal.output import Terminal
@@ -53,11 +54,12 @@ def show(url: str, name: str | None, private: Path | None, console: Terminal) ->
 def _show(found: Summary, console: Terminal) -> None:
     description = found.table.description
     facts = {
-        "labels": f"{description.name}, {len(description.kinds):,} of {_LEVELS[description.level]}, digest"
+        "labels": f"{description.name}, {found.table.about} of {_LEVELS[description.level]}, digest"
         f" {found.table.digest[:12]}",
         "samples": f"{found.samples:,} with a row, {found.unlabelled:,} without: {_listed(found.by_split)}",
         "official split": _listed(found.by_official) or "none",
-        "rows": ", ".join(f"{count:,} {what}" for what, count in description.rows.items()) + " of the table",
+        "rows": "of the table, by their samples: "
+        + ", ".join(f"{count:,} {what}" for what, count in description.rows.items()),
     }
     if description.vote:
         facts["vote"] = f"{description.vote}, of several rows for one image"
@@ -65,7 +67,7 @@ def _show(found: Summary, console: Terminal) -> None:
         facts["collection"] = description.collection
     if found.table.boxes is not None:
         boxes = found.table.boxes
-        facts["boxes"] = f"{boxes.num_rows:,} in {len(boxes['key'].unique()):,} samples"
+        facts["boxes"] = f"{boxes.num_rows:,} in {counted(len(boxes['key'].unique()), 'sample')}"
     grid = Table(box=None, show_header=False, pad_edge=False)
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
@@ -127,19 +129,9 @@ def _number(columns: list[ColumnSummary], found: Summary) -> Table:
 
 def warnings(found: Summary) -> list[str]:
     """Say in a sentence each what is wrong with labels of a dataset."""
-    said = [
-        f"leak: the official split parts {leak.count:,} {_WHAT[leak.what]}, such as that of {leak.example}"
-        for leak in found.leaks
-    ]
+    said = [f"leak: the official split {leak.words}" for leak in found.leaks]
     if found.stale:
         said.append("stale: the dataset has changed since these labels were joined; run shardkit label again")
     if found.gone:
-        said.append(f"{found.gone:,} rows are of samples that the dataset has no more: run shardkit label again")
+        said.append(f"rows of samples that the dataset has no more: {found.gone:,}; run shardkit label again")
     return said
-
-
-_WHAT = {
-    "patients": "patients",
-    "near-duplicates": "groups of near-duplicates",
-    "exact duplicates": "pairs of exact duplicates, by their patients",
-}

@@ -113,6 +113,15 @@ class LabelTable:
         """Names of the labels."""
         return tuple(self.description.kinds)
 
+    @property
+    def about(self) -> str:
+        """What the table holds, in words: so many labels, or a split or boxes only."""
+        if self.columns:
+            return counted(len(self.columns), "label")
+        has_split = self.table[SPLIT].null_count < self.table.num_rows
+        parts = [*(["an official split"] if has_split else []), *(["boxes"] if self.boxes is not None else [])]
+        return f"{' and '.join(parts)} only," if parts else "no labels"
+
     def aligned(self, keys: pa.Array | pa.ChunkedArray) -> "Labels":
         """Return the labels of samples, row by row.
 
@@ -184,6 +193,19 @@ class Labels:
             raise ArgumentError(f"there is no label {name!r}: there are {', '.join(self.columns)}")
         at = self.columns.index(name)
         return np.where(self.known[:, at], self.values[:, at], np.float32(np.nan))
+
+
+def counted(count: int, one: str, several: str = "") -> str:
+    """Return words for how many there are of something.
+
+    Parameters
+    ----------
+    count : int
+        How many.
+    one, several : str
+        Its name for one, and for more; default with an s.
+    """
+    return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 
 def check_columns(schema: pa.Schema) -> None:

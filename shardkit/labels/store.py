@@ -182,6 +182,20 @@ def _is_boxes(name: str, text: Any) -> bool:
     return isinstance(text, str) and re.fullmatch(f"{FOLDER}/{name}[.]boxes-[0-9a-f]{{12}}[.]parquet", text) is not None
 
 
+def current(store: Store, name: str) -> LabelTable | None:
+    """Return the version that a new one would take the place of; None where there is none, or one that is damaged.
+
+    Parameters
+    ----------
+    store, name
+        As for `read`.
+    """
+    try:
+        return read(store, name)
+    except (ArgumentError, IntegrityError):
+        return None
+
+
 def write(store: Store, labels: LabelTable) -> LabelTable:
     """Write a labels table under the name in its description, as a new version where there is one.
 
@@ -215,13 +229,11 @@ def write_new(store: Store, labels: LabelTable) -> tuple[LabelTable, bool]:
     store, labels
         As for `write`.
     """
-    name, whole, before = labels.description.name, object_name(labels.description.name), None
+    name, whole = labels.description.name, object_name(labels.description.name)
     labels = _completed(labels)
-    try:
-        before = read(store, name)
+    before = current(store, name)
+    if before is not None:
         labels = labels.replacing(before)
-    except (ArgumentError, IntegrityError):  # there is none, or one that is damaged
-        pass
     if labels is not before:
         if labels.boxes is not None and labels.description.boxes is not None:
             store.put(labels.description.boxes, _bytes(labels.boxes, {}))

@@ -11,13 +11,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shardkit.errors import ArgumentError
-from shardkit.labels.base import KEY, SPLIT, Kind, LabelTable
+from shardkit.labels.base import KEY, SPLIT, Kind, LabelTable, counted
 from shardkit.labels.targets import LEDGER
 from shardkit.storage import parquet
 
 Index = npt.NDArray[np.int64]
 MANIFEST = ["key", "patient", "study", "group", "split"]
 """Columns of the manifest that a summary needs."""
+_WHAT = {
+    "patients": ("patient", "patients"),
+    "near-duplicates": ("group of near-duplicates", "groups of near-duplicates"),
+    "exact duplicates": ("pair of exact duplicates", "pairs of exact duplicates"),
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Leak:
     what : str
         "patients", "near-duplicates" or "exact duplicates".
     count : int
-        How many patients, groups or pairs are parted.
+        How many patients, groups or pairs are in several.
     example : str
         Key of a sample of one.
     """
@@ -67,6 +72,12 @@ class Leak:
     what: str
     count: int
     example: str
+
+    @property
+    def words(self) -> str:
+        """What the official split does, for the end of a sentence."""
+        images = counted(self.count, *_WHAT[self.what])
+        return f"puts images of {images} into different splits, such as those of {self.example}"
 
 
 @dataclass(frozen=True)
@@ -90,7 +101,7 @@ class Summary:
     columns : tuple of ColumnSummary
         The labels.
     leaks : tuple of Leak
-        What the official split parts.
+        What the official split puts into several splits.
     """
 
     table: LabelTable

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from shardkit.errors import ShardkitError
 from shardkit.labels import store as labels_store
-from shardkit.labels.base import KEY, LabelTable
+from shardkit.labels.base import KEY, LabelTable, counted
 from shardkit.storage import Store
 
 _AGAIN = "run shardkit label again with its table"
@@ -64,12 +64,12 @@ def _values(found: LabelTable) -> Iterator[str]:
 
 
 def _keys(found: LabelTable, samples: pa.Table) -> Iterator[str]:
-    for table, what in ((found.table, "labels"), (found.boxes, "boxes")):
+    for table, what in ((found.table, ("row",)), (found.boxes, ("box", "boxes"))):
         if table is None:
             continue
         lost = table[KEY].filter(pc.invert(pc.is_in(table[KEY], samples["key"].combine_chunks())))
         if len(lost):
-            yield f"{len(lost):,} {what} are of keys that the manifest has not, such as {lost[0].as_py()}; {_AGAIN}"
+            yield f"{counted(len(lost), *what)} of keys that the manifest has not, such as {lost[0].as_py()}; {_AGAIN}"
 
 
 def _level(found: LabelTable, samples: pa.Table) -> Iterator[str]:
@@ -105,4 +105,4 @@ def _boxes(found: LabelTable, samples: pa.Table) -> Iterator[str]:
     inside &= sides["left"] + sides["width"] <= most["width"] + _EDGE
     if len(out := np.flatnonzero(~inside)):  # NaN, too
         key = found.boxes[KEY][int(out[0])].as_py()
-        yield f"{len(out):,} boxes do not lie in their images, such as one of {key}; {_AGAIN}"
+        yield f"{counted(len(out), 'box', 'boxes')} beyond the edges of images, such as one of {key}; {_AGAIN}"

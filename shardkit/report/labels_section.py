@@ -135,25 +135,25 @@ def _section(place: str, title: str, table: LabelTable, album: Album) -> Section
 def _about(summary: Summary) -> str:
     described = summary.table.description
     rows = ", ".join(f"{number(count)} {name}" for name, count in described.rows.items())
-    said = [f"{number(summary.samples)} samples have a row, {number(summary.unlabelled)} have none."]
-    said.append(f"Labels are of the {described.level}; rows of the table: {rows}.")
+    said = [f"Samples with a row: {number(summary.samples)}; without: {number(summary.unlabelled)}."]
+    said.append(f"Labels are of the {described.level}; rows of the table, by their samples: {rows}.")
     if described.vote:
         said.append(f"Several rows for one image became one by the vote {described.vote}.")
     if summary.by_official:
         parts = ", ".join(f"{name} {number(count)}" for name, count in summary.by_official.items())
         said.append(f"Official split: {parts}.")
     if (boxes := summary.table.boxes) is not None:
-        said.append(f"{number(boxes.num_rows)} boxes in {number(len(pc.unique(boxes['key'])))} samples.")
+        said.append(f"Boxes: {number(boxes.num_rows)}; samples with some: {number(len(pc.unique(boxes['key'])))}.")
     return " ".join([*said, f"Digest {summary.table.digest[:12]}."])
 
 
 def _warnings(summary: Summary) -> Iterator[str]:
     for leak in summary.leaks:
-        yield f"The official split parts {number(leak.count)} {leak.what}, such as that of {leak.example}."
+        yield f"The official split {leak.words}."
     if summary.stale:
         yield "The dataset has changed since these labels were joined: run shardkit label again."
     if summary.gone:
-        yield f"{number(summary.gone)} rows are of samples that the dataset has no more: run shardkit label again."
+        yield f"Rows of samples that the dataset has no more: {number(summary.gone)}; run shardkit label again."
 
 
 def _values(summary: Summary) -> Iterator[tuple[str, float, Sequence[str]]]:

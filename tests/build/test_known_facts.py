@@ -75,7 +75,7 @@ def test_every_row_and_file_is_accounted_for_and_patients_are_as_the_table_says(
     assert outcome.counts["quarantined"] == {"facts_ambiguous": 1, "not_dicom": 1}  # the last has no row
     name = place / "facts.csv"
     assert outcome.told == (
-        f"{name}: 6 rows, 3 matched, 2 ambiguous, 1 unmatched; files without a row: 1",
+        f"{name}: 6 rows by the files that they name: 3 matched, 2 ambiguous, 1 unmatched; files without a row: 1",
         (
             "files named by rows that differ, or that name others, too: 1, quarantined as facts_ambiguous; write paths"
             " below --source to tell them apart"
@@ -84,7 +84,10 @@ def test_every_row_and_file_is_accounted_for_and_patients_are_as_the_table_says(
             f"{name}, column age: cells without a known meaning count as blank: 1 (first in row 4); known are years"
             " from 0 to 120, or DICOM's 058Y"
         ),
-        "labels facts: 3 samples have them, 0 do not (rows: 3 matched, 0 ambiguous, 3 unmatched)",
+        (
+            "labels facts: samples with a row 3, without 0; 6 rows by their samples: 3 matched, 0 ambiguous, 3"
+            " unmatched (facts_ambiguous 2, not in the export 1)"
+        ),
     )
     rows = _manifest(place, "patient", "study", "view", "sex", "age", "spacing_row", "bits", "flags")
     assert len(set(rows["patient"])) == len(set(rows["study"])) == 2

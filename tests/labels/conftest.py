@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shardkit import cli
+from shardkit.report import dataset_page
 from shardkit.synthetic.export import make_export, plan_export
 from shardkit.synthetic.records import ImageSpec
 from tests.conftest import FORMATS
@@ -62,8 +63,15 @@ def built(make_dataset: Callable[..., Path], form: str, kept: Callable[..., Path
 
 
 @pytest.fixture
-def place(built: Path, tmp_path: Path) -> Place:
+def page() -> None:
+    """For tests that look at the report page: without it `place` has none, as the page costs more than a join."""
+
+
+@pytest.fixture
+def place(built: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Place:
     """A copy of the dataset to label; its private folder, which nothing may change, is everybody's."""
+    if "page" not in request.fixturenames:
+        monkeypatch.setattr(dataset_page, "write", lambda *_: None)
     shutil.copytree(built / "dataset", tmp_path / "dataset")
     specs = tuple(plan_export(**STUDIES))  # type: ignore[arg-type]
     studies = {id(spec.study): spec.study for spec in specs}.values()

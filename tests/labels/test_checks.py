@@ -69,7 +69,7 @@ def test_sound_labels_are_all_sound(place: Place) -> None:
         ("age", float("inf"), "age of {key} is no number label"),
         ("age", float("nan"), "age of {key} is no number label"),
         ("view", "", "view of {key} is no category label"),
-        ("key", "nobody", "1 labels are of keys that the manifest has not, such as nobody"),
+        ("key", "nobody", "1 row of keys that the manifest has not, such as nobody"),
     ],
 )
 def test_values_and_keys_that_cannot_be_are_named(place: Place, name: str, value: Any, said: str) -> None:
@@ -104,7 +104,7 @@ def test_boxes_outside_their_images_are_named(place: Place) -> None:
     ):
         boxes = pa.table([[row["key"]], ["Edema"], [top], [0.0], [float(height)], [1.0]], schema=BOXES)
         labels.write(Store(place.url), replace(found, boxes=boxes))
-        said = [] if sound else [f"1 boxes do not lie in their images, such as one of {row['key']}"]
+        said = [] if sound else [f"1 box beyond the edges of images, such as one of {row['key']}"]
         assert [problem.split(": ")[1].split(";")[0] for problem in problems(place)] == said
 
 
@@ -200,10 +200,12 @@ def test_an_official_split_that_parts_patients_near_duplicates_or_copies_is_told
     assert by_hand["patients"] > 0
     assert len(by_key) == len(keys)
     out = run("labels", place.dataset, "--private", place.private)[1]
-    assert f"leak: the official split parts {by_hand['patients']} patients, such as that of " in out
+    assert f"leak: the official split puts images of {by_hand['patients']} patients into different splits, " in out
     assert pc.all(pc.is_in(pa.array(keys), labels.read(Store(place.url), "x").table["key"])).as_py()
 
 
+@pytest.mark.deep
+@pytest.mark.usefixtures("page")
 def test_a_transcoded_dataset_keeps_its_labels(place: Place, run: Command) -> None:
     found = labelled(place, split=["train"] * len(place.written()))
     boxes = pa.table([[place.manifest()[0]["key"]], ["Edema"], [0.0], [0.0], [1.0], [1.0]], schema=BOXES)
@@ -218,7 +220,7 @@ def test_a_transcoded_dataset_keeps_its_labels(place: Place, run: Command) -> No
     assert run("verify", out)[0] == 0
     _, said, _ = run("labels", out)
     assert "stale" not in said
-    assert "1 in 1 samples" in said
+    assert "1 in 1 sample" in said
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and "report" not in path.parts}
     paths = sorted(place.written())
     values = pa.table({"x": pa.array([1] * len(paths), pa.int8())})
@@ -237,7 +239,9 @@ def test_a_table_may_hold_a_split_and_nothing_else(place: Place, run: Command) -
     found = labels.read(Store(place.url), "official").aligned(pa.array(keys))
     assert (found.values.shape, found.split[:2].tolist()) == ((len(keys), 0), ["test", "train"])
     assert problems(place) == []
-    assert f"train {len(keys) - 1:,}, test 1" in run("labels", place.dataset)[1]
+    said = run("labels", place.dataset)[1]
+    assert f"train {len(keys) - 1:,}, test 1" in said
+    assert "official, an official split only, of images, digest " in said
 
 
 @pytest.mark.parametrize(

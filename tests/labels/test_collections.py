@@ -104,6 +104,7 @@ def readings(published: Path) -> dict[tuple[str, str], set[str]]:
     return found
 
 
+@pytest.mark.deep
 def test_several_readers_need_a_vote_and_a_majority_of_vindr_is_as_published(
     readings: dict[tuple[str, str], set[str]], tmp_path: Path
 ) -> None:
@@ -167,9 +168,9 @@ def test_votes_decide_as_they_say(tmp_path: Path, vote: Any, votes: list[int | N
 
 
 def test_a_vote_of_binary_labels_is_refused_for_others(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("image,age\na,5\na,6\n")
+    (tmp_path / "t.csv").write_text("image,score\na,5\na,6\n")
     taken, _ = read(tmp_path / "t.csv", TableOptions(by="name", vote="any"))
-    with pytest.raises(ArgumentError, match=r"rows 2 and 3 .* differ in age: --vote any is for binary labels"):
+    with pytest.raises(ArgumentError, match=r"rows 2 and 3 .* differ in score: --vote any is for binary labels"):
         joined("x", taken, *samples_of(["a"]), NAME)
 
 

@@ -21,6 +21,7 @@ from shardkit.errors import ArgumentError
 from shardkit.labels import LabelRows
 from shardkit.labels.joining.join import NoMatch, joined, label
 from shardkit.labels.targets import read_key, read_targets
+from shardkit.report.dataset_page import write as write_page
 from shardkit.storage import Store
 from shardkit.synthetic.records import ImageSpec
 from tests.labels.conftest import Place
@@ -65,7 +66,7 @@ def stem(path: str) -> str:
     return re.sub(r"\.[A-Za-z]\w{0,5}$", "", path)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_every_row_ends_matched_ambiguous_or_unmatched_as_one_by_one(built: Path, data: st.DataObject) -> None:
     """Held against a join that looks at each row and each file."""
@@ -195,6 +196,8 @@ def test_no_clear_identifier_is_stored_or_printed(place: Place, run: Callable[..
         _, more, _ = run("labels", place.dataset, "--private", place.private)
         leaked = [text for text in texts if text in out + err + more]
         assert leaked == []
+    store = Store(place.url)
+    write_page(store, contents.samples(store), contents.description(store))
     for path in (path for path in place.dataset.rglob("*") if path.is_file()):
         stored = path.read_bytes()
         if path.suffix == ".parquet":  # compressed
@@ -223,6 +226,57 @@ def test_labels_change_no_shard_nor_the_manifest(place: Place, run: Callable[...
     assert run("unlabel", place.dataset, "--name", "findings")[0] == 0
     assert others() == before
     assert labels.names(Store(place.url)) == []
+
+
+def test_a_new_version_says_what_it_loses(place: Place, run: Callable[..., tuple[int, str, str]]) -> None:
+    paths = sorted(place.written())
+    header = ["path", "covid", "mass", "nodule", "split"]
+    lines = [[path, i % 2, 1, 0, "test" if i % 2 else "train"] for i, path in enumerate(paths)]
+    table = place.table(header, lines)
+    boxes = place.table(["path", "label", "x", "y", "w", "h"], [[path, "mass", 0, 0, 1, 1] for path in paths[:3]], "b")
+    words = ["label", place.dataset, "--name", "x", "--table", table, "--by", "path", "--private", place.private]
+    code, out, err = run(*words, "--split-column", "split", "--boxes", boxes)
+    assert (code, "loses" in out + err) == (0, False)
+    assert "x: 3 labels of " in out
+    code, out, err = run(*words, "--split-column", "split", "--boxes", boxes)
+    assert (code, "loses" in out + err, "unchanged" in out) == (0, False, True)
+    code, _, err = run(*words, "--labels", "covid", "--kind", "covid=number")
+    said = "loses the official split, 3 boxes and 2 labels (mass, nodule); covid was binary, is number"
+    assert f"x: the new version {said}\n" in err
+    assert "loses" not in "".join(run(*words, "--labels", "covid", "mass", "--kind", "covid=number")[1:])
+    assert "x: the new version loses 1 label (mass)\n" in run(*words, "--labels", "covid", "--kind", "covid=number")[2]
+
+
+def test_labels_of_a_collection_are_replaced_by_its_build_only(
+    place: Place, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    paths = sorted(place.written())
+    first = label(place.url, "nih14", rows_of("path", paths, [1] * len(paths), collection="nih14"), place.private)
+    table = place.table(["path", "Edema"], [[path, 0] for path in paths])
+    words = ["--name", "nih14", "--table", table, "--by", "path", "--private", place.private]
+    code, _, err = run("label", place.dataset, *words)
+    said = "labels nih14 are written by the build of the collection nih14: take another --name, or remove them first"
+    assert (code, said in err, err.count("\n")) == (1, True, 1)
+    assert labels.read(Store(place.url), "nih14").digest == first.labels.digest
+    rows = rows_of("path", paths, [0] * len(paths), collection="nih14")
+    assert label(place.url, "nih14", rows, place.private).changed  # the build of a grown source
+    assert run("unlabel", place.dataset, "--name", "nih14")[0] == 0
+    assert run("label", place.dataset, *words)[0] == 0
+
+
+@pytest.mark.usefixtures("page")
+def test_a_damaged_table_beside_does_not_hinder_a_new_one(
+    place: Place, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    paths, store = sorted(place.written()), Store(place.url)
+    store.put("labels/other.parquet", b"PAR1")
+    table = place.table(["path", "Edema", "split"], [[path, 0, "test"] for path in paths])
+    words = ["--name", "x", "--table", table, "--by", "path", "--private", place.private]
+    code, _, err = run("label", place.dataset, *words, "--split-column", "split")
+    assert (code, err) == (0, "")
+    assert "It cannot be read: run shardkit label again." in (place.dataset / "report" / "index.html").read_text()
+    store.put("labels/x.parquet", b"damaged, too")
+    assert run("label", place.dataset, *words)[0] == 0
 
 
 def test_rows_of_files_without_a_sample_are_counted_by_reason(place: Place) -> None:
@@ -354,3 +408,9 @@ def test_a_table_that_matches_nothing_says_which_column_would(
     other = place.table(["image", "Edema"], [["1.2.3.4.5", 1]], "other.csv")
     code, _, err = run(*words[:5], other, *words[6:], "--by", "sop", "--column", "image")
     assert "image looks like UIDs: does --by sop fit, and is it the table of this dataset?" in err
+    bare = {Path(row["path"]).name for row in place.ledger()}
+    paths = [Path(path) for path in place.written()]
+    rows = [[path.with_suffix(".png"), 1] for path in paths if path.suffix == ".dcm" and path.stem not in bare]
+    other = place.table(["image", "Edema"], rows, "pictures.csv")
+    code, _, err = run(*words[:5], other, *words[6:], "--by", "path")
+    assert "; image names files that are here with another extension: write the names without one" in err

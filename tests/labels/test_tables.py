@@ -38,7 +38,7 @@ def values(rows: LabelRows) -> dict[str, list[Any]]:
 def test_kinds_are_guessed_and_said(folder: Path) -> None:
     table = written(
         folder,
-        "image,Edema,Effusion,age,view,PatientID,StudyDate,note\n"
+        "image,Edema,Effusion,score,view,PatientID,StudyDate,note\n"
         "a.png,1,1.0,50,AP,P1,20200101,x\nb.png,-1,,60.5,AP,P2,20200102,y\nc.png,,0.0,,,P3,20200103,z\n",
     )
     rows, said = taken(table)
@@ -46,20 +46,20 @@ def test_kinds_are_guessed_and_said(folder: Path) -> None:
     assert values(rows) == {
         "Edema": [1, -1, None],
         "Effusion": [1, None, 0],
-        "age": [50, 60.5, None],
+        "score": [50, 60.5, None],
         "view": ["AP", "AP", None],
     }
     assert rows.kinds == {
         "Edema": "binary",
         "Effusion": "binary",
-        "age": "number",
+        "score": "number",
         "view": "category",
     }
     assert said == [
         f"{table}: references are in column image",
         "left out, as they may tell who or when: PatientID, StudyDate, note (take them with --labels)",
         "taken as binary: Edema, Effusion",
-        "taken as number: age",
+        "taken as number: score",
         "taken as category: view (1 values)",
     ]
     assert len(rows.sources) == 1
@@ -83,6 +83,72 @@ def test_what_tells_who_or_which_is_never_a_label(folder: Path, cell: str) -> No
         taken(table, labels=("Edema",), kinds={"Edema": "category"})
 
 
+NIH = "Image Index,Edema,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,Original[Width,Height]"
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        "Patient Age", "PatientAge", "age", "Age_Years", "sex", "Patient Gender", "male", "PatientBirth", "DOB",
+        "Alter", "Geschlecht", "Geburtsjahr", "PLZ", "zip_code", "Postcode", "ethnicity", "Race",
+    ],
+)  # fmt: skip
+def test_what_tells_of_a_person_is_taken_only_where_it_is_named(folder: Path, column: str) -> None:
+    table = written(folder, f"image,Edema,{column}\na,1,1\nb,0,0\nc,0,1\n")
+    rows, said = taken(table)
+    assert list(values(rows)) == ["Edema"]
+    assert f"left out, as they may tell who or when: {column} (take them with --labels)" in said
+    assert values(taken(table, labels=("Edema", column))[0])[column] == [1, 0, 1]
+    assert values(taken(table, kinds={column: "number"})[0])[column] == [1, 0, 1]
+
+
+@pytest.mark.parametrize("column", ["boneage", "Bone Age", "Stage", "Trace", "Massage", "Middle lobe", "Drainage"])
+def test_names_that_only_hold_such_a_word_are_labels(folder: Path, column: str) -> None:
+    assert list(values(taken(written(folder, f"image,{column}\na,1\nb,0\nc,0\n"))[0])) == [column]
+
+
+def test_counters_and_parts_of_a_name_with_a_comma_are_left_out(folder: Path) -> None:
+    """The header of NIH's table, of which a comma makes two columns."""
+    lines = "".join(f"{i}.png,{i % 2},{i % 3},{i},050Y,M,PA,2682,2749\n" for i in range(8))
+    rows, said = taken(written(folder, f"{NIH}\n{lines}"), column="Image Index")
+    assert list(values(rows)) == ["Edema", "View Position"]
+    assert "left out, as parts of one name: Original[Width,Height]" in said
+    left = "Follow-up #, Patient ID, Patient Age, Patient Gender"
+    assert f"left out, as they may tell who or when: {left} (take them with --labels)" in said
+
+
+@pytest.mark.parametrize(("slips", "cells"), [(["2"], 12), (["2", "3"], 40), (["7"] * 9, 1000)])
+def test_a_slip_among_ones_and_zeros_makes_no_numbers(folder: Path, slips: list[str], cells: int) -> None:
+    known = [str(i % 2) for i in range(cells)] + ["", "-1"]
+    text = "image,covid\n" + "".join(f"{i}.png,{cell}\n" for i, cell in enumerate([*known, *slips]))
+    table, of = written(folder, text), f"{cells + 2:,} of {cells + 2 + len(slips):,}"
+    said = (
+        f"column covid: {of} cells are 0, 1, -1 or blank; row {cells + 4:,} holds '{slips[0]}': mend it, or say --kind"
+    )
+    with pytest.raises(ArgumentError, match=said):
+        taken(table)
+    with pytest.raises(ArgumentError, match=said):
+        taken(table, labels=("covid",))
+    assert taken(table, kinds={"covid": "number"})[0].kinds == {"covid": "number"}
+
+
+@pytest.mark.parametrize(
+    "cells", [[*range(101)], [0, 1, 2, 0, 1, 1], [0, 1] * 20 + [2, 3] * 20, [0, 1] * 60 + [2] * 6, [0.5, 1] * 20]
+)
+def test_numbers_stay_numbers(folder: Path, cells: list[float]) -> None:
+    lines = "".join(f"{i}.png,{cell}\n" for i, cell in enumerate(cells * 2))
+    assert taken(written(folder, f"image,score\n{lines}"))[0].kinds == {"score": "number"}
+
+
+def test_decimal_commas_are_told(folder: Path) -> None:
+    text = "image;Edema;score\n" + "".join(f"{i}.png;{i % 2};{i},5\n" for i in range(9))
+    said = "score looks like numbers with decimal commas: write 2.5, not 2,5"
+    assert f"left out: {said}" in taken(written(folder, text))[1]
+    assert said in taken(written(folder, text), labels=("score",))[1]
+    with pytest.raises(ArgumentError, match="row 3, column score looks like a number with a decimal comma, among"):
+        taken(written(folder, "image;score\na;2\nb;2,5\nc;3\nd;4\n"))
+
+
 def test_words_mean_what_the_command_says(folder: Path) -> None:
     table = written(folder, "image,Edema\na,Yes\nb,no\nc,maybe\nd,\n")
     meaning = Meaning.of(["yes"], ["no"], ["maybe"])
@@ -94,9 +160,9 @@ def test_words_mean_what_the_command_says(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "separator", "how"),
     [
-        ("image,L\na,Edema|Effusion\nb,Edema\nc,\nd,No Finding\n", None, "parted by '|'"),
-        ("image,L\na,Edema; Effusion\nb,Edema\nc,\nd,No Finding\n", None, "parted by ';'"),
-        ("image,L\na,Edema/Effusion\nb,Edema\nc,\nd,No Finding\n", "/", "parted by '/'"),
+        ("image,L\na,Edema|Effusion\nb,Edema\nc,\nd,No Finding\n", None, "separated by '|'"),
+        ("image,L\na,Edema; Effusion\nb,Edema\nc,\nd,No Finding\n", None, "separated by ';'"),
+        ("image,L\na,Edema/Effusion\nb,Edema\nc,\nd,No Finding\n", "/", "separated by '/'"),
         ("image,L\na,\"['Edema', ' Effusion']\"\nb,\"[' Edema']\"\nc,['']\nd,['No Finding']\n", None, "Python lists"),
     ],
 )
@@ -125,7 +191,7 @@ def test_splits_have_the_usual_names(folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["tsv", "csv.gz", "parquet", "semicolon", "bom"])
 def test_tables_of_other_forms_say_the_same(folder: Path, kind: str) -> None:
-    text = "image,Edema,age\na,1,5\nb,-1,\nc,,7.5\n"
+    text = "image,Edema,score\na,1,5\nb,-1,\nc,,7.5\n"
     path = folder / f"t.{kind}"
     if kind == "tsv":
         path.write_text(text.replace(",", "\t"))
@@ -136,10 +202,10 @@ def test_tables_of_other_forms_say_the_same(folder: Path, kind: str) -> None:
     elif kind == "bom":
         path.write_bytes(b"\xef\xbb\xbf" + text.encode())
     else:
-        table = pa.table({"image": ["a", "b", "c"], "Edema": [1.0, -1.0, float("nan")], "age": [5.0, None, 7.5]})
+        table = pa.table({"image": ["a", "b", "c"], "Edema": [1.0, -1.0, float("nan")], "score": [5.0, None, 7.5]})
         pq.write_table(table, path)
     rows, _ = taken(path)
-    assert values(rows) == {"Edema": [1, -1, None], "age": [5, None, 7.5]}
+    assert values(rows) == {"Edema": [1, -1, None], "score": [5, None, 7.5]}
     assert rows.reference == ["a", "b", "c"]
 
 
@@ -225,6 +291,7 @@ def test_a_defect_of_boxes_is_one_sentence(folder: Path, text: str, said: str) -
         taken(table, boxes=str(written(folder, text, "boxes.csv")))
 
 
+@pytest.mark.deep
 def test_padchest_s_lists_are_compared_whole(published: Path) -> None:
     """Counted from the published table; "nodule" as a part of texts hits 2,249 "pseudonodule"."""
     from shardkit.sources import tables

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import get_args
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from shardkit.dataset import contents
 from shardkit.errors import ArgumentError
-from shardkit.labels.joining.matching import match
+from shardkit.labels.joining.matching import EXTENSION, match
 from shardkit.labels.reading.tables import looks
 from shardkit.labels.rows import By
 from shardkit.labels.targets import Targets, read_key, read_targets
@@ -42,12 +43,13 @@ def advice(dataset: str, place: str, by: By, private: Path) -> str:
     described = contents.description(store)
     samples = contents.samples(store, ["key", "study", "patient"], described)
     table, _ = tables.read_place(place, "--table")
-    found = sorted(
-        _matching(table.slice(0, _ROWS), samples, read_targets(private, samples), read_key(private, described))
-    )
+    targets, pseudonyms = read_targets(private, samples), read_key(private, described)
+    found = sorted(_matching(table.slice(0, _ROWS), samples, targets, pseudonyms))
     if found:
         ways = " or ".join(f"--by {way} --column '{column}'" for _, _, way, column in found[:_SHOWN])
         return f"in the first rows {ways} matches"
+    if column := _other_extension(table.slice(0, _ROWS), samples, targets, pseudonyms):
+        return f"{column} names files that are here with another extension: write the names without one"
     if like := looks(table):
         return f"{like}: does --by {by} fit, and is it the table of this dataset?"
     return "no column of the table names images in any way that --by knows: is it the table of this dataset?"
@@ -68,3 +70,14 @@ def _matching(
             share = float((counts > 0).mean()) if len(counts) else 0.0
             if share >= _ENOUGH:
                 yield -share, order, way, column
+
+
+def _other_extension(table: pa.Table, samples: pa.Table, targets: Targets, name: Pseudonyms) -> str | None:
+    """Return the column whose names fit files once their extensions are taken off."""
+    bare = [
+        pc.replace_substring_regex(table[column].combine_chunks(), pattern=EXTENSION, replacement="")
+        for column in table.column_names
+    ]
+    stems = pa.table(bare, names=table.column_names)
+    found = sorted(one for one in _matching(stems, samples, targets, name) if one[2] in ("path", "name"))
+    return found[0][3] if found else None

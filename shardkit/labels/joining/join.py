@@ -19,6 +19,7 @@ from shardkit.labels.base import KEY, KINDS, SPLIT, LabelsDescription, LabelTabl
 from shardkit.labels.joining.box_join import Boxed, join_boxes
 from shardkit.labels.joining.combining import Coded, Conflict, kept, parted, voted
 from shardkit.labels.joining.matching import Matches, match
+from shardkit.labels.joining.replacing import losses, require_replaceable
 from shardkit.labels.rows import By, LabelRows
 from shardkit.labels.targets import Targets, read_key, read_targets
 from shardkit.privacy import Pseudonyms
@@ -74,6 +75,8 @@ class Joined:
         Labels left blank, because duplicates of one image contradict each other.
     boxes : Boxed or None
         What became of the boxes.
+    losses : str
+        What the last version had and this one has not, and labels of another kind; empty where nothing is lost.
     """
 
     labels: LabelTable
@@ -83,6 +86,7 @@ class Joined:
     unlabelled: int
     conflicts: tuple[Conflict, ...] = ()
     boxes: Boxed | None = field(default=None, repr=False)
+    losses: str = ""
 
 
 class NoMatch(ArgumentError):
@@ -108,13 +112,16 @@ def label(dataset_url: str, name: str, rows: LabelRows, private: Path) -> Joined
     Raises
     ------
     ArgumentError
-        A name, folder or table cannot be used; `NoMatch` where no row belongs to a sample. Nothing is written then.
+        A name, folder or table cannot be used, or the labels are those of a collection; `NoMatch` where no row
+        belongs to a sample. Nothing is written then.
     IntegrityError, StorageError
         The dataset cannot be read or written.
     """
     store = Store(dataset_url)
     labels_store.object_name(name)
     described = contents.description(store)
+    before = labels_store.current(store, name)
+    require_replaceable(before, rows.collection)
     samples = contents.samples(store, described=described)
     pseudonyms = read_key(private, described)
     made, outcome, conflicts, boxed = joined(name, rows, samples, read_targets(private, samples), pseudonyms)
@@ -124,7 +131,8 @@ def label(dataset_url: str, name: str, rows: LabelRows, private: Path) -> Joined
     written, changed = labels_store.write_new(store, made)
     dataset_page.write(store, samples, described)
     count = written.table.num_rows
-    return Joined(written, changed, outcome, count, samples.num_rows - count, conflicts, boxed)
+    gone = losses(before, written) if before is not None and changed else ""
+    return Joined(written, changed, outcome, count, samples.num_rows - count, conflicts, boxed, gone)
 
 
 def joined(

@@ -20,7 +20,7 @@ from shardkit.privacy import Pseudonyms
 Index = npt.NDArray[np.int64]
 _PART = "#[0-9]+$"  # of a file's frame or slice
 _ARCHIVE = r"[^/]+\.(?:zip|tar|tgz|tar\.gz|tar\.bz2|tbz2|tar\.xz|txz)/"
-_EXTENSION = r"\.(?:nii\.gz|[A-Za-z][A-Za-z0-9]{0,5})$"
+EXTENSION = r"\.(?:nii\.gz|[A-Za-z][A-Za-z0-9]{0,5})$"
 _FOLDER = "^[^/]*/"
 _DEEPEST = 32
 
@@ -158,12 +158,12 @@ def _ways(references: pa.Array, by: By, targets: Targets) -> Iterator[tuple[pa.A
         of_depth = _of_depth(plain, depth)
         for place in places:
             ends = _last(place, depth)
-            stems = _replaced(ends, _EXTENSION, "")
+            stems = _replaced(ends, EXTENSION, "")
             yield of_depth, pa.concat_arrays([ends, pc.if_else(pc.equal(ends, stems), None, stems)])
     for depth in range(_deepest(plain) + 1):  # or an extension that files here lack
         ends = _last(places[-1], depth)
-        bare = pc.if_else(pc.equal(ends, _replaced(ends, _EXTENSION, "")), ends, None)
-        yield _replaced(_of_depth(plain, depth), _EXTENSION, ""), bare
+        bare = pc.if_else(pc.equal(ends, _replaced(ends, EXTENSION, "")), ends, None)
+        yield _replaced(_of_depth(plain, depth), EXTENSION, ""), bare
 
 
 def _places(paths: pa.Array) -> list[pa.Array]:

@@ -28,6 +28,8 @@ _WORDS = {
 }  # fmt: skip
 """Values that a message may show; others may be about a person."""
 _NUMBER = re.compile(r"[+-]?\d(\.\d{0,3})?")
+_COMMA = re.compile(r"[+-]?\d+([.,]\d+)?")
+_SURE, _SLIPS = 10, 5  # cells that make a column binary, and cells that may be slips
 _MOST_COLUMNS = 1000
 
 
@@ -147,12 +149,45 @@ def require_one_type(column: Column, meaning: Meaning) -> None:
         Names the first such cell.
     """
     text = stray(column, meaning)
+    if text and has_decimal_commas(column):
+        raise ArgumentError(
+            f"{column.where(text[0])} looks like a number with a decimal comma, among numbers: write 2.5, not 2,5, or"
+            f" take all as text with --kind '{column.name}=category'"
+        )
     if text:
         raise ArgumentError(
             f"{column.where(text[0])} holds {shown(column.values[text[0]])} among numbers: mend the cell, say what the"
             f" word means with --positive, --negative or --uncertain, or take all as text with"
             f" --kind '{column.name}=category'"
         )
+
+
+def require_clearly_binary_or_not(column: Column, meaning: Meaning) -> None:
+    """Refuse a column of numbers of which all but a few are 1, 0 and -1: one slip would make it another kind.
+
+    Raises
+    ------
+    ArgumentError
+        Names the first cell that is another number.
+    """
+    others = [int(i) for i in column.used if meaning.value(column.values[i]) not in _BINARY]
+    cells = int(pc.sum(pc.is_in(column.at, pa.array(others, column.at.type))).as_py() or 0) if others else 0
+    known = len(column.at) - column.at.null_count
+    binary = known - cells
+    if not cells or binary < max(_SURE, 0.9 * known) or cells > max(_SLIPS, 0.01 * known):
+        return
+    first = min(others, key=column.row)
+    raise ArgumentError(
+        f"{column.table}, column {column.name}: {len(column.at) - cells:,} of {len(column.at):,} cells are 0, 1, -1 or"
+        f" blank; row {column.row(first):,} holds {shown(column.values[first])}: mend it, or say --kind"
+        f" '{column.name}=number'"
+    )
+
+
+def has_decimal_commas(column: Column) -> bool:
+    """Whether the cells look like numbers of which some have a comma for the point."""
+    texts = [column.values[i] for i in column.used]
+    return any("," in text for text in texts) and all(_COMMA.fullmatch(text) for text in texts)
 
 
 def typed(column: Column, kind: Kind, meaning: Meaning) -> pa.Array:
@@ -195,14 +230,14 @@ def listed(column: Column, separator: str | None, chosen: Sequence[str] | None) 
     column : Column
         Cells such as "Edema|Effusion", "Edema; Effusion" or "['Edema', ' Effusion']".
     separator : str or None
-        What parts the items; None: what the cells suggest.
+        What separates the items; None: what the cells suggest.
     chosen : sequence of str or None
         The findings to take; None: all.
 
     Returns
     -------
     tuple of (pyarrow.Table, str)
-        The columns, sorted by name, and what parts the items, in words.
+        The columns, sorted by name, and what separates the items, in words.
 
     Raises
     ------
@@ -224,7 +259,7 @@ def listed(column: Column, separator: str | None, chosen: Sequence[str] | None) 
     if len(names) > _MOST_COLUMNS:
         raise ArgumentError(
             f"{column.table}, column {column.name} lists {len(names):,} different items: name those to keep with"
-            " --labels, or what parts them with --separator"
+            " --labels, or what separates them with --separator"
         )
     place = {name: i for i, name in enumerate(names)}
     table = np.zeros((len(lists), len(names)), np.int8)
@@ -233,7 +268,7 @@ def listed(column: Column, separator: str | None, chosen: Sequence[str] | None) 
     said = pa.array([bool(items) for items in lists], pa.bool_())
     at = pc.if_else(said.take(column.at), column.at, pa.scalar(None, column.at.type))
     columns = [pa.array(table[:, i]).take(at) for i in range(len(names))]
-    return pa.table(columns, names=names), "Python lists" if python else f"parted by {parts!r}"
+    return pa.table(columns, names=names), "Python lists" if python else f"separated by {parts!r}"
 
 
 def _python_list(column: Column, at: int) -> list[Any]:
@@ -243,7 +278,7 @@ def _python_list(column: Column, at: int) -> list[Any]:
         found = None
     if not isinstance(found, list):
         raise ArgumentError(
-            f"{column.where(at)} is no Python list as other cells are: mend the cell, or name what parts the items"
+            f"{column.where(at)} is no Python list as other cells are: mend the cell, or name what separates the items"
             " with --separator"
         )
     return found

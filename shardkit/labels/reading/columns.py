@@ -39,3 +39,24 @@ def found_column(columns: Sequence[str], by: By, name: str) -> str:
         f"{name} has no column with a usual name for --by {by}: name it with --column; there are"
         f" {', '.join(columns[:20])}{' …' * (len(columns) > 20)}"
     )
+
+
+def parts_of_brackets(columns: Sequence[str]) -> dict[str, str]:
+    """Return the columns that a comma in brackets made of one name, such as `Size[Width,Height]`: column -> that name.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        All columns of a table, in order.
+    """
+    found: dict[str, str] = {}
+    opened: list[str] = []
+    for column in columns:
+        if "[" in column and "]" not in column.partition("[")[2]:
+            opened = [column]
+        elif opened:
+            opened.append(column)
+            if "]" in column:
+                found |= dict.fromkeys(opened, ",".join(opened))
+                opened = []
+    return found

@@ -13,18 +13,36 @@ import pyarrow.compute as pc
 from shardkit.errors import ArgumentError
 from shardkit.labels.base import KEY, SPLIT, TYPES, Kind, Level
 from shardkit.labels.reading.boxes import read_boxes
-from shardkit.labels.reading.cells import Column, Meaning, close_to, guess, listed, require_one_type, stray, typed
-from shardkit.labels.reading.columns import found_column
+from shardkit.labels.reading.cells import (
+    Column,
+    Meaning,
+    close_to,
+    guess,
+    has_decimal_commas,
+    listed,
+    require_clearly_binary_or_not,
+    require_one_type,
+    stray,
+    typed,
+)
+from shardkit.labels.reading.columns import found_column, parts_of_brackets
 from shardkit.labels.rows import By, LabelRows, Vote
 from shardkit.sources import tables
 
 _IDENTIFIER = re.compile(
     r"\b(id|ids|uid|uids|mrn|pid|name|names|accession|number|path|paths|file|filename|dicom|dir|url|"
     r"date|time|datetime|birth|dob|address|phone|email|comment|comments|report|reports|text|remarks|index|unnamed|"
-    r"reader|rad|study|series|sop|instance|patient|subject|image)\b"
+    r"reader|rad|study|series|sop|instance|patient|subject|image|nr)\b|#\s*$|^\s*#"
 )
-_NO_IDENTIFIER = re.compile(r"\b(age|sex|gender|weight|height|position|view|quality|laterality)\b")
+_NO_IDENTIFIER = re.compile(r"\b(position|view|quality|laterality)\b")
+_PERSON = re.compile(
+    r"(?<!bone )\b(patients?)?(age|ages|sex|gender|male|female|birth\w*|dob|yob|zip|zipcode|postcode|postal|ethnic|"
+    r"ethnicity|race|nationality|religion|insurance|marital|language|occupation|"
+    r"alter|geschlecht|geburts\w*|plz|postleitzahl|wohnort)\b"
+)
+"""What tells of a person. A dataset gains it only where it is named."""
 _UID = re.compile(r"\d+(\.\d+){3,}")
+_COMMAS = "looks like numbers with decimal commas: write 2.5, not 2,5"
 _MANY = 50  # different texts that a column of categories has at most, unless it is named
 _SPLITS = {"training": "train", "valid": "val", "validate": "val", "validation": "val", "dev": "val", "testing": "test"}
 
@@ -42,7 +60,7 @@ class TableOptions:
     labels : sequence of str
         Columns to take, or findings of lists; none: all that are no identifiers.
     list_column, separator : str or None
-        A column of lists, and what parts their items.
+        A column of lists, and what separates their items.
     kinds : Mapping
         Column -> its kind, where it is not to be guessed.
     level : Level or None
@@ -176,6 +194,10 @@ def _values(table: pa.Table, options: TableOptions, taken: set[str | None], name
         if kind is None:
             require_one_type(column, options.meaning)
             kind = guess(column, options.meaning)
+            if kind == "number":
+                require_clearly_binary_or_not(column, options.meaning)
+            elif kind == "category" and has_decimal_commas(column):
+                said.append(f"{label} {_COMMAS}")
             guessed[kind].append(label if kind != "category" else f"{label} ({len(column.used):,} values)")
         if label in found:
             raise ArgumentError(f"{name}: {label} is both a column and a finding of the lists: leave one out")
@@ -196,22 +218,28 @@ def _column(table: pa.Table, label: str, name: str) -> Column:
 
 def _chosen(table: pa.Table, options: TableOptions, taken: set[str | None], name: str, said: list[str]) -> list[str]:
     """Return the columns that are labels by their names and values: no identifiers, dates or free text."""
-    chosen, left = [], []
+    chosen, left, parts = [], [], parts_of_brackets(table.column_names)
     for label in table.column_names:
-        if label in taken:
+        if label in taken or (label in parts and label not in options.kinds):
             continue
         column = _column(table, label, name)
         if label in options.kinds or not (_names_identifier(label) or _many_texts(column, options.meaning)):
             chosen.append(label)
+        elif not _names_identifier(label) and has_decimal_commas(column):
+            said.append(f"left out: {label} {_COMMAS}")
         else:
             left.append(label)
+    if parts:
+        said.append(f"left out, as parts of one name: {', '.join(dict.fromkeys(parts.values()))}")
     if left:
         said.append(f"left out, as they may tell who or when: {', '.join(left)} (take them with --labels)")
     return chosen
 
 
 def _names_identifier(label: str) -> bool:
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+", " ", label).lower()
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9#]+", " ", label).lower()
+    if _PERSON.search(words) is not None:
+        return True
     return _IDENTIFIER.search(words) is not None and _NO_IDENTIFIER.search(words) is None
 
 

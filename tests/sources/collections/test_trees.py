@@ -105,7 +105,10 @@ def test_nih14_has_patients_labels_boxes_and_the_official_split(built: Callable[
     assert both["images_002/images/00000030_001.png"] == (None, None)
     boxes = [(box["label"], box["top"], box["left"], box["height"], box["width"]) for box in found.boxes]
     assert sorted(boxes) == [("Infiltration", 20.25, 9.5, 40, 30), ("Mass", 2, 1, 4, 3)]
-    assert "nih14: 6 rows, 5 matched, 0 ambiguous, 1 unmatched; files without a row: 1" in found.outcome.told
+    assert (
+        "nih14: 6 rows by the files that they name: 5 matched, 0 ambiguous, 1 unmatched; files without a row: 1"
+        in found.outcome.told
+    )
     assert "6 of the 112,120 images of nih14 are here" in found.outcome.told
 
 
