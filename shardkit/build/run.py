@@ -110,7 +110,8 @@ class _Run:
 
     def run(self, retry: str | None) -> Outcome:
         with self.workers:
-            self.facts = known_facts(self.config, self.spec.source)
+            told = (self.dataset.collection, self.config.facts, self.config.facts_columns)
+            self.facts = known_facts(self.spec.source, self.config.source, *told)
             new, again = 0, set[str]()
             folder = self.workspace.folder(self.workspace.complete)
             if (folder / shard_plan.INDEX).exists():  # planned, then interrupted: finish that first

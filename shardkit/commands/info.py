@@ -12,6 +12,8 @@ from PIL import Image
 from rich.table import Table
 
 from shardkit.build import ledger
+from shardkit.build.known_facts import KnownFacts
+from shardkit.config import Rules
 from shardkit.dataset import contents
 from shardkit.errors import ArgumentError
 from shardkit.looking.dataset import Dataset
@@ -44,7 +46,7 @@ class ScanCounts:
     pixels: int = 0
 
 
-def scan_counts(source: ImageSource, workers: int) -> ScanCounts:
+def scan_counts(source: ImageSource, workers: int, rules: Rules, facts: KnownFacts | None = None) -> ScanCounts:
     """Read every header of an export.
 
     Parameters
@@ -53,6 +55,10 @@ def scan_counts(source: ImageSource, workers: int) -> ScanCounts:
         The export.
     workers : int
         Processes that read.
+    rules : Rules
+        What a build would take.
+    facts : KnownFacts, optional
+        What a table says of the files.
 
     Returns
     -------
@@ -65,17 +71,18 @@ def scan_counts(source: ImageSource, workers: int) -> ScanCounts:
         The source is empty.
     """
     from shardkit.build import isolation, scan
-    from shardkit.config import MEMORY_LIMIT, TIME_LIMIT, Rules
+    from shardkit.config import MEMORY_LIMIT, TIME_LIMIT
 
     source.files.check()
     counts = ScanCounts()
 
     def read(entries: list[Entry]) -> list[scan.ScannedFile]:
-        return scan.scan_part(source, entries, Rules(), workers, MEMORY_LIMIT, TIME_LIMIT)
+        return scan.scan_part(source, entries, rules, workers, MEMORY_LIMIT, TIME_LIMIT)
 
     try:
         with ThreadPoolExecutor(workers) as threads:
-            for part in scan.parts(source.list(), workers * scan.CHUNK):
+            listed = source.list() if facts is None else map(facts.of, source.list())
+            for part in scan.parts(listed, workers * scan.CHUNK):
                 chunks = [part[i : i + scan.CHUNK] for i in range(0, len(part), scan.CHUNK)]
                 for found in threads.map(read, chunks):
                     for _, row in (image for file in found for image in file.images):
