@@ -23,6 +23,7 @@ from shardkit.sources.entries import Entry
 from shardkit.storage import Store, no_folder, parquet, shown, translate_errors
 from shardkit.terminal.output import Terminal
 
+_SHOWN = ["verdict", "reason", "path", "message", "key"]
 _KEYS, _START = 5, 12  # keys that are named, and how much of them
 _BLOCK = 1 << 12  # rows handled as Python objects at once
 
@@ -97,7 +98,7 @@ def scan_counts(source: ImageSource, workers: int, rules: Rules, facts: KnownFac
     return counts
 
 
-def ledger_rows(private: Path, verdict: str | None, reason: str | None) -> pa.Table:
+def ledger_rows(private: Path, verdict: str | None, reason: str | None, flag: str | None = None) -> pa.Table:
     """Read rows of the ledger in a private folder, by path.
 
     Parameters
@@ -105,17 +106,19 @@ def ledger_rows(private: Path, verdict: str | None, reason: str | None) -> pa.Ta
     private : Path
         The folder.
     verdict, reason : str or None
-        What the files have become. Without either choice, all files that are not written.
+        What the files have become. Without any choice, all files that are not written.
+    flag : str, optional
+        What they are flagged with.
 
     Returns
     -------
     pyarrow.Table
-        Verdict, reason, path and message of each file.
+        Verdict, reason, path and message of each file, and key of its sample; of a duplicate, of the one that was kept.
 
     Raises
     ------
     ArgumentError
-        There is no ledger, or no such reason.
+        There is no ledger, or no such reason or flag.
     """
     from shardkit.triage import DROPS, QUARANTINES
 
@@ -125,8 +128,14 @@ def ledger_rows(private: Path, verdict: str | None, reason: str | None) -> pa.Ta
     if reason is not None and reason not in {*DROPS, *QUARANTINES, *ledger.WRITTEN}:
         there = ", ".join(sorted(set(parquet.read(path, ["reason"])["reason"].to_pylist())))
         raise ArgumentError(f"--class {reason} does not exist: this ledger has {there}")
-    rows = ledger.select(parquet.read(path, ["verdict", "reason", "path", "message"]), verdict, reason)
-    return rows if verdict or reason else rows.filter(pc.not_equal(rows["verdict"], "written"))
+    rows = ledger.select(parquet.read(path, [*_SHOWN, "flags"]), verdict, reason)
+    if flag is not None:
+        flags = sorted(set(parquet.read(path, ["flags"])["flags"].combine_chunks().flatten().to_pylist()))
+        if flag not in flags:
+            raise ArgumentError(f"--flag {flag}: no file has it; this ledger has {', '.join(flags) or 'no flags'}")
+        rows = ledger.flagged(rows, flag)
+    rows = rows.select(_SHOWN)
+    return rows if verdict or reason or flag else rows.filter(pc.not_equal(rows["verdict"], "written"))
 
 
 def show_ledger(rows: pa.Table, limit: int | None, as_csv: bool, console: Terminal, errors: Terminal) -> None:
@@ -143,8 +152,8 @@ def show_ledger(rows: pa.Table, limit: int | None, as_csv: bool, console: Termin
     for row in shown.to_pylist():
         name = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in row["path"])
         console.print(f"{row['verdict']} {row['reason']}  {name}", highlight=False, soft_wrap=True)
-        if row["message"]:
-            console.print(f"    {row['message']}", style="dim", highlight=False, soft_wrap=True)
+        for words in filter(None, (row["message"], row["key"] and f"key {row['key']}")):
+            console.print(f"    {words}", style="dim", highlight=False, soft_wrap=True)
     console.print(count, highlight=False)
 
 

@@ -80,6 +80,7 @@ def ledger(
     *,
     class_: Annotated[str | None, Parameter(name="--class")] = None,
     verdict: Literal["written", "dropped", "quarantined"] | None = None,
+    flag: str | None = None,
     private: Path | None = None,
     limit: int | None = None,
     csv: bool = False,
@@ -94,6 +95,8 @@ def ledger(
         Show the files of this reason, e.g. decode_error.
     verdict
         Show the files of this verdict.
+    flag
+        Show the files that have this flag, e.g. bits_unsure.
     private
         Folder of the ledger and the pseudonym key; default OUT.private.
     limit
@@ -106,7 +109,7 @@ def ledger(
     if limit is not None and limit < 0:
         raise ArgumentError("--limit must be at least 0")
     as_csv = csv or not console.is_terminal
-    rows = ledger_rows(private_folder(out, private), verdict, class_)
+    rows = ledger_rows(private_folder(out, private), verdict, class_, flag)
     show_ledger(rows, 50 if limit is None and not as_csv else limit, as_csv, console, errors)
     return 0
 

@@ -43,8 +43,8 @@ def test_a_scan_counts_as_a_build_would_and_writes_nothing(tmp_path: Path, capsy
         "6 of the 112,120 images of nih14 are here",
         "nih14: 6 rows, 5 matched, 0 ambiguous, 1 unmatched; files without a row: 1",
         (
-            "nih14, column age: cells without a known meaning count as blank: 1 (first in row 4); known are years from 0"
-            " to 120, or DICOM's 058Y"
+            "nih14, column age: cells without a known meaning count as blank: 1 (first in row 4); known are years from"
+            " 0 to 120, or DICOM's 058Y"
         ),
     ]
     assert cli.run([*scan, "--facts", str(tmp_path / "facts.csv"), "--facts-columns", "study=patient"]) == 0
