@@ -225,6 +225,7 @@ def test_a_defect_of_boxes_is_one_sentence(folder: Path, text: str, said: str) -
         taken(table, boxes=str(written(folder, text, "boxes.csv")))
 
 
+@pytest.mark.deep
 def test_padchest_s_lists_are_compared_whole(published: Path) -> None:
     """Counted from the published table; "nodule" as a part of texts hits 2,249 "pseudonodule"."""
     from shardkit.sources import tables

@@ -110,6 +110,7 @@ def test_nih14_has_patients_labels_boxes_and_the_official_split(built: Callable[
     assert found.outcome.told[:2] == ("4 tables of nih14 were read", "6 of the 112,120 images of nih14 are here")
 
 
+@pytest.mark.deep
 def test_chexpert_keeps_uncertain_and_blank_and_knows_laterals_by_their_names(built: Callable[..., Built]) -> None:
     found = built("chexpert")
     assert found.verdicts() == {"written": 6, "not_in_collection": 3}
@@ -137,6 +138,7 @@ def test_mimic_gives_labels_of_a_study_to_all_its_images_by_name_not_place(built
     assert found.of("view")["2a2277a9-b0ded155.jpg"] is None
 
 
+@pytest.mark.deep
 def test_padchest_has_its_bits_its_whole_labels_and_a_broken_file(built: Callable[..., Built]) -> None:
     found = built("padchest")
     assert found.verdicts() == {"written": 3, "truncated": 1, "not_in_collection": 1}
@@ -178,6 +180,7 @@ def test_covidx_reads_names_with_spaces_and_keeps_the_source(built: Callable[...
     }
 
 
+@pytest.mark.deep
 def test_covid19_radiography_leaves_masks_out_though_they_have_the_same_names(built: Callable[..., Built]) -> None:
     found = built("covid19-radiography")
     assert found.verdicts() == {"written": 5, "not_in_collection": 6}
@@ -195,6 +198,7 @@ def test_brats20_slices_have_their_subjects_labels_and_masks_stay_out(built: Cal
     assert Counter(found.of("official").values()) == {"train": 9, "val": 3}
 
 
+@pytest.mark.deep
 def test_mura_labels_studies_and_leaves_out_what_macos_left(built: Callable[..., Built]) -> None:
     found = built("mura")
     assert found.verdicts() == {"written": 4, "not_in_collection": 5}
@@ -218,6 +222,7 @@ def test_fracatlas_takes_a_body_part_where_one_is_named_and_quarantines_what_is_
     assert [(box["top"], box["left"], box["height"], box["width"]) for box in found.boxes] == [(20, 10.5, 40, 30)]
 
 
+@pytest.mark.deep
 def test_rsna_boneage_has_months_and_its_test_table_says_it_otherwise(built: Callable[..., Built]) -> None:
     found = built("rsna-boneage")
     assert found.verdicts() == {"written": 3, "not_in_collection": 2}
@@ -272,6 +277,7 @@ def test_the_sample_of_nih_that_kaggle_has_is_read_as_the_whole(tmp_path: Path) 
     assert COLLECTIONS["nih14"].told(Tree(files, files.list())).table.num_rows == 6
 
 
+@pytest.mark.deep
 def test_labels_are_written_again_after_an_append(
     built: Callable[..., Built], tmp_path: Path, executor: Executor
 ) -> None:
