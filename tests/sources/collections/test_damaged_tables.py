@@ -52,7 +52,7 @@ def _read(name: str, place: Path) -> str:
     return ""
 
 
-_PLAIN = ("nih14", "covidx", "mura", "fracatlas")  # a table, lists, tables without a header, JSON
+_PLAIN = ("nih14", "covidx", "fracatlas")  # a table, lists, JSON
 
 
 @pytest.mark.parametrize(

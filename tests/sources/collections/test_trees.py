@@ -107,6 +107,7 @@ def test_nih14_has_patients_labels_boxes_and_the_official_split(built: Callable[
     boxes = [(box["label"], box["top"], box["left"], box["height"], box["width"]) for box in found.boxes]
     assert sorted(boxes) == [("Infiltration", 20.25, 9.5, 40, 30), ("Mass", 2, 1, 4, 3)]
     assert "nih14: 6 rows, 5 matched, 0 ambiguous, 1 unmatched; files without a row: 1" in found.outcome.told
+    assert found.outcome.told[-1] == "flags: equal_channels 1, missing_patient_id 1"
     assert found.outcome.told[:2] == ("4 tables of nih14 were read", "6 of the 112,120 images of nih14 are here")
 
 
@@ -211,6 +212,7 @@ def test_mura_labels_studies_and_leaves_out_what_macos_left(built: Callable[...,
     assert {row["body_part"] for row in found.rows.values() if row.get("key")} == {"WRIST", "HAND"}
 
 
+@pytest.mark.deep
 def test_fracatlas_takes_a_body_part_where_one_is_named_and_quarantines_what_is_cut(
     built: Callable[..., Built],
 ) -> None:
