@@ -5,6 +5,7 @@ A collection gives its own table; `--facts` names one. Only the process that lis
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -151,7 +152,7 @@ class KnownFacts:
             Where labels cannot be joined or written.
         """
         samples = contents.samples(store, ["flags"])
-        said = self._said + self._sentences(samples)
+        said = [*self.joined(), *_unknown(samples)]
         for name, rows in self._labels.items() if samples.num_rows else ():
             try:
                 found = label(config.out, name, rows, config.private)
@@ -171,16 +172,18 @@ class KnownFacts:
                 )
         return tuple(said)
 
-    def _sentences(self, samples: pa.Table) -> list[str]:
+    def joined(self) -> list[str]:
+        """Say what is here, what became of all rows and files, and of cells that were not understood."""
         name, rows, files = self._table.name, self.rows, self.files
-        said = [f"{name}: {_outcome(rows, 'by the files that they name')}; files without a row: {files['unmatched']:,}"]
+        said = [
+            *self._said,
+            f"{name}: {_outcome(rows, 'by the files that they name')}; files without a row: {files['unmatched']:,}",
+        ]
         if files["ambiguous"]:
             said.append(
                 f"files named by rows that differ, or that name others, too: {files['ambiguous']:,}, quarantined as"
                 " facts_ambiguous; write paths below --source to tell them apart"
             )
-        if unknown := sum("missing_patient_id" in (flags or ()) for flags in samples["flags"].to_pylist()):
-            said.append(f"samples of unknown patients: {unknown:,}; images of one may lie in different splits")
         return said + list(self._table.remarks)
 
 
@@ -188,6 +191,11 @@ def _outcome(rows: Mapping[str, int], how: str) -> str:
     """Count rows by what became of them."""
     counts = ", ".join(f"{count:,} {what}" for what, count in rows.items())
     return f"{counted(sum(rows.values()), 'row')} {how}: {counts}"
+
+
+def _unknown(samples: pa.Table) -> list[str]:
+    count = pc.sum(pc.equal(samples["flags"].combine_chunks().flatten(), "missing_patient_id")).as_py()
+    return [f"samples of unknown patients: {count:,}; images of one may lie in different splits"] if count else []
 
 
 def _matched(table: FactsTable, names: pa.Array, stored: pa.Array, inside: Any, root: str) -> Match:
@@ -210,8 +218,23 @@ def _with(entry: Entry, said: Mapping[str, Any]) -> Entry:
     return Entry(entry.path, entry.size, entry.kind, entry.part, entry.unpacked, FactsRow(**values))
 
 
-def known_facts(config: BuildConfig, source: ImageSource) -> KnownFacts | None:
-    """Return what a table says of a build's files; None for a build without one.
+def known_facts(
+    source: ImageSource, url: str, name: str | None, facts: str | Path | None, columns: Mapping[str, str] | None
+) -> KnownFacts | None:
+    """Return what a table says of the files of a build, or of a scan; None for one without a table.
+
+    Parameters
+    ----------
+    source : ImageSource
+        The files.
+    url : str
+        Where they lie, as it was named.
+    name : str or None
+        The collection that they are.
+    facts : str, Path or None
+        A table of facts.
+    columns : mapping of str to str or None
+        What it calls its columns.
 
     Raises
     ------
@@ -220,17 +243,16 @@ def known_facts(config: BuildConfig, source: ImageSource) -> KnownFacts | None:
     StorageError
         Where the source cannot be listed.
     """
-    name = config.dataset.collection
-    if name is not None and config.facts is not None:
+    if name is not None and facts is not None:
         raise ArgumentError("--collection has facts of its own: leave out --facts, or --collection")
     if name is not None:
         return _of_collection(collection(name), source)
-    if config.facts is None:
-        if config.facts_columns:
+    if facts is None:
+        if columns:
             raise ArgumentError("--facts-columns names columns of a table: name the table with --facts")
         return None
-    table = read_facts(config.facts, config.facts_columns)
-    root = "" if is_remote(config.source) else str(local_path(config.source).absolute())
+    table = read_facts(facts, columns)
+    root = "" if is_remote(url) else str(local_path(url).absolute())
     known = KnownFacts(source.list(), table, root, labels=_splits(table))
     if not known.rows["matched"] and not known.rows["ambiguous"]:
         raise ArgumentError(
@@ -253,5 +275,4 @@ def _of_collection(known: Collection, source: ImageSource) -> KnownFacts:
     tree = Tree(source.files, entries)
     table = known.told(tree)
     labels = {name: replace(rows, collection=known.name) for name, rows in known.labels(tree).items()}
-    said = [short] if (short := known.shortfall(tree)) else []
-    return KnownFacts(entries, table, known=known, labels=labels, said=said)
+    return KnownFacts(entries, table, known=known, labels=labels, said=known.here(tree))

@@ -93,6 +93,12 @@ def counts(table: pa.Table) -> dict[str, Counter[str]]:
     return out
 
 
+def flagged(table: pa.Table, flag: str) -> pa.Table:
+    """Return the rows that have a flag."""
+    flags = table["flags"].combine_chunks()
+    return table.take(pc.list_parent_indices(flags).filter(pc.equal(flags.flatten(), flag)))
+
+
 def select(table: pa.Table, verdict: str | None = None, reason: str | None = None) -> pa.Table:
     """Return the rows of a verdict, of a reason, or of both."""
     for column, value in (("verdict", verdict), ("reason", reason)):

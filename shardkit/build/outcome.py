@@ -51,7 +51,7 @@ class Outcome:
     retried : dict or None
         Files taken in again, by reason.
     told : tuple of str
-        Sentences on the facts and labels of a collection, or of a table.
+        Sentences on the facts and labels of a collection, or of a table, on flags, and on copies across patients.
     """
 
     counts: dict[str, dict[str, int]]

@@ -31,6 +31,7 @@ from shardkit.build.digests import hash_shard
 from shardkit.build.ingest import WorkerConfig, convert_shard
 from shardkit.build.known_facts import KnownFacts, known_facts
 from shardkit.build.outcome import Outcome, unwanted
+from shardkit.build.remarks import remarks
 from shardkit.build.stages import Progress, Quiet
 from shardkit.build.workers import Workers
 from shardkit.build.workspace import BuildWorkspace
@@ -110,7 +111,10 @@ class _Run:
 
     def run(self, retry: str | None) -> Outcome:
         with self.workers:
-            self.facts = known_facts(self.config, self.spec.source)
+            config = self.config
+            self.facts = known_facts(
+                self.spec.source, config.source, config.dataset.collection, config.facts, config.facts_columns
+            )
             new, again = 0, set[str]()
             folder = self.workspace.folder(self.workspace.complete)
             if (folder / shard_plan.INDEX).exists():  # planned, then interrupted: finish that first
@@ -128,7 +132,8 @@ class _Run:
                 new += self._finish(self._lay_out())
             journal.clear(self.store)
             outcome = self._close(known, new, (again or chosen) if retry else None)
-            return outcome if self.facts is None else replace(outcome, told=self.facts.finish(self.store, self.config))
+            told = () if self.facts is None else self.facts.finish(self.store, self.config)
+            return replace(outcome, told=(*told, *outcome.told))
 
     def _scan(self, known: scan_rows.SeenFiles, settled: set[bytes]) -> tuple[int, int]:
         """Read the headers of what no earlier pass has seen; return names listed, and new ones in this generation.
@@ -326,4 +331,5 @@ class _Run:
             share <= self.config.run.max_quarantine,
             unwanted(samples, counts, self.dataset.rules, lambda: scan_rows.modalities(self.workspace.earlier_parts())),
             None if again is None else ledger.reasons(merged, again),
+            remarks(merged, samples),
         )

@@ -48,14 +48,14 @@ def build(
     dask
         Address of a Dask scheduler that runs the work, e.g. tcp://scheduler:8786.
     """
-    place, columns = private_folder(out, private), _columns(facts_columns)
+    place, columns = private_folder(out, private), columns_of(facts_columns)
     config = BuildConfig(
         source=source, out=out, private=place, facts=facts, facts_columns=columns, dataset=dataset, run=run
     )
     return _run(config, dask)
 
 
-def _columns(text: str) -> dict[str, str]:
+def columns_of(text: str) -> dict[str, str]:
     """Read --facts-columns."""
     if not text:
         return {}
@@ -92,7 +92,7 @@ def retry(
     from shardkit.build.workspace import recorded
 
     config = recorded(source, out, private_folder(out, private), run)
-    return _run(replace(config, facts=facts, facts_columns=_columns(facts_columns)), retry=class_)
+    return _run(replace(config, facts=facts, facts_columns=columns_of(facts_columns)), retry=class_)
 
 
 def transcode(

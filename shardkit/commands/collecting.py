@@ -46,7 +46,7 @@ def _told(one: "Collection") -> list[str]:
     lines = [f"{one.name}: {one.title}", "", "images"]
     lines += [f"  {path}" for path in one.layout]
     lines += ["  (folders above these may be called anything)", "", "tables, beside the images or below"]
-    lines += [f"  {table.name}{'' if table.needed else ' (may be absent)'}: {table.about}" for table in one.tables]
+    lines += [f"  {table.called}{'' if table.needed else ' (may be absent)'}: {table.about}" for table in one.tables]
     lines += ["", "published counts"] if one.tables else ["  none", "", "published counts"]
     lines += [f"  {count:>9,} {what}" for what, count in one.expected.items()]
     lines += ["", "what is known to go wrong, and what is done about it"]

@@ -12,6 +12,8 @@ from PIL import Image
 from rich.table import Table
 
 from shardkit.build import ledger
+from shardkit.build.known_facts import KnownFacts
+from shardkit.config import Rules
 from shardkit.dataset import contents
 from shardkit.errors import ArgumentError
 from shardkit.looking.dataset import Dataset
@@ -21,6 +23,7 @@ from shardkit.sources.entries import Entry
 from shardkit.storage import Store, no_folder, parquet, shown, translate_errors
 from shardkit.terminal.output import Terminal
 
+_SHOWN = ["verdict", "reason", "path", "message", "key"]
 _KEYS, _START = 5, 12  # keys that are named, and how much of them
 _BLOCK = 1 << 12  # rows handled as Python objects at once
 
@@ -44,7 +47,7 @@ class ScanCounts:
     pixels: int = 0
 
 
-def scan_counts(source: ImageSource, workers: int) -> ScanCounts:
+def scan_counts(source: ImageSource, workers: int, rules: Rules, facts: KnownFacts | None = None) -> ScanCounts:
     """Read every header of an export.
 
     Parameters
@@ -53,6 +56,10 @@ def scan_counts(source: ImageSource, workers: int) -> ScanCounts:
         The export.
     workers : int
         Processes that read.
+    rules : Rules
+        What a build would take.
+    facts : KnownFacts, optional
+        What a table says of the files.
 
     Returns
     -------
@@ -65,17 +72,18 @@ def scan_counts(source: ImageSource, workers: int) -> ScanCounts:
         The source is empty.
     """
     from shardkit.build import isolation, scan
-    from shardkit.config import MEMORY_LIMIT, TIME_LIMIT, Rules
+    from shardkit.config import MEMORY_LIMIT, TIME_LIMIT
 
     source.files.check()
     counts = ScanCounts()
 
     def read(entries: list[Entry]) -> list[scan.ScannedFile]:
-        return scan.scan_part(source, entries, Rules(), workers, MEMORY_LIMIT, TIME_LIMIT)
+        return scan.scan_part(source, entries, rules, workers, MEMORY_LIMIT, TIME_LIMIT)
 
     try:
         with ThreadPoolExecutor(workers) as threads:
-            for part in scan.parts(source.list(), workers * scan.CHUNK):
+            listed = source.list() if facts is None else map(facts.of, source.list())
+            for part in scan.parts(listed, workers * scan.CHUNK):
                 chunks = [part[i : i + scan.CHUNK] for i in range(0, len(part), scan.CHUNK)]
                 for found in threads.map(read, chunks):
                     for _, row in (image for file in found for image in file.images):
@@ -90,7 +98,7 @@ def scan_counts(source: ImageSource, workers: int) -> ScanCounts:
     return counts
 
 
-def ledger_rows(private: Path, verdict: str | None, reason: str | None) -> pa.Table:
+def ledger_rows(private: Path, verdict: str | None, reason: str | None, flag: str | None = None) -> pa.Table:
     """Read rows of the ledger in a private folder, by path.
 
     Parameters
@@ -98,17 +106,19 @@ def ledger_rows(private: Path, verdict: str | None, reason: str | None) -> pa.Ta
     private : Path
         The folder.
     verdict, reason : str or None
-        What the files have become. Without either choice, all files that are not written.
+        What the files have become. Without any choice, all files that are not written.
+    flag : str, optional
+        What they are flagged with.
 
     Returns
     -------
     pyarrow.Table
-        Verdict, reason, path and message of each file.
+        Verdict, reason, path and message of each file, and key of its sample; of a duplicate, of the one that was kept.
 
     Raises
     ------
     ArgumentError
-        There is no ledger, or no such reason.
+        There is no ledger, or no such reason or flag.
     """
     from shardkit.triage import DROPS, QUARANTINES
 
@@ -118,8 +128,14 @@ def ledger_rows(private: Path, verdict: str | None, reason: str | None) -> pa.Ta
     if reason is not None and reason not in {*DROPS, *QUARANTINES, *ledger.WRITTEN}:
         there = ", ".join(sorted(set(parquet.read(path, ["reason"])["reason"].to_pylist())))
         raise ArgumentError(f"--class {reason} does not exist: this ledger has {there}")
-    rows = ledger.select(parquet.read(path, ["verdict", "reason", "path", "message"]), verdict, reason)
-    return rows if verdict or reason else rows.filter(pc.not_equal(rows["verdict"], "written"))
+    rows = ledger.select(parquet.read(path, [*_SHOWN, "flags"]), verdict, reason)
+    if flag is not None:
+        flags = sorted(set(parquet.read(path, ["flags"])["flags"].combine_chunks().flatten().to_pylist()))
+        if flag not in flags:
+            raise ArgumentError(f"--flag {flag}: no file has it; this ledger has {', '.join(flags) or 'no flags'}")
+        rows = ledger.flagged(rows, flag)
+    rows = rows.select(_SHOWN)
+    return rows if verdict or reason or flag else rows.filter(pc.not_equal(rows["verdict"], "written"))
 
 
 def show_ledger(rows: pa.Table, limit: int | None, as_csv: bool, console: Terminal, errors: Terminal) -> None:
@@ -136,8 +152,8 @@ def show_ledger(rows: pa.Table, limit: int | None, as_csv: bool, console: Termin
     for row in shown.to_pylist():
         name = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in row["path"])
         console.print(f"{row['verdict']} {row['reason']}  {name}", highlight=False, soft_wrap=True)
-        if row["message"]:
-            console.print(f"    {row['message']}", style="dim", highlight=False, soft_wrap=True)
+        for words in filter(None, (row["message"], row["key"] and f"key {row['key']}")):
+            console.print(f"    {words}", style="dim", highlight=False, soft_wrap=True)
     console.print(count, highlight=False)
 
 

@@ -15,6 +15,9 @@ def scan(
     source: str,
     workers: int | None = None,
     follow_symlinks: bool = False,
+    collection: str | None = None,
+    facts: str | None = None,
+    facts_columns: str = "",
     image_files: bool = False,
     frames: Literal["drop", "each"] = "drop",
     slices: str = "axis=2",
@@ -29,6 +32,10 @@ def scan(
         Processes that read; default one per core.
     follow_symlinks
         Read what symbolic links point to.
+    collection
+        The public collection that the source is a copy of, as for build.
+    facts, facts_columns
+        A table that says of files whom they are of and how they were taken, as for build.
     image_files
         Take PNG, JPEG, TIFF and NIfTI files, as well as DICOM.
     frames
@@ -36,12 +43,16 @@ def scan(
     slices
         Which slices of a NIfTI volume to take: axis=0, 1 or 2, and from, to (which is left out) and step.
     """
+    from shardkit.build.known_facts import known_facts
     from shardkit.build.outcome import listed
+    from shardkit.commands.building import columns_of
     from shardkit.commands.info import scan_counts
+    from shardkit.config import DatasetOptions
     from shardkit.sources import image_source
     from shardkit.sources.images.slices import parse
 
     parse(slices)
+    columns, rules = columns_of(facts_columns), DatasetOptions(collection=collection).rules
     with tempfile.TemporaryDirectory(prefix="shardkit-") as folder:  # its owner's alone
         images = image_source(
             source,
@@ -51,12 +62,16 @@ def scan(
             frames=frames,
             slices=slices,
         )
-        counts = scan_counts(images, workers or cores())
+        images.files.check()
+        known = known_facts(images, source, collection, facts, columns)
+        counts = scan_counts(images, workers or cores(), rules, known)
     for (verdict, reason), count in sorted(counts.verdicts.items()):
         console.print(f"{count:>10,}  {verdict:<12} {reason}", highlight=False)
     total, pixels = sum(counts.verdicts.values()), counts.pixels / 1e6
     console.print(f"{total:>10,}  files; {pixels:,.0f} Mpx worth converting", highlight=False)
     console.print(f"modalities: {listed(counts.modalities)}", highlight=False, soft_wrap=True)
+    for sentence in known.joined() if known else ():
+        console.print(sentence, highlight=False, soft_wrap=True)
     return 0
 
 
@@ -65,6 +80,7 @@ def ledger(
     *,
     class_: Annotated[str | None, Parameter(name="--class")] = None,
     verdict: Literal["written", "dropped", "quarantined"] | None = None,
+    flag: str | None = None,
     private: Path | None = None,
     limit: int | None = None,
     csv: bool = False,
@@ -79,6 +95,8 @@ def ledger(
         Show the files of this reason, e.g. decode_error.
     verdict
         Show the files of this verdict.
+    flag
+        Show the files that have this flag, e.g. bits_unsure.
     private
         Folder of the ledger and the pseudonym key; default OUT.private.
     limit
@@ -91,7 +109,7 @@ def ledger(
     if limit is not None and limit < 0:
         raise ArgumentError("--limit must be at least 0")
     as_csv = csv or not console.is_terminal
-    rows = ledger_rows(private_folder(out, private), verdict, class_)
+    rows = ledger_rows(private_folder(out, private), verdict, class_, flag)
     show_ledger(rows, 50 if limit is None and not as_csv else limit, as_csv, console, errors)
     return 0
 

@@ -6,8 +6,9 @@ the words that DICOM has for them. A cell of no known meaning is left blank, and
 
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shardkit.errors import ArgumentError
+from shardkit.labels.reading.columns import listed_columns, usual_column
 from shardkit.privacy import BODY_PARTS, ENUMERATIONS, MODALITIES
 from shardkit.sources import tables
 from shardkit.storage import shown
@@ -105,7 +107,8 @@ def read_facts(place: str | Path, columns: Mapping[str, str] | None = None) -> F
     place : str or Path
         CSV or Parquet file, or url of one.
     columns : mapping of str to str, optional
-        Fact -> column; facts that it does not name are columns of their own name, in any case.
+        Fact -> column; facts that it does not name are columns of their own name, in any case. Paths may be in a column
+        of another usual name, such as Image Index.
 
     Raises
     ------
@@ -119,12 +122,36 @@ def read_facts(place: str | Path, columns: Mapping[str, str] | None = None) -> F
         if column not in table.column_names:
             raise ArgumentError(f"{name} has no column {column}, which --facts-columns names for {fact}: mend the name")
     found = {fact: columns.get(fact) or lower.get(fact) for fact in ("path", *FIELDS)}
+    remarks = []
     if found["path"] is None:
-        raise ArgumentError(f"{name} has no column path: name the one that has it, --facts-columns path=COLUMN")
+        found["path"] = _paths(table.column_names, name)
+        remarks.append(f"{name}: paths are in column {found['path']}")
     if not table.num_rows:
         raise ArgumentError(f"{name} has no rows below its header: name a table that does")
     called = {fact: column for fact, column in found.items() if column is not None}
-    return made(name, {fact: table[column] for fact, column in called.items()}, (digest,), called)
+    facts = made(name, {fact: table[column] for fact, column in called.items()}, (digest,), called)
+    return replace(facts, remarks=(*remarks, *_unused(table.column_names, called, name), *facts.remarks))
+
+
+def _paths(columns: Sequence[str], name: str) -> str:
+    """Return the column of paths, by another usual name."""
+    if (column := usual_column(columns, "path")) is None:
+        raise ArgumentError(
+            f"{name} has no column path: name the one that has it, --facts-columns path=COLUMN; there are"
+            f" {listed_columns(columns)}"
+        )
+    return column
+
+
+def _unused(columns: Sequence[str], called: Mapping[str, str], name: str) -> list[str]:
+    """Name the columns that are not used, with the fact that each may be meant to be."""
+    free = [fact for fact in FIELDS if fact not in called]
+    words = []
+    for column in columns:
+        if column not in called.values():
+            near = get_close_matches(re.sub(r"[\W_]", "", column.lower()), free, 1)
+            words.append(f"{column} ({near[0]}?)" if near else column)
+    return [f"{name}: columns that are not used: {listed_columns(words)}"] if words else []
 
 
 def made(

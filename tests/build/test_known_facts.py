@@ -144,6 +144,18 @@ def test_samples_without_a_patient_are_counted_for_they_may_leak(place: Path, ru
     assert "samples of unknown patients: 1; images of one may lie in different splits" in outcome.told
 
 
+def test_copies_whose_rows_name_different_patients_are_counted(place: Path, run: Run) -> None:
+    data = (place / "source" / "a" / "1.png").read_bytes()
+    for name in ("a/2", "b/3", "b/4", "b/5"):  # of the same patient, of another, of one that is not clear, of none
+        (place / "source" / f"{name}.png").write_bytes(data)
+    outcome = run(facts=place / "facts.csv", image_files=True)
+    assert outcome.counts["dropped"] == {"duplicate_exact": 3}
+    assert (
+        "exact copies that are of another patient than the sample that was kept: 1; such patients share a split"
+        in outcome.told
+    )
+
+
 def test_a_table_about_other_files_and_options_that_contradict_are_refused(place: Path, run: Run) -> None:
     other = place / "other.csv"
     other.write_text("path,sex\nSECRET.dcm,M\n")

@@ -32,10 +32,18 @@ ROWS = [
 ]
 
 
+FLAGS: tuple[list[str] | None, ...] = ([], ["bits_unsure"], None, ["bits_unsure", "orientation"], [], [])
+
+
 @pytest.fixture
 def private(tmp_path: Path) -> Path:
     """A private folder that has a ledger."""
-    rows = [dict(zip(("path", "verdict", "reason", "message"), row, strict=True)) for row in ROWS]
+    rows: list[dict[str, object]] = [
+        dict(zip(("path", "verdict", "reason", "message"), row, strict=True)) for row in ROWS
+    ]
+    for row, flags in zip(rows, FLAGS, strict=True):
+        row["flags"] = flags
+    rows[1]["key"] = "k2"
     pq.write_table(pa.Table.from_pylist(rows, ledger.SCHEMA), tmp_path / ledger.NAME)
     return tmp_path
 
@@ -57,6 +65,21 @@ def test_rows_are_chosen_by_verdict_and_reason(
 ) -> None:
     rows = ledger_rows(private, verdict, reason)
     assert rows["path"].to_pylist() == [ROWS[i][0] for i in sorted(found)]
+
+
+def test_rows_are_chosen_by_flag_whether_or_not_they_were_written(private: Path) -> None:
+    assert ledger_rows(private, None, None, "bits_unsure")["path"].to_pylist() == ["a b/IM2", "y/IM4"]
+    assert ledger_rows(private, "written", None, "bits_unsure")["path"].to_pylist() == ["a b/IM2"]
+    with pytest.raises(ArgumentError, match=r"--flag lossy: no file has it; this ledger has bits_unsure, orientation$"):
+        ledger_rows(private, None, None, "lossy")
+
+
+def test_the_key_of_a_sample_is_shown_where_there_is_one(private: Path) -> None:
+    for as_csv, words in ((True, "written,ok_repaired,a b/IM2,,k2"), (False, "    key k2")):
+        out = io.StringIO()
+        terminals = [Terminal(file=out, force_terminal=not as_csv, width=80)] * 2
+        show_ledger(ledger_rows(private, None, "ok_repaired"), None, as_csv, *terminals)
+        assert words in re.sub(r"\x1b\[[\d;]*m", "", out.getvalue()).splitlines()
 
 
 def test_what_cannot_be_shown_is_a_sentence(private: Path, tmp_path: Path) -> None:

@@ -60,13 +60,36 @@ def test_what_is_not_understood_is_counted_and_not_shown() -> None:
 
 def test_a_row_without_a_path_and_a_table_without_one_are_refused(tmp_path: Path) -> None:
     place = tmp_path / "facts.csv"
-    place.write_text("Image,sex\na.png,M\n,F\n")
-    with pytest.raises(ArgumentError, match=r"facts\.csv has no column path: .*--facts-columns path=COLUMN"):
+    place.write_text("Radiograph,sex\na.png,M\n,F\n")
+    with pytest.raises(
+        ArgumentError, match=r"facts\.csv has no column path: .*--facts-columns path=COLUMN; there are Radiograph, sex$"
+    ):
         read_facts(place)
+    place.write_text("Image,sex\na.png,M\n,F\n")
     with pytest.raises(ArgumentError, match=r"facts\.csv, row 3, column Image is empty"):
         read_facts(place, {"path": "Image"})
     with pytest.raises(ArgumentError, match="no column Who, which --facts-columns names for patient"):
         read_facts(place, {"path": "Image", "patient": "Who"})
+
+
+@pytest.mark.parametrize("column", ["Path", "file", "FileName", "image", "image_id", "Image Index"])
+def test_paths_may_be_in_a_column_of_another_usual_name_which_is_said(column: str, tmp_path: Path) -> None:
+    place = tmp_path / "facts.csv"
+    place.write_text(f"sex,{column}\nM,a.png\n")
+    found = read_facts(place)
+    assert found.table["path"].to_pylist() == ["a.png"]
+    said = () if column == "Path" else (f"{place}: paths are in column {column}",)
+    assert found.remarks == said
+    assert read_facts(place, {"path": column}).remarks == ()
+
+
+def test_columns_that_are_not_used_are_named_with_what_each_may_be(tmp_path: Path) -> None:
+    place = tmp_path / "facts.csv"
+    place.write_text("path,patiant,StudyID,foo,sex\na.png,1,2,3,M\n")
+    said = f"{place}: columns that are not used: patiant (patient?), StudyID (study?), foo"
+    assert read_facts(place).remarks == (said,)
+    used = read_facts(place, {"patient": "patiant"}).remarks
+    assert used == (f"{place}: columns that are not used: StudyID (study?), foo",)
 
 
 @pytest.mark.parametrize("text", ["path", "path=", "who=Name", "path=a,path=b"])

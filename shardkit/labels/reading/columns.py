@@ -31,14 +31,23 @@ def found_column(columns: Sequence[str], by: By, name: str) -> str:
     ArgumentError
         No column has a usual name.
     """
+    if (found := usual_column(columns, by)) is None:
+        raise ArgumentError(
+            f"{name} has no column with a usual name for --by {by}: name it with --column; there are"
+            f" {listed_columns(columns)}"
+        )
+    return found
+
+
+def usual_column(columns: Sequence[str], by: By) -> str | None:
+    """Return the column of references, by its name; None where no column has a usual one."""
     plain = by_plain_name(columns)
-    for usual in _COLUMNS[by]:
-        if usual in plain:
-            return plain[usual]
-    raise ArgumentError(
-        f"{name} has no column with a usual name for --by {by}: name it with --column; there are"
-        f" {', '.join(columns[:20])}{' …' * (len(columns) > 20)}"
-    )
+    return next((plain[usual] for usual in _COLUMNS[by] if usual in plain), None)
+
+
+def listed_columns(columns: Sequence[str]) -> str:
+    """Return the names of columns, of many the first, as text."""
+    return f"{', '.join(columns[:20])}{' …' * (len(columns) > 20)}"
 
 
 def parts_of_brackets(columns: Sequence[str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from shardkit.sources.entries import Entry, Kind
 
 NAMED = re.compile(rb"\.(zip|tar|tgz|tar\.gz)$", re.IGNORECASE)
 """Ends of the names of archives; the bytes must agree."""
-_DRIVE = re.compile(rb"[A-Za-z]:[/\\]")
+_DRIVE = re.compile(rb"[A-Za-z]:")  # "C:x.png" is absolute where drives are: below the folder that is current there
 _ODD = (b"//", b"/.", b"\\", b"\0")
 _STEPS = re.compile(rb"[/\\]")
 

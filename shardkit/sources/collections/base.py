@@ -30,6 +30,10 @@ class Published:
         Regular expression of the names that it has in one release or another; packed by gzip or not.
     about : str
         What it says.
+    also : tuple of str
+        Other names that it has, to be shown: some of those that the pattern finds.
+    lost : str
+        What there is not, or not all of, without it.
     needed : bool
         Whether the collection cannot be built without it.
     filled, columns : tuple of str
@@ -43,11 +47,18 @@ class Published:
     name: str
     pattern: str
     about: str
+    also: tuple[str, ...] = ()
+    lost: str = ""
     needed: bool = True
     filled: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     others: bool = False
     header: tuple[str, ...] = ()
+
+    @property
+    def called(self) -> str:
+        """Its name, and others that it has."""
+        return f"{self.name} (or {', '.join(self.also)})" if self.also else self.name
 
 
 class Tree:
@@ -118,12 +129,14 @@ class Tree:
 
     def data(self, published: Published) -> bytes | None:
         """Return the bytes of a file of the collection, as `table` does."""
-        found = self._matching(rf"(?i)(^|/)({published.pattern})(\.gz)?$", self._stored)
+        found = self._named(published)
         found.sort(key=lambda path: (path.count(b"/"), path))
         if not found:
             if published.needed:
+                named = f", under that name or {' or '.join(published.also)}" * bool(published.also)
                 raise ArgumentError(
                     f"--source {self.place} has no {published.name} ({published.about}): put it beside the images"
+                    + named
                 )
             return None
         if len(found) > 1 and found[0].count(b"/") == found[1].count(b"/"):
@@ -137,6 +150,13 @@ class Tree:
         if (digest := hashlib.sha256(data).hexdigest()) not in self.digests:
             self.digests.append(digest)
         return data
+
+    def has(self, published: Published) -> bool:
+        """Return whether a table, or list, of the collection is there."""
+        return bool(self._named(published))
+
+    def _named(self, published: Published) -> list[bytes]:
+        return self._matching(rf"(?i)(^|/)({published.pattern})(\.gz)?$", self._stored)
 
     @staticmethod
     def _matching(pattern: str, paths: pa.Array) -> list[bytes]:
@@ -226,10 +246,28 @@ class Collection:
         columns = {name: _column(values) for name, values in self.facts(tree).items()}
         return made(self.name, columns, tuple(tree.digests))
 
-    def shortfall(self, tree: Tree) -> str | None:
-        """Say how many of the published images are here, where not all are."""
-        here, published = tree.count(self.images), self.expected["images"]
-        return None if here >= published else f"{here:,} of the {published:,} images of {self.name} are here"
+    def here(self, tree: Tree) -> list[str]:
+        """Say what a copy holds, once its facts and labels were read: tables, those that it lacks, images."""
+        said, read = [], len(tree.digests)
+        if read:
+            said.append(f"{read} table{'s' * (read > 1)} of {self.name} {'were' if read > 1 else 'was'} read")
+        if lacking := self._lacking(tree):
+            said.append(lacking)
+        images, published = tree.count(self.images), self.expected["images"]
+        if images < published:
+            said.append(f"{images:,} of the {published:,} images of {self.name} are here")
+        return said
+
+    def _lacking(self, tree: Tree) -> str:
+        """Say which tables that need not be there are not, and what is lost; a part where others have the rest."""
+        there = {one.lost for one in self.tables if tree.has(one)}
+        gone = [one for one in self.tables if not one.needed and one.lost and not tree.has(one)]
+        if not gone:
+            return ""
+        *first, last = (one.name for one in gone)
+        names = f"{', '.join(first)} and {last}" if first else last
+        lost = dict.fromkeys(f"{'only a part of the' if one.lost in there else 'no'} {one.lost}" for one in gone)
+        return f"{names} {'are' if first else 'is'} not there: {', '.join(lost)}"
 
 
 def _column(values: pa.Array | pa.ChunkedArray | list[str | None]) -> pa.Array:

@@ -18,15 +18,17 @@ TABLES = {
         name=name,
         pattern=pattern,
         about=about,
+        also=also,
+        lost="" if split == "train" else f"labels of the {split} part",
         needed=split == "train",
         filled=("Path",),
         columns=FINDINGS,
         others=True,
     )
-    for split, name, pattern, about in (
-        ("train", "train.csv", r"train\.csv", "labels and views of the training part"),
-        ("val", "valid.csv", r"val(id)?\.csv", "the same of 234 images"),
-        ("test", "test.csv", r"test(_labels)?\.csv", "labels of 668 images"),
+    for split, name, pattern, about, also in (
+        ("train", "train.csv", r"train\.csv", "labels and views of the training part", ()),
+        ("val", "valid.csv", r"val(id)?\.csv", "the same of 234 images", ("val.csv",)),
+        ("test", "test.csv", r"test(_labels)?\.csv", "labels of 668 images", ("test_labels.csv",)),
     )
 }
 _PLACE = re.compile(r"((patient\d+)/study\d+)/view\d+_(frontal|lateral)\.jpg$")

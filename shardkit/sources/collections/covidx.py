@@ -11,6 +11,7 @@ LISTS = {
         name=f"{split}_COVIDx9A.txt",
         pattern=rf"{split}(_covidx_?\w+|_split_v\d)?\.txt",
         about=f"patient, file, class and source of the {split} part",
+        also=(f"{split}_COVIDx8B.txt", f"{split}_split_v3.txt", f"{split}.txt"),
         needed=split != "val",
     )
     for split in ("train", "val", "test")

@@ -20,13 +20,18 @@ TABLE = Published(
     columns=(*_BINARY, "fracture_count"),
 )
 BOXES = Published(
-    name="COCO_fracture_masks.json", pattern=r"coco_fracture_masks\.json", about="922 boxes, as COCO", needed=False
+    name="COCO_fracture_masks.json",
+    pattern=r"coco_fracture_masks\.json",
+    about="922 boxes, as COCO",
+    lost="boxes",
+    needed=False,
 )
 SPLITS = {
     split: Published(
         name=f"{name}.csv",
         pattern=rf"fracture split/{name}\.csv",
         about="fractured images of one part",
+        lost="official split",
         needed=False,
         filled=("image_id",),
     )

@@ -19,6 +19,7 @@ SPLIT = Published(
     name="mimic-cxr-2.0.0-split.csv.gz",
     pattern=_NAME + r"split\.csv",
     about="the official split",
+    lost="official split",
     needed=False,
     filled=("study_id", "split"),
 )
@@ -27,6 +28,7 @@ LABELS = {
         name=f"mimic-cxr-2.0.0-{maker}.csv.gz",
         pattern=_NAME + rf"{maker}\.csv",
         about=f"labels of studies, by {maker}",
+        lost="" if maker == "chexpert" else f"labels by {maker}",
         needed=maker == "chexpert",
         filled=("study_id",),
         columns=FINDINGS,

@@ -12,8 +12,9 @@ FINDINGS = (
 )  # fmt: skip
 TABLE = Published(
     name="Data_Entry_2017_v2020.csv",
-    pattern=r"data_entry_2017[^/]*\.csv",
+    pattern=r"(data_entry_2017[^/]*|sample_labels)\.csv",
     about="findings, patient, age, sex and view of each image",
+    also=("Data_Entry_2017.csv", "sample_labels.csv"),
     filled=("Image Index",),
     columns=("Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position"),
 )
@@ -21,13 +22,21 @@ BOXES = Published(
     name="BBox_List_2017.csv",
     pattern=r"bbox_list_2017[^/]*\.csv",
     about="984 boxes of 880 images",
+    lost="boxes",
     needed=False,
     filled=("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]"),
 )
-TRAIN = Published(
-    name="train_val_list.txt", pattern=r"train_val_list[^/]*\.txt", about="the official training part", needed=False
+TRAIN, TEST = (
+    Published(
+        name=f"{name}_list.txt",
+        pattern=rf"{name}_list[^/]*\.txt",
+        about=f"the official {part} part",
+        also=(f"{name}_list_NIH.txt",),
+        lost="official split",
+        needed=False,
+    )
+    for name, part in (("train_val", "training"), ("test", "test"))
 )
-TEST = Published(name="test_list.txt", pattern=r"test_list[^/]*\.txt", about="the official test part", needed=False)
 
 
 def _facts(tree: Tree) -> Columns:

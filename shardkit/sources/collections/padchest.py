@@ -16,6 +16,7 @@ TABLE = Published(
     name="PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv",
     pattern=r"(padchest_)?chest_x_ray_images_labels_160k[^/]*\.csv",
     about="labels, patient, study, projection and bits of each image",
+    also=("chest_x_ray_images_labels_160K.csv",),
     filled=("ImageID", "ImageDir"),
     columns=(
         "StudyDate_DICOM", "StudyID", "PatientID", "PatientBirth", "PatientSex_DICOM", "Projection", "Modality_DICOM",

@@ -1,5 +1,7 @@
 """The collections by name."""
 
+from difflib import get_close_matches
+
 from shardkit.errors import ArgumentError
 from shardkit.sources.collections import (
     brats20,
@@ -37,5 +39,7 @@ def collection(name: str) -> Collection:
         Where there is none.
     """
     if name not in COLLECTIONS:
-        raise ArgumentError(f"there is no collection {name!r}: `shardkit collections` lists them")
+        near = get_close_matches(name.lower(), COLLECTIONS, 1, 0.5)
+        remedy = f"did you mean {near[0]}?" if near else "`shardkit collections` lists them"
+        raise ArgumentError(f"there is no collection {name!r}: {remedy}")
     return COLLECTIONS[name]

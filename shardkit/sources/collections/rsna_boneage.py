@@ -14,11 +14,31 @@ _COLUMNS = {
     "sex": ("male", "sex"),
 }
 TABLES = {
-    split: Published(name=name, pattern=pattern, about=about, needed=split == "train", others=True)
-    for split, name, pattern, about in (
-        ("train", "boneage-training-dataset.csv", r"boneage-training-dataset\.csv", "bone age and sex"),
-        ("val", "Validation Dataset.csv", r"(boneage-)?validation[ -]dataset\.csv", "the same of 1,425 images"),
-        ("test", "boneage-test-dataset.csv", r"(boneage-test-dataset|bone age ground truth)\.csv", "sex of 200 images"),
+    split: Published(
+        name=name,
+        pattern=pattern,
+        about=about,
+        also=(also,) if also else (),
+        lost="" if split == "train" else f"labels of the {split} part",
+        needed=split == "train",
+        others=True,
+    )
+    for split, name, also, pattern, about in (
+        ("train", "boneage-training-dataset.csv", "", r"boneage-training-dataset\.csv", "bone age and sex"),
+        (
+            "val",
+            "Validation Dataset.csv",
+            "boneage-validation-dataset.csv",
+            r"(boneage-)?validation[ -]dataset\.csv",
+            "the same of 1,425 images",
+        ),
+        (
+            "test",
+            "boneage-test-dataset.csv",
+            "Bone age ground truth.csv",
+            r"(boneage-test-dataset|bone age ground truth)\.csv",
+            "sex of 200 images",
+        ),
     )
 }
 _SEXES = {"true": "M", "1": "M", "m": "M", "false": "F", "0": "F", "f": "F"}

@@ -72,6 +72,7 @@ def test_nih_has_its_published_images_patients_findings_and_boxes(published: Pub
     assert set(rows.boxes["label"].unique().to_pylist()) <= set(rows.values.column_names)
 
 
+@pytest.mark.deep
 def test_chexpert_keeps_uncertain_and_blank_apart_so_that_a_recipe_can_decide(published: Published) -> None:
     tree = published(chexpert_train="train.csv")
     facts, rows = _facts("chexpert", tree), COLLECTIONS["chexpert"].labels(tree)["chexpert"]
@@ -90,12 +91,14 @@ def test_chexpert_keeps_uncertain_and_blank_apart_so_that_a_recipe_can_decide(pu
     assert set(rows.values["No Finding"].unique().to_pylist()) == {1, None}
 
 
+@pytest.mark.deep
 def test_images_of_a_chexpert_study_have_equal_labels(published: Published) -> None:
     rows = COLLECTIONS["chexpert"].labels(published(chexpert_train="train.csv"))["chexpert"]
     table = rows.values.append_column("study", [[path.rpartition("/")[0] for path in rows.reference]])
     assert len(table.group_by(table.column_names).aggregate([])) == len(table["study"].unique())
 
 
+@pytest.mark.deep
 def test_padchest_labels_are_compared_whole_and_blank_ones_stay_blank(published: Published) -> None:
     tree = published(PADCHEST="PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv")
     facts, rows = _facts("padchest", tree), COLLECTIONS["padchest"].labels(tree)["padchest"]
@@ -134,6 +137,7 @@ def test_lists_as_text_have_leading_spaces_and_empty_strings() -> None:
     assert listed("nan") is None
 
 
+@pytest.mark.deep
 def test_majority_of_three_readers_is_vindrs_547_lung_opacities(published: Published) -> None:
     rows = COLLECTIONS["vindr-cxr"].labels(published(vinbigdata="train.csv"))["vindr-cxr"]
     assert (len(rows.reference), len(set(rows.reference)), rows.vote) == (45_000, 15_000, "majority")
@@ -150,4 +154,6 @@ def test_a_published_table_of_another_shape_is_read_by_a_map_of_its_columns() ->
     assert found.table.num_rows == 26_684
     assert Counter(found.table["view"].to_pylist()) == {"PA": 14_511, "AP": 12_173}
     assert found.table["age"].null_count == 5  # 148 to 155 years
-    assert len(found.remarks) == 1
+    unused, ages = found.remarks
+    assert "columns that are not used: " in unused
+    assert "column PatientAge: cells without a known meaning" in ages

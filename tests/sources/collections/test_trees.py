@@ -17,7 +17,8 @@ from shardkit.build.outcome import Outcome
 from shardkit.build.run import build
 from shardkit.config import BuildConfig
 from shardkit.errors import ArgumentError
-from shardkit.sources.collections import COLLECTIONS
+from shardkit.sources.collections import COLLECTIONS, Tree
+from shardkit.sources.files import FileTree
 from shardkit.storage import Store
 from shardkit.synthetic.collections import TREES, make_collection
 from shardkit.synthetic.tree_writer import TreeWriter
@@ -105,13 +106,13 @@ def test_nih14_has_patients_labels_boxes_and_the_official_split(built: Callable[
     assert both["images_002/images/00000030_001.png"] == (None, None)
     boxes = [(box["label"], box["top"], box["left"], box["height"], box["width"]) for box in found.boxes]
     assert sorted(boxes) == [("Infiltration", 20.25, 9.5, 40, 30), ("Mass", 2, 1, 4, 3)]
-    assert (
-        "nih14: 6 rows by the files that they name: 5 matched, 0 ambiguous, 1 unmatched; files without a row: 1"
-        in found.outcome.told
-    )
-    assert "6 of the 112,120 images of nih14 are here" in found.outcome.told
+    said = "nih14: 6 rows by the files that they name: 5 matched, 0 ambiguous, 1 unmatched; files without a row: 1"
+    assert said in found.outcome.told
+    assert found.outcome.told[-1] == "flags: equal_channels 1, missing_patient_id 1"
+    assert found.outcome.told[:2] == ("4 tables of nih14 were read", "6 of the 112,120 images of nih14 are here")
 
 
+@pytest.mark.deep
 def test_chexpert_keeps_uncertain_and_blank_and_knows_laterals_by_their_names(built: Callable[..., Built]) -> None:
     found = built("chexpert")
     assert found.verdicts() == {"written": 6, "not_in_collection": 3}
@@ -139,6 +140,7 @@ def test_mimic_gives_labels_of_a_study_to_all_its_images_by_name_not_place(built
     assert found.of("view")["2a2277a9-b0ded155.jpg"] is None
 
 
+@pytest.mark.deep
 def test_padchest_has_its_bits_its_whole_labels_and_a_broken_file(built: Callable[..., Built]) -> None:
     found = built("padchest")
     assert found.verdicts() == {"written": 3, "truncated": 1, "not_in_collection": 1}
@@ -180,6 +182,7 @@ def test_covidx_reads_names_with_spaces_and_keeps_the_source(built: Callable[...
     }
 
 
+@pytest.mark.deep
 def test_covid19_radiography_leaves_masks_out_though_they_have_the_same_names(built: Callable[..., Built]) -> None:
     found = built("covid19-radiography")
     assert found.verdicts() == {"written": 5, "not_in_collection": 6}
@@ -197,6 +200,7 @@ def test_brats20_slices_have_their_subjects_labels_and_masks_stay_out(built: Cal
     assert Counter(found.of("official").values()) == {"train": 9, "val": 3}
 
 
+@pytest.mark.deep
 def test_mura_labels_studies_and_leaves_out_what_macos_left(built: Callable[..., Built]) -> None:
     found = built("mura")
     assert found.verdicts() == {"written": 4, "not_in_collection": 5}
@@ -209,6 +213,7 @@ def test_mura_labels_studies_and_leaves_out_what_macos_left(built: Callable[...,
     assert {row["body_part"] for row in found.rows.values() if row.get("key")} == {"WRIST", "HAND"}
 
 
+@pytest.mark.deep
 def test_fracatlas_takes_a_body_part_where_one_is_named_and_quarantines_what_is_cut(
     built: Callable[..., Built],
 ) -> None:
@@ -220,6 +225,7 @@ def test_fracatlas_takes_a_body_part_where_one_is_named_and_quarantines_what_is_
     assert [(box["top"], box["left"], box["height"], box["width"]) for box in found.boxes] == [(20, 10.5, 40, 30)]
 
 
+@pytest.mark.deep
 def test_rsna_boneage_has_months_and_its_test_table_says_it_otherwise(built: Callable[..., Built]) -> None:
     found = built("rsna-boneage")
     assert found.verdicts() == {"written": 3, "not_in_collection": 2}
@@ -229,6 +235,52 @@ def test_rsna_boneage_has_months_and_its_test_table_says_it_otherwise(built: Cal
     assert found.of("age") == dict.fromkeys(found.of("age"))
 
 
+@pytest.mark.parametrize(
+    ("name", "gone", "said"),
+    [
+        (
+            "nih14",
+            ("train_val_list.txt", "test_list.txt", "BBox_List_2017.csv"),
+            [
+                "1 table of nih14 was read",
+                "train_val_list.txt, test_list.txt and BBox_List_2017.csv are not there: no official split, no boxes",
+            ],
+        ),
+        (
+            "nih14",
+            ("test_list.txt",),
+            ["3 tables of nih14 were read", "test_list.txt is not there: only a part of the official split"],
+        ),
+        ("covid19-radiography", (), []),
+    ],
+)
+def test_a_copy_says_which_tables_it_lacks_and_what_is_lost(
+    name: str, gone: tuple[str, ...], said: list[str], tmp_path: Path
+) -> None:
+    make_collection(name, tmp_path)
+    for table in gone:
+        (tmp_path / table).rename(tmp_path / f"of_another_name_{table}")
+    files = FileTree(str(tmp_path))
+    tree, known = Tree(files, files.list()), COLLECTIONS[name]
+    known.told(tree)
+    known.labels(tree)
+    assert known.here(tree)[:-1] == said
+
+
+def test_the_names_that_are_shown_of_a_table_are_taken(tmp_path: Path) -> None:
+    for table in (table for known in COLLECTIONS.values() for table in known.tables):
+        for name in (table.name.removesuffix(".gz"), *table.also):
+            assert re.fullmatch(rf"(?i)(.*/)?({table.pattern})", f"Fracture Split/{name}"), name
+
+
+def test_the_sample_of_nih_that_kaggle_has_is_read_as_the_whole(tmp_path: Path) -> None:
+    make_collection("nih14", tmp_path)
+    (tmp_path / "Data_Entry_2017.csv").rename(tmp_path / "sample_labels.csv")
+    files = FileTree(str(tmp_path))
+    assert COLLECTIONS["nih14"].told(Tree(files, files.list())).table.num_rows == 6
+
+
+@pytest.mark.deep
 def test_labels_are_written_again_after_an_append(
     built: Callable[..., Built], tmp_path: Path, executor: Executor
 ) -> None:
@@ -252,6 +304,7 @@ def test_a_tree_that_lacks_a_table_or_its_images_is_refused_in_a_sentence(name: 
         if table.suffix in (".csv", ".txt", ".gz") and not table.name.endswith(".nii.gz"):
             table.unlink()
     first = next(table for table in known.tables if table.needed)
-    with pytest.raises(ArgumentError, match=f"has no {re.escape(first.name)} .*: put it beside the images"):
+    with pytest.raises(ArgumentError, match=f"has no {re.escape(first.name)} .*: put it beside the images") as error:
         _build(name, tmp_path)
+    assert all(other in str(error.value) for other in first.also)
     assert not (tmp_path / "out").exists()
