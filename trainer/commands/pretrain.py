@@ -12,6 +12,7 @@ import torch
 from shardkit import Loader, from_text
 from shardkit.commands import stopping
 from shardkit.errors import ArgumentError
+from shardkit.loader.mixture_report import without
 from shardkit.storage import shown
 from shardkit.terminal.output import Terminal
 from trainer import parallel
@@ -117,9 +118,12 @@ def _validation(
     batching = str(replace(from_text(config.loader.batching), crop=None, flip=0.0, remainder="fill"))
     plain = replace(config, loader=replace(config.loader, batching=batching, split=split))
     try:
-        return Validation(objective, open_loader(plain, job.data, world.device, world.rank, world.size), world)
+        held = open_loader(plain, job.data, world.device, world.rank, world.size)
     except ArgumentError as error:
         raise ArgumentError(f"the {split} split cannot be measured, {error}; --val.every 0 leaves it out") from None
+    if absent := without(held.plan.samples, list(held.members)):
+        _say(console, f"validation: no image of {absent} is in the split {split}")
+    return Validation(objective, held, world)
 
 
 def open_loader(config: Config, data: str, device: torch.device, rank: int, size: int) -> Loader:
