@@ -148,8 +148,10 @@ def _advice(dataset: str, table: str, options: "TableOptions", private: Path) ->
 
 def _print_joined(joined: "Joined", name: str) -> None:
     """Print what became of the rows; references are not shown, because they are clear text."""
+    from shardkit.terminal.words import counted
+
     rows, outcome, description = joined.outcome.rows, joined.outcome, joined.labels.description
-    lines = [f"{sum(rows.values()):,} rows: " + ", ".join(f"{count:,} {what}" for what, count in rows.items())]
+    lines = [f"{counted(sum(rows.values()), 'row')}: " + ", ".join(f"{count:,} {what}" for what, count in rows.items())]
     if outcome.lost:
         lines.append("unmatched: " + ", ".join(f"{reason} {count:,}" for reason, count in outcome.lost.items()))
     for what, numbers in (("unmatched", outcome.unmatched_rows), ("ambiguous", outcome.ambiguous_rows)):
@@ -161,8 +163,8 @@ def _print_joined(joined: "Joined", name: str) -> None:
     if joined.boxes is not None:
         boxes = joined.boxes
         lines.append(
-            f"{boxes.table.num_rows:,} boxes; {boxes.unmatched:,} of no sample, {boxes.outside:,} outside their image,"
-            f" {boxes.cut:,} cut at its edge"
+            f"{counted(boxes.table.num_rows, 'box', 'boxes')}; {boxes.unmatched:,} of no sample,"
+            f" {boxes.outside:,} outside their image, {boxes.cut:,} cut at its edge"
         )
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
@@ -178,8 +180,8 @@ def _print_joined(joined: "Joined", name: str) -> None:
         errors.print(f"… {len(joined.conflicts):,} conflicts in all", style="yellow", highlight=False)
     state = "unchanged" if not joined.changed else "replaces the last version" if description.replaces else "new"
     console.print(
-        f"{name}: {len(description.kinds):,} labels of {joined.samples:,} samples, {joined.unlabelled:,} have none;"
-        f" {state}, digest {joined.labels.digest[:12]}",
+        f"{name}: {counted(len(description.kinds), 'label')} of {counted(joined.samples, 'sample')},"
+        f" {joined.unlabelled:,} have none; {state}, digest {joined.labels.digest[:12]}",
         highlight=False,
         soft_wrap=True,
     )

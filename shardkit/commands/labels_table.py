@@ -10,6 +10,7 @@ from shardkit.dataset import contents
 from shardkit.labels.summary import MANIFEST, ColumnSummary, Summary, summarise
 from shardkit.storage import Store
 from shardkit.terminal.output import Terminal
+from shardkit.terminal.words import counted
 
 _CATEGORIES = 8  # categories of a label that are shown
 _LEVELS = {"image": "images", "study": "studies", "patient": "patients"}
@@ -65,7 +66,7 @@ def _show(found: Summary, console: Terminal) -> None:
         facts["collection"] = description.collection
     if found.table.boxes is not None:
         boxes = found.table.boxes
-        facts["boxes"] = f"{boxes.num_rows:,} in {len(boxes['key'].unique()):,} samples"
+        facts["boxes"] = f"{boxes.num_rows:,} in {counted(len(boxes['key'].unique()), 'sample')}"
     grid = Table(box=None, show_header=False, pad_edge=False)
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")

@@ -16,6 +16,7 @@ from shardkit.labels.store import object_name
 from shardkit.plan.base import Batching
 from shardkit.plan.samples import Samples
 from shardkit.plan.spec import PlanSpec
+from shardkit.terminal.words import no_such_split
 
 if TYPE_CHECKING:
     from shardkit.loader.index import Member
@@ -167,15 +168,9 @@ def in_split(members: Sequence["Member"], split: Split, url: str) -> Mask:
 def _refuse_unknown(members: Sequence["Member"], there: Sequence[Sequence[str]], split: Split, choice: Choice) -> None:
     """Refuse a split that a labels table does not have, with those it has; `there`: tables of each member."""
     named = [member for member, tables in zip(members, there, strict=True) if choice.table in tables]
-    words = sorted({word for member in named for word in _column(member, choice.table).unique().to_pylist() if word})
+    words = {word for member in named for word in _column(member, choice.table).unique().to_pylist() if word}
     if choice.word not in words:
-        says = f"has {splits_named(words)}, not {choice.word}" if words else "has no official split"
-        raise ArgumentError(f"split={split}: {choice.table} {says}")
-
-
-def splits_named(words: Sequence[str]) -> str:
-    """Name the splits that there are, as in "the splits test and train"."""
-    return f"the split{'s' * (len(words) > 1)} {' and '.join(filter(None, (', '.join(words[:-1]), words[-1])))}"
+        raise ArgumentError(f"split={split}: {no_such_split(choice.table, choice.word, sorted(words))}")
 
 
 def counts(members: Sequence["Member"], split: Split) -> dict[str, int]:

@@ -218,7 +218,7 @@ def test_a_transcoded_dataset_keeps_its_labels(place: Place, run: Command) -> No
     assert run("verify", out)[0] == 0
     _, said, _ = run("labels", out)
     assert "stale" not in said
-    assert "1 in 1 samples" in said
+    assert "1 in 1 sample" in said
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and "report" not in path.parts}
     paths = sorted(place.written())
     values = pa.table({"x": pa.array([1] * len(paths), pa.int8())})

@@ -12,7 +12,6 @@ import torch
 from shardkit import Loader, from_text
 from shardkit.commands import stopping
 from shardkit.errors import ArgumentError
-from shardkit.loader.mixture_report import without
 from shardkit.storage import shown
 from shardkit.terminal.output import Terminal
 from trainer import parallel
@@ -121,8 +120,9 @@ def _validation(
         held = open_loader(plain, job.data, world.device, world.rank, world.size)
     except ArgumentError as error:
         raise ArgumentError(f"the {split} split cannot be measured, {error}; --val.every 0 leaves it out") from None
-    if absent := without(held.plan.samples, list(held.members)):
-        _say(console, f"validation: no image of {absent} is in the split {split}")
+    parts = zip(held.members, held.plan.samples.of_members(), strict=True)
+    if absent := [name for name, part in parts if part.start == part.end]:
+        _say(console, f"validation: no image of {', '.join(absent)} is in the split {split}")
     return Validation(objective, held, world)
 
 
