@@ -193,6 +193,7 @@ def test_a_damaged_sample_is_named_and_the_others_can_be_seen(labelled: Path, tm
     assert ds[1].pixels().shape == ds[1].shape
 
 
+@pytest.mark.formats("webdataset")  # a bucket of thousands of small Zarr files is slow to fill
 def test_a_bucket_gives_what_a_folder_gives(labelled: Path, moto: str, form: str) -> None:
     import boto3
 
