@@ -45,7 +45,7 @@ def _images(loader: Loader) -> dict[str, list[Any]]:
 # ------------------------------------------------------------------------------------------- what an epoch consists of
 
 
-@pytest.mark.parametrize("normalise", ["percentile", "none"])
+@pytest.mark.parametrize("normalise", ["percentile", pytest.param("none", marks=pytest.mark.deep)])
 def test_images_are_those_of_the_members_as_often_as_weights_say_each_with_its_grey_levels(
     members: dict[str, Path], mixed: Callable[..., Path], normalise: Any
 ) -> None:
@@ -128,6 +128,7 @@ def test_a_mixture_resumes_exactly_at_every_step(mixed: Callable[..., Path], bat
     assert_resumes_exactly(lambda: Loader(file, batching=batching, **SMALL))
 
 
+@pytest.mark.deep
 def test_one_state_gives_the_same_global_steps_on_any_world_size(mixed: Callable[..., Path]) -> None:
     file, found = mixed(**WEIGHTS), list[Any]()
     state = {**Loader(file, batching=BATCHINGS[2], **SMALL).state_dict(), "step": 2, "epoch": 1}
