@@ -273,16 +273,25 @@ def real_dataset(real_dicom: Path, make_dataset: Callable[..., Path], form: str,
 
 
 @pytest.fixture(scope="session")
-def dataset_folder(make_dataset: Callable[..., Path], form: str, kept: Callable[..., Path]) -> Path:
-    """About ninety small synthetic radiographs in some thirty shards."""
+def synthetic(make_dataset: Callable[..., Path], kept: Callable[..., Path]) -> Callable[[str], Path]:
+    """Format -> about ninety small synthetic radiographs in some thirty shards."""
     from shardkit.synthetic.export import make_export
 
-    def make(place: Path) -> None:
-        make_export(place / "export", 45, seed=3, defects=0.0, scale=0.08)
-        options = {"bins": "auto:4", "shard_bytes": 64 << 10, "near_duplicates": "report", **FORMATS[form]}
-        make_dataset(place / "export", place / "dataset", **options)
+    def folder(form: str) -> Path:
+        def make(place: Path) -> None:
+            make_export(place / "export", 45, seed=3, defects=0.0, scale=0.08)
+            options = {"bins": "auto:4", "shard_bytes": 64 << 10, "near_duplicates": "report", **FORMATS[form]}
+            make_dataset(place / "export", place / "dataset", **options)
 
-    return kept(f"synthetic-{form}", make) / "dataset"
+        return kept(f"synthetic-{form}", make) / "dataset"
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dataset_folder(synthetic: Callable[[str], Path], form: str) -> Path:
+    """The synthetic radiographs, in the format of the tests."""
+    return synthetic(form)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,6 @@ from shardkit.build.scan_rows import path_hash
 from shardkit.config import BuildConfig
 from shardkit.dataset import contents
 from shardkit.errors import ArgumentError
-from shardkit.labels.base import counted
 from shardkit.labels.joining.join import NoMatch, label
 from shardkit.labels.rows import LabelRows
 from shardkit.sources.base import ImageSource
@@ -28,6 +27,7 @@ from shardkit.sources.facts import FactsRow
 from shardkit.sources.facts_join import Match, as_numbers, match
 from shardkit.sources.facts_table import FactsTable, read_facts
 from shardkit.storage import Store, is_remote, local_path
+from shardkit.terminal.words import counted
 
 SPLITS = "facts"
 """Name of the table of labels that keeps the official split of a table of facts."""

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from shardkit.commands import console, cores, errors, private_folder
 from shardkit.config import SHARD_SIZE, BuildConfig, Codec, DatasetOptions, Format, RunOptions, usual_codec
+from shardkit.terminal.words import counted
 
 if TYPE_CHECKING:
     from shardkit.build.outcome import Outcome
@@ -129,7 +130,8 @@ def transcode(
     target = transcoding.Target(out, format, codec or usual_codec(format), levels, shard_bytes)
     done = transcoding.transcode(dataset, target, workers or cores())
     console.print(
-        f"{done.samples:,} samples in {done.shards:,} shards of {out}, {done.kept:,} of which were there",
+        f"{counted(done.samples, 'sample')} in {counted(done.shards, 'shard')} of {out},"
+        f" {done.kept:,} of which were there",
         highlight=False,
         soft_wrap=True,
     )
@@ -190,7 +192,8 @@ def _print_outcome(outcome: "Outcome", out: str, private: Path) -> None:
             " stay as they were, the ledger flags them",
             style="yellow",
         )
-    lines = [f"{outcome.new_files:,} new files; {outcome.samples:,} samples in {out}, ledger and key in {private}"]
+    files, samples = counted(outcome.new_files, "new file"), counted(outcome.samples, "sample")
+    lines = [f"{files}; {samples} in {out}, ledger and key in {private}"]
     if outcome.retried is not None:
         lines.insert(0, recovered(outcome.retried))
     if "://" not in out:

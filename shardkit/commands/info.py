@@ -22,6 +22,7 @@ from shardkit.sources.base import ImageSource
 from shardkit.sources.entries import Entry
 from shardkit.storage import Store, no_folder, parquet, shown, translate_errors
 from shardkit.terminal.output import Terminal
+from shardkit.terminal.words import counted
 
 _SHOWN = ["verdict", "reason", "path", "message", "key"]
 _KEYS, _START = 5, 12  # keys that are named, and how much of them
@@ -141,7 +142,7 @@ def ledger_rows(private: Path, verdict: str | None, reason: str | None, flag: st
 def show_ledger(rows: pa.Table, limit: int | None, as_csv: bool, console: Terminal, errors: Terminal) -> None:
     """Print rows of a ledger and how many there are: as text that fits a terminal, or as CSV with the count apart."""
     shown = rows.slice(0, limit)
-    count = f"{rows.num_rows:,} files" + (f", {shown.num_rows:,} shown" if shown.num_rows < rows.num_rows else "")
+    count = counted(rows.num_rows, "file") + (f", {shown.num_rows:,} shown" if shown.num_rows < rows.num_rows else "")
     if as_csv:
         writer = csv.writer(console.file)
         writer.writerow(rows.column_names)

@@ -148,7 +148,7 @@ def _advice(dataset: str, table: str, options: "TableOptions", private: Path) ->
 
 def _print_joined(joined: "Joined", name: str) -> None:
     """Print what became of the rows; references are not shown, because they are clear text."""
-    from shardkit.labels.base import counted
+    from shardkit.terminal.words import counted
 
     rows, outcome, description = joined.outcome.rows, joined.outcome, joined.labels.description
     lines = [

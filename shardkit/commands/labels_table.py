@@ -7,10 +7,10 @@ from rich.table import Table
 
 from shardkit import labels
 from shardkit.dataset import contents
-from shardkit.labels.base import counted
 from shardkit.labels.summary import MANIFEST, ColumnSummary, Summary, summarise
 from shardkit.storage import Store
 from shardkit.terminal.output import Terminal
+from shardkit.terminal.words import counted
 
 _CATEGORIES = 8  # categories of a label that are shown
 _LEVELS = {"image": "images", "study": "studies", "patient": "patients"}

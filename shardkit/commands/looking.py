@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from shardkit.commands import console, cores, errors, private_folder
 from shardkit.errors import ArgumentError
+from shardkit.terminal.words import counted
 
 
 def scan(
@@ -152,7 +153,7 @@ def verify(dataset: str, *, decode: bool = True, workers: int | None = None) -> 
             summary = item
     assert summary is not None
     console.print(
-        f"{summary.samples:,} samples in {summary.shards:,} shards, {summary.bytes:,} bytes read: "
+        f"{counted(summary.samples, 'sample')} in {counted(summary.shards, 'shard')}, {summary.bytes:,} bytes read: "
         + (f"{problems:,} problem{'s' * (problems > 1)}" if problems else "all sound"),
         highlight=False,
     )

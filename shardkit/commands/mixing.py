@@ -57,11 +57,13 @@ def _print_shared(urls: list[str]) -> None:
     """Say which members hold the same images, and how to find those that are nearly the same."""
     from shardkit.dataset.overlap import overlaps
     from shardkit.storage import shown
+    from shardkit.terminal.words import counted
 
     for found in overlaps(urls, equal_only=True) if len(urls) > 1 else []:
         if found.pairs.num_rows:
             parted = f", {found.leaks:,} in train of one and in another split of the other" if found.leaks else ""
-            said = f"{found.first} and {found.other} share {found.pairs.num_rows:,} images by their pixels{parted}"
+            images = counted(found.pairs.num_rows, "image")
+            said = f"{found.first} and {found.other} share {images} by their pixels{parted}"
             console.print(said, style="yellow", highlight=False, soft_wrap=True)
     if len(urls) > 1:
         names = " ".join(shlex.quote(shown(url)) for url in urls)

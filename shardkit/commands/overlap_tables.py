@@ -6,6 +6,7 @@ from rich.table import Table
 
 from shardkit.dataset.overlap import Overlap
 from shardkit.terminal.output import Terminal
+from shardkit.terminal.words import counted
 
 _KINDS = {"equal": "equal pixels", "near": "near-duplicates", "negative": "negatives"}
 _HEAD = ("dataset", "key", "split", "other_dataset", "other_key", "other_split", "kind")
@@ -51,19 +52,21 @@ def counts(one: Overlap, to: Terminal) -> None:
     )
     if one.pairs.num_rows:
         to.plain("  " + ", ".join(f"{_KINDS[kind]} {count:,}" for kind, count in one.kinds().items() if count))
+        to.plain(f"  splits: rows of {one.first}, columns of {one.other}")
         to.print(_by_split(one))
     if one.leaks:
-        to.plain(f"  leak: {one.leaks:,} pairs lie in the train split of one and in another split of the other")
+        to.plain(f"  leak: {counted(one.leaks, 'pair')} in the train split of one and in another split of the other")
     if one.patients:
-        to.plain(
-            f"  leak: {one.patients:,} patients have samples in the train split of one and in another of the other"
-        )
+        patients = counted(one.patients, "patient")
+        to.plain(f"  leak: {patients} with samples in the train split of one and in another split of the other")
+    elif one.pairs.num_rows:
+        to.plain("  no pair and no patient lies in the train split of one and in another split of the other")
 
 
 def _by_split(one: Overlap) -> Table:
     found = one.counts()
     across, down = (sorted({splits[side] for splits in found}) for side in (1, 0))
-    table = Table("  split: first, then other", *(name or _NONE for name in across), box=None, pad_edge=False)
+    table = Table("", *(name or _NONE for name in across), box=None, pad_edge=False)
     for name in down:
         table.add_row(f"  {name or _NONE}", *(f"{found[name, beside]:,}" for beside in across))
     return table

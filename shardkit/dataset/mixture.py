@@ -21,6 +21,7 @@ MOST = 1000
 """Greatest weight."""
 _BYTES = 1 << 20  # of such a file, at most
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
+_DIGITS, _PORT = re.compile(r"[0-9.]+"), re.compile(r"https?://[^/:]+:[0-9]+")
 _FIELDS = {"name", "url", "weight", "digest"}
 _HOW = "write NAME=DATASET:WEIGHT, as nih=shards/nih:0.5"
 
@@ -102,6 +103,9 @@ class MemberSpec:
                 f" {name}={url}:{point if point != weight else 0.5}, or where that colon is the dataset's own,"
                 f" {name}={rest}:1"
             ) from None
+        before, colon, first = url.rpartition(":")
+        if colon and _DIGITS.fullmatch(first) and not _PORT.fullmatch(url) and not Path(url).is_dir():
+            raise ArgumentError(f"{text!r} has two weights: write one, as {name}={before}:{weight}")
         return cls(name, url, number)
 
 

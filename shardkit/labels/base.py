@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from shardkit.dataset.manifest import feed
 from shardkit.errors import ArgumentError
+from shardkit.terminal.words import counted
 
 Kind = Literal["binary", "number", "category"]
 Level = Literal["image", "study", "patient"]
@@ -193,19 +194,6 @@ class Labels:
             raise ArgumentError(f"there is no label {name!r}: there are {', '.join(self.columns)}")
         at = self.columns.index(name)
         return np.where(self.known[:, at], self.values[:, at], np.float32(np.nan))
-
-
-def counted(count: int, one: str, several: str = "") -> str:
-    """Return words for how many there are of something.
-
-    Parameters
-    ----------
-    count : int
-        How many.
-    one, several : str
-        Its name for one, and for more; default with an s.
-    """
-    return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 
 def check_columns(schema: pa.Schema) -> None:

@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shardkit.errors import ArgumentError
-from shardkit.labels.base import KEY, SPLIT, Kind, LabelTable, counted
+from shardkit.labels.base import KEY, SPLIT, Kind, LabelTable
 from shardkit.labels.targets import LEDGER
 from shardkit.storage import parquet
+from shardkit.terminal.words import counted
 
 Index = npt.NDArray[np.int64]
 MANIFEST = ["key", "patient", "study", "group", "split"]

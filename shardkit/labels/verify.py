@@ -8,8 +8,9 @@ import pyarrow.compute as pc
 
 from shardkit.errors import ShardkitError
 from shardkit.labels import store as labels_store
-from shardkit.labels.base import KEY, LabelTable, counted
+from shardkit.labels.base import KEY, LabelTable
 from shardkit.storage import Store
+from shardkit.terminal.words import counted
 
 _AGAIN = "run shardkit label again with its table"
 _EDGE = 1e-6  # pixels

@@ -30,6 +30,7 @@ from shardkit.loader.graph import Graph, GraphConfig, load_dali
 from shardkit.loader.graph_input import Normalise, check_normalise
 from shardkit.loader.index import Where
 from shardkit.loader.mixture_index import open_index
+from shardkit.loader.mixture_report import without
 from shardkit.loader.options import CacheOptions, ReadOptions, check_counts
 from shardkit.loader.prefetch_config import PrefetchConfig, member_configs
 from shardkit.loader.prefetcher import Prefetcher
@@ -326,11 +327,12 @@ class Loader:
         return self._stats.report()
 
     def _facts(self) -> reprs.Facts:
+        absent = without(self.plan.samples, list(self.members))
         return {
             "url": self._index.url,
             "batching": self.batching,
             "split": str(self._split or "all"),
-            "samples": f"{len(self.plan.draws):,}" + (" (filtered)" if self._filtered else ""),
+            "samples": f"{len(self.plan.draws):,}{' (filtered)' * self._filtered}{absent and f', none of {absent}'}",
             "seed": self._course.seed,
             "epoch": self.epoch,
             "step": self.step,

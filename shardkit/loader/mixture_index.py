@@ -1,7 +1,7 @@
 """A mixture as one index: the members' samples one after another, each with its weight. Nothing is held twice."""
 
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cached_property
 from math import gcd
@@ -9,10 +9,10 @@ from math import gcd
 import numpy as np
 import pyarrow as pa
 
-from shardkit.dataset import mixture
+from shardkit.dataset import contents, mixture
 from shardkit.dataset.bins import Bins
 from shardkit.dataset.mixture import MemberSpec
-from shardkit.errors import IntegrityError, ShardkitError
+from shardkit.errors import ArgumentError, IntegrityError, ShardkitError
 from shardkit.labels import Labels
 from shardkit.loader.graph_input import check_normalise
 from shardkit.loader.index import Index, Member
@@ -21,7 +21,7 @@ from shardkit.loader.member_labels import joined
 from shardkit.loader.sample_index import Detail
 from shardkit.loader.stream.cache import Contents
 from shardkit.plan.samples import Samples
-from shardkit.storage import Store, shown
+from shardkit.storage import Store, is_remote, local_path, shown
 from shardkit.storage.waiting import DEADLINE
 
 
@@ -162,15 +162,29 @@ class MixtureIndex(Index):
 
 def _opened(spec: MemberSpec, number: int, first: int, url: str, deadline: float) -> Member:
     """Open a member, and hold it against its digest where one is known; errors name it."""
+    if spec.digest and not is_remote(spec.url) and not local_path(spec.url).exists():
+        raise ArgumentError(
+            f"member {spec.name} of {url}: the folder {spec.url} does not exist{_moved(spec)}: mix again, or mend url"
+            f" in {url}"
+        )
     try:
         normalise = None if spec.normalise is None else check_normalise(spec.normalise)
         index = ManifestIndex(spec.url, deadline, f"{spec.name}/", number)
     except ShardkitError as error:
-        raise type(error)(f"{spec.name} of {url}: {error}") from error
+        raise type(error)(f"member {spec.name} of {url}: {error}") from error
     if spec.digest and index.digest != spec.digest:
         index.close()
         raise IntegrityError(
-            f"{spec.name} of {url} has changed since it was mixed in: {index.url} was {spec.digest[:12]} and is"
+            f"member {spec.name} of {url} has changed since it was mixed in: {index.url} was {spec.digest[:12]} and is"
             f" {index.digest[:12]}; run shardkit mix again, and begin an epoch anew, as for a dataset that grew"
         )
     return Member(spec.name, index, range(first, first + index.rows), spec.weight, normalise)
+
+
+def _moved(spec: MemberSpec) -> str:
+    """Say which folder beside a member's place holds its dataset now, if any does."""
+    for found in sorted(local_path(spec.url).parent.glob(f"*/{contents.NAME}")):
+        with suppress(ShardkitError):
+            if contents.description(Store(str(found.parent))).digest == spec.digest:
+                return f"; {found.parent} holds its dataset"
+    return ""

@@ -43,6 +43,11 @@ def shares(samples: Samples, names: Sequence[str]) -> list[MemberShare]:
     return found
 
 
+def without(samples: Samples, names: Sequence[str]) -> str:
+    """Name the members of which a plan has no sample, as "nih, brats"; empty where there are none."""
+    return ", ".join(name for name, of in zip(names, samples.of_members(), strict=True) if of.start == of.end)
+
+
 def shares_table(found: Sequence[MemberShare]) -> Table:
     """Make a table of members for a terminal."""
     table = Table(

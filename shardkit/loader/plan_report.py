@@ -9,7 +9,7 @@ from rich.table import Table
 
 from shardkit.dataset.rounding import ceil_div
 from shardkit.loader.index import Index
-from shardkit.loader.mixture_report import shares, shares_table
+from shardkit.loader.mixture_report import shares, shares_table, without
 from shardkit.loader.sample_index import common_levels
 from shardkit.plan import EpochPlan, EpochStats
 from shardkit.plan.score import Score, score
@@ -146,7 +146,11 @@ def show(
     )
     console.print()
     if len(index.members) > 1:
-        console.print(shares_table(shares(plan.samples, [member.name for member in index.members])))
+        names = [member.name for member in index.members]
+        console.print(shares_table(shares(plan.samples, names)))
+        if absent := without(plan.samples, names):
+            said = f"no sample of {absent} is in the split {plan_spec.split or 'all'}"
+            console.print(said, style="yellow", highlight=False, soft_wrap=True)
         console.print()
     console.print(_tokens(account))
     console.print()

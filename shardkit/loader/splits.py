@@ -16,6 +16,7 @@ from shardkit.labels.store import object_name
 from shardkit.plan.base import Batching
 from shardkit.plan.samples import Samples
 from shardkit.plan.spec import PlanSpec
+from shardkit.terminal.words import no_such_split
 
 if TYPE_CHECKING:
     from shardkit.loader.index import Member
@@ -144,6 +145,9 @@ def in_split(members: Sequence["Member"], split: Split, url: str) -> Mask:
             names = {name for member in members for name in labels.names(member.index.store)}
             known = ", ".join(sorted(names)) or "none; shardkit label makes some"
             raise ArgumentError(f"split={split}: {url} has no labels named {choice.table}: there are {known}")
+    for choice in split.choices:
+        if choice.table and choice.word not in SPLITS:  # a member without the table may have these
+            _refuse_unknown(members, there, split, choice)
     masks, unknown = [], {choice.word for choice in split.choices if choice.table}
     for member, tables in zip(members, there, strict=True):
         found = split.of(tables) or split._elsewhere
@@ -155,12 +159,18 @@ def in_split(members: Sequence["Member"], split: Split, url: str) -> Mask:
         masks.append(_equals(_column(member, found.table), found.word))
         if masks[-1].any():
             unknown.discard(found.word)
-    for choice in [choice for choice in split.choices if choice.word in unknown]:
-        named = [m for m, tables in zip(members, there, strict=True) if split.of(tables) == choice]
-        words = sorted({word for m in named for word in _column(m, choice.table).unique().to_pylist() if word})
-        says = f"its splits are {', '.join(words)}" if words else "it has no official split"
-        raise ArgumentError(f"split={split}: no sample of {url} is in it by the labels {choice.table}: {says}")
+    for choice in split.choices:
+        if choice.word in unknown:
+            _refuse_unknown(members, there, split, choice)
     return np.concatenate(masks)
+
+
+def _refuse_unknown(members: Sequence["Member"], there: Sequence[Sequence[str]], split: Split, choice: Choice) -> None:
+    """Refuse a split that a labels table does not have, with those it has; `there`: tables of each member."""
+    named = [member for member, tables in zip(members, there, strict=True) if choice.table in tables]
+    words = {word for member in named for word in _column(member, choice.table).unique().to_pylist() if word}
+    if choice.word not in words:
+        raise ArgumentError(f"split={split}: {no_such_split(choice.table, choice.word, sorted(words))}")
 
 
 def counts(members: Sequence["Member"], split: Split) -> dict[str, int]:

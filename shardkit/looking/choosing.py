@@ -1,6 +1,7 @@
 """Which samples are meant: by values of columns, or by a condition."""
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -8,10 +9,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from shardkit.dataset.schema import SPLITS
 from shardkit.errors import ArgumentError
+from shardkit.terminal.words import listed, no_such_split
 
 Mask = npt.NDArray[np.bool_]
 Condition: TypeAlias = "pc.Expression | Callable[[dict[str, Any]], object]"
+SEPARATOR, SPLIT = ":", "split"
+"""What stands between a labels table and its column, as in "nih14:Effusion"; and the column of a split."""
+_LISTED = 30  # values that a message names, at most
 _ROWS = 1 << 12  # handled as Python objects at once
 
 
@@ -39,6 +45,36 @@ def where(table: pa.Table, condition: Condition) -> Mask:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
         raise ArgumentError(f"the condition fits no column: {str(error).splitlines()[0][:200]}") from None
     return mask
+
+
+def refuse_unknown(column: pa.ChunkedArray, name: str, value: Any) -> None:
+    """Refuse a word that no row of a column has, with those there are, if they are few.
+
+    Parameters
+    ----------
+    column : pyarrow.ChunkedArray
+        The column, of all samples. One of other values than text may have any.
+    name : str
+        What it is called; official splits of a labels table are "nih14:split".
+    value : object
+        The value, or several in a list.
+
+    Raises
+    ------
+    ArgumentError
+        No row has any of them.
+    """
+    if value is None or not pa.types.is_string(column.type):
+        return
+    asked = [value] if isinstance(value, str) else list(value)
+    if not asked or having(column, asked).any() or (name == SPLIT and set(asked) & set(SPLITS)):
+        return  # few patients may leave a split empty
+    there = sorted(pc.unique(column.drop_null()).to_pylist())
+    table, separator, of = name.partition(SEPARATOR)
+    if of == SPLIT:
+        raise ArgumentError(f"{SPLIT}={table}{separator}{value}: {no_such_split(table, value, there)}")
+    near = get_close_matches(str(asked[0]), there, 3) if len(there) > _LISTED else there
+    raise ArgumentError(f"no sample has {name}={value!r}" + (f": there is {listed(near)}" if near else ""))
 
 
 def having(column: pa.ChunkedArray, value: Any) -> Mask:

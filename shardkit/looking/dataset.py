@@ -16,10 +16,10 @@ from shardkit.dataset.description import DatasetDescription
 from shardkit.errors import ArgumentError, RowError
 from shardkit.labels import Labels, LabelTable
 from shardkit.looking import choosing
-from shardkit.looking.choosing import Condition
+from shardkit.looking.choosing import SEPARATOR, Condition
 from shardkit.looking.sample import Sample, Window
 from shardkit.looking.showing import show
-from shardkit.looking.source import SEPARATOR, Source
+from shardkit.looking.source import Source
 from shardkit.terminal import reprs
 
 Rows = npt.NDArray[np.int64]
@@ -209,14 +209,17 @@ class Dataset:
         Raises
         ------
         ArgumentError
-            There is no such column.
+            There is no such column, or no sample of the dataset has such a word.
         """
         kept = np.ones(len(self), np.bool_)
         for name, value in {**(conditions or {}), **more}.items():
             if name == "split" and isinstance(value, str) and SEPARATOR in value:
                 table, _, value = value.partition(SEPARATOR)
                 name = f"{table}{SEPARATOR}{name}"
-            kept &= choosing.having(self.table([name])[name], value)
+            found = choosing.having(self.table([name])[name], value)
+            if not found.any():
+                choosing.refuse_unknown(self._source.columns([name])[name], name, value)
+            kept &= found
         return self._part(self.rows[kept])
 
     def _part(self, rows: Rows) -> "Dataset":

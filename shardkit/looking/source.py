@@ -12,11 +12,10 @@ from shardkit import labels
 from shardkit.dataset import contents, manifest
 from shardkit.dataset.description import DatasetDescription
 from shardkit.errors import ArgumentError
+from shardkit.looking.choosing import SEPARATOR
 from shardkit.looking.pictures import LabelBox
 from shardkit.storage import Store, Unusable
 
-SEPARATOR = ":"
-"""Between the names of a labels table and of its column, as in "nih14:Effusion" and "nih14:split"."""
 _KEY = "key"
 
 

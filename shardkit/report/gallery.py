@@ -1,9 +1,10 @@
 """Pictures of samples: small, windowed, with the box of what is neither border nor padding."""
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,37 @@ _COLUMNS = (
     *contents.IMAGE_COLUMNS, "box_top", "box_left", "box_height", "box_width", "p0_5", "p99_5", "body_part", "view",
 )  # fmt: skip
 
+_EDGE, _RIGHT = 9, 50  # percent of a picture: above a frame there is room for a name; from here on it ends at the frame
+
 Rows = npt.NDArray[np.int64]
-Boxes = Mapping[str, Sequence[pictures.LabelBox]]
-"""Boxes of labels by the key of their sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """What a labels table says of a picture of a class.
+
+    Parameters
+    ----------
+    label
+        The class's label.
+    boxes
+        Boxes of the sample, of any label.
+    also
+        Other labels that it has, in words.
+    """
+
+    label: str
+    boxes: Sequence[pictures.LabelBox]
+    also: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A frame over a picture: its label, its CSS, and words that say how it and its name are drawn."""
+
+    label: str
+    style: str
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +77,9 @@ class Picture:
     shape, box
         CSS of the picture and of the content box over it; no box where boxes of labels are drawn.
     marks
-        CSS of the boxes of labels over it.
-    marked
-        Their labels.
+        The boxes of labels over it.
+    marked, also
+        Their labels, and the other labels that the sample has.
     """
 
     key: str
@@ -60,8 +89,9 @@ class Picture:
     about: str
     shape: str
     box: str
-    marks: tuple[str, ...] = ()
+    marks: tuple[Mark, ...] = ()
     marked: str = ""
+    also: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +117,11 @@ class Album:
     samples: pa.Table
     description: DatasetDescription
 
-    def pictures(self, rows: Iterable[int], boxes: Boxes | None = None) -> list[Picture]:
-        """Return the pictures of rows of the manifest: with their content boxes, or with boxes of labels by key."""
+    def pictures(self, rows: Iterable[int], labelled: Iterable[Labelled] | None = None) -> list[Picture]:
+        """Return the pictures of rows of the manifest: with their content boxes, or with what labels say of each."""
         narrow = self.samples.select(list(_COLUMNS))
-        return [self._picture(narrow.slice(int(i), 1).to_pylist()[0], boxes) for i in rows]
+        said = repeat(None) if labelled is None else labelled
+        return [self._picture(narrow.slice(int(i), 1).to_pylist()[0], one) for i, one in zip(rows, said, strict=False)]
 
     def flagged(self, flag: str) -> Rows:
         """Return rows with `flag`, sorted by key."""
@@ -99,7 +130,7 @@ class Album:
         order = pc.sort_indices(self.samples["key"].take(rows)).to_numpy()
         return np.asarray(rows.to_numpy()[order], np.int64)
 
-    def _picture(self, row: SampleRow, boxes: Boxes | None) -> Picture:
+    def _picture(self, row: SampleRow, of: Labelled | None) -> Picture:
         try:
             pixels = pictures.small(self.store, row, self.description, _READ)
             source = _data_uri(pixels, row["p0_5"], row["p99_5"])
@@ -108,19 +139,35 @@ class Album:
         height, width = row["height"], row["width"]
         kind = " · ".join(filter(None, (row["body_part"], row["view"]))) or "part not stated"
         size = f"{height:,} × {width:,} px"
-        marked = boxes.get(row["key"], ()) if boxes is not None and source else ()
-        names = ", ".join(sorted({box.label for box in marked}))
+        marks = tuple(_marks(of, height, width)) if of and source else ()
+        names, also = ", ".join(sorted({mark.label for mark in marks})), of.also if of else ""
         return Picture(
             row["key"],
             source,
             f"{size} · {row['bits']} bit",
             kind,
-            f"{row['key']}: radiograph, {kind}, {size}{', marked: ' * bool(names)}{names}",
+            f"{row['key']}: radiograph, {kind}, {size}"
+            + (names and f", marked: {names}")
+            + (also and f", also: {also}"),
             f"{'width' if width >= height else 'height'}:100%;aspect-ratio:{width}/{height}",
-            _box(row) if source and boxes is None else "",
-            tuple(_css(box.top, box.left, box.height, box.width, height, width) for box in marked),
+            _box(row) if source and of is None else "",
+            marks,
             names,
+            also,
         )
+
+
+def _marks(of: Labelled, height: int, width: int) -> Iterator[Mark]:
+    """Yield the frames of a picture, those of its class last, over the others.
+
+    The class's are named above, if there is room, and others below, so that the names of two that lie on each other can
+    be read.
+    """
+    for box in sorted(of.boxes, key=lambda box: box.label == of.label):
+        own, low = box.label == of.label, box.top + box.height > (1 - _EDGE / 100) * height
+        outside = box.top > _EDGE / 100 * height if own else not low
+        kind = f"{'own' if own else 'other'}{' inside' * (not outside)}{' right' * (box.left > _RIGHT / 100 * width)}"
+        yield Mark(box.label, _css(box.top, box.left, box.height, box.width, height, width), kind)
 
 
 def _box(row: SampleRow) -> str:

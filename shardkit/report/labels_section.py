@@ -15,17 +15,19 @@ from shardkit.errors import ShardkitError
 from shardkit.labels import LabelTable
 from shardkit.labels.summary import Summary, summarise
 from shardkit.looking.pictures import LabelBox
-from shardkit.report.gallery import Album, Boxes, Group, spread
+from shardkit.report.gallery import Album, Group, Labelled, spread
 from shardkit.report.numbers import number, percent
 from shardkit.report.page import Card
 from shardkit.report.plots import Plot, svg
 from shardkit.report.theme import colour
+from shardkit.terminal.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CLASSES, A_CLASS = 16, 3
 """Classes with pictures, at most, and pictures of each."""
+_ALSO = 5  # other labels in a caption, at most
 _LINES, _TOGETHER, _VIEWS, _NUMBERS, _CATEGORIES = 40, 20, 4, 6, 20  # shown at most
 _SPLITS = {"train": 0, "val": 1, "test": 2}  # in the order of a reader; others behind
 TONES = ((0.3, "tone2"), (0.1, "tone1"), (0.0, "tone0"))  # of shares above
@@ -124,7 +126,7 @@ def _section(place: str, title: str, table: LabelTable, album: Album) -> Section
         [_by_group(one, groups) for one in shown[:_LINES]],
         [one.name for one in binary] if len(binary) > 1 else (),
         _heat(binary) if len(binary) > 1 else (),
-        _by_class(album, table, [one for one in shown if one.count][:CLASSES], rows),
+        _by_class(album, table, [one for one in shown if one.count], rows),
         tuple(_left(table, shown, binary)),
     )
 
@@ -143,7 +145,7 @@ def _about(summary: Summary) -> str:
         parts = ", ".join(f"{name} {number(count)}" for name, count in summary.by_official.items())
         said.append(f"Official split: {parts}.")
     if (boxes := summary.table.boxes) is not None:
-        said.append(f"Boxes: {number(boxes.num_rows)}; samples with some: {number(len(pc.unique(boxes['key'])))}.")
+        said.append(f"{counted(boxes.num_rows, 'box', 'boxes')} in {counted(len(pc.unique(boxes['key'])), 'sample')}.")
     return " ".join([*said, f"Digest {summary.table.digest[:12]}."])
 
 
@@ -250,23 +252,29 @@ def _tone(count: int, whole: int) -> str:
 
 
 def _by_class(album: Album, table: LabelTable, classes: Sequence[Class], rows: npt.NDArray[np.int64]) -> list[Group]:
-    """Pictures of each class, chosen by the keys, which are hashes; those with a box of it first."""
-    boxes = _boxes(table)
+    """Pictures of the first classes, chosen by the keys, which are hashes; those with a box of it first."""
+    boxes, binary = _boxes(table), [one for one in classes if one.name == one.label]
     keys = album.samples["key"].take(pa.array(rows)).to_pylist()
     order = np.argsort(np.array(keys, np.str_))
     groups = []
-    for one in classes:
+    for one in classes[:CLASSES]:
         members = [int(i) for i in order if one.has[i]]
         marked = [i for i in members if any(box.label == one.label for box in boxes.get(keys[i], ()))]
         first = spread(np.array(marked, np.int64), A_CLASS)
         others = np.array([i for i in members if i not in {*first.tolist()}], np.int64)
         chosen = np.concatenate([first, spread(others, A_CLASS - len(first))])
-        about = f"{number(one.count)} sample{'s' * (one.count != 1)}"
-        groups.append(Group(album.pictures(rows[chosen], boxes), one.name, about))
+        said = [Labelled(one.label, boxes.get(keys[i], ()), _also(one, binary, i)) for i in chosen.tolist()]
+        groups.append(Group(album.pictures(rows[chosen], said), one.name, counted(one.count, "sample")))
     return groups
 
 
-def _boxes(table: LabelTable) -> Boxes:
+def _also(of: Class, binary: Sequence[Class], row: int) -> str:
+    """Name the other labels that are 1 for a row of the table."""
+    names = [one.name for one in binary if one.has[row] and one is not of]
+    return ", ".join(names[:_ALSO]) + (f" and {number(len(names) - _ALSO)} more" if len(names) > _ALSO else "")
+
+
+def _boxes(table: LabelTable) -> dict[str, list[LabelBox]]:
     found: dict[str, list[LabelBox]] = {}
     for row in [] if table.boxes is None else table.boxes.to_pylist():
         place = (row[side] for side in ("top", "left", "height", "width"))

@@ -275,7 +275,7 @@ def test_a_dataset_of_before_there_were_formats_or_a_least_content_is_read_and_g
     words = "--source", tmp_path / "export", "--out", tmp_path / "out", "--bins", "auto:2", "--source-moved"
     again = _run("build", *words, "--max-quarantine", 0.9, *ACCEPT)
     assert again.returncode == 0, again.stderr
-    assert "1 new files" in again.stdout
+    assert "1 new file;" in again.stdout
     assert _run("verify", tmp_path / "out").returncode == 0
     assert "was webdataset, now zarr" in _run("build", *words, "--format", "zarr").stderr
 

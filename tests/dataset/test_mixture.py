@@ -46,6 +46,8 @@ def test_a_member_is_a_name_a_dataset_with_or_without_colons_and_a_weight(text: 
         ("a=x:1,5", "'1,5' is no weight of a: write a number with a decimal point, as a=x:1.5"),
         ("a=x:y", "'y' is no weight of a: .* a=x:y:1"),
         ("a=x:", "'' is no weight"),
+        ("a=x:1:2", "'a=x:1:2' has two weights: write one, as a=x:2$"),
+        ("a=s3://bucket/x:1:0.5", "has two weights: write one, as a=s3://bucket/x:0.5$"),
         ("a=x:0", "the weight 0 of a must be above 0 and at most 1,000"),
         ("a=x:-1", "the weight -1 of a"),
         ("a=x:nan", "the weight nan of a"),

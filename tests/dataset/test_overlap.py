@@ -142,9 +142,12 @@ def test_official_splits_and_the_patients_whom_samples_link(two: Two, capsys: py
     said = " ".join(capsys.readouterr().out.split())
     assert "5 of 8 samples lie in the other, 5 of its 7" in said
     assert "equal pixels 3, near-duplicates 1, negatives 1" in said
-    assert "leak: 1 pairs" in said
+    assert f"splits: rows of {two.first}, columns of {two.other}" in said
+    assert "leak: 1 pair in the train split of one" in said
+    assert "leak: 1 patient with samples in the train split of one" in said
     mark(two.other, dict.fromkeys(there.values(), "train"))
     assert cli.run(["overlap", two.first, two.other, "--split", "own"]) == 0
+    assert "no pair and no patient lies in the train split of one" in " ".join(capsys.readouterr().out.split())
     for place in (two.first, two.other):
         labels.remove(Store(place), "own")
     with pytest.raises(ArgumentError, match="none of the datasets has labels named own"):

@@ -45,7 +45,7 @@ def _images(loader: Loader) -> dict[str, list[Any]]:
 # ------------------------------------------------------------------------------------------- what an epoch consists of
 
 
-@pytest.mark.parametrize("normalise", ["percentile", "none"])
+@pytest.mark.parametrize("normalise", ["percentile", pytest.param("none", marks=pytest.mark.deep)])
 def test_images_are_those_of_the_members_as_often_as_weights_say_each_with_its_grey_levels(
     members: dict[str, Path], mixed: Callable[..., Path], normalise: Any
 ) -> None:
@@ -128,6 +128,7 @@ def test_a_mixture_resumes_exactly_at_every_step(mixed: Callable[..., Path], bat
     assert_resumes_exactly(lambda: Loader(file, batching=batching, **SMALL))
 
 
+@pytest.mark.deep
 def test_one_state_gives_the_same_global_steps_on_any_world_size(mixed: Callable[..., Path]) -> None:
     file, found = mixed(**WEIGHTS), list[Any]()
     state = {**Loader(file, batching=BATCHINGS[2], **SMALL).state_dict(), "step": 2, "epoch": 1}
@@ -308,6 +309,20 @@ def test_a_member_that_has_changed_or_gone_is_named_with_the_remedy(
     with pytest.raises(IntegrityError, match=r"png of .*cocktail.json has changed since.*run shardkit mix again"):
         Loader(file, batching=BATCHINGS[0], **SMALL)
     assert not manifests.opened(tmp_path), "nothing stays open"
-    shutil.rmtree(copy)
-    with pytest.raises(ArgumentError, match=r"png of .*cocktail.json: the folder .*copy does not exist"):
+    copy.rename(tmp_path / "copy1")
+    with pytest.raises(
+        ArgumentError, match=r"member png of .*cocktail.json: the folder .*copy does not exist: mix aga"
+    ):
+        Loader(file, batching=BATCHINGS[0], **SMALL)
+
+
+def test_a_member_that_has_moved_is_found_by_its_digest_and_not_by_its_name(
+    members: dict[str, Path], mixed: Callable[..., Path], tmp_path: Path
+) -> None:
+    folders = {name: shutil.copytree(members[name], tmp_path / f"{name}_copy") for name in ("tars", "png")}
+    shutil.copytree(members["zarr"], tmp_path / "png_cop")
+    file = mixed(folders, tars=1, png=0.5)
+    folders["png"].rename(tmp_path / "elsewhere")
+    said = f"png_copy does not exist; {tmp_path}/elsewhere holds its dataset: mix again, or mend url in {file}"
+    with pytest.raises(ArgumentError, match=f"^member png of {file}: the folder .*{said}$"):
         Loader(file, batching=BATCHINGS[0], **SMALL)

@@ -66,7 +66,7 @@ def test_outside_a_notebook_pictures_are_saved(labelled: Path, tmp_path: Path, m
     for name in (one, many, Path("tall.png")):
         assert Image.open(name).format == "PNG"
     with pytest.raises(ArgumentError, match="there is nothing to show"):
-        ds.filter(view="nonsense").show()
+        ds.filter(view=[]).show()
     with pytest.raises(ArgumentError, match=r"the folder .* does not exist"):
         ds.show(0, out=tmp_path / "nowhere" / "x.png")
 

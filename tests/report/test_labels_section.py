@@ -79,7 +79,12 @@ def test_pictures_by_class_have_their_boxes(labelled_html: str) -> None:
     assert re.findall(r"<h3>([\w: ]+) <span", html) == ["Effusion", "Mass", "projection: ap", "projection: pa"]
     mass = html.partition("<h3>Mass <span")[2].partition("<h3>")[0]
     assert mass.count("<img") == 1
-    assert mass.count('class="mark" style="left:10.00%;top:10.00%;width:25.00%;height:20.00%;"') == 1
+    place = "left:10.00%;top:10.00%;width:25.00%;height:20.00%;"
+    assert mass.count(f'<i class="mark own" style="{place}"><b>Mass</b></i>') == html.count('"mark own"') == 1
+    assert html.count('<i class="mark other" ') == len(re.findall(r"<br>also: [^<]*Mass<", html)) > 1, (
+        "in the sections of other classes"
+    )
+    assert "<br>also: Effusion<" in mass
     assert ", marked: Mass" in mass
     assert "<br>marked: Mass" in mass
     assert html.count("<figure") == 1 + 3 * labels_section.A_CLASS

@@ -59,7 +59,7 @@ def label(*words: str | None) -> None:
 
 
 def test_a_run_on_a_mixture_validates_on_its_labels_val_split_goes_on_and_is_replayed(
-    place: Path, train: Callable[..., tuple[int, str]], capsys: pytest.CaptureFixture[str]
+    place: Path, train: Callable[..., tuple[int, str]]
 ) -> None:
     label(*WORDS)
     assert shardkit(["mix", "cocktail.json", "one=shards/one:1.5", "--normalise", "one=zscore"]) == 0
@@ -71,6 +71,15 @@ def test_a_run_on_a_mixture_validates_on_its_labels_val_split_goes_on_and_is_rep
     assert code == 0, told
     assert len((place / "run" / "validation.jsonl").read_text().splitlines()) == 2
     assert shardkit(["replay", "--run", "run", "--step", "3", "-o", "step.png"]) == 0
+
+
+@pytest.mark.deep
+def test_a_run_goes_on_with_other_labels_only_when_it_is_told_to(
+    place: Path, train: Callable[..., tuple[int, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    label(*WORDS)
+    assert shardkit(["mix", "cocktail.json", "one=shards/one:1.5"]) == 0
+    assert train(4, "--loader.split", "nih14:train")[0] == 0
 
     label("test", *WORDS)
     code, told = train(6, "--loader.split", "nih14:train")

@@ -117,9 +117,13 @@ def _validation(
     batching = str(replace(from_text(config.loader.batching), crop=None, flip=0.0, remainder="fill"))
     plain = replace(config, loader=replace(config.loader, batching=batching, split=split))
     try:
-        return Validation(objective, open_loader(plain, job.data, world.device, world.rank, world.size), world)
+        held = open_loader(plain, job.data, world.device, world.rank, world.size)
     except ArgumentError as error:
         raise ArgumentError(f"the {split} split cannot be measured, {error}; --val.every 0 leaves it out") from None
+    parts = zip(held.members, held.plan.samples.of_members(), strict=True)
+    if absent := [name for name, part in parts if part.start == part.end]:
+        _say(console, f"validation: no image of {', '.join(absent)} is in the split {split}")
+    return Validation(objective, held, world)
 
 
 def open_loader(config: Config, data: str, device: torch.device, rank: int, size: int) -> Loader:

@@ -23,7 +23,6 @@ from shardkit.labels.joining.replacing import losses, require_replaceable
 from shardkit.labels.rows import By, LabelRows
 from shardkit.labels.targets import Targets, read_key, read_targets
 from shardkit.privacy import Pseudonyms
-from shardkit.report import dataset_page
 from shardkit.storage import Store
 
 Index = npt.NDArray[np.int64]
@@ -129,6 +128,8 @@ def label(dataset_url: str, name: str, rows: LabelRows, private: Path) -> Joined
         raise NoMatch(_no_match(rows, outcome))
     made = replace(made, description=replace(made.description, dataset=described.digest))
     written, changed = labels_store.write_new(store, made)
+    from shardkit.report import dataset_page  # which draws: a build that writes no labels need not load it
+
     dataset_page.write(store, samples, described)
     count = written.table.num_rows
     gone = losses(before, written) if before is not None and changed else ""

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from shardkit.errors import ArgumentError
-from shardkit.labels.base import SPLIT, LabelTable, counted
+from shardkit.labels.base import SPLIT, LabelTable
+from shardkit.terminal.words import counted
 
 _NAMED = 10  # labels that are named
 
