@@ -52,7 +52,7 @@ def _read(name: str, place: Path) -> str:
     return ""
 
 
-_PLAIN = ("nih14", "covidx", "fracatlas")  # a table, lists, JSON
+_PLAIN = ("nih14", "covidx")  # tables, lists
 
 
 @pytest.mark.parametrize(
