@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shardkit.errors import ArgumentError
-from shardkit.labels.reading.columns import listed_columns, usual_column
 from shardkit.privacy import BODY_PARTS, ENUMERATIONS, MODALITIES
 from shardkit.sources import tables
+from shardkit.sources.columns import listed_columns, usual_column
 from shardkit.storage import shown
 
 TEXTS = ("patient", "study", "series", "accession")

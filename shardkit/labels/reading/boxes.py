@@ -5,9 +5,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from shardkit.errors import ArgumentError
-from shardkit.labels.reading.columns import by_plain_name, found_column
 from shardkit.labels.rows import BOXES, By
 from shardkit.sources import tables
+from shardkit.sources.columns import by_plain_name, found_column
 
 _LABELS = ("label", "findinglabel", "class", "classname", "category", "finding", "labelname", "name")
 _SIDES: dict[str, tuple[str, ...]] = {

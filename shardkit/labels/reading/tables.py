@@ -25,9 +25,9 @@ from shardkit.labels.reading.cells import (
     stray,
     typed,
 )
-from shardkit.labels.reading.columns import found_column, parts_of_brackets
 from shardkit.labels.rows import By, LabelRows, Vote
 from shardkit.sources import tables
+from shardkit.sources.columns import found_column, parts_of_brackets
 
 _IDENTIFIER = re.compile(
     r"\b(id|ids|uid|uids|mrn|pid|name|names|accession|number|path|paths|file|filename|dicom|dir|url|"
