@@ -41,7 +41,7 @@ def test_a_scan_counts_as_a_build_would_and_writes_nothing(tmp_path: Path, capsy
         "modalities: none was read",
         "4 tables of nih14 were read",
         "6 of the 112,120 images of nih14 are here",
-        "nih14: 6 rows, 5 matched, 0 ambiguous, 1 unmatched; files without a row: 1",
+        "nih14: 6 rows by the files that they name: 5 matched, 0 ambiguous, 1 unmatched; files without a row: 1",
         (
             "nih14, column age: cells without a known meaning count as blank: 1 (first in row 4); known are years from"
             " 0 to 120, or DICOM's 058Y"
@@ -50,7 +50,7 @@ def test_a_scan_counts_as_a_build_would_and_writes_nothing(tmp_path: Path, capsy
     assert cli.run([*scan, "--facts", str(tmp_path / "facts.csv"), "--facts-columns", "study=patient"]) == 0
     said = capsys.readouterr().out
     assert "1 to convert" in " ".join(said.split())
-    assert "2 rows, 1 matched, 0 ambiguous, 1 unmatched; files without a row: 10" in said
+    assert "2 rows by the files that they name: 1 matched, 0 ambiguous, 1 unmatched; files without a row: 10" in said
     assert cli.run([*scan, "--collection", "nih14", "--facts", "x.csv"]) == 1
     assert "--collection has facts of its own" in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
