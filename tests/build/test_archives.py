@@ -55,7 +55,9 @@ def _verdicts(built: Any, archive: str = "") -> dict[str, tuple[Any, ...]]:
     return {f"{archive}{path}": tuple(row[name] for name in facts) for path, row in built.ledger().items()}
 
 
-@pytest.mark.parametrize("name", PACKERS)
+@pytest.mark.parametrize(
+    "name", ["a.zip", *(pytest.param(name, marks=pytest.mark.deep) for name in ("a.tar", "a.TGZ"))]
+)
 def test_an_archive_gives_the_dataset_of_its_files(
     bench: Any, exported: Path, loose: Any, tmp_path: Path, name: str
 ) -> None:
@@ -110,6 +112,7 @@ def test_members_of_one_name_in_two_archives_are_two_images(
     )
 
 
+@pytest.mark.deep
 def test_archives_in_a_bucket_give_the_dataset_of_a_folder(
     bench: Any, moto: str, exported: Path, loose: Any, tmp_path: Path
 ) -> None:

@@ -227,6 +227,7 @@ def test_a_command_s_old_name_says_the_new_one() -> None:
     assert run.stderr == "shardkit: convert is called transcode now: shardkit transcode --help\n"
 
 
+@pytest.mark.deep
 def test_a_dataset_is_built_as_zarr_looked_at_and_converted_back(place: Path, tmp_path: Path) -> None:
     built, back = tmp_path / "zarr", tmp_path / "tars"
     words = "--source", place / "export", "--out", built, "--format", "zarr", "--bins", "auto:2"

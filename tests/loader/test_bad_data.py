@@ -147,7 +147,9 @@ def test_a_stream_that_is_sound_and_undecodable_costs_one_image(
 
 
 @pytest.mark.formats
-@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.deep) if kind == "stall" else kind for kind in FAULTS]
+)
 def test_every_passing_fault_of_a_store_is_survived(dataset_folder: Path, kind: str, images_of: Any) -> None:
     faults: list[FaultStore] = []
 

@@ -136,6 +136,7 @@ def test_a_file_that_a_table_names_is_taken_whatever_its_format(folder: Path) ->
             source.inspect(Entry(name.encode(), len(data), "file", facts=FactsRow()))
 
 
+@pytest.mark.deep
 def test_a_tree_of_every_kind_is_built_verified_and_counted(folder: Path, tmp_path: Path) -> None:
     private, out = tmp_path / "private", str(tmp_path / "out")
     options = {"bins": "auto:2", "workers": 1, "image_files": True, "min_side": 60, "max_quarantine": 1.0}
