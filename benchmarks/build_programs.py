@@ -232,7 +232,8 @@ def _made_up(start: int, count: int, rng: np.random.Generator) -> pa.Table:
         "twin": names(32, 2),
         "modality": ["DX"] * count,
     }
-    return pa.table({field.name: pa.array(columns[field.name], field.type) for field in SCHEMA}, SCHEMA)
+    nothing = [None] * count  # what is known of few files only
+    return pa.table({f.name: pa.array(columns.get(f.name, nothing), f.type) for f in SCHEMA}, SCHEMA)
 
 
 def _plan_role(folder: str) -> Record:
