@@ -6,20 +6,16 @@ pandas    `read_csv`, and `merge` on equal text: it knows neither meanings nor o
 """
 
 import csv
-import shutil
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from benchmarks import machine
-from benchmarks.drawing import bars, lines
+from benchmarks import joins
 from benchmarks.loader import Bench
-from benchmarks.results import FOLDER, Record, begin, save, spread, table
+from benchmarks.results import FOLDER, Record, begin, save, table
 from shardkit.report import Plot
 from shardkit.terminal.output import say
 
@@ -56,19 +52,8 @@ def run(
 
 
 def _measured(bench: Bench, count: int, by: str, repeats: int) -> Record:
-    place = bench.work / "tables"
-    bench.child("facts:make", str(place), count, by)
-    found: dict[str, list[tuple[machine.Usage, dict[str, float]]]] = {name: [] for name in PROGRAMS}
-    for _ in range(repeats):
-        for name, runs in found.items():
-            runs.append(bench.measured(f"facts:{name}", str(place), count))
-    shutil.rmtree(place)
-    record: Record = {"rows": count, "by": by}
-    for name, runs in found.items():
-        stages = {stage: spread(seconds[stage] for _, seconds in runs) for stage in runs[0][1]}
-        stages["seconds"] = spread(sum(seconds.values()) for _, seconds in runs)
-        record[name] = stages | {"peak_mib": spread(used.peak_pss_mib for used, _ in runs)}
-    return record
+    found = joins.measured(bench, "facts", PROGRAMS, (count, by), (count,), repeats)
+    return {"rows": count, "by": by, **found}
 
 
 # --- what is joined
@@ -102,15 +87,6 @@ def _path(i: int) -> str:
 # --- programs; each returns seconds by stage
 
 
-def _timed(stages: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    seconds = {}
-    for stage, work in stages.items():
-        clock = time.perf_counter()
-        work()
-        seconds[stage] = time.perf_counter() - clock
-    return seconds
-
-
 def shardkit(place: str, count: int) -> dict[str, float]:
     """Do what a build does of facts between listing and reading."""
     from shardkit.build.known_facts import KnownFacts
@@ -131,7 +107,7 @@ def shardkit(place: str, count: int) -> dict[str, float]:
         of = made["known"].of
         assert all(of(entry).facts is not None for entry in entries)
 
-    return _timed(dict(zip(STAGES, (reading, joining, giving), strict=True)))
+    return joins.timed(dict(zip(STAGES, (reading, joining, giving), strict=True)))
 
 
 def pandas(place: str, count: int) -> dict[str, float]:
@@ -157,7 +133,7 @@ def pandas(place: str, count: int) -> dict[str, float]:
     def giving() -> None:
         assert sum(1 for _ in made["joined"].itertuples(index=False)) == count
 
-    return _timed(dict(zip(STAGES, (reading, joining, giving), strict=True)))
+    return joins.timed(dict(zip(STAGES, (reading, joining, giving), strict=True)))
 
 
 # --- what it comes to
@@ -185,15 +161,4 @@ def readme(result: Record) -> str:
 
 def plots(result: Record) -> list[Plot]:
     """Return seconds by number of rows, and memory for the largest tables."""
-    series = {
-        f"{name}, {by}": [(row["rows"], row[name]["seconds"]) for row in result["rows"] if row["by"] == by]
-        for name in PROGRAMS
-        for by in WAYS
-    }
-    most = max(row["rows"] for row in result["rows"])
-    largest = [row for row in result["rows"] if row["rows"] == most]
-    memory = {name: [row[name]["peak_mib"] for row in largest] for name in PROGRAMS}
-    return [
-        lines("time to join facts", series, unit="seconds", across="rows", log=True),
-        bars(f"memory for {most:,} rows", [f"by {row['by']}" for row in largest], memory, unit="MiB"),
-    ]
+    return joins.plots(result, "facts", "{name}, {by}", WAYS, PROGRAMS)

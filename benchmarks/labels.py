@@ -11,17 +11,14 @@ import hmac
 import shutil
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from benchmarks import machine
-from benchmarks.drawing import bars, lines
+from benchmarks import joins
 from benchmarks.loader import Bench
-from benchmarks.results import FOLDER, Record, begin, save, spread, table
+from benchmarks.results import FOLDER, Record, begin, save, table
 from shardkit.report import Plot
 from shardkit.terminal.output import say
 
@@ -60,19 +57,8 @@ def run(
 
 
 def _measured(bench: Bench, count: int, by: str, repeats: int) -> Record:
-    place = bench.work / "tables"
-    bench.child("labels:make", str(place), count, by)
-    found: dict[str, list[tuple[machine.Usage, dict[str, float]]]] = {name: [] for name in PROGRAMS}
-    for _ in range(repeats):
-        for name, runs in found.items():
-            runs.append(bench.measured(f"labels:{name}", str(place), count, by))
-    shutil.rmtree(place)
-    record: Record = {"rows": count, "by": by}
-    for name, runs in found.items():
-        stages = {stage: spread(seconds[stage] for _, seconds in runs) for stage in runs[0][1]}
-        stages["seconds"] = spread(sum(seconds.values()) for _, seconds in runs)
-        record[name] = stages | {"peak_mib": spread(used.peak_pss_mib for used, _ in runs)}
-    return record
+    found = joins.measured(bench, "labels", PROGRAMS, (count, by), (count, by), repeats)
+    return {"rows": count, "by": by, **found}
 
 
 # --- what is joined
@@ -130,15 +116,6 @@ def _reference(by: str, i: int) -> str:
 # --- programs; each returns seconds by stage
 
 
-def _timed(stages: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    seconds = {}
-    for stage, work in stages.items():
-        clock = time.perf_counter()
-        work()
-        seconds[stage] = time.perf_counter() - clock
-    return seconds
-
-
 def shardkit(place: str, count: int, by: Any) -> dict[str, float]:
     """Read, join and store, as `shardkit label` does between opening the dataset and drawing its page."""
     import pyarrow.parquet as pq
@@ -165,7 +142,7 @@ def shardkit(place: str, count: int, by: Any) -> dict[str, float]:
     def storing() -> None:
         labels_store.write(Store(str(folder / "dataset")), made["labels"])
 
-    seconds = _timed({"read_s": reading, "join_s": joining, "store_s": storing})
+    seconds = joins.timed({"read_s": reading, "join_s": joining, "store_s": storing})
     shutil.rmtree(folder / "dataset")
     return seconds
 
@@ -188,7 +165,7 @@ def pandas(place: str, count: int, by: str) -> dict[str, float]:
     def storing() -> None:
         made["labels"].drop(columns=_COLUMNS[by]).to_parquet(folder / "pandas.parquet", compression="zstd")
 
-    return _timed({"read_s": reading, "join_s": joining, "store_s": storing})
+    return joins.timed({"read_s": reading, "join_s": joining, "store_s": storing})
 
 
 def hashing(place: str, count: int, by: str) -> dict[str, float]:
@@ -199,7 +176,7 @@ def hashing(place: str, count: int, by: str) -> dict[str, float]:
         for text in texts:
             hmac.digest(_KEY, text, "sha256")
 
-    return _timed({"join_s": work})
+    return joins.timed({"join_s": work})
 
 
 # --- what it comes to
@@ -234,15 +211,4 @@ def readme(result: Record) -> str:
 
 def plots(result: Record) -> list[Plot]:
     """Return seconds by number of rows, and the stages of the largest tables."""
-    series = {
-        f"{name}, by {by}": [(row["rows"], row[name]["seconds"]) for row in result["rows"] if row["by"] == by]
-        for name in ("shardkit", "pandas")
-        for by in WAYS
-    }
-    most = max(row["rows"] for row in result["rows"])
-    largest = [row for row in result["rows"] if row["rows"] == most]
-    memory = {name: [row[name]["peak_mib"] for row in largest] for name in ("shardkit", "pandas")}
-    return [
-        lines("time to join labels", series, unit="seconds", across="rows", log=True),
-        bars(f"memory for {most:,} rows", [f"by {row['by']}" for row in largest], memory, unit="MiB"),
-    ]
+    return joins.plots(result, "labels", "{name}, by {by}", tuple(WAYS), ("shardkit", "pandas"))

@@ -53,6 +53,8 @@ for _syntax in decoding.SUPPORTED:
         get_decoder(uids.UID(_syntax)).remove_plugin("gdcm")
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "dicom"
+LABELLED = REAL.with_name("labelled")
+PNGS = {"nih/images": 120, "hannover/png": 243, "nih256/images": 857}  # folders of it, and how many images lie there
 EVERY_MODALITY = ("CR", "DX", "MG", "PX", "IO", "RG", "OT", "CT", "XA", "RF", "MR", "NM")
 
 
@@ -127,6 +129,16 @@ def real_dicom() -> Path:
     if missing:
         pytest.fail(f"real DICOM files are missing: {missing}")
     return REAL
+
+
+@pytest.fixture(scope="session")
+def labelled() -> Path:
+    """The folder of real labelled radiographs. Skips only where it is absent; fails when it is incomplete."""
+    if not LABELLED.is_dir() and not (os.environ.get("CI") and LABELLED.parents[1].is_dir()):
+        pytest.skip("no ../shared/data/labelled beside the repository: the real labelled images are not here")
+    for folder, count in PNGS.items():
+        assert len(list((LABELLED / folder).glob("*.png"))) == count, f"{LABELLED / folder} is incomplete"
+    return LABELLED
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,6 @@ from pydicom.uid import UID, ComputedRadiographyImageStorage, ExplicitVRLittleEn
 
 from shardkit.dataset.overlap import overlaps
 
-LABELLED = Path(__file__).resolve().parents[3] / "shared" / "data" / "labelled"
 SHARED, ALONE = 24, 12
 """Images that both datasets get, and that one of them has alone."""
 
@@ -47,11 +46,9 @@ def names(dataset: Path) -> dict[str, str]:
 
 @pytest.mark.deep
 def test_all_images_that_two_sizes_of_a_collection_share_are_found_and_no_others(
-    tmp_path: Path, make_dataset: Callable[..., Path]
+    labelled: Path, tmp_path: Path, make_dataset: Callable[..., Path]
 ) -> None:
-    if not LABELLED.is_dir():
-        pytest.skip("no ../shared/data/labelled beside the repository: the labelled radiographs are not here")
-    large, small = ({path.name: path for path in (LABELLED / name / "images").iterdir()} for name in ("nih", "nih256"))
+    large, small = ({path.name: path for path in (labelled / name / "images").iterdir()} for name in ("nih", "nih256"))
     both = sorted(large.keys() & small.keys())[:SHARED]
     rest = sorted(small.keys() - large.keys())[:ALONE]
     assert len(both) == SHARED

@@ -20,7 +20,6 @@ from shardkit.labels.targets import Targets
 from shardkit.privacy import Pseudonyms
 from shardkit.sources import tables
 
-LABELLED = Path(__file__).resolve().parents[3] / "shared" / "data" / "labelled"
 NAME = Pseudonyms(bytes(32))
 
 
@@ -45,10 +44,8 @@ def samples_of(paths: Sequence[str], side: int = 1024, halvings: int = 0) -> tup
 
 
 @pytest.fixture(scope="module")
-def nih() -> Path:
-    if not (LABELLED / "nih").is_dir():
-        pytest.skip("no ../shared/data/labelled beside the repository: the labelled radiographs are not here")
-    return LABELLED / "nih"
+def nih(labelled: Path) -> Path:
+    return labelled / "nih"
 
 
 def test_the_nih_sample_has_the_counts_of_its_table_its_split_and_its_boxes(nih: Path, tmp_path: Path) -> None:

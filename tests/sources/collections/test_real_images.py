@@ -15,12 +15,7 @@ from shardkit.config import BuildConfig
 from shardkit.dataset.hashes import pixel_hash
 from shardkit.storage import Store
 
-LABELLED = Path(__file__).resolve().parents[4] / "shared" / "data" / "labelled"
-
-pytestmark = [
-    pytest.mark.deep,
-    pytest.mark.skipif(not LABELLED.is_dir(), reason="no ../shared/data/labelled beside the repository"),
-]
+pytestmark = pytest.mark.deep
 
 
 def _hashes(folder: Path) -> Counter[bytes]:
@@ -31,24 +26,24 @@ def _hashes(folder: Path) -> Counter[bytes]:
 
 
 @pytest.fixture(scope="module")
-def nih(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def nih(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """120 images of NIH ChestX-ray14, as a user builds them."""
     place = tmp_path_factory.mktemp("nih")
-    build(BuildConfig.of(str(LABELLED / "nih"), str(place / "out"), place / "private", collection="nih14"))
+    build(BuildConfig.of(str(labelled / "nih"), str(place / "out"), place / "private", collection="nih14"))
     return place / "out"
 
 
-def test_nih_samples_have_the_pixels_patients_and_views_that_were_published(nih: Path) -> None:
+def test_nih_samples_have_the_pixels_patients_and_views_that_were_published(labelled: Path, nih: Path) -> None:
     samples = pq.read_table(nih / "manifest.parquet").to_pylist()
-    assert Counter(row["pixel_hash"] for row in samples) == _hashes(LABELLED / "nih" / "images")
+    assert Counter(row["pixel_hash"] for row in samples) == _hashes(labelled / "nih" / "images")
     assert (len(samples), len({row["patient"] for row in samples})) == (120, 106)
     assert Counter(row["view"] for row in samples) == {"AP": 76, "PA": 44}
     assert sum("equal_channels" in row["flags"] for row in samples) == 3
     assert {row["bits"] for row in samples} == {8}
 
 
-def test_nih_labels_are_the_tables_and_boxes_lie_on_test_images(nih: Path) -> None:
-    with (LABELLED / "nih" / "Data_Entry_2017_v2020.csv").open(newline="") as file:
+def test_nih_labels_are_the_tables_and_boxes_lie_on_test_images(labelled: Path, nih: Path) -> None:
+    with (labelled / "nih" / "Data_Entry_2017_v2020.csv").open(newline="") as file:
         cells = [row["Finding Labels"].split("|") for row in csv.DictReader(file)]
     counts = Counter(finding for cell in cells for finding in cell)
     found = labels.read(Store(str(nih)), "nih14")
@@ -62,9 +57,9 @@ def test_nih_labels_are_the_tables_and_boxes_lie_on_test_images(nih: Path) -> No
     assert all(box["top"] >= 0 and box["top"] + box["height"] <= 1024 for box in boxes)
 
 
-def test_hannover_is_built_by_a_table_of_its_own(tmp_path: Path) -> None:
+def test_hannover_is_built_by_a_table_of_its_own(labelled: Path, tmp_path: Path) -> None:
     columns = {"path": "image_id", "patient": "patient_id", "view": "projection"}
-    source = LABELLED / "hannover"
+    source = labelled / "hannover"
     config = BuildConfig.of(
         str(source / "png"),
         str(tmp_path / "out"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,6 @@ from shardkit.sources.base import Decoded, ImageFacts
 from shardkit.sources.entries import Entry
 from shardkit.sources.facts import FactsRow
 from shardkit.synthetic.radiographs import radiograph
-
-LABELLED = Path(__file__).resolve().parents[4] / "shared" / "data" / "labelled"
-PNGS = {"nih/images": 120, "hannover/png": 243, "nih256/images": 857}
-"""Folders of real images, and how many lie there."""
 
 
 class Look:
@@ -58,13 +53,3 @@ def look(tmp_path: Path) -> Look:
 def chest() -> Callable[..., npt.NDArray[np.uint16]]:
     """(rows, cols, bits) -> a synthetic radiograph."""
     return lambda rows=70, cols=90, bits=8, seed=0: radiograph(rows, cols, bits, np.random.default_rng(seed), "chest")
-
-
-@pytest.fixture(scope="session")
-def labelled() -> Path:
-    """The folder of real labelled radiographs. Skips only where it is absent; fails when it is incomplete."""
-    if not LABELLED.is_dir() and not (os.environ.get("CI") and LABELLED.parents[1].is_dir()):
-        pytest.skip("no ../shared/data/labelled beside the repository: the real labelled images are not here")
-    for folder, count in PNGS.items():
-        assert len(list((LABELLED / folder).glob("*.png"))) == count, f"{LABELLED / folder} is incomplete"
-    return LABELLED
