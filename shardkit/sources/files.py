@@ -20,6 +20,7 @@ import obstore
 
 from shardkit.errors import ArgumentError, Quarantined, StorageError
 from shardkit.sources.entries import Entry, Kind
+from shardkit.sources.seeking import Opened
 from shardkit.storage import (
     AWAY,
     NO_RETRIES,
@@ -249,22 +250,21 @@ class _Local(BufferedReader):
         return super().read(left if count is None or count < 0 else min(count, left))
 
 
-class _Remote(BytesIO):
+class _Remote(Opened):
     """A file over range requests: the first block at once, others as they are asked for.
 
     Not `obstore.open_reader`, which drops its buffer at every seek: reading one header takes eight.
     """
 
     def __init__(self, store: object, name: str, size: int) -> None:
-        super().__init__()
-        self._store, self._name, self._size, self._at = store, name, size, 0
+        super().__init__(size)
+        self._store, self._name = store, name
         self._blocks: dict[int, bytes] = {}
 
-    def read(self, count: int | None = -1, /) -> bytes:
-        end = self._size if count is None or count < 0 else min(self._size, self._at + count)
+    def part(self, start: int, end: int) -> bytes:
         parts = []
-        while self._at < end:
-            number, offset = divmod(self._at, _HEAD)
+        while start < end:
+            number, offset = divmod(start, _HEAD)
             if number not in self._blocks:
                 length = min(_HEAD, self._size - number * _HEAD)
                 try:
@@ -272,19 +272,12 @@ class _Remote(BytesIO):
                 except (OSError, obstore.exceptions.BaseError) as error:
                     raise unreadable(error) from None
                 self._blocks[number] = bytes(block)
-            part = self._blocks[number][offset : offset + end - self._at]
+            part = self._blocks[number][offset : offset + end - start]
             if not part:
                 break
             parts.append(part)
-            self._at += len(part)
+            start += len(part)
         return b"".join(parts)
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        self._at = max(0, offset + (0, self._at, self._size)[whence])
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
 
 
 class Unread(Quarantined):

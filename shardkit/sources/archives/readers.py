@@ -1,17 +1,17 @@
 """Bytes by their place: of a file in the export, of a part of it, or in memory; and the same as a file to seek in."""
 
 import os
-from collections import OrderedDict
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import ClassVar, Protocol
 
 import obstore
+from cachetools import LRUCache
 
 from shardkit.errors import Quarantined
 from shardkit.sources import files as export
 from shardkit.sources.files import unreadable
+from shardkit.sources.seeking import Opened
 from shardkit.storage import is_remote, local_path
 
 _CHANGED = "its archive changed while the build ran: `shardkit retry --class io_error` takes it in"
@@ -152,43 +152,13 @@ class Memory:
         return self.data[start : start + length]
 
 
-class Opened(BytesIO):
-    """A file to seek in whose bytes come from elsewhere; `part` gives them."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self._size, self._at = size, 0
-
-    def part(self, start: int, end: int) -> bytes:
-        """Return the bytes from `start` to `end`, which are there."""
-        raise NotImplementedError
-
-    def read(self, count: int | None = -1, /) -> bytes:
-        """Return up to `count` bytes, as files do."""
-        end = self._size if count is None or count < 0 else min(self._size, self._at + count)
-        if end <= self._at:
-            return b""
-        data = self.part(self._at, end)
-        self._at += len(data)
-        return data
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Go to a place, as files do."""
-        self._at = max(0, offset + (0, self._at, self._size)[whence])
-        return self._at
-
-    def tell(self) -> int:
-        """Return the place, as files do."""
-        return self._at
-
-
 class Seekable(Opened):
     """A reader as a file: small reads come from blocks, of which the last ones stay; large ones are one request."""
 
     def __init__(self, reader: Reader, block: int = BLOCK) -> None:
         super().__init__(reader.size)
         self._reader, self._block = reader, block
-        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._blocks: LRUCache[int, bytes] = LRUCache(_BLOCKS)
 
     def part(self, start: int, end: int) -> bytes:
         """Return bytes, as `Opened.part`."""
@@ -202,12 +172,7 @@ class Seekable(Opened):
         return b"".join(parts)
 
     def _kept(self, number: int) -> bytes:
-        if number in self._blocks:
-            self._blocks.move_to_end(number)
-            return self._blocks[number]
-        start = number * self._block
-        block = self._reader.at(start, min(self._block, self._size - start))
-        self._blocks[number] = block
-        if len(self._blocks) > _BLOCKS:
-            self._blocks.popitem(last=False)
-        return block
+        if number not in self._blocks:
+            start = number * self._block
+            self._blocks[number] = self._reader.at(start, min(self._block, self._size - start))
+        return self._blocks[number]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from shardkit.errors import Quarantined
 from shardkit.sources.archives.members import damaged
-from shardkit.sources.archives.readers import Opened
+from shardkit.sources.seeking import Opened
 
 STORED, DEFLATED, BZIP2, LZMA = 0, 8, 12, 14
 METHODS = (STORED, DEFLATED, BZIP2, LZMA)
