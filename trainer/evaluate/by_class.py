@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from trainer.evaluate.kinds import Floats
 
-NO_TARGET, NO_POSITIVE, NO_NEGATIVE = "no target is known", "no positive", "no negative"
+NO_TARGET, NO_POSITIVE, NO_NEGATIVE = "no known target", "no positive", "no negative"
 """Why a class cannot be scored."""
 
 
