@@ -78,7 +78,7 @@ def over_seeds(
     means = mean_over(values, ~np.isnan(values[0]))
     several = len(runs) > 1
     deviations = values.std(axis=0, ddof=1) if several else np.full(values.shape[1], np.nan)
-    value, chosen = values.mean(axis=0), _seeds_too(drawn, seed) if several else None
+    value, chosen = values.mean(axis=0), with_seeds_drawn(drawn, seed) if several else None
     return OverSeeds(
         tuple(of.about.seed for of in runs),
         tuple(_told(row) for row in values),
@@ -90,11 +90,11 @@ def over_seeds(
     )
 
 
-def _seeds_too(drawn: Floats, seed: int) -> Floats:
-    """Return replicates, (B, K), that draw seeds, too, of (seeds, B, K).
+def with_seeds_drawn(drawn: Floats, seed: int) -> Floats:
+    """Return replicates, (B, K), that draw seeds, too, of replicates of each seed, (seeds, B, K).
 
-    Drawn with replacement, n seeds vary by (n - 1) / n of what they should, of five a fifth too little: what each draw
-    of seeds adds to the mean is stretched by that.
+    The mean of n values drawn with replacement has (n - 1) / n of the variance that it should have, of five seeds a
+    fifth too little: what a draw of seeds adds is stretched by that.
     """
     seeds, replicates = drawn.shape[:2]
     random = np.random.default_rng([seed, seeds])
