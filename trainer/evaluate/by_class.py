@@ -47,6 +47,7 @@ def by_class(
     score: Callable[[Any, Any], float],
     *,
     needs: Sequence[float] = (),
+    undefined: str = "",
 ) -> ByClass:
     """Score each class on the samples whose target is known.
 
@@ -58,6 +59,8 @@ def by_class(
         Of a class's known targets and what is predicted for them, both (m,).
     needs
         Values, of 0 and 1, that have to be among the targets for a score to exist.
+    undefined
+        Why there is none where `score` returns NaN.
     """
     words = {1: NO_POSITIVE, 0: NO_NEGATIVE}
     values: list[float | None] = []
@@ -66,6 +69,8 @@ def by_class(
         known = ~np.isnan(target)
         actual = target[known]
         missing = [words[int(value)] for value in needs if not (actual == value).any()]
-        reasons.append(" and ".join(missing) if len(actual) else NO_TARGET)
-        values.append(None if reasons[-1] else float(score(actual, said[known])))
+        reason = " and ".join(missing) if len(actual) else NO_TARGET
+        value = math.nan if reason else float(score(actual, said[known]))
+        reasons.append(undefined if not reason and math.isnan(value) else reason)
+        values.append(None if math.isnan(value) else value)
     return ByClass(tuple(values), tuple(reasons))

@@ -28,12 +28,7 @@ def bias(scores: Floats, targets: Floats) -> ByClass:
 
 def r2(scores: Floats, targets: Floats) -> ByClass:
     """Return the share of the variance that is explained; below 0 it is worse than the mean. All alike has none."""
-    found = by_class(scores, targets, _explained)
-    constant = [value is not None and np.isnan(value) for value in found.values]
-    return ByClass(
-        tuple(None if bad else value for bad, value in zip(constant, found.values, strict=True)),
-        tuple("all targets are equal" if bad else why for bad, why in zip(constant, found.reasons, strict=True)),
-    )
+    return by_class(scores, targets, _explained, undefined="all targets are equal")
 
 
 def _explained(actual: Floats, said: Floats) -> float:
