@@ -91,7 +91,7 @@ class Objective(ABC):
         """Names of what a task's scores are of."""
         return ()
 
-    def stepped(self, world: World) -> None:  # noqa: B027 (most have nothing to do)
+    def stepped(self, world: World) -> None:
         """Follow an update of the weights, on all processes: running statistics, averages, queues.
 
         Parameters
@@ -99,6 +99,7 @@ class Objective(ABC):
         world
             Which process this is; exchange what differs between them by `trainer.parallel`.
         """
+        self.model.stepped()
 
     @property
     def loss_meaning(self) -> str:
