@@ -65,6 +65,14 @@ def test_images_are_those_of_the_members_as_often_as_weights_say_each_with_its_g
     assert loader.account().samples == sum(map(len, found.values())) == len(loader.plan.draws)
 
 
+def test_augmented_images_are_cut_off_as_their_member_is_normalised(mixed: Callable[..., Path]) -> None:
+    file = mixed(tars=(1, "percentile"), png=(1, "zscore"))
+    loader = Loader(file, batching=BATCHINGS[0], augment=lambda image, seed: image + 5, **SMALL)
+    for batch in loader:
+        for slot, row in enumerate(batch.rows.tolist()):
+            assert row < 0 or bool(batch.pixels(slot).eq(1).all()) == (row in loader.members["tars"])
+
+
 def test_rows_are_those_of_one_member_after_another_s(members: dict[str, Path], mixed: Callable[..., Path]) -> None:
     loader = Loader(mixed(**WEIGHTS), batching=BATCHINGS[0], **SMALL)
     single = {name: ManifestIndex(str(folder)) for name, folder in members.items()}
