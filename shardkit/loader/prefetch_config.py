@@ -106,5 +106,5 @@ class PrefetchConfig:
 
     @property
     def clip(self) -> bool:
-        """Whether the images of all datasets are cut off at 0 and 1."""
-        return all(member.normalise in CLIPPED for member in self.members)
+        """Whether all images are cut off at 0 and 1 as they are laid out; those that `augment` gets are before."""
+        return self.augment is None and all(member.normalise in CLIPPED for member in self.members)

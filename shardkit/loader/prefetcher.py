@@ -254,8 +254,6 @@ class Prefetcher:
         normalised = time.perf_counter()
         if self._config.augment is not None:
             augmenting.change(self._config.augment, item.micro, shown, images, item.details)
-            if not self._canvas.clip:
-                cut_off(images, _chosen(ready, shown))
             self._finished()
         changed = time.perf_counter()
         batch = collate(item.micro, shown, images, item.position, self._canvas)
@@ -320,7 +318,7 @@ class Prefetcher:
 
     def _images(self, chosen: list[Prepared]) -> list[torch.Tensor]:
         images = self._graph.run(chosen)
-        if self._config.augment is not None or not self._canvas.clip:
+        if not self._canvas.clip:
             cut_off(images, chosen)
         return images
 
