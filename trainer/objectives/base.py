@@ -67,7 +67,7 @@ class Objective(ABC):
         """
         return {}
 
-    def stepped(self, world: World) -> None:  # noqa: B027 (most have nothing to do)
+    def stepped(self, world: World) -> None:
         """Follow an update of the weights, on all processes: running statistics, averages, queues.
 
         Parameters
@@ -75,6 +75,12 @@ class Objective(ABC):
         world
             Which process this is; exchange what differs between them by `trainer.parallel`.
         """
+        self.model.stepped()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of what a task's scores are of."""
+        return ()
 
     @property
     def loss_meaning(self) -> str:

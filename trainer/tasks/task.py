@@ -44,6 +44,11 @@ class Task(Objective):
         """See `Objective`."""
         return f"{_LOSSES[self.kind]}, each image counting the same; images without a known label do not count."
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """See `Objective`."""
+        return self.of.classes
+
     def run(self, model: nn.Module, batch: Batch) -> Output:
         """See `Objective`."""
         scores: Tensor = model(batch)
