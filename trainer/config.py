@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast, get_type_hints
 from cyclopts import Parameter
 
 from shardkit.errors import ArgumentError
+from trainer.augment import AugmentConfig
 from trainer.models.base import ModelConfig
 from trainer.objectives.base import ObjectiveConfig
 from trainer.objectives.masked import MaskedConfig
@@ -230,7 +231,7 @@ class LogConfig:
     peak_tflops: float | None = None
 
 
-_MASKED = MaskedConfig()
+_MASKED, _NO_CHANGE = MaskedConfig(), AugmentConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +242,7 @@ class Config:
     loader: LoaderConfig
     optim: OptimConfig
     objective: ObjectiveConfig = _MASKED
+    augment: AugmentConfig = _NO_CHANGE
     run: RunConfig = RunConfig()
     save: SaveConfig = SaveConfig()
     val: ValConfig = ValConfig()

@@ -16,6 +16,7 @@ from shardkit.errors import ArgumentError
 from shardkit.storage import shown
 from shardkit.terminal.output import Terminal
 from trainer import parallel
+from trainer.augment import AugmentConfig, levels
 from trainer.config import Config, LoaderConfig
 from trainer.loop import Loop
 from trainer.models.flops import peak_tflops
@@ -163,7 +164,8 @@ def _validation(
         _without(config, lacking, console)
         return None
     batching = str(replace(from_text(config.loader.batching), crop=None, flip=0.0, remainder="fill"))
-    plain = replace(config, loader=replace(config.loader, batching=batching, split=split))
+    loading = replace(config.loader, batching=batching, split=split)
+    plain = replace(config, loader=loading, augment=AugmentConfig())
     try:
         held = open_loader(plain, job.data, world.device, world.rank, world.size)
     except ArgumentError as error:
@@ -219,6 +221,7 @@ def open_loader(config: Config, data: str, device: torch.device, rank: int, size
         Number of this process, and of all.
     """
     c = config.loader
+    normalise = _normalise(c)
     return Loader(
         data,
         batching=from_text(c.batching),
@@ -228,7 +231,8 @@ def open_loader(config: Config, data: str, device: torch.device, rank: int, size
         rank=rank,
         world_size=size,
         device=device,
-        normalise=_normalise(c),
+        normalise=normalise,
+        augment=config.augment.build(levels(normalise)),
         cache=c.cache,
         cache_bytes=None if c.cache is None else int(c.cache_gib * 2**30),
         threads=c.threads,
