@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from shardkit.commands import stopping, usage
 from shardkit.errors import ArgumentError, ShardkitError
 from shardkit.terminal.output import Terminal
+from trainer.commands.evaluate import evaluate
 from trainer.config import defaulting_to, flat
 from trainer.recipes.registry import RECIPES
 
@@ -71,6 +72,7 @@ def application(recipe: str, typed: frozenset[str] = frozenset()) -> App:
     app.command(recipes)
     app.command(export)
     app.command(report)
+    app.command(evaluate)
     return app
 
 
