@@ -253,7 +253,7 @@ def defaulting_to(value: Any) -> type[Any]:
 
     With it a command line offers every value of a recipe as an option, and shows the recipe's in its help.
     """
-    hints = get_type_hints(type(value))
+    hints = get_type_hints(type(value), include_extras=True)
     made: list[Any] = []
     for f in fields(value):
         own = getattr(value, f.name)

@@ -6,6 +6,7 @@ done, 1 could not, 2 bad usage, 130 stopped by Ctrl-C and 143 by SIGTERM, both a
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,11 +22,30 @@ from trainer.recipes.registry import RECIPES
 
 console = Terminal()
 _errors = Terminal(stderr=True)
-_DEFAULT = "tiny"
+Command = Literal["pretrain", "finetune", "probe"]
+_DEFAULTS: dict[Command, str] = {"pretrain": "tiny", "finetune": "tiny-finetune", "probe": "tiny-probe"}
+_ABOUT: dict[Command, str] = {
+    "pretrain": "Pre-train a model by a recipe.",
+    "finetune": "Train a pre-trained encoder and a head on labels, see docs/finetuning.md.",
+    "probe": "Train a head on a frozen encoder, to see what its features are worth.",
+}
+_TRAIN = """{about} Run the same command again to go on after any end.
+
+Parameters
+----------
+data
+    Folder or bucket url of a dataset made by shardkit build.
+out
+    Folder of the run: checkpoints, metrics, pictures, report.
+recipe
+    Whose values are the defaults of all options below; see the command recipes.
+init
+    Weights to begin with: a run, a checkpoint, a file, or a model of timm.
+"""
 
 
 def application(recipe: str, typed: frozenset[str] = frozenset()) -> App:
-    """Return the commands, with a recipe's values as the defaults of `pretrain`.
+    """Return the commands, with a recipe's values as the defaults of its own.
 
     Parameters
     ----------
@@ -40,9 +60,20 @@ def application(recipe: str, typed: frozenset[str] = frozenset()) -> App:
         version_flags=[],
         suppress_keyboard_interrupt=False,
     )
+    for command, usual in _DEFAULTS.items():
+        app.command(_trains(command, recipe if RECIPES[recipe].command == command else usual, typed))
+    app.command(recipes)
+    app.command(export)
+    app.command(report)
+    app.command(evaluate)
+    return app
+
+
+def _trains(command: Command, recipe: str, typed: frozenset[str]) -> Callable[..., int]:
+    """Return the command that trains by recipes of its own."""
     base: Any = defaulting_to(RECIPES[recipe].config)
 
-    def pretrain(
+    def train(
         *,
         data: str,
         out: Path,
@@ -50,30 +81,13 @@ def application(recipe: str, typed: frozenset[str] = frozenset()) -> App:
         init: str | None = None,
         config: Annotated[base, Parameter(name="*")] = base(),  # noqa: B008 (frozen)
     ) -> int:
-        """Pre-train a model by a recipe. Run the same command again to go on after any end.
-
-        Parameters
-        ----------
-        data
-            Folder or bucket url of a dataset made by shardkit build.
-        out
-            Folder of the run: checkpoints, metrics, pictures, report.
-        recipe
-            Whose values are the defaults of all options below; see the command recipes.
-        init
-            Weights to begin with: a run, a checkpoint, a file, or a model of timm.
-        """
-        from trainer.commands.pretrain import pretrain as train
+        from trainer.commands.training import train
         from trainer.runs.start import Job
 
-        return train(Job(recipe, config, data, out, init, typed), console)
+        return train(Job(recipe, config, data, out, init, typed, command), console)
 
-    app.command(pretrain)
-    app.command(recipes)
-    app.command(export)
-    app.command(report)
-    app.command(evaluate)
-    return app
+    train.__name__, train.__doc__ = command, _TRAIN.format(about=_ABOUT[command])
+    return train
 
 
 def recipes(name: str | None = None) -> None:
@@ -85,9 +99,11 @@ def recipes(name: str | None = None) -> None:
         Of a recipe.
     """
     if name is None:
-        table = Table(Column("recipe", no_wrap=True), "whose", box=None)
-        for key, recipe in RECIPES.items():
-            table.add_row(key, recipe.source)
+        table = Table(Column("command", no_wrap=True), Column("recipe", no_wrap=True), "whose", box=None)
+        for command in _DEFAULTS:
+            for key, recipe in RECIPES.items():
+                if recipe.command == command:
+                    table.add_row(command, key, recipe.source)
         console.print(table)
         return
     recipe = RECIPES[_known(name)]
@@ -152,12 +168,22 @@ def _known(name: str) -> str:
 
 def _named(words: list[str]) -> str:
     """Return the recipe that the words ask for: it decides what the other options are."""
+    command = next((word for word in words if not word.startswith("-")), "pretrain")
+    if command not in _DEFAULTS:
+        return _DEFAULTS["pretrain"]
+    name = _DEFAULTS[command]
     for at, word in enumerate(words):
         if word.startswith("--recipe="):
-            return _known(word.partition("=")[2])
-        if word == "--recipe" and at + 1 < len(words):
-            return _known(words[at + 1])
-    return _DEFAULT
+            name = _known(word.partition("=")[2])
+        elif word == "--recipe" and at + 1 < len(words):
+            name = _known(words[at + 1])
+    if (right := RECIPES[name].command) != command:
+        own = ", ".join(key for key, recipe in RECIPES.items() if recipe.command == command)
+        raise ArgumentError(
+            f"recipe {name} is one of {right}, not of {command}: run python -m trainer {right} --recipe {name}, or"
+            f" choose one of {own}"
+        )
+    return name
 
 
 def _typed(words: list[str]) -> frozenset[str]:

@@ -12,7 +12,7 @@ import torch
 from shardkit import Dataset, Loader, from_text
 from shardkit.errors import ArgumentError, ShardkitError
 from trainer import parallel
-from trainer.commands.pretrain import open_loader
+from trainer.commands.training import open_loader
 from trainer.evaluate import asking, predictions
 from trainer.evaluate.predict import Question, predict
 from trainer.evaluate.predictions import PredictionsAbout

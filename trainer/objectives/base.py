@@ -77,6 +77,11 @@ class Objective(ABC):
         """
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """What each of `Output.scores` is of: `run.json` says it, so that a run can be asked about another dataset."""
+        return ()
+
+    @property
     def loss_meaning(self) -> str:
         """What its loss is, and what it is not, in a sentence or two: the page about a run says it."""
         return "What the objective minimises, each image counting the same."

@@ -1,7 +1,9 @@
 """A task as data: which labels, what they count as, and what stands on the encoder."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from shardkit import Loader
 from shardkit.errors import ArgumentError
@@ -43,7 +45,7 @@ class TaskConfig:
         What stands on the encoder.
     """
 
-    labels: str = ""
+    labels: Annotated[str, Parameter(name=("--labels", "--objective.labels"))] = ""
     columns: tuple[str, ...] = ()
     kind: Kind = "multilabel"
     uncertain: Uncertain = "zeros"

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from trainer.evaluate.scores import summary
 from trainer.models.base import Batch
 from trainer.models.classifier import Classifier
 from trainer.models.output import Output
@@ -40,6 +41,11 @@ class Task(Objective):
         self.values, self.known = torch.from_numpy(of.values), torch.from_numpy(of.known)
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """See `Objective`."""
+        return self.of.classes
+
+    @property
     def loss_meaning(self) -> str:
         """See `Objective`."""
         return f"{_LOSSES[self.kind]}, each image counting the same; images without a known label do not count."
@@ -62,4 +68,6 @@ class Task(Objective):
 
     def judge(self, rows: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> dict[str, float | None]:
         """See `Objective`."""
-        return {}
+        known = self.known[torch.from_numpy(rows)].cpu().numpy()
+        values = self.values[torch.from_numpy(rows)].cpu().numpy()
+        return summary(self.kind, scores.astype(np.float64), np.where(known, values, np.nan).astype(np.float64))
