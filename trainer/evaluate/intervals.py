@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainer.evaluate.by_class import NO_TARGET
+from trainer.evaluate.by_class import NO_NEGATIVE, NO_POSITIVE, NO_TARGET
 from trainer.evaluate.kinds import Floats
 from trainer.evaluate.predictions import Predictions
 from trainer.evaluate.scores import THRESHOLD
@@ -146,12 +146,13 @@ def _estimate(name: str, value: float, drawn: Floats, level: float, patients: Ma
     used = drawn[~np.isnan(drawn)]
     absent = [reason for reason, count in patients.items() if count == 0]
     if absent or np.isnan(value):
-        return Estimate(name, None, None, None, 0, " and ".join(absent) or NO_TARGET)
+        why = NO_TARGET if NO_TARGET in absent else " and ".join(absent)
+        return Estimate(name, None, None, None, 0, why or NO_TARGET)
     few = [reason for reason, count in patients.items() if count < FEWEST]
     if few or len(used) < LEAST * len(drawn):
-        why = (
-            f"{few[-1]} but of one patient" if few else f"only {len(used):,} of {len(drawn):,} replicates have a score"
-        )
+        words = {NO_TARGET: "known targets", NO_POSITIVE: "positives", NO_NEGATIVE: "negatives"}
+        why = f"only {len(used):,} of {len(drawn):,} replicates have a score"
+        why = f"{words[few[-1]]} are of one patient only" if few else why
         return Estimate(name, float(value), None, None, len(used), why)
     low, high = percentiles(used, level)
     return Estimate(name, float(value), low, high, len(used))
