@@ -128,18 +128,20 @@ def _draw(of: "Evaluation", data: tuple[str, ...], out: Path, console: Terminal)
 
 
 def _table(of: "Evaluation") -> Table:
-    """Return the headline of each run at each site, and the other scores without intervals."""
-    from trainer.evaluate.page.words import images, interval, name_of, overall, shown
+    """Return the main scores of each run at each site, with intervals."""
+    from shardkit.report import number
+    from trainer.evaluate.page.words import in_sentence, interval, overall, shown
+    from trainer.evaluate.results import main_scores
 
-    main = of.entries[0].headline.patients.score
-    others = [name for name in of.entries[0].scores if name != main]
-    heads = [Column(name_of(name), justify="right") for name in others]
-    table = Table("run", "site", "split", "images", name_of(main), "interval", *heads, box=None)
+    heads = [Column(name, justify="right") for name in ("images", "patients")]
+    table = Table("run", "site", "split", *heads, "score", Column("", justify="right"), "interval", box=None)
     for entry in of.entries:
-        found = overall(entry.headline)
-        rest = [shown(overall(entry.scores[name]).value) for name in others]
-        about = entry.first.about
-        table.add_row(entry.run, entry.site, about.split, images(entry.first), shown(found.value), interval(found), *rest)
+        about, patients = entry.first.about, len(set(entry.first.patients.tolist()))
+        cells = [entry.run, entry.site, about.split, number(len(entry.first)), number(patients)]
+        for score in main_scores(about.kind, len(about.classes)):
+            found = overall(entry.scores[score])
+            table.add_row(*cells, in_sentence(score), shown(found.value), interval(found))
+            cells = [""] * len(cells)
     return table
 
 

@@ -54,7 +54,13 @@ def _official(site: Dataset, labels: str) -> set[str]:
 
 
 def about(
-    of: Trained, run: tuple[str, int | None], site: Dataset, name: str, split: str, labels: str, classes: tuple[str, ...]
+    of: Trained,
+    run: tuple[str, int | None],
+    site: Dataset,
+    name: str,
+    split: str,
+    labels: str,
+    classes: tuple[str, ...],
 ) -> PredictionsAbout:
     """Return what predictions of a run on a site will say of themselves.
 

@@ -85,12 +85,14 @@ def _of_run(wanted: Wanted, of: Trained, name: str, seed: int | None, world: Wor
         about = asking.about(of, (name, seed), site, sites[data], split, labels, classes)
         _of_split(of, about, data, folder / sites[data] / FILE, world, say)
     if wanted.validation:
-        data = next((one for one in wanted.data if Dataset(one).description.digest == of.facts["digest"]), None)
-        if data is None:
-            raise ArgumentError(f"--temperature is fitted on the val split that {of.run} had: name its dataset in --data")
+        held = next((one for one in wanted.data if Dataset(one).description.digest == of.facts["digest"]), None)
+        if held is None:
+            raise ArgumentError(
+                f"--temperature is fitted on the val split that {of.run} had: name its dataset in --data"
+            )
         split = ":".join([*of.config.loader.split.split(":")[:-1], "val"])
-        about = asking.about(of, (name, seed), Dataset(data), sites[data], split, of.task.labels, classes)
-        _of_split(of, about, data, folder / VALIDATION, world, say)
+        about = asking.about(of, (name, seed), Dataset(held), sites[held], split, of.task.labels, classes)
+        _of_split(of, about, held, folder / VALIDATION, world, say)
 
 
 def _split(splits: tuple[str, ...], at: int) -> str:
@@ -121,9 +123,7 @@ def _write(found: predictions.Predictions | None, path: Path) -> None:
 
 def _open(of: Trained, data: str, split: str, world: World) -> Loader:
     """Open a split as the run saw images, without augmentation, every image once on any number of processes."""
-    batching = replace(
-        from_text(of.config.loader.batching), crop=None, flip=0.0, remainder="fill", per_step=world.size
-    )
+    batching = replace(from_text(of.config.loader.batching), crop=None, flip=0.0, remainder="fill", per_step=world.size)
     options = replace(of.config.loader, batching=str(batching), split=split, cache=None)
     loader = open_loader(replace(of.config, loader=options), data, world.device, world.rank, world.size)
     if len(loader.members) > 1:

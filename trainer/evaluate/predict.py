@@ -15,8 +15,8 @@ from shardkit import Loader
 from shardkit.errors import ArgumentError
 from trainer import parallel
 from trainer.evaluate import predictions
-from trainer.evaluate.kinds import Floats
 from trainer.evaluate.groups import years
+from trainer.evaluate.kinds import Floats
 from trainer.evaluate.predictions import FACTS, Predictions, PredictionsAbout
 
 _NAMED = 5  # samples that a note names
@@ -48,8 +48,8 @@ def predict(
 ) -> Predictions | None:
     """Ask a network about all samples of a split. All processes call it together, each with its share.
 
-    An image that cannot be read has a substitute in its place, which is a sample of the split itself: what is said of it
-    counts once, and the one that is missing is named in the notes.
+    An image that cannot be read has a substitute in its place, which is a sample of the split itself: what is said of
+    it counts once, and the one that is missing is named in the notes.
 
     Parameters
     ----------
@@ -125,4 +125,3 @@ def _unread(keys: list[str]) -> str:
     more = f" and {len(keys) - _NAMED:,} more" if len(keys) > _NAMED else ""
     images = "image" if len(keys) == 1 else "images"
     return f"{len(keys):,} {images} could not be read and {'is' if len(keys) == 1 else 'are'} not scored: {named}{more}"
-

@@ -1,5 +1,6 @@
 """All that tables of predictions tell, computed once: of every run at every site, and of runs against each other."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -11,8 +12,8 @@ from shardkit.errors import ArgumentError
 from trainer.evaluate import predictions
 from trainer.evaluate.calibration import Temperature, fit_temperature
 from trainer.evaluate.comparison import Comparison, compare
-from trainer.evaluate.groups import FEWEST_PATIENTS, Group, group, rows_by
-from trainer.evaluate.intervals import LEVEL, REPLICATES, SEED, Estimates
+from trainer.evaluate.groups import Group, group, rows_by
+from trainer.evaluate.intervals import LEVEL, REPLICATES, SEED
 from trainer.evaluate.kinds import Kind
 from trainer.evaluate.predictions import FACTS, Predictions
 from trainer.evaluate.seeds import OverSeeds, over_seeds
@@ -51,11 +52,23 @@ class Settings:
         return {"replicates": self.replicates, "seed": self.seed, "level": self.level}
 
 
+LESS_IS_BETTER = ("mae", "rmse", "brier")
+"""Scores of which less is better."""
+
+
 def headline_score(kind: Kind, classes: int) -> str:
     """Return the score that stands above all others: of several categories the balanced accuracy, else the mean AUC."""
     if kind == "regression":
         return "mae"
     return "balanced_accuracy" if kind == "multiclass" and classes > 2 else "auc"
+
+
+def main_scores(kind: Kind, classes: int) -> tuple[str, ...]:
+    """Return the scores that a table shows that has no room for all."""
+    if kind == "regression":
+        return ("mae", "rmse")
+    rest = [score for score in ("auc", "ap", "balanced_accuracy") if score != headline_score(kind, classes)]
+    return (headline_score(kind, classes), *rest)
 
 
 @dataclass(frozen=True)
@@ -139,10 +152,14 @@ class Evaluation:
         """Names of the runs."""
         return list(dict.fromkeys(entry.run for entry in self.entries))
 
-    @property
+    @cached_property
     def sites(self) -> list[str]:
-        """Names of the datasets."""
-        return list(dict.fromkeys(entry.site for entry in self.entries))
+        """Names of the datasets, that of the best headline first: then a fall is read from left to right."""
+        values: dict[str, list[float]] = {entry.site: [] for entry in self.entries}
+        for entry in self.entries:
+            if (value := entry.headline.patients.mean.value) is not None:
+                values[entry.site].append(-value if entry.headline.patients.score in LESS_IS_BETTER else value)
+        return sorted(values, key=lambda site: (-max(values[site], default=-math.inf), site))
 
     @property
     def kind(self) -> Kind:
@@ -159,7 +176,7 @@ class Evaluation:
 
     @cached_property
     def comparisons(self) -> tuple[tuple[Entry, Entry, Comparison], ...]:
-        """Pairs of runs at each site where both have the same samples, and the first one's headline less the other's."""
+        """Pairs of runs at each site where both have the same samples: the first one's headline less the other's."""
         return tuple(
             (one, other, _compared(one, other))
             for site in self.sites
@@ -207,9 +224,11 @@ def evaluation(files: Sequence[Path], settings: Settings) -> Evaluation:
         of = predictions.read(path)
         fitted = _fitted(path, of) if settings.temperature and of.about.kind != "regression" else None
         together.setdefault((of.about.run, of.about.site), []).append((_cooled(of, fitted), fitted))
-    entries = [_entry(pairs, settings) for _, pairs in sorted(together.items())]
+    entries = [_entry(pairs, settings) for pairs in together.values()]
     _check_one_task(entries)
-    return Evaluation(tuple(entries), settings)
+    whole = Evaluation(tuple(entries), settings)
+    ordered = sorted(entries, key=lambda entry: (entry.run, whole.sites.index(entry.site)))
+    return Evaluation(tuple(ordered), settings)
 
 
 def _entry(pairs: Iterable[tuple[Predictions, Temperature | None]], settings: Settings) -> Entry:
@@ -240,9 +259,7 @@ def _cooled(of: Predictions, fitted: Temperature | None) -> Predictions:
     if fitted is None:
         return of
     facts = {name: of.table[name].to_pylist() for name in ("patient", *FACTS)}
-    return Predictions(
-        of.about, predictions.table_of(of.about, of.keys, fitted.apply(of.scores), of.targets, facts)
-    )
+    return Predictions(of.about, predictions.table_of(of.about, of.keys, fitted.apply(of.scores), of.targets, facts))
 
 
 def as_json(of: Evaluation) -> dict[str, Any]:

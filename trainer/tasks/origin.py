@@ -6,7 +6,7 @@ from trainer.runs import folder
 from trainer.runs.folder import Facts
 
 _SEEN = {
-    ("in21k", "in22k", "imagenet21k"): "ImageNet-21k: 14 million photographs, whose classes are finer than those of ImageNet",
+    ("in21k", "in22k", "imagenet21k"): "ImageNet-21k, 14 million photographs with labels",
     ("in12k",): "ImageNet-12k, a part of ImageNet-21k",
     ("laion", "openai", "clip", "datacompxl", "dfn"): "photographs with captions of the web",
     ("lvd142m", "lvd1689m"): "photographs of the web, without labels",

@@ -60,7 +60,7 @@ class Trained:
 
     @property
     def selection(self) -> Facts:
-        """By which `metric` of which `split`, and with which `value`, the checkpoint was chosen; empty if it was not."""
+        """By which `metric` of which `split` the checkpoint was chosen, and its `value`; empty where it was not."""
         found: Facts = self.progress.get("selection") or {}
         return found if found.get("step") == self.step else {}
 
@@ -115,7 +115,7 @@ def opened(run: Path, which: str = BEST) -> Trained:
     facts = folder.facts(run)
     kind = facts.get("objective", {}).get("kind", "Masked")
     if kind != TaskConfig.__name__.removesuffix("Config"):
-        raise ArgumentError(f"{run} is a run of the objective {kind}, which knows no labels: fine-tune or probe it first")
+        raise ArgumentError(f"{run} is a run of the objective {kind}, without labels: fine-tune or probe it first")
     path = _checkpoint(run, which)
     return Trained(run, path, facts, unpickling.progress(path), _config(facts["config"]))
 
@@ -147,4 +147,5 @@ def _record(kind: type[Record], values: Facts) -> Record:
     nested = {f.name: hints[f.name] for f in fields(cast(Any, kind)) if is_dataclass(hints[f.name])}
     plain = {name: value for name, value in values.items() if name.partition(".")[0] not in nested}
     made = from_flat(kind, plain)
-    return replace(cast(Any, made), **{name: _record(of, _below(values, name)) for name, of in nested.items()})
+    parts = {name: _record(of, _below(values, name)) for name, of in nested.items()}
+    return cast(Record, replace(cast(Any, made), **parts))

@@ -7,8 +7,8 @@ from markupsafe import Markup
 from trainer.evaluate.comparison import Comparison
 from trainer.evaluate.intervals import Estimate
 from trainer.evaluate.page.classes import Table
-from trainer.evaluate.page.words import LESS_IS_BETTER, NONE, at, in_sentence, mean_name, name_of, shown, signed
-from trainer.evaluate.results import Entry, Evaluation
+from trainer.evaluate.page.words import NONE, at, in_sentence, mean_name, name_of, shown, signed
+from trainer.evaluate.results import LESS_IS_BETTER, Entry, Evaluation
 
 _LEAST_P = 0.001
 
@@ -37,7 +37,7 @@ def against(of: Evaluation) -> list[Against]:
 
 def _pair(one: Entry, other: Entry, found: Comparison) -> Against:
     score, mean = found.differences.score, found.differences.mean
-    name = mean_name(score, len(one.first.classes))
+    name = mean_name(one)
     if mean.low is None or mean.high is None:
         sentence = f"No interval: {mean.reason}."
     else:

@@ -77,20 +77,22 @@ def calibration(of: Evaluation) -> list[Drawing]:
 def _chosen(entry: Entry) -> Sequence[int]:
     """Return the classes that are drawn: of two categories one, since the other is its mirror image."""
     of = entry.first
-    return (1,) if of.about.kind == "multiclass" and len(of.classes) == 2 else range(len(of.classes))  # noqa: PLR2004
+    return (1,) if of.about.kind == "multiclass" and len(of.classes) == 2 else range(len(of.classes))
 
 
 def _tone(entry: Entry, k: int) -> str:
     """Return a class's colour: the six with most positives have one of their own."""
     counts = [-(target == 1).sum() for target in entry.first.targets.T]
-    rank = int(np.argsort(np.array(counts)[list(_chosen(entry))], kind="stable").tolist().index(_chosen(entry).index(k)))
+    rank = int(
+        np.argsort(np.array(counts)[list(_chosen(entry))], kind="stable").tolist().index(_chosen(entry).index(k))
+    )
     return SERIES[rank] if rank < len(SERIES) else _REST
 
 
 def _roc(entry: Entry, k: int) -> Curve | None:
     of, target = entry.first, entry.first.targets[:, k]
     known = ~np.isnan(target)
-    if len(np.unique(target[known])) < 2:  # noqa: PLR2004
+    if len(np.unique(target[known])) < 2:
         return None
     x, y, _ = roc_curve(target[known], log_odds(of.about.kind, of.scores)[known, k])
     area = entry.scores["auc"].values[0][k]

@@ -36,7 +36,7 @@ class Part:
 
 
 def thresholds(of: Evaluation) -> list[Part]:
-    """Return what each run does at each threshold, means over the classes that can be scored; multi-label tasks only."""
+    """Return what each run does at each threshold, means over classes; of multi-label tasks only."""
     if of.kind != "multilabel":
         return []
     head = ["Threshold", "FNR", "FPR", "Precision", "Accuracy", "Subset accuracy"]

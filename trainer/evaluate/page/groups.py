@@ -5,9 +5,9 @@ from typing import Any
 from markupsafe import Markup
 
 from shardkit.report import number
+from trainer.evaluate.groups import Group
 from trainer.evaluate.page.classes import with_interval
 from trainer.evaluate.page.words import NONE, at, mean_name
-from trainer.evaluate.groups import Group
 from trainer.evaluate.results import Entry, Evaluation
 
 _FEW = 4  # classes whose positives are told one by one
@@ -28,7 +28,7 @@ def found(of: Evaluation) -> list[dict[str, Any]]:
 
 
 def _head(entry: Entry) -> list[str]:
-    name = mean_name(entry.headline.patients.score, len(entry.first.classes))
+    name = mean_name(entry)
     counts = "Known" if entry.first.about.kind == "regression" else "Positives"
     return ["Images", "Patients", counts, f"{name[:1].upper()}{name[1:]}"]
 

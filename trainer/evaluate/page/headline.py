@@ -13,7 +13,6 @@ from markupsafe import Markup
 from shardkit.report import SERIES, Plot, colour, svg
 from trainer.evaluate.intervals import Estimate
 from trainer.evaluate.page.words import (
-    LESS_IS_BETTER,
     images,
     in_sentence,
     interval,
@@ -23,7 +22,7 @@ from trainer.evaluate.page.words import (
     scored,
     shown,
 )
-from trainer.evaluate.results import Entry, Evaluation
+from trainer.evaluate.results import LESS_IS_BETTER, Entry, Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -147,7 +146,7 @@ def sentences(of: Evaluation) -> list[tuple[str, str]]:
     for entry in of.entries:
         found = overall(entry.headline)
         if (entry.run, entry.site) not in named and _by_chance(entry, found):
-            name = mean_name(entry.headline.patients.score, len(entry.first.classes))
+            name = mean_name(entry)
             said.append(("alert", f"{entry.run} at {entry.site}: {_against_chance(entry, name)}"))
     if len(of.sites) > 1 and not said:
         said.append(("good", "Between sites no score falls by more than the intervals explain."))
@@ -156,7 +155,7 @@ def sentences(of: Evaluation) -> list[tuple[str, str]]:
 
 def _told(fall: Fall) -> str:
     score = fall.entry.headline.patients.score
-    name = mean_name(score, len(fall.entry.first.classes))
+    name = mean_name(fall.entry)
     (there, here) = (shown(overall(of.headline).value) for of in (fall.entry, fall.best))
     more = "more" if score in LESS_IS_BETTER else "less"
     verb = "rises" if score in LESS_IS_BETTER else "falls"
@@ -181,8 +180,10 @@ def _capital(text: str) -> str:
 
 
 def forest(of: Evaluation) -> Markup:
-    """Draw each run at each site as a point with its interval."""
+    """Draw each run at each site as a point with its interval; nothing where there is one."""
     rows = [(entry, overall(entry.headline)) for run in of.runs for site in of.sites if (entry := of.of(run, site))]
+    if len(rows) == 1:
+        return Markup("")
     told = "; ".join(f"{entry.run} at {entry.site} {shown(found.value)}, {interval(found)}" for entry, found in rows)
     guess = chance(rows[0][0])
 
@@ -201,7 +202,7 @@ def forest(of: Evaluation) -> Markup:
         axes.grid(False, axis="y")
         axes.spines["left"].set_visible(False)
 
-    name = mean_name(rows[0][0].headline.patients.score, len(rows[0][0].first.classes))
+    name = mean_name(rows[0][0])
     return svg(Plot(draw, f"{name}: {told}", extent=(_WIDE, 58.0 + _ROW * len(rows))))
 
 

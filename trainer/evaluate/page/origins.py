@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardkit.report import number
-from trainer.evaluate.results import LEAK, Evaluation
 from trainer.evaluate.page.words import in_sentence, shown
 from trainer.evaluate.predictions import PredictionsAbout
+from trainer.evaluate.results import LEAK, Evaluation
 
 TEST = "test"
 

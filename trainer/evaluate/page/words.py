@@ -22,7 +22,6 @@ NAMES = {
     "bias": "Bias",
 }
 """What scores are called."""
-LESS_IS_BETTER = ("mae", "rmse", "brier")
 NONE = "–"
 _FEW = 3  # classes whose positives are told one by one
 
@@ -38,10 +37,14 @@ def in_sentence(score: str) -> str:
     return found if found.isupper() else found[0].lower() + found[1:]
 
 
-def mean_name(score: str, classes: int) -> str:
-    """Return what the mean of a score over classes is called in a sentence: a recall's mean has a name of its own."""
-    found = in_sentence(score)
-    return found if classes == 1 or score in ("balanced_accuracy", "mae", "rmse", "bias") else f"mean {found}"
+def mean_name(entry: Entry) -> str:
+    """Return what the headline's score is called in a sentence: of several AUCs it is their mean.
+
+    Two categories have the same AUC, and the mean of recalls has a name of its own.
+    """
+    score, about = entry.headline.patients.score, entry.first.about
+    one = len(about.classes) == 1 or (about.kind == "multiclass" and len(about.classes) == 2)
+    return f"mean {in_sentence(score)}" if score == "auc" and not one else in_sentence(score)
 
 
 def shown(value: float | None, digits: int = 3) -> str:
