@@ -18,6 +18,12 @@ def less_is_better(metric: str) -> bool:
     return metric.rpartition("_")[2] in _LESS
 
 
+def selection_notes(config: SelectConfig) -> list[str]:
+    """Return what a reader of scores has to know of how a checkpoint is chosen, in sentences."""
+    told = "validation and the choice of the best checkpoint read the test split: scores on it are too good"
+    return [f"--select.split test: {told}"] if config.split == "test" else []
+
+
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """What was chosen so far: a checkpoint says it in its `progress.json`.

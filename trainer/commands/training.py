@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
+import numpy as np
 import torch
 
 from shardkit import Loader, from_text
@@ -25,6 +26,7 @@ from trainer.report import run_page
 from trainer.runs import best, folder, writers
 from trainer.runs.log import Log
 from trainer.runs.start import Job, Start, start
+from trainer.selection import LOSS
 from trainer.validation import Validation
 
 SEED: Final = "seed_"
@@ -87,7 +89,7 @@ def _train(job: Job, world: World, console: Terminal | None, asked: list[int]) -
     objective.model.check_batching(loader.batching)
     with folder.held(job.out, world):
         begun = start(job, loader, objective, world)
-        for note in begun.notes:
+        for note in (*begun.facts["notes"], *begun.notes):
             _say(console, note)
         done = bool(begun.finished) or _go(job, begun, loader, objective, world, console, asked)
         if console is not None:
@@ -158,13 +160,7 @@ def _validation(
     config, word = job.config, job.config.select.split
     split = re.sub("(^|,)([a-z0-9_-]+:)?[^,]*", rf"\1\2{word}", config.loader.split)  # of the same labels tables
     if lacking := _no_validation(job, loader, split):
-        if config.select.metric:
-            raise ArgumentError(
-                f"--select.metric {config.select.metric} has nothing to choose by, {lacking}: leave it out"
-                " (--select.metric ''), or train on a split beside which there is a val split"
-            )
-        if config.val.every:
-            _say(console, f"no validation: {lacking}")
+        _without(config, lacking, console)
         return None
     batching = str(replace(from_text(config.loader.batching), crop=None, flip=0.0, remainder="fill"))
     plain = replace(config, loader=replace(config.loader, batching=batching, split=split))
@@ -175,7 +171,25 @@ def _validation(
     parts = zip(held.members, held.plan.samples.of_members(), strict=True)
     if absent := [name for name, part in parts if part.start == part.end]:
         _say(console, f"validation: no image of {', '.join(absent)} is in the split {split}")
+    samples = held.plan.samples
+    if not objective.labelled(samples.row(np.arange(len(samples)))):
+        _without(config, f"the labels know no image of the {split} split", console)
+        return None
+    names = None if objective.judged is None else (LOSS, *objective.judged)
+    if names is not None and config.select.metric not in ("", *names):
+        raise ArgumentError(f"--select.metric {config.select.metric} is not measured: choose one of {', '.join(names)}")
     return Validation(objective, held, world, word)
+
+
+def _without(config: Config, lacking: str, console: Terminal | None) -> None:
+    """Say why there is no validation; refuse it where a checkpoint has to be chosen by one."""
+    if config.select.metric:
+        raise ArgumentError(
+            f"--select.metric {config.select.metric} has nothing to choose by, {lacking}: give --select.metric '' to"
+            " choose no checkpoint, or train on a split beside which there is a val split"
+        )
+    if config.val.every:
+        _say(console, f"no validation: {lacking}")
 
 
 def _no_validation(job: Job, loader: Loader, split: str) -> str:

@@ -17,7 +17,7 @@ from trainer.parallel import World, from_first
 from trainer.runs import folder, unpickling
 from trainer.runs.checkpoint import Checkpoints
 from trainer.runs.folder import Facts
-from trainer.selection import Selection
+from trainer.selection import Selection, selection_notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,8 @@ def start(job: Job, loader: Loader, objective: Objective, world: World) -> Start
     steps, done = _steps(before, last, job, loader), 0 if last is None else int(last["step"])
     finished = _finished(last, steps, done, job)
     anew = last is not None and not finished and _data_changed(before, last, job, loader, notes)
+    if not finished:
+        _check_targets(before, last, job, objective, notes)
     if done > steps:
         raise TrainingError(f"{job.out} has trained {done:,} steps: --run.steps and --run.epochs may not ask for fewer")
     about = _facts(before, last, job, loader, objective, world)
@@ -182,6 +184,26 @@ def _data_changed(before: Facts | None, last: Facts, job: Job, loader: Loader, n
     return True
 
 
+def _check_targets(before: Facts | None, last: Facts | None, job: Job, objective: Objective, notes: list[str]) -> None:
+    """Note that labels say something else than at the last checkpoint; refuse it unless the command says it shall."""
+    was, now = (before or {}).get("objective", {}), objective.facts
+    if last is None or was.get("targets_digest") in (None, now.get("targets_digest")):
+        return
+    if was["classes"] != now["classes"]:
+        raise TrainingError(
+            f"{job.out} holds a run of the classes {', '.join(was['classes'])}, and the labels have"
+            f" {', '.join(now['classes'])} now: name another --out, or begin from its weights with --init {job.out}"
+        )
+    if job.config.run.on_new_data == "refuse":
+        raise TrainingError(
+            f"the labels of {shown(job.data)} are not as they were at step {last['step']:,} of {job.out}: go on with"
+            " --run.on-new-data restart-epoch, which keeps weights, moments, step and schedule"
+        )
+    notes.append(
+        f"the labels have changed since step {last['step']:,}: from here on the run learns from them as they are"
+    )
+
+
 def _labels(plan: str) -> list[str]:
     """Return what a plan says of the labels that chose the samples."""
     return re.findall(" labels=([0-9a-f]+) ", plan)
@@ -202,8 +224,9 @@ def _facts(
             "kind": _kind(job),
             "loss": objective.loss_meaning,
             "picture": objective.picture_meaning,
+            **objective.facts,
         },
-        "classes": list(objective.classes),
+        "notes": [*objective.notes, *selection_notes(job.config.select)],
         "data": shown(job.data),
         "digest": loader.state_dict()["manifest_digest"],
         "plan": str(loader.plan_spec),
