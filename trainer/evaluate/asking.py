@@ -5,16 +5,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from shardkit import Dataset, Loader
 from shardkit.errors import ArgumentError
-from shardkit.labels import LabelTable
+from shardkit.labels import Labels, LabelTable
 from shardkit.labels.summary import MANIFEST, summarise
 from shardkit.storage import shown
+from shardkit.terminal.words import counted
 from trainer.evaluate.kinds import Floats
 from trainer.evaluate.predictions import PredictionsAbout
 from trainer.evaluate.results import LEAK
-from trainer.tasks.targets import FACTS
+from trainer.tasks.facts import FACTS
+from trainer.tasks.targets import the_column
 from trainer.tasks.trained import Trained
 
 _TEST = "test"
@@ -156,16 +159,28 @@ def asked_targets(of: Trained, loader: Loader, labels: str, classes: tuple[str, 
         The site says nothing of any class.
     """
     task = replace(of.task, labels=labels)
-    there, notes = classes, []
-    if labels != FACTS and of.task.kind != "multiclass":
-        columns = loader.labels(labels).columns
-        there = tuple(name for name in classes if name in columns)
-        if not there:
-            raise ArgumentError(f"the labels {labels} have none of the classes of {of.run}: {', '.join(classes)}")
-        if absent := [name for name in classes if name not in there]:
-            notes.append(f"The labels {labels} say nothing of {', '.join(absent)}.")
-    found = task.targets(loader, there)
+    said = task.read(loader)
+    names = tuple(name for name in classes if name in said.columns) if task.kind == "regression" else classes
+    found = task.made(said, names)
     values = np.full((len(found.values), len(classes)), np.nan)
-    at = [classes.index(name) for name in found.classes]
-    values[:, at] = np.where(found.known, found.values, np.nan)
+    values[:, [classes.index(name) for name in found.classes]] = np.where(found.known, found.values, np.nan)
+    known = ~np.isnan(values)
+    if not known.any():
+        raise ArgumentError(f"the labels {labels} know none of the classes of {of.run}: choose other --labels")
+    notes = []
+    if absent := [name for name, there in zip(classes, known.any(axis=0), strict=True) if not there]:
+        notes.append(f"The labels {labels} say nothing of {', '.join(absent)}.")
+    if task.kind == "multiclass":
+        notes += _other_categories(said, the_column(said, task.columns), known[:, 0])
     return values, notes
+
+
+def _other_categories(said: Labels, column: str, known: npt.NDArray[np.bool_]) -> list[str]:
+    """Name categories that the run does not have: their images are not scored."""
+    at = said.columns.index(column)
+    rows = said.known[:, at] & ~known
+    words = said.categories.get(column, ())
+    others = sorted({words[int(value)] for value in said.values[rows, at] if 0 <= value < len(words)})
+    if not others:
+        return []
+    return [f"{counted(int(rows.sum()), 'image')} of categories that the run does not know: {', '.join(others)}."]

@@ -77,7 +77,7 @@ def collect(wanted: Wanted, say: Say) -> bool:
 
 def _of_run(wanted: Wanted, of: Trained, name: str, seed: int | None, world: World, say: Say) -> None:
     folder = wanted.out / name / ("" if seed is None else of.run.name)
-    classes = classes_of(of)
+    classes = of.classes
     sites = asking.short_names(wanted.data)
     for at, data in enumerate(wanted.data):
         site, labels = Dataset(data), wanted.labels or of.task.labels
@@ -135,23 +135,6 @@ def _autocast(of: Trained, world: World) -> Callable[[], AbstractContextManager[
     if of.config.run.precision != "bf16":
         return nullcontext
     return lambda: torch.autocast(world.device.type, torch.bfloat16)
-
-
-def classes_of(of: Trained) -> tuple[str, ...]:
-    """Return the classes of a run: as it says, else as the labels of its dataset have them.
-
-    Raises
-    ------
-    ArgumentError
-        The run does not say, and its dataset is not there.
-    """
-    if said := of.facts.get("classes"):
-        return tuple(said)
-    try:
-        loader = open_loader(of.config, of.facts["data"], torch.device("cpu"), 0, 1)
-    except ShardkitError as error:
-        raise ArgumentError(f"{of.run} does not say what its classes are, and its dataset: {error}") from None
-    return of.task.targets(loader).classes
 
 
 def _is_there(path: Path, about: PredictionsAbout) -> bool:

@@ -6,7 +6,7 @@ the mean over classes, so that every mean is over the same classes; how many wer
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -123,6 +123,8 @@ def put_together(of: Predictions, score: str, value: Floats, drawn: Floats, leve
     scored = ~np.isnan(value)
     known = {"no class can be scored": int(scored.sum()) and FEWEST}
     mean = _estimate("mean", mean_over(value[None], scored)[0], mean_over(drawn, scored), level, known)
+    if mean.low is not None and all(one.low is None for one in each):  # then nothing of the mean could vary, either
+        mean = replace(mean, low=None, high=None, reason=next(one.reason for one in each if one.value is not None))
     patients = int(of.patients.max(initial=-1)) + 1
     return Estimates(score, each, mean, len(of), patients, of.patients_unknown, len(drawn), level)
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from shardkit import Loader
 from shardkit.errors import ArgumentError
+from shardkit.terminal.words import counted
 from trainer import parallel
 from trainer.evaluate import predictions
 from trainer.evaluate.groups import years
@@ -123,5 +124,4 @@ def wanted(loader: Loader) -> Rows:
 def _unread(keys: list[str]) -> str:
     named = ", ".join(key[:12] for key in sorted(keys)[:_NAMED])
     more = f" and {len(keys) - _NAMED:,} more" if len(keys) > _NAMED else ""
-    images = "image" if len(keys) == 1 else "images"
-    return f"{len(keys):,} {images} could not be read and {'is' if len(keys) == 1 else 'are'} not scored: {named}{more}"
+    return f"{counted(len(keys), 'image')} could not be read, and what stood in its place is not scored: {named}{more}."

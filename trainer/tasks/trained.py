@@ -48,6 +48,11 @@ class Trained:
         return self.config.objective
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """What its scores are of."""
+        return tuple(self.facts["objective"]["classes"])
+
+    @property
     def step(self) -> int:
         """Update that the weights are of."""
         return int(self.progress["step"])

@@ -1,8 +1,7 @@
 """Scores as a reader sees them: names, digits, intervals, and what is missing and why."""
 
-from collections.abc import Sequence
-
 from shardkit.report import number
+from shardkit.terminal.words import counted
 from trainer.evaluate.intervals import Estimate
 from trainer.evaluate.predictions import Predictions
 from trainer.evaluate.results import Entry
@@ -81,7 +80,7 @@ def each(of: OverSeeds) -> tuple[Estimate, ...]:
 def images(of: Predictions) -> str:
     """Return how many images and patients there are."""
     n, patients = len(of), len(set(of.patients.tolist()))
-    return f"{_counted(n, 'image')} of {_counted(patients, 'patient')}"
+    return f"{counted(n, 'image')} of {counted(patients, 'patient')}"
 
 
 def positives(of: Predictions) -> str:
@@ -101,15 +100,6 @@ def scored(entry: Entry, score: OverSeeds) -> str:
     return "" if alone or there == classes else f"mean of {there} of {classes} classes: the others cannot be scored"
 
 
-def listed(names: Sequence[str]) -> str:
-    """Return names as a sentence has them."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
 def at(entry: Entry) -> str:
     """Return which run at which site, as a heading."""
     return f"{entry.run} at {entry.site}"
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{number(count)} {what}{'' if count == 1 else 's'}"
