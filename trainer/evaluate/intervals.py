@@ -113,6 +113,20 @@ def resampled(statistic: Statistic, of: Predictions, replicates: int = REPLICATE
     return np.concatenate([statistic(weights) for weights in _weights(patients, replicates, seed)])
 
 
+def with_seeds_drawn(drawn: Floats, *seed: int) -> Floats:
+    """Return replicates, (B, K), that draw seeds, too, of replicates of each seed, (seeds, B, K).
+
+    The mean of n values drawn with replacement has (n - 1) / n of the variance that it should have, of five seeds a
+    fifth too little: what a draw of seeds adds is stretched by that. `seed` says what is drawn.
+    """
+    seeds, replicates = drawn.shape[:2]
+    random = np.random.default_rng([seeds, *seed])
+    at = random.integers(0, seeds, (seeds, replicates))
+    mean = drawn.mean(axis=0)
+    chosen = np.mean([drawn[row, np.arange(replicates)] for row in at], axis=0)
+    return np.asarray(mean + (chosen - mean) * np.sqrt(seeds / (seeds - 1)))
+
+
 def put_together(of: Predictions, score: str, value: Floats, drawn: Floats, level: float = LEVEL) -> Estimates:
     """Return scores, (K,), and their replicates, (B, K), as estimates of each class and of the mean."""
     names = ("all",) if score_named(of, score).together else of.classes
