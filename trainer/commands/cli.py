@@ -16,6 +16,7 @@ from rich.table import Column, Table
 from shardkit.commands import stopping, usage
 from shardkit.errors import ArgumentError, ShardkitError
 from shardkit.terminal.output import Terminal
+from trainer.commands.evaluate import evaluate
 from trainer.config import defaulting_to, flat
 from trainer.recipes.registry import RECIPES
 
@@ -64,6 +65,7 @@ def application(recipe: str, typed: frozenset[str] = frozenset()) -> App:
     app.command(recipes)
     app.command(export)
     app.command(report)
+    app.command(evaluate)
     return app
 
 

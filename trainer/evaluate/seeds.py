@@ -7,7 +7,7 @@ import numpy as np
 
 from shardkit.errors import ArgumentError
 from trainer.evaluate.comparison import check_same
-from trainer.evaluate.intervals import LEVEL, REPLICATES, SEED, Estimates, put_together, resampled
+from trainer.evaluate.intervals import LEVEL, REPLICATES, SEED, Estimates, put_together, resampled, with_seeds_drawn
 from trainer.evaluate.kinds import Floats
 from trainer.evaluate.predictions import Predictions
 from trainer.evaluate.scores import THRESHOLD
@@ -88,20 +88,6 @@ def over_seeds(
         put_together(runs[0], score, value, drawn.mean(axis=0), level),
         None if chosen is None else put_together(runs[0], score, value, chosen, level),
     )
-
-
-def with_seeds_drawn(drawn: Floats, seed: int) -> Floats:
-    """Return replicates, (B, K), that draw seeds, too, of replicates of each seed, (seeds, B, K).
-
-    The mean of n values drawn with replacement has (n - 1) / n of the variance that it should have, of five seeds a
-    fifth too little: what a draw of seeds adds is stretched by that.
-    """
-    seeds, replicates = drawn.shape[:2]
-    random = np.random.default_rng([seed, seeds])
-    at = random.integers(0, seeds, (seeds, replicates))
-    mean = drawn.mean(axis=0)
-    chosen = np.mean([drawn[row, np.arange(replicates)] for row in at], axis=0)
-    return np.asarray(mean + (chosen - mean) * np.sqrt(seeds / (seeds - 1)))
 
 
 def _told(values: Floats) -> tuple[float | None, ...]:

@@ -11,9 +11,9 @@ from shardkit.errors import ArgumentError
 from tests.trainer.evaluate.samples import clustered, predictions
 from trainer.evaluate.comparison import compare
 from trainer.evaluate.delong import delong
-from trainer.evaluate.intervals import estimates, resampled
+from trainer.evaluate.intervals import estimates, resampled, with_seeds_drawn
 from trainer.evaluate.predictions import Predictions
-from trainer.evaluate.seeds import over_seeds, with_seeds_drawn
+from trainer.evaluate.seeds import over_seeds
 from trainer.evaluate.statistics import score_named
 
 
@@ -113,6 +113,22 @@ def test_drawn_seeds_vary_as_a_mean_of_so_many_does() -> None:
     drawn = with_seeds_drawn(np.broadcast_to(values[:, None, None], (5, 20_000, 1)), 0)
     assert drawn.std() == pytest.approx(values.std(ddof=1) / np.sqrt(5), rel=0.02)
     assert drawn.mean() == pytest.approx(values.mean(), abs=0.001)
+
+
+def test_runs_of_several_seeds_are_compared_by_their_means_and_differ_no_more_than_other_trainings_would() -> None:
+    base = clustered(100, 3)
+    lucky, plain = (0.2, 0.9, 1.4, 1.8, 2.2), (1.0, 1.2, 1.6, 1.9, 2.0)
+    first, second = ([_other(base, noise, seed=s) for s, noise in enumerate(of)] for of in (lucky, plain))
+    found = compare(first, second, "auc", replicates=1000)
+    means = [np.mean([estimates(of, "auc", replicates=2).mean.value or 0 for of in runs]) for runs in (first, second)]
+    assert found.differences.mean.value == pytest.approx(means[0] - means[1])
+    assert found.delong == found.delong_patients == ()
+    assert (compare(first[0], second[0], "auc", replicates=1000).differences.mean.low or 0) > 0, "one seed looks better"
+    assert (found.differences.mean.low or 0) < 0 < (found.differences.mean.high or 0)
+    one = compare([first[0]], [second[0]], "auc", replicates=50)
+    assert one == compare(first[0], second[0], "auc", replicates=50)
+    with pytest.raises(ArgumentError, match="differ in 10 samples"):
+        compare(first, [*second[:4], second[4].take(np.arange(290))], "auc", replicates=50)
 
 
 def test_one_seed_has_no_deviation() -> None:
