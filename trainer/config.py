@@ -120,6 +120,8 @@ class RunConfig:
         Backend of torch.compile.
     max_skipped
         Number of global steps without a finite loss or gradient that may be skipped before the run stops.
+    seeds
+        Several seeds: as many runs, one after another, in folders seed_0 and so on of the run's folder.
     on_new_data
         What to do where the dataset has changed since the last checkpoint: refuse, or restart-epoch, which keeps
         weights, moments, step and schedule, and begins the epoch anew on the dataset as it is.
@@ -133,6 +135,7 @@ class RunConfig:
     compile: bool = True
     compile_backend: str = "inductor"
     max_skipped: int = 10
+    seeds: tuple[int, ...] = ()
     on_new_data: Literal["refuse", "restart-epoch"] = "refuse"
 
 
@@ -163,6 +166,25 @@ class ValConfig:
     """
 
     every: int = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectConfig:
+    """Which checkpoint is the best one, and when a run ends early.
+
+    Parameters
+    ----------
+    metric
+        Name of a metric of the validation, or loss; without one no checkpoint is chosen.
+    split
+        val; or test, which makes a score on the test split too good: pages say that it was done.
+    patience
+        Number of validations without a better value after which the run ends; 0 goes on to the last step.
+    """
+
+    metric: str = ""
+    split: Literal["val", "test"] = "val"
+    patience: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +232,7 @@ class Config:
     run: RunConfig = RunConfig()
     save: SaveConfig = SaveConfig()
     val: ValConfig = ValConfig()
+    select: SelectConfig = SelectConfig()
     log: LogConfig = LogConfig()
 
 

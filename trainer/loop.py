@@ -201,6 +201,7 @@ class Loop:
             self.optimizer.step()
             if self.average is not None:
                 self.average.update()
+            self.objective.stepped(self.world)
             return
         self.progress.skipped += 1
         if self.progress.skipped > self.config.run.max_skipped:

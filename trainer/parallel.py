@@ -117,6 +117,15 @@ def broadcast(value: T) -> T:
     return box[0]
 
 
+def gathered(value: T) -> list[T]:
+    """Return the values of all processes, in the order of their numbers, on all of them."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
 def from_first(make: Callable[[], T], world: World) -> T:
     """Let the first process make something, and return it on all of them.
 

@@ -7,11 +7,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from shardkit import Loader
-from trainer import metrics
+from trainer import metrics, parallel
 from trainer.bins import BinLosses
 from trainer.models.base import Batch
 from trainer.models.output import Output
@@ -76,6 +78,7 @@ class Validation:
             Makes the context that batches are run in.
         """
         started, by_bin, shown = time.monotonic(), self._bins.zeros(), None
+        said: list[tuple[Tensor, Tensor]] = []
         found: metrics.Sums = {"loss_by_bin": by_bin}
         self._loader.load_state_dict({**self._loader.state_dict(), "epoch": 0, "step": 0})
         model.eval()
@@ -84,6 +87,8 @@ class Validation:
                 output = self._objective.run(model, batch)
             self._bins.add(by_bin, batch.rows, output)
             metrics.add(found, metrics.named(output.metrics))
+            if output.scores is not None:
+                said.append((batch.rows.cpu(), output.scores.float().cpu()))
             shown = shown or (batch, output)
         model.train()
         assert shown is not None  # a loader without a step refuses to iterate
@@ -93,7 +98,17 @@ class Validation:
             loss=sum(sums) / sum(counts) if sum(counts) else math.nan,  # no image of the split has a label
             images=round(sum(counts)),
             by_bin={n: loss / count for n, loss, count in zip(self._bins.names, sums, counts, strict=True) if count},
-            metrics=metrics.means(found),
+            metrics={**metrics.means(found), **(self._objective.judge(*_each_once(said)) if said else {})},
             seconds=time.monotonic() - started,
             shown=shown,
         )
+
+
+def _each_once(said: list[tuple[Tensor, Tensor]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Return the rows that all processes saw, ascending and each once, and their scores."""
+    own = torch.cat([rows for rows, _ in said]).numpy(), torch.cat([scores for _, scores in said]).numpy()
+    everybody = parallel.gathered(own)
+    rows = np.concatenate([rows for rows, _ in everybody])
+    scores = np.concatenate([scores for _, scores in everybody])
+    found, first = np.unique(rows, return_index=True)  # a substitute's row is there twice
+    return found[found >= 0], scores[first[found >= 0]]

@@ -2,12 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from shardkit import BinnedBatch, PackedBatch
 from shardkit.errors import ArgumentError
+
+if TYPE_CHECKING:  # it is a kind of model
+    from trainer.models.encoder import Encoder
 
 Batch = BinnedBatch | PackedBatch
 Grid = tuple[int, int]
@@ -149,3 +152,17 @@ class ModelConfig(Protocol):
 
     def build(self) -> Model:
         """Build the model, with random weights."""
+
+
+@runtime_checkable
+class EncoderConfig(ModelConfig, Protocol):
+    """Describes a model that has an encoder, so that a task can be put on it."""
+
+    def encoder(self, last_norm: bool = True) -> "Encoder":
+        """Build the encoder alone, for a task, with random weights.
+
+        Parameters
+        ----------
+        last_norm
+            Whether its features are normalised; without, there is no such norm.
+        """

@@ -17,11 +17,33 @@ from trainer.models.sequences import Sequences
 
 if TYPE_CHECKING:  # it counts its own operations with this module
     from trainer.models.mae import MaeConfig
+    from trainer.models.vit import VitConfig
 
 Count = TypeVar("Count", float, Tensor)
 
 PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "A40": 149.7, "L40S": 362.0, "V100": 125.0}
 """Dense half-precision peaks by a part of the device's name, TFLOP/s, of the manufacturer's data sheets."""
+
+
+def encoder_flops(config: "VitConfig", tokens: Count) -> Count:
+    """Return the operations of an encoder's forward pass on all of an image.
+
+    Parameters
+    ----------
+    config
+        The encoder's record.
+    tokens
+        Number of patches; a class token comes on top. A number, or a float64 tensor of numbers.
+    """
+    embed = 2 * tokens * config.patch**2 * config.width
+    return embed + config.depth * _block(tokens + 1, config.width, config.mlp_ratio)
+
+
+def encoder_run_flops(config: "VitConfig", of: Sequences) -> Tensor:
+    """Return the operations of an encoder's forward pass on all of a batch as it is run: float64 ()."""
+    encoder, _ = (cu.diff().double() for cu in cuts(of, 0.0))
+    embed = 2 * capacity(of, 0.0) * config.patch**2 * config.width
+    return embed + config.depth * _block(encoder, config.width, config.mlp_ratio).sum()
 
 
 def image_flops(config: "MaeConfig", tokens: Count) -> Count:
@@ -38,12 +60,10 @@ def image_flops(config: "MaeConfig", tokens: Count) -> Count:
         or a float64 tensor of numbers.
     """
     visible = tokens * (1 - config.mask_ratio) // 1
-    embed = 2 * visible * config.patch**2 * config.width
-    encoder = config.depth * _block(visible + 1, config.width, config.mlp_ratio)
     into = 2 * (visible + 1) * config.width * config.decoder_width
     decoder = config.decoder_depth * _block(tokens + 1, config.decoder_width, config.mlp_ratio)
     out = 2 * tokens * config.decoder_width * config.patch**2
-    return embed + encoder + into + decoder + out
+    return encoder_flops(config, visible) + into + decoder + out
 
 
 def run_flops(config: "MaeConfig", of: Sequences) -> Tensor:

@@ -1,13 +1,12 @@
 """A masked autoencoder on sequences of patches, its parameters named as timm's and the original's.
 
 The encoder loads strictly into `timm.create_model("vit_...")`, the whole into the original's checkpoints (see
-`trainer.models.formats`). Formulas: He et al. 2022, arXiv:2111.06377. Patches are gathered before they are embedded,
-so that only what is visible costs anything.
+`trainer.models.formats`). Formulas: He et al. 2022, arXiv:2111.06377.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +14,18 @@ from torch import Tensor, nn
 from shardkit.errors import ArgumentError
 from trainer.models import formats
 from trainer.models.base import Batch, Channels, Grid, Weights
-from trainer.models.blocks import Block, initialise_linear
 from trainer.models.decoder import MaskedAutoencoder
 from trainer.models.flops import image_flops, run_flops
 from trainer.models.masking import Mask, draw
 from trainer.models.output import MaskedOutput
-from trainer.models.positions import Mode, positions
+from trainer.models.positions import positions
 from trainer.models.sequences import Sequences, sequences
+from trainer.models.vit import VisionTransformer, VitConfig
 from trainer.objectives.losses import Loss, losses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MaeConfig:
+class MaeConfig(VitConfig):
     """A vision transformer as a masked autoencoder.
 
     Parameters
@@ -39,61 +38,42 @@ class MaeConfig:
         Blocks of the encoder.
     heads
         Attention heads of the encoder.
-    decoder_width
-        Channels of the decoder.
-    decoder_depth
-        Blocks of the decoder.
-    decoder_heads
-        Attention heads of the decoder.
     mlp_ratio
         Hidden channels of a perceptron, in widths.
-    mask_ratio
-        Share of an image's patches that is hidden.
-    norm_pix
-        Targets are patches normalised by the mean and deviation of their own real pixels.
-    loss
-        masked: over hidden patches, real pixels only; all: over all patches and pixels, padding too (the thesis').
     position
         absolute, centered or stretch: see trainer.models.positions.
     position_table
         Side of the table that stretch interpolates, in patches.
     norm_eps
         Added to a norm's variance.
+    decoder_width
+        Channels of the decoder.
+    decoder_depth
+        Blocks of the decoder.
+    decoder_heads
+        Attention heads of the decoder.
+    mask_ratio
+        Share of an image's patches that is hidden.
+    norm_pix
+        Targets are patches normalised by the mean and deviation of their own real pixels.
+    loss
+        masked: over hidden patches, real pixels only; all: over all patches and pixels, padding too (the thesis').
     """
 
-    patch: int = 16
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
     decoder_width: int = 512
     decoder_depth: int = 8
     decoder_heads: int = 16
-    mlp_ratio: float = 4.0
     mask_ratio: float = 0.75
     norm_pix: bool = False
     loss: Loss = "masked"
-    position: Mode = "absolute"
-    position_table: int = 64
-    norm_eps: float = 1e-6
 
     def build(self) -> "Mae":
         """Build the model, with random weights."""
         return Mae(self)
 
 
-class PatchEmbed(nn.Module):
-    """A linear map of patches, its weight shaped as timm's convolution."""
-
-    def __init__(self, patch: int, width: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(1, width, patch, patch)
-
-    def forward(self, patches: Tensor) -> Tensor:
-        """Embed patches: (n, p * p) -> (n, width)."""
-        return nn.functional.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
-
-
-class Mae(MaskedAutoencoder):
+@final
+class Mae(VisionTransformer, MaskedAutoencoder):
     """Encoder of the visible patches, decoder of all, loss.
 
     Parameters
@@ -104,34 +84,16 @@ class Mae(MaskedAutoencoder):
 
     def __init__(self, config: MaeConfig) -> None:
         super().__init__()
-        c = self.config = config
-        self.patch_embed = PatchEmbed(c.patch, c.width)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, c.width))
-        self.blocks = nn.ModuleList(Block(c.width, c.heads, c.mlp_ratio, c.norm_eps) for _ in range(c.depth))
-        self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
-        self.add_decoder(c.width, c, c.mlp_ratio)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """Draw Xavier uniform weights for linear maps and the patch embedding, and tokens with a deviation of 0.02."""
-        initialise_linear(self)
-        nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(self.config.width, -1))
-        nn.init.normal_(self.cls_token, std=0.02)
+        self.config: MaeConfig = config
+        self.add_encoder(config)
+        self.add_decoder(config.width, config, config.mlp_ratio)
+        self.initialise_encoder()
         nn.init.normal_(self.mask_token, std=0.02)
-
-    @property
-    def patch(self) -> int:
-        """Side of a token in pixels."""
-        return self.config.patch
 
     @property
     def all_blocks(self) -> Sequence[nn.Module]:
         """Blocks of the encoder and of the decoder."""
         return [*self.blocks, *self.decoder_blocks]
-
-    def no_weight_decay(self) -> frozenset[str]:
-        """Return no names: the original decays its tokens, too."""
-        return frozenset()
 
     def forward(self, batch: Batch | Sequences, noise: Tensor | None = None) -> MaskedOutput:
         """Hide patches, and predict all of them.
@@ -149,25 +111,6 @@ class Mae(MaskedAutoencoder):
         c = self.config
         errors = losses(prediction, batch, mask.masked, c.patch, c.norm_pix, c.loss)
         return MaskedOutput(errors, batch.weight, prediction, mask.masked)
-
-    def encode(self, batch: Sequences, mask: Mask) -> Tensor:
-        """Run the encoder on visible patches, with a class token before each image's.
-
-        Returns
-        -------
-        Tensor
-            (E, width), normalised, in the order of `mask.encoder`.
-        """
-        c, count = self.config, batch.weight.shape[0]
-        source = (mask.encoder - count).clamp(0, batch.patches.shape[0] - 1)
-        is_class = (mask.encoder < count)[:, None]
-        image = batch.image[source].long()
-        x = self.patch_embed(batch.patches[source].to(self.cls_token.dtype))
-        x = x + positions(batch.yx[source], batch.grid[image], c.width, c.position, c.position_table).to(x.dtype)
-        x = torch.where(is_class, self.cls_token[0].to(x.dtype), x)
-        for block in self.blocks:
-            x = block(x, mask.encoder_cu, batch.longest + 1)
-        return self.norm(x)  # type: ignore[no-any-return]
 
     def decode(self, x: Tensor, batch: Sequences, mask: Mask) -> Tensor:
         """Fill in hidden patches, and predict all of them.

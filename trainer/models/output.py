@@ -19,11 +19,14 @@ class Output:
     metrics
         What else is measured, by name: (2,), a sum and how many values it is of. They are added up over micro-batches
         and processes, and their quotients logged; so every batch has to give the same names. See `trainer.metrics`.
+    scores
+        (S, K), what a task says of each image; validation hands those of a whole split to `Objective.judge`.
     """
 
     losses: Tensor
     weight: Tensor
     metrics: Mapping[str, Tensor] = field(default_factory=dict, kw_only=True)
+    scores: Tensor | None = field(default=None, kw_only=True)
 
     @property
     def loss(self) -> Tensor:

@@ -7,8 +7,9 @@ from trainer.config import from_flat
 from trainer.models.base import ModelConfig
 from trainer.models.hiera import HieraConfig
 from trainer.models.mae import MaeConfig
+from trainer.models.vit import VitConfig
 
-MODELS: Final[tuple[type[Any], ...]] = (MaeConfig, HieraConfig)
+MODELS: Final[tuple[type[Any], ...]] = (MaeConfig, HieraConfig, VitConfig)
 
 
 def described(options: dict[str, Any]) -> ModelConfig:

@@ -13,6 +13,7 @@ from shardkit import Loader, PackedBatch
 from trainer.models.base import Batch, Model, ModelConfig
 from trainer.models.output import Output
 from trainer.models.sequences import grid_of
+from trainer.parallel import World
 
 
 class Objective(ABC):
@@ -47,6 +48,32 @@ class Objective(ABC):
         -------
         Output
             Loss of each image, and metrics.
+        """
+
+    def judge(self, rows: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> dict[str, float | None]:
+        """Measure the scores of a whole split, by metrics that are no means over images.
+
+        Parameters
+        ----------
+        rows
+            (n,), rows of the manifest, ascending, each once, whatever the number of processes.
+        scores
+            float32 (n, K), `Output.scores` of these images.
+
+        Returns
+        -------
+        dict of str to float or None
+            Metrics by name; None for what cannot be measured here.
+        """
+        return {}
+
+    def stepped(self, world: World) -> None:  # noqa: B027 (most have nothing to do)
+        """Follow an update of the weights, on all processes: running statistics, averages, queues.
+
+        Parameters
+        ----------
+        world
+            Which process this is; exchange what differs between them by `trainer.parallel`.
         """
 
     @property

@@ -1,6 +1,7 @@
 """What a recipe is."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from trainer.config import Config
 
@@ -17,8 +18,11 @@ class Recipe:
         Whose numbers they are.
     notes : str
         What differs, between paper and code, or from here.
+    command : {"pretrain", "finetune", "probe"}
+        The command that it is for.
     """
 
     config: Config
     source: str
     notes: str
+    command: Literal["pretrain", "finetune", "probe"] = "pretrain"

@@ -1,0 +1,1 @@
+"""What a labelled run does: targets from labels, a loss, scores."""
