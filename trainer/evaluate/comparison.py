@@ -1,0 +1,111 @@
+"""Two runs on the same samples, and several seeds of one: differences and means that keep to the same patients."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from shardkit.errors import ArgumentError
+from trainer.evaluate.delong import delong
+from trainer.evaluate.intervals import LEVEL, REPLICATES, SEED, Estimate, Estimates, put_together, resampled
+from trainer.evaluate.kinds import Floats, log_odds
+from trainer.evaluate.predictions import Predictions
+from trainer.evaluate.scores import THRESHOLD
+from trainer.evaluate.statistics import at_once, mean_over, score_named
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One run's score less another's, on the same samples.
+
+    Attributes
+    ----------
+    differences : Estimates
+        By class and of the mean, with intervals of the same resampled patients.
+    p : tuple of float or None
+        Two-sided, one a class: how often replicates lie on the other side of no difference, doubled.
+    p_mean : float or None
+        The same of the mean.
+    delong, delong_patients : tuple of float or None
+        P of DeLong's test, one a class, of AUCs: images taken as independent, and by patient. Empty for other scores.
+    """
+
+    differences: Estimates
+    p: tuple[float | None, ...]
+    p_mean: float | None
+    delong: tuple[float | None, ...] = ()
+    delong_patients: tuple[float | None, ...] = ()
+
+
+def compare(
+    first: Predictions,
+    second: Predictions,
+    score: str,
+    *,
+    threshold: float = THRESHOLD,
+    replicates: int = REPLICATES,
+    level: float = LEVEL,
+    seed: int = SEED,
+) -> Comparison:
+    """Return the first run's score less the second's.
+
+    Parameters
+    ----------
+    first, second
+        Predictions of the same samples and targets.
+    score, threshold, replicates, level, seed
+        As for `intervals.estimates`.
+
+    Raises
+    ------
+    ArgumentError
+        The samples, the classes or the targets are not the same.
+    """
+    check_same(first, second)
+    made = [score_named(of, score).make(of, threshold) for of in (first, second)]
+    value = at_once(made[0], first) - at_once(made[1], second)
+    drawn = np.subtract(*(resampled(statistic, first, replicates, seed) for statistic in made))
+    differences = put_together(first, score, value, drawn, level)
+    return Comparison(
+        differences,
+        tuple(_p(one, drawn[:, k]) for k, one in enumerate(differences.of)),
+        _p(differences.mean, mean_over(drawn, ~np.isnan(value))),
+        *(_delong(first, second, patients) if score == "auc" else () for patients in (False, True)),
+    )
+
+
+def check_same(first: Predictions, second: Predictions) -> None:
+    """Refuse predictions that are not of the same samples and targets.
+
+    Raises
+    ------
+    ArgumentError
+        They are not.
+    """
+    names = f"{first.about.run} and {second.about.run}"
+    if (first.about.kind, first.classes) != (second.about.kind, second.classes):
+        raise ArgumentError(f"{names} have other classes: runs are compared on the same ones")
+    if apart := len(set(first.keys) ^ set(second.keys)):
+        raise ArgumentError(f"{names} differ in {apart:,} samples: predict the same split of the same dataset")
+    if apart := int((~np.isclose(first.targets, second.targets, equal_nan=True)).any(axis=1).sum()):
+        raise ArgumentError(f"{names} have other targets for {apart:,} samples: predict with the same labels")
+    if not np.array_equal(first.patients, second.patients):
+        raise ArgumentError(f"{names} have other patients for the same samples: predict from the same manifest")
+
+
+def _p(found: Estimate, drawn: Floats) -> float | None:
+    if found.low is None:
+        return None
+    used = drawn[~np.isnan(drawn)]
+    least = min((used <= 0).sum(), (used >= 0).sum())
+    return float(min(1.0, 2 * (least + 1) / (len(used) + 1)))  # never 0: it can be no less than one in the replicates
+
+
+def _delong(first: Predictions, second: Predictions, by_patient: bool) -> tuple[float | None, ...]:
+    found: list[float | None] = []
+    patients = first.patients if by_patient else None
+    ranked = [log_odds(of.about.kind, of.scores) for of in (first, second)]
+    for k in range(len(first.classes)):
+        areas = delong([one[:, k] for one in ranked], first.targets[:, k], patients)
+        p = areas.difference()[3] if areas else np.nan
+        found.append(None if np.isnan(p) else p)
+    return tuple(found)
