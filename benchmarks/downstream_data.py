@@ -1,7 +1,8 @@
 """Two sites of real labelled radiographs as datasets: NIH ChestX-ray14 at 256 pixels, Hannover Medical School at 320.
 
-Both are averaged to about one size, so that one level of resolution is about one scale of anatomy. A folder holds `nih256/`, `nih/` (the collection's table, lists and boxes, and images at 1,024 pixels) and `hannover/`
-(`png/`, `data.csv`). What comes of it is built and labelled by the commands that a user would type.
+Both are averaged to about one size, so that one level of resolution is about one scale of anatomy. A folder holds
+`nih256/`, `nih/` (the collection's table, lists and boxes, and images at 1,024 pixels) and `hannover/` (`png/`,
+`data.csv`). What comes of it is built and labelled by the commands that a user would type.
 """
 
 from __future__ import annotations

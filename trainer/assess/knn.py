@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from trainer.assess.config import NEIGHBOURS
 from trainer.evaluate.kinds import Floats, Kind
 
 TEMPERATURE = 0.07
-NEIGHBOURS = 20
 _LEAST = 1e-6  # of a probability, whose logarithm is a score
 _AT_ONCE = 1024  # samples
 

@@ -1,6 +1,5 @@
 """Logistic regression on features, ridge regression for numbers: the penalty is chosen without the test samples."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,10 +7,11 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from trainer.assess import parts
 from trainer.assess.parts import Rows
-from trainer.evaluate.kinds import Floats, Kind
-from trainer.evaluate.scores import summary
+from trainer.evaluate.kinds import Floats, Kind, log_odds
+from trainer.evaluate.regression import rmse
+from trainer.evaluate.scores import auc
 
-PENALTIES = (10.0, 1.0, 0.1, 0.01, 0.001)
+PENALTIES = (100.0, 10.0, 1.0, 0.1, 0.01, 0.001)
 """Values of scikit-learn's C, of features with a deviation of 1; the first is the weakest penalty."""
 _USUAL = 0.01
 """Where no penalty can be chosen, as with a single patient of a class."""
@@ -41,7 +41,7 @@ class Known:
         return Known(self.features[rows], self.targets[rows], self.patients[rows])
 
 
-def linear(kind: Kind, train: Known, test: Floats, held: Known | None = None, seed: int = 0) -> tuple[Floats, float]:
+def linear(kind: Kind, train: Known, test: Floats, seed: int = 0) -> tuple[Floats, list[float]]:
     """Fit on some samples, and score others.
 
     Parameters
@@ -49,73 +49,78 @@ def linear(kind: Kind, train: Known, test: Floats, held: Known | None = None, se
     kind
         Of the task.
     train
-        What is fitted.
+        What is fitted. A class's penalty is the one that is the best on inner folds of these patients.
     test
         float (m, D), features of the samples that are asked about. Nothing is chosen by them.
-    held
-        Samples that the penalty is chosen by; without them, by inner folds of the patients of `train`.
     seed
         Of the inner folds.
 
     Returns
     -------
-    tuple of Floats and float
-        (m, K), raw scores; and the penalty that was chosen.
+    tuple of Floats and list of float
+        (m, K), raw scores; and the penalties that were chosen: of each class, or of all categories together.
     """
-    penalty = _chosen(kind, train, held, seed)
-    return _fitted(kind, train, penalty)(test), penalty
-
-
-def _chosen(kind: Kind, train: Known, held: Known | None, seed: int) -> float:
-    """Return the penalty whose scores are the best on samples that were not fitted."""
-    trials = [(train, held)] if held is not None and len(held.targets) else _inner(kind, train, seed)
-    found: dict[float, float] = {}
-    for penalty in PENALTIES:
-        values = [_worth(kind, _fitted(kind, one, penalty)(other.features), other.targets) for one, other in trials]
-        scored = [value for value in values if value is not None]
-        if scored:
-            found[penalty] = float(np.mean(scored))
-    return max(found, key=lambda penalty: found[penalty]) if found else _USUAL
-
-
-def _inner(kind: Kind, train: Known, seed: int) -> Sequence[tuple[Known, Known]]:
-    if len(np.unique(train.patients)) < 2 * _INNER:
-        return []
-    dealt = parts.folds(parts.strata(kind, train.targets), train.patients, _INNER, seed)
-    return [(train.take(one), train.take(other)) for one, other in dealt]
-
-
-def _worth(kind: Kind, scores: Floats, targets: Floats) -> float | None:
-    """Return what a penalty is chosen by: mean AUC, or the negative error of numbers."""
-    if kind == "regression":
-        error = summary(kind, scores, targets)["rmse"]
-        return None if error is None else -error
-    return summary(kind, scores, targets)["auc"]
-
-
-def _fitted(kind: Kind, train: Known, penalty: float) -> Callable[[Floats], Floats]:
-    """Return the function from features to scores."""
-    mean, deviation = train.features.mean(axis=0), train.features.std(axis=0)
-    scale = np.where(deviation > 0, deviation, 1)
-
-    def standard(features: Floats) -> Floats:
-        return np.asarray((features - mean) / scale, np.float64)
-
-    thin, back = _rotated(standard(train.features))
+    chosen, fit = _chosen(kind, train, seed), _Fit(kind, train)
     if kind == "multiclass":
-        weights = _categories(thin, train.targets, penalty)
-    else:
-        weights = np.stack([_column(kind, thin, target, penalty) for target in train.targets.T], axis=1)
-    return lambda features: np.asarray(standard(features) @ (back @ weights[:-1]) + weights[-1], np.float64)
+        return fit.scores(chosen[0], test), chosen
+    by_penalty = {penalty: fit.scores(penalty, test) for penalty in set(chosen)}
+    return np.stack([by_penalty[penalty][:, k] for k, penalty in enumerate(chosen)], axis=1), chosen
 
 
-def _rotated(x: Floats) -> tuple[Floats, Floats]:
+def _chosen(kind: Kind, train: Known, seed: int) -> list[float]:
+    """Return the penalties whose scores are the best on patients that were not fitted."""
+    problems = 1 if kind == "multiclass" else train.targets.shape[1]
+    if len(np.unique(train.patients)) < 2 * _INNER:
+        return [_USUAL] * problems
+    dealt = parts.folds(parts.strata(kind, train.targets), train.patients, _INNER, seed)
+    fits = [(_Fit(kind, train.take(one)), train.take(other)) for one, other in dealt]
+    worth = np.full((len(PENALTIES), problems), -np.inf)
+    for at, penalty in enumerate(PENALTIES):
+        found = np.array([_worth(kind, fit.scores(penalty, held.features), held.targets) for fit, held in fits])
+        scored = ~np.isnan(found).all(axis=0)
+        worth[at, scored] = np.nanmean(found[:, scored], axis=0)
+    return [PENALTIES[best] if known else _USUAL for best, known in zip(worth.argmax(0), worth.max(0) > -np.inf)]
+
+
+def _worth(kind: Kind, scores: Floats, targets: Floats) -> list[float]:
+    """Return what penalties are chosen by: AUC of each class or mean over categories, or negative errors of numbers."""
+    if kind == "regression":
+        return [np.nan if value is None else -value for value in rmse(scores, targets).values]
+    found = auc(log_odds(kind, scores), targets)
+    values = (found.mean,) if kind == "multiclass" else found.values
+    return [np.nan if value is None else value for value in values]
+
+
+class _Fit:
+    """Samples made ready, to be fitted with several penalties."""
+
+    def __init__(self, kind: Kind, train: Known) -> None:
+        self._kind, self._targets = kind, train.targets
+        self._mean, deviation = train.features.mean(axis=0), train.features.std(axis=0)
+        self._scale = np.where(deviation > 0, deviation, 1)
+        self._x, self._back = _rotated(self._standard(train.features))
+
+    def scores(self, penalty: float, features: Floats) -> Floats:
+        """Fit with a penalty, and score other samples: (m, D) -> (m, K)."""
+        if self._kind == "multiclass":
+            weights = _categories(self._x, self._targets, penalty)
+        else:
+            columns = [_column(self._kind, self._x, target, penalty) for target in self._targets.T]
+            weights = np.stack(columns, axis=1)
+        turned = weights[:-1] if self._back is None else self._back @ weights[:-1]
+        return np.asarray(self._standard(features) @ turned + weights[-1], np.float64)
+
+    def _standard(self, features: Floats) -> Floats:
+        return np.asarray((features - self._mean) / self._scale, np.float64)
+
+
+def _rotated(x: Floats) -> tuple[Floats, Floats | None]:
     """Return the same samples by fewer numbers, (n, R), and the way back, (D, R), where features outnumber samples.
 
     The penalties are those of lengths, which a rotation keeps; weights lie in the span of the samples.
     """
     if x.shape[1] <= x.shape[0]:
-        return x, np.eye(x.shape[1])
+        return x, None
     left, scale, right = np.linalg.svd(x, full_matrices=False)
     return left * scale, right.T
 

@@ -10,7 +10,7 @@ from shardkit import Loader
 from shardkit.errors import ShardkitError
 from shardkit.labels import Labels
 from trainer.assess.parts import Rows
-from trainer.evaluate.kinds import Floats, Kind, Mask
+from trainer.evaluate.kinds import Floats, Kind
 from trainer.tasks.config import TaskConfig
 
 _KINDS: dict[str, Kind] = {"binary": "multilabel", "category": "multiclass", "number": "regression"}
@@ -103,7 +103,7 @@ def answers(loader: Loader, task: TaskConfig, classes: tuple[str, ...] = ()) -> 
 
 
 def kind_of(labels: Labels, columns: Sequence[str]) -> Kind:
-    """Return the kind of task that labels are for: that of their binary columns, else of categories, else of numbers."""
+    """Return the kind of task that labels are for: by their binary columns, else categories, else numbers."""
     there = [labels.kinds[name] for name in (columns or labels.columns) if name in labels.kinds]
     return next((task for kind, task in _KINDS.items() if kind in there), "multilabel")
 
@@ -122,8 +122,3 @@ def seen_by(open_run: Callable[[], Loader]) -> frozenset[str] | None:
         return None
     keys, rows = loader.columns("key")["key"].to_numpy(), loader.plan.samples.rows
     return frozenset(keys if rows is None else keys[rows])
-
-
-def mask_of(keys: Sequence[str], seen: frozenset[str]) -> Mask:
-    """Return which samples are among those seen: bool (n,)."""
-    return np.array([key in seen for key in keys], np.bool_)
