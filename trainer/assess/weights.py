@@ -1,0 +1,91 @@
+"""Which network is judged: that of a run, or one of a recipe with weights of elsewhere; and the same one at random."""
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shardkit.errors import ArgumentError
+from trainer.config import LoaderConfig, from_flat
+from trainer.models.base import EncoderConfig
+from trainer.models.encoder import Encoder
+from trainer.models.initial import load_initial
+from trainer.models.registry import described
+from trainer.recipes.registry import RECIPES
+from trainer.runs import checkpoint, folder
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A network and where its weights are.
+
+    Attributes
+    ----------
+    source : str
+        A checkpoint, a file, or a model of timm.
+    model : EncoderConfig
+        The network.
+    loader : LoaderConfig
+        How images come in.
+    data : str or None
+        What a run was trained on; `loader.split` says which part of it. None where nobody says.
+    """
+
+    source: str
+    model: EncoderConfig
+    loader: LoaderConfig
+    data: str | None = None
+
+    def trained(self) -> tuple[Encoder, str]:
+        """Return the network with its weights, and a sentence on them."""
+        encoder = self.random(0)
+        return encoder, load_initial(encoder, self.source)
+
+    def random(self, seed: int) -> Encoder:
+        """Return the network with random weights."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.model.encoder()
+
+
+def of_run(run: Path) -> Weights:
+    """Return the network of a run, or of one of its checkpoints."""
+    path = checkpoint.named(run)
+    facts = folder.facts(path.parent.parent)
+    options = facts["config"]
+    return Weights(str(path), _checked(described(_group(options, "model"))), _loader(options), str(facts["data"]))
+
+
+def of_recipe(recipe: str, init: str | None) -> Weights:
+    """Return a recipe's network with weights of elsewhere.
+
+    Raises
+    ------
+    ArgumentError
+        For an unknown recipe, or no weights.
+    """
+    if init is None:
+        raise ArgumentError("name a run, or a recipe and its weights with --recipe and --init")
+    if recipe not in RECIPES:
+        raise ArgumentError(f"recipe {recipe} is unknown: choose one of {', '.join(RECIPES)}")
+    config = RECIPES[recipe].config
+    return Weights(init, _checked(config.model), config.loader)
+
+
+def _checked(model: Any) -> EncoderConfig:
+    if not isinstance(model, EncoderConfig):
+        kind = type(model).__name__.removesuffix("Config")
+        raise ArgumentError(f"a {kind} has no encoder whose features could be judged: name a run of another model")
+    return model
+
+
+def _group(options: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key.removeprefix(f"{name}."): value for key, value in options.items() if key.startswith(f"{name}.")}
+
+
+def _loader(options: dict[str, Any]) -> LoaderConfig:
+    """Return how a run's images came in; options that this version does not know say how fast they did."""
+    known = {f.name for f in fields(LoaderConfig)}
+    found = {name: value for name, value in _group(options, "loader").items() if name in known}
+    return replace(from_flat(LoaderConfig, {**found, "cache": None}))
