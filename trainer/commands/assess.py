@@ -16,7 +16,7 @@ from trainer.assess.features import Images, Matrix, Pool, of_encoder, of_pixels,
 from trainer.assess.sites import answers, kind_of, seen_by, site
 from trainer.assess.study import Place, study
 from trainer.assess.weights import of_recipe, of_run
-from trainer.commands.pretrain import open_loader
+from trainer.commands.training import open_loader
 from trainer.config import LoaderConfig
 from trainer.models.encoder import Encoder
 from trainer.recipes.registry import RECIPES

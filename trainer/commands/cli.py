@@ -172,7 +172,7 @@ def assess(
     labels: Annotated[tuple[str, ...], Parameter(consume_multiple=True)],
     out: Path,
     init: str | None = None,
-    recipe: str = _DEFAULT,
+    recipe: str = _DEFAULTS["pretrain"],
     batching: str | None = None,
     pool: Literal["mean", "token"] = "mean",
     objective: PolicyConfig = _POLICY,
