@@ -1,7 +1,7 @@
 """Commands of the downstream benchmark: each is run once, by one core, several side by side; a second start goes on.
 
-A job is a command line and a name. When it is done, `done/NAME.json` in the work folder says what it took; a job that is
-there is not run again, and one that was interrupted goes on where its command does.
+A job is a command line and a name. When it is done, `done/NAME.json` in the work folder says what it took; a job that
+is there is not run again, and one that was interrupted goes on where its command does.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Jobs:
     def _measured(self, job: Job) -> Record:
         logs = self.work / "logs"
         logs.mkdir(parents=True, exist_ok=True)
-        one_core = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+        one_core = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         begun = time.perf_counter()
         with (logs / f"{job.name}.log").open("ab") as log:
             process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Who is learnt from and who is asked about: tables of labels with a split by patient, the same words for both sites."""
+"""Who is learnt from and who is asked about: tables of labels with a split by patient, alike at both sites."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def tables(site: str, dataset: Path, out: Path) -> list[Job]:
             writer.writerow(["key", *LABELS, "split"])
             writer.writerows(zip(columns["key"], *(columns[label] for label in LABELS), of, strict=True))
         words = ("label", str(dataset), "--name", name, "--table", str(table), "--by", "key", "--labels", *LABELS)
-        jobs.append(Job(f"label-{site}-{name}", (*words, "--split-column", "split"), program="shardkit"))
+        before = (jobs[-1].name,) if jobs else ()  # one command at a time holds a dataset
+        jobs.append(Job(f"label-{site}-{name}", (*words, "--split-column", "split"), before, "shardkit"))
     return jobs
 
 
