@@ -20,7 +20,7 @@ from benchmarks.gpu_sampler import Sampler, watching
 from benchmarks.results import Record
 from shardkit import Loader, PackedBatch
 from trainer import parallel
-from trainer.commands.pretrain import open_loader
+from trainer.commands.training import open_loader
 from trainer.config import Config
 from trainer.loop import Loop
 from trainer.models.base import Batch

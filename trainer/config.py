@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_type_hints
 
 from cyclopts import Parameter
 
@@ -253,7 +253,7 @@ def defaulting_to(value: Any) -> type[Any]:
 
     With it a command line offers every value of a recipe as an option, and shows the recipe's in its help.
     """
-    hints = get_type_hints(type(value))
+    hints = get_type_hints(type(value), include_extras=True)
     made: list[Any] = []
     for f in fields(value):
         own = getattr(value, f.name)
@@ -261,6 +261,8 @@ def defaulting_to(value: Any) -> type[Any]:
         default = kind() if is_dataclass(own) else own
         if is_dataclass(own) and not fields(own):  # no options
             kind = Annotated[kind, Parameter(parse=False)]
+        if get_args(kind)[-1:] == (...,):  # of any length: --run.seeds 0 1 2
+            kind = Annotated[kind, Parameter(consume_multiple=True, negative_iterable=())]
         made.append((f.name, kind, field(default=default)))
     again = make_dataclass(type(value).__name__, made, bases=(type(value),), frozen=True, kw_only=True)
     again.__doc__, again.__module__ = type(value).__doc__, type(value).__module__

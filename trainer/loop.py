@@ -25,10 +25,12 @@ from trainer.models.output import Output
 from trainer.objectives import pictures
 from trainer.objectives.base import Objective
 from trainer.parallel import World
+from trainer.runs import best
 from trainer.runs.checkpoint import Checkpoints, TrainingState
 from trainer.runs.log import Log, Step
 from trainer.runs.profiling import ProfilerWindow
 from trainer.schedule import Schedule
+from trainer.selection import Selection
 from trainer.validation import Validation
 
 _GRAPHS = 64  # of one function; past its limit of 8 torch would go on uncompiled without a word
@@ -46,12 +48,15 @@ class RunProgress:
         Images seen, over all processes.
     seconds : float
         Time that these steps took.
+    validated : int
+        The last step that was followed by a validation.
     """
 
     step: int = 0
     skipped: int = 0
     images: float = 0.0
     seconds: float = 0.0
+    validated: int = 0
 
 
 class Loop:
@@ -115,41 +120,46 @@ class Loop:
         self.average = optim.Average(self.model, config.optim.ema) if config.optim.ema else None
         o = config.optim
         self.schedule = Schedule(kind=o.schedule, peak=o.lr, floor=o.floor, warmup=round(o.warmup * steps), total=steps)
-        self.checkpoints = Checkpoints(run, config.save.keep, world)
+        self.checkpoints, self.selection = Checkpoints(run, config.save.keep, world), Selection(config.select)
         self._bins = BinLosses(loader, world.device)
         self._batches = self._endless()
         self._shown: tuple[Batch, Output] | None = None
+        self._saved = 0
 
     # --- the run
 
     def go(self) -> bool:
-        """Train from the last checkpoint to the last step; return whether it got there."""
+        """Train from the last checkpoint to the last step, or to an early end; return whether it got there."""
         self._resume()
         window = ProfilerWindow(self.config.log.profile, self.run / "profile", self.world.is_main)
         stop = False
         try:
-            while self.progress.step < self.steps and not stop:
+            if self.validation is not None and self.progress.validated < self.progress.step:  # it was asked to stop
+                self._validate(self.validation)
+            while self.progress.step < self.steps and not self.selection.ended and not stop:
                 with window.step(self.progress.step):
                     stop = self._step()
                 self._after(stop)
         finally:
             self._batches.close()  # ends the loader's threads
             self.checkpoints.wait()
-        return self.progress.step == self.steps
+        return self.progress.step == self.steps or self.selection.ended
 
     def _after(self, stop: bool) -> None:
         """Do what is due after a step; where somebody asked to stop, no more than has to be."""
         step = self.progress.step
-        ends = stop or step == self.steps
-        if step % self.config.log.every == 0 or ends:
+        last = step == self.steps
+        if step % self.config.log.every == 0 or stop or last:
             self.log.line()
         if self._shown is not None:
             self._draw(*self._shown)
             self._shown = None
-        if self.validation is not None and self._due(self.config.val.every) and not stop:
+        if self.validation is None or not self._due(self.config.val.every):
+            self.progress.validated = step
+        elif last or not stop:
             self._validate(self.validation)
         self.checkpoints.poll()
-        if step % self.config.save.every == 0 or ends:
+        if step % self.config.save.every == 0 or stop or last or self.selection.ended:
             self._save()
 
     def _step(self) -> bool:
@@ -241,18 +251,30 @@ class Loop:
             pictures.save(picture, self.run / "pictures" / f"{what}_{self.progress.step:08d}.png")
 
     def _validate(self, validation: Validation) -> None:
-        measured = validation.measure(self.model, self._autocast)
-        self.log.validated(self.progress.step, measured)
+        step, measured = self.progress.step, validation.measure(self.model, self._autocast)
+        self.progress.validated = step
+        better = self.selection.saw(step, measured)
+        self.log.validated(step, measured, better)
         if self.world.is_main and self.config.log.pictures:
             self._draw(*measured.shown, what="val")
+        if better:  # whoever goes on from any checkpoint finds the best one that it names
+            self._save()
+            self.checkpoints.wait()
+            self._keep_best()
+
+    def _keep_best(self) -> None:
+        if self.world.is_main:
+            best.keep(self.run, self.checkpoints.path(self.progress.step))
 
     def _state(self) -> TrainingState:
         return TrainingState(self.model, self.optimizer, self.average, self.world.rank, self.objective)
 
     def _save(self) -> None:
-        self.progress.seconds = self.log.seconds
+        if self._saved == self.progress.step:
+            return
+        self.progress.seconds, self._saved = self.log.seconds, self.progress.step
         facts = {**vars(self.progress), "loader": self.loader.state_dict(), "world_size": self.world.size}
-        self.checkpoints.save(self.progress.step, self._state(), facts)
+        self.checkpoints.save(self._saved, self._state(), {**facts, "selection": self.selection.facts()})
 
     def _resume(self) -> None:
         found = self.checkpoints.latest()
@@ -261,7 +283,12 @@ class Loop:
             fresh = self.loader.state_dict()
             epoch = facts["loader"]["epoch"]
             self.loader.load_state_dict({**fresh, "epoch": epoch, "step": 0} if self.anew else facts["loader"])
-            self.progress = RunProgress(**{name: facts.get(name, value) for name, value in vars(self.progress).items()})
+            known = {"validated": facts["step"], **facts}
+            self.progress = RunProgress(**{name: known.get(name, value) for name, value in vars(self.progress).items()})
+            self.selection.load(facts.get("selection", {}))
+            self._saved = self.progress.step
+            if self.selection.chosen.step == self._saved:  # the run may have been killed before it was kept
+                self._keep_best()
             self.log.seconds, self.log.images = self.progress.seconds, self.progress.images
             self.checkpoints.set_aside(found)
             if self.log.console is not None:

@@ -39,6 +39,8 @@ class Measured:
         Seconds that it took.
     shown : tuple of Batch and Output
         A batch, and what became of it, for a picture.
+    split : str
+        Of which split.
     """
 
     loss: float
@@ -47,6 +49,7 @@ class Measured:
     metrics: dict[str, float | None]
     seconds: float
     shown: tuple[Batch, Output]
+    split: str = "val"
 
 
 class Validation:
@@ -60,10 +63,12 @@ class Validation:
         Batches of the split, without augmentation, the last ones filled up with empty places.
     world
         Which process this is.
+    split
+        Which one it is: val, or test.
     """
 
-    def __init__(self, objective: Objective, loader: Loader, world: World) -> None:
-        self._objective, self._loader = objective, loader
+    def __init__(self, objective: Objective, loader: Loader, world: World, split: str = "val") -> None:
+        self._objective, self._loader, self._split = objective, loader, split
         self._bins = BinLosses(loader, world.device)
 
     @torch.no_grad()
@@ -101,6 +106,7 @@ class Validation:
             metrics={**metrics.means(found), **(self._objective.judge(*_each_once(said)) if said else {})},
             seconds=time.monotonic() - started,
             shown=shown,
+            split=self._split,
         )
 
 

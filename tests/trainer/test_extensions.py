@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from shardkit import Loader
 from shardkit.errors import ArgumentError
 from shardkit.terminal.output import Terminal
-from trainer.commands.pretrain import pretrain
+from trainer.commands.training import train
 from trainer.config import Config, LoaderConfig, LogConfig, OptimConfig, RunConfig, SaveConfig, ValConfig, flat
 from trainer.metrics import mean_of
 from trainer.models import registry
@@ -132,7 +132,7 @@ def _numbers(run: Path) -> list[Any]:
 
 
 def test_a_metric_of_an_objective_is_told_wherever_the_loss_is(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    assert pretrain(job, Terminal()) == 0
+    assert train(job, Terminal()) == 0
     trained, validated = _read(job.out / "metrics.jsonl"), _read(job.out / "validation.jsonl")
     assert [line["step"] for line in trained] == [1, 2, 3, 4, 5, 6]
     assert trained[-1]["loss"] < trained[0]["loss"]
@@ -147,21 +147,21 @@ def test_a_metric_of_an_objective_is_told_wherever_the_loss_is(job: Job, capsys:
 
 
 def test_an_objective_s_own_state_is_gone_on_with_exactly(job: Job) -> None:
-    assert pretrain(job, Terminal()) == 0
+    assert train(job, Terminal()) == 0
     at_once = _numbers(job.out)
     shutil.rmtree(job.out / "checkpoints" / "step_00000006")
-    assert pretrain(job, Terminal()) == 0
+    assert train(job, Terminal()) == 0
     assert _numbers(job.out) == at_once
     assert "objective.centre" in unpickling.shapes(job.out / "checkpoints" / "step_00000006")
 
 
 def test_a_metric_is_a_mean_over_images_and_steps_not_of_means(job: Job) -> None:
-    assert pretrain(job, Terminal()) == 0
+    assert train(job, Terminal()) == 0
     lines = _read(job.out / "metrics.jsonl")
     counts = [after["images"] - before for before, after in zip([0, *(x["images"] for x in lines)], lines)]  # noqa: B905
     wanted = sum(x["metrics"]["error"] * n for x, n in zip(lines, counts, strict=True)) / sum(counts)
     once = replace(job, out=job.out.with_name("once"), config=replace(CONFIG, log=replace(CONFIG.log, every=6)))
-    assert pretrain(once, Terminal()) == 0
+    assert train(once, Terminal()) == 0
     assert _read(once.out / "metrics.jsonl")[0]["metrics"]["error"] == pytest.approx(wanted, rel=1e-12)
 
 

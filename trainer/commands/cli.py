@@ -6,6 +6,7 @@ done, 1 could not, 2 bad usage, 130 stopped by Ctrl-C and 143 by SIGTERM, both a
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,17 +16,37 @@ from rich.table import Column, Table
 from shardkit.commands import stopping, usage
 from shardkit.errors import ArgumentError, ShardkitError
 from shardkit.terminal.output import Terminal
-from trainer.assess.config import PolicyConfig, StudyConfig
+from trainer.commands.assess import assess
+from trainer.commands.evaluate import evaluate
 from trainer.config import defaulting_to, flat
 from trainer.recipes.registry import RECIPES
 
 console = Terminal()
 _errors = Terminal(stderr=True)
-_DEFAULT = "tiny"
+Command = Literal["pretrain", "finetune", "probe"]
+_DEFAULTS: dict[Command, str] = {"pretrain": "tiny", "finetune": "tiny-finetune", "probe": "tiny-probe"}
+_ABOUT: dict[Command, str] = {
+    "pretrain": "Pre-train a model by a recipe.",
+    "finetune": "Train a pre-trained encoder and a head on labels, see docs/finetuning.md.",
+    "probe": "Train a head on a frozen encoder, to see what its features are worth.",
+}
+_TRAIN = """{about} Run the same command again to go on after any end.
+
+Parameters
+----------
+data
+    Folder or bucket url of a dataset made by shardkit build.
+out
+    Folder of the run: checkpoints, metrics, pictures, report.
+recipe
+    Whose values are the defaults of all options below; see the command recipes.
+init
+    Weights to begin with: a run, a checkpoint, a file, or a model of timm.
+"""
 
 
 def application(recipe: str, typed: frozenset[str] = frozenset()) -> App:
-    """Return the commands, with a recipe's values as the defaults of `pretrain`.
+    """Return the commands, with a recipe's values as the defaults of its own.
 
     Parameters
     ----------
@@ -40,9 +61,21 @@ def application(recipe: str, typed: frozenset[str] = frozenset()) -> App:
         version_flags=[],
         suppress_keyboard_interrupt=False,
     )
+    for command, usual in _DEFAULTS.items():
+        app.command(_trains(command, recipe if RECIPES[recipe].command == command else usual, typed))
+    app.command(recipes)
+    app.command(export)
+    app.command(report)
+    app.command(evaluate)
+    app.command(assess)
+    return app
+
+
+def _trains(command: Command, recipe: str, typed: frozenset[str]) -> Callable[..., int]:
+    """Return the command that trains by recipes of its own."""
     base: Any = defaulting_to(RECIPES[recipe].config)
 
-    def pretrain(
+    def train(
         *,
         data: str,
         out: Path,
@@ -50,30 +83,13 @@ def application(recipe: str, typed: frozenset[str] = frozenset()) -> App:
         init: str | None = None,
         config: Annotated[base, Parameter(name="*")] = base(),  # noqa: B008 (frozen)
     ) -> int:
-        """Pre-train a model by a recipe. Run the same command again to go on after any end.
-
-        Parameters
-        ----------
-        data
-            Folder or bucket url of a dataset made by shardkit build.
-        out
-            Folder of the run: checkpoints, metrics, pictures, report.
-        recipe
-            Whose values are the defaults of all options below; see the command recipes.
-        init
-            Weights to begin with: a run, a checkpoint, a file, or a model of timm.
-        """
-        from trainer.commands.pretrain import pretrain as train
+        from trainer.commands.training import train
         from trainer.runs.start import Job
 
-        return train(Job(recipe, config, data, out, init, typed), console)
+        return train(Job(recipe, config, data, out, init, typed, command), console)
 
-    app.command(pretrain)
-    app.command(recipes)
-    app.command(export)
-    app.command(report)
-    app.command(assess)
-    return app
+    train.__name__, train.__doc__ = command, _TRAIN.format(about=_ABOUT[command])
+    return train
 
 
 def recipes(name: str | None = None) -> None:
@@ -85,9 +101,11 @@ def recipes(name: str | None = None) -> None:
         Of a recipe.
     """
     if name is None:
-        table = Table(Column("recipe", no_wrap=True), "whose", box=None)
-        for key, recipe in RECIPES.items():
-            table.add_row(key, recipe.source)
+        table = Table(Column("command", no_wrap=True), Column("recipe", no_wrap=True), "whose", box=None)
+        for command in _DEFAULTS:
+            for key, recipe in RECIPES.items():
+                if recipe.command == command:
+                    table.add_row(command, key, recipe.source)
         console.print(table)
         return
     recipe = RECIPES[_known(name)]
@@ -144,61 +162,6 @@ def report(run: Path) -> None:
     console.print(str(write(run)), highlight=False, soft_wrap=True)
 
 
-_POLICY, _STUDY = PolicyConfig(), StudyConfig()
-
-
-def assess(
-    run: Path | None = None,
-    *,
-    data: Annotated[tuple[str, ...], Parameter(consume_multiple=True)],
-    labels: Annotated[tuple[str, ...], Parameter(consume_multiple=True)],
-    out: Path,
-    init: str | None = None,
-    recipe: str = _DEFAULT,
-    batching: str | None = None,
-    pool: Literal["mean", "token"] = "mean",
-    objective: PolicyConfig = _POLICY,
-    study: Annotated[StudyConfig, Parameter(name="*")] = _STUDY,
-) -> None:
-    """Judge frozen features by few labels and many, beside random weights and raw pixels: a page in minutes.
-
-    Parameters
-    ----------
-    run
-        Folder of a run, or of one of its checkpoints.
-    data
-        Folders or urls of datasets. The first is learnt from; at the others it is only asked.
-    labels
-        Names of labels tables that they have.
-    out
-        Folder for the page, the figures, and the features, which a second command with it does not read again.
-    init
-        Weights instead of a run's: a file, or a model of timm; its network is that of --recipe.
-    recipe
-        Whose network and images they are, where no run is named.
-    batching
-        How images come in, instead of as in the run: see --loader.batching of pretrain.
-    pool
-        mean of an image's tokens, or its class token.
-    """
-    from trainer.commands.assess import Assess
-    from trainer.commands.assess import assess as judge
-
-    asked = Assess(
-        run=run,
-        init=init,
-        recipe=recipe,
-        data=data,
-        labels=labels,
-        out=out,
-        batching=batching,
-        pool=pool,
-        policy=objective,
-        study=study,
-    )
-    judge(asked, console)
-
-
 def _known(name: str) -> str:
     if name not in RECIPES:
         raise ArgumentError(f"recipe {name} is unknown: choose one of {', '.join(RECIPES)}")
@@ -207,12 +170,22 @@ def _known(name: str) -> str:
 
 def _named(words: list[str]) -> str:
     """Return the recipe that the words ask for: it decides what the other options are."""
+    command = next((word for word in words if not word.startswith("-")), "pretrain")
+    if command not in _DEFAULTS:
+        return _DEFAULTS["pretrain"]
+    name = _DEFAULTS[command]
     for at, word in enumerate(words):
         if word.startswith("--recipe="):
-            return _known(word.partition("=")[2])
-        if word == "--recipe" and at + 1 < len(words):
-            return _known(words[at + 1])
-    return _DEFAULT
+            name = _known(word.partition("=")[2])
+        elif word == "--recipe" and at + 1 < len(words):
+            name = _known(words[at + 1])
+    if (right := RECIPES[name].command) != command:
+        own = ", ".join(key for key, recipe in RECIPES.items() if recipe.command == command)
+        raise ArgumentError(
+            f"recipe {name} is one of {right}, not of {command}: run python -m trainer {right} --recipe {name}, or"
+            f" choose one of {own}"
+        )
+    return name
 
 
 def _typed(words: list[str]) -> frozenset[str]:

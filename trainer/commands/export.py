@@ -14,7 +14,7 @@ from shardkit.errors import ShardkitError
 from trainer.commands import usage
 from trainer.models.base import Weights
 from trainer.models.registry import described
-from trainer.runs import checkpoint, folder
+from trainer.runs import checkpoint, folder, unpickling
 from trainer.runs.files import atomic_write
 
 
@@ -41,7 +41,7 @@ def export(asked: Export) -> str:
         For a checkpoint that cannot be read.
     """
     path = checkpoint.named(asked.run)
-    facts = folder.facts(path.parent.parent)
+    facts = folder.facts(checkpoint.run_of(path))
     options = facts["config"]
     values = {name.removeprefix("model."): v for name, v in options.items() if name.startswith("model.")}
     model = described(values).build()
@@ -52,7 +52,7 @@ def export(asked: Export) -> str:
     state = (model.whole_weights if asked.whole else model.encoder_weights)(asked.grid, asked.channels)
     call = usage.call(model.timm_call(asked.grid), model.norm_eps, asked.channels, asked.out)
     how = usage.preparation(options, size, asked.channels)
-    about = {**options, "step": int(path.name.rpartition("_")[2]), "average": asked.average, "height": size[0]}
+    about = {**options, "step": unpickling.progress(path)["step"], "average": asked.average, "height": size[0]}
     about |= {"width": size[1], "channels": asked.channels, "image": how, **({} if asked.whole else {"call": call})}
     if asked.grid is not None:
         about["grid"] = "x".join(map(str, asked.grid))

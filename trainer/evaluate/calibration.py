@@ -118,7 +118,8 @@ class Temperature:
     targets : int
         How many known targets, or samples of a multi-class task, that was.
     at_limit : bool
-        No temperature is best, e.g. because the samples it was fitted on are told apart without an error.
+        None is best, as the samples it was fitted on are told apart without an error, or not at all. Scores stay as
+        they are, at 1.
     """
 
     value: float
@@ -159,8 +160,9 @@ def fit_temperature(kind: Kind, scores: Floats, targets: Floats) -> Temperature:
 
     limit = np.log(_LIMIT)
     found = minimize_scalar(loss, bounds=(-limit, limit), method="bounded", options={"xatol": 1e-8})
-    at = float(found.x)
-    return Temperature(float(np.exp(at)), loss(0.0), float(found.fun), count, abs(at) > limit - 1e-3)
+    at_limit = bool(min(loss(-limit), loss(limit)) <= found.fun + 1e-9)
+    value = 1.0 if at_limit else float(np.exp(found.x))
+    return Temperature(value, loss(0.0), loss(np.log(value)), count, at_limit)
 
 
 def nll(kind: Kind, scores: Floats, targets: Floats) -> float:

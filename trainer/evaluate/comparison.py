@@ -1,12 +1,22 @@
 """Two runs on the same samples, and several seeds of one: differences and means that keep to the same patients."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from shardkit.errors import ArgumentError
 from trainer.evaluate.delong import delong
-from trainer.evaluate.intervals import LEVEL, REPLICATES, SEED, Estimate, Estimates, put_together, resampled
+from trainer.evaluate.intervals import (
+    LEVEL,
+    REPLICATES,
+    SEED,
+    Estimate,
+    Estimates,
+    put_together,
+    resampled,
+    with_seeds_drawn,
+)
 from trainer.evaluate.kinds import Floats, log_odds
 from trainer.evaluate.predictions import Predictions
 from trainer.evaluate.scores import THRESHOLD
@@ -26,7 +36,7 @@ class Comparison:
     p_mean : float or None
         The same of the mean.
     delong, delong_patients : tuple of float or None
-        P of DeLong's test, one a class, of AUCs: images taken as independent, and by patient. Empty for other scores.
+        P of DeLong's test, one a class, of AUCs of one seed each: images taken as independent, and by patient.
     """
 
     differences: Estimates
@@ -37,8 +47,8 @@ class Comparison:
 
 
 def compare(
-    first: Predictions,
-    second: Predictions,
+    first: Predictions | Sequence[Predictions],
+    second: Predictions | Sequence[Predictions],
     score: str,
     *,
     threshold: float = THRESHOLD,
@@ -51,7 +61,8 @@ def compare(
     Parameters
     ----------
     first, second
-        Predictions of the same samples and targets.
+        Predictions of the same samples and targets; of several seeds of a run their mean score counts, and seeds are
+        drawn as well as patients: whether other trainings would differ, too.
     score, threshold, replicates, level, seed
         As for `intervals.estimates`.
 
@@ -60,16 +71,23 @@ def compare(
     ArgumentError
         The samples, the classes or the targets are not the same.
     """
-    check_same(first, second)
-    made = [score_named(of, score).make(of, threshold) for of in (first, second)]
-    value = at_once(made[0], first) - at_once(made[1], second)
-    drawn = np.subtract(*(resampled(statistic, first, replicates, seed) for statistic in made))
-    differences = put_together(first, score, value, drawn, level)
+    runs = [[of] if isinstance(of, Predictions) else list(of) for of in (first, second)]
+    for other in (*runs[0][1:], *runs[1]):
+        check_same(runs[0][0], other)
+    values, replicated = [], []
+    for number, seeds in enumerate(runs):
+        made = [score_named(of, score).make(of, threshold) for of in seeds]
+        values.append(np.mean([at_once(one, of) for one, of in zip(made, seeds, strict=True)], axis=0))
+        drawn = np.stack([resampled(one, seeds[0], replicates, seed) for one in made])
+        replicated.append(drawn[0] if len(seeds) == 1 else with_seeds_drawn(drawn, seed, number))
+    value, drawn = values[0] - values[1], replicated[0] - replicated[1]
+    differences = put_together(runs[0][0], score, value, drawn, level)
+    single = score == "auc" and len(runs[0]) == len(runs[1]) == 1
     return Comparison(
         differences,
         tuple(_p(one, drawn[:, k]) for k, one in enumerate(differences.of)),
         _p(differences.mean, mean_over(drawn, ~np.isnan(value))),
-        *(_delong(first, second, patients) if score == "auc" else () for patients in (False, True)),
+        *(_delong(runs[0][0], runs[1][0], by_patient) if single else () for by_patient in (False, True)),
     )
 
 

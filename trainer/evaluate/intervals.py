@@ -6,11 +6,11 @@ the mean over classes, so that every mean is over the same classes; how many wer
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from trainer.evaluate.by_class import NO_TARGET
+from trainer.evaluate.by_class import NO_NEGATIVE, NO_POSITIVE, NO_TARGET
 from trainer.evaluate.kinds import Floats
 from trainer.evaluate.predictions import Predictions
 from trainer.evaluate.scores import THRESHOLD
@@ -113,6 +113,20 @@ def resampled(statistic: Statistic, of: Predictions, replicates: int = REPLICATE
     return np.concatenate([statistic(weights) for weights in _weights(patients, replicates, seed)])
 
 
+def with_seeds_drawn(drawn: Floats, *seed: int) -> Floats:
+    """Return replicates, (B, K), that draw seeds, too, of replicates of each seed, (seeds, B, K).
+
+    The mean of n values drawn with replacement has (n - 1) / n of the variance that it should have, of five seeds a
+    fifth too little: what a draw of seeds adds is stretched by that. `seed` says what is drawn.
+    """
+    seeds, replicates = drawn.shape[:2]
+    random = np.random.default_rng([seeds, *seed])
+    at = random.integers(0, seeds, (seeds, replicates))
+    mean = drawn.mean(axis=0)
+    chosen = np.mean([drawn[row, np.arange(replicates)] for row in at], axis=0)
+    return np.asarray(mean + (chosen - mean) * np.sqrt(seeds / (seeds - 1)))
+
+
 def put_together(of: Predictions, score: str, value: Floats, drawn: Floats, level: float = LEVEL) -> Estimates:
     """Return scores, (K,), and their replicates, (B, K), as estimates of each class and of the mean."""
     names = ("all",) if score_named(of, score).together else of.classes
@@ -123,6 +137,8 @@ def put_together(of: Predictions, score: str, value: Floats, drawn: Floats, leve
     scored = ~np.isnan(value)
     known = {"no class can be scored": int(scored.sum()) and FEWEST}
     mean = _estimate("mean", mean_over(value[None], scored)[0], mean_over(drawn, scored), level, known)
+    if mean.low is not None and all(one.low is None for one in each):  # then nothing of the mean could vary, either
+        mean = replace(mean, low=None, high=None, reason=next(one.reason for one in each if one.value is not None))
     patients = int(of.patients.max(initial=-1)) + 1
     return Estimates(score, each, mean, len(of), patients, of.patients_unknown, len(drawn), level)
 
@@ -146,12 +162,13 @@ def _estimate(name: str, value: float, drawn: Floats, level: float, patients: Ma
     used = drawn[~np.isnan(drawn)]
     absent = [reason for reason, count in patients.items() if count == 0]
     if absent or np.isnan(value):
-        return Estimate(name, None, None, None, 0, " and ".join(absent) or NO_TARGET)
+        why = NO_TARGET if NO_TARGET in absent else " and ".join(absent)
+        return Estimate(name, None, None, None, 0, why or NO_TARGET)
     few = [reason for reason, count in patients.items() if count < FEWEST]
     if few or len(used) < LEAST * len(drawn):
-        why = (
-            f"{few[-1]} but of one patient" if few else f"only {len(used):,} of {len(drawn):,} replicates have a score"
-        )
+        words = {NO_TARGET: "known targets", NO_POSITIVE: "positives", NO_NEGATIVE: "negatives"}
+        why = f"only {len(used):,} of {len(drawn):,} replicates have a score"
+        why = f"{words[few[-1]]} are of one patient only" if few else why
         return Estimate(name, float(value), None, None, len(used), why)
     low, high = percentiles(used, level)
     return Estimate(name, float(value), low, high, len(used))

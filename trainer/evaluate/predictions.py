@@ -48,6 +48,8 @@ class PredictionsAbout:
         Where the weights began, in words.
     notes : tuple of str
         Warnings that a reader should see.
+    checkpoint : str
+        Digest of the checkpoint's files.
     """
 
     run: str
@@ -66,6 +68,7 @@ class PredictionsAbout:
     select_value: float | None = None
     weights: str = ""
     notes: tuple[str, ...] = ()
+    checkpoint: str = ""
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "PredictionsAbout":

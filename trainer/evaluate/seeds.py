@@ -7,7 +7,7 @@ import numpy as np
 
 from shardkit.errors import ArgumentError
 from trainer.evaluate.comparison import check_same
-from trainer.evaluate.intervals import LEVEL, REPLICATES, SEED, Estimates, put_together, resampled
+from trainer.evaluate.intervals import LEVEL, REPLICATES, SEED, Estimates, put_together, resampled, with_seeds_drawn
 from trainer.evaluate.kinds import Floats
 from trainer.evaluate.predictions import Predictions
 from trainer.evaluate.scores import THRESHOLD
@@ -78,7 +78,7 @@ def over_seeds(
     means = mean_over(values, ~np.isnan(values[0]))
     several = len(runs) > 1
     deviations = values.std(axis=0, ddof=1) if several else np.full(values.shape[1], np.nan)
-    value, chosen = values.mean(axis=0), _seeds_too(drawn, seed) if several else None
+    value, chosen = values.mean(axis=0), with_seeds_drawn(drawn, seed) if several else None
     return OverSeeds(
         tuple(of.about.seed for of in runs),
         tuple(_told(row) for row in values),
@@ -88,20 +88,6 @@ def over_seeds(
         put_together(runs[0], score, value, drawn.mean(axis=0), level),
         None if chosen is None else put_together(runs[0], score, value, chosen, level),
     )
-
-
-def _seeds_too(drawn: Floats, seed: int) -> Floats:
-    """Return replicates, (B, K), that draw seeds, too, of (seeds, B, K).
-
-    Drawn with replacement, n seeds vary by (n - 1) / n of what they should, of five a fifth too little: what each draw
-    of seeds adds to the mean is stretched by that.
-    """
-    seeds, replicates = drawn.shape[:2]
-    random = np.random.default_rng([seed, seeds])
-    at = random.integers(0, seeds, (seeds, replicates))
-    mean = drawn.mean(axis=0)
-    chosen = np.mean([drawn[row, np.arange(replicates)] for row in at], axis=0)
-    return np.asarray(mean + (chosen - mean) * np.sqrt(seeds / (seeds - 1)))
 
 
 def _told(values: Floats) -> tuple[float | None, ...]:

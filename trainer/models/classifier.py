@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
+import torch
 from torch import Tensor, nn
 
 from shardkit.errors import ArgumentError
@@ -32,7 +33,14 @@ class HeadConfig:
 
 
 class Head(nn.Module):
-    """Pooling, a norm maybe, and a linear map."""
+    """Pooling, a norm maybe, and a linear map.
+
+    `offset` and `scale` are mean and deviation of a regression's targets in the training split, so that its scores are
+    in the labels' unit; 0 and 1 for other tasks. They lie in checkpoints.
+    """
+
+    offset: Tensor
+    scale: Tensor
 
     def __init__(self, width: int, classes: int, config: HeadConfig) -> None:
         super().__init__()
@@ -41,10 +49,13 @@ class Head(nn.Module):
         self.fc = nn.Linear(width, classes)
         nn.init.trunc_normal_(self.fc.weight, std=config.std)
         nn.init.zeros_(self.fc.bias)
+        self.register_buffer("offset", torch.zeros(classes))
+        self.register_buffer("scale", torch.ones(classes))
 
     def forward(self, features: Features) -> Tensor:
         """Return scores: (S, classes)."""
-        return self.fc(self.fc_norm(pooled(features, self.config.pool)))  # type: ignore[no-any-return]
+        found: Tensor = self.fc(self.fc_norm(pooled(features, self.config.pool)))
+        return found * self.scale + self.offset
 
 
 def pooled(features: Features, how: Literal["mean", "token"]) -> Tensor:

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from shardkit.errors import ArgumentError
-from trainer.models.base import Model, Weights
-from trainer.runs import checkpoint
+from trainer.models.base import Model, ModelConfig, Weights
+from trainer.models.classifier import Classifier
+from trainer.models.registry import described
+from trainer.runs import checkpoint, folder, unpickling
 
 _SAFE: list[Any] = [
     argparse.Namespace,
@@ -47,6 +49,11 @@ def load_initial(model: Model, source: str) -> str:
     path = Path(source)
     if path.is_dir():
         path = checkpoint.named(path)
+        if isinstance(model, Classifier) and not any(
+            name.startswith("model.head.") for name in unpickling.shapes(path)
+        ):
+            checkpoint.weights(path, model.encoder)
+            return f"the encoder's weights are those of {path}, the head begins at random"
         checkpoint.weights(path, model)
         return f"all weights are those of {path}"
     mark = next((name for name in model.state_dict() if name.endswith(_MARK)), _MARK)
@@ -56,6 +63,15 @@ def load_initial(model: Model, source: str) -> str:
     except ArgumentError as error:
         raise ArgumentError(f"--init {source}: {error}") from None
     return f"weights are those of {source}{where}" + (", the decoder begins at random" if missing else "")
+
+
+def described_encoder(source: str) -> ModelConfig | None:
+    """Return the model of the run that weights are to be taken of; None where they are no run's."""
+    path = Path(source)
+    if not path.is_dir():
+        return None
+    options = folder.facts(checkpoint.run_of(checkpoint.named(path)))["config"]
+    return described({n.removeprefix("model."): value for n, value in options.items() if n.startswith("model.")})
 
 
 def _file(path: Path, mark: str) -> tuple[Weights, str]:

@@ -67,6 +67,30 @@ class Objective(ABC):
         """
         return {}
 
+    @property
+    def judged(self) -> tuple[str, ...] | None:
+        """Names of the metrics that `judge` gives; None where they are not known before."""
+        return None
+
+    def labelled(self, rows: npt.NDArray[np.int64]) -> int:
+        """Count the samples in rows of the manifest that count in the loss: of a task, those that labels know."""
+        return len(rows)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user has to know before anything is trained, in sentences: `run.json` keeps them."""
+        return ()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What `run.json` says of it beside its kind and meanings, as plain values."""
+        return {}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of what a task's scores are of."""
+        return ()
+
     def stepped(self, world: World) -> None:  # noqa: B027 (most have nothing to do)
         """Follow an update of the weights, on all processes: running statistics, averages, queues.
 

@@ -9,7 +9,7 @@ from shardkit.errors import ArgumentError
 from shardkit.report import Tile, number, render
 from trainer.objectives.losses import Loss
 from trainer.objectives.masked import PICTURE_MEANING, loss_meaning
-from trainer.report import by_bin, pictures
+from trainer.report import by_bin, pictures, task
 from trainer.report.curves import SMALL, WINDOW, Level, Line, Points, chart, smoothed
 from trainer.runs.files import atomic_write
 from trainer.runs.folder import facts
@@ -44,10 +44,11 @@ def write(run: Path) -> Path:
     if not records:
         raise ArgumentError(f"{run / METRICS_FILE} holds no whole line: report once the run has logged its first step")
     config, validations = _flat(about["config"]), read(run / VALIDATION_FILE)
-    objective = about.get("objective") or _masked(config)
+    objective, chosen = about.get("objective") or _masked(config), task.choice(config, validations)
     parts = {
-        "loss": ("Loss", _loss(about, records, validations)),
-        "metrics": ("Metrics", _metrics(records, validations)),
+        "classes": ("What it learns from", task.classes(about)),
+        "loss": ("Loss", _loss(about, records, validations, chosen)),
+        "metrics": ("Metrics", _metrics(records, validations, chosen)),
         "pictures": ("What the model sees and makes of it", pictures.found(run / "pictures")),
         "way": ("On the way", _way(records)),
         "bins": ("Loss by bin", by_bin.found(records, _loss_value)),
@@ -63,8 +64,9 @@ def write(run: Path) -> Path:
         about=about,
         objective=objective,
         smooth=_SMOOTH,
-        headline=_headline(about, records, validations),
-        verdicts=_verdicts(about, records),
+        held_out=task.split(validations),
+        headline=_headline(about, records, validations, chosen),
+        verdicts=[*task.verdicts(about, chosen), *_verdicts(about, records)],
         **{id: found for id, (_, found) in parts.items()},
     )
     path = run / NAME
@@ -119,7 +121,7 @@ def _points(records: Records, name: str, scale: float = 1.0) -> Points:
 # ------------------------------------------------------------------------------------------------ headline
 
 
-def _headline(about: Record, records: Records, validations: Records) -> list[Tile]:
+def _headline(about: Record, records: Records, validations: Records, chosen: Record | None) -> list[Tile]:
     last, late = records[-1], records[len(records) // 2 :]  # the first steps compile, and fill caches
     loss, base, mfu = last_loss(records), _baseline(about), _mean(late, "mfu")
     of_peak = "not known for this device" if mfu is None else f"HFU {_shown(_mean(late, 'hfu'), _percent)}"
@@ -127,21 +129,29 @@ def _headline(about: Record, records: Records, validations: Records) -> list[Til
     tokens = f"{_shown(_mean(late, 'tokens_per_s'), number)} tokens a second"
     held = [("Loss", loss, "mean of the last tenth of the log")]
     if validations:
-        held.append(("Loss on the val split", _value(validations[-1], "loss"), f"at step {validations[-1]['step']:,}"))
+        held.append(
+            (
+                f"Loss on the {task.split(validations)} split",
+                _value(validations[-1], "loss"),
+                f"at step {validations[-1]['step']:,}",
+            )
+        )
     return [
+        *task.tiles(chosen),
         Tile("Steps", number(last["step"]), f"of {number(last['steps'])}, in epoch {last['epoch']}"),
         Tile("Images seen", number(last["images"]), f"in {duration(last['seconds'])}"),
         *(_held(name, value, base, note) for name, value, note in held),
-        Tile(
-            f"{base[0] if base else 'mean image'} baseline".replace(" ", "-", 1).capitalize(),
-            _shown(base and base[1], _loss_value),
-            "without a model" if base else "not measured",
-        ),
+        *([] if "classes" in about.get("objective", {}) else [_of_baseline(base)]),
         Tile("Images a second", _shown(_mean(late, "images_per_s"), "{:,.1f}".format), tokens),
         Tile("Waiting for data", _shown(_mean(late, "data_wait"), _percent), "of the time"),
         Tile("Padding", _shown(_mean(late, "padding"), _percent), "of tokens"),
         Tile("MFU", _shown(mfu, _percent), f"{of_peak}; {compute}"),
     ]
+
+
+def _of_baseline(base: tuple[str, float] | None) -> Tile:
+    name = f"{base[0] if base else 'mean image'} baseline".replace(" ", "-", 1).capitalize()
+    return Tile(name, _shown(base and base[1], _loss_value), "without a model" if base else "not measured")
 
 
 def _held(name: str, value: float | None, base: tuple[str, float] | None, note: str) -> Tile:
@@ -179,28 +189,34 @@ def _masked(config: Record) -> dict[str, str]:
 # ------------------------------------------------------------------------------------------------- sections
 
 
-def _loss(about: Record, records: Records, validations: Records) -> Record:
-    base, lines = _baseline(about), _both(records, validations, "loss")
+def _loss(about: Record, records: Records, validations: Records, chosen: Record | None) -> Record:
+    base, lines = _baseline(about), task.marked(_both(records, validations, "loss"), "loss", chosen)
     level = Level(f"{base[0]} {_loss_value(base[1])}", base[1]) if base else None
     keys = [*lines, Line("above the baseline", (), "red")] if base else lines
     return {"chart": chart(lines, title="Loss", level=level), "keys": keys}
 
 
-def _metrics(records: Records, validations: Records) -> list[Record]:
-    """Draw what else the objective measures, in training and on the val split."""
+def _metrics(records: Records, validations: Records, chosen: Record | None) -> Record | None:
+    """Draw what else the objective measures, in training and on the val split, the metric chosen by first."""
     trained, held = (
-        [{**r["metrics"], "step": r["step"]} for r in of if r.get("metrics")] for of in (records, validations)
+        [{**r["metrics"], "step": r["step"], "split": r.get("split", "val")} for r in of if r.get("metrics")]
+        for of in (records, validations)
     )
-    names = dict.fromkeys(name for r in (*trained, *held) for name in r if name != "step")
-    drawn = [(name, _both(trained, held, name)) for name in names]
-    return [{"title": name, "chart": chart(of, title=name, extent=SMALL), "keys": of} for name, of in drawn]
+    names = dict.fromkeys(name for r in (*trained, *held) for name in r if name not in ("step", "split"))
+    names = sorted(names, key=lambda name: chosen is None or name != chosen["metric"])
+    drawn = [(name, task.marked(_both(trained, held, name), name, chosen)) for name in names]
+    if not drawn:
+        return None
+    charts = [{"title": name, "chart": chart(of, title=name, extent=SMALL)} for name, of in drawn]
+    keys = {line.name: line for _, of in sorted(drawn, key=lambda each: len(each[1])) for line in of}
+    return {"charts": charts, "keys": list(keys.values())}
 
 
 def _both(records: Records, validations: Records, name: str) -> list[Line]:
     """Return the curves of a value: the log's lines, and the val split where it was measured."""
     trained, *mean = _calmed(_points(records, name))
-    held = [Line("on the val split", _points(validations, name), "amber")] if validations else []
-    return [trained, *held, *mean]
+    held = [Line(f"on the {task.split(validations)} split", _points(validations, name), "amber")] if validations else []
+    return [trained, *held, *mean] if any(value is not None for _, value in trained.points) else held
 
 
 def _way(records: Records) -> list[Record]:

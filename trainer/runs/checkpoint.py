@@ -26,7 +26,7 @@ from trainer.errors import TrainingError
 from trainer.objectives.base import Objective
 from trainer.optim import Average
 from trainer.parallel import World, from_first
-from trainer.runs import unpickling
+from trainer.runs import best, unpickling
 
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as it is on one process, on purpose
 
@@ -90,6 +90,10 @@ class Checkpoints:
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)
 
+    def path(self, step: int) -> Path:
+        """Return the folder of the checkpoint after so many steps."""
+        return self._folder / f"{_PREFIX}{step:08d}"
+
     def save(self, step: int, state: "TrainingState", facts: Facts) -> None:
         """Copy the state now, and write it while training goes on.
 
@@ -108,7 +112,7 @@ class Checkpoints:
             Where it cannot be written, or the one before could not be.
         """
         self.wait()
-        path = self._folder / f"{_PREFIX}{step:08d}"
+        path = self.path(step)
         part = path.with_suffix(".part")
         if self._world.is_main:
             for left in self._folder.glob("*.part"):  # of a run that was killed
@@ -255,13 +259,15 @@ def latest(folder: Path) -> Path | None:
 
 
 def named(path: Path) -> Path:
-    """Return the checkpoint that a path is, or the newest whole one of the run that it is.
+    """Return the checkpoint that a path is, or that of the run that it is: the best one, else the newest whole one.
 
     Raises
     ------
     ArgumentError
         Where it is neither, or the checkpoint is not whole.
     """
+    if (path / best.NAME).exists():
+        path = path / best.NAME
     if not (path / unpickling.TABLE).exists():
         found = latest(path / "checkpoints")
         if found is None:
@@ -272,6 +278,11 @@ def named(path: Path) -> Path:
     if lacks := unpickling.damage(path):
         raise ArgumentError(f"the checkpoint {path} is not whole ({lacks}): name another one of the run")
     return path
+
+
+def run_of(path: Path) -> Path:
+    """Return the folder of the run that a checkpoint is of."""
+    return path.parent if path.name == best.NAME else path.parent.parent
 
 
 def weights(path: Path, model: nn.Module, average: bool = False) -> None:

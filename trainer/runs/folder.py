@@ -16,6 +16,7 @@ FACTS = "run.json"
 _NEEDED = ("recipe", "config", "baseline", "data", "digest", "parameters", "device", "world_size")
 _FREE = (
     *("save.", "log.", "val.", "run.compile", "run.parallel", "run.max_skipped", "run.on_new_data"),
+    "select.patience",
     *("run.steps", "run.epochs"),
     *(f"loader.{name}" for name in ("cache", "threads", "prefetch", "max_bad", "attempts", "deadline")),
 )

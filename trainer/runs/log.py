@@ -134,19 +134,29 @@ class Log:
         self._append(METRICS_FILE, record, text(record))
         self._write(record["step"], record, "")
 
-    def validated(self, step: int, measured: Measured) -> None:
-        """Write what was measured after a step; its time counts as the run's, and not as a line's."""
+    def validated(self, step: int, measured: Measured, best: bool = False) -> None:
+        """Write what was measured after a step; its time counts as the run's, and not as a line's.
+
+        Parameters
+        ----------
+        step
+            Number of the step.
+        measured
+            Of it.
+        best
+            Whether its checkpoint is the best one so far, where one is chosen.
+        """
         self.seconds, self._started = self.seconds + measured.seconds, self._started + measured.seconds
         if self.console is None:
             return
         loss = measured.loss if math.isfinite(measured.loss) else None
         found = {"loss": loss, "loss_by_bin": measured.by_bin, **_more(measured.metrics)}
-        record = {"step": step, "loss": loss, "images": measured.images, **found}
+        record = {"step": step, "split": measured.split, "images": measured.images, **found, "best": best}
         shown = _MISSING if loss is None else f"{loss:.5f}"
         images, took = f"{measured.images:,}", duration(measured.seconds)
-        words = f"step {step}/{self.steps}  val loss {shown}{_told(record)}  on {images} images  in {took}"
-        self._append(VALIDATION_FILE, record, words)
-        self._write(step, found, "val/")
+        words = f"step {step}/{self.steps}  {measured.split} loss {shown}{_told(record)}  on {images} images  in {took}"
+        self._append(VALIDATION_FILE, record, f"{words}{'  best so far' if best else ''}")
+        self._write(step, found, f"{measured.split}/")
 
     def close(self) -> None:
         """Close the writers: no line follows."""

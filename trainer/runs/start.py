@@ -17,6 +17,7 @@ from trainer.parallel import World, from_first
 from trainer.runs import folder, unpickling
 from trainer.runs.checkpoint import Checkpoints
 from trainer.runs.folder import Facts
+from trainer.selection import Selection, selection_notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class Job:
         Weights to begin with, if named.
     typed
         Names of the options in the command; the others have the recipe's values.
+    command
+        Name of the command.
     """
 
     recipe: str
@@ -41,6 +44,7 @@ class Job:
     out: Path
     init: str | None
     typed: frozenset[str] = frozenset()
+    command: str = "pretrain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,8 @@ class Start:
         Whether its epoch begins again, because the dataset has changed.
     notes
         Sentences for the user.
+    finished
+        Why nothing is left to train, in a sentence; empty where something is.
     """
 
     facts: Facts
@@ -64,6 +70,7 @@ class Start:
     done: int
     anew: bool
     notes: tuple[str, ...]
+    finished: str = ""
 
 
 def start(job: Job, loader: Loader, objective: Objective, world: World) -> Start:
@@ -84,7 +91,10 @@ def start(job: Job, loader: Loader, objective: Objective, world: World) -> Start
     if last is None and job.init is not None:
         notes.append(load_initial(objective.model, job.init))
     steps, done = _steps(before, last, job, loader), 0 if last is None else int(last["step"])
-    anew = last is not None and done < steps and _data_changed(before, last, job, loader, notes)
+    finished = _finished(last, steps, done, job)
+    anew = last is not None and not finished and _data_changed(before, last, job, loader, notes)
+    if not finished:
+        _check_targets(before, last, job, objective, notes)
     if done > steps:
         raise TrainingError(f"{job.out} has trained {done:,} steps: --run.steps and --run.epochs may not ask for fewer")
     about = _facts(before, last, job, loader, objective, world)
@@ -100,7 +110,18 @@ def start(job: Job, loader: Loader, objective: Objective, world: World) -> Start
         )
     if new:
         changes[str(done)] = changes.get(str(done), {}) | new
-    return Start({**about, "steps": steps, "changes": changes}, steps, done, anew, tuple(notes))
+    return Start({**about, "steps": steps, "changes": changes}, steps, done, anew, tuple(notes), finished)
+
+
+def _finished(last: Facts | None, steps: int, done: int, job: Job) -> str:
+    selection = Selection(job.config.select)
+    selection.load({} if last is None else last.get("selection", {}))
+    if selection.ended and done < steps:
+        return (
+            f"{job.out} stopped early at step {done:,}, after {selection.chosen.since} validations without a better"
+            f" {selection.config.metric}: a greater --select.patience, or 0, trains on"
+        )
+    return f"{job.out} has all its {steps:,} steps: a greater --run.steps trains on" if done == steps else ""
 
 
 def _kind(job: Job) -> str:
@@ -163,6 +184,26 @@ def _data_changed(before: Facts | None, last: Facts, job: Job, loader: Loader, n
     return True
 
 
+def _check_targets(before: Facts | None, last: Facts | None, job: Job, objective: Objective, notes: list[str]) -> None:
+    """Note that labels say something else than at the last checkpoint; refuse it unless the command says it shall."""
+    was, now = (before or {}).get("objective", {}), objective.facts
+    if last is None or was.get("targets_digest") in (None, now.get("targets_digest")):
+        return
+    if was["classes"] != now["classes"]:
+        raise TrainingError(
+            f"{job.out} holds a run of the classes {', '.join(was['classes'])}, and the labels have"
+            f" {', '.join(now['classes'])} now: name another --out, or begin from its weights with --init {job.out}"
+        )
+    if job.config.run.on_new_data == "refuse":
+        raise TrainingError(
+            f"the labels of {shown(job.data)} are not as they were at step {last['step']:,} of {job.out}: go on with"
+            " --run.on-new-data restart-epoch, which keeps weights, moments, step and schedule"
+        )
+    notes.append(
+        f"the labels have changed since step {last['step']:,}: from here on the run learns from them as they are"
+    )
+
+
 def _labels(plan: str) -> list[str]:
     """Return what a plan says of the labels that chose the samples."""
     return re.findall(" labels=([0-9a-f]+) ", plan)
@@ -174,6 +215,7 @@ def _facts(
     known = before or {}
     return {
         **known,
+        "command": job.command,
         "recipe": known.get("recipe", job.recipe),
         "config": flat(job.config) | ({} if last is None else _kept(known.get("config", {}), job)),
         "init": job.init if last is None else known.get("init"),
@@ -182,7 +224,9 @@ def _facts(
             "kind": _kind(job),
             "loss": objective.loss_meaning,
             "picture": objective.picture_meaning,
+            **objective.facts,
         },
+        "notes": [*objective.notes, *selection_notes(job.config.select)],
         "data": shown(job.data),
         "digest": loader.state_dict()["manifest_digest"],
         "plan": str(loader.plan_spec),

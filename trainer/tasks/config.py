@@ -1,15 +1,21 @@
 """A task as data: which labels, what they count as, and what stands on the encoder."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+import torch
+from cyclopts import Parameter
 
 from shardkit import Loader
 from shardkit.errors import ArgumentError
+from shardkit.labels import Labels
 from trainer.models.base import EncoderConfig, ModelConfig
 from trainer.models.classifier import Classifier, HeadConfig
-from trainer.tasks import targets
-from trainer.tasks.targets import Kind, Targets, Uncertain
+from trainer.tasks import leaks, targets
+from trainer.tasks.facts import FACTS, facts
+from trainer.tasks.targets import Blank, Kind, Policy, Targets, Uncertain
 from trainer.tasks.task import Task
+from trainer.tasks.training_targets import TrainingTargets
 
 _HEAD = HeadConfig()
 
@@ -21,7 +27,8 @@ class TaskConfig:
     Parameters
     ----------
     labels
-        Name of a labels table of the dataset; the option --labels of a command.
+        Name of a labels table of the dataset, see shardkit labels; or facts: view, sex, body_part and age of the
+        manifest.
     columns
         Which labels of it; all of the fitting kind where none are named.
     kind
@@ -34,7 +41,7 @@ class TaskConfig:
         What a blank counts as, of a sample that the table knows: zeros or ignore. Samples that it does not know have
         weight 0.
     fold
-        Categories that count as another, e.g. COVID-19=pneumonia.
+        Labels, or categories, that count as another one, e.g. COVID-19=pneumonia.
     weights
         balanced: rare classes count more.
     freeze
@@ -43,12 +50,12 @@ class TaskConfig:
         What stands on the encoder.
     """
 
-    labels: str = ""
+    labels: Annotated[str, Parameter(name=("--labels", "--objective.labels"))] = ""
     columns: tuple[str, ...] = ()
     kind: Kind = "multilabel"
     uncertain: Uncertain = "zeros"
     ones: tuple[str, ...] = ()
-    blank: Literal["zeros", "ignore"] = "zeros"
+    blank: Blank = "zeros"
     fold: tuple[str, ...] = ()
     weights: Literal["none", "balanced"] = "none"
     freeze: bool = False
@@ -59,17 +66,49 @@ class TaskConfig:
         if not isinstance(model, EncoderConfig):
             kind = type(model).__name__.removesuffix("Config")
             raise ArgumentError(f"a {kind} has no encoder that a task could use: choose another --model")
-        of = self.targets(loader)
+        labels = self.read(loader)
+        of = self.made(labels)
+        trained = TrainingTargets.of(of, leaks.trained_rows(loader), self.kind)
+        notes = trained.check(self.labels, leaks.split_name(loader))
+        weights = trained.weights(self.weights)
+        notes += leaks.warnings(loader, self.labels, labels.split)
         encoder = model.encoder(last_norm=not self.head.norm)
         encoder.requires_grad_(not self.freeze)
-        return Task(Classifier(encoder, len(of.classes), self.head), of, self.kind)
+        classifier = Classifier(encoder, len(of.classes), self.head)
+        mean, deviation = map(torch.from_numpy, trained.unit)
+        classifier.head.offset.copy_(mean)
+        classifier.head.scale.copy_(deviation)
+        return Task(classifier, of, trained, weights, tuple(notes))
 
     def targets(self, loader: Loader, classes: tuple[str, ...] = ()) -> Targets:
         """Return the targets of all samples; `classes` are those of a run that has some."""
-        labels = loader.labels(self.labels)
-        if self.kind == "multilabel":
-            return targets.binary(labels, classes or self.columns, self.uncertain, self.ones, self.blank)
+        return self.made(self.read(loader), classes)
+
+    def read(self, loader: Loader) -> Labels:
+        """Read the labels by row.
+
+        Raises
+        ------
+        ArgumentError
+            Where there are none of that name.
+        """
+        if not self.labels:
+            raise ArgumentError("--labels is missing: name a labels table of the dataset (shardkit labels), or facts")
+        return facts(loader, self.columns) if self.labels == FACTS else loader.labels(self.labels)
+
+    def made(self, labels: Labels, classes: tuple[str, ...] = ()) -> Targets:
+        """Return the targets that labels count as, by this policy; `classes` as of `targets`."""
         if self.kind == "regression":
             return targets.numbers(labels, classes or self.columns)
-        fold = dict(pair.split("=", 1) for pair in self.fold)
-        return targets.categories(labels, (*self.columns, *labels.columns)[0], fold, classes)
+        fold = dict(map(_pair, self.fold))
+        if self.kind == "multilabel":
+            policy = Policy(self.uncertain, self.ones, self.blank)
+            return targets.binary(labels, self.columns, policy, fold, classes)
+        return targets.categories(labels, targets.the_column(labels, self.columns), fold, classes)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    old, sign, new = text.partition("=")
+    if not (old and sign and new):
+        raise ArgumentError(f"--objective.fold {text} must be old=new: a label or category, and what it counts as")
+    return old, new

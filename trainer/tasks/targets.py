@@ -1,8 +1,10 @@
 """What a run learns from: labels by row of the manifest, after the recipe's policy for what is uncertain or blank."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +14,9 @@ from shardkit.labels import Labels
 
 Kind = Literal["multilabel", "multiclass", "regression"]
 Uncertain = Literal["zeros", "ones", "ignore"]
-FACTS: Final = "facts"
-"""In place of a table's name: the columns of the manifest."""
+Blank = Literal["zeros", "ignore"]
+Floats = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
 UNCERTAIN = -1.0
 
 
@@ -32,16 +35,43 @@ class Targets:
     """
 
     classes: tuple[str, ...]
-    values: npt.NDArray[np.float32]
-    known: npt.NDArray[np.bool_]
+    values: Floats
+    known: Mask
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256, in hex, of classes and values: two runs with the same one learn from the same."""
+        sha = hashlib.sha256("\n".join(self.classes).encode())
+        sha.update(np.ascontiguousarray(self.values, "<f4").tobytes())
+        sha.update(np.packbits(self.known).tobytes())
+        return sha.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What -1 and a blank of a binary label count as.
+
+    Attributes
+    ----------
+    uncertain
+        What -1 counts as.
+    ones
+        Labels whose -1 counts as 1, whatever `uncertain` says.
+    blank
+        What a blank counts as, of a sample of which the table knows something; nothing is known of others.
+    """
+
+    uncertain: Uncertain = "zeros"
+    ones: tuple[str, ...] = ()
+    blank: Blank = "zeros"
 
 
 def binary(
     labels: Labels,
     columns: tuple[str, ...],
-    uncertain: Uncertain,
-    ones: tuple[str, ...],
-    blank: Literal["zeros", "ignore"],
+    policy: Policy,
+    fold: Mapping[str, str] | None = None,
+    classes: tuple[str, ...] = (),
 ) -> Targets:
     """Return targets of binary labels.
 
@@ -51,23 +81,40 @@ def binary(
         By row.
     columns
         Which labels; all binary ones where there are none.
-    uncertain
-        What -1 counts as.
-    ones
-        Labels whose -1 counts as 1, whatever `uncertain` says.
-    blank
-        What a blank counts as, of a sample of which the table knows something; nothing is known of others.
+    policy
+        What -1 and blanks count as.
+    fold
+        Labels that count as another one: 1 if one of them is 1, 0 if all are 0, else unknown.
+    classes
+        Names of the classes, of a run that has them already: those that the labels do not have are unknown.
     """
-    names, values, known = _taken(labels, columns, "binary")
-    doubtful: npt.NDArray[np.bool_] = np.logical_and(known, values == UNCERTAIN)
-    up = doubtful & np.array([uncertain == "ones" or name in ones for name in names])
+    fold = fold or {}
+    wanted = {*classes, *(old for old, new in fold.items() if new in classes)}
+    names = tuple(n for n in labels.columns if labels.kinds[n] == "binary" and n in wanted) if classes else columns
+    names, values, known = _taken(labels, names, "binary", bool(classes))
+    if not classes:
+        check_names("--objective.fold", fold, names)
+        check_names("--objective.ones", policy.ones, names)
+    doubtful: Mask = np.logical_and(known, values == UNCERTAIN)
+    up = doubtful & np.array([policy.uncertain == "ones" or name in policy.ones for name in names], np.bool_)
     values = np.where(doubtful, up, values).astype(np.float32)
-    said = np.zeros(known.shape, np.bool_)
-    said[:] = labels.known.any(1, keepdims=True) if blank == "zeros" else known
-    if uncertain == "ignore":
-        said &= ~doubtful | up
-    known = said
-    return Targets(names, np.where(known, values, 0).astype(np.float32), known)
+    if policy.blank == "zeros":
+        known = np.broadcast_to(labels.known.any(1, keepdims=True), known.shape)
+    if policy.uncertain == "ignore":
+        known = known & (~doubtful | up)
+    found = classes or tuple(dict.fromkeys(fold.get(name, name) for name in names))
+    return _together(found, [fold.get(name, name) for name in names], np.where(known, values, 0), known)
+
+
+def _together(classes: tuple[str, ...], of: Sequence[str], values: npt.NDArray[np.floating], known: Mask) -> Targets:
+    """Return targets of classes, each of which has any number of columns, `of` naming the class of each."""
+    shape = (len(values), len(classes))
+    one, zero = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+    for at, name in enumerate(classes):
+        own = [column for column, one_of in enumerate(of) if one_of == name]
+        one[:, at] = (values[:, own] == 1).any(1)
+        zero[:, at] = known[:, own].all(1) & bool(own) & ~one[:, at]
+    return Targets(classes, one.astype(np.float32), one | zero)
 
 
 def categories(labels: Labels, column: str, fold: Mapping[str, str], classes: tuple[str, ...] = ()) -> Targets:
@@ -84,11 +131,14 @@ def categories(labels: Labels, column: str, fold: Mapping[str, str], classes: tu
     classes
         Names of the classes, of a run that has them already; others count as unknown.
     """
-    _, values, known = _taken(labels, (column,), labels.kinds.get(column, "category"))
+    kind = labels.kinds.get(column, "category")
+    _, values, known = _taken(labels, (column,), "binary" if kind == "binary" else "category")
     words = labels.categories.get(column, ("0", "1"))
+    if not classes:
+        check_names("--objective.fold", fold, words)
     folded = [fold.get(word, word) for word in words]
     names = classes or tuple(sorted(set(folded)))
-    number = np.array([names.index(word) if word in names else -1 for word in folded])
+    number = np.array([names.index(word) if word in names else -1 for word in folded] or [-1])
     of = np.where(known[:, 0], number[np.clip(values[:, 0], 0, None).astype(np.int64)], -1)
     there = (of >= 0) & (values[:, 0] >= 0)
     one_hot = (of[:, None] == np.arange(len(names))) & there[:, None]
@@ -101,13 +151,59 @@ def numbers(labels: Labels, columns: tuple[str, ...]) -> Targets:
     return Targets(names, np.where(known, values, 0).astype(np.float32), known)
 
 
+def the_column(labels: Labels, columns: tuple[str, ...]) -> str:
+    """Return the label whose categories are the classes.
+
+    Raises
+    ------
+    ArgumentError
+        Where that is not clear.
+    """
+    there = columns or tuple(name for name in labels.columns if labels.kinds[name] == "category")
+    if len(there) == 1:
+        return there[0]
+    if not there:
+        raise ArgumentError(f"there is no label with categories: choose {_kinds(labels, 'category')}")
+    raise ArgumentError(
+        f"a multiclass task is of the categories of one label: choose one by --objective.columns, of {', '.join(there)}"
+    )
+
+
+def check_names(option: str, named: Sequence[str] | Mapping[str, str], there: Sequence[str]) -> None:
+    """Refuse names that are none of those that there are.
+
+    Raises
+    ------
+    ArgumentError
+        Says which there are.
+    """
+    for name in named:
+        if name not in there:
+            raise ArgumentError(f"{option} names {name}, which is none of {', '.join(there)}")
+
+
 def _taken(
-    labels: Labels, columns: tuple[str, ...], kind: str
-) -> tuple[tuple[str, ...], npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    names = columns or tuple(name for name in labels.columns if labels.kinds[name] == kind)
+    labels: Labels, columns: tuple[str, ...], kind: str, may_lack: bool = False
+) -> tuple[tuple[str, ...], Floats, Mask]:
+    names = columns or tuple(name for name in labels.columns if labels.kinds[name] == kind and not may_lack)
+    if not names and not may_lack:
+        raise ArgumentError(f"there is no {kind} label: choose {_kinds(labels, kind)}")
     for name in names:
         if labels.kinds.get(name) != kind:
-            there = ", ".join(f"{n} ({k})" for n, k in labels.kinds.items())
-            raise ArgumentError(f"there is no {kind} label {name}: choose --objective.columns of {there}")
+            what = f"{name} is no {kind} label" if name in labels.kinds else f"there is no label {name}"
+            raise ArgumentError(f"{what}: choose {_kinds(labels, kind)}")
     at = [labels.columns.index(name) for name in names]
     return names, labels.values[:, at], labels.known[:, at]
+
+
+_FITTING = {"binary": "multilabel", "category": "multiclass", "number": "regression"}
+
+
+def _kinds(labels: Labels, kind: str) -> str:
+    """Return what could be chosen instead, for the end of a sentence."""
+    parts = [
+        f"{'' if own == kind else f'--objective.kind {task} and '}--objective.columns of {', '.join(names)}"
+        for own, task in _FITTING.items()
+        if (names := [name for name in labels.columns if labels.kinds[name] == own])
+    ]
+    return ", or ".join(parts) or "another --labels: this one has no labels, but a split or boxes only"

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from shardkit import from_text
-from trainer.commands import pretrain
+from trainer.commands import training
 from trainer.commands.cli import application
 from trainer.commands.cli import run as command
 from trainer.config import LoaderConfig, defaulting_to, flat, from_flat
@@ -99,11 +99,11 @@ def test_recipes_are_listed_and_shown_with_their_notes(capsys: pytest.CaptureFix
 
 def test_a_run_s_loader_gets_what_its_configuration_says(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
-    monkeypatch.setattr(pretrain, "Loader", lambda url, **given: seen.update(given, url=url))
+    monkeypatch.setattr(training, "Loader", lambda url, **given: seen.update(given, url=url))
     values: dict[str, Any] = {"window": 7, "threads": 3, "prefetch": 5, "max_bad": 0.25, "attempts": 2, "deadline": 9.0}
     text = "packed:patch=8,tokens=64"
     loader = LoaderConfig(batching=text, split="all", normalise="0.5,0.25", cache=Path("c"), cache_gib=0.5, **values)
-    pretrain.open_loader(replace(RECIPES["tiny"].config, loader=loader), "shards", torch.device("cpu"), 1, 2)
+    training.open_loader(replace(RECIPES["tiny"].config, loader=loader), "shards", torch.device("cpu"), 1, 2)
     assert seen == values | {
         "url": "shards", "batching": from_text(text), "seed": 0, "split": None, "rank": 1, "world_size": 2,
         "device": torch.device("cpu"), "normalise": (0.5, 0.25), "cache": Path("c"), "cache_bytes": 2**29,

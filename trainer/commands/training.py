@@ -1,12 +1,13 @@
-"""One run: its folder, its loader, its model, the loop, and the page about it."""
+"""One run, or one for each of several seeds: its folder, its loader, its model, the loop, and the page about it."""
 
 import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 import torch
 
 from shardkit import Loader, from_text
@@ -18,26 +19,65 @@ from trainer import parallel
 from trainer.config import Config, LoaderConfig
 from trainer.loop import Loop
 from trainer.models.flops import peak_tflops
+from trainer.models.initial import described_encoder
 from trainer.objectives.base import Objective
 from trainer.parallel import World
 from trainer.report import run_page
-from trainer.runs import folder, writers
+from trainer.runs import best, folder, writers
 from trainer.runs.log import Log
 from trainer.runs.start import Job, Start, start
+from trainer.selection import LOSS
 from trainer.validation import Validation
 
+SEED: Final = "seed_"
+"""Of a seed's number in the name of its folder."""
+SPLITS: Final = ("val", "test")
 
-def pretrain(job: Job, console: Terminal) -> int:
-    """Train, or go on where the run in its folder stopped; return the exit code."""
+
+def train(job: Job, console: Terminal) -> int:
+    """Train, or go on where the run in its folder stopped, seed by seed; return the exit code."""
+    jobs = list(by_seed(_with_model(job)))
     world = parallel.start()
     try:
         with _asked_to_stop() as asked:
-            done = _train(job, world, console if world.is_main else None, asked)
+            said = console if world.is_main else None
+            done = all(_train(each, world, said, asked) for each in jobs)
     finally:
         parallel.stop()
     if world.is_main and not done:
         console.print(stopping.SAID, highlight=False)
     return 0 if done else stopping.code(asked[0] if asked else signal.SIGTERM)  # else another process was asked
+
+
+def _with_model(job: Job) -> Job:
+    """Return the job with the model of the run that it begins with, where it names no other."""
+    if job.command == "pretrain" or job.init is None or any(name.startswith("model.") for name in job.typed):
+        return job
+    model = described_encoder(job.init)
+    return job if model is None else replace(job, config=replace(job.config, model=model))
+
+
+def by_seed(job: Job) -> Iterator[Job]:
+    """Give the job itself, or one for each of its seeds, in a folder of its own.
+
+    Raises
+    ------
+    ArgumentError
+        Where seeds and folder do not go together.
+    """
+    run, runs_there = job.config.run, sorted(job.out.glob(f"{SEED}*/{folder.FACTS}"))
+    if not run.seeds:
+        if runs_there:
+            raise ArgumentError(f"{job.out} holds runs of several seeds: name them by --run.seeds, or another --out")
+        yield job
+        return
+    if (job.out / folder.FACTS).exists():
+        raise ArgumentError(f"{job.out} holds a run, and cannot hold runs of --run.seeds: name another --out")
+    if len(set(run.seeds)) < len(run.seeds) or "run.seed" in job.typed:
+        raise ArgumentError("--run.seeds takes each seed once, and goes without --run.seed")
+    for seed in run.seeds:
+        config = replace(job.config, run=replace(run, seed=seed, seeds=()))
+        yield replace(job, config=config, out=job.out / f"{SEED}{seed}")
 
 
 def _train(job: Job, world: World, console: Terminal | None, asked: list[int]) -> bool:
@@ -49,12 +89,12 @@ def _train(job: Job, world: World, console: Terminal | None, asked: list[int]) -
     objective.model.check_batching(loader.batching)
     with folder.held(job.out, world):
         begun = start(job, loader, objective, world)
-        for note in begun.notes:
+        for note in (*begun.facts["notes"], *begun.notes):
             _say(console, note)
-        done = begun.done == begun.steps or _go(job, begun, loader, objective, world, console, asked)
+        done = bool(begun.finished) or _go(job, begun, loader, objective, world, console, asked)
         if console is not None:
-            if begun.done == begun.steps:
-                _say(console, f"{job.out} has all its {begun.steps:,} steps: a greater --run.steps trains on")
+            if begun.finished:
+                _say(console, begun.finished)
             _say(console, f"report: {run_page.write(job.out)}")
     return done
 
@@ -92,27 +132,35 @@ def _go(
         folder.write(job.out, facts)
         _introduce(facts, begun.steps, loader, console)
     try:
-        return loop.go()
+        done = loop.go()
     finally:
         log.close()
+    if console is not None and config.select.metric:
+        _tell_choice(job, loop, facts, console)
+    return done
+
+
+def _tell_choice(job: Job, loop: Loop, facts: dict[str, Any], console: Terminal) -> None:
+    """Say, and write to `run.json`, which checkpoint is the best one, and whether the run ended early."""
+    selection = loop.selection
+    if selection.ended:
+        steps, since = loop.progress.step, selection.chosen.since
+        _say(
+            console, f"stopped early at step {steps:,}: {since} validations without a better {selection.config.metric}"
+        )
+    where = f", kept in {job.out / best.NAME}" if selection.chosen.step is not None else ""
+    _say(console, f"{selection.chosen.told}{where}")
+    folder.write(job.out, {**facts, "selection": {**selection.facts(), "ended": selection.ended}})
 
 
 def _validation(
     job: Job, loader: Loader, objective: Objective, world: World, console: Terminal | None
 ) -> Validation | None:
-    """Return the validation on the val split, where it is wanted, not trained on and not empty."""
-    config = job.config
-    if not config.val.every:
-        return None
-    split = re.sub("(^|,)([a-z0-9_-]+:)?[^,]*", r"\1\2val", config.loader.split)  # of the same labels tables
-    if config.loader.split in ("all", split):
-        _say(console, f"no validation: --loader.split {config.loader.split} trains on the val split")
-        return None
-    if not any(map(loader.splits.get, split.split(","))) and (split == "val" or len(loader.members) == 1):
-        _say(
-            console,
-            f"no validation: {shown(job.data)} has no image in the {split} split, so that over-fitting will not show",
-        )
+    """Return the validation on a split, where it is wanted, not trained on and not empty."""
+    config, word = job.config, job.config.select.split
+    split = re.sub("(^|,)([a-z0-9_-]+:)?[^,]*", rf"\1\2{word}", config.loader.split)  # of the same labels tables
+    if lacking := _no_validation(job, loader, split):
+        _without(config, lacking, console)
         return None
     batching = str(replace(from_text(config.loader.batching), crop=None, flip=0.0, remainder="fill"))
     plain = replace(config, loader=replace(config.loader, batching=batching, split=split))
@@ -123,7 +171,37 @@ def _validation(
     parts = zip(held.members, held.plan.samples.of_members(), strict=True)
     if absent := [name for name, part in parts if part.start == part.end]:
         _say(console, f"validation: no image of {', '.join(absent)} is in the split {split}")
-    return Validation(objective, held, world)
+    samples = held.plan.samples
+    if not objective.labelled(samples.row(np.arange(len(samples)))):
+        _without(config, f"the labels know no image of the {split} split", console)
+        return None
+    names = None if objective.judged is None else (LOSS, *objective.judged)
+    if names is not None and config.select.metric not in ("", *names):
+        raise ArgumentError(f"--select.metric {config.select.metric} is not measured: choose one of {', '.join(names)}")
+    return Validation(objective, held, world, word)
+
+
+def _without(config: Config, lacking: str, console: Terminal | None) -> None:
+    """Say why there is no validation; refuse it where a checkpoint has to be chosen by one."""
+    if config.select.metric:
+        raise ArgumentError(
+            f"--select.metric {config.select.metric} has nothing to choose by, {lacking}: give --select.metric '' to"
+            " choose no checkpoint, or train on a split beside which there is a val split"
+        )
+    if config.val.every:
+        _say(console, f"no validation: {lacking}")
+
+
+def _no_validation(job: Job, loader: Loader, split: str) -> str:
+    """Return why nothing is measured on a split; empty where it is."""
+    config = job.config
+    if not config.val.every:
+        return "as --val.every is 0"
+    if config.loader.split in ("all", split):
+        return f"--loader.split {config.loader.split} trains on the {config.select.split} split"
+    if not any(map(loader.splits.get, split.split(","))) and (split in SPLITS or len(loader.members) == 1):
+        return f"{shown(job.data)} has no image in the {split} split, so that over-fitting will not show"
+    return ""
 
 
 def open_loader(config: Config, data: str, device: torch.device, rank: int, size: int) -> Loader:

@@ -1,0 +1,124 @@
+"""From a run to a page by command line: nothing is predicted twice, and the page needs neither run nor data."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from trainer.commands.cli import run as command
+from trainer.evaluate.predictions import read
+
+SMALL = """
+--labels facts --objective.columns view --objective.kind multiclass --model.width 16 --model.depth 1 --model.heads 2
+--loader.batching packed:level=2,patch=8,per_step=2,tokens=1024 --run.steps 2 --val.every 1 --save.every 1
+--select.metric accuracy --log.pictures 0 --log.baseline 0 --log.no-tensorboard
+"""
+
+
+@pytest.fixture(scope="module")
+def run(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two updates on the views of the small dataset."""
+    out = tmp_path_factory.mktemp("runs") / "views"
+    assert command(["finetune", "--data", str(dataset_folder), "--out", str(out), *SMALL.split()]) == 0
+    return out
+
+
+@pytest.fixture
+def evaluate(dataset_folder: Path, tmp_path: Path) -> Callable[..., int]:
+    def evaluated(*words: str) -> int:
+        return command(["evaluate", *words, "--out", str(tmp_path / "page"), "--bootstrap", "100"])
+
+    return evaluated
+
+
+def test_a_run_becomes_predictions_a_page_and_scores(
+    run: Path,
+    dataset_folder: Path,
+    evaluate: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    own, data, out = tmp_path / "own" / "views", tmp_path / "shards", tmp_path / "page"
+    shutil.copytree(run, own)
+    shutil.copytree(dataset_folder, data)
+    assert evaluate(str(own), "--data", str(data)) == 0
+    told = capsys.readouterr().out
+    path = out / "views" / "shards" / "predictions.parquet"
+    found = read(path)
+    split = pq.read_table(data / "manifest.parquet", columns=["key", "split"]).to_pylist()
+    assert found.keys == sorted(row["key"] for row in split if row["split"] == "test")
+    assert f"views at shards, split test: {len(found)} images" in told
+    assert (found.about.select_split, found.about.select_metric) == ("val", "accuracy")
+    assert found.about.classes == tuple(json.loads((own / "run.json").read_text())["objective"]["classes"])
+    before, page, scores = path.stat(), (out / "index.html").read_bytes(), (out / "scores.json").read_bytes()
+    assert b"data:image/jpeg" in page
+
+    assert evaluate(str(own), "--data", str(data)) == 0
+    assert "views at shards, split test: predicted already" in capsys.readouterr().out
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+
+    shutil.rmtree(own)
+    shutil.rmtree(data)
+    assert evaluate("--page-only") == 0
+    assert (out / "index.html").read_bytes() == page
+    assert (out / "scores.json").read_bytes() == scores
+
+
+def test_the_split_of_the_training_is_called_a_leak(
+    run: Path, dataset_folder: Path, evaluate: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(str(run), "--data", str(dataset_folder), "--split", "train", "--no-pictures") == 0
+    assert "Leak: the run was trained on images of this split" in capsys.readouterr().out.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["RUN"], "RUN and --data"),
+        (["--page-only", "--data", "shards"], "leave out runs and --data"),
+        (["--page-only", "--bootstrap", "5"], "--bootstrap 5"),
+        (["--page-only"], "leave --page-only out"),
+        (["RUN", "--data", "a", "b", "c", "--split", "test", "all"], "one for each of the 3"),
+        (["RUN", "--data", "shards", "--thresholds", "0.5", "2"], "between 0 and 1"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_in_a_sentence(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["evaluate", *words, "--out", str(tmp_path / "page")]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_run_without_labels_is_refused(
+    run: Path, dataset_folder: Path, evaluate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    about["objective"]["kind"] = "Masked"
+    (tmp_path / "run" / "run.json").write_text(json.dumps(about))
+    assert evaluate(str(tmp_path / "run"), "--data", str(dataset_folder)) == 1
+    assert "fine-tune or probe it first" in capsys.readouterr().err
+
+
+@pytest.mark.deep
+def test_two_processes_write_what_one_writes(run: Path, dataset_folder: Path, tmp_path: Path) -> None:
+    words = ["-m", "trainer", "evaluate", str(run), "--data", str(dataset_folder), "--bootstrap", "100"]
+    pages = []
+    for name, launch in (("one", []), ("two", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"])):
+        where = tmp_path / name
+        done = subprocess.run(
+            [sys.executable, *launch, *words, "--out", str(where)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        pages.append(where)
+    one, two = (read(where / run.name / dataset_folder.name / "predictions.parquet") for where in pages)
+    assert one.about == two.about
+    assert one.keys == two.keys
+    assert abs(one.scores - two.scores).max() < 1e-5

@@ -1,0 +1,108 @@
+"""Groups part the samples, say how many stand behind a score, and are not scored where that is too few."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shardkit.privacy import Stated, metadata
+from tests.trainer.evaluate.samples import clustered, predictions
+from trainer.evaluate.groups import AGE_BANDS, by_fact, by_site, rows_by, years
+from trainer.evaluate.intervals import estimates
+from trainer.evaluate.predictions import FACTS, Predictions
+
+_WORDS = st.sampled_from([None, "PA", "AP", "LL"])
+_AGES = st.none() | st.floats(0, 120)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(_WORDS, _WORDS, _WORDS, _AGES), min_size=1, max_size=30))
+def test_each_sample_is_in_one_group_of_each_fact(
+    rows: list[tuple[str | None, str | None, str | None, float | None]],
+) -> None:
+    view, sex, part, age = zip(*rows, strict=True)
+    zeros = np.zeros((len(rows), 1))
+    of = predictions(zeros, zeros, view=view, sex=sex, body_part=part, age=age)
+    for fact, values in zip(FACTS, (view, sex, part, age), strict=True):
+        groups = rows_by(of, fact)
+        assert np.sum(list(groups.values()), axis=0).tolist() == [1] * len(rows)
+        for name, chosen in groups.items():
+            for value in (values[at] for at in np.flatnonzero(chosen)):
+                if fact == "age" and value is not None:
+                    ends = [*AGE_BANDS.values(), 1000]
+                    start = AGE_BANDS[name]
+                    assert start <= value < ends[ends.index(start) + 1]
+                else:
+                    assert value == (None if name == "unknown" else name)
+
+
+def test_bands_of_age_begin_where_they_say() -> None:
+    ages = [0, 17.9, 18, 39.9, 40, 64.9, 65, 79.9, 80, 97, None]
+    zeros = np.zeros((len(ages), 1))
+    groups = rows_by(predictions(zeros, zeros, age=ages), "age")
+    at = {name: np.flatnonzero(rows).tolist() for name, rows in groups.items()}
+    assert at == {"0-17": [0, 1], "18-39": [2, 3], "40-64": [4, 5], "65-79": [6, 7], "80+": [8, 9], "unknown": [10]}
+
+
+def test_ages_of_a_manifest_are_years() -> None:
+    def kept(age: str) -> str | None:
+        return metadata(Stated(age=age), demographics=True)["age"]
+
+    assert years(kept("043Y")) == 42
+    assert years(kept("017Y")) == years(kept("019Y")) == 17, "the one step that crosses a border of bands"
+    assert years(kept("006M")) == 2
+    assert years(kept("094Y")) == 90
+    assert years("51") == 51
+    assert np.isnan(years(kept("unknown")))
+    assert np.isnan(years(None))
+
+
+def test_a_group_is_scored_by_itself_with_what_stands_behind_it() -> None:
+    of = clustered(60, 3, classes=2)
+    view = ["PA" if int(patient, 16) % 3 else "AP" for patient in of.table["patient"].to_pylist()]
+    of = predictions(of.scores, of.targets, patient=of.table["patient"].to_pylist(), view=view)
+    ap, pa = by_fact(of, "view", "auc", replicates=200)
+    assert (ap.name, ap.images, ap.patients) == ("AP", 60, 20)
+    assert (pa.name, pa.images, pa.patients) == ("PA", 120, 40)
+    rows = np.array(view) == "AP"
+    assert ap.estimates == estimates(of.take(rows), "auc", replicates=200)
+    assert ap.positives == tuple(of.targets[rows].sum(axis=0))
+    assert ap.known == (60, 60)
+    assert ap.reason == ""
+
+
+def test_too_few_patients_and_one_class_have_no_score_and_say_so() -> None:
+    of = clustered(40, 2)
+    sex = ["M"] * 18 + ["F"] * 62
+    targets = of.targets.copy()
+    targets[18:] = 0
+    few, one = sorted(
+        by_fact(
+            predictions(of.scores, targets, patient=of.table["patient"].to_pylist(), sex=sex),
+            "sex",
+            "auc",
+            replicates=50,
+        ),
+        key=lambda group: group.images,
+    )
+    assert (few.images, few.patients, few.estimates, few.reason) == (18, 9, None, "fewer than 10 patients")
+    assert one.estimates is not None
+    assert one.estimates.mean.value is None
+    assert one.estimates.of[0].reason == "no positive"
+    assert one.positives == (0,)
+
+
+def test_sites_are_groups_too_and_numbers_have_no_positives() -> None:
+    of = clustered(20, 2)
+    numbers = predictions(of.scores, of.targets, kind="regression", patient=of.table["patient"].to_pylist())
+    there = Predictions(dataclasses.replace(numbers.about, site="there"), numbers.table)
+    found = by_site([numbers, there], "mae", replicates=50)
+    assert [group.name for group in found] == ["here", "there"]
+    assert found[0].positives == (0,)
+    assert found[0].known == (40,)
+    assert found[0].estimates is not None
+    assert found[0].estimates.mean.value == pytest.approx(np.abs(of.scores - of.targets).mean())

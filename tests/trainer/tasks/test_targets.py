@@ -1,0 +1,188 @@
+"""What labels count as: policies for -1 and blanks, folded classes, facts, and what a task is told beforehand."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from shardkit.errors import ArgumentError
+from shardkit.labels import Labels
+from trainer.tasks import targets
+from trainer.tasks.facts import facts
+from trainer.tasks.targets import Policy, Targets
+from trainer.tasks.training_targets import TrainingTargets
+
+NAN = np.nan
+
+
+def _labels(**columns: Any) -> Labels:
+    """Labels of some rows: numbers with NaN for a blank are binary, words are categories."""
+    kinds: dict[str, Any] = {}
+    categories: dict[str, tuple[str, ...]] = {}
+    values = []
+    for name, cells in columns.items():
+        if any(isinstance(cell, str) for cell in cells):
+            kinds[name], categories[name] = "category", tuple(sorted({cell for cell in cells if cell}))
+            cells = [categories[name].index(cell) if cell else NAN for cell in cells]
+        else:
+            kinds[name] = "number" if any(cell not in (0, 1, -1) and cell == cell for cell in cells) else "binary"
+        values.append(cells)
+    array = np.array(values, np.float32).T
+    split = np.full(len(array), None, np.object_)
+    return Labels(tuple(kinds), np.nan_to_num(array), ~np.isnan(array), split, kinds, categories)
+
+
+# Two labels of five images: all four values of each, and an image of which nothing is known.
+TWO = _labels(edema=[1, 0, -1, NAN, NAN], mass=[0, -1, 1, 1, NAN])
+
+
+@pytest.mark.parametrize(
+    ("policy", "edema", "mass"),
+    [
+        (Policy(), [1, 0, 0, 0, NAN], [0, 0, 1, 1, NAN]),
+        (Policy("ones"), [1, 0, 1, 0, NAN], [0, 1, 1, 1, NAN]),
+        (Policy("ignore"), [1, 0, NAN, 0, NAN], [0, NAN, 1, 1, NAN]),
+        (Policy("zeros", ("mass",)), [1, 0, 0, 0, NAN], [0, 1, 1, 1, NAN]),
+        (Policy("ignore", ("mass",), "ignore"), [1, 0, NAN, NAN, NAN], [0, 1, 1, 1, NAN]),
+        (Policy("zeros", (), "ignore"), [1, 0, 0, NAN, NAN], [0, 0, 1, 1, NAN]),
+    ],
+)
+def test_uncertain_and_blank_count_as_the_policy_says(policy: Policy, edema: list[float], mass: list[float]) -> None:
+    found = targets.binary(TWO, (), policy)
+    assert found.classes == ("edema", "mass")
+    np.testing.assert_array_equal(np.where(found.known, found.values, NAN).T, [edema, mass])
+    assert not found.values[~found.known].any()
+
+
+def test_labels_that_are_put_together_are_there_where_one_is() -> None:
+    found = targets.binary(TWO, (), Policy("ignore", (), "ignore"), {"edema": "any", "mass": "any"})
+    assert found.classes == ("any",)
+    np.testing.assert_array_equal(np.where(found.known, found.values, NAN)[:, 0], [1, NAN, 1, 1, NAN])
+
+
+def test_classes_of_a_run_are_found_again_and_others_are_unknown() -> None:
+    """On another dataset: its table may lack labels, and have others."""
+    found = targets.binary(TWO, ("mass", "nodule"), Policy(), classes=("nodule", "mass"))
+    assert found.classes == ("nodule", "mass")
+    assert found.known.tolist() == [[False, k] for k in (True, True, True, True, False)]
+    folded = targets.binary(TWO, (), Policy(), {"edema": "x", "mass": "x"}, classes=("x",))
+    assert folded.values[:, 0].tolist() == [1, 0, 1, 1, 0]
+
+
+COVID = _labels(word=["COVID-19", "normal", "bacterial", "viral", None])
+
+
+def test_categories_are_one_hot_and_can_be_put_together() -> None:
+    """COVIDx has four words for the three classes that are trained on."""
+    found = targets.categories(COVID, "word", {"bacterial": "pneumonia", "viral": "pneumonia"})
+    assert found.classes == ("COVID-19", "normal", "pneumonia")
+    assert found.values.argmax(1).tolist()[:4] == [0, 1, 2, 2]
+    assert found.known.all(1).tolist() == [True] * 4 + [False]
+    others = targets.categories(COVID, "word", {}, classes=("normal", "viral", "fungal"))
+    assert others.known.all(1).tolist() == [False, True, False, True, False]
+
+
+def test_a_binary_label_has_two_categories_and_uncertain_ones_are_unknown() -> None:
+    found = targets.categories(TWO, "edema", {})
+    assert found.classes == ("0", "1")
+    assert found.known[:, 0].tolist() == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda: targets.binary(TWO, (), Policy(ones=("Edema",))), "ones names Edema, which is none of edema, mass"),
+        (lambda: targets.binary(TWO, (), Policy(), {"x": "y"}), "fold names x, which is none of edema, mass"),
+        (lambda: targets.binary(TWO, ("x",), Policy()), "no label x: choose --objective.columns of edema, mass"),
+        (
+            lambda: targets.binary(COVID, (), Policy()),
+            "choose --objective.kind multiclass and --objective.columns of w",
+        ),
+        (lambda: targets.categories(COVID, "word", {"fungal": "x"}), "fold names fungal, which is none of COVID-19"),
+        (lambda: targets.numbers(COVID, ()), "there is no number label: choose --objective.kind multiclass"),
+        (lambda: targets.the_column(_labels(a=["x"], b=["y"]), ()), "choose one by --objective.columns, of a, b"),
+        (lambda: targets.the_column(TWO, ()), "no label with categories: choose --objective.kind multilabel and"),
+    ],
+)
+def test_what_cannot_be_a_target_is_refused_with_what_could(made: Any, said: str) -> None:
+    with pytest.raises(ArgumentError, match=re.escape(said)):
+        made()
+
+
+# --- facts of the manifest
+
+
+def _loader(**columns: list[str | None]) -> Any:
+    names = ("view", "sex", "body_part", "age")
+    rows = len(next(iter(columns.values())))
+    table = pa.table({name: pa.array(columns.get(name, [None] * rows), pa.string()) for name in names})
+    return SimpleNamespace(columns=lambda *wanted: table.select(wanted))
+
+
+def test_facts_are_categories_and_years() -> None:
+    found = facts(_loader(view=["PA", "AP", None], age=["50-54", "90+", "7"]), ())
+    assert found.columns == ("view", "age")
+    assert found.categories == {"view": ("AP", "PA")}
+    np.testing.assert_array_equal(found.column("view"), np.array([1, 0, NAN], np.float32))
+    assert found.column("age").tolist() == [52, 90, 7]
+
+
+@pytest.mark.parametrize(("name", "remedy"), [("sex", "--demographics, or with --facts"), ("view", "--facts TABLE")])
+def test_a_fact_that_no_image_has_is_refused_with_the_remedy(name: str, remedy: str) -> None:
+    with pytest.raises(ArgumentError, match=f"does not know the {name} of any image: .*{remedy}"):
+        facts(_loader(body_part=["CHEST"]), (name,))
+
+
+# --- what the training split can teach
+
+
+def _trained(values: Any, kind: Any = "multilabel") -> TrainingTargets:
+    array = np.array(values, np.float32)
+    names = tuple("abc"[: array.shape[1]])
+    of = Targets(names, np.nan_to_num(array), ~np.isnan(array))
+    return TrainingTargets.of(of, np.arange(len(array)), kind)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "said"),
+    [
+        ([[NAN, NAN]], "multilabel", "the labels x know none of the 1 images of the split train"),
+        ([[0, 0], [0, NAN]], "multilabel", "say the same of all 2 images"),
+        ([[1], [1]], "multiclass", "have one category only, a"),
+        ([[1, 0], [1, 0]], "multiclass", "say the same of all 2 images"),
+        ([[5.0], [5.0]], "regression", "give all images of the training split the same a"),
+    ],
+)
+def test_what_cannot_be_learnt_is_refused(values: Any, kind: str, said: str) -> None:
+    with pytest.raises(ArgumentError, match=re.escape(said)):
+        _trained(values, kind).check("x", "train")
+
+
+def test_classes_without_a_positive_or_a_negative_are_told() -> None:
+    found = _trained([[1, 0, 1], [0, 0, 1]]).check("x", "train")
+    assert found == [
+        "no image of the training split train has b: it cannot be learnt",
+        "all images of the training split train that are known have c",
+    ]
+    assert _trained([[1, 0], [0, 1]]).check("x", "train") == []
+
+
+def test_balanced_weights_give_both_sides_of_a_class_the_same_sum_and_the_mean_1() -> None:
+    of = _trained([[1, 1, 0], [0, NAN, 0], [0, NAN, 0], [0, 0, NAN]])
+    one, zero = of.weights("balanced")
+    assert one.tolist() == [2, 1, 1]
+    assert zero.tolist() == pytest.approx([2 / 3, 1, 1])
+    one, _ = _trained([[1, 0, 0]] * 3 + [[0, 1, 0]], "multiclass").weights("balanced")
+    assert one.tolist() == pytest.approx([4 / (2 * 3), 4 / (2 * 1), 1])
+    with pytest.raises(ArgumentError, match="a regression has none"):
+        _trained([[1.0]], "regression").weights("balanced")
+
+
+def test_the_unit_of_a_regression_is_that_of_its_known_numbers() -> None:
+    mean, deviation = _trained([[10.0, NAN], [30.0, 4.0], [NAN, 8.0]], "regression").unit
+    assert (mean.tolist(), deviation.tolist()) == ([20, 6], [10, 2])

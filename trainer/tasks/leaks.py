@@ -1,0 +1,74 @@
+"""What would make scores too good, told before anything is trained: patients on both sides of a split, and the like."""
+
+import numpy as np
+import numpy.typing as npt
+
+from shardkit import Loader
+from shardkit.terminal.words import counted
+
+_WHAT = {
+    "patient": ("patient", "patients"),
+    "group": ("group of near-duplicates", "groups of near-duplicates"),
+}
+_OWN = ("train", "val", "test")
+
+Rows = npt.NDArray[np.int64]
+Words = npt.NDArray[np.object_]
+
+
+def trained_rows(loader: Loader) -> Rows:
+    """Return the rows of the loader's split, ascending."""
+    samples = loader.plan.samples
+    return np.sort(samples.row(np.arange(len(samples))))
+
+
+def split_name(loader: Loader) -> str:
+    """Return the loader's split as it is typed."""
+    return loader.plan_spec.split or "all"
+
+
+def warnings(loader: Loader, labels: str, official: Words) -> list[str]:
+    """Return sentences on a split that is not the official one, and on what is on both of its sides.
+
+    Parameters
+    ----------
+    loader
+        Of the training split.
+    labels
+        Name of the labels.
+    official
+        Their official split of each row, None where there is none.
+    """
+    split = split_name(loader)
+    found = []
+    tables = [name.partition(":")[0] for name in split.split(",") if ":" in name]
+    if labels not in tables and any(word is not None for word in official):
+        found.append(
+            f"the labels {labels} have an official split, and --loader.split {split} is another one: published scores"
+            f" are of the official one, --loader.split {labels}:train"
+        )
+    columns, rows = loader.columns("patient", "group", "split"), trained_rows(loader)
+    sides = _sides(loader, tables, columns["split"].to_numpy())
+    for what, names in _WHAT.items():
+        of = columns[what].to_numpy()
+        trained = {value for value in of[rows] if value is not None}
+        for word in [word for word in dict.fromkeys(sides.tolist()) if word is not None]:
+            there = np.setdiff1d(np.flatnonzero(sides == word), rows)
+            if both := trained & {value for value in of[there] if value is not None}:
+                found.append(
+                    f"{counted(len(both), *names)} {'has' if len(both) == 1 else 'have'} images both in the training"
+                    f" split {split} and in {word}: scores of {word} are too good"
+                )
+    return found
+
+
+def _sides(loader: Loader, tables: list[str], own: Words) -> Words:
+    """Return the split of each row by the loader's own choice of labels tables, by the dataset's elsewhere."""
+    sides = own.astype(np.object_).copy()
+    for table in reversed(tables):
+        words = loader.labels(table).split
+        there = np.array([word is not None for word in words])
+        if len(loader.members) == 1:
+            sides[:] = None  # what the official split leaves out is in none
+        sides[there] = [f"{table}:{word}" for word in words[there]]
+    return sides
