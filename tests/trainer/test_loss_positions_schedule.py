@@ -76,3 +76,12 @@ def test_the_mean_image_s_error_is_the_variance_within_its_cells(make_packed: An
     found = float((square - value**2 / weight).sum() / weight.sum())
     assert found == pytest.approx(float(stack.var(0).mean()), rel=1e-6)
     assert float(weight.sum()) == pytest.approx(5)
+
+
+def test_flat_patches_have_the_error_of_what_varies_in_them(make_packed: Any) -> None:
+    """A patch of one grey level is predicted right, and any other has a variance of one."""
+    batch, _ = make_packed([(32, 32)] * 3, tokens=20, sequences=6)
+    batch.patches[:6] = 0.25  # the whole first image, and half of the second
+    found = baseline.flat_patch_error([batch], 16, 1)  # type: ignore[arg-type]
+    varied = (16**2 - 1) / 16**2  # the deviation is the unbiased one
+    assert found == pytest.approx((0 + varied / 2 + varied) / 3, rel=1e-3)

@@ -79,7 +79,7 @@ def _chosen(kind: Kind, train: Known, seed: int) -> list[float]:
         found = np.array([_worth(kind, fit.scores(penalty, held.features), held.targets) for fit, held in fits])
         scored = ~np.isnan(found).all(axis=0)
         worth[at, scored] = np.nanmean(found[:, scored], axis=0)
-    return [PENALTIES[best] if known else _USUAL for best, known in zip(worth.argmax(0), worth.max(0) > -np.inf)]
+    return [PENALTIES[column.argmax()] if np.isfinite(column).any() else _USUAL for column in worth.T]
 
 
 def _worth(kind: Kind, scores: Floats, targets: Floats) -> list[float]:

@@ -1,4 +1,4 @@
-"""Commands that ask what a network has learnt: assess, explain. The work is in modules of their names."""
+"""`python -m trainer explain`: what a run looks at. The work is in `trainer.commands.explain`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -6,62 +6,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from shardkit.terminal.output import Terminal
-from trainer.assess.config import PolicyConfig, StudyConfig
 
 console = Terminal()
-_POLICY, _STUDY = PolicyConfig(), StudyConfig()
-
-
-def assess(
-    run: Path | None = None,
-    *,
-    data: Annotated[tuple[str, ...], Parameter(consume_multiple=True)],
-    labels: Annotated[tuple[str, ...], Parameter(consume_multiple=True)],
-    out: Path,
-    init: str | None = None,
-    recipe: str = "tiny",
-    batching: str | None = None,
-    pool: Literal["mean", "token"] = "mean",
-    objective: PolicyConfig = _POLICY,
-    study: Annotated[StudyConfig, Parameter(name="*")] = _STUDY,
-) -> None:
-    """Judge frozen features by few labels and many, beside random weights and raw pixels: a page in minutes.
-
-    Parameters
-    ----------
-    run
-        Folder of a run, or of one of its checkpoints.
-    data
-        Folders or urls of datasets. The first is learnt from; at the others it is only asked.
-    labels
-        Names of labels tables that they have.
-    out
-        Folder for the page, the figures, and the features, which a second command with it does not read again.
-    init
-        Weights instead of a run's: a file, or a model of timm; its network is that of --recipe.
-    recipe
-        Whose network and images they are, where no run is named.
-    batching
-        How images come in, instead of as in the run: see --loader.batching of pretrain.
-    pool
-        mean of an image's tokens, or its class token.
-    """
-    from trainer.commands.assess import Assess
-    from trainer.commands.assess import assess as judge
-
-    asked = Assess(
-        run=run,
-        init=init,
-        recipe=recipe,
-        data=data,
-        labels=labels,
-        out=out,
-        batching=batching,
-        pool=pool,
-        policy=objective,
-        study=study,
-    )
-    judge(asked, console)
 
 
 def explain(

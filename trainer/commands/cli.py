@@ -16,7 +16,8 @@ from rich.table import Column, Table
 from shardkit.commands import stopping, usage
 from shardkit.errors import ArgumentError, ShardkitError
 from shardkit.terminal.output import Terminal
-from trainer.commands.asking import assess, explain
+from trainer.commands.asking import explain
+from trainer.commands.assess import assess
 from trainer.commands.evaluate import evaluate
 from trainer.config import defaulting_to, flat
 from trainer.recipes.registry import RECIPES

@@ -134,7 +134,8 @@ def _table(of: "Evaluation") -> Table:
     from trainer.evaluate.results import main_scores
 
     heads = [Column(name, justify="right") for name in ("images", "patients")]
-    table = Table("run", "site", "split", *heads, "score", Column("", justify="right"), "interval", box=None)
+    scores = (Column("score", no_wrap=True), Column("", justify="right"), "interval")
+    table = Table("run", "site", "split", *heads, *scores, box=None, pad_edge=False)
     for entry in of.entries:
         about, patients = entry.first.about, len(set(entry.first.patients.tolist()))
         cells = [entry.run, entry.site, about.split, number(len(entry.first)), number(patients)]

@@ -1,10 +1,11 @@
-"""What a model has to beat: the error of predicting the mean image."""
+"""What a model has to beat: the error of predicting the mean image, or each patch's own mean."""
 
 import torch
 from torch import Tensor
 
 from shardkit import Loader
 from trainer.models.sequences import Sequences, sequences, valid_pixels
+from trainer.objectives.losses import losses
 
 _CELLS = 32  # of the mean image, along each side
 
@@ -33,6 +34,32 @@ def mean_image_error(loader: Loader, patch: int, batches: int) -> float:
     weight, value, square = sums
     seen = weight > 0
     return float((square[seen] - value[seen] ** 2 / weight[seen]).sum() / weight.sum())
+
+
+@torch.no_grad()
+def flat_patch_error(loader: Loader, patch: int, batches: int) -> float:
+    """Return the error of predicting that every patch has one grey level, where patches are normalised one by one.
+
+    It is close to 1, less what patches have that are flat already.
+
+    Parameters
+    ----------
+    loader
+        Whose first micro-batches are measured.
+    patch
+        Side of a token in pixels.
+    batches
+        Number of micro-batches.
+    """
+    errors, images = 0.0, 0.0
+    iterator = iter(loader)
+    for _, batch in zip(range(batches), iterator, strict=False):
+        of = sequences(batch, patch)
+        everything = torch.ones_like(of.image, dtype=torch.bool)
+        found = losses(torch.zeros_like(of.patches), of, everything, patch, norm_pix=True)
+        errors, images = errors + float((found * of.weight).sum()), images + float(of.weight.sum())
+    del iterator  # ends the loader's threads
+    return errors / images
 
 
 def _cells(of: Sequences, patch: int) -> Tensor:

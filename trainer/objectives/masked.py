@@ -13,7 +13,7 @@ from trainer.models.base import Batch, Model, ModelConfig
 from trainer.models.output import MaskedOutput
 from trainer.models.sequences import from_binned, sequences
 from trainer.objectives.base import Objective
-from trainer.objectives.baseline import mean_image_error
+from trainer.objectives.baseline import flat_patch_error, mean_image_error
 from trainer.objectives.losses import Loss
 from trainer.objectives.pictures import triptychs
 
@@ -80,7 +80,7 @@ class Masked(Objective):
         return triptychs(of, output, self.patch, self.norm_pix)
 
     def baseline(self, open_loader: Callable[[], Loader], batches: int) -> dict[str, float] | None:
-        """Measure the mean image's error; of patches normalised one by one it says nothing."""
+        """Measure the mean image's error, or that of flat patches where patches are normalised one by one."""
         if self.norm_pix:
-            return None
+            return {"flat_patch": flat_patch_error(open_loader(), self.patch, batches)}
         return {"mean_image": mean_image_error(open_loader(), self.patch, batches)}

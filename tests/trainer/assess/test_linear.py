@@ -1,4 +1,4 @@
-"""Logistic regression on features: scikit-learn's answer, a penalty chosen by patient, and cases with little to learn."""
+"""Logistic regression on features: scikit-learn's answer, a penalty chosen by patient, and cases of little to learn."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from trainer.evaluate.intervals import estimates
 from trainer.evaluate.scores import summary
 
 PATIENTS, QUICK = 60, StudyConfig(fractions=(0.1, 1.0), draws=2, replicates=100)
-WHOLE = WHOLE
+WHOLE = replace(QUICK, fractions=(1.0,))
 
 
 def place(seed: int = 0, official: bool = True, name: str = "here") -> Place:

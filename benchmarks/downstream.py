@@ -1,0 +1,214 @@
+"""What pre-training is worth on real radiographs, 2 cores: frozen and fine-tuned, against scratch, random and pixels.
+
+A small masked autoencoder is pre-trained without labels on NIH and Hannover, each time without the patients who are
+asked about: five folds by patient, and NIH's official test patients with half of Hannover's. Views (AP or PA) and sexes
+are learnt on NIH alone, and asked about at both sites.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from benchmarks import downstream_data, downstream_scores, downstream_splits
+from benchmarks.downstream_runs import Job, Jobs, cores
+from benchmarks.downstream_splits import FOLDS, OFFICIAL
+from benchmarks.downstream_summary import plots, readme
+from benchmarks.results import FOLDER, begin, save
+from shardkit.terminal.output import say
+
+__all__ = ["plots", "readme", "run"]
+_TASK = ("--objective.columns", "pa", "female")
+_LEAN = ("--log.no-tensorboard", "--log.pictures", "0", "--loader.threads", "1", "--val.every", "0")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How much is done.
+
+    Attributes
+    ----------
+    folds
+        Splits beside the official one.
+    steps
+        Of a pre-training.
+    curve_steps
+        Of those that are varied; 0 varies nothing.
+    epochs
+        Of fine-tuning.
+    seeds
+        Of fine-tuning on the official split.
+    """
+
+    folds: tuple[str, ...]
+    steps: int
+    curve_steps: int
+    epochs: int
+    seeds: int
+
+
+FORMS = {"quick": Form((), 800, 0, 6, 1), "full": Form(FOLDS, 1600, 800, 12, 2)}
+
+
+@dataclass(frozen=True, slots=True)
+class Varied:
+    """A pre-training that differs in one thing.
+
+    Attributes
+    ----------
+    name
+        What is varied, and its value, as on the plot.
+    options
+        Of `pretrain`.
+    split
+        Who is learnt from.
+    """
+
+    name: tuple[str, str]
+    options: tuple[str, ...] = ()
+    split: str = OFFICIAL
+
+
+def varied(steps: int) -> dict[str, Varied]:
+    """Return what the curves are made of; each is held against `base`."""
+    return {
+        "base": Varied(("base", "base")),
+        "steps-quarter": Varied(("steps", f"{steps // 4}"), ("--run.steps", str(steps // 4))),
+        "steps-half": Varied(("steps", f"{steps // 2}"), ("--run.steps", str(steps // 2))),
+        "images-10": Varied(("images", "10 %"), split="official10"),
+        "images-33": Varied(("images", "33 %"), split="official33"),
+        "level-2": Varied(("resolution", "64 px"), ("--loader.batching", batching(level=2, tokens=1024))),
+        "mask-50": Varied(("mask ratio", "0.5"), ("--model.mask-ratio", "0.5")),
+        "mask-90": Varied(("mask ratio", "0.9"), ("--model.mask-ratio", "0.9")),
+        "raw-pixels": Varied(("target", "grey levels"), ("--model.no-norm-pix",)),
+    }
+
+
+def batching(level: int = 1, tokens: int = 4096) -> str:
+    """Return packs of the images at a level; 16 NIH images fill one."""
+    return f"packed:level={level},patch=8,per_step=1,remainder=drop,tokens={tokens}"
+
+
+def run(
+    data: Path,
+    *,
+    work: Path,
+    form: Literal["quick", "full"] = "full",
+    beside: Annotated[int | None, Parameter()] = None,
+    out: Path = FOLDER / "downstream.json",
+) -> None:
+    """Measure what pre-training is worth. Started again, it goes on.
+
+    Parameters
+    ----------
+    data
+        Folder of labelled radiographs: nih, nih256, hannover.
+    work
+        Folder for datasets, runs and what each command took.
+    form
+        quick: the official split, under 15 minutes on 2 quiet cores. full: five folds and the curves, too, at most 90.
+    beside
+        How many commands run side by side, each on one core; default one a core.
+    out
+        JSON file for the figures; the plot lies beside it.
+    """
+    chosen, jobs = FORMS[form], Jobs(work, beside or cores())
+    sites = downstream_data.datasets(data, work / "data")
+    jobs.run(
+        [job for site, dataset in sites.items() for job in downstream_splits.tables(site, dataset, work / "tables")]
+    )
+    mixture = work / "both.json"
+    jobs.run(
+        [Job("mix", ("mix", str(mixture), *(f"{site}={path}" for site, path in sites.items())), program="shardkit")]
+    )
+    commands = planned(chosen, work, sites, mixture)
+    jobs.run(commands)
+    result = begin((__doc__ or "").partition("\n")[0], ("shardkit", "numpy", "scikit-learn", "torch", "timm"))
+    result["conditions"] = {"form": form, **asdict(chosen), "side_by_side": jobs.cores}
+    result["took"] = {job.name: jobs.took[job.name] for job in commands}
+    result |= downstream_scores.measured(work, chosen.folds, varied(chosen.curve_steps) if chosen.curve_steps else {})
+    save(result, out, plots)
+    say(readme(result))
+
+
+def planned(form: Form, work: Path, sites: dict[str, Path], mixture: Path) -> list[Job]:
+    """Return all commands: pre-training first, so that cores are busy to the end."""
+    splits, runs = (OFFICIAL, *form.folds), work / "runs"
+    found = [_pretrain(f"pretrain-{split}", split, form.steps, mixture, runs) for split in splits]
+    if form.curve_steps:
+        for name, one in varied(form.curve_steps).items():
+            found.append(_pretrain(f"vary-{name}", one.split, form.curve_steps, mixture, runs, one.options))
+            found.append(_assess(f"vary-{name}", OFFICIAL, sites, work, ("--fractions", "1.0")))
+    for split in splits:
+        shares = () if split == OFFICIAL else ("--fractions", "1.0")
+        found.append(_assess(f"pretrain-{split}", split, sites, work, shares))
+        found += _finetunings(form, split, sites, work)
+    found.append(
+        _assess(f"pretrain-{OFFICIAL}", OFFICIAL, sites, work, ("--fractions", "1.0", "--pool", "token"), "-token")
+    )
+    return [*found, *_boxes(form, sites, work)]
+
+
+def _pretrain(name: str, split: str, steps: int, mixture: Path, runs: Path, options: tuple[str, ...] = ()) -> Job:
+    words = ("pretrain", "--recipe", "tiny", "--data", str(mixture), "--out", str(runs / name), *_LEAN)
+    words += ("--loader.split", f"{split}:train", "--run.steps", str(steps), "--loader.batching", batching())
+    return Job(name, (*_without(words, options), *options))
+
+
+def _without(words: tuple[str, ...], options: tuple[str, ...]) -> tuple[str, ...]:
+    """Leave out options that are given anew, with their values."""
+    again = {word for word in options if word.startswith("--")}
+    kept = [i for i, word in enumerate(words) if word not in again and not (i and words[i - 1] in again)]
+    return tuple(words[i] for i in kept)
+
+
+def _assess(run: str, split: str, sites: dict[str, Path], work: Path, more: tuple[str, ...], suffix: str = "") -> Job:
+    name = f"assess-{run}{suffix}"
+    words = ("assess", str(work / "runs" / run), "--data", *map(str, sites.values()), "--labels", split, *_TASK)
+    return Job(name, (*words, "--out", str(work / name), *more), after=(run,))
+
+
+def _finetunings(form: Form, split: str, sites: dict[str, Path], work: Path) -> list[Job]:
+    """Return fine-tuning from the pre-trained network and from scratch, and the evaluation of both."""
+    seeds = form.seeds if split == OFFICIAL else 1
+    found, begun = [], f"pretrain-{split}"
+    for name, init in (("finetune", ("--init", str(work / "runs" / begun))), ("scratch", ())):
+        words = (
+            "finetune",
+            "--recipe",
+            "tiny-finetune",
+            "--data",
+            str(sites["nih"]),
+            "--labels",
+            split,
+            *_TASK,
+            *_LEAN,
+        )
+        words += ("--loader.split", f"{split}:train", "--loader.batching", batching(), "--run.epochs", str(form.epochs))
+        words += ("--run.seeds", *map(str, range(seeds))) if seeds > 1 else ()
+        found.append(Job(f"{name}-{split}", (*words, "--out", str(work / "runs" / f"{name}-{split}"), *init), (begun,)))
+    runs = [str(work / "runs" / job.name) for job in found]
+    words = (
+        "evaluate",
+        *runs,
+        "--data",
+        *map(str, sites.values()),
+        "--labels",
+        split,
+        "--out",
+        str(work / f"evaluate-{split}"),
+    )
+    return [*found, Job(f"evaluate-{split}", words, tuple(job.name for job in found))]
+
+
+def _boxes(form: Form, sites: dict[str, Path], work: Path) -> list[Job]:
+    """Return fine-tuning on NIH's findings, and how well its maps find the boxes of the test images."""
+    run, begun = work / "runs" / "findings", f"pretrain-{OFFICIAL}"
+    words = ("finetune", "--recipe", "tiny-finetune", "--data", str(sites["nih"]), "--labels", "nih14", *_LEAN)
+    words += ("--loader.split", "nih14:train", "--loader.batching", batching(), "--run.epochs", str(form.epochs))
+    train = Job("findings", (*words, "--init", str(work / "runs" / begun), "--out", str(run)), (begun,))
+    words = ("explain", str(run), "--data", str(sites["nih"]), "--labels", "nih14", "--out", str(work / "explain"))
+    return [train, Job("explain", words, ("findings",))]

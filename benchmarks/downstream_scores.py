@@ -1,0 +1,116 @@
+"""What the runs of the downstream benchmark said, as scores with intervals by patient: from their predictions alone."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.downstream_splits import OFFICIAL
+from trainer.assess.scoring import estimated
+from trainer.evaluate import predictions
+from trainer.evaluate.predictions import Predictions
+
+if TYPE_CHECKING:
+    from benchmarks.downstream import Varied
+
+Record = dict[str, Any]
+TASKS = {"pa": "view", "female": "sex"}
+REPLICATES = 2000
+
+
+def measured(work: Path, folds: Sequence[str], varied: dict[str, Varied]) -> Record:
+    """Return all scores of a work folder.
+
+    Parameters
+    ----------
+    work
+        Where jobs wrote.
+    folds
+        Splits that were asked about beside the official one.
+    varied
+        Pre-trainings that differ in one thing.
+    """
+    return {
+        "official": [*_frozen(work, [OFFICIAL]), *_tuned(work, [OFFICIAL])],
+        "folds": [*_frozen(work, folds), *_tuned(work, folds)] if folds else [],
+        "shares": _shares(work),
+        "curves": [row for name, one in varied.items() for row in _curve(work, name, one)],
+        "boxes": _read(work / "explain" / "boxes.json"),
+    }
+
+
+def _frozen(work: Path, splits: Sequence[str]) -> list[Record]:
+    """Score frozen features, all labels."""
+    by_source: dict[tuple[str, str], list[list[Predictions]]] = defaultdict(list)
+    for split in splits:
+        for path in sorted((work / f"assess-pretrain-{split}" / "predictions" / split).glob("*.parquet")):
+            found = predictions.read(path)
+            by_source[found.about.run, found.about.site].append([found])
+    return [row for (run, site), parts in by_source.items() for row in _rows(run, site, parts)]
+
+
+def _tuned(work: Path, splits: Sequence[str]) -> list[Record]:
+    """Score fine-tuned networks; seeds of one run are fits on the same samples."""
+    by_run: dict[tuple[str, str], list[list[Predictions]]] = defaultdict(list)
+    for split in splits:
+        fits: dict[tuple[str, str], list[Predictions]] = defaultdict(list)
+        for path in sorted((work / f"evaluate-{split}").rglob("predictions.parquet")):
+            found = predictions.read(path)
+            fits[found.about.run.removesuffix(f"-{split}"), found.about.site].append(found)
+        for name, seeds in fits.items():
+            by_run[name].append(seeds)
+    words = {"finetune": "pre-trained, fine-tuned", "scratch": "from scratch, fine-tuned"}
+    return [row for (run, site), parts in by_run.items() for row in _rows(words[run], site, parts)]
+
+
+def _rows(run: str, site: str, parts: Sequence[Sequence[Predictions]]) -> Iterator[Record]:
+    """Return a row a task."""
+    features, _, method = run.rpartition(", ")
+    found = estimated(parts, "auc", REPLICATES)
+    for one in found.of:
+        yield {
+            "task": TASKS.get(one.name, one.name),
+            "site": site,
+            "features": features,
+            "method": method,
+            "value": one.value,
+            "low": one.low,
+            "high": one.high,
+            "reason": one.reason,
+            "images": found.images,
+            "patients": found.patients,
+            "fits": sum(map(len, parts)),
+        }
+
+
+def _shares(work: Path) -> list[Record]:
+    """Return scores by the share of the patients whose labels are used, on the official split."""
+    return [
+        {**row, "task": task} for row in _assessed(work / f"assess-pretrain-{OFFICIAL}") for row, task in _by_task(row)
+    ]
+
+
+def _curve(work: Path, name: str, one: Varied) -> list[Record]:
+    rows = [row for row in _assessed(work / f"assess-vary-{name}") if row["features"] == "pre-trained"]
+    varied, value = one.name
+    return [{"varied": varied, "at": value, **of, "task": task} for row in rows for of, task in _by_task(row)]
+
+
+def _assessed(folder: Path) -> list[Record]:
+    found = _read(folder / "assess.json")
+    rows = [row for table in found["tables"] for row in table["rows"]] if found else []
+    return [{("features" if name == "source" else name): value for name, value in row.items()} for row in rows]
+
+
+def _by_task(row: Record) -> Iterator[tuple[Record, str]]:
+    """Return a row for each of its classes."""
+    kept = {name: row[name] for name in ("site", "features", "method", "fraction", "patients", "images")}
+    for label, of in row["classes"].items():
+        yield {**kept, **of}, TASKS.get(label, label)
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text()) if path.exists() else None

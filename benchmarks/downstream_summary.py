@@ -1,0 +1,120 @@
+"""The downstream benchmark's tables and plots, from its JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.drawing import Spread, bars
+from benchmarks.results import Record, table
+from shardkit.report import Plot
+
+TASKS, SITES = ("view", "sex"), ("nih", "hannover")
+_NAMES = {"nih": "NIH", "hannover": "Hannover"}
+_ORDER = (
+    "32 x 32 pixels",
+    "random, seed 0",
+    "random, seed 1",
+    "pre-trained",
+    "from scratch",
+    "pre-trained, fine-tuned",
+)
+_MAIN = (("32 x 32 pixels", "logistic"), ("random, seed 0", "logistic"), ("random, seed 1", "logistic"))
+_MAIN += (("pre-trained", "k-NN"), ("pre-trained", "logistic"))
+_MAIN += (("from scratch", "fine-tuned"), ("pre-trained", "fine-tuned"))
+
+
+def readme(result: Record) -> str:
+    """Return this benchmark's lines for benchmarks/README.md; a test holds them equal to the JSON."""
+    of, parts = result["conditions"], []
+    if result["folds"]:
+        parts.append(f"Five folds by patient, mean AUC (95 % by patient):\n\n{_scores(result['folds'])}")
+    parts.append(f"NIH's official test patients, and half of Hannover's:\n\n{_scores(result['official'])}")
+    if result["curves"]:
+        words = f"One thing varied, {of['curve_steps']:,} steps, official split, logistic regression, AUC at NIH"
+        parts.append(f"{words}:\n\n{_curves(result['curves'])}")
+    parts.append(f"By the share of the training patients whose labels are used, NIH:\n\n{_shares(result['shares'])}")
+    parts += [_boxes(result["boxes"])] if result["boxes"] else []
+    minutes = sum(took["cpu_seconds"] for took in result["took"].values()) / 60
+    begin = (
+        f"`tiny` pre-trained without labels on NIH and Hannover ({of['steps']:,} steps of 16 images, 128 pixels), views"
+        f" and sexes learnt on NIH's training patients alone; {result['machine']['cores']} cores of"
+        f" {result['machine']['cpu']}, {minutes:,.0f} core-minutes, form {of['form']}."
+    )
+    return "\n\n".join([begin, *parts])
+
+
+def plots(result: Record) -> list[Plot]:
+    """Return a plot a task, of the folds where there are some; and one of the shares."""
+    rows = result["folds"] or result["official"]
+    where = "five folds" if result["folds"] else "official split"
+    return [_bars(rows, task, where) for task in TASKS]
+
+
+def _scores(rows: Sequence[Record]) -> str:
+    titles = ["features, judged by", *(f"{task}, {_NAMES[site]}" for task in TASKS for site in SITES)]
+    return table(
+        titles,
+        (
+            [
+                f"{features}, {method}",
+                *(_cell(_one(rows, task, site, features, method)) for task in TASKS for site in SITES),
+            ]
+            for features, method in _MAIN
+        ),
+    )
+
+
+def _one(rows: Sequence[Record], task: str, site: str, features: str, method: str) -> Record | None:
+    wanted = {"task": task, "site": site, "features": features, "method": method}
+    return next((row for row in rows if wanted.items() <= row.items()), None)
+
+
+def _cell(row: Record | None) -> str:
+    if row is None or row["value"] is None:
+        return "–"
+    interval = "" if row["low"] is None else f" ({row['low']:.3f}–{row['high']:.3f})"
+    return f"{row['value']:.3f}{interval}"
+
+
+def _curves(rows: Sequence[Record]) -> str:
+    here = [row for row in rows if row["site"] == "nih" and row["method"] == "logistic"]
+    names = list(dict.fromkeys((row["varied"], row["at"]) for row in here))
+    found = {(row["varied"], row["at"], row["task"]): row for row in here}
+    return table(
+        ["varied", *TASKS],
+        ([f"{varied} {at}", *(_cell(found.get((varied, at, task))) for task in TASKS)] for varied, at in names),
+    )
+
+
+def _shares(rows: Sequence[Record]) -> str:
+    here = [row for row in rows if row["site"] == "nih"]
+    shares = sorted({row["fraction"] for row in here})
+    found = {(row["features"], row["method"], row["task"], row["fraction"]): row for row in here}
+    titles = ["features, judged by", *(f"{task}, {100 * share:.3g} %" for task in TASKS for share in shares)]
+    names = sorted({key[:2] for key in found}, key=lambda name: (_ORDER.index(name[0]), name[1]))
+    lines = []
+    for name in names:
+        cells = [found[(*name, task, share)]["value"] for task in TASKS for share in shares]
+        lines.append([", ".join(name), *("–" if value is None else f"{value:.3f}" for value in cells)])
+    return table(titles, lines)
+
+
+def _boxes(found: dict[str, Any]) -> str:
+    return "Grad-CAM against the boxes of NIH's test images, a network fine-tuned on the findings: see the JSON."
+
+
+def _bars(rows: Sequence[Record], task: str, where: str) -> Plot:
+    labels = [f"{features}, {method}" for features, method in _MAIN]
+    series: dict[str, list[Spread | None]] = {}
+    for site in SITES:
+        found = [_one(rows, task, site, *name) for name in _MAIN]
+        series[_NAMES[site]] = [_spread(row) for row in found]
+    return bars(f"{task}, learnt at NIH, {where}", labels, series, unit="AUC", level=0.5)
+
+
+def _spread(row: Record | None) -> Spread | None:
+    if row is None or row["value"] is None:
+        return None
+    low, high = (row["value"] if row[end] is None else row[end] for end in ("low", "high"))
+    return {"median": row["value"], "min": low, "max": high}

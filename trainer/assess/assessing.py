@@ -1,0 +1,119 @@
+"""An assessment from beginning to end: images are read once a network, then judged by each table of labels."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from shardkit import Loader
+from shardkit.storage import shown
+from shardkit.terminal.output import Terminal
+from trainer.assess import page, record
+from trainer.assess.config import PolicyConfig, StudyConfig
+from trainer.assess.features import Images, Matrix, Pool, of_encoder, of_pixels, plain
+from trainer.assess.sites import answers, kind_of, seen_by, site
+from trainer.assess.study import Place, study
+from trainer.assess.weights import of_recipe, of_run
+from trainer.commands.training import open_loader
+from trainer.config import LoaderConfig
+from trainer.models.encoder import Encoder
+from trainer.recipes.registry import RECIPES
+from trainer.tasks.config import TaskConfig
+
+PIXELS, TRAINED = "32 x 32 pixels", "pre-trained"
+RANDOM = {f"random, seed {seed}": seed for seed in (0, 1)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assess:
+    """What is asked for: see the command `assess`."""
+
+    run: Path | None
+    init: str | None
+    recipe: str
+    data: tuple[str, ...]
+    labels: tuple[str, ...]
+    out: Path
+    batching: str | None
+    pool: Pool
+    policy: PolicyConfig
+    study: StudyConfig
+
+
+def assess(asked: Assess, console: Terminal) -> None:
+    """Judge features; print tables, and write the page, figures and predictions.
+
+    Raises
+    ------
+    ArgumentError
+        For weights, labels or splits that cannot be used.
+    """
+    weights = of_recipe(asked.recipe, asked.init) if asked.run is None else of_run(asked.run)
+    if asked.batching is not None:
+        weights = replace(weights, loader=replace(weights.loader, batching=asked.batching))
+    trained, told = weights.trained()
+    console.plain(told)
+    networks = {TRAINED: trained, **{name: weights.random(seed) for name, seed in RANDOM.items()}}
+    sites = {name: _read(weights.loader, data, networks, asked) for name, data in _named(asked.data).items()}
+    seen = None if weights.data is None else seen_by(partial(_open, weights.loader, weights.data))
+    tables = []
+    for labels in asked.labels:
+        judged = study(_placed(asked.policy, labels, sites), asked.study)
+        tables.append(record.Table(labels, judged, record.notes(judged, seen)))
+        page.say(tables[-1], console)
+    about = {"weights": weights.source, "told": told, "data": list(asked.data), "batching": weights.loader.batching}
+    about |= {"normalise": weights.loader.normalise, "pool": asked.pool, "policy": asdict(asked.policy)}
+    about["study"] = asdict(asked.study)
+    record.write(asked.out, about, tables)
+    console.plain(f"see {page.write(asked.out, about, tables)}")
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A dataset whose images have been read."""
+
+    data: str
+    loader: Loader
+    features: Mapping[str, Matrix]
+
+
+def _read(config: LoaderConfig, data: str, networks: Mapping[str, Encoder], asked: Assess) -> _Read:
+    """Read all images of a dataset once a network, or take what was kept."""
+
+    def opened(batching: str) -> Loader:
+        return _open(replace(config, split="all", batching=batching), data)
+
+    images = Images(opened, config.batching, config.normalise, asked.out / "features")
+    features = {name: of_encoder(network, images, asked.pool) for name, network in networks.items()}
+    return _Read(data, opened(plain(config.batching)), {**features, PIXELS: of_pixels(images)})
+
+
+def _open(config: LoaderConfig, data: str) -> Loader:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    recipe = RECIPES["tiny"].config  # of which nothing remains but how images come in
+    return open_loader(replace(recipe, loader=config), data, device, 0, 1)
+
+
+def _placed(policy: PolicyConfig, labels: str, sites: Mapping[str, _Read]) -> list[Place]:
+    """Return the sites with what a table of labels says; the first one's classes count everywhere."""
+    first = next(iter(sites.values())).loader
+    kind = policy.kind or kind_of(first.labels(labels), policy.columns)
+    values = {name: value for name, value in asdict(policy).items() if name != "kind"}
+    task, classes = TaskConfig(labels=labels, kind=kind, **values), tuple[str, ...]()
+    places = []
+    for name, of in sites.items():
+        said = answers(of.loader, task, classes)
+        classes = said.classes
+        places.append(Place(site(of.loader, of.data, name), said, of.features))
+    return places
+
+
+def _named(data: Sequence[str]) -> dict[str, str]:
+    """Return datasets by the last part of their names, made different where they are not."""
+    found: dict[str, str] = {}
+    for at, one in enumerate(data):
+        name = shown(one).rstrip("/").rpartition("/")[2]
+        found[f"{name} ({at + 1})" if name in found else name] = one
+    return found
