@@ -80,8 +80,8 @@ def test_a_metric_that_is_not_measured_is_refused_with_those_that_are() -> None:
 
 # --- whole runs
 
-EARLY = "--objective.columns high --run.steps 40 --val.every 2 --save.every 3 --optim.lr 2e-3".split()
-EARLY += ["--select.patience", "4"]
+EARLY = ["--objective.columns", "high", "--run.steps", "40", "--val.every", "2", "--save.every", "3"]
+EARLY += ["--optim.lr", "2e-3", "--select.patience", "4"]
 
 
 def _lines(run: Path) -> list[Any]:
