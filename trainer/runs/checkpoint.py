@@ -280,11 +280,6 @@ def named(path: Path) -> Path:
     return path
 
 
-def run_of(path: Path) -> Path:
-    """Return the folder of the run that a checkpoint is of."""
-    return path.parent if path.name == best.NAME else path.parent.parent
-
-
 def weights(path: Path, model: nn.Module, average: bool = False) -> None:
     """Load a checkpoint's weights, or their average, into a model on one process.
 
