@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from shardkit.commands import stopping, usage
 from shardkit.errors import ArgumentError, ShardkitError
 from shardkit.terminal.output import Terminal
+from trainer.commands.chosen_model import with_model, without_model
 from trainer.config import defaulting_to, flat
 from trainer.recipes.registry import RECIPES
 
@@ -23,7 +24,7 @@ _errors = Terminal(stderr=True)
 _DEFAULT = "tiny"
 
 
-def application(recipe: str, typed: frozenset[str] = frozenset()) -> App:
+def application(recipe: str, typed: frozenset[str] = frozenset(), backbone: str | None = None) -> App:
     """Return the commands, with a recipe's values as the defaults of `pretrain`.
 
     Parameters
@@ -32,6 +33,8 @@ def application(recipe: str, typed: frozenset[str] = frozenset()) -> App:
         Name of the recipe.
     typed
         Names of the options in the command.
+    backbone
+        timm's name of a model in place of the recipe's.
     """
     app = App(
         name="trainer",
@@ -39,7 +42,8 @@ def application(recipe: str, typed: frozenset[str] = frozenset()) -> App:
         version_flags=[],
         suppress_keyboard_interrupt=False,
     )
-    base: Any = defaulting_to(RECIPES[recipe].config)
+    values = RECIPES[recipe].config
+    base: Any = defaulting_to(values if backbone is None else with_model(values, backbone))
 
     def pretrain(
         *,
@@ -47,6 +51,7 @@ def application(recipe: str, typed: frozenset[str] = frozenset()) -> App:
         out: Path,
         recipe: str = recipe,
         init: str | None = None,
+        init_channels: Literal["sum", "mean"] = "sum",
         config: Annotated[base, Parameter(name="*")] = base(),  # noqa: B008 (frozen)
     ) -> int:
         """Pre-train a model by a recipe. Run the same command again to go on after any end.
@@ -60,12 +65,14 @@ def application(recipe: str, typed: frozenset[str] = frozenset()) -> App:
         recipe
             Whose values are the defaults of all options below; see the command recipes.
         init
-            Weights to begin with: a run, a checkpoint, a file, or a model of timm.
+            Weights to begin with: a run, a checkpoint, a file, or weights of timm by name and tag.
+        init_channels
+            How their kernels of three channels become ones of grey: sum keeps what they make of grey images.
         """
         from trainer.commands.pretrain import pretrain as train
         from trainer.runs.start import Job
 
-        return train(Job(recipe, config, data, out, init, typed), console)
+        return train(Job(recipe, config, data, out, init, typed, init_channels=init_channels), console)
 
     app.command(pretrain)
     app.command(recipes)
@@ -165,7 +172,8 @@ def _typed(words: list[str]) -> frozenset[str]:
 def run(words: list[str]) -> int:
     """Run the command line `words`; return the exit code."""
     try:
-        code = application(_named(words), _typed(words))(
+        words, backbone = without_model(words)
+        code = application(_named(words), _typed(words), backbone)(
             words, result_action="return_value", exit_on_error=False, print_error=False
         )
     except CycloptsError as error:
