@@ -18,6 +18,7 @@ from shardkit.errors import ArgumentError, ShardkitError
 from shardkit.terminal.output import Terminal
 from trainer.commands.asking import explain
 from trainer.commands.assess import assess
+from trainer.commands.chosen_model import with_model, without_model
 from trainer.commands.evaluate import evaluate
 from trainer.config import defaulting_to, flat
 from trainer.recipes.registry import RECIPES
@@ -42,11 +43,13 @@ out
 recipe
     Whose values are the defaults of all options below; see the command recipes.
 init
-    Weights to begin with: a run, a checkpoint, a file, or a model of timm.
+    Weights to begin with: a run, a checkpoint, a file, or weights of timm by name and tag.
+init_channels
+    How their kernels of three channels become ones of grey: sum keeps what they make of grey images.
 """
 
 
-def application(recipe: str, typed: frozenset[str] = frozenset()) -> App:
+def application(recipe: str, typed: frozenset[str] = frozenset(), backbone: str | None = None) -> App:
     """Return the commands, with a recipe's values as the defaults of its own.
 
     Parameters
@@ -55,6 +58,8 @@ def application(recipe: str, typed: frozenset[str] = frozenset()) -> App:
         Name of the recipe.
     typed
         Names of the options in the command.
+    backbone
+        timm's name of a model in place of the recipe's.
     """
     app = App(
         name="trainer",
@@ -63,7 +68,10 @@ def application(recipe: str, typed: frozenset[str] = frozenset()) -> App:
         suppress_keyboard_interrupt=False,
     )
     for command, usual in _DEFAULTS.items():
-        app.command(_trains(command, recipe if RECIPES[recipe].command == command else usual, typed))
+        if RECIPES[recipe].command == command:
+            app.command(_trains(command, recipe, typed, backbone))
+        else:
+            app.command(_trains(command, usual, typed, None))
     app.command(recipes)
     app.command(export)
     app.command(report)
@@ -73,9 +81,10 @@ def application(recipe: str, typed: frozenset[str] = frozenset()) -> App:
     return app
 
 
-def _trains(command: Command, recipe: str, typed: frozenset[str]) -> Callable[..., int]:
+def _trains(command: Command, recipe: str, typed: frozenset[str], backbone: str | None) -> Callable[..., int]:
     """Return the command that trains by recipes of its own."""
-    base: Any = defaulting_to(RECIPES[recipe].config)
+    values = RECIPES[recipe].config
+    base: Any = defaulting_to(values if backbone is None else with_model(values, backbone))
 
     def train(
         *,
@@ -83,12 +92,13 @@ def _trains(command: Command, recipe: str, typed: frozenset[str]) -> Callable[..
         out: Path,
         recipe: str = recipe,
         init: str | None = None,
+        init_channels: Literal["sum", "mean"] = "sum",
         config: Annotated[base, Parameter(name="*")] = base(),  # noqa: B008 (frozen)
     ) -> int:
         from trainer.commands.training import train
         from trainer.runs.start import Job
 
-        return train(Job(recipe, config, data, out, init, typed, command), console)
+        return train(Job(recipe, config, data, out, init, typed, command, init_channels), console)
 
     train.__name__, train.__doc__ = command, _TRAIN.format(about=_ABOUT[command])
     return train
@@ -197,7 +207,9 @@ def _typed(words: list[str]) -> frozenset[str]:
 def run(words: list[str]) -> int:
     """Run the command line `words`; return the exit code."""
     try:
-        code = application(_named(words), _typed(words))(
+        words, backbone = without_model(words)
+        typed = _typed(words) | ({"model"} if backbone else frozenset())
+        code = application(_named(words), typed, backbone)(
             words, result_action="return_value", exit_on_error=False, print_error=False
         )
     except CycloptsError as error:

@@ -82,8 +82,8 @@ class TimmEncoder(Encoder):
         changes: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
         if norm_eps is not None:
             changes["norm_layer"] = partial(nn.LayerNorm, eps=norm_eps)
-        self.layout = layout(name, side)
         self.encoder: Any = create(name, side, **changes)
+        self.layout = layout(name, side)
         for place in () if last_norm else _LAST_NORMS:
             owner, _, attribute = f"encoder.{place}".rpartition(".")
             held: Any = self.get_submodule(owner) if _has(self, owner) else None
@@ -222,6 +222,12 @@ class TimmEncoder(Encoder):
     # --- weights of other programs, in
 
     @property
+    def first_kernel(self) -> str:
+        """See `Model`."""
+        of = self.encoder.pretrained_cfg["first_conv"]
+        return f"{of if isinstance(of, str) else of[0]}.weight"
+
+    @property
     def initial(self) -> str | None:
         """See `Model`: the weights that its tag names."""
         return self.name if parted(self.name)[1] else None
@@ -257,7 +263,7 @@ class TimmEncoder(Encoder):
         Which of them the file has, timm does not say. So the file is loaded once more with nothing but NaN in it.
         """
         model = self.name.partition(".")[0]
-        first = next((value for name, value in state.items() if name.endswith(self._first)), None)
+        first = next((value for name, value in state.items() if name.endswith(self.first_kernel)), None)
         changes = {"in_chans": 3 if first is None or first.shape[1] % 3 == 0 else 1, "pretrained": True}
         nothing = {n: torch.full_like(v, torch.nan) if v.is_floating_point() else v for n, v in state.items()}
         try:
@@ -273,11 +279,6 @@ class TimmEncoder(Encoder):
             if marked[name].is_floating_point() and not marked[name].isnan().any():
                 raise ArgumentError(f"the checkpoint lacks {name} of {model}: choose the model it is of")
         return loaded
-
-    @property
-    def _first(self) -> str:
-        of = self.encoder.pretrained_cfg["first_conv"]
-        return f"{of if isinstance(of, str) else of[0]}.weight"
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -16,6 +16,7 @@ Batch = BinnedBatch | PackedBatch
 Grid = tuple[int, int]
 Weights = dict[str, Tensor]
 Channels = Literal[1, 3]
+FIRST_KERNEL: Final = "patch_embed.proj.weight"
 Grey = Literal["sum", "mean"]
 """How a kernel of three channels becomes one of grey; the sum gives grey images the features of three equal ones."""
 
@@ -81,6 +82,11 @@ class Model(nn.Module, ABC):
 
     def stepped(self) -> None:
         """Follow an update of the weights, on all processes: running statistics."""
+
+    @property
+    def first_kernel(self) -> str:
+        """Name of the parameter, in files of other programs, that shows where what wraps their names ends."""
+        return FIRST_KERNEL
 
     @property
     def initial(self) -> str | None:

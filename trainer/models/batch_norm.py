@@ -46,7 +46,7 @@ class BatchNorm(nn.Module):
         there
             bool (S,), whether there is an image.
         """
-        x = x.float()
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
         if not self.training:
             return (x - self.running_mean) / (self.running_var + self.eps).sqrt()
         weight = there.to(x.dtype)[:, None]
@@ -69,5 +69,5 @@ class BatchNorm(nn.Module):
         mean = total / count.clamp(min=1)
         var = (squares - count * mean.square()) / (count - 1).clamp(min=1)  # as torch: without the sample's bias
         if count > 1 and bool(torch.isfinite(mean + var).all()):
-            self.running_mean.lerp_(mean.float(), _MOMENTUM)
-            self.running_var.lerp_(var.clamp(min=0).float(), _MOMENTUM)
+            self.running_mean.lerp_(mean.to(self.running_mean), _MOMENTUM)
+            self.running_var.lerp_(var.clamp(min=0).to(self.running_var), _MOMENTUM)

@@ -81,7 +81,7 @@ def kept(seeds: Tensor, block: int, rate: float) -> Tensor:
     Tensor
         float32 (2, S): 0, or 1 / (1 - rate).
     """
-    drawn = torch.stack([hashed(seeds, -2 - 2 * block - branch) for branch in (0, 1)])
+    drawn = torch.stack([hashed(seeds, torch.full_like(seeds, -2 - 2 * block - branch)) for branch in (0, 1)])
     return (drawn >= rate).float() / (1 - rate)
 
 

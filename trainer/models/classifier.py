@@ -142,6 +142,11 @@ class Classifier(Model):
         """See `Model`: the encoder's."""
         return self.encoder.initial
 
+    @property
+    def first_kernel(self) -> str:
+        """See `Model`: the encoder's."""
+        return self.encoder.first_kernel
+
     def load_weights(self, state: Mapping[str, Tensor], channels: Grey = "sum") -> list[str]:
         """See `Model`: the encoder's; a head of another program is left out."""
         return self.encoder.load_weights(state, channels)

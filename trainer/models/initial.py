@@ -14,7 +14,7 @@ from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
 from shardkit.errors import ArgumentError
-from trainer.models.base import Grey, Model, ModelConfig, Weights
+from trainer.models.base import FIRST_KERNEL, Grey, Model, ModelConfig, Weights
 from trainer.models.classifier import ENCODER, Classifier
 from trainer.models.formats import DECODER, position_table
 from trainer.models.registry import described
@@ -28,7 +28,6 @@ _SAFE: list[Any] = [
 ]  # what training programs put beside the weights: their arguments
 _NESTED = ("model", "state_dict", "model_state_dict", "model_state", "module")
 _AVERAGES = ("model_ema", "state_dict_ema", "ema")  # taken where nothing else is there
-_MARK = "patch_embed.proj.weight"  # every model that fits has it, whatever stands before
 _HEAD = "head.fc.weight"  # a classifier's
 
 
@@ -61,7 +60,7 @@ def load_initial(model: Model, source: str, channels: Grey = "sum", classes: Seq
     path = Path(source)
     if path.is_dir():
         return from_run(model, checkpoint.named(path), classes)
-    mark = next((name for name in model.state_dict() if name.endswith(_MARK)), _MARK)
+    mark = next((name for name in model.state_dict() if name.endswith(FIRST_KERNEL)), model.first_kernel)
     state, where = _file(path, mark) if path.exists() else (_timm(source), "")
     try:
         missing = model.load_weights(state, channels)
@@ -211,8 +210,10 @@ def _plain(state: Weights, path: Path, mark: str) -> tuple[Weights, str]:
 
     `mark` is a name of ours, which shows where the prefix ends.
     """
-    end = mark if any(name.endswith(mark) for name in state) else _MARK
+    end = mark if any(name.endswith(mark) for name in state) else FIRST_KERNEL
     prefixes = sorted({name.removesuffix(end) for name in state if name.endswith(end)})
+    if end != FIRST_KERNEL:  # parts of a backbone may have kernels of that name, too
+        prefixes = [p for p in prefixes if not any(p != other and p.startswith(other) for other in prefixes)]
     if len(prefixes) > 1:
         raise ArgumentError(f"--init {path} holds several models, {', '.join(prefixes)}: save the state_dict of one")
     prefix = prefixes[0] if prefixes else ""

@@ -53,7 +53,7 @@ def noise(of: Sequences) -> Tensor:
     return hashed(of.seeds[image], place)
 
 
-def hashed(seeds: Tensor, place: Tensor | int) -> Tensor:
+def hashed(seeds: Tensor, place: Tensor) -> Tensor:
     """Return a hash of seeds and places, the same on every device: float64 in [0, 1).
 
     Parameters
@@ -61,7 +61,7 @@ def hashed(seeds: Tensor, place: Tensor | int) -> Tensor:
     seeds
         int64.
     place
-        int64 of the same shape, or one number: 0 and up where patches are drawn, below 0 for what else is.
+        int64 of the same shape, 0 and up where patches are drawn, below 0 for what else is.
     """
     x = seeds + (place + 1) * -7046029254386353131  # SplitMix64's golden gamma, as a signed number
     x = (x ^ _shift(x, 30)) * -4658895280553007687
