@@ -16,7 +16,7 @@ from shardkit.errors import ArgumentError
 from shardkit.storage import shown
 from shardkit.terminal.output import Terminal
 from trainer import parallel
-from trainer.augment import AugmentConfig, levels
+from trainer.augment import levels
 from trainer.config import Config, LoaderConfig
 from trainer.loop import Loop
 from trainer.models.flops import peak_tflops
@@ -85,7 +85,7 @@ def _train(job: Job, world: World, console: Terminal | None, asked: list[int]) -
     """Train, and return whether the last step was reached."""
     writers.check(job.config.log.wandb)
     torch.manual_seed(job.config.run.seed)
-    loader = open_loader(job.config, job.data, world.device, world.rank, world.size)
+    loader = open_loader(job.config, job.data, world.device, world.rank, world.size, augmented=True)
     objective = job.config.objective.build(job.config.model, loader)
     objective.model.check_batching(loader.batching)
     with folder.held(job.out, world):
@@ -112,7 +112,7 @@ def _go(
     config, facts = job.config, begun.facts
     if facts["baseline"] is None and world.is_main and config.log.baseline:
         facts["baseline"] = objective.baseline(
-            lambda: open_loader(config, job.data, world.device, 0, 1), config.log.baseline
+            lambda: open_loader(config, job.data, world.device, 0, 1, augmented=True), config.log.baseline
         )
     name = torch.cuda.get_device_name() if world.device.type == "cuda" else "cpu"
     log = Log(
@@ -164,8 +164,7 @@ def _validation(
         _without(config, lacking, console)
         return None
     batching = str(replace(from_text(config.loader.batching), crop=None, flip=0.0, remainder="fill"))
-    loading = replace(config.loader, batching=batching, split=split)
-    plain = replace(config, loader=loading, augment=AugmentConfig())
+    plain = replace(config, loader=replace(config.loader, batching=batching, split=split))
     try:
         held = open_loader(plain, job.data, world.device, world.rank, world.size)
     except ArgumentError as error:
@@ -206,7 +205,9 @@ def _no_validation(job: Job, loader: Loader, split: str) -> str:
     return ""
 
 
-def open_loader(config: Config, data: str, device: torch.device, rank: int, size: int) -> Loader:
+def open_loader(
+    config: Config, data: str, device: torch.device, rank: int, size: int, augmented: bool = False
+) -> Loader:
     """Open the run's loader.
 
     Parameters
@@ -219,6 +220,8 @@ def open_loader(config: Config, data: str, device: torch.device, rank: int, size
         Where batches go.
     rank, size
         Number of this process, and of all.
+    augmented
+        Whether images are changed as the run trains on them; everything that measures a model sees them as they are.
     """
     c = config.loader
     normalise = _normalise(c)
@@ -232,7 +235,7 @@ def open_loader(config: Config, data: str, device: torch.device, rank: int, size
         world_size=size,
         device=device,
         normalise=normalise,
-        augment=config.augment.build(levels(normalise)),
+        augment=config.augment.build(levels(normalise)) if augmented else None,
         cache=c.cache,
         cache_bytes=None if c.cache is None else int(c.cache_gib * 2**30),
         threads=c.threads,

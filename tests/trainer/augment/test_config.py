@@ -110,6 +110,18 @@ def test_an_augmentation_acts_as_often_as_its_probability_says(name: str) -> Non
     assert share == pytest.approx(0.3, abs=0.05)
 
 
+def test_one_acts_whether_or_not_another_does() -> None:
+    image = torch.rand(1, 3, 4)
+    acts = {}
+    for name in ("affine", "gamma", "noise"):
+        options: dict[str, Any] = {name: 0.5}
+        augment = AugmentConfig(**options).build()
+        assert augment is not None
+        acts[name] = [not augment(image, seed).equal(image) for seed in SEEDS]
+    together = np.corrcoef(list(acts.values()))
+    assert np.abs(together[np.triu_indices(3, 1)]).max() < 0.1
+
+
 def _even(values: list[float], low: float, high: float) -> None:
     assert low <= min(values)
     assert max(values) <= high
@@ -232,6 +244,8 @@ def test_a_loader_s_normalisation_tells_randaugment_what_black_and_white_are(mon
         augment=AugmentConfig(rand="rand-n1-m10-p1"),
     )
     pretrain.open_loader(config, "shards", torch.device("cpu"), 0, 1)
+    assert seen["augment"] is None, "what measures a model sees images as they are"
+    pretrain.open_loader(config, "shards", torch.device("cpu"), 0, 1, augmented=True)
     image = torch.rand(1, 8, 8)  # of -2 to 2
     found = [seen["augment"](image, seed) for seed in range(100)]
     assert any(torch.allclose(one, -image, atol=1e-5) for one in found), "Invert"
