@@ -14,7 +14,7 @@ from shardkit.errors import ShardkitError
 from trainer.commands import usage
 from trainer.models.base import Weights
 from trainer.models.registry import described
-from trainer.runs import checkpoint, folder, unpickling
+from trainer.runs import best, checkpoint, folder, unpickling
 from trainer.runs.files import atomic_write
 
 
@@ -41,7 +41,7 @@ def export(asked: Export) -> str:
         For a checkpoint that cannot be read.
     """
     path = checkpoint.named(asked.run)
-    facts = folder.facts(checkpoint.run_of(path))
+    facts = folder.facts(best.run_of(path))
     options = facts["config"]
     values = {name.removeprefix("model."): v for name, v in options.items() if name.startswith("model.")}
     model = described(values).build()

@@ -53,7 +53,7 @@ def _with_model(job: Job) -> Job:
     """Return the job with the model of the run that it begins with, where it names no other."""
     if job.command == "pretrain" or job.init is None or any(name.startswith("model.") for name in job.typed):
         return job
-    model = described_encoder(job.init)
+    model = described_encoder(job.init, job.config.model)
     return job if model is None else replace(job, config=replace(job.config, model=model))
 
 

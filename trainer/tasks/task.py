@@ -62,11 +62,6 @@ class Task(Objective):
         return f"{_LOSSES[self.kind]}{balanced}, each image counting the same; images without a known label do not."
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """See `Objective`."""
-        return self.of.classes
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """See `Objective`."""
         return self._notes
@@ -85,6 +80,11 @@ class Task(Objective):
     def labelled(self, rows: npt.NDArray[np.int64]) -> int:
         """See `Objective`."""
         return int(self.of.known[rows].any(1).sum())
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """See `Objective`."""
+        return self.of.classes
 
     def run(self, model: nn.Module, batch: Batch) -> Output:
         """See `Objective`."""
