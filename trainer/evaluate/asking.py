@@ -96,7 +96,7 @@ def about(
         select_split=select.get("split"),
         select_metric=select.get("metric"),
         select_value=select.get("value"),
-        weights=of.origin,
+        weights=of.began,
         notes=tuple(_notes(of, site, split, table)),
     )
 

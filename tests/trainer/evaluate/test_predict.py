@@ -53,6 +53,11 @@ def _predicted(loader: Loader) -> Predictions:
     return found
 
 
+def _kept(shares: list[Any], own: Any) -> list[Any]:
+    shares.append(own)
+    return shares
+
+
 @pytest.mark.parametrize("batching", [PACKED, BINNED, RESIZED])
 def test_each_sample_of_a_split_is_there_once_with_its_own_facts_and_targets(
     dataset_folder: Path, batching: str
@@ -74,7 +79,7 @@ def test_two_processes_say_together_what_one_says(dataset_folder: Path, monkeypa
     alone = _predicted(_loader(dataset_folder))
     shares: list[Any] = []
     for rank in (1, 0):
-        monkeypatch.setattr(parallel, "gathered", lambda own: shares.append(own) or shares)
+        monkeypatch.setattr(parallel, "gathered", lambda own: _kept(shares, own))
         found = predict(_question(_loader(dataset_folder, rank=rank, size=2)), Named(), nullcontext)
         assert (found is None) == (rank == 1), "the first process has them"
     assert found is not None
