@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ Words = Callable[..., list[str]]
 NAN, INF = float("nan"), float("inf")
 
 
-def _saw(values: list[float | None], metric: str = "auc", patience: int = 0) -> tuple[Selection, list[bool]]:
+def _saw(values: Sequence[float | None], metric: str = "auc", patience: int = 0) -> tuple[Selection, list[bool]]:
     """What a selection says of a row of values, of validations after steps 1, 2, ..."""
     selection, found = Selection(SelectConfig(metric=metric, patience=patience)), []
     for step, value in enumerate(values, 1):
@@ -80,8 +80,8 @@ def test_a_metric_that_is_not_measured_is_refused_with_those_that_are() -> None:
 
 # --- whole runs
 
-EARLY = ("--objective.columns", "high", "--run.steps", "40", "--val.every", "2", "--save.every", "3")
-EARLY += ("--select.patience", "4", "--optim.lr", "2e-3")
+EARLY = ["--objective.columns", "high", "--run.steps", "40", "--val.every", "2", "--save.every", "3"]
+EARLY += ["--optim.lr", "2e-3", "--select.patience", "4"]
 
 
 def _lines(run: Path) -> list[Any]:
