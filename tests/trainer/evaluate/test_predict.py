@@ -98,7 +98,11 @@ def test_a_substitute_counts_once_and_the_image_that_it_stands_for_is_named(
     data = bytearray(path.read_bytes())
     data[bad.start(0) + bad.prefix(0) // 2] ^= 1
     path.write_bytes(bytes(data))
-    sound, found = (_predicted(_loader(one, BINNED)) for one in (dataset_folder, folder))
+    whole = "packed:patch=16,per_step=2,tokens=1024"
+    seen = torch.cat([batch.rows for batch in _loader(folder, whole)])
+    assert len(seen[seen >= 0]) == index.rows
+    assert len(seen[seen >= 0].unique()) == index.rows - 1, "a sample is there twice, in place of another one"
+    sound, found = (_predicted(_loader(one, whole)) for one in (dataset_folder, folder))
     assert found.keys == [key for key in sound.keys if key != bad.key]
     assert [note for note in found.about.notes if bad.key[:12] in note]
     assert replace(found.about, notes=()) == replace(sound.about, notes=())
