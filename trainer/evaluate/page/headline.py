@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
@@ -90,7 +90,7 @@ def cells(of: Evaluation) -> list[tuple[str, list[Cell | None]]]:
 def _cell(entry: Entry, fallen: set[tuple[str, str]]) -> Cell:
     found = overall(entry.headline)
     about = entry.first.about
-    lines = [f"{about.site}, split {about.split}", images(entry.first), positives(entry.first)]
+    lines = [f"split {about.split}", images(entry.first), positives(entry.first)]
     if entry.headline.deviation is not None:
         lines.append(f"{len(entry.seeds)} seeds, deviation {shown(entry.headline.deviation)}")
     if words := scored(entry, entry.headline):
@@ -189,19 +189,17 @@ def forest(of: Evaluation) -> Markup:
     guess = chance(rows[0][0])
 
     def draw(axes: Axes) -> None:
+        if guess is not None:
+            axes.axvline(guess, color=colour("red"), lw=1.2, ls=(0, (5, 4)))
+            axes.annotate("chance", (guess, -0.85), xytext=(4, 0), textcoords="offset points", color=colour("red"))
         for at, (entry, found) in enumerate(rows):
             tone = colour(SERIES[of.sites.index(entry.site) % len(SERIES)])
             if found.low is not None and found.high is not None:
                 axes.plot([found.low, found.high], [at, at], color=tone, lw=3)
             if found.value is not None:
                 axes.plot([found.value], [at], marker="o", ms=7, color=tone)
-        if guess is not None:
-            axes.axvline(guess, color=colour("red"), lw=1.2, ls=(0, (5, 4)))
-            axes.annotate("chance", (guess, -0.85), xytext=(4, 0), textcoords="offset points", color=colour("red"))
-            axes.annotate(
-                _short(entry, of), (0, at), xycoords=axes.get_yaxis_transform(), xytext=(2, 7),
-                textcoords="offset points", color=colour("ink"), gid="class:halo",
-            )  # fmt: skip
+            above: Any = {"xycoords": axes.get_yaxis_transform(), "xytext": (2, 7), "textcoords": "offset points"}
+            axes.annotate(_short(entry, of), (0, at), color=colour("ink"), gid="class:halo", **above)
         axes.set_yticks([])
         axes.set_ylim(len(rows) - 0.4, -1.2)
         axes.grid(False, axis="y")
