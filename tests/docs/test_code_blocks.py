@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 _DEEP = {
     "build.md",
+    "evaluation.md",
     "finetuning.md",
     "format.md",
     "training.md",
