@@ -63,7 +63,7 @@ def test_a_pack_of_mixed_sizes_gives_each_image_the_map_that_it_has_alone(norm_p
     together, images = make_packed(SIZES, patch=8, tokens=256)
     found = anomaly(model, together, 4)
     for slot, (size, picture) in enumerate(zip(SIZES, images, strict=True)):
-        alone, _ = make_packed([size], patch=8, tokens=128, pixels=lambda h, w, p=picture: p[:h, :w])  # type: ignore[misc]
+        alone, _ = make_packed([size], patch=8, tokens=128, pixels=lambda h, w, p=picture: p[:h, :w])
         seeds = alone.seeds.clone()
         seeds[0] = together.seeds[slot]
         wanted = anomaly(model, replace(alone, seeds=seeds), 4)

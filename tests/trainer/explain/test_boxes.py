@@ -17,7 +17,8 @@ from trainer.explain.protocols import THRESHOLDS
 
 def grid(values: list[list[float]], step: float = 10.0) -> Map:
     array = np.array(values, np.float64)
-    return Map(array, np.arange(len(array) + 1) * step, np.arange(array.shape[1] + 1) * step)
+    ys, xs = (np.arange(count + 1, dtype=np.float64) * step for count in array.shape)
+    return Map(array, ys, xs)
 
 
 def test_a_fine_map_ends_where_its_picture_does() -> None:

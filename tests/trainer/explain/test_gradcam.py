@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-import timm
 import torch
 from torch import Tensor
 
@@ -96,7 +95,7 @@ def test_a_pack_of_mixed_sizes_gives_each_image_the_map_that_it_has_alone(
     seen = see(model, _double(together))
     cam = gradcam(seen, classes)
     for slot, (size, picture) in enumerate(zip(SIZES, images, strict=True)):
-        alone, _ = make_packed([size], tokens=64, seed=9, pixels=lambda h, w, p=picture: p[:h, :w])  # type: ignore[misc]
+        alone, _ = make_packed([size], tokens=64, seed=9, pixels=lambda h, w, p=picture: p[:h, :w])
         own = see(model, _double(alone))
         wanted = own.tokens.grid(gradcam(own, classes[slot].repeat(6)), 0)
         found = seen.tokens.grid(cam, slot)
