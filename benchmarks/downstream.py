@@ -23,6 +23,7 @@ from shardkit.terminal.output import say
 __all__ = ["plots", "readme", "run"]
 _TASK = ("--objective.columns", "pa", "female")
 _LEAN = ("--log.no-tensorboard", "--log.pictures", "0", "--loader.threads", "1", "--val.every", "0")
+_SAVE = ("--save.every", "400", "--save.keep", "99")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +81,16 @@ def varied(steps: int) -> dict[str, Varied]:
         "steps-half": Varied(("steps", f"{steps // 2}"), ("--run.steps", str(steps // 2))),
         "images-10": Varied(("images", "10 %"), split="official10"),
         "images-33": Varied(("images", "33 %"), split="official33"),
-        "level-2": Varied(("resolution", "64 px"), ("--loader.batching", batching(level=2, tokens=1024))),
+        "level-2": Varied(("resolution", "64 px"), ("--loader.batching", batching(level=2))),
         "mask-50": Varied(("mask ratio", "0.5"), ("--model.mask-ratio", "0.5")),
         "mask-90": Varied(("mask ratio", "0.9"), ("--model.mask-ratio", "0.9")),
         "raw-pixels": Varied(("target", "grey levels"), ("--model.no-norm-pix",)),
     }
 
 
-def batching(level: int = 1, tokens: int = 4096) -> str:
-    """Return packs of the images at a level; 16 NIH images fill one."""
-    return f"packed:level={level},patch=8,per_step=1,remainder=drop,tokens={tokens}"
+def batching(level: int = 1, per_step: int = 2) -> str:
+    """Return packs of the images at a level; at level 1, 16 NIH images fill one."""
+    return f"packed:level={level},patch=8,per_step={per_step},remainder=drop,tokens={4096 >> (2 * level - 2)}"
 
 
 def run(
@@ -153,7 +154,7 @@ def planned(form: Form, work: Path, sites: dict[str, Path], mixture: Path) -> li
 
 
 def _pretrain(name: str, split: str, steps: int, mixture: Path, runs: Path, options: tuple[str, ...] = ()) -> Job:
-    words = ("pretrain", "--recipe", "tiny", "--data", str(mixture), "--out", str(runs / name), *_LEAN)
+    words = ("pretrain", "--recipe", "tiny", "--data", str(mixture), "--out", str(runs / name), *_LEAN, *_SAVE)
     words += ("--loader.split", f"{split}:train", "--run.steps", str(steps), "--loader.batching", batching())
     return Job(name, (*_without(words, options), *options))
 

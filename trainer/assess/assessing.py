@@ -99,9 +99,9 @@ def _open(config: LoaderConfig, data: str) -> Loader:
 def _placed(policy: PolicyConfig, labels: str, sites: Mapping[str, _Read]) -> list[Place]:
     """Return the sites with what a table of labels says; the first one's classes count everywhere."""
     first = next(iter(sites.values())).loader
-    kind = policy.kind or kind_of(first.labels(labels), policy.columns)
     values = {name: value for name, value in asdict(policy).items() if name != "kind"}
-    task, classes = TaskConfig(labels=labels, kind=kind, **values), tuple[str, ...]()
+    task, classes = TaskConfig(labels=labels, **values), tuple[str, ...]()
+    task = replace(task, kind=policy.kind or kind_of(task.read(first), policy.columns))
     places = []
     for name, of in sites.items():
         said = answers(of.loader, task, classes)
