@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -63,9 +64,9 @@ def assess(asked: Assess, console: Terminal) -> None:
         judged = study(_placed(asked.policy, labels, sites), asked.study)
         tables.append(record.Table(labels, judged, record.notes(judged, seen)))
         page.say(tables[-1], console)
-    about = {"weights": weights.source, "told": told, "data": list(asked.data), "batching": weights.loader.batching}
-    about |= {"normalise": weights.loader.normalise, "pool": asked.pool, "policy": asdict(asked.policy)}
-    about["study"] = asdict(asked.study)
+    about: dict[str, Any] = {"weights": weights.source, "told": told, "data": list(asked.data), "pool": asked.pool}
+    about |= {"batching": weights.loader.batching, "normalise": weights.loader.normalise}
+    about |= {"policy": asdict(asked.policy), "study": asdict(asked.study)}
     record.write(asked.out, about, tables)
     console.plain(f"see {page.write(asked.out, about, tables)}")
 
