@@ -23,6 +23,7 @@ from shardkit.terminal.output import say
 __all__ = ["plots", "readme", "run"]
 _TASK = ("--objective.columns", "pa", "female")
 _LEAN = ("--log.no-tensorboard", "--log.pictures", "0", "--loader.threads", "1", "--val.every", "0")
+_SAVE = ("--save.every", "400", "--save.keep", "99")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Form:
         Of a pre-training.
     curve_steps
         Of those that are varied; 0 varies nothing.
-    epochs
+    tuned_steps
         Of fine-tuning.
     seeds
         Of fine-tuning on the official split.
@@ -46,11 +47,11 @@ class Form:
     folds: tuple[str, ...]
     steps: int
     curve_steps: int
-    epochs: int
+    tuned_steps: int
     seeds: int
 
 
-FORMS = {"quick": Form((), 800, 0, 6, 1), "full": Form(FOLDS, 1600, 800, 12, 2)}
+FORMS = {"quick": Form((), 800, 0, 150, 1), "full": Form(FOLDS, 1600, 400, 300, 2)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +81,16 @@ def varied(steps: int) -> dict[str, Varied]:
         "steps-half": Varied(("steps", f"{steps // 2}"), ("--run.steps", str(steps // 2))),
         "images-10": Varied(("images", "10 %"), split="official10"),
         "images-33": Varied(("images", "33 %"), split="official33"),
-        "level-2": Varied(("resolution", "64 px"), ("--loader.batching", batching(level=2, tokens=1024))),
+        "level-2": Varied(("resolution", "64 px"), ("--loader.batching", batching(level=2))),
         "mask-50": Varied(("mask ratio", "0.5"), ("--model.mask-ratio", "0.5")),
         "mask-90": Varied(("mask ratio", "0.9"), ("--model.mask-ratio", "0.9")),
         "raw-pixels": Varied(("target", "grey levels"), ("--model.no-norm-pix",)),
     }
 
 
-def batching(level: int = 1, tokens: int = 4096) -> str:
-    """Return packs of the images at a level; 16 NIH images fill one."""
-    return f"packed:level={level},patch=8,per_step=1,remainder=drop,tokens={tokens}"
+def batching(level: int = 1, per_step: int = 2) -> str:
+    """Return packs of the images at a level; at level 1, 16 NIH images fill one."""
+    return f"packed:level={level},patch=8,per_step={per_step},remainder=drop,tokens={4096 >> (2 * level - 2)}"
 
 
 def run(
@@ -153,12 +154,12 @@ def planned(form: Form, work: Path, sites: dict[str, Path], mixture: Path) -> li
 
 
 def _pretrain(name: str, split: str, steps: int, mixture: Path, runs: Path, options: tuple[str, ...] = ()) -> Job:
-    words = ("pretrain", "--recipe", "tiny", "--data", str(mixture), "--out", str(runs / name), *_LEAN)
-    words += ("--loader.split", f"{split}:train", "--run.steps", str(steps), "--loader.batching", batching())
+    words = ["pretrain", "--recipe", "tiny", "--data", str(mixture), "--out", str(runs / name), *_LEAN, *_SAVE]
+    words += ["--loader.split", f"{split}:train", "--run.steps", str(steps), "--loader.batching", batching()]
     return Job(name, (*_without(words, options), *options))
 
 
-def _without(words: tuple[str, ...], options: tuple[str, ...]) -> tuple[str, ...]:
+def _without(words: list[str], options: tuple[str, ...]) -> tuple[str, ...]:
     """Leave out options that are given anew, with their values."""
     again = {word for word in options if word.startswith("--")}
     kept = [i for i, word in enumerate(words) if word not in again and not (i and words[i - 1] in again)]
@@ -173,42 +174,28 @@ def _assess(run: str, split: str, sites: dict[str, Path], work: Path, more: tupl
 
 def _finetunings(form: Form, split: str, sites: dict[str, Path], work: Path) -> list[Job]:
     """Return fine-tuning from the pre-trained network and from scratch, and the evaluation of both."""
-    seeds = form.seeds if split == OFFICIAL else 1
     found, begun = [], f"pretrain-{split}"
-    for name, init in (("finetune", ("--init", str(work / "runs" / begun))), ("scratch", ())):
-        words = (
-            "finetune",
-            "--recipe",
-            "tiny-finetune",
-            "--data",
-            str(sites["nih"]),
-            "--labels",
-            split,
-            *_TASK,
-            *_LEAN,
-        )
-        words += ("--loader.split", f"{split}:train", "--loader.batching", batching(), "--run.epochs", str(form.epochs))
-        words += ("--run.seeds", *map(str, range(seeds))) if seeds > 1 else ()
-        found.append(Job(f"{name}-{split}", (*words, "--out", str(work / "runs" / f"{name}-{split}"), *init), (begun,)))
+    seeds = form.seeds if split == OFFICIAL else 1
+    several = ["--run.seeds", *map(str, range(seeds))] if seeds > 1 else []
+    for name, init in (("finetune", ["--init", str(work / "runs" / begun)]), ("scratch", [])):
+        words = [*_finetune(form, split, sites["nih"], work / "runs" / f"{name}-{split}"), *_TASK, *init, *several]
+        found.append(Job(f"{name}-{split}", tuple(words), (begun,)))
     runs = [str(work / "runs" / job.name) for job in found]
-    words = (
-        "evaluate",
-        *runs,
-        "--data",
-        *map(str, sites.values()),
-        "--labels",
-        split,
-        "--out",
-        str(work / f"evaluate-{split}"),
-    )
-    return [*found, Job(f"evaluate-{split}", words, tuple(job.name for job in found))]
+    asked = ["evaluate", *runs, "--data", *map(str, sites.values()), "--labels", split, "--no-pictures"]
+    asked += ["--split", f"{split}:test", "--out", str(work / f"evaluate-{split}")]
+    return [*found, Job(f"evaluate-{split}", tuple(asked), tuple(job.name for job in found))]
 
 
 def _boxes(form: Form, sites: dict[str, Path], work: Path) -> list[Job]:
     """Return fine-tuning on NIH's findings, and how well its maps find the boxes of the test images."""
     run, begun = work / "runs" / "findings", f"pretrain-{OFFICIAL}"
-    words = ("finetune", "--recipe", "tiny-finetune", "--data", str(sites["nih"]), "--labels", "nih14", *_LEAN)
-    words += ("--loader.split", "nih14:train", "--loader.batching", batching(), "--run.epochs", str(form.epochs))
-    train = Job("findings", (*words, "--init", str(work / "runs" / begun), "--out", str(run)), (begun,))
-    words = ("explain", str(run), "--data", str(sites["nih"]), "--labels", "nih14", "--out", str(work / "explain"))
-    return [train, Job("explain", words, ("findings",))]
+    train = (*_finetune(form, "nih14", sites["nih"], run), "--init", str(work / "runs" / begun))
+    asked = ("explain", str(run), "--data", str(sites["nih"]), "--labels", "nih14", "--split", "nih14:test")
+    return [Job("findings", train, (begun,)), Job("explain", (*asked, "--out", str(work / "explain")), ("findings",))]
+
+
+def _finetune(form: Form, labels: str, data: Path, out: Path) -> list[str]:
+    """Return the command without where it begins: all steps, for there is nobody to choose a checkpoint by."""
+    words = ["finetune", "--recipe", "tiny-finetune", "--data", str(data), "--labels", labels, "--out", str(out)]
+    words += ["--loader.split", f"{labels}:train", "--loader.batching", batching(), *_LEAN]
+    return [*words, "--run.steps", str(form.tuned_steps), "--select.metric", "", "--select.patience", "0"]

@@ -77,7 +77,9 @@ def _nih(data: Path, sources: Path, out: Path) -> None:
     rows = {row[0]: row for row in (*large[1:], *small[1:])}
     _write(sources / "Data_Entry_2017_v2020.csv", [small[0], *(rows[name] for name in sorted(rows))])
     boxes = _rows(data / "nih" / "BBox_List_2017.csv")
-    scaled = [[name, label, *(float(side) * scale[name] for side in sides[:4])] for name, label, *sides in boxes[1:]]
+    scaled = [
+        [name, label, *(str(float(side) * scale[name]) for side in sides[:4])] for name, label, *sides in boxes[1:]
+    ]
     _write(sources / "BBox_List_2017.csv", [boxes[0][:6], *scaled])
     lists = {name: _names(data, f"{name}_list.txt") for name in ("train_val", "test")}
     for name, found in lists.items():
@@ -130,7 +132,7 @@ def _averaged(pixels: NDArray[np.float64], step: int) -> NDArray[np.float64]:
     """Return the means of squares of `step` pixels; what is left at the right and at the bottom goes."""
     rows, columns = (side // step for side in pixels.shape)
     whole = pixels[: rows * step, : columns * step]
-    return whole.reshape(rows, step, columns, step).mean((1, 3))
+    return np.asarray(whole.reshape(rows, step, columns, step).mean((1, 3)), np.float64)
 
 
 def _save(pixels: NDArray[np.float64], to: Path) -> None:

@@ -38,7 +38,7 @@ def tables(site: str, dataset: Path, out: Path) -> list[Job]:
     if site == "nih":
         split = pq.read_table(dataset / "labels" / "view.parquet", columns=["key", "split"]).to_pydict()
         published = dict(zip(split["key"], split["split"], strict=True))
-    jobs = []
+    jobs: list[Job] = []
     for name, of in _splits(columns, published).items():
         table = out / f"{site}-{name}.csv"
         out.mkdir(parents=True, exist_ok=True)

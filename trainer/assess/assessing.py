@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -63,9 +64,9 @@ def assess(asked: Assess, console: Terminal) -> None:
         judged = study(_placed(asked.policy, labels, sites), asked.study)
         tables.append(record.Table(labels, judged, record.notes(judged, seen)))
         page.say(tables[-1], console)
-    about = {"weights": weights.source, "told": told, "data": list(asked.data), "batching": weights.loader.batching}
-    about |= {"normalise": weights.loader.normalise, "pool": asked.pool, "policy": asdict(asked.policy)}
-    about["study"] = asdict(asked.study)
+    about: dict[str, Any] = {"weights": weights.source, "told": told, "data": list(asked.data), "pool": asked.pool}
+    about |= {"batching": weights.loader.batching, "normalise": weights.loader.normalise}
+    about |= {"policy": asdict(asked.policy), "study": asdict(asked.study)}
     record.write(asked.out, about, tables)
     console.plain(f"see {page.write(asked.out, about, tables)}")
 
@@ -99,9 +100,9 @@ def _open(config: LoaderConfig, data: str) -> Loader:
 def _placed(policy: PolicyConfig, labels: str, sites: Mapping[str, _Read]) -> list[Place]:
     """Return the sites with what a table of labels says; the first one's classes count everywhere."""
     first = next(iter(sites.values())).loader
-    kind = policy.kind or kind_of(first.labels(labels), policy.columns)
     values = {name: value for name, value in asdict(policy).items() if name != "kind"}
-    task, classes = TaskConfig(labels=labels, kind=kind, **values), tuple[str, ...]()
+    task, classes = TaskConfig(labels=labels, **values), tuple[str, ...]()
+    task = replace(task, kind=policy.kind or kind_of(task.read(first), policy.columns))
     places = []
     for name, of in sites.items():
         said = answers(of.loader, task, classes)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from trainer.tasks.targets import Kind, Uncertain
+from trainer.tasks.targets import Blank, Kind, Uncertain
 
 NEIGHBOURS: Final = 20
 FRACTIONS, DRAWS, FOLDS = (0.01, 0.1, 1.0), 5, 5
@@ -52,6 +52,8 @@ class PolicyConfig:
         What -1 counts as: zeros, ones, or ignore.
     ones
         Labels whose -1 counts as 1, whatever `uncertain` says.
+    blank
+        What a blank counts as, of a sample that the table knows: zeros or ignore.
     fold
         Categories that count as another, e.g. COVID-19=pneumonia.
     """
@@ -60,4 +62,5 @@ class PolicyConfig:
     kind: Kind | None = None
     uncertain: Uncertain = "zeros"
     ones: tuple[str, ...] = ()
+    blank: Blank = "zeros"
     fold: tuple[str, ...] = ()

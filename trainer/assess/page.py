@@ -131,12 +131,13 @@ def _curves(table: Table, site: str) -> Plot:
 
     def draw(axes: Axes) -> None:
         for source, method, results in rows:
-            points = [(r.fraction, r.estimates.mean) for r in results if r.estimates.mean.value is not None]
             tone, style = colour(tones[source]), "-" if method == LINEAR else ":"
-            axes.plot([x for x, _ in points], [y.value for _, y in points], style, marker="o", ms=3.5, color=tone)
-            for x, y in points if method == LINEAR else ():
-                if y.low is not None:
-                    axes.vlines(x, y.low, y.high, tone, lw=1)
+            there = [(r.fraction, r.estimates.mean) for r in results]
+            points = [(share, of.value) for share, of in there if of.value is not None]
+            axes.plot([x for x, _ in points], [y for _, y in points], style, marker="o", ms=3.5, color=tone)
+            for share, of in there if method == LINEAR else ():
+                if of.low is not None and of.high is not None:
+                    axes.vlines(share, of.low, of.high, tone, lw=1)
         axes.set_xscale("log")
         axes.set_xticks(table.fractions, list(map(_share, table.fractions)))
         axes.minorticks_off()

@@ -27,11 +27,11 @@ def strata(kind: Kind, targets: Floats) -> Rows:
     if kind == "regression":
         number = np.where(np.isnan(targets[:, 0]), np.nanmedian(targets[:, 0]), targets[:, 0])
         edges = np.quantile(number, np.arange(1, _BANDS) / _BANDS)
-        return np.searchsorted(edges, number, side="right").astype(np.int64)
+        return np.asarray(np.searchsorted(edges, number, side="right"), np.int64)
     positive = np.nan_to_num(targets) > 0
     rarest_first = np.argsort(positive.sum(axis=0), kind="stable")
     ordered = positive[:, rarest_first]
-    return np.where(ordered.any(axis=1), rarest_first[ordered.argmax(axis=1)], targets.shape[1]).astype(np.int64)
+    return np.asarray(np.where(ordered.any(axis=1), rarest_first[ordered.argmax(axis=1)], targets.shape[1]), np.int64)
 
 
 def folds(of: Rows, patients: Rows, number: int, seed: int) -> list[tuple[Rows, Rows]]:

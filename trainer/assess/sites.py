@@ -96,8 +96,8 @@ def answers(loader: Loader, task: TaskConfig, classes: tuple[str, ...] = ()) -> 
     classes
         Those of the first site, on others.
     """
-    labels = loader.labels(task.labels)
-    found = task.targets(loader, classes)
+    labels = task.read(loader)
+    found = task.made(labels, classes)
     targets = np.where(found.known, found.values, np.nan).astype(np.float64)
     return Answers(task.labels, task.kind, found.classes, targets, labels.split)
 

@@ -52,7 +52,7 @@ class Weights:
 def of_run(run: Path) -> Weights:
     """Return the network of a run, or of one of its checkpoints."""
     path = checkpoint.named(run)
-    facts = folder.facts(path.parent.parent)
+    facts = folder.facts(checkpoint.run_of(path))
     options = facts["config"]
     return Weights(str(path), _checked(described(_group(options, "model"))), _loader(options), str(facts["data"]))
 

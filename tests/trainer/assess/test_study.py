@@ -132,6 +132,7 @@ def test_one_fit_has_the_interval_of_its_predictions_and_folds_the_mean_of_their
     each_fold = [summary("multiclass", fits[0].scores, fits[0].targets)["auc"] for fits in parted.fits]
     mean = parted.estimates.mean
     assert mean.value == pytest.approx(np.mean(np.array(each_fold, float)))
+    assert mean.value is not None
     assert mean.low is not None
     assert mean.high is not None
     assert mean.low < mean.value < mean.high
