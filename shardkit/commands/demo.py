@@ -63,7 +63,9 @@ def demo(out: Path, studies: int, seed: int, steps: int, workers: int, console: 
     if trained:
         pages += [out / "run" / "report.html", out / "finetuned" / "report.html", out / "evaluation" / "index.html"]
     console.print(
-        f"done in {time.monotonic() - started:.0f} s. Open {', '.join(map(str, pages))}", highlight=False, soft_wrap=True
+        f"done in {time.monotonic() - started:.0f} s. Open {', '.join(map(str, pages))}",
+        highlight=False,
+        soft_wrap=True,
     )
     return 1 if problems or trained is False else 0
 
@@ -85,15 +87,13 @@ def _train(out: Path, steps: int, console: Terminal) -> bool | None:
     data, batching = str(out / "shards"), f"packed:level={_LEVEL},patch=8,per_step=2,remainder=drop,tokens=4096"
     brief = ["--loader.batching", batching, "--log.every", "10", "--val.every", "20"]
     task = ["--data", data, "--labels", _LABELS]
-    for number, words in enumerate(
-        (
-            ["pretrain", "--data", data, "--out", str(out / "run"), "--run.steps", str(steps), *brief],
-            ["finetune", *task, "--init", str(out / "run"), "--out", str(out / "finetuned")]
-            + ["--objective.kind", "multiclass", "--run.steps", str(_FINETUNE), *brief],
-            ["evaluate", str(out / "finetuned"), *task, "--out", str(out / "evaluation")],
-        ),
-        start=5,
-    ):
+    steps_of = ["--run.steps", str(steps)], ["--run.steps", str(_FINETUNE), "--objective.kind", "multiclass"]
+    commands = (
+        ["pretrain", "--data", data, "--out", str(out / "run"), *steps_of[0], *brief],
+        ["finetune", *task, "--init", str(out / "run"), "--out", str(out / "finetuned"), *steps_of[1], *brief],
+        ["evaluate", str(out / "finetuned"), *task, "--out", str(out / "evaluation")],
+    )
+    for number, words in enumerate(commands, start=5):
         console.print(f"{number}. python -m trainer {' '.join(words)}", highlight=False, soft_wrap=True)
         if subprocess.run([sys.executable, "-m", "trainer", *words], check=False).returncode:
             return False

@@ -130,7 +130,7 @@ def from_run(model: Model, path: Path, classes: Sequence[str] = ()) -> str:
     """
     there = checkpoint.names(path)
     labelled, own = _HEAD in there, model.encoder if isinstance(model, Classifier) else model
-    facts = _facts(path)
+    facts = facts_of(path)
     began = f", which began so: {facts['weights']}" if facts.get("weights") else ""
     if not labelled and own is model:
         checkpoint.weights(path, model)
@@ -167,7 +167,7 @@ def described_encoder(source: str, asked: ModelConfig | None = None) -> ModelCon
     """
     if not Path(source).is_dir():
         return None
-    options = _facts(checkpoint.named(Path(source))).get("config", {})
+    options = facts_of(checkpoint.named(Path(source))).get("config", {})
     if not options:
         raise ArgumentError(f"--init {source} has no run.json that says which model it is of: add --model.* options")
     found = described({name.removeprefix("model."): v for name, v in options.items() if name.startswith("model.")})
@@ -178,7 +178,7 @@ def described_encoder(source: str, asked: ModelConfig | None = None) -> ModelCon
     return found if drop is None or not hasattr(found, "drop_path") else replace(cast(Any, found), drop_path=drop)
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def facts_of(path: Path) -> dict[str, Any]:
     """Return what the run of a checkpoint says of itself; nothing of a checkpoint that was moved."""
     run = next((p for p in path.resolve().parents[:2] if (p / folder.FACTS).exists()), None)
     return {} if run is None else folder.facts(run)

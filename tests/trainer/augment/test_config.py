@@ -18,7 +18,7 @@ from shardkit.errors import ArgumentError
 from trainer.augment import AugmentConfig, affine, bias_field, blur, gamma, levels, noise
 from trainer.augment.draws import draws
 from trainer.augment.levels import Levels
-from trainer.commands import pretrain
+from trainer.commands import training
 from trainer.commands.cli import run as command
 from trainer.config import LoaderConfig
 from trainer.recipes.registry import RECIPES
@@ -216,7 +216,7 @@ def test_a_run_trains_on_augmented_images_and_is_validated_on_plain_ones(
         opened.append((options["split"], options["augment"]))
         return Loader(url, **options)
 
-    monkeypatch.setattr(pretrain, "Loader", open_loader)
+    monkeypatch.setattr(training, "Loader", open_loader)
     small = "packed:patch=8,level=2,per_step=2,tokens=1024"
     where = ["--data", str(dataset_folder), "--out", str(tmp_path / "run"), "--loader.batching", small]
     asked = ["--augment.gamma", "0.5", "--augment.affine-scale", "0.8", "1.2", "--augment.rand", "rand-m3"]
@@ -237,15 +237,15 @@ def test_a_value_that_cannot_be_drawn_from_ends_the_command_with_a_sentence(
 
 def test_a_loader_s_normalisation_tells_randaugment_what_black_and_white_are(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
-    monkeypatch.setattr(pretrain, "Loader", lambda url, **given: seen.update(given))
+    monkeypatch.setattr(training, "Loader", lambda url, **given: seen.update(given))
     config = replace(
         RECIPES["tiny"].config,
         loader=LoaderConfig(batching="packed:patch=8,tokens=64", normalise="0.5,0.25"),
         augment=AugmentConfig(rand="rand-n1-m10-p1"),
     )
-    pretrain.open_loader(config, "shards", torch.device("cpu"), 0, 1)
+    training.open_loader(config, "shards", torch.device("cpu"), 0, 1)
     assert seen["augment"] is None, "what measures a model sees images as they are"
-    pretrain.open_loader(config, "shards", torch.device("cpu"), 0, 1, augmented=True)
+    training.open_loader(config, "shards", torch.device("cpu"), 0, 1, augmented=True)
     image = torch.rand(1, 8, 8)  # of -2 to 2
     found = [seen["augment"](image, seed) for seed in range(100)]
     assert any(torch.allclose(one, -image, atol=1e-5) for one in found), "Invert"
