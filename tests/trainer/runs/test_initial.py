@@ -157,7 +157,8 @@ def test_summed_kernels_give_the_originals_features_of_grey_images(tmp_path: Pat
         for channels, same in (("sum", True), ("mean", False)):
             model = _fresh(1).eval()
             told = load_initial(model, str(tmp_path / "mae.pth"), channels)  # type: ignore[arg-type]
-            found = model.encoder.features(batch).class_token  # type: ignore[operator]
+            found = model.encoder.features(batch).class_token
+            assert found is not None
             assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4) is same
             assert "table of positions" not in told, "it is the formula"
 
