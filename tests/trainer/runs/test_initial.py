@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from shardkit.errors import ArgumentError
+from trainer.commands.export import Export, export
 from trainer.config import OptimConfig, flat
 from trainer.errors import TrainingError
 from trainer.models.backbone import TimmConfig
@@ -95,6 +96,13 @@ def test_pre_training_goes_on_from_a_fine_tuned_encoder(tmp_path: Path) -> None:
     _same(trained.encoder, dict(model.state_dict()))
     with pytest.raises(TrainingError, match=r"norm\.weight is missing there"):
         load_initial(model, str(_run(tmp_path / "without", MAE, _fresh(0, head=HeadConfig()))))
+
+
+def test_a_fine_tuned_run_is_not_exported_in_part(tmp_path: Path) -> None:
+    run = _run(tmp_path / "run", MAE, _fresh(0))
+    with pytest.raises(ArgumentError, match="is a task: encoder and head together are no file for other programs"):
+        export(Export(run=run, out=tmp_path / "out.safetensors", grid=(8, 8)))
+    assert not (tmp_path / "out.safetensors").exists()
 
 
 def test_a_run_of_another_architecture_is_refused(tmp_path: Path) -> None:
