@@ -73,7 +73,7 @@ def test_rates_of_a_vit_decay_as_in_the_masked_autoencoders_fine_tuning(head: He
 def test_they_are_timms_where_the_mean_is_pooled_and_not_quite_with_the_token() -> None:
     for head, pool, same in ((HeadConfig(), "avg", True), (HeadConfig(pool="token", norm=False), "token", False)):
         with torch.device("meta"):
-            whole = timm.create_model("vit_small_patch16_224", global_pool=pool, in_chans=1, num_classes=14)
+            whole: Any = timm.create_model("vit_small_patch16_224", global_pool=pool, in_chans=1, num_classes=14)
         groups = param_groups_layer_decay(whole, 0.05, whole.no_weight_decay(), layer_decay=0.55)
         scales = {id(p): (g["lr_scale"], g["weight_decay"]) for g in groups for p in g["params"]}
         theirs = {_ours(n): scales[id(p)] for n, p in whole.named_parameters() if n != "pos_embed"}
@@ -91,7 +91,7 @@ def test_rates_of_other_backbones_are_timms(name: str) -> None:
     config: Any = HieraConfig(arch=name) if "hiera" in name else TimmConfig(name=name)
     model = Classifier(config.encoder(), 14, HeadConfig(pool="own", norm=False))
     with torch.device("meta"):
-        whole = timm.create_model(name, in_chans=1, num_classes=14)
+        whole: Any = timm.create_model(name, in_chans=1, num_classes=14)
     exempt = whole.no_weight_decay() if hasattr(whole, "no_weight_decay") else ()
     groups = param_groups_layer_decay(whole, 0.05, exempt, layer_decay=0.55)
     scales = {id(p): (g["lr_scale"], g["weight_decay"]) for g in groups for p in g["params"]}

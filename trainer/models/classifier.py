@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import Any, Final, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,9 @@ from trainer.models.base import Batch, Grey, Model
 from trainer.models.batch_norm import BatchNorm
 from trainer.models.encoder import Encoder, Features
 
-ENCODER = "encoder."
+ENCODER: Final = "encoder."
+HEAD: Final = "head.fc.weight"
+"""Names of parameters: how the encoder's begin, and one that nothing but a classifier has."""
 
 
 Pool = Literal["mean", "token", "own"]

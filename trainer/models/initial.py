@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from shardkit.errors import ArgumentError
 from trainer.models.base import FIRST_KERNEL, Grey, Model, ModelConfig, Weights
-from trainer.models.classifier import ENCODER, Classifier
+from trainer.models.classifier import ENCODER, HEAD, Classifier
 from trainer.models.formats import DECODER, position_table
 from trainer.models.registry import described
 from trainer.models.timm_names import parted, seen_in_pretraining, tags
@@ -28,7 +28,6 @@ _SAFE: list[Any] = [
 ]  # what training programs put beside the weights: their arguments
 _NESTED = ("model", "state_dict", "model_state_dict", "model_state", "module")
 _AVERAGES = ("model_ema", "state_dict_ema", "ema")  # taken where nothing else is there
-_HEAD = "head.fc.weight"  # a classifier's
 
 
 def load_initial(model: Model, source: str, channels: Grey = "sum", classes: Sequence[str] = ()) -> str:
@@ -129,7 +128,7 @@ def from_run(model: Model, path: Path, classes: Sequence[str] = ()) -> str:
         For a checkpoint of another architecture, or one that cannot be read.
     """
     there = checkpoint.names(path)
-    labelled, own = _HEAD in there, model.encoder if isinstance(model, Classifier) else model
+    labelled, own = HEAD in there, model.encoder if isinstance(model, Classifier) else model
     facts = facts_of(path)
     began = f", which began so: {facts['weights']}" if facts.get("weights") else ""
     if not labelled and own is model:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from shardkit.errors import ArgumentError
+from trainer.commands.export import Export, export
 from trainer.config import OptimConfig, flat
 from trainer.errors import TrainingError
 from trainer.models.backbone import TimmConfig
@@ -97,6 +98,13 @@ def test_pre_training_goes_on_from_a_fine_tuned_encoder(tmp_path: Path) -> None:
         load_initial(model, str(_run(tmp_path / "without", MAE, _fresh(0, head=HeadConfig()))))
 
 
+def test_a_fine_tuned_run_is_not_exported_in_part(tmp_path: Path) -> None:
+    run = _run(tmp_path / "run", MAE, _fresh(0))
+    with pytest.raises(ArgumentError, match="is a task: encoder and head together are no file for other programs"):
+        export(Export(run=run, out=tmp_path / "out.safetensors", grid=(8, 8)))
+    assert not (tmp_path / "out.safetensors").exists()
+
+
 def test_a_run_of_another_architecture_is_refused(tmp_path: Path) -> None:
     run = _run(tmp_path / "run", MAE, Mae(MAE))
     with pytest.raises(TrainingError, match=r"of another model: blocks\.2\..* is missing there"):
@@ -157,7 +165,8 @@ def test_summed_kernels_give_the_originals_features_of_grey_images(tmp_path: Pat
         for channels, same in (("sum", True), ("mean", False)):
             model = _fresh(1).eval()
             told = load_initial(model, str(tmp_path / "mae.pth"), channels)  # type: ignore[arg-type]
-            found = model.encoder.features(batch).class_token  # type: ignore[operator]
+            found = model.encoder.features(batch).class_token
+            assert found is not None
             assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4) is same
             assert "table of positions" not in told, "it is the formula"
 
