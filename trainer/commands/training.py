@@ -187,7 +187,8 @@ def _without(config: Config, lacking: str, console: Terminal | None) -> None:
     if config.select.metric:
         raise ArgumentError(
             f"--select.metric {config.select.metric} has nothing to choose by, {lacking}: give --select.metric '' to"
-            " choose no checkpoint, or train on a split beside which there is a val split"
+            " choose no checkpoint, or train on a split beside which there is a val split, as shardkit's own by patient"
+            " (--loader.split train) mostly has"
         )
     if config.val.every:
         _say(console, f"no validation: {lacking}")
