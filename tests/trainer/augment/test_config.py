@@ -247,5 +247,7 @@ def test_a_loader_s_normalisation_tells_randaugment_what_black_and_white_are(mon
     assert seen["augment"] is None, "what measures a model sees images as they are"
     training.open_loader(config, "shards", torch.device("cpu"), 0, 1, augmented=True)
     image = torch.rand(1, 8, 8)  # of -2 to 2
-    found = [seen["augment"](image, seed) for seed in range(100)]
+    augment = seen["augment"]
+    assert callable(augment)
+    found = [augment(image, seed) for seed in range(100)]
     assert any(torch.allclose(one, -image, atol=1e-5) for one in found), "Invert"

@@ -17,6 +17,7 @@ from trainer.models.sequences import sequences
 from trainer.models.vit import VitConfig, VitEncoder
 from trainer.tasks.targets import Targets
 from trainer.tasks.task import Task
+from trainer.tasks.training_targets import TrainingTargets
 
 PATCH, CLASSES = 8, 3
 CONFIG = VitConfig(patch=PATCH, width=32, depth=3, heads=2, drop_path=0.4)
@@ -90,6 +91,11 @@ def _dense_loss(model: Classifier, dense: Any, images: list[Tensor], share: Tens
     return total, scores
 
 
+def _task(model: Classifier) -> Task:
+    ones = np.ones(len(TARGETS.classes), np.float32)
+    return Task(model, TARGETS, TrainingTargets.of(TARGETS, np.arange(len(TARGETS.values)), "multilabel"), (ones, ones))
+
+
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("layout", ["packed", "binned", "resized"])
 @pytest.mark.parametrize(
@@ -100,7 +106,7 @@ def test_fine_tuning_is_its_formula_in_loss_and_gradients(
 ) -> None:
     model = _classifier(head).train(training)
     batch, images = _batch(layout, make_packed, make_binned)
-    output = Task(model, TARGETS, "multilabel").run(model, batch)
+    output = _task(model).run(model, batch)
     assert output.weight.tolist() == [1, 1, 1, 0, 0, 0], "what is unknown, or no image, does not count"
     share = torch.ones(CONFIG.depth, 2, 6)
     if training:
@@ -148,7 +154,7 @@ def test_fine_tuning_runs_in_bfloat16(layout: str, make_packed: Any, make_binned
     model = _classifier(HeadConfig(batch_norm=True)).float().train()
     batch, _ = _batch(layout, make_packed, make_binned)
     with torch.autocast("cpu", torch.bfloat16):
-        output = Task(model, TARGETS, "multilabel").run(model, batch)
+        output = _task(model).run(model, batch)
     output.loss.backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
