@@ -244,7 +244,7 @@ def test_a_loader_s_normalisation_tells_randaugment_what_black_and_white_are(mon
         augment=AugmentConfig(rand="rand-n1-m10-p1"),
     )
     pretrain.open_loader(config, "shards", torch.device("cpu"), 0, 1)
-    assert seen["augment"] is None, "what measures a model sees images as they are"
+    assert seen.pop("augment") is None, "what measures a model sees images as they are"
     pretrain.open_loader(config, "shards", torch.device("cpu"), 0, 1, augmented=True)
     image = torch.rand(1, 8, 8)  # of -2 to 2
     found = [seen["augment"](image, seed) for seed in range(100)]
