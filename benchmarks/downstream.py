@@ -51,7 +51,7 @@ class Form:
     seeds: int
 
 
-FORMS = {"quick": Form((), 800, 0, 150, 1), "full": Form(FOLDS, 1600, 400, 300, 2)}
+FORMS = {"quick": Form((), 400, 0, 150, 1), "full": Form(FOLDS, 1600, 400, 300, 2)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,5 +197,5 @@ def _boxes(form: Form, sites: dict[str, Path], work: Path) -> list[Job]:
 def _finetune(form: Form, labels: str, data: Path, out: Path) -> list[str]:
     """Return the command without where it begins: all steps, for there is nobody to choose a checkpoint by."""
     words = ["finetune", "--recipe", "tiny-finetune", "--data", str(data), "--labels", labels, "--out", str(out)]
-    words += ["--loader.split", f"{labels}:train", "--loader.batching", batching(), *_LEAN]
+    words += ["--loader.split", f"{labels}:train", "--loader.batching", batching(per_step=1), *_LEAN]
     return [*words, "--run.steps", str(form.tuned_steps), "--select.metric", "", "--select.patience", "0"]

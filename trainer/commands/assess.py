@@ -22,8 +22,8 @@ def assess(
     recipe: str = "tiny",
     batching: str | None = None,
     pool: Literal["mean", "token"] = "mean",
-    objective: PolicyConfig = _POLICY,
-    study: Annotated[StudyConfig, Parameter(name="*")] = _STUDY,
+    objective: Annotated[PolicyConfig, _WORDS] = _POLICY,
+    study: Annotated[StudyConfig, Parameter(name="*", consume_multiple=True, negative="")] = _STUDY,
 ) -> None:
     """Judge frozen features by few labels and many, beside random weights and raw pixels: a page in minutes.
 

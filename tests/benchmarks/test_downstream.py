@@ -1,0 +1,132 @@
+"""The downstream benchmark: no command trains on who is asked about, jobs are run once, and tables show all scores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import downstream, downstream_splits, downstream_summary
+from benchmarks.downstream_runs import Job, Jobs
+
+SITES = {site: Path("data") / site for site in ("nih", "hannover")}
+
+
+def planned(form: str) -> list[Job]:
+    return downstream.planned(downstream.FORMS[form], Path("work"), SITES, Path("both.json"))
+
+
+def option(job: Job, name: str) -> str:
+    return job.words[job.words.index(name) + 1]
+
+
+@pytest.mark.parametrize("size", downstream.FORMS)
+def test_what_is_asked_about_was_left_out_of_all_that_was_trained_for_it(size: str) -> None:
+    jobs = {job.name: job for job in planned(size)}
+    trained = {job.name: option(job, "--loader.split") for job in jobs.values() if "--loader.split" in job.words}
+    assert all(split.endswith(":train") for split in trained.values())
+    of = {**dict.fromkeys(("official10", "official33", "nih14"), "official")}  # parts of the same training patients
+    for job in jobs.values():
+        splits = {trained[name].removesuffix(":train") for name in (*job.after, job.name) if name in trained}
+        splits |= {option(job, "--labels")} if "--labels" in job.words else set()
+        assert len({of.get(split, split) for split in splits}) == 1, job.name
+    for job in jobs.values():
+        assert all(name in jobs for name in job.after)
+
+
+def test_a_pre_training_that_is_varied_has_each_option_once() -> None:
+    for job in planned("full"):
+        options = [word for word in job.words if word.startswith("--")]
+        assert len(options) == len(set(options)), job.name
+
+
+def test_splits_part_no_patient_and_ask_about_everybody_once() -> None:
+    rng = np.random.default_rng(0)
+    patients = [f"p{number}" for number in rng.integers(0, 60, 150)]
+    columns: dict[str, Any] = {"key": [str(i) for i in range(150)], "patient": patients}
+    columns |= {name: rng.integers(0, 2, 150).tolist() for name in ("pa", "female")}
+    splits = downstream_splits._splits(columns, None)
+    for split in splits.values():
+        sides = [_of(patients, split, side) for side in ("train", "test", "")]
+        assert not sides[0] & sides[1]
+        assert not sides[2] & (sides[0] | sides[1])
+    asked = np.array([[word == "test" for word in splits[name]] for name in downstream_splits.FOLDS])
+    assert (asked.sum(axis=0) == 1).all()
+    names = ("official10", "official33", "official")
+    few, some, all_of = (_of(patients, splits[name], "train") for name in names)
+    assert few < some < all_of
+
+
+def _of(patients: list[str], split: list[str], side: str) -> set[str]:
+    return {patient for patient, of in zip(patients, split, strict=True) if of == side}
+
+
+def test_a_job_is_run_once_and_after_those_that_it_needs(tmp_path: Path) -> None:
+    def job(name: str, *after: str) -> Job:
+        return Job(name, ("collections",), after, "shardkit")
+
+    first = Jobs(tmp_path, 2)
+    first.run([job("second", "first"), job("first")])
+    assert set(first.took) == {"first", "second"}
+    done = tmp_path / "done" / "first.json"
+    done.write_text(json.dumps({**json.loads(done.read_text()), "seconds": 77.0}))
+    again = Jobs(tmp_path, 2)
+    again.run([job("first"), job("second", "first")])
+    assert again.took["first"]["seconds"] == 77.0
+    with pytest.raises(RuntimeError, match="bad ended with"):
+        again.run([Job("bad", ("nothing",), (), "shardkit")])
+    with pytest.raises(RuntimeError, match="what they need is not among the jobs"):
+        again.run([job("third", "absent")])
+
+
+@pytest.fixture
+def result() -> dict[str, Any]:
+    rows = [
+        {
+            "task": task,
+            "site": site,
+            "features": features,
+            "method": method,
+            "value": 0.9,
+            "low": 0.8 if site == "nih" else None,
+            "high": 0.95 if site == "nih" else None,
+        }
+        for task in downstream_summary.TASKS
+        for site in downstream_summary.SITES
+        for features, method in downstream_summary._MAIN
+    ]
+    shares = [{**row, "fraction": share} for row in rows for share in (0.01, 1.0) if row["method"] != "fine-tuned"]
+    curves = [{**row, "varied": "mask ratio", "at": "0.9"} for row in rows if row["features"] == "pre-trained"]
+    return {
+        "machine": {"cores": 2, "cpu": "a CPU"},
+        "conditions": {"form": "full", "steps": 1600, "curve_steps": 800},
+        "took": {"a": {"cpu_seconds": 120.0}, "b": {"cpu_seconds": 60.0}},
+        "folds": rows,
+        "official": rows,
+        "shares": shares,
+        "curves": curves,
+        "boxes": None,
+    }
+
+
+def test_tables_hold_every_feature_with_its_interval_at_both_sites(result: dict[str, Any]) -> None:
+    said = downstream.readme(result)
+    assert "3 core-minutes" in said
+    assert said.count("| pre-trained, fine-tuned | 0.900 (0.800–0.950) | 0.900 | 0.900 (0.800–0.950) | 0.900 |") == 2
+    assert "| mask ratio 0.9 | 0.900 (0.800–0.950) | 0.900 (0.800–0.950) |" in said
+    assert "| pre-trained, k-NN | 0.900 | 0.900 | 0.900 | 0.900 |" in said
+
+
+def test_the_quick_form_has_no_folds_and_no_curves(result: dict[str, Any]) -> None:
+    said = downstream.readme({**result, "folds": [], "curves": []})
+    assert "Five folds" not in said
+    assert "varied" not in said
+
+
+def test_a_plot_a_task_shows_both_sites(result: dict[str, Any]) -> None:
+    plots = downstream.plots(result)
+    assert [plot.title for plot in plots] == ["view, learnt at NIH, five folds", "sex, learnt at NIH, five folds"]
+    assert all("NIH 0.9" in plot.about and "Hannover 0.9" in plot.about for plot in plots)
