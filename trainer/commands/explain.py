@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from shardkit import Dataset
 from shardkit.errors import ArgumentError
@@ -19,9 +20,10 @@ from trainer.explain.boxes import Box
 from trainer.explain.explaining import Asked, Explained, Method, check, explain, pooling
 from trainer.explain.finding import Finds
 from trainer.explain.gradcam import usual_layer
-from trainer.explain.opened import Opened, found, open_run, plain_batching, plain_loader
+from trainer.explain.opened import Opened, open_run, plain_batching, plain_loader
 from trainer.explain.page import Result, page
 from trainer.models.classifier import Classifier
+from trainer.runs import best
 from trainer.runs.files import atomic_write
 
 PAGE, BOXES, MAPS = "index.html", "boxes.json", "maps"
@@ -59,10 +61,9 @@ def write(asked: Explain, console: Terminal) -> None:
     TrainingError
         For a checkpoint that cannot be read.
     """
-    _, facts = found(asked.run)
     data = Dataset(asked.data)
     table = None if asked.labels is None else data.label_table(asked.labels)
-    opened = open_run(asked.run, plain_loader(facts, asked.data, None, asked.seed))
+    opened = open_run(asked.run, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     method: Method = asked.method or ("gradcam" if isinstance(opened.model, Classifier) else "anomaly")
     check(opened, method)
     part = [data[key] for key in asked.keys] or list(_split(data, asked.split))
@@ -71,7 +72,7 @@ def write(asked: Explain, console: Terminal) -> None:
     wanted = Asked(method, _classes(asked, keys, boxes, opened, method), asked.layer, asked.masks)
     drawn = keys if asked.keys else _spread(keys, asked.samples)
     finds, kept, owners = Finds(), list[Explained](), finding.patients(data, keys)
-    for one in explain(opened, plain_loader(facts, asked.data, keys, asked.seed), wanted):
+    for one in explain(opened, plain_loader(opened.facts, asked.data, keys, asked.seed), wanted):
         finds.add(one, boxes.get(one.key, ()), owners[one.key], asked.seed)
         if one.key in drawn:
             kept.append(one)
@@ -169,7 +170,7 @@ def _about(asked: Explain, opened: Opened, method: Method, data: Dataset, table:
     model, own = opened.model, dict[str, Any]()
     if method == "gradcam":
         assert isinstance(model, Classifier)
-        own = {"layer": asked.layer or usual_layer(model.encoder), "kind": opened.kind, "classes": opened.classes}
+        own = {"layer": asked.layer or usual_layer(model), "kind": opened.kind, "classes": opened.classes}
     elif method == "rollout":
         own = {"by": pooling(model)}
     else:
@@ -183,7 +184,7 @@ def _about(asked: Explain, opened: Opened, method: Method, data: Dataset, table:
             "norm_pix": config.norm_pix,
         }
     run = opened.checkpoint.resolve()
-    named = run.parent if (run.parent / "run.json").exists() else run.parent.parent
+    named = best.run_of(run)
     return {
         "name": named.name,
         "run": f"{named.name}/{run.relative_to(named)}",

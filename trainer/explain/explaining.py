@@ -136,7 +136,7 @@ def check(opened: Opened, method: Method) -> None:
 
 def pooling(model: Model) -> By:
     """Return whose output roll-out follows: what the head is given, and the mean of patches where there is none."""
-    return "token" if isinstance(model, Classifier) and model.head.config.pool == "token" else "mean"
+    return "mean" if not isinstance(model, Classifier) or model.head.config.pool == "mean" else "token"
 
 
 def _run(opened: Opened, batch: Batch, asked: Asked, keys: dict[int, str]) -> _Found:

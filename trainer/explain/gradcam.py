@@ -14,17 +14,18 @@ from torch import Tensor, nn
 from shardkit import BinnedBatch
 from shardkit.errors import ArgumentError
 from trainer.explain.maps import Tokens
+from trainer.models.backbone import TimmEncoder
 from trainer.models.base import Batch
 from trainer.models.classifier import Classifier
 from trainer.models.encoder import Encoder, real_tokens
 from trainer.models.masking import draw
-from trainer.models.sequences import sequences
+from trainer.models.sequences import without_padding
 from trainer.models.vit import VisionTransformer
 
 FEATURES: Final = "features"
 """In place of a layer's name: what the head is given."""
 VIT: Final = "blocks.-1.norm1"
-"""A vision transformer's layer, by the convention of pytorch-grad-cam and EVA-X: behind it, patches still mix."""
+"""A vision transformer's layer, by the convention of pytorch-grad-cam and EVA-X."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +50,14 @@ class Seen:
     by_token: Callable[[Tensor], Tensor]
 
 
-def usual_layer(encoder: Encoder) -> str:
-    """Return the layer that is meant where none is named."""
-    return VIT if isinstance(encoder, VisionTransformer) else FEATURES
+def usual_layer(model: Classifier) -> str:
+    """Return the layer that is meant where none is named: behind the usual one of a ViT, patches still mix."""
+    encoder = model.encoder
+    if isinstance(encoder, VisionTransformer):
+        return VIT
+    if isinstance(encoder, TimmEncoder) and encoder.layout.prefix and hasattr(encoder.encoder, "blocks"):
+        return f"encoder.{VIT}"
+    return FEATURES
 
 
 def see(model: Classifier, batch: Batch, layer: str = "") -> Seen:
@@ -71,12 +77,14 @@ def see(model: Classifier, batch: Batch, layer: str = "") -> Seen:
     ArgumentError
         For a layer that the encoder does not have, or whose output has no place in the image.
     """
-    encoder, name = model.encoder, layer or usual_layer(model.encoder)
+    encoder, name = model.encoder, layer or usual_layer(model)
     if name == FEATURES:
         with torch.no_grad():
             features = encoder.features(batch)
         leaf = features.tokens.detach().requires_grad_()
         scores = model.head(replace(features, tokens=leaf))
+        if not scores.requires_grad:
+            raise ArgumentError(f"the head takes the class token and no patch: name another --layer than {FEATURES}")
         tokens = Tokens(features.image, features.yx, features.real, features.places, features.stride)
         return Seen(scores, leaf, tokens, lambda x: x)
     kept: list[Tensor] = []
@@ -140,11 +148,15 @@ def _placed(encoder: Encoder, batch: Batch, seen: Seen, name: str) -> Seen:
     """Say where a layer's activations lie."""
     a, tokens = seen.activations, seen.tokens
     if isinstance(encoder, VisionTransformer) and a.ndim == 2:
-        of = sequences(batch, encoder.patch)
+        of = without_padding(batch, encoder.patch)  # as its features are made
         mask = draw(of, 0.0)
         order = mask.decoder[mask.patches]
         if len(a) == len(order) + len(of.weight):  # the encoder's own order, with class tokens
             return replace(seen, by_token=lambda x: x[order])
+    if isinstance(encoder, TimmEncoder) and a.ndim == 3 and len(a) == tokens.places:
+        before = encoder.layout.prefix
+        if a.shape[1] - before == len(tokens.image) // tokens.places:
+            return replace(seen, by_token=lambda x: x[:, before:].flatten(0, 1))
     if isinstance(batch, BinnedBatch) and a.ndim == 4 and len(a) == tokens.places:
         return _of_maps(batch, seen)
     raise ArgumentError(f"--layer {name} has an output of {tuple(a.shape)}, which has no place in an image")

@@ -1,23 +1,21 @@
 """A run and some samples, opened to be looked at: the model with its weights, and the run's loader without chance."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 from shardkit import Loader, from_text
 from shardkit.errors import ArgumentError
-from trainer.config import from_flat
-from trainer.models.base import EncoderConfig, Model, ModelConfig
-from trainer.models.classifier import Classifier
+from trainer.models.base import Model
 from trainer.models.registry import described
-from trainer.runs import checkpoint, folder, unpickling
+from trainer.runs import best, checkpoint, folder, unpickling
+from trainer.tasks import trained
 from trainer.tasks.config import TaskConfig
-
-Record = TypeVar("Record")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +82,15 @@ def plain_loader(facts: dict[str, Any], data: str, keys: Collection[str] | None,
     )
 
 
-def open_run(run: Path, loader: Loader) -> Opened:
+def open_run(run: Path, device: torch.device) -> Opened:
     """Build a run's model with the weights of its best checkpoint, or the newest.
 
     Parameters
     ----------
     run
         Folder of a run, or of one of its checkpoints.
-    loader
-        Of the dataset that is looked at: names of classes that the run does not say are those of its labels.
+    device
+        Where the model goes.
 
     Raises
     ------
@@ -102,16 +100,17 @@ def open_run(run: Path, loader: Loader) -> Opened:
         For a checkpoint that cannot be read.
     """
     path, facts = found(run)
-    described_by = described(_part(facts["config"], "model."))
-    task, classes = None, tuple[str, ...]()
+    kind, classes = "", tuple[str, ...]()
     if _is_task(facts):
-        task = nested(TaskConfig, _part(facts["config"], "objective."))
-        classes = _classes(facts, task, loader)
-    model: Model = described_by.build() if task is None else _classifier(task, described_by, len(classes))
-    checkpoint.weights(path, model)
-    model.eval().requires_grad_(False).to(loader.device)
-    step = int(unpickling.progress(path)["step"])
-    return Opened(path, step, facts, model, task.kind if task else "", classes)
+        of = trained.opened(best.run_of(path), str(path))
+        kind, classes = of.task.kind, of.classes
+        model: Model = of.classifier(len(classes))
+    else:
+        named = {n.removeprefix("model."): v for n, v in facts["config"].items() if n.startswith("model.")}
+        model = described(named).build()
+        checkpoint.weights(path, model)
+    model.eval().requires_grad_(False).to(device)
+    return Opened(path, int(unpickling.progress(path)["step"]), facts, model, kind, classes)
 
 
 def found(run: Path) -> tuple[Path, dict[str, Any]]:
@@ -125,35 +124,8 @@ def found(run: Path) -> tuple[Path, dict[str, Any]]:
     if not (run / folder.FACTS).exists() and (seeds := sorted(run.glob(f"seed_*/{folder.FACTS}"))):
         raise ArgumentError(f"{run} holds runs of {len(seeds)} seeds: name one of them, such as {seeds[0].parent}")
     path = checkpoint.named(run)
-    of = path.parent if (path.parent / folder.FACTS).exists() else path.parent.parent
-    return path, folder.facts(of)
-
-
-def nested(kind: type[Record], values: dict[str, Any]) -> Record:
-    """Return a record, and those within it, made of what `trainer.config.flat` said of one."""
-    hints, plain = get_type_hints(kind), dict(values)
-    for f in fields(kind):  # type: ignore[arg-type]
-        if is_dataclass(hints[f.name]) and (own := _part(values, f"{f.name}.")):
-            plain = {name: value for name, value in plain.items() if not name.startswith(f"{f.name}.")}
-            plain[f.name] = nested(hints[f.name], own)
-    return from_flat(kind, plain)
-
-
-def _part(values: dict[str, Any], prefix: str) -> dict[str, Any]:
-    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+    return path, folder.facts(best.run_of(path))
 
 
 def _is_task(facts: dict[str, Any]) -> bool:
-    return "objective.labels" in facts["config"] and "objective.kind" in facts["config"]
-
-
-def _classes(facts: dict[str, Any], task: TaskConfig, loader: Loader) -> tuple[str, ...]:
-    """Return the names of a run's classes: as it says itself, else as the labels of this dataset have them."""
-    said = facts.get("classes") or facts.get("objective", {}).get("classes")
-    return tuple(said) if said else task.targets(loader).classes
-
-
-def _classifier(task: TaskConfig, model: ModelConfig, classes: int) -> Classifier:
-    if not isinstance(model, EncoderConfig):
-        raise ArgumentError(f"a {type(model).__name__.removesuffix('Config')} has no encoder that a task could use")
-    return Classifier(model.encoder(last_norm=not task.head.norm), classes, task.head)
+    return bool(facts.get("objective", {}).get("kind") == TaskConfig.__name__.removesuffix("Config"))

@@ -17,7 +17,8 @@ from trainer.explain.maps import Frame, Map
 
 LABEL, FOUND = "#ffffff", "#ff5fa2"
 """Colours of boxes: what the labels say, and what the map finds. Neither is in the scale."""
-_SIDE, _OPACITY, _QUALITY = 320, 0.45, 84
+_SIDE, _QUALITY = 320, 84
+_OPACITY, _DIMMED = 0.5, 0.75  # of a map; and grey levels below it, so that colours are those of the scale
 _CONTRAST: Final = 3
 """White is an error of a third of the image's range, or more, as on the page of a run."""
 
@@ -86,7 +87,7 @@ def _over(image: Image.Image, one: Explained, found: Map) -> Image.Image:
     part = (0.0, 0.0, frame.width / float(wide), frame.height / float(high))
     fitted = np.asarray(values.resize(image.size, Image.Resampling.BILINEAR, box=part))
     coloured = Image.fromarray(scale()[(fitted.clip(0, 1) * 255).round().astype(np.uint8)])
-    return Image.blend(image, coloured, _OPACITY)
+    return Image.blend(image.point(lambda grey: round(grey * _DIMMED)), coloured, _OPACITY)
 
 
 def _sized(picture: Image.Image) -> Image.Image:

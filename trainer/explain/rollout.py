@@ -18,7 +18,7 @@ from trainer.explain.maps import Tokens
 from trainer.models.base import Batch, Model
 from trainer.models.blocks import Attention
 from trainer.models.masking import draw
-from trainer.models.sequences import sequences
+from trainer.models.sequences import without_padding
 from trainer.models.vit import VisionTransformer
 
 By = Literal["token", "mean"]
@@ -52,7 +52,7 @@ def rollout(encoder: Model, batch: Batch, by: By) -> tuple[Tensor, Tokens]:
         raise ArgumentError(
             f"a {type(encoder).__name__} has no attention of every patch to every other: use --method gradcam"
         )
-    of = sequences(batch, encoder.patch)
+    of = without_padding(batch, encoder.patch)
     inputs: list[Tensor] = []
     attentions = [module for module in encoder.blocks.modules() if isinstance(module, Attention)]
     hooks = [a.register_forward_pre_hook(lambda _, given: inputs.append(given[0])) for a in attentions]

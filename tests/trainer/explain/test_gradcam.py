@@ -21,7 +21,9 @@ from shardkit.errors import ArgumentError
 from tests.trainer.explain.weights import SIDE, image, ours, tiny
 from trainer.explain.gradcam import gradcam, see
 from trainer.explain.maps import Frame, fine
+from trainer.models.backbone import TimmConfig
 from trainer.models.classifier import Classifier, HeadConfig
+from trainer.models.hiera import HieraConfig
 from trainer.models.vit import VitConfig
 
 ORACLE = np.load(Path(__file__).with_name("gradcam.npz"))
@@ -105,13 +107,19 @@ def test_a_pack_of_mixed_sizes_gives_each_image_the_map_that_it_has_alone(
     assert not torch.allclose(one_by_one, seen.tokens.grid(cam, 0)), "another class, another map"
 
 
-def test_padding_of_a_bin_is_left_out(make_packed: Packed, make_binned: Binned) -> None:
-    model = classifier()
-    _, images = make_packed(SIZES[:2])
+@pytest.mark.parametrize("pool", ["token", "mean"])
+def test_a_bins_padding_is_left_out_so_that_maps_are_those_of_a_pack(
+    pool: Literal["token", "mean"], make_packed: Packed, make_binned: Binned
+) -> None:
+    model = classifier(pool)
+    packed, images = make_packed(SIZES[:2])
     batch = make_binned(images, SIZES[:2], 96, 96, 3)
     seen = see(model, BinnedBatch(batch.images.double(), batch.sizes, batch.rows, batch.seeds, batch.position))
     assert [len(seen.tokens.of(slot)) for slot in range(3)] == [12, 10, 0]
-    assert seen.tokens.grid(gradcam(seen, torch.tensor([1, 1, 0])), 1).shape == (2, 5)
+    cam, own = gradcam(seen, torch.tensor([1, 1, 0])), see(model, _double(packed))
+    for slot in (0, 1):
+        wanted = own.tokens.grid(gradcam(own, torch.ones(6, dtype=torch.int64)), slot)
+        assert torch.allclose(seen.tokens.grid(cam, slot), wanted, atol=1e-6 * float(wanted.max()) + 1e-12)
 
 
 def test_the_features_layer_of_a_mean_is_the_gradient_of_the_head(make_packed: Packed) -> None:
@@ -124,6 +132,58 @@ def test_the_features_layer_of_a_mean_is_the_gradient_of_the_head(make_packed: P
     weight = torch.autograd.grad(score, leaf)[0].mean(0)
     wanted = (leaf.detach() * weight).sum(1).clamp(min=0)
     assert torch.allclose(gradcam(seen, torch.tensor([1] * 6))[:12], wanted)
+
+
+@pytest.mark.parametrize(("name", "pool"), [("resnet10t", "mean"), ("vit_tiny_patch16_224", "own"), ("hiera", "mean")])
+def test_models_of_timm_have_the_map_of_their_own_gradients(
+    name: str, pool: Literal["mean", "own"], make_binned: Binned
+) -> None:
+    """Of a convolutional network and Hiera by the last features; of a transformer as of ours."""
+    torch.manual_seed(5)
+    side, places = 96, 3
+    config: Any = HieraConfig(arch="hiera_micro", side=side) if name == "hiera" else TimmConfig(name=name, side=side)
+    model = Classifier(config.encoder(last_norm=True), 4, HeadConfig(pool=pool, norm=False, std=0.5))
+    model.eval().requires_grad_(False)
+    sizes = [(side, side), (60, side)]
+    batch = make_binned([torch.rand(size) for size in sizes], sizes, side, side, places)
+    seen = see(model, batch)
+    cam = gradcam(seen, torch.tensor([1, 2, 0]))
+    own: Any = model.encoder
+    for slot, number in enumerate((1, 2)):
+        picture, grid = batch.images[slot : slot + 1], seen.tokens.grid(cam, slot)
+        if pool == "own":
+            wanted = _by_block(own.encoder, model, picture, number, side)
+        else:
+            x = own.layout.tokens(own.encoder.forward_features(picture))[0].detach()
+            real = torch.arange(len(x)) < own.layout.cols * -(-sizes[slot][0] * own.layout.rows // side)
+            leaf = x[real].requires_grad_()
+            gradient = torch.autograd.grad(model.head.fc(leaf.mean(0))[number], leaf)[0]
+            wanted = (leaf.detach() * gradient.mean(0)).sum(1).clamp(min=0).view(-1, own.layout.cols)
+        assert grid.shape == wanted.shape
+        assert torch.allclose(grid, wanted, atol=1e-5 * float(wanted.max()))
+    assert len(seen.tokens.of(2)) == 0
+
+
+def _by_block(encoder: Any, model: Classifier, picture: Tensor, number: int, side: int) -> Tensor:
+    """Return Grad-CAM of the last block's first norm, over the real rows of a picture of 60 or `side` rows."""
+    kept: list[Tensor] = []
+
+    def keep(module: Any, given: Any, output: Tensor) -> Tensor:
+        kept.append(output.detach().requires_grad_())
+        return kept[-1]
+
+    hook = encoder.blocks[-1].norm1.register_forward_hook(keep)
+    score = model.head.fc(encoder.forward_head(encoder.forward_features(picture), pre_logits=True))[0, number]
+    hook.remove()
+    gradient = torch.autograd.grad(score, kept[0])[0][0, 1:]
+    rows = side // 16 if picture[0, 0, 60:].any() else 4
+    own = rows * side // 16
+    return (kept[0].detach()[0, 1 : 1 + own] * gradient[:own].mean(0)).sum(1).clamp(min=0).view(rows, -1)
+
+
+def test_a_head_that_takes_the_class_token_has_no_map_of_the_features(make_packed: Packed) -> None:
+    with pytest.raises(ArgumentError, match="takes the class token and no patch: name another --layer than features"):
+        see(classifier("token"), _double(make_packed(SIZES[:1])[0]), "features")
 
 
 def test_a_layer_is_named_from_the_end_and_a_wrong_one_is_refused(make_packed: Packed) -> None:

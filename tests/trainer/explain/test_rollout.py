@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from shardkit import PackedBatch
+from shardkit import BinnedBatch, PackedBatch
 from shardkit.errors import ArgumentError
 from trainer.explain.rollout import rollout
 from trainer.models.hiera import HieraConfig
@@ -63,6 +63,15 @@ def test_shares_are_those_of_the_product_of_whole_matrices(
         assert 0.5 < found.sum() <= 1
     whole = rollout(model, batch, "token" if by == "mean" else "mean")[0]
     assert not torch.allclose(share, whole, rtol=1e-2), "another output, another share"
+
+
+def test_a_bins_padding_is_left_out(make_packed: Packed, make_binned: Callable[..., BinnedBatch]) -> None:
+    packed, images = make_packed(SIZES, patch=8, tokens=256)
+    share, tokens = rollout(encoder(), packed, "mean")
+    of, places = rollout(encoder(), make_binned(images, SIZES, 80, 80, 5), "mean")
+    for slot in range(4):
+        assert torch.allclose(places.grid(of, slot), tokens.grid(share, slot), rtol=1e-4)
+    assert len(places.of(4)) == 0
 
 
 def test_a_pre_trained_run_is_rolled_out_whole_and_hiera_is_refused(make_packed: Packed) -> None:

@@ -38,7 +38,7 @@ def ours(pool: Literal["token", "mean"], of: Any) -> Classifier:
     encoder = VitConfig(patch=16, width=192, depth=12, heads=3).encoder(last_norm=pool == "token")
     model = Classifier(encoder, CLASSES, head)
     names = {"head.": "head.fc.", "fc_norm.": "head.fc_norm."}
-    state = {}
+    state = dict(model.named_buffers())
     for name, value in of.state_dict().items():
         own = next(
             (new + name.removeprefix(old) for old, new in names.items() if name.startswith(old)), f"encoder.{name}"
