@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_type_hi
 from cyclopts import Parameter
 
 from shardkit.errors import ArgumentError
+from trainer.augment import AugmentConfig
 from trainer.models.base import ModelConfig
 from trainer.objectives.base import ObjectiveConfig
 from trainer.objectives.masked import MaskedConfig
@@ -62,38 +63,50 @@ class OptimConfig:
     Parameters
     ----------
     name
-        AdamW, or Adam.
+        adamw, adam, sgd, or lars, for probes in large batches.
     lr
         Greatest learning rate. It is used as it is: nothing scales it with the batch.
     betas
-        Decay rates of the first and second moment.
+        Decay rates of the first and second moment, of adamw and adam.
     eps
         Added to the root of the second moment.
+    momentum
+        Share of the last change that stays, of sgd and lars.
+    trust
+        Trust coefficient of lars.
     weight_decay
         Weight decay of the parameters that `decay` selects.
     decay
         Which parameters decay. matrices: all but biases, norms and what the model's no_weight_decay names. all: all.
+    layer_decay
+        Factor of the learning rate from an encoder's layer to the one before it, for fine-tuning; 1 is none.
     schedule
-        cosine with linear warm-up, or one cycle.
+        cosine with linear warm-up, one cycle, or constant after linear warm-up.
     warmup
         Share of the steps in which the learning rate rises.
     floor
         Learning rate at the end of the cosine.
+    rate_by
+        How often the learning rate changes: with every step, or with every epoch.
     clip
         Greatest norm of the gradient; without one, nothing is clipped.
     ema
         Decay of a moving average of the weights; 0 keeps no average.
     """
 
-    name: Literal["adamw", "adam"] = "adamw"
+    name: Literal["adamw", "adam", "sgd", "lars"] = "adamw"
     lr: float
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
+    momentum: float = 0.9
+    trust: float = 0.001
     weight_decay: float = 0.05
     decay: Literal["matrices", "all"] = "matrices"
-    schedule: Literal["cosine", "onecycle"] = "cosine"
+    layer_decay: float = 1.0
+    schedule: Literal["cosine", "onecycle", "constant"] = "cosine"
     warmup: float = 0.05
     floor: float = 0.0
+    rate_by: Literal["step", "epoch"] = "step"
     clip: float | None = None
     ema: float = 0.0
 
@@ -218,7 +231,7 @@ class LogConfig:
     peak_tflops: float | None = None
 
 
-_MASKED = MaskedConfig()
+_MASKED, _NO_CHANGE = MaskedConfig(), AugmentConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +242,7 @@ class Config:
     loader: LoaderConfig
     optim: OptimConfig
     objective: ObjectiveConfig = _MASKED
+    augment: AugmentConfig = _NO_CHANGE
     run: RunConfig = RunConfig()
     save: SaveConfig = SaveConfig()
     val: ValConfig = ValConfig()

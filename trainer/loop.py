@@ -119,7 +119,10 @@ class Loop:
         self.optimizer = optim.optimizer(self.model, config.optim)
         self.average = optim.Average(self.model, config.optim.ema) if config.optim.ema else None
         o = config.optim
-        self.schedule = Schedule(kind=o.schedule, peak=o.lr, floor=o.floor, warmup=round(o.warmup * steps), total=steps)
+        every = len(loader.plan) if o.rate_by == "epoch" else 1
+        self.schedule = Schedule(
+            kind=o.schedule, peak=o.lr, floor=o.floor, warmup=round(o.warmup * steps), total=steps, every=every
+        )
         self.checkpoints, self.selection = Checkpoints(run, config.save.keep, world), Selection(config.select)
         self._bins = BinLosses(loader, world.device)
         self._batches = self._endless()
@@ -165,8 +168,7 @@ class Loop:
     def _step(self) -> bool:
         """Run one global step; return whether any process was asked to stop."""
         rate = self.schedule.at(self.progress.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        optim.set_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
         sums, waited, epoch = self._accumulate()
         sums["stop"] = torch.full((), float(self.asked()), dtype=torch.float64, device=self.world.device)

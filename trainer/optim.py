@@ -1,31 +1,61 @@
 """Optimiser, its parameter groups, gradient norms, and a moving average of the weights."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
+from timm.optim import Lars
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.config import OptimConfig
 
+_SCALE = "lr_scale"  # timm's name; groups without have the schedule's rate
+
 
 def optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """Return Adam or AdamW with two groups of parameters, one of which decays.
+    """Return the optimiser of a model's trained parameters, in groups.
 
-    With `decay="matrices"` biases, norms and what the model's `no_weight_decay()` names do not decay.
+    With `decay="matrices"` biases, norms and what the model's `no_weight_decay()` names do not decay. With layer decay
+    each layer has two groups, and their rates are the schedule's times a power of `layer_decay`: that of the number of
+    layers up to the last one (Clark et al. 2020; Bao et al. 2022).
     """
-    named = getattr(model.module if isinstance(model, DistributedDataParallel) else model, "no_weight_decay", None)
-    exempt = frozenset[str]() if named is None else named()
+    groups = list(_groups(model, config).values())
+    o = config
+    if o.name == "lars":
+        for group in groups:  # as for MoCo-v3: matrices adapt, decayed or not, and nothing else does
+            group["always_adapt"] = group["params"][0].ndim > 1
+        return Lars(groups, lr=o.lr, momentum=o.momentum, trust_coeff=o.trust)
+    if o.name == "sgd":
+        return torch.optim.SGD(groups, lr=o.lr, momentum=o.momentum)
+    kind = torch.optim.AdamW if o.name == "adamw" else torch.optim.Adam
+    fused = all(p.is_cuda for group in groups for p in group["params"])
+    return kind(groups, lr=o.lr, betas=o.betas, eps=o.eps, fused=fused)
+
+
+def _groups(model: nn.Module, config: OptimConfig) -> dict[tuple[int, bool, bool], dict[str, Any]]:
+    """Return groups of parameters of one layer that decay or not, ordered by layer, those that decay first."""
+    own: Any = model.module if isinstance(model, DistributedDataParallel) else model
+    exempt: frozenset[str] = own.no_weight_decay() if hasattr(own, "no_weight_decay") else frozenset()
     trained = {plain(name): p for name, p in model.named_parameters() if p.requires_grad}
-    decayed = {name for name, p in trained.items() if config.decay == "all" or (p.ndim > 1 and name not in exempt)}
-    groups = [
-        {"params": [p for name, p in trained.items() if name in decayed], "weight_decay": config.weight_decay},
-        {"params": [p for name, p in trained.items() if name not in decayed], "weight_decay": 0.0},
-    ]
-    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-    fused = all(p.is_cuda for p in trained.values())
-    return kind([g for g in groups if g["params"]], lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
+    found: dict[tuple[int, bool, bool], dict[str, Any]] = {}
+    for name, p in trained.items():
+        decays = config.decay == "all" or (p.ndim > 1 and name not in exempt)
+        layer = 0 if config.layer_decay == 1 else own.layer_of(name)
+        adapts = config.name == "lars" and p.ndim > 1
+        group = found.setdefault((layer, not decays, adapts), {"params": []})
+        group["params"].append(p)
+        group["weight_decay"] = config.weight_decay if decays else 0.0
+        if config.layer_decay != 1:
+            group[_SCALE] = config.layer_decay ** (own.layers - layer)
+    return {key: found[key] for key in sorted(found)}
+
+
+def set_rate(of: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all groups, each with its own scale."""
+    for group in of.param_groups:
+        group["lr"] = rate * group.get(_SCALE, 1.0)
 
 
 def gradients(model: nn.Module) -> list[Tensor]:

@@ -108,6 +108,13 @@ def all_reduce_sum(values: Tensor) -> Tensor:
     return values
 
 
+def average(values: Sequence[Tensor]) -> None:
+    """Replace values by their means over processes, in place."""
+    for value in values if dist.is_initialized() else ():
+        dist.all_reduce(value)
+        value /= dist.get_world_size()
+
+
 def broadcast(value: T) -> T:
     """Return the first process's value, on all of them."""
     if not dist.is_initialized():

@@ -1,4 +1,4 @@
-"""Learning rates by step, pure functions: linear warm-up then cosine, or one cycle."""
+"""Learning rates by step, pure functions: linear warm-up then cosine or nothing more, or one cycle."""
 
 import math
 from dataclasses import dataclass
@@ -11,27 +11,33 @@ class Schedule:
 
     Attributes
     ----------
-    kind : {"cosine", "onecycle"}
+    kind : {"cosine", "onecycle", "constant"}
         Its shape.
     peak, floor : float
         Greatest learning rate, and the least, at the end; one cycle has its own end.
     warmup, total : int
         Steps of linear warm-up, and of the whole run.
+    every : int
+        Steps that share a rate: those of an epoch, where it changes by epoch.
     """
 
-    kind: Literal["cosine", "onecycle"] = "cosine"
+    kind: Literal["cosine", "onecycle", "constant"] = "cosine"
     peak: float
     floor: float = 0.0
     warmup: int = 0
     total: int
+    every: int = 1
 
     def at(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
+        at, total, warmup = step // self.every, math.ceil(self.total / self.every), round(self.warmup / self.every)
         if self.kind == "onecycle":
-            return _one_cycle(step, self.total, self.peak)
-        if step < self.warmup:
-            return self.peak * (step + 1) / self.warmup
-        done = min(1.0, (step - self.warmup) / max(1, self.total - self.warmup))
+            return _one_cycle(at, total, self.peak)
+        if at < warmup:
+            return self.peak * (at + 1) / warmup
+        if self.kind == "constant":
+            return self.peak
+        done = min(1.0, (at - warmup) / max(1, total - warmup))
         return self.floor + (self.peak - self.floor) * 0.5 * (1 + math.cos(math.pi * done))
 
 

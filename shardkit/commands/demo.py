@@ -1,4 +1,4 @@
-"""`shardkit demo`: a synthetic export, built, verified, and trained on, on data that may be shown to anyone."""
+"""`shardkit demo`: a synthetic export, built, verified, labelled, trained on and judged, on data anyone may see."""
 
 import hashlib
 import shutil
@@ -11,6 +11,7 @@ from pathlib import Path
 from shardkit.build.progress import BuildProgressBar
 from shardkit.build.run import build
 from shardkit.build.workspace import KEY
+from shardkit.commands.labelling import label
 from shardkit.config import BuildConfig
 from shardkit.dataset.contents import description
 from shardkit.dataset.verify import Summary, verify
@@ -18,10 +19,13 @@ from shardkit.errors import ArgumentError
 from shardkit.privacy import KEY_BYTES, Pseudonyms
 from shardkit.storage import Store
 from shardkit.synthetic.export import Export, make_export, plan_export
+from shardkit.synthetic.findings import write_findings
 from shardkit.terminal.output import Terminal
 
 _MARK = ".shardkit-demo"
-_OPTIONS = {"defects": 0.25, "scale": 0.5}
+_OPTIONS = {"defects": 0.25, "scale": 0.25}
+_LEVEL, _LABELS = 1, "region"  # what training streams: an eighth of the sides that detectors have
+_FINETUNE = 60  # steps
 
 
 def demo(out: Path, studies: int, seed: int, steps: int, workers: int, console: Terminal) -> int:
@@ -53,32 +57,52 @@ def demo(out: Path, studies: int, seed: int, steps: int, workers: int, console: 
         f" (lossless, {ratio:.2f}:1), {'all sound' if not problems else f'{len(problems)} problems'}",
         highlight=False,
     )
-    trained = _train(place, out / "run", steps, console)
-    pages = [place / "report" / "index.html", *([out / "run" / "report.html"] if trained else [])]
+    _label(out, studies, seed, console)
+    pages = [place / "report" / "index.html"]
+    trained = _train(out, steps, console)
+    if trained:
+        pages += [out / "run" / "report.html", out / "finetuned" / "report.html", out / "evaluation" / "index.html"]
     console.print(
-        f"done in {time.monotonic() - started:.0f} s. Open {' and '.join(map(str, pages))}",
+        f"done in {time.monotonic() - started:.0f} s. Open {', '.join(map(str, pages))}",
         highlight=False,
         soft_wrap=True,
     )
     return 1 if problems or trained is False else 0
 
 
-def _train(data: Path, run: Path, steps: int, console: Terminal) -> bool | None:
-    """Pre-train the trainer's smallest recipe, as a user would; None where that is not installed."""
+def _label(out: Path, studies: int, seed: int, console: Terminal) -> None:
+    """Join a table that says of each file whether it shows an arm, a leg or the trunk."""
+    table = out / "findings.csv"
+    write_findings(table, plan_export(studies, seed=seed, **_OPTIONS))
+    words = ["label", str(out / "shards"), "--name", _LABELS, "--table", str(table), "--by", "path"]
+    console.print(f"4. shardkit {' '.join(words)}", highlight=False, soft_wrap=True)
+    label(str(out / "shards"), name=_LABELS, table=str(table), by="path")
+
+
+def _train(out: Path, steps: int, console: Terminal) -> bool | None:
+    """Pre-train, fine-tune and evaluate a small network as a user would; None where that is not installed."""
     if not all(find_spec(name) for name in ("torch", "timm", "nvidia")):
-        console.print("4. no training: pip install -e '.[train]' brings what it needs", highlight=False)
+        console.print("5. no training: pip install -e '.[train]' brings what it needs", highlight=False)
         return None
-    words = ["pretrain", "--recipe", "tiny", "--data", str(data), "--out", str(run)]
-    words += ["--run.steps", str(steps), "--log.every", "10"]
-    console.print(f"4. python -m trainer {' '.join(words)}", highlight=False, soft_wrap=True)
-    done = subprocess.run([sys.executable, "-m", "trainer", *words], check=False).returncode == 0
-    if done:
-        console.print(
-            f"   {steps} steps show that all of it works; features worth using take thousands, and labels to judge",
-            highlight=False,
-            soft_wrap=True,
-        )
-    return done
+    data, batching = str(out / "shards"), f"packed:level={_LEVEL},patch=8,per_step=2,remainder=drop,tokens=4096"
+    brief = ["--loader.batching", batching, "--log.every", "10", "--val.every", "20"]
+    task = ["--data", data, "--labels", _LABELS]
+    steps_of = ["--run.steps", str(steps)], ["--run.steps", str(_FINETUNE), "--objective.kind", "multiclass"]
+    commands = (
+        ["pretrain", "--data", data, "--out", str(out / "run"), *steps_of[0], *brief],
+        ["finetune", *task, "--init", str(out / "run"), "--out", str(out / "finetuned"), *steps_of[1], *brief],
+        ["evaluate", str(out / "finetuned"), *task, "--out", str(out / "evaluation")],
+    )
+    for number, words in enumerate(commands, start=5):
+        console.print(f"{number}. python -m trainer {' '.join(words)}", highlight=False, soft_wrap=True)
+        if subprocess.run([sys.executable, "-m", "trainer", *words], check=False).returncode:
+            return False
+    console.print(
+        "   so few steps on so few images show that all of it works; features worth using take thousands",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return True
 
 
 def _patients(export: Export, studies: int, seed: int) -> set[str]:

@@ -182,8 +182,8 @@ def preview(
     return 0
 
 
-def demo(*, out: Path = Path("demo"), studies: int = 40, seed: int = 0, steps: int = 300) -> int:
-    """Make a small synthetic export, build it, verify it, train on it, and say where the pages about it are.
+def demo(*, out: Path = Path("demo"), studies: int = 80, seed: int = 0, steps: int = 100) -> int:
+    """Make a small synthetic export, build, verify and label it, train on it, and say where the pages about it are.
 
     Parameters
     ----------

@@ -110,14 +110,6 @@ class Canvas:
         return tensor if self.device.type == "cpu" else tensor.pin_memory().to(self.device, non_blocking=True)
 
 
-def cut_off(image: Tensor) -> None:
-    """Cut an image off at 0 and 1, in place."""
-    if image.device.type == "cpu":
-        np.clip(image.numpy(), 0.0, 1.0, out=image.numpy())
-    else:
-        image.clamp_(0.0, 1.0)
-
-
 class Batch(ABC):
     """Tensors of one micro-batch. `batch["rows"]` is `batch.rows`, and `{**batch}` a plain dictionary.
 

@@ -139,6 +139,15 @@ class Graph:
         self._pipeline = None
 
 
+def cut_off(images: list[torch.Tensor], prepared: list[Prepared]) -> None:
+    """Cut images off at 0 and 1, in place, where that is asked for: of a mixture, maybe of some members alone."""
+    for image in (image for image, of in zip(images, prepared, strict=True) if of.clip):
+        if image.device.type == "cpu":
+            np.clip(image.numpy(), 0.0, 1.0, out=image.numpy())
+        else:
+            image.clamp_(0.0, 1.0)
+
+
 _graphs: "weakref.WeakSet[Graph]" = weakref.WeakSet()
 
 

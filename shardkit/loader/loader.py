@@ -22,6 +22,7 @@ import torch
 from shardkit.errors import ArgumentError
 from shardkit.labels import Labels
 from shardkit.loader import device as devices
+from shardkit.loader.augmenting import Augment
 from shardkit.loader.batch import BatchPosition
 from shardkit.loader.buffers import Buffers
 from shardkit.loader.collate import Loaded
@@ -87,6 +88,9 @@ class Loader:
         pair, a dataset's mean and standard deviation in full scale. What a mixture says of a member goes first.
     dtype : torch.dtype
         Of the images: float32 (the default), float16 or bfloat16.
+    augment : callable, optional
+        (image, seed) -> image: a change of each one, float32 (1, rows, cols) on the device, normalised, without
+        padding; of the same shape. The seed is the plan's: see docs/loader.md. Called in a thread of the loader.
     cache : str or Path, optional
         Folder on a local disk for whole shards. Without one, just the bytes needed are read, every time.
     cache_bytes : int, optional
@@ -139,6 +143,7 @@ class Loader:
         device: str | torch.device | None = None,
         normalise: Normalise = "percentile",
         dtype: torch.dtype = torch.float32,
+        augment: Augment | None = None,
         cache: str | Path | None = None,
         cache_bytes: int | None = None,
         read_ahead: int = ReadOptions.read_ahead,
@@ -185,9 +190,8 @@ class Loader:
             prefetch=prefetch,
             threads=threads or devices.threads(self.device),
             stream=devices.stream(self.device),
+            augment=augment,
         )
-
-    # --- iteration
 
     def __iter__(self) -> Iterator[Loaded]:
         """Go through this rank's micro-batches, from the current step to the end of the epoch.
@@ -223,8 +227,6 @@ class Loader:
     def __reduce__(self) -> Any:
         """Refuse to be pickled: no loader travels."""
         raise ArgumentError(_ELSEWHERE)
-
-    # --- its share
 
     @property
     def rank(self) -> int:

@@ -8,6 +8,7 @@ import torch
 from shardkit.codecs import codec
 from shardkit.codecs.base import Codec, CodestreamCodec
 from shardkit.loader import device as devices
+from shardkit.loader.augmenting import Augment
 from shardkit.loader.graph_input import CLIPPED, Normalise
 from shardkit.loader.index import Member
 
@@ -84,6 +85,8 @@ class PrefetchConfig:
     stream : torch.cuda.Stream, optional
         Stream that copies and collation run on; None on a CPU. One for all epochs, or the allocator would keep memory
         for each.
+    augment : callable, optional
+        Changes each image; see `shardkit.Loader`.
     """
 
     members: tuple[MemberConfig, ...]
@@ -94,6 +97,7 @@ class PrefetchConfig:
     threads: int
     max_bad: float = 0.0
     stream: torch.cuda.Stream | None = None
+    augment: Augment | None = None
 
     @property
     def decode(self) -> bool:
@@ -102,5 +106,5 @@ class PrefetchConfig:
 
     @property
     def clip(self) -> bool:
-        """Whether the images of all datasets are cut off at 0 and 1."""
-        return all(member.normalise in CLIPPED for member in self.members)
+        """Whether all images are cut off at 0 and 1 as they are laid out; those that `augment` gets are before."""
+        return self.augment is None and all(member.normalise in CLIPPED for member in self.members)

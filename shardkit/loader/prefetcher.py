@@ -22,11 +22,11 @@ import torch
 
 from shardkit.codecs.placement import Placement
 from shardkit.errors import ArgumentError, BadDataError, IntegrityError, ShardkitError
-from shardkit.loader import closing
-from shardkit.loader.batch import Batch, BatchItem, BatchPosition, Canvas, cut_off
+from shardkit.loader import augmenting, closing
+from shardkit.loader.batch import Batch, BatchItem, BatchPosition, Canvas
 from shardkit.loader.buffers import Buffers
 from shardkit.loader.collate import collate
-from shardkit.loader.graph import Graph
+from shardkit.loader.graph import Graph, cut_off
 from shardkit.loader.graph_input import Pixels, Prepared, prepared
 from shardkit.loader.index import Index
 from shardkit.loader.prefetch_config import MemberConfig, PrefetchConfig
@@ -251,12 +251,20 @@ class Prefetcher:
     def _build(self, item: _Pending, ready: list[Prepared | ShardkitError]) -> Batch:
         begun = time.perf_counter()
         images, shown = self._run_graph(item, ready)
-        between = time.perf_counter()
+        normalised = time.perf_counter()
+        if self._config.augment is not None:
+            augmenting.change(self._config.augment, item.micro, shown, images, item.details)
+            self._finished()
+        changed = time.perf_counter()
         batch = collate(item.micro, shown, images, item.position, self._canvas)
-        if self._config.device.type == "cuda":
-            torch.cuda.current_stream(self._config.device).synchronize()  # whole before anybody sees it
-        self._stats.built(item.micro, between - begun, time.perf_counter() - between)
+        self._finished()  # whole before anybody sees it
+        self._stats.built(item.micro, normalised - begun, changed - normalised, time.perf_counter() - changed)
         return batch
+
+    def _finished(self) -> None:
+        """Wait for a GPU to do what it was given."""
+        if self._config.device.type == "cuda":
+            torch.cuda.current_stream(self._config.device).synchronize()
 
     def _substituted(
         self, item: _Pending, ready: list[Prepared | ShardkitError], told: set[int]
@@ -310,9 +318,8 @@ class Prefetcher:
 
     def _images(self, chosen: list[Prepared]) -> list[torch.Tensor]:
         images = self._graph.run(chosen)
-        if not self._canvas.clip:  # of a mixture, maybe some members' images are cut off and others' are not
-            for image in (image for image, ready in zip(images, chosen, strict=True) if ready.clip):
-                cut_off(image)
+        if not self._canvas.clip:
+            cut_off(images, chosen)
         return images
 
 

@@ -61,8 +61,8 @@ class Stats:
         Tokens of images, and tokens with padding included.
     wait_s : float
         Seconds that the consumer waited for batches.
-    graph_s, assemble_s : float
-        Seconds that the producer normalised images, and laid them out in batches.
+    graph_s, augment_s, assemble_s : float
+        Seconds that the producer normalised images, had them augmented, and laid them out in batches.
     bad : list of str
         What was wrong with samples of this epoch.
     bins : dict of BinStats
@@ -75,6 +75,7 @@ class Stats:
     padded_tokens: int = 0
     wait_s: float = 0.0
     graph_s: float = 0.0
+    augment_s: float = 0.0
     assemble_s: float = 0.0
     bad: list[str] = field(default_factory=list)
     bins: dict[str, BinStats] = field(default_factory=lambda: defaultdict(BinStats))
@@ -109,13 +110,14 @@ class Stats:
             of.mpx += halved(int(detail.number("height")), level) * halved(int(detail.number("width")), level) / 1e6
             of.decode_s += seconds
 
-    def built(self, micro: MicroBatch, graph_s: float, assemble_s: float) -> None:
+    def built(self, micro: MicroBatch, graph_s: float, augment_s: float, assemble_s: float) -> None:
         """Count that the producer finished a batch."""
         self.batches += 1
         self.images += len(micro.crops)
         self.tokens += micro.real_tokens + micro.repeated_tokens
         self.padded_tokens += micro.padded_tokens
         self.graph_s += graph_s
+        self.augment_s += augment_s
         self.assemble_s += assemble_s
 
     def where(self) -> str:
@@ -146,6 +148,7 @@ class Stats:
             **{name: counts.get(name, 0) for name in ("requests", "read_bytes", "refetched")},
             "decode_s": sum(row["decode_s"] for row in bins.values()),
             "graph_s": self.graph_s,
+            "augment_s": self.augment_s,
             "assemble_s": self.assemble_s,
             "bad": len(self.bad),
             "cache": {name: counts.get(name, 0) for name in _CACHE},

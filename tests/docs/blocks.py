@@ -16,12 +16,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(r"(?:^<!-- (not run|tested with): (.*?) -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SYSTEM = {"export", "sbatch"}
+_TRAINING = {"pretrain", "finetune", "probe"}
 _LAUNCHERS = {"torchrun", "srun", "accelerate"}
 
 
 @dataclass(frozen=True)
 class Block:
-    """skip: why it is not run. added: options that a test adds to `pretrain`, to be quick."""
+    """skip: why it is not run. added: options that a test adds to commands that train, to be quick."""
 
     where: str
     language: str
@@ -74,7 +75,7 @@ def run(block: Block, names: dict[str, Any]) -> None:
             code = cli.run(words[1:])
         else:
             assert words[:3] == ["python", "-m", "trainer"], f"{block.where}: mark what is not run: {words}"
-            code = training.run(words[3:] + list(block.added if words[3] == "pretrain" else ()))
+            code = training.run(words[3:] + list(block.added if words[3] in _TRAINING else ()))
         assert code == 0, f"{block.where}: {shlex.join(words)} ended with {code}"
 
 

@@ -10,7 +10,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-_DEEP = {"build.md", "format.md", "training.md"}  # builds and training runs of their own: the README has the like
+_DEEP = {
+    "build.md",
+    "evaluation.md",
+    "finetuning.md",
+    "format.md",
+    "training.md",
+}  # builds and training runs of their own: the README has the like
 
 
 def test_the_readme_runs_from_dicom_to_weights(documented: Path) -> None:

@@ -65,6 +65,24 @@ def test_images_are_those_of_the_members_as_often_as_weights_say_each_with_its_g
     assert loader.account().samples == sum(map(len, found.values())) == len(loader.plan.draws)
 
 
+def test_images_are_cut_off_as_their_member_is_normalised_before_they_are_augmented(
+    mixed: Callable[..., Path],
+) -> None:
+    file = mixed(tars=(1, "percentile"), png=(1, "zscore"))
+    given: list[float] = []
+
+    def look(image: Any, seed: int) -> Any:
+        given.append(float(image.max()))
+        return image
+
+    augmented = Loader(file, batching=BATCHINGS[0], augment=look, **SMALL)
+    plain = _images(Loader(file, batching=BATCHINGS[0], **SMALL))
+    found = _images(augmented)
+    assert found.keys() == plain.keys()
+    assert all(np.array_equal(image, found[key][0]) for key, (image,) in plain.items())
+    assert sorted(given) == sorted(float(image.max()) for (image,) in plain.values())
+
+
 def test_rows_are_those_of_one_member_after_another_s(members: dict[str, Path], mixed: Callable[..., Path]) -> None:
     loader = Loader(mixed(**WEIGHTS), batching=BATCHINGS[0], **SMALL)
     single = {name: ManifestIndex(str(folder)) for name, folder in members.items()}

@@ -54,15 +54,17 @@ class Dense:
     def norm(self, x: Tensor, name: str) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], self.p[f"{name}.weight"], self.p[f"{name}.bias"], self.c.norm_eps)
 
-    def block(self, x: Tensor, name: str, heads: int) -> Tensor:
+    def block(self, x: Tensor, name: str, heads: int, share: Tensor | tuple[int, int] = (1, 1)) -> Tensor:
         n, width = x.shape
         q, k, v = (
             self.linear(self.norm(x, f"{name}.norm1"), f"{name}.attn.qkv").view(n, 3, heads, -1).permute(1, 2, 0, 3)
         )
         scores = q @ k.transpose(1, 2) / math.sqrt(width // heads)
-        x = x + self.linear((scores.softmax(-1) @ v).transpose(0, 1).reshape(n, width), f"{name}.attn.proj")
+        attended = (scores.softmax(-1) @ v).transpose(0, 1).reshape(n, width)
+        x = x + self.linear(attended, f"{name}.attn.proj") * share[0]
         hidden = self.linear(self.norm(x, f"{name}.norm2"), f"{name}.mlp.fc1")
-        return x + self.linear(0.5 * hidden * (1 + torch.erf(hidden / math.sqrt(2))), f"{name}.mlp.fc2")
+        found = self.linear(0.5 * hidden * (1 + torch.erf(hidden / math.sqrt(2))), f"{name}.mlp.fc2")
+        return x + found * share[1]
 
     def __call__(self, image: Tensor, size: tuple[int, int], drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(loss, mask, prediction); drawn: the noise of its patches."""

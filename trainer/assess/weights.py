@@ -10,10 +10,10 @@ from shardkit.errors import ArgumentError
 from trainer.config import LoaderConfig, from_flat
 from trainer.models.base import EncoderConfig
 from trainer.models.encoder import Encoder
-from trainer.models.initial import load_initial
+from trainer.models.initial import facts_of, load_initial
 from trainer.models.registry import described
 from trainer.recipes.registry import RECIPES
-from trainer.runs import checkpoint, folder
+from trainer.runs import checkpoint
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Weights:
 def of_run(run: Path) -> Weights:
     """Return the network of a run, or of one of its checkpoints."""
     path = checkpoint.named(run)
-    facts = folder.facts(checkpoint.run_of(path))
+    facts = facts_of(path)
     options = facts["config"]
     return Weights(str(path), _checked(described(_group(options, "model"))), _loader(options), str(facts["data"]))
 

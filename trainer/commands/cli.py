@@ -16,7 +16,9 @@ from rich.table import Column, Table
 from shardkit.commands import stopping, usage
 from shardkit.errors import ArgumentError, ShardkitError
 from shardkit.terminal.output import Terminal
+from trainer.commands.asking import explain
 from trainer.commands.assess import assess
+from trainer.commands.chosen_model import with_model, without_model
 from trainer.commands.evaluate import evaluate
 from trainer.config import defaulting_to, flat
 from trainer.recipes.registry import RECIPES
@@ -41,11 +43,13 @@ out
 recipe
     Whose values are the defaults of all options below; see the command recipes.
 init
-    Weights to begin with: a run, a checkpoint, a file, or a model of timm.
+    Weights to begin with: a run, a checkpoint, a file, or weights of timm by name and tag.
+init_channels
+    How their kernels of three channels become ones of grey: sum keeps what they make of grey images.
 """
 
 
-def application(recipe: str, typed: frozenset[str] = frozenset()) -> App:
+def application(recipe: str, typed: frozenset[str] = frozenset(), backbone: str | None = None) -> App:
     """Return the commands, with a recipe's values as the defaults of its own.
 
     Parameters
@@ -54,6 +58,8 @@ def application(recipe: str, typed: frozenset[str] = frozenset()) -> App:
         Name of the recipe.
     typed
         Names of the options in the command.
+    backbone
+        timm's name of a model in place of the recipe's.
     """
     app = App(
         name="trainer",
@@ -62,19 +68,23 @@ def application(recipe: str, typed: frozenset[str] = frozenset()) -> App:
         suppress_keyboard_interrupt=False,
     )
     for command, usual in _DEFAULTS.items():
-        app.command(_trains(command, recipe if RECIPES[recipe].command == command else usual, typed))
+        if RECIPES[recipe].command == command:
+            app.command(_trains(command, recipe, typed, backbone))
+        else:
+            app.command(_trains(command, usual, typed, None))
     app.command(recipes)
     app.command(export)
     app.command(report)
-    app.command(evaluate)
     app.command(assess)
+    app.command(evaluate)
     app.command(explain)
     return app
 
 
-def _trains(command: Command, recipe: str, typed: frozenset[str]) -> Callable[..., int]:
+def _trains(command: Command, recipe: str, typed: frozenset[str], backbone: str | None) -> Callable[..., int]:
     """Return the command that trains by recipes of its own."""
-    base: Any = defaulting_to(RECIPES[recipe].config)
+    values = RECIPES[recipe].config
+    base: Any = defaulting_to(values if backbone is None else with_model(values, backbone))
 
     def train(
         *,
@@ -82,12 +92,13 @@ def _trains(command: Command, recipe: str, typed: frozenset[str]) -> Callable[..
         out: Path,
         recipe: str = recipe,
         init: str | None = None,
+        init_channels: Literal["sum", "mean"] = "sum",
         config: Annotated[base, Parameter(name="*")] = base(),  # noqa: B008 (frozen)
     ) -> int:
         from trainer.commands.training import train
         from trainer.runs.start import Job
 
-        return train(Job(recipe, config, data, out, init, typed, command), console)
+        return train(Job(recipe, config, data, out, init, typed, command, init_channels), console)
 
     train.__name__, train.__doc__ = command, _TRAIN.format(about=_ABOUT[command])
     return train
@@ -163,74 +174,6 @@ def report(run: Path) -> None:
     console.print(str(write(run)), highlight=False, soft_wrap=True)
 
 
-def explain(
-    run: Path,
-    *,
-    data: str,
-    out: Path,
-    labels: str | None = None,
-    method: Literal["anomaly", "rollout", "gradcam"] | None = None,
-    label: Annotated[str | None, Parameter(name="--class")] = None,
-    split: str = "test",
-    keys: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
-    samples: int = 24,
-    layer: str = "",
-    masks: int = 16,
-    seed: int = 0,
-    save_maps: bool = False,
-) -> None:
-    """Draw maps of what a run looks at, hold them against boxes of the labels, and write a page about both.
-
-    Parameters
-    ----------
-    run
-        Folder of a run, or of one of its checkpoints.
-    data
-        Folder or bucket url of a dataset made by shardkit build.
-    out
-        Folder to write to: index.html, boxes.json, and maps.
-    labels
-        Labels table whose boxes are looked for: all of the split.
-    method
-        gradcam, the usual one of a task; anomaly, of a masked autoencoder; or rollout, of a vision transformer.
-    label
-        Only this class; without it those of an image's boxes, and the most probable one where there are none.
-    split
-        train, val, test, all, or the official one of a labels table, e.g. nih14:test.
-    keys
-        Only these samples, by key or its start.
-    samples
-        Pictures at most, evenly spaced by key; without boxes, images at most.
-    layer
-        Layer of Grad-CAM: a module of the encoder, e.g. blocks.-1.norm2, or features, which the head is given; default
-        blocks.-1.norm1 of a vision transformer, else features.
-    masks
-        Masks of anomaly maps, at least: whole rounds are run that hide every patch.
-    seed
-        Of masks and of random maps.
-    save_maps
-        Write all maps, too, as NumPy files.
-    """
-    from trainer.commands.explain import Explain, write
-
-    asked = Explain(
-        run=run,
-        data=data,
-        out=out,
-        labels=labels,
-        method=method,
-        label=label,
-        split=split,
-        keys=keys,
-        samples=samples,
-        layer=layer,
-        masks=masks,
-        seed=seed,
-        save_maps=save_maps,
-    )
-    write(asked, console)
-
-
 def _known(name: str) -> str:
     if name not in RECIPES:
         raise ArgumentError(f"recipe {name} is unknown: choose one of {', '.join(RECIPES)}")
@@ -264,7 +207,9 @@ def _typed(words: list[str]) -> frozenset[str]:
 def run(words: list[str]) -> int:
     """Run the command line `words`; return the exit code."""
     try:
-        code = application(_named(words), _typed(words))(
+        words, backbone = without_model(words)
+        typed = _typed(words) | ({"model"} if backbone else frozenset())
+        code = application(_named(words), typed, backbone)(
             words, result_action="return_value", exit_on_error=False, print_error=False
         )
     except CycloptsError as error:

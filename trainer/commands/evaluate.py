@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from trainer.evaluate.results import Evaluation
 
 _WORDS = Parameter(consume_multiple=True, negative="", show_default=False)
+_SHORT = {"ap": "AP", "balanced_accuracy": "bal. accuracy", "mae": "mean error", "rmse": "RMSE"}
 _FEWEST = 100  # draws of patients: an interval's ends are among the rare ones
 
 
@@ -134,14 +135,14 @@ def _table(of: "Evaluation") -> Table:
     from trainer.evaluate.results import main_scores
 
     heads = [Column(name, justify="right") for name in ("images", "patients")]
-    scores = (Column("score", no_wrap=True), Column("", justify="right"), "interval")
+    scores = (Column("score", no_wrap=True), Column("", justify="right"), Column("interval", no_wrap=True))
     table = Table("run", "site", "split", *heads, *scores, box=None, pad_edge=False)
     for entry in of.entries:
         about, patients = entry.first.about, len(set(entry.first.patients.tolist()))
         cells = [entry.run, entry.site, about.split, number(len(entry.first)), number(patients)]
         for score in main_scores(about.kind, len(about.classes)):
             found = overall(entry.scores[score])
-            table.add_row(*cells, in_sentence(score), shown(found.value), interval(found))
+            table.add_row(*cells, _SHORT.get(score) or in_sentence(score), shown(found.value), interval(found))
             cells = [""] * len(cells)
     return table
 

@@ -10,11 +10,12 @@ from safetensors.torch import save_file
 
 from shardkit import Loader, from_text
 from shardkit.dataset.rounding import ceil_div
-from shardkit.errors import ShardkitError
+from shardkit.errors import ArgumentError, ShardkitError
 from trainer.commands import usage
 from trainer.models.base import Weights
+from trainer.models.classifier import HEAD
 from trainer.models.registry import described
-from trainer.runs import checkpoint, folder, unpickling
+from trainer.runs import best, checkpoint, folder, unpickling
 from trainer.runs.files import atomic_write
 
 
@@ -41,8 +42,13 @@ def export(asked: Export) -> str:
         For a checkpoint that cannot be read.
     """
     path = checkpoint.named(asked.run)
-    facts = folder.facts(checkpoint.run_of(path))
+    facts = folder.facts(best.run_of(path))
     options = facts["config"]
+    if HEAD in checkpoint.names(path):
+        raise ArgumentError(
+            f"{asked.run} is a task: encoder and head together are no file for other programs; export the run that it"
+            " began from, or go on from it with --init"
+        )
     values = {name.removeprefix("model."): v for name, v in options.items() if name.startswith("model.")}
     model = described(values).build()
     if asked.grid is None and model.needs_grid:

@@ -16,6 +16,7 @@ from shardkit.errors import ArgumentError
 from shardkit.storage import shown
 from shardkit.terminal.output import Terminal
 from trainer import parallel
+from trainer.augment import levels
 from trainer.config import Config, LoaderConfig
 from trainer.loop import Loop
 from trainer.models.flops import peak_tflops
@@ -51,9 +52,9 @@ def train(job: Job, console: Terminal) -> int:
 
 def _with_model(job: Job) -> Job:
     """Return the job with the model of the run that it begins with, where it names no other."""
-    if job.command == "pretrain" or job.init is None or any(name.startswith("model.") for name in job.typed):
+    if job.command == "pretrain" or job.init is None or any(name.partition(".")[0] == "model" for name in job.typed):
         return job
-    model = described_encoder(job.init)
+    model = described_encoder(job.init, job.config.model)
     return job if model is None else replace(job, config=replace(job.config, model=model))
 
 
@@ -84,7 +85,7 @@ def _train(job: Job, world: World, console: Terminal | None, asked: list[int]) -
     """Train, and return whether the last step was reached."""
     writers.check(job.config.log.wandb)
     torch.manual_seed(job.config.run.seed)
-    loader = open_loader(job.config, job.data, world.device, world.rank, world.size)
+    loader = open_loader(job.config, job.data, world.device, world.rank, world.size, augmented=True)
     objective = job.config.objective.build(job.config.model, loader)
     objective.model.check_batching(loader.batching)
     with folder.held(job.out, world):
@@ -111,7 +112,7 @@ def _go(
     config, facts = job.config, begun.facts
     if facts["baseline"] is None and world.is_main and config.log.baseline:
         facts["baseline"] = objective.baseline(
-            lambda: open_loader(config, job.data, world.device, 0, 1), config.log.baseline
+            lambda: open_loader(config, job.data, world.device, 0, 1, augmented=True), config.log.baseline
         )
     name = torch.cuda.get_device_name() if world.device.type == "cuda" else "cpu"
     log = Log(
@@ -186,7 +187,8 @@ def _without(config: Config, lacking: str, console: Terminal | None) -> None:
     if config.select.metric:
         raise ArgumentError(
             f"--select.metric {config.select.metric} has nothing to choose by, {lacking}: give --select.metric '' to"
-            " choose no checkpoint, or train on a split beside which there is a val split"
+            " choose no checkpoint, or train on a split beside which there is a val split, as shardkit's own by patient"
+            " (--loader.split train) mostly has"
         )
     if config.val.every:
         _say(console, f"no validation: {lacking}")
@@ -204,7 +206,9 @@ def _no_validation(job: Job, loader: Loader, split: str) -> str:
     return ""
 
 
-def open_loader(config: Config, data: str, device: torch.device, rank: int, size: int) -> Loader:
+def open_loader(
+    config: Config, data: str, device: torch.device, rank: int, size: int, augmented: bool = False
+) -> Loader:
     """Open the run's loader.
 
     Parameters
@@ -217,8 +221,11 @@ def open_loader(config: Config, data: str, device: torch.device, rank: int, size
         Where batches go.
     rank, size
         Number of this process, and of all.
+    augmented
+        Whether images are changed as the run trains on them; everything that measures a model sees them as they are.
     """
     c = config.loader
+    normalise = _normalise(c)
     return Loader(
         data,
         batching=from_text(c.batching),
@@ -228,7 +235,8 @@ def open_loader(config: Config, data: str, device: torch.device, rank: int, size
         rank=rank,
         world_size=size,
         device=device,
-        normalise=_normalise(c),
+        normalise=normalise,
+        augment=config.augment.build(levels(normalise)) if augmented else None,
         cache=c.cache,
         cache_bytes=None if c.cache is None else int(c.cache_gib * 2**30),
         threads=c.threads,

@@ -25,7 +25,8 @@ _TEST = "test"
 
 def short_names(places: Sequence[str]) -> dict[str, str]:
     """Return a short name for each place: the last part of it, with the one before where two are alike."""
-    parts = {one: [part for part in re.split(r"[/\\]+", shown(one).rstrip("/")) if part] or [one] for one in places}
+    plain = {one: shown(one).replace("***@", "") for one in places}
+    parts = {one: [part for part in re.split(r"[/\\]+", text) if part] or [text] for one, text in plain.items()}
     last = [of[-1] for of in parts.values()]
     return {one: of[-1] if last.count(of[-1]) == 1 else "-".join(of[-2:]) for one, of in parts.items()}
 
@@ -96,7 +97,7 @@ def about(
         select_split=select.get("split"),
         select_metric=select.get("metric"),
         select_value=select.get("value"),
-        weights=of.origin,
+        weights=of.began,
         notes=tuple(_notes(of, site, split, table)),
     )
 

@@ -63,7 +63,7 @@ def reliability(probabilities: Floats, positive: Floats, bins: int = BINS, kind:
     p, y = probabilities[known], positive[known]
     if not len(p):
         return None
-    inner = np.linspace(0, 1, bins + 1)[1:-1]
+    inner = np.arange(1, bins) / bins
     if kind == "mass":
         inner = np.unique(np.quantile(p, inner, method="higher"))
     at = np.searchsorted(inner, p, side="right")

@@ -193,8 +193,7 @@ def _comparable(one: Entry, other: Entry) -> bool:
 
 
 def _compared(one: Entry, other: Entry) -> Comparison:
-    """Compare runs; of several seeds the first ones: a test of means over seeds is the business of more than two."""
-    return compare(one.first, other.first, one.headline.patients.score, **one.settings.drawing)
+    return compare(one.seeds, other.seeds, one.headline.patients.score, **one.settings.drawing)
 
 
 def found(folder: Path) -> list[Path]:

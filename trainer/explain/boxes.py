@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from trainer.explain.maps import Floats, Map
@@ -63,5 +62,6 @@ def by_mask(of: Map, box: Box, thresholds: Floats) -> Floats:
     return np.asarray(shared / (covered + box.area - shared), np.float64)
 
 
-def _overlap(lines: Floats, start: float, end: float) -> npt.NDArray[np.float64]:
-    return np.maximum(np.minimum(lines[1:], end) - np.maximum(lines[:-1], start), 0.0).astype(np.float64)
+def _overlap(lines: Floats, start: float, end: float) -> Floats:
+    found: Floats = np.clip(np.minimum(lines[1:], end) - np.maximum(lines[:-1], start), 0.0, None)
+    return found

@@ -136,7 +136,7 @@ def check(opened: Opened, method: Method) -> None:
 
 def pooling(model: Model) -> By:
     """Return whose output roll-out follows: what the head is given, and the mean of patches where there is none."""
-    return model.head.config.pool if isinstance(model, Classifier) else "mean"
+    return "token" if isinstance(model, Classifier) and model.head.config.pool == "token" else "mean"
 
 
 def _run(opened: Opened, batch: Batch, asked: Asked, keys: dict[int, str]) -> _Found:
@@ -174,7 +174,7 @@ def _explained(batch: Batch, found: _Found, slot: int, key: str, frame: Frame) -
         made, errors = (_pixels(found.tokens, pixels, slot, frame) for pixels in (found.of.made, found.of.pixels))
     return Explained(
         key=key,
-        picture=np.array(batch.pixels(slot).float().cpu()),
+        picture=batch.pixels(slot).float().cpu().numpy().copy(),
         frame=frame,
         stride=found.tokens.stride,
         maps={name: fine(grid, found.tokens.stride, frame) for name, grid in grids.items()},
@@ -193,4 +193,4 @@ def _pixels(tokens: Tokens, values: Tensor, slot: int, frame: Frame) -> Picture:
     grid = torch.zeros(rows, cols, p, p)
     grid[yx[:, 0], yx[:, 1]] = values[own].float().cpu().view(-1, p, p)
     whole = grid.permute(0, 2, 1, 3).reshape(rows * p, cols * p)
-    return np.array(whole[: frame.height, : frame.width])
+    return whole[: frame.height, : frame.width].numpy().copy()

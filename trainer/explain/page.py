@@ -183,10 +183,14 @@ def _figures(one: Explained, of: Result, at: int, scored: bool) -> list[dict[str
         fits = [each for each in of.finds.boxes if each.key == one.key and name in (ANY, each.label)]
         labels = [box for label, box in of.boxes.get(one.key, ()) if name in (ANY, label)]
         component = fits[0].fits[RUN].boxes[at] if scored and fits else None
-        lines = [f"sample {one.key}", *_said(one, name, of.about), *(_fitted(fit, at, of) for fit in fits)]
+        lines = [
+            *([f"sample {one.key}"] if name else []),
+            *_said(one, name, of.about),
+            *(_fitted(fit, at, of) for fit in fits),
+        ]
         figures.append(
             {
-                "title": name or words.NAMES[of.about["method"]],
+                "title": name or f"sample {one.key}",
                 "cells": drawn(one, found, labels, component),
                 "lines": lines,
             }

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -16,6 +16,9 @@ Batch = BinnedBatch | PackedBatch
 Grid = tuple[int, int]
 Weights = dict[str, Tensor]
 Channels = Literal[1, 3]
+FIRST_KERNEL: Final = "patch_embed.proj.weight"
+Grey = Literal["sum", "mean"]
+"""How a kernel of three channels becomes one of grey; the sum gives grey images the features of three equal ones."""
 
 
 class Model(nn.Module, ABC):
@@ -62,6 +65,34 @@ class Model(nn.Module, ABC):
                 " they must be the same"
             )
 
+    @property
+    def layers(self) -> int:
+        """Number of the last layer that `layer_of` knows; 0 is the patch embedding.
+
+        Raises
+        ------
+        ArgumentError
+            For a model whose layers are not numbered.
+        """
+        raise ArgumentError(f"--optim.layer-decay is for encoders, and a {type(self).__name__} is none: use 1")
+
+    def layer_of(self, name: str) -> int:
+        """Return the layer that a parameter belongs to, for learning rates that decay towards the first."""
+        return self.layers
+
+    def stepped(self) -> None:
+        """Follow an update of the weights, on all processes: running statistics."""
+
+    @property
+    def first_kernel(self) -> str:
+        """Name of the parameter, in files of other programs, that shows where what wraps their names ends."""
+        return FIRST_KERNEL
+
+    @property
+    def initial(self) -> str | None:
+        """Weights to begin with where the command names none, as `--init` has them."""
+        return None
+
     # --- what it costs
 
     @abstractmethod
@@ -85,8 +116,15 @@ class Model(nn.Module, ABC):
 
     # --- weights of other programs, in and out; a model that none knows has nothing to write here
 
-    def load_weights(self, state: Mapping[str, Tensor]) -> list[str]:
+    def load_weights(self, state: Mapping[str, Tensor], channels: Grey = "sum") -> list[str]:
         """Load weights by the names of another program.
+
+        Parameters
+        ----------
+        state
+            Weights by name.
+        channels
+            How kernels of three channels become ones of grey.
 
         Returns
         -------

@@ -1,8 +1,10 @@
 """Transformer blocks on sequences of any length, their parameters named as timm's."""
 
+import torch
 from torch import Tensor, nn
 
 from trainer.models.attention import attend
+from trainer.models.masking import hashed
 
 
 class Attention(nn.Module):
@@ -39,10 +41,48 @@ class Block(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(width, eps=eps), nn.LayerNorm(width, eps=eps)
         self.attn, self.mlp = Attention(width, heads), Mlp(width, int(width * mlp_ratio))
 
-    def forward(self, x: Tensor, cu_seqlens: Tensor, longest: int) -> Tensor:
-        """Add attention and perceptron to the tokens: (n, width) -> (n, width)."""
-        x = x + self.attn(self.norm1(x), cu_seqlens, longest)
-        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
+    def forward(self, x: Tensor, cu_seqlens: Tensor, longest: int, share: Tensor | None = None) -> Tensor:
+        """Add attention and perceptron to the tokens: (n, width) -> (n, width).
+
+        Parameters
+        ----------
+        x
+            Tokens.
+        cu_seqlens, longest
+            Their sequences, see `attend`.
+        share
+            (2, n, 1), what attention and perceptron are multiplied by before they are added; see `kept`.
+        """
+        found = self.attn(self.norm1(x), cu_seqlens, longest)
+        x = x + (found if share is None else found * share[0].to(found.dtype))
+        found = self.mlp(self.norm2(x))
+        return x + (found if share is None else found * share[1].to(found.dtype))  # type: ignore[no-any-return]
+
+
+def drop_rates(rate: float, depth: int) -> list[float]:
+    """Return each block's rate of stochastic depth: from 0 for the first to `rate` for the last, in equal steps."""
+    return [rate * i / max(1, depth - 1) for i in range(depth)]
+
+
+def kept(seeds: Tensor, block: int, rate: float) -> Tensor:
+    """Draw which images a block's attention and perceptron act on (stochastic depth, Huang et al. 2016).
+
+    Parameters
+    ----------
+    seeds
+        int64 (S,), of the plan: what is drawn is the same on any number of processes, and in a run that goes on.
+    block
+        Number of the block.
+    rate
+        Share of the images that it leaves as they are.
+
+    Returns
+    -------
+    Tensor
+        float32 (2, S): 0, or 1 / (1 - rate).
+    """
+    drawn = torch.stack([hashed(seeds, torch.full_like(seeds, -2 - 2 * block - branch)) for branch in (0, 1)])
+    return (drawn >= rate).float() / (1 - rate)
 
 
 def initialise_linear(model: nn.Module) -> None:

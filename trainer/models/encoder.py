@@ -1,10 +1,12 @@
 """What an encoder is: a network that turns images into features, without a decoder and without a head."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.models.base import Batch, Model
 
@@ -29,6 +31,8 @@ class Features:
         Side of a token in pixels.
     class_token : Tensor or None
         (S, width), of encoders that have one.
+    own : function or None
+        The encoder's own pooling, norm included: tokens -> (S, own width).
     """
 
     tokens: Tensor
@@ -38,6 +42,12 @@ class Features:
     places: int
     stride: int
     class_token: Tensor | None = None
+    own: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def there(self) -> Tensor:
+        """Whether there is an image in each place: bool (S,)."""
+        return self.real.new_zeros(self.places, dtype=torch.int64).index_add(0, self.image, self.real.long()) > 0
 
     def mean(self) -> Tensor:
         """Return the mean over each image's real tokens: (S, width), 0 where there is no image."""
@@ -54,6 +64,15 @@ class Encoder(Model, ABC):
     @abstractmethod
     def width(self) -> int:
         """Channels of a feature."""
+
+    @property
+    def own_width(self) -> int:
+        """Channels of what its own pooling gives."""
+        return self.width
+
+    def own_pooling(self, how: Literal["mean", "token"]) -> Sequence[nn.Parameter]:
+        """Return the parameters that take no part where `how` is pooled, and only do in its own pooling."""
+        return ()
 
     @abstractmethod
     def features(self, batch: Batch) -> Features:

@@ -3,20 +3,21 @@
 Positions are a formula here and a table there. A table is exact for one grid, which is why the grid has to be named.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import torch
 from timm.layers import resample_patch_embed
 from torch import Tensor
 
 from shardkit.errors import ArgumentError
-from trainer.models.base import Weights
+from trainer.models.base import Grey, Weights
 from trainer.models.positions import Mode, positions
 
-if TYPE_CHECKING:  # it reads and writes its weights with this module
+if TYPE_CHECKING:  # they read and write their weights with this module
     from trainer.models.mae import Mae
+    from trainer.models.vit import VisionTransformer
 
-_DECODER = ("decoder_", "mask_token")
+DECODER: Final = ("decoder_", "mask_token", "multi_scale_fusion_heads.")
 _PREDICTION = "decoder_pred."
 
 
@@ -48,7 +49,7 @@ def encoder_state(model: "Mae", grid: tuple[int, int], channels: Literal[1, 3] =
 
     `trainer.commands.usage` says how that model is made.
     """
-    state = {name: value for name, value in model.state_dict().items() if not name.startswith(_DECODER)}
+    state = {name: value for name, value in model.state_dict().items() if not name.startswith(DECODER)}
     if channels == 3:
         state["patch_embed.proj.weight"] = to_colour(state["patch_embed.proj.weight"])
     c = model.config
@@ -67,10 +68,10 @@ def original_state(model: "Mae", grid: tuple[int, int], channels: Literal[1, 3] 
     return {**state, **encoder_state(model, grid, channels), "decoder_pos_embed": decoder}
 
 
-def load_original(model: "Mae", state: Weights, channels: Literal["sum", "mean"] = "sum") -> list[str]:
+def load_original(model: "VisionTransformer", state: Weights, channels: Grey = "sum") -> list[str]:
     """Load a whole model, or an encoder alone, of the original or of timm.
 
-    Position tables and heads are left out.
+    Position tables and heads are left out; so are a decoder and a last norm that the model does not have.
 
     Parameters
     ----------
@@ -79,8 +80,7 @@ def load_original(model: "Mae", state: Weights, channels: Literal["sum", "mean"]
     state
         Weights by name.
     channels
-        How a patch embedding of three channels becomes one of grey. The sum gives grey images the features that they
-        had as three equal channels.
+        How a patch embedding of three channels becomes one of grey.
 
     Returns
     -------
@@ -93,21 +93,23 @@ def load_original(model: "Mae", state: Weights, channels: Literal["sum", "mean"]
         For values of another shape, or for names that belong to another architecture.
     """
     own = model.state_dict()
+    absent = tuple(part for part in (*DECODER, "norm.") if not any(name.startswith(part) for name in own))
     taken: Weights = {}
     for name, value in state.items():
-        if name in ("pos_embed", "decoder_pos_embed") or name.startswith(("head.", "fc_norm.")):
+        if name in ("pos_embed", "decoder_pos_embed") or name.startswith(("head.", "fc_norm.", *absent)):
             continue
         if name not in own:
             raise ArgumentError(f"{name} is in the checkpoint and not in this model: choose the architecture it is of")
         taken[name] = _fitted(name, value, own[name], channels)
     missing = sorted(own.keys() - taken.keys())
-    if any(not name.startswith(_DECODER) for name in missing):
-        raise ArgumentError(f"the checkpoint lacks {missing[0]}: choose the architecture it is of")
+    if any(not name.startswith(DECODER) for name in missing):
+        lacking = next(name for name in missing if not name.startswith(DECODER))
+        raise ArgumentError(f"the checkpoint lacks {lacking}: choose the architecture it is of")
     model.load_state_dict({**own, **taken})
     return missing
 
 
-def _fitted(name: str, value: Tensor, own: Tensor, channels: Literal["sum", "mean"]) -> Tensor:
+def _fitted(name: str, value: Tensor, own: Tensor, channels: Grey) -> Tensor:
     if name == "patch_embed.proj.weight" and value.shape[1] == 3:
         value = to_grey(value, channels)
     if name == "patch_embed.proj.weight" and value.shape[0] == own.shape[0]:
@@ -119,7 +121,7 @@ def _fitted(name: str, value: Tensor, own: Tensor, channels: Literal["sum", "mea
     return value
 
 
-def to_grey(weight: Tensor, how: Literal["sum", "mean"] = "sum") -> Tensor:
+def to_grey(weight: Tensor, how: Grey = "sum") -> Tensor:
     """Return a patch embedding for one channel: (width, 3, p, p) -> (width, 1, p, p)."""
     return weight.sum(1, keepdim=True) if how == "sum" else weight.mean(1, keepdim=True)
 

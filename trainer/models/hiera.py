@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from shardkit import BinnedBatch
 from shardkit.errors import ArgumentError
-from trainer.models.base import Batch, Channels, Grid, Weights
+from trainer.models.backbone import TimmEncoder
+from trainer.models.base import Batch, Channels, Grey, Grid, Weights
 from trainer.models.blocks import initialise_linear
 from trainer.models.decoder import MaskedAutoencoder
 from trainer.models.hiera_formats import hiera_state, load_timm
@@ -52,6 +53,8 @@ class HieraConfig:
         Targets are patches normalised by the mean and deviation of their own real pixels.
     norm_eps
         Added to a norm's variance.
+    drop_path
+        Stochastic depth of the encoder in training.
     """
 
     arch: str = "hiera_tiny_224"
@@ -62,10 +65,16 @@ class HieraConfig:
     decoder_heads: int = 16
     norm_pix: bool = True
     norm_eps: float = 1e-6
+    drop_path: float = 0.0
 
     def build(self) -> "HieraMae":
         """Build the model, with random weights."""
         return HieraMae(self)
+
+    def encoder(self, last_norm: bool = True) -> TimmEncoder:
+        """See `EncoderConfig`: timm's own, whose queries are pooled three times, and whose norm follows the mean."""
+        _check_arch(self.arch)
+        return TimmEncoder(self.arch, self.side, self.drop_path, last_norm, self.norm_eps)
 
 
 class HieraMae(MaskedAutoencoder):
@@ -243,9 +252,9 @@ class HieraMae(MaskedAutoencoder):
 
     # --- weights of other programs, in and out
 
-    def load_weights(self, state: Mapping[str, Tensor]) -> list[str]:
+    def load_weights(self, state: Mapping[str, Tensor], channels: Grey = "sum") -> list[str]:
         """See `Model` and `load_timm`: weights of timm's Hiera, or of the public code."""
-        return load_timm(self, state)
+        return load_timm(self, state, channels)
 
     @property
     def needs_grid(self) -> bool:
@@ -277,10 +286,14 @@ class HieraMae(MaskedAutoencoder):
         return self.config.arch, {"img_size": self.exported_size(grid), "q_pool": POOLED}
 
 
-def _encoder(config: HieraConfig) -> Hiera:
+def _check_arch(arch: str) -> None:
     known = timm.list_models("hiera_*")
-    if config.arch not in known:
-        raise ArgumentError(f"arch={config.arch} is not a Hiera of timm's: choose one of {', '.join(known)}")
+    if arch not in known:
+        raise ArgumentError(f"arch={arch} is not a Hiera of timm's: choose one of {', '.join(known)}")
+
+
+def _encoder(config: HieraConfig) -> Hiera:
+    _check_arch(config.arch)
     encoder = timm.create_model(
         config.arch,
         pretrained=False,
@@ -288,6 +301,7 @@ def _encoder(config: HieraConfig) -> Hiera:
         num_classes=0,
         img_size=(config.side, config.side),
         q_pool=POOLED,
+        drop_path_rate=config.drop_path,
         norm_layer=partial(nn.LayerNorm, eps=config.norm_eps),
     )
     assert isinstance(encoder, Hiera)

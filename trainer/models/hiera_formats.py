@@ -8,17 +8,18 @@ from timm.models.hiera import checkpoint_filter_fn
 from torch import Tensor
 
 from shardkit.errors import ArgumentError
+from trainer.models.base import Grey
 from trainer.models.formats import to_colour, to_grey
 
 if TYPE_CHECKING:  # it reads and writes its weights with this module
     from trainer.models.hiera import HieraMae
 
 
-def load_timm(model: "HieraMae", state: Mapping[str, Tensor]) -> list[str]:
+def load_timm(model: "HieraMae", state: Mapping[str, Tensor], channels: Grey = "sum") -> list[str]:
     """Load timm's Hiera, or a masked autoencoder of the public code or of ours.
 
-    Heads are left out. Kernels of three channels are summed, which gives grey images the features that they had as
-    three equal channels; predictions of three channels are averaged.
+    Heads are left out. Kernels of three channels become ones of grey as `channels` says; predictions of three channels
+    are averaged.
 
     Returns
     -------
@@ -40,7 +41,7 @@ def load_timm(model: "HieraMae", state: Mapping[str, Tensor]) -> list[str]:
             raise ArgumentError(f"{name} is in the checkpoint and not in {c.arch}: choose the arch it is of")
         wanted = own[own_name].shape
         if own_name == "encoder.patch_embed.proj.weight" and value.ndim == 4 and value.shape[1] == 3:
-            value = to_grey(value)
+            value = to_grey(value, channels)
         if own_name.startswith("decoder_pred.") and value.shape[0] == 3 * wanted[0]:
             value = value.view(3, *wanted).mean(0)  # rows are pixels, colours outermost
         if value.shape != wanted:

@@ -3,17 +3,24 @@
 import argparse
 import pathlib
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from math import isqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
 from shardkit.errors import ArgumentError
-from trainer.models.base import Model, ModelConfig, Weights
-from trainer.models.classifier import Classifier
+from trainer.models.base import FIRST_KERNEL, Grey, Model, ModelConfig, Weights
+from trainer.models.classifier import ENCODER, HEAD, Classifier
+from trainer.models.formats import DECODER, position_table
 from trainer.models.registry import described
-from trainer.runs import checkpoint, folder, unpickling
+from trainer.models.timm_names import parted, seen_in_pretraining, tags
+from trainer.models.vit import VisionTransformer, VitConfig
+from trainer.runs import checkpoint, folder
 
 _SAFE: list[Any] = [
     argparse.Namespace,
@@ -21,25 +28,28 @@ _SAFE: list[Any] = [
 ]  # what training programs put beside the weights: their arguments
 _NESTED = ("model", "state_dict", "model_state_dict", "model_state", "module")
 _AVERAGES = ("model_ema", "state_dict_ema", "ema")  # taken where nothing else is there
-_MARK = "patch_embed.proj.weight"  # every model that fits has it, whatever stands before
 
 
-def load_initial(model: Model, source: str) -> str:
+def load_initial(model: Model, source: str, channels: Grey = "sum", classes: Sequence[str] = ()) -> str:
     """Begin with weights of elsewhere.
 
     Parameters
     ----------
     model
-        Takes the weights.
+        Takes the weights: a model, or a classifier, whose encoder does.
     source
         A run's folder, or one of its checkpoints; a .pth, .pt, .bin or .safetensors file of timm's or of the
-        original's masked autoencoder, with what programs wrap around it; or a timm model, e.g.
-        vit_base_patch16_224.mae, whose weights timm downloads.
+        original's masked autoencoder, with what programs wrap around it; or weights of timm by name and tag, e.g.
+        vit_base_patch16_224.mae, which timm downloads.
+    channels
+        How kernels of three channels become ones of grey.
+    classes
+        Names of the classifier's classes: the head of a run with the same ones is taken, too.
 
     Returns
     -------
     str
-        A sentence on what was taken, and what begins at random.
+        A sentence on what was taken, what it had been pre-trained on where that is known, and what begins at random.
 
     Raises
     ------
@@ -48,30 +58,129 @@ def load_initial(model: Model, source: str) -> str:
     """
     path = Path(source)
     if path.is_dir():
-        path = checkpoint.named(path)
-        if isinstance(model, Classifier) and not any(
-            name.startswith("model.head.") for name in unpickling.shapes(path)
-        ):
-            checkpoint.weights(path, model.encoder)
-            return f"the encoder's weights are those of {path}, the head begins at random"
-        checkpoint.weights(path, model)
-        return f"all weights are those of {path}"
-    mark = next((name for name in model.state_dict() if name.endswith(_MARK)), _MARK)
+        return from_run(model, checkpoint.named(path), classes)
+    mark = next((name for name in model.state_dict() if name.endswith(FIRST_KERNEL)), model.first_kernel)
     state, where = _file(path, mark) if path.exists() else (_timm(source), "")
     try:
-        missing = model.load_weights(state)
+        missing = model.load_weights(state, channels)
     except ArgumentError as error:
         raise ArgumentError(f"--init {source}: {error}") from None
-    return f"weights are those of {source}{where}" + (", the decoder begins at random" if missing else "")
+    seen = "" if path.exists() else f", {seen_in_pretraining(source)}{_scale(source)}"
+    return f"weights are those of {source}{where}{seen}{_rest(model, state, bool(missing))}"
 
 
-def described_encoder(source: str) -> ModelConfig | None:
-    """Return the model of the run that weights are to be taken of; None where they are no run's."""
-    path = Path(source)
-    if not path.is_dir():
+def _rest(model: Model, state: Mapping[str, Any], lacking: bool, head: bool = False) -> str:
+    """Say what was left out, and what begins at random."""
+    own = model.encoder if isinstance(model, Classifier) else model
+    parts = [", the decoder begins at random"] if lacking else []
+    if any(name.endswith("norm.weight") for name in _last_norms(state)) and not _last_norms(own.state_dict()):
+        parts.append(", without the last norm, in whose place the head has one of its own")
+    if "pos_embed" in state and isinstance(own, VisionTransformer) and not _is_formula(state["pos_embed"], own):
+        parts.append(", without the table of positions that it had learned: positions are a formula here")
+    if isinstance(model, Classifier) and not head:
+        parts.append(", the head begins at random")
+    return "".join(parts)
+
+
+def _last_norms(state: Mapping[str, Any]) -> list[str]:
+    return [name for name in state if name.removeprefix("encoder.") in ("norm.weight", "head.norm.weight")]
+
+
+def _is_formula(table: Tensor, model: VisionTransformer) -> bool:
+    """Return whether a table of positions holds what the formula gives."""
+    side, c = isqrt(table.shape[1] - 1), model.config
+    if side**2 + 1 != table.shape[1] or table.shape[2] != c.width:
+        return False
+    return torch.allclose(table[:, 1:].float(), position_table((side, side), c.width)[:, 1:], atol=1e-3)
+
+
+def _scale(name: str) -> str:
+    """Say what images such weights expect: grey ones, by the mean over colours."""
+    config = get_pretrained_cfg(name)
+    if config is None:
+        return ""
+    mean, deviation = (sum(values) / len(values) for values in (config.mean, config.std))
+    return (
+        f" with images of mean {mean:.3g} and deviation {deviation:.3g} (--loader.normalise {mean:.3g},{deviation:.3g})"
+    )
+
+
+def from_run(model: Model, path: Path, classes: Sequence[str] = ()) -> str:
+    """Begin with a checkpoint's weights: all of them where it is of the same model, else those of the encoder.
+
+    Parameters
+    ----------
+    model
+        Takes the weights.
+    path
+        The checkpoint.
+    classes
+        As of `load_initial`.
+
+    Returns
+    -------
+    str
+        A sentence on what was taken.
+
+    Raises
+    ------
+    TrainingError
+        For a checkpoint of another architecture, or one that cannot be read.
+    """
+    there = checkpoint.names(path)
+    labelled, own = HEAD in there, model.encoder if isinstance(model, Classifier) else model
+    facts = facts_of(path)
+    began = f", which began so: {facts['weights']}" if facts.get("weights") else ""
+    if not labelled and own is model:
+        checkpoint.weights(path, model)
+        return f"all weights are those of {path}{began}"
+    before = ENCODER if labelled else ""
+    state = dict(own.state_dict())
+    taken = {f"{before}{name}": value for name, value in state.items()}
+    decoder = [name for name in taken if name.removeprefix(before).startswith(DECODER) and name not in there]
+    whole = {name: value for name, value in taken.items() if name not in decoder}
+    head = isinstance(model, Classifier) and labelled and bool(classes) and facts.get("classes") == [*classes]
+    if head:
+        whole |= {name: value for name, value in model.state_dict().items() if name.startswith("head.")}
+    checkpoint.fill(path, whole)
+    own.load_state_dict({name: taken[f"{before}{name}"] for name in state})
+    known = {name.removeprefix(before): None for name in there}
+    what = "weights of encoder and head are" if head else "the encoder's weights are"
+    return f"{what} those of {path}{began}{_rest(model, known, bool(decoder), head)}"
+
+
+def described_encoder(source: str, asked: ModelConfig | None = None) -> ModelConfig | None:
+    """Return the record of the encoder of a run that weights are to be taken of; None where they are no run's.
+
+    Parameters
+    ----------
+    source
+        As of `load_initial`.
+    asked
+        The command's record, whose stochastic depth stays: it is no part of an architecture.
+
+    Raises
+    ------
+    ArgumentError
+        Where the folder is no run's.
+    """
+    if not Path(source).is_dir():
         return None
-    options = folder.facts(checkpoint.run_of(checkpoint.named(path)))["config"]
-    return described({n.removeprefix("model."): value for n, value in options.items() if n.startswith("model.")})
+    options = facts_of(checkpoint.named(Path(source))).get("config", {})
+    if not options:
+        raise ArgumentError(f"--init {source} has no run.json that says which model it is of: add --model.* options")
+    found = described({name.removeprefix("model."): v for name, v in options.items() if name.startswith("model.")})
+    drop = getattr(asked, "drop_path", None)
+    if isinstance(found, VitConfig):
+        own = {f.name: getattr(found, f.name) for f in fields(VitConfig)}
+        found = VitConfig(**own)
+    return found if drop is None or not hasattr(found, "drop_path") else replace(cast(Any, found), drop_path=drop)
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    """Return what the run of a checkpoint says of itself; nothing of a checkpoint that was moved."""
+    run = next((p for p in path.resolve().parents[:2] if (p / folder.FACTS).exists()), None)
+    return {} if run is None else folder.facts(run)
 
 
 def _file(path: Path, mark: str) -> tuple[Weights, str]:
@@ -100,8 +209,10 @@ def _plain(state: Weights, path: Path, mark: str) -> tuple[Weights, str]:
 
     `mark` is a name of ours, which shows where the prefix ends.
     """
-    end = mark if any(name.endswith(mark) for name in state) else _MARK
+    end = mark if any(name.endswith(mark) for name in state) else FIRST_KERNEL
     prefixes = sorted({name.removesuffix(end) for name in state if name.endswith(end)})
+    if end != FIRST_KERNEL:  # parts of a backbone may have kernels of that name, too
+        prefixes = [p for p in prefixes if not any(p != other and p.startswith(other) for other in prefixes)]
     if len(prefixes) > 1:
         raise ArgumentError(f"--init {path} holds several models, {', '.join(prefixes)}: save the state_dict of one")
     prefix = prefixes[0] if prefixes else ""
@@ -129,12 +240,24 @@ def _read(path: Path) -> Any:
 def _timm(name: str) -> Weights:
     import timm
 
-    if not timm.is_model(name.split(".")[0]):
-        raise ArgumentError(f"--init {name} is neither a file, a run, nor a model of timm")
+    arch, tag = _known(name)
+    if not tag:
+        raise ArgumentError(
+            f"--init {name} does not say which weights: choose one of"
+            f" {', '.join(f'{arch}.{one}' for one in tags(arch)) or 'another model, for timm has none of it'}"
+        )
     try:
         found: nn.Module = timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:
         raise ArgumentError(
-            f"--init {name} could not be had from timm ({type(error).__name__}): download its file and name that"
+            f"the weights {name} could not be had from timm ({type(error).__name__}): download their file,"
+            f" https://huggingface.co/timm/{name}, and name it with --init"
         ) from error
     return found.state_dict()
+
+
+def _known(name: str) -> tuple[str, str]:
+    try:
+        return parted(name)
+    except ArgumentError as error:
+        raise ArgumentError(f"--init {name} is neither a file nor a run, and {error}") from None

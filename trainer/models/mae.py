@@ -4,7 +4,7 @@ The encoder loads strictly into `timm.create_model("vit_...")`, the whole into t
 `trainer.models.formats`). Formulas: He et al. 2022, arXiv:2111.06377.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -46,6 +46,8 @@ class MaeConfig(VitConfig):
         Side of the table that stretch interpolates, in patches.
     norm_eps
         Added to a norm's variance.
+    drop_path
+        Stochastic depth of the encoder in training.
     decoder_width
         Channels of the decoder.
     decoder_depth
@@ -153,10 +155,6 @@ class Mae(VisionTransformer, MaskedAutoencoder):
 
     # --- weights of other programs, in and out
 
-    def load_weights(self, state: Mapping[str, Tensor]) -> list[str]:
-        """See `Model` and `trainer.models.formats.load_original`: weights of the original, or of timm."""
-        return formats.load_original(self, dict(state))
-
     @property
     def needs_grid(self) -> bool:
         """Whether a file is for one grid: yes, for positions are a formula here and a table in a file."""
@@ -170,11 +168,6 @@ class Mae(VisionTransformer, MaskedAutoencoder):
                 f" of so many patches of {self.patch} pixels; the run's dataset, which has some, cannot be opened"
             )
         return grid[0] * self.patch, grid[1] * self.patch
-
-    @property
-    def norm_eps(self) -> float:
-        """Number added to the variance of all its norms."""
-        return self.config.norm_eps
 
     def encoder_weights(self, grid: Grid | None, channels: Channels = 1) -> Weights:
         """See `Model`: for timm's vision transformer of this grid."""

@@ -50,7 +50,20 @@ def noise(of: Sequences) -> Tensor:
     start = of.cu_seqlens[:-1].long()
     image = of.image.long()
     place = torch.arange(of.image.shape[0], device=of.image.device) - start[image]
-    x = of.seeds[image] + (place + 1) * -7046029254386353131  # SplitMix64's golden gamma, as a signed number
+    return hashed(of.seeds[image], place)
+
+
+def hashed(seeds: Tensor, place: Tensor) -> Tensor:
+    """Return a hash of seeds and places, the same on every device: float64 in [0, 1).
+
+    Parameters
+    ----------
+    seeds
+        int64.
+    place
+        int64 of the same shape, 0 and up where patches are drawn, below 0 for what else is.
+    """
+    x = seeds + (place + 1) * -7046029254386353131  # SplitMix64's golden gamma, as a signed number
     x = (x ^ _shift(x, 30)) * -4658895280553007687
     x = (x ^ _shift(x, 27)) * -7723592293110705685
     x = x ^ _shift(x, 31)

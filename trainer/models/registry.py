@@ -4,12 +4,13 @@ from dataclasses import fields
 from typing import Any, Final
 
 from trainer.config import from_flat
+from trainer.models.backbone import TimmConfig
 from trainer.models.base import ModelConfig
 from trainer.models.hiera import HieraConfig
 from trainer.models.mae import MaeConfig
 from trainer.models.vit import VitConfig
 
-MODELS: Final[tuple[type[Any], ...]] = (MaeConfig, HieraConfig, VitConfig)
+MODELS: Final[tuple[type[Any], ...]] = (MaeConfig, HieraConfig, VitConfig, TimmConfig)
 
 
 def described(options: dict[str, Any]) -> ModelConfig:

@@ -115,6 +115,33 @@ def sequences(batch: BinnedBatch | PackedBatch, patch: int) -> Sequences:
     return from_packed(batch, patch) if isinstance(batch, PackedBatch) else from_binned(batch, patch)
 
 
+def without_padding(batch: BinnedBatch | PackedBatch, patch: int) -> Sequences:
+    """Return a batch as sequences of real patches alone, so that an image looks the same packed and binned.
+
+    A bin's padding goes to the end, into one more sequence that holds no image; the shapes are the same in every batch
+    of a bin.
+    """
+    of = sequences(batch, patch)
+    if isinstance(batch, PackedBatch):
+        return of
+    count, image = of.weight.shape[0], of.image.long()
+    owner = torch.where(torch.all(of.yx * patch < of.hw[image], 1), image, count)
+    order = torch.argsort(owner, stable=True)
+    lengths = of.cu_seqlens.new_zeros(count + 1).index_add(0, owner, torch.ones_like(of.image))
+    none = of.hw.new_zeros(1, 2)
+    return Sequences(
+        patches=of.patches[order],
+        yx=of.yx[order],
+        image=owner[order].int(),
+        cu_seqlens=torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int(),
+        hw=torch.cat([of.hw, none]),
+        grid=torch.cat([grid_of(of.hw, patch), none]),
+        weight=torch.cat([of.weight, of.weight.new_zeros(1)]),
+        seeds=torch.cat([of.seeds, of.seeds.new_zeros(1)]),
+        longest=max(of.longest, _SHORT),  # padding is cut into pieces of that length
+    )
+
+
 def shortened(cu_seqlens: Tensor, weight: Tensor, tokens: int) -> Tensor:
     """Cut what follows the last image into short sequences.
 

@@ -4,20 +4,21 @@ Patches are gathered before they are embedded, so that only what is visible cost
 """
 
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from trainer.models.base import Batch
-from trainer.models.blocks import Block, initialise_linear
+from trainer.models.base import Batch, Grey
+from trainer.models.blocks import Block, drop_rates, initialise_linear, kept
 from trainer.models.encoder import Encoder, Features, real_tokens
 from trainer.models.flops import encoder_flops, encoder_run_flops
+from trainer.models.formats import load_original
 from trainer.models.masking import Mask, draw
 from trainer.models.positions import Mode, positions
-from trainer.models.sequences import Sequences, sequences
+from trainer.models.sequences import Sequences, without_padding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,9 @@ class VitConfig:
         Side of the table that stretch interpolates, in patches.
     norm_eps
         Added to a norm's variance.
+    drop_path
+        Stochastic depth in training: the share of images that the last block leaves as they are; it falls in equal
+        steps to 0 for the first block.
     """
 
     patch: int = 16
@@ -52,6 +56,7 @@ class VitConfig:
     position: Mode = "absolute"
     position_table: int = 64
     norm_eps: float = 1e-6
+    drop_path: float = 0.0
 
     def build(self) -> "VisionTransformer":
         """Build the model, with random weights."""
@@ -104,6 +109,15 @@ class VisionTransformer(Encoder, ABC):
         return self.config.width
 
     @property
+    def norm_eps(self) -> float:
+        """Number added to the variance of all its norms."""
+        return self.config.norm_eps
+
+    def load_weights(self, state: Mapping[str, Tensor], channels: Grey = "sum") -> list[str]:
+        """See `Model` and `trainer.models.formats.load_original`: weights of the original, or of timm."""
+        return load_original(self, dict(state), channels)
+
+    @property
     def layers(self) -> int:
         """See `Encoder`: the blocks, and the last norm."""
         return self.config.depth + 1
@@ -119,19 +133,22 @@ class VisionTransformer(Encoder, ABC):
         return frozenset()
 
     def features(self, batch: Batch | Sequences) -> Features:
-        """See `Encoder`. A bin's padding is seen, as in pre-training, and is not real."""
-        of = batch if isinstance(batch, Sequences) else sequences(batch, self.patch)
+        """See `Encoder`. A bin's padding is not seen, so that features are those of the packed image."""
+        of = batch if isinstance(batch, Sequences) else without_padding(batch, self.patch)
+        places = len(of.weight) if isinstance(batch, Sequences) else len(batch.weight)
         mask = draw(of, 0.0)
         found, image = self.encode(of, mask), of.image.long()
         starts = of.cu_seqlens[:-1].long() + torch.arange(len(of.weight), device=image.device)
+        token = found[mask.decoder[starts]][:places]
         return Features(
             tokens=found[mask.decoder[mask.patches]],
-            image=image,
+            image=image.clamp(max=places - 1),
             yx=of.yx,
             real=real_tokens(of.yx, of.hw[image], self.patch),
-            places=len(of.weight),
+            places=places,
             stride=self.patch,
-            class_token=found[mask.decoder[starts]],
+            class_token=token,
+            own=lambda tokens: token,
         )
 
     def encode(self, batch: Sequences, mask: Mask) -> Tensor:
@@ -149,8 +166,10 @@ class VisionTransformer(Encoder, ABC):
         x = self.patch_embed(batch.patches[source].to(self.cls_token.dtype))
         x = x + positions(batch.yx[source], batch.grid[image], c.width, c.position, c.position_table).to(x.dtype)
         x = torch.where(is_class, self.cls_token[0].to(x.dtype), x)
-        for block in self.blocks:
-            x = block(x, mask.encoder_cu, batch.longest + 1)
+        seeds, owner = batch.seeds, torch.where(mask.encoder < count, mask.encoder.clamp(max=count - 1), image)
+        for i, (block, rate) in enumerate(zip(self.blocks, drop_rates(c.drop_path, c.depth), strict=True)):
+            share = kept(seeds, i, rate)[:, owner, None] if rate and self.training else None
+            x = block(x, mask.encoder_cu, batch.longest + 1, share)
         return self.norm(x)  # type: ignore[no-any-return]
 
 
@@ -179,6 +198,10 @@ class VitEncoder(VisionTransformer):
         """Its blocks."""
         return list(self.blocks)
 
+    def no_weight_decay(self) -> frozenset[str]:
+        """Return the token: in fine-tuning the original does not let it decay, other than in pre-training."""
+        return frozenset({"cls_token"})
+
     def forward(self, batch: Batch | Sequences) -> Features:
         """See `features`."""
         return self.features(batch)
@@ -189,4 +212,4 @@ class VitEncoder(VisionTransformer):
 
     def run_flops(self, batch: Batch) -> Tensor:
         """See `Model`: three forward passes' worth of the batch as it is run."""
-        return 3.0 * encoder_run_flops(self.config, sequences(batch, self.patch))
+        return 3.0 * encoder_run_flops(self.config, without_padding(batch, self.patch))

@@ -86,12 +86,7 @@ class Objective(ABC):
         """What `run.json` says of it beside its kind and meanings, as plain values."""
         return {}
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of what a task's scores are of."""
-        return ()
-
-    def stepped(self, world: World) -> None:  # noqa: B027 (most have nothing to do)
+    def stepped(self, world: World) -> None:
         """Follow an update of the weights, on all processes: running statistics, averages, queues.
 
         Parameters
@@ -99,6 +94,12 @@ class Objective(ABC):
         world
             Which process this is; exchange what differs between them by `trainer.parallel`.
         """
+        self.model.stepped()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of what a task's scores are of."""
+        return ()
 
     @property
     def loss_meaning(self) -> str:

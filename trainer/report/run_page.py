@@ -202,8 +202,8 @@ def _metrics(records: Records, validations: Records, chosen: Record | None) -> R
         [{**r["metrics"], "step": r["step"], "split": r.get("split", "val")} for r in of if r.get("metrics")]
         for of in (records, validations)
     )
-    names = dict.fromkeys(name for r in (*trained, *held) for name in r if name not in ("step", "split"))
-    names = sorted(names, key=lambda name: chosen is None or name != chosen["metric"])
+    found = dict.fromkeys(name for r in (*trained, *held) for name in r if name not in ("step", "split"))
+    names = sorted(found, key=lambda name: chosen is None or name != chosen["metric"])
     drawn = [(name, task.marked(_both(trained, held, name), name, chosen)) for name in names]
     if not drawn:
         return None

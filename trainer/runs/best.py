@@ -39,6 +39,11 @@ def keep(run: Path, checkpoint: Path) -> None:
         raise StorageError(f"{best} cannot be written: {error}; free some space and run it again") from error
 
 
+def run_of(checkpoint: Path) -> Path:
+    """Return the folder of the run that a checkpoint is of."""
+    return checkpoint.parent if checkpoint.name == NAME else checkpoint.parent.parent
+
+
 def _linked(source: str, target: str) -> None:
     try:
         os.link(source, target)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
 from shardkit.errors import ArgumentError, ShardkitError, StorageError
@@ -280,11 +280,6 @@ def named(path: Path) -> Path:
     return path
 
 
-def run_of(path: Path) -> Path:
-    """Return the folder of the run that a checkpoint is of."""
-    return path.parent if path.name == best.NAME else path.parent.parent
-
-
 def weights(path: Path, model: nn.Module, average: bool = False) -> None:
     """Load a checkpoint's weights, or their average, into a model on one process.
 
@@ -301,6 +296,25 @@ def weights(path: Path, model: nn.Module, average: bool = False) -> None:
         _check_shapes(path, kind, own)
         unpickling.load({kind: own}, path, alone=True)
         model.load_state_dict({**held, **own})
+
+
+def names(path: Path) -> frozenset[str]:
+    """Return the names of a checkpoint's weights."""
+    with _readable(path):
+        return frozenset(n.removeprefix("model.") for n in unpickling.shapes(path) if n.startswith("model."))
+
+
+def fill(path: Path, held: dict[str, Tensor]) -> None:
+    """Fill tensors with a checkpoint's weights of these names, in place, on one process.
+
+    Raises
+    ------
+    TrainingError
+        For a checkpoint of another model, or one that cannot be read.
+    """
+    with _readable(path):
+        _check_shapes(path, "model", held)
+        unpickling.load({"model": held}, path, alone=True)
 
 
 def _check_shapes(path: Path, kind: str, held: dict[str, Any]) -> dict[str, tuple[int, ...] | None]:

@@ -11,6 +11,7 @@ from shardkit import Loader
 from shardkit.storage import shown
 from trainer.config import Config, flat
 from trainer.errors import TrainingError
+from trainer.models.base import Grey
 from trainer.models.initial import load_initial
 from trainer.objectives.base import Objective
 from trainer.parallel import World, from_first
@@ -36,6 +37,8 @@ class Job:
         Names of the options in the command; the others have the recipe's values.
     command
         Name of the command.
+    init_channels
+        How kernels of three channels become ones of grey.
     """
 
     recipe: str
@@ -45,6 +48,7 @@ class Job:
     init: str | None
     typed: frozenset[str] = frozenset()
     command: str = "pretrain"
+    init_channels: Grey = "sum"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +92,10 @@ def start(job: Job, loader: Loader, objective: Objective, world: World) -> Start
     path = Checkpoints(job.out, job.config.save.keep, world).latest().path
     last = None if path is None else _progress(path)
     notes = folder.compare(before["config"], flat(job.config), job.out) if before else []
-    if last is None and job.init is not None:
-        notes.append(load_initial(objective.model, job.init))
+    weights = "weights begin at random"
+    if last is None and (init := job.init or objective.model.initial) is not None:
+        weights = load_initial(objective.model, init, job.init_channels, objective.classes)
+        notes.append(weights)
     steps, done = _steps(before, last, job, loader), 0 if last is None else int(last["step"])
     finished = _finished(last, steps, done, job)
     anew = last is not None and not finished and _data_changed(before, last, job, loader, notes)
@@ -110,6 +116,8 @@ def start(job: Job, loader: Loader, objective: Objective, world: World) -> Start
         )
     if new:
         changes[str(done)] = changes.get(str(done), {}) | new
+    if last is None:
+        about["weights"] = weights
     return Start({**about, "steps": steps, "changes": changes}, steps, done, anew, tuple(notes), finished)
 
 
@@ -220,6 +228,7 @@ def _facts(
         "config": flat(job.config) | ({} if last is None else _kept(known.get("config", {}), job)),
         "init": job.init if last is None else known.get("init"),
         "baseline": known.get("baseline"),
+        "classes": list(objective.classes),
         "objective": {
             "kind": _kind(job),
             "loss": objective.loss_meaning,

@@ -62,11 +62,6 @@ class Task(Objective):
         return f"{_LOSSES[self.kind]}{balanced}, each image counting the same; images without a known label do not."
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """See `Objective`."""
-        return self.of.classes
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """See `Objective`."""
         return self._notes

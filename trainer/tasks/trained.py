@@ -13,7 +13,6 @@ from trainer.models.registry import described
 from trainer.runs import checkpoint, folder, unpickling
 from trainer.runs.folder import Facts
 from trainer.tasks.config import TaskConfig
-from trainer.tasks.origin import origin
 
 BEST = "best"
 Record = TypeVar("Record")
@@ -70,9 +69,9 @@ class Trained:
         return found if found.get("step") == self.step else {}
 
     @property
-    def origin(self) -> str:
-        """Where its weights began, in words."""
-        return origin(self.facts)
+    def began(self) -> str:
+        """What its weights began with, and what those had seen, in words."""
+        return str(self.facts.get("weights") or "not known")
 
     def classifier(self, classes: int) -> Classifier:
         """Build the network with the checkpoint's weights, ready to be asked.

@@ -98,8 +98,8 @@ class TrainingTargets:
         if self.kind != "regression":
             return np.zeros(len(self.classes), np.float32), np.ones(len(self.classes), np.float32)
         values = np.where(self.known, self.values, np.nan).astype(np.float64)
-        there = self.known.any(0)
-        mean, deviation = np.zeros(len(there)), np.zeros(len(there))
+        there = np.flatnonzero(self.known.any(0))
+        mean, deviation = np.zeros(len(self.classes)), np.zeros(len(self.classes))
         mean[there], deviation[there] = np.nanmean(values[:, there], 0), np.nanstd(values[:, there], 0)
         return mean.astype(np.float32), deviation.astype(np.float32)
 

@@ -18,6 +18,7 @@ def samples() -> tuple[Floats, Floats]:
     p[:3] = np.array([[0, 1], [1, 0], [0.2, 0.6]])  # ends of bins
     y = (random.random((500, 2)) < p**1.5).astype(float)
     y[random.random((500, 2)) < 0.1] = np.nan
+    y[:3] = np.array([[0, 0], [1, 1], [0, 1]])
     return p, y
 
 
@@ -36,6 +37,13 @@ def test_ece_of_equal_width_is_the_mean_gap_of_bins(samples: tuple[Floats, Float
                     gap += len(rows) * abs(p[rows, k].mean() - y[rows, k].mean())
                     count += len(rows)
             assert ece(p, y, bins).values[k] == pytest.approx(gap / count)
+
+
+def test_a_bin_holds_its_lower_end_and_the_last_one_both() -> None:
+    found = reliability(np.array([0.0, 0.2, 0.6, 0.79, 0.8, 1.0]), np.zeros(6), 5)
+    assert found is not None
+    assert found.counts.tolist() == [1, 1, 2, 2]
+    assert found.predicted == pytest.approx([0, 0.2, 0.695, 0.9])
 
 
 def test_bins_of_equal_mass_hold_as_many_samples_and_part_no_ties(samples: tuple[Floats, Floats]) -> None:

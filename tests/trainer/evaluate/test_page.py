@@ -49,7 +49,7 @@ def test_a_score_stands_with_its_interval_site_split_and_counts(tmp_path: Path) 
     assert mean["low"] < area < mean["high"]
     positives = made.targets.sum(axis=0).astype(int)
     assert (
-        f"nih {area:.3f} {mean['low']:.3f} to {mean['high']:.3f} split findings:test 80 images of 40 patients"
+        f"ft at nih {area:.3f} {mean['low']:.3f} to {mean['high']:.3f} split findings:test 80 images of 40 patients"
         f" Edema {positives[0]}, Mass {positives[1]}" in text
     )
     assert "best AUC on val (0.750)" in text

@@ -53,6 +53,11 @@ def _predicted(loader: Loader) -> Predictions:
     return found
 
 
+def _kept(shares: list[Any], own: Any) -> list[Any]:
+    shares.append(own)
+    return shares
+
+
 @pytest.mark.parametrize("batching", [PACKED, BINNED, RESIZED])
 def test_each_sample_of_a_split_is_there_once_with_its_own_facts_and_targets(
     dataset_folder: Path, batching: str
@@ -74,7 +79,7 @@ def test_two_processes_say_together_what_one_says(dataset_folder: Path, monkeypa
     alone = _predicted(_loader(dataset_folder))
     shares: list[Any] = []
     for rank in (1, 0):
-        monkeypatch.setattr(parallel, "gathered", lambda own: shares.append(own) or shares)
+        monkeypatch.setattr(parallel, "gathered", lambda own: _kept(shares, own))
         found = predict(_question(_loader(dataset_folder, rank=rank, size=2)), Named(), nullcontext)
         assert (found is None) == (rank == 1), "the first process has them"
     assert found is not None
@@ -93,7 +98,10 @@ def test_a_substitute_counts_once_and_the_image_that_it_stands_for_is_named(
     data = bytearray(path.read_bytes())
     data[bad.start(0) + bad.prefix(0) // 2] ^= 1
     path.write_bytes(bytes(data))
-    sound, found = (_predicted(_loader(one, BINNED)) for one in (dataset_folder, folder))
+    whole = "packed:patch=16,per_step=2,tokens=1024"
+    seen = [row for batch in _loader(folder, whole) for row in batch.rows.tolist() if row >= 0]
+    assert (len(seen), len(set(seen))) == (index.rows, index.rows - 1), "one is there twice, in place of another"
+    sound, found = (_predicted(_loader(one, whole)) for one in (dataset_folder, folder))
     assert found.keys == [key for key in sound.keys if key != bad.key]
     assert [note for note in found.about.notes if bad.key[:12] in note]
     assert replace(found.about, notes=()) == replace(sound.about, notes=())

@@ -19,7 +19,7 @@ POOLS = {"token": "token", "mean": "avg"}
 
 def tiny(pool: str) -> Any:
     """Return timm's vit_tiny_patch16_224 of one channel with five classes; `pool` is ours: token or mean."""
-    model = timm.create_model(
+    model: Any = timm.create_model(
         "vit_tiny_patch16_224", in_chans=1, num_classes=CLASSES, global_pool=POOLS[pool], dynamic_img_size=True
     )
     random = np.random.default_rng(21)

@@ -14,7 +14,7 @@ from trainer.commands import training
 from trainer.commands.cli import application
 from trainer.commands.cli import run as command
 from trainer.config import LoaderConfig, defaulting_to, flat, from_flat
-from trainer.models.mae import MaeConfig
+from trainer.models.vit import VitConfig
 from trainer.recipes.registry import RECIPES
 
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -50,7 +50,7 @@ def test_a_recipe_holds_the_numbers_of_its_paper_or_code(name: str) -> None:
 def test_batches_of_a_recipe_fit_its_model(name: str) -> None:
     config = RECIPES[name].config
     batching = from_text(config.loader.batching)
-    assert batching.patch == (config.model.patch if isinstance(config.model, MaeConfig) else 16)
+    assert batching.patch == (config.model.patch if isinstance(config.model, VitConfig) else 16)
 
 
 def test_global_batches_are_those_of_the_papers() -> None:
@@ -107,4 +107,5 @@ def test_a_run_s_loader_gets_what_its_configuration_says(monkeypatch: pytest.Mon
     assert seen == values | {
         "url": "shards", "batching": from_text(text), "seed": 0, "split": None, "rank": 1, "world_size": 2,
         "device": torch.device("cpu"), "normalise": (0.5, 0.25), "cache": Path("c"), "cache_bytes": 2**29,
+        "augment": None,
     }  # fmt: skip

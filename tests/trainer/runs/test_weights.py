@@ -198,7 +198,7 @@ def test_patches_of_another_size_are_resampled_to_keep_what_they_respond_to(tmp_
         (lambda p: torch.save({"a": 3}, p), "holds no weights"),
         (lambda p: torch.save(Mae(MaeConfig(width=48, heads=4, depth=2)).state_dict(), p), "in the checkpoint"),
         (lambda p: p.mkdir(), "contains no complete checkpoint"),
-        (lambda p: None, "neither a file, a run, nor a model of timm"),
+        (lambda p: None, "is neither a file nor a run, and .* is no model of timm's"),
     ],
 )
 def test_what_cannot_be_begun_with_is_told_in_a_sentence(tmp_path: Path, make: Any, told: str) -> None:

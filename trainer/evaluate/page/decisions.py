@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _FRACTIONS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)
-_TONES = 6
+_TONES = 3  # on which letters stay legible
+_SHADED = 0.05  # share of a row from which a cell is shaded
 _EXTENT = (400.0, 250.0)  # points
 
 
@@ -72,7 +73,7 @@ def _confusion(entry: Entry) -> list[tuple[str, list[tuple[str, str, str]]]]:
 
 def _tone(count: int, total: int) -> str:
     share = count / total if total else 0.0
-    return f"tone{min(_TONES - 1, int(share * 3))}" if share >= 0.05 else ""  # letters stay legible on the first three
+    return f"tone{min(_TONES - 1, int(share * _TONES))}" if share >= _SHADED else ""
 
 
 def calibration(of: Evaluation) -> Part | None:

@@ -15,12 +15,13 @@ _TITLES = {"view": "View", "sex": "Sex", "body_part": "Body part", "age": "Age i
 
 
 def found(of: Evaluation) -> list[dict[str, Any]]:
-    """Return tables of groups for each run at each site; nothing of what the manifest says nothing of."""
+    """Return tables of groups for each run at each site; of a fact that decides the label there is nothing to tell."""
     tables = []
     for entry in of.entries:
         rows = [
             {"title": _TITLES[fact], "rows": [_row(entry, group) for group in groups]}
             for fact, groups in entry.groups.items()
+            if any(group.estimates is None or group.estimates.mean.value is not None for group in groups)
         ]
         if rows:
             tables.append({"title": at(entry), "parts": rows, "head": _head(entry)})

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from markupsafe import Markup
 
 from shardkit.report import SERIES, Plot, colour, svg
@@ -27,7 +26,8 @@ from trainer.evaluate.results import LESS_IS_BETTER, Entry, Evaluation
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_ROW, _WIDE = 30, 640.0  # points
+_LONG = 60  # letters of a name in a drawing
+_ROW, _WIDE = 38, 640.0  # points
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,8 @@ def cells(of: Evaluation) -> list[tuple[str, list[Cell | None]]]:
 
 def _cell(entry: Entry, fallen: set[tuple[str, str]]) -> Cell:
     found = overall(entry.headline)
-    lines = [f"split {entry.first.about.split}", images(entry.first), positives(entry.first)]
+    about = entry.first.about
+    lines = [f"split {about.split}", images(entry.first), positives(entry.first)]
     if entry.headline.deviation is not None:
         lines.append(f"{len(entry.seeds)} seeds, deviation {shown(entry.headline.deviation)}")
     if words := scored(entry, entry.headline):
@@ -188,25 +189,27 @@ def forest(of: Evaluation) -> Markup:
     guess = chance(rows[0][0])
 
     def draw(axes: Axes) -> None:
+        if guess is not None:
+            axes.axvline(guess, color=colour("red"), lw=1.2, ls=(0, (5, 4)))
+            axes.annotate("chance", (guess, -0.85), xytext=(4, 0), textcoords="offset points", color=colour("red"))
         for at, (entry, found) in enumerate(rows):
             tone = colour(SERIES[of.sites.index(entry.site) % len(SERIES)])
             if found.low is not None and found.high is not None:
                 axes.plot([found.low, found.high], [at, at], color=tone, lw=3)
             if found.value is not None:
                 axes.plot([found.value], [at], marker="o", ms=7, color=tone)
-        if guess is not None:
-            axes.axvline(guess, color=colour("red"), lw=1.2, ls=(0, (5, 4)))
-            axes.annotate("chance", (guess, -0.75), xytext=(4, 0), textcoords="offset points", color=colour("red"))
-        axes.set_yticks(np.arange(len(rows)), [_short(entry, of) for entry, _ in rows])
-        axes.set_ylim(len(rows) - 0.4, -1.0)
+            above: Any = {"xycoords": axes.get_yaxis_transform(), "xytext": (2, 7), "textcoords": "offset points"}
+            axes.annotate(_short(entry, of), (0, at), color=colour("ink"), gid="class:halo", **above)
+        axes.set_yticks([])
+        axes.set_ylim(len(rows) - 0.4, -1.2)
         axes.grid(False, axis="y")
         axes.spines["left"].set_visible(False)
 
     name = mean_name(rows[0][0])
-    return svg(Plot(draw, f"{name}: {told}", extent=(_WIDE, 58.0 + _ROW * len(rows))))
+    return svg(Plot(draw, f"{name}: {told}", extent=(_WIDE, 66.0 + _ROW * len(rows))))
 
 
 def _short(entry: Entry, of: Evaluation) -> str:
     parts: Sequence[str] = [entry.run] * (len(of.runs) > 1) + [entry.site] * (len(of.sites) > 1 or len(of.runs) == 1)
     text = " at ".join(parts)
-    return text if len(text) <= 28 else f"{text[:13]}…{text[-13:]}"
+    return text if len(text) <= _LONG else f"{text[: _LONG // 2]}…{text[-_LONG // 2 :]}"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from shardkit.report import number, render
+from shardkit.terminal.words import counted
 from trainer.evaluate.page import classes, comparisons, curves, decisions, errors, groups, headline, numbers, origins
 from trainer.evaluate.page.words import in_sentence, mean_name
 from trainer.evaluate.results import Evaluation, as_json
@@ -81,8 +82,12 @@ def _parts(of: Evaluation, folder: Path, pictures: bool) -> dict[str, tuple[str,
 
 def _task(of: Evaluation) -> str:
     about = of.entries[0].first.about
-    kinds = {"multilabel": "labels, each by itself", "multiclass": "categories of one label", "regression": "numbers"}
-    return f"{number(len(about.classes))} {kinds[about.kind]}"
+    kinds = {
+        "multilabel": ("label", "labels, each by itself"),
+        "multiclass": ("category", "categories of one label"),
+        "regression": ("number", "numbers"),
+    }
+    return counted(len(about.classes), *kinds[about.kind])
 
 
 def _files(of: Evaluation) -> list[list[str]]:

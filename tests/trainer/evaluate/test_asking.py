@@ -1,0 +1,150 @@
+"""Which split a run is asked about, with which targets, and what a reader is told of both."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from shardkit import Dataset, Loader, labels
+from shardkit.errors import ArgumentError
+from shardkit.labels import LabelsDescription, LabelTable
+from shardkit.storage import Store
+from trainer.evaluate.asking import about, asked_targets, chosen_split, short_names
+from trainer.evaluate.results import LEAK
+from trainer.tasks.config import TaskConfig
+from trainer.tasks.trained import Trained
+
+Official = Callable[[int, str], str | None]
+
+
+def _by_patient(at: int, patient: str) -> str:
+    return "test" if int(patient[:4], 16) % 3 == 0 else "train"
+
+
+def _by_image(at: int, patient: str) -> str:
+    return "test" if at % 3 == 0 else "train"
+
+
+def _none(at: int, patient: str) -> None:
+    return None
+
+
+@pytest.fixture
+def site(dataset_folder: Path, tmp_path: Path) -> Callable[..., Dataset]:
+    """(official split of a row) -> a copy of the dataset with labels: a category, a binary one and a number."""
+
+    def made(official: Official = _none) -> Dataset:
+        folder = tmp_path / "site"
+        shutil.copytree(dataset_folder, folder)
+        samples = pq.read_table(folder / "manifest.parquet", columns=["key", "patient"]).to_pylist()
+        columns: dict[str, Any] = {
+            "side": [("left", "right", "both")[at % 3] for at in range(len(samples))],
+            "ill": pa.array([at % 2 for at in range(len(samples))], pa.int8()),
+            "size": [float(at) for at in range(len(samples))],
+        }
+        kinds: dict[str, Any] = {"side": "category", "ill": "binary", "size": "number"}
+        split = pa.array([official(at, one["patient"]) for at, one in enumerate(samples)], pa.string())
+        table = pa.table({"key": [one["key"] for one in samples], **columns, "split": split}).sort_by("key")
+        rows = {"matched": len(samples), "ambiguous": 0, "unmatched": 0}
+        digest = Dataset(str(folder)).description.digest
+        described = LabelsDescription(name="tab", level="image", kinds=kinds, rows=rows, dataset=digest)
+        labels.write(Store(str(folder)), LabelTable(described, table))
+        return Dataset(str(folder))
+
+    return made
+
+
+def _run(split: str = "train", digest: str = "another", **task: Any) -> Trained:
+    config = SimpleNamespace(loader=SimpleNamespace(split=split))
+    of = {"facts": {"digest": digest}, "config": config, "run": Path("run"), "step": 7, "selection": {}, "began": ""}
+    return cast(Trained, SimpleNamespace(**of, task=TaskConfig(**{"labels": "tab", "kind": "multiclass", **task})))
+
+
+def _notes(of: Trained, site: Dataset, split: str) -> tuple[str, ...]:
+    return about(of, ("run", None), site, "site", split, "tab", ("left", "right")).notes
+
+
+@pytest.mark.parametrize(
+    ("trained", "here", "official", "split"),
+    [
+        ("train", True, False, "test"),
+        ("train", True, True, "test"),
+        ("tab:train", True, True, "tab:test"),
+        ("train", False, True, "tab:test"),
+        ("train", False, False, "test"),
+        ("all", False, False, "test"),
+    ],
+)
+def test_the_split_fits_the_one_of_the_training_and_elsewhere_the_official_one_goes_first(
+    site: Callable[..., Dataset], trained: str, here: bool, official: bool, split: str
+) -> None:
+    at = site(_by_patient if official else _none)
+    of = _run(trained, at.description.digest if here else "another")
+    assert chosen_split(of, at, "tab") == split
+
+
+def test_an_official_split_that_is_not_used_is_named(site: Callable[..., Dataset]) -> None:
+    at = site(_by_patient)
+    [note] = _notes(_run(digest=at.description.digest), at, "test")
+    assert "published scores are of tab:test" in note
+
+
+def test_what_was_trained_on_is_a_leak_and_what_was_not_is_none(site: Callable[..., Dataset]) -> None:
+    at = site()
+    digest = at.description.digest
+    assert _notes(_run(digest=digest), at, "test") == ()
+    [note] = _notes(_run(digest=digest), at, "train")
+    assert note.startswith(LEAK)
+    assert f"{at.splits['train']:,} images" in note
+    assert _notes(_run(digest="another"), at, "train") == (), "another dataset, of which nothing was trained on"
+
+
+def test_an_official_split_that_parts_patients_is_a_leak(site: Callable[..., Dataset]) -> None:
+    at = site(_by_image)
+    notes = _notes(_run("tab:train", at.description.digest), at, "tab:test")
+    assert any(note.startswith(f"{LEAK}the official split of tab") for note in notes)
+    assert any("patients in common" in note for note in notes)
+
+
+def _loader(at: Dataset) -> Loader:
+    return Loader(at.url, batching="packed:patch=16,tokens=1024", split=None, device="cpu")
+
+
+def test_categories_that_the_run_does_not_have_are_unknown_and_named(site: Callable[..., Dataset]) -> None:
+    at = site()
+    values, notes = asked_targets(_run(columns=("side",)), _loader(at), "tab", ("left", "right", "none"))
+    sides = np.array([("left", "right", "both")[row % 3] for row in range(len(at))])
+    assert np.isnan(values[sides == "both"]).all()
+    assert values[sides == "left"].tolist() == [[1.0, 0.0, 0.0]] * int((sides == "left").sum())
+    assert f"{(sides == 'both').sum()} images of categories that the run does not know: both." in notes
+
+
+@pytest.mark.parametrize(("kind", "there"), [("multilabel", "ill"), ("regression", "size")])
+def test_classes_that_a_site_says_nothing_of_are_unknown_and_named(
+    site: Callable[..., Dataset], kind: Any, there: str
+) -> None:
+    values, notes = asked_targets(_run(kind=kind), _loader(site()), "tab", (there, "elsewhere"))
+    assert not np.isnan(values[:, 0]).any()
+    assert np.isnan(values[:, 1]).all()
+    assert notes == ["The labels tab say nothing of elsewhere."]
+
+
+def test_a_site_that_knows_no_class_is_refused(site: Callable[..., Dataset]) -> None:
+    with pytest.raises(ArgumentError, match="choose other --labels"):
+        asked_targets(_run(columns=("side",)), _loader(site()), "tab", ("up", "down"))
+
+
+def test_names_are_short_and_do_not_collide() -> None:
+    assert short_names(["a/nih", "s3://u:secret@bucket/nih/", "b/ham"]) == {
+        "a/nih": "a-nih",
+        "s3://u:secret@bucket/nih/": "bucket-nih",
+        "b/ham": "ham",
+    }

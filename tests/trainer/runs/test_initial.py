@@ -1,0 +1,210 @@
+"""Weights of elsewhere in an encoder with a head: what is taken, what begins at random, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from shardkit.errors import ArgumentError
+from trainer.commands.export import Export, export
+from trainer.config import OptimConfig, flat
+from trainer.errors import TrainingError
+from trainer.models.backbone import TimmConfig
+from trainer.models.base import Model, ModelConfig
+from trainer.models.classifier import Classifier, HeadConfig
+from trainer.models.formats import original_state
+from trainer.models.hiera import HieraConfig
+from trainer.models.initial import described_encoder, load_initial
+from trainer.models.mae import Mae, MaeConfig
+from trainer.models.vit import VitConfig
+from trainer.optim import optimizer
+from trainer.parallel import World
+from trainer.runs.checkpoint import Checkpoints, TrainingState
+
+ALONE = World(0, 1, torch.device("cpu"))
+DECODER: dict[str, Any] = {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2}
+MAE = MaeConfig(patch=8, width=192, depth=2, heads=3, **DECODER)
+HIERA = HieraConfig(arch="hiera_micro", side=64, **DECODER)
+OWN, TOKEN = HeadConfig(pool="own", norm=False), HeadConfig(pool="token", norm=False)
+
+
+def _run(out: Path, config: ModelConfig, model: Model, **facts: Any) -> Path:
+    """A run's folder, with a checkpoint of the model."""
+    checkpoints = Checkpoints(out, 2, ALONE)
+    checkpoints.save(7, TrainingState(model, optimizer(model, OptimConfig(lr=1.0)), None, 0), {"step": 7, "loader": {}})
+    checkpoints.wait()
+    needed = dict.fromkeys(("recipe", "baseline", "data", "digest", "parameters", "device", "world_size"))
+    about = {**needed, "config": flat(config, "model."), **facts}
+    (out / "run.json").write_text(json.dumps(about))
+    return out
+
+
+def _fresh(seed: int, config: Any = MAE, head: HeadConfig = TOKEN, classes: int = 3) -> Classifier:
+    torch.manual_seed(seed)
+    return Classifier(config.encoder(last_norm=not head.norm), classes, head)
+
+
+def _same(encoder: Model, of: dict[str, Tensor]) -> None:
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(value, of[name]), name
+
+
+@pytest.mark.parametrize("config", [MAE, HIERA])
+@pytest.mark.parametrize("norm", [False, True])
+def test_a_pre_trained_runs_encoder_gets_a_fresh_head(tmp_path: Path, config: Any, norm: bool) -> None:
+    torch.manual_seed(0)
+    trained = config.build()
+    run = _run(tmp_path / "run", config, trained, weights="weights begin at random")
+    model = _fresh(1, config, HeadConfig(norm=norm))
+    before = model.head.fc.weight.clone()
+    told = load_initial(model, str(run))
+    _same(model.encoder, trained.state_dict())
+    assert torch.equal(model.head.fc.weight, before)
+    assert told.startswith(
+        f"the encoder's weights are those of {run}/checkpoints/step_00000007, which began so: weights"
+    )
+    assert told.endswith(", the head begins at random")
+    assert ("without the last norm, in whose place the head has one of its own" in told) is norm
+
+
+@pytest.mark.parametrize(("classes", "taken"), [(("a", "b", "c"), True), (("a", "c", "b"), False), ((), False)])
+def test_a_fine_tuned_runs_head_is_taken_where_its_classes_are_the_same(
+    tmp_path: Path, classes: tuple[str, ...], taken: bool
+) -> None:
+    trained = _fresh(0, head=HeadConfig(batch_norm=True))
+    run = _run(tmp_path / "run", MAE, trained, classes=["a", "b", "c"])
+    model = _fresh(1, head=HeadConfig(batch_norm=True))
+    told = load_initial(model, str(run), classes=classes)
+    _same(model.encoder, trained.encoder.state_dict())
+    assert torch.equal(model.head.fc.weight, trained.head.fc.weight) is taken
+    assert ("encoder and head" in told, "head begins at random" in told) == (taken, not taken)
+
+
+def test_pre_training_goes_on_from_a_fine_tuned_encoder(tmp_path: Path) -> None:
+    trained = _fresh(0)
+    run = _run(tmp_path / "run", VitConfig(patch=8, width=192, depth=2, heads=3), trained)
+    model = Mae(MAE)
+    assert "the decoder begins at random" in load_initial(model, str(run))
+    _same(trained.encoder, dict(model.state_dict()))
+    with pytest.raises(TrainingError, match=r"norm\.weight is missing there"):
+        load_initial(model, str(_run(tmp_path / "without", MAE, _fresh(0, head=HeadConfig()))))
+
+
+def test_a_fine_tuned_run_is_not_exported_in_part(tmp_path: Path) -> None:
+    run = _run(tmp_path / "run", MAE, _fresh(0))
+    with pytest.raises(ArgumentError, match="is a task: encoder and head together are no file for other programs"):
+        export(Export(run=run, out=tmp_path / "out.safetensors", grid=(8, 8)))
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_a_run_of_another_architecture_is_refused(tmp_path: Path) -> None:
+    run = _run(tmp_path / "run", MAE, Mae(MAE))
+    with pytest.raises(TrainingError, match=r"of another model: blocks\.2\..* is missing there"):
+        load_initial(_fresh(0, replace(MAE, depth=3)), str(run))
+
+
+def test_the_encoder_of_a_run_describes_itself(tmp_path: Path) -> None:
+    mae = str(_run(tmp_path / "mae", MAE, Mae(MAE)))
+    own = VitConfig(patch=8, width=192, depth=2, heads=3)
+    assert described_encoder(mae) == own, "a decoder is no part of it"
+    asked = VitConfig(width=768, drop_path=0.2)
+    assert described_encoder(mae, asked) == replace(own, drop_path=0.2), "nor is stochastic depth"
+    hiera = str(_run(tmp_path / "hiera", HIERA, HIERA.build()))
+    assert described_encoder(f"{hiera}/checkpoints/step_00000007") == HIERA
+    backbone = TimmConfig(name="test_convnext", side=64)
+    assert described_encoder(str(_run(tmp_path / "timm", backbone, _fresh(0, backbone, HeadConfig())))) == backbone
+    assert described_encoder("vit_base_patch16_224.mae") is None
+
+
+# ------------------------------------------------------------------------------------------------- files
+
+
+def _timm(**changes: Any) -> dict[str, Tensor]:
+    torch.manual_seed(4)
+    made: dict[str, Tensor] = timm.create_model(
+        "vit_tiny_patch16_224", depth=2, patch_size=8, img_size=64, num_classes=5, **changes
+    ).state_dict()
+    return made
+
+
+@pytest.mark.parametrize(("channels", "factor"), [("sum", 1.0), ("mean", 1 / 3)])
+def test_a_file_of_timms_gives_an_encoder_of_grey_images(tmp_path: Path, channels: Any, factor: float) -> None:
+    state = _timm()
+    save_file(state, tmp_path / "vit.safetensors")
+    model = _fresh(0, head=HeadConfig())
+    told = load_initial(model, str(tmp_path / "vit.safetensors"), channels)
+    kernel = state["patch_embed.proj.weight"].sum(1, keepdim=True) * factor
+    torch.testing.assert_close(model.encoder.get_parameter("patch_embed.proj.weight"), kernel)
+    assert "without the last norm" in told
+    assert "without the table of positions that it had learned" in told
+    assert told.endswith(", the head begins at random")
+
+
+def test_summed_kernels_give_the_originals_features_of_grey_images(tmp_path: Path, make_binned: Any) -> None:
+    """f(rgb(x)) == f(x), positions and all; the mean of the kernels would not."""
+    torch.manual_seed(6)
+    whole = Mae(MAE)
+    state = original_state(whole, (8, 8), 3)
+    state["patch_embed.proj.weight"] = torch.randn_like(state["patch_embed.proj.weight"])
+    theirs = timm.create_model("vit_tiny_patch16_224", depth=2, patch_size=8, img_size=64, num_classes=0)
+    encoder = {name: v for name, v in state.items() if not name.startswith(("decoder", "mask"))}
+    theirs.load_state_dict(encoder)
+    torch.save({"model": state}, tmp_path / "mae.pth")
+    images = [torch.rand(64, 64), torch.rand(64, 64)]
+    batch = make_binned(images, [(64, 64)] * 2, 64, 64, 2)
+    with torch.no_grad():
+        expected = theirs.eval()(batch.images.expand(-1, 3, -1, -1))
+        for channels, same in (("sum", True), ("mean", False)):
+            model = _fresh(1).eval()
+            told = load_initial(model, str(tmp_path / "mae.pth"), channels)  # type: ignore[arg-type]
+            found = model.encoder.features(batch).class_token
+            assert found is not None
+            assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4) is same
+            assert "table of positions" not in told, "it is the formula"
+
+
+def test_files_fit_backbones_of_timm_too(tmp_path: Path) -> None:
+    for name in ("test_efficientnet", "test_resnet", "hiera_micro"):
+        state = timm.create_model(name, num_classes=7).state_dict()
+        torch.save({"state_dict": {f"module.{n}": v for n, v in state.items()}}, tmp_path / f"{name}.pth")
+    backbone = TimmConfig(name="test_efficientnet", side=64)
+    assert "(state_dict / module.*)" in load_initial(_fresh(0, backbone, OWN), str(tmp_path / "test_efficientnet.pth"))
+    resnet = TimmConfig(name="test_resnet", side=64)
+    assert "(state_dict / module.*)" in load_initial(_fresh(0, resnet), str(tmp_path / "test_resnet.pth"))
+    hiera = replace(HIERA, side=224)
+    assert "head begins at random" in load_initial(_fresh(0, hiera), str(tmp_path / "hiera_micro.pth"))
+    with pytest.raises(ArgumentError, match="choose the model"):
+        load_initial(_fresh(0, backbone), str(tmp_path / "hiera_micro.pth"))
+
+
+# ------------------------------------------------------------------------------------------------- names
+
+
+def test_weights_of_timm_are_named_with_their_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ArgumentError, match=r"does not say which weights: choose one of vit_base_patch16_224\."):
+        load_initial(Mae(MAE), "vit_base_patch16_224")
+    with pytest.raises(ArgumentError, match=r"no weights of timm's: choose one of vit_base_patch16_224\.mae"):
+        load_initial(Mae(MAE), "vit_base_patch16_224.mea")
+
+    def offline(*args: Any, **named: Any) -> None:
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(ArgumentError, match=r"ConnectionError.*: download their file, .*, and name it with --init"):
+        load_initial(Mae(MAE), "vit_base_patch16_224.mae")
+
+
+def test_what_weights_of_timm_had_seen_and_expect_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = timm.create_model("vit_tiny_patch16_224", depth=2, patch_size=8, num_classes=0)
+    monkeypatch.setattr(timm, "create_model", lambda *args, **named: made)
+    told = load_initial(_fresh(0), "vit_tiny_patch16_224.augreg_in21k_ft_in1k")
+    assert "pre-trained on ImageNet-21k, then on ImageNet-1k" in told
+    assert "--loader.normalise 0.5,0.5" in told

@@ -1,0 +1,301 @@
+"""Any backbone of timm's as an encoder of square images of one size: baselines, and our Hiera.
+
+Its weights have timm's names. Batch normalisation sees no empty places; each process normalises by its own micro-batch,
+and running statistics are the mean over processes. Stochastic depth and dropout are drawn from torch's random numbers,
+whose state is in checkpoints: a run goes on exactly, but another number of processes draws other ones.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, final
+
+import torch
+from timm.models import adapt_input_conv
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from shardkit import BinnedBatch
+from shardkit.errors import ArgumentError
+from trainer import parallel
+from trainer.models.backbone_layout import create, layers, layout
+from trainer.models.base import Batch, Grey
+from trainer.models.encoder import Encoder, Features, real_tokens
+from trainer.models.timm_names import parted
+
+_LAST_NORMS = ("norm", "fc_norm", "head.norm")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimmConfig:
+    """A model of timm's, as a baseline on images of one size.
+
+    Parameters
+    ----------
+    name
+        timm's name. With a tag, as in densenet121.tv_in1k, a run begins with those weights; without, at random.
+    side
+        Height and width of an image in pixels.
+    drop_path
+        Stochastic depth in training, for models that have it.
+    """
+
+    name: str
+    side: int = 224
+    drop_path: float = 0.0
+
+    def build(self) -> "TimmEncoder":
+        """Build the model, with random weights."""
+        return self.encoder()
+
+    def encoder(self, last_norm: bool = True) -> "TimmEncoder":
+        """See `ModelConfig`."""
+        parted(self.name)
+        return TimmEncoder(self.name, self.side, self.drop_path, last_norm)
+
+
+@final
+class TimmEncoder(Encoder):
+    """A backbone.
+
+    Parameters
+    ----------
+    name
+        timm's, with or without a tag.
+    side
+        Height and width of an image in pixels.
+    drop_path
+        Stochastic depth.
+    last_norm
+        Whether features are normalised last, in the backbone or in its own pooling; without, there is no such norm.
+    norm_eps
+        Added to the variance of layer norms; None leaves it to timm.
+    """
+
+    def __init__(
+        self, name: str, side: int, drop_path: float = 0.0, last_norm: bool = True, norm_eps: float | None = None
+    ) -> None:
+        super().__init__()
+        self.name, self.side, self._eps = name, side, norm_eps
+        changes: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+        if norm_eps is not None:
+            changes["norm_layer"] = partial(nn.LayerNorm, eps=norm_eps)
+        self.encoder: Any = create(name, side, **changes)
+        self.layout = layout(name, side)
+        for place in () if last_norm else _LAST_NORMS:
+            owner, _, attribute = f"encoder.{place}".rpartition(".")
+            held: Any = self.get_submodule(owner) if _has(self, owner) else None
+            if isinstance(getattr(held, attribute, None), nn.Module):
+                setattr(held, attribute, nn.Identity())
+
+    @property
+    def patch(self) -> int:
+        """Side of a token of its features in pixels."""
+        return self.side // self.layout.rows
+
+    @property
+    def width(self) -> int:
+        """Channels of a feature."""
+        return self.layout.width
+
+    @property
+    def own_width(self) -> int:
+        """Channels of what its own pooling gives."""
+        return self.layout.own_width
+
+    @property
+    def all_blocks(self) -> Sequence[nn.Module]:
+        """No parts: what compiles as one graph differs from model to model."""
+        return ()
+
+    @property
+    def norm_eps(self) -> float:
+        """Number added to the variance of a layer norm."""
+        return 1e-6 if self._eps is None else self._eps
+
+    def check_batching(self, batching: Any) -> None:
+        """See `Model`: images have to be square, and of one size; the size of patches does not matter."""
+        if getattr(batching, "side", None) != self.side:
+            raise ArgumentError(
+                f"{self.name} takes images of {self.side} pixels a side: use --loader.batching resized:side={self.side}"
+                " with its batch_size and per_step"
+            )
+
+    def train(self, mode: bool = True) -> "TimmEncoder":
+        """Switch to training; batch normalisation of a frozen backbone keeps its statistics."""
+        super().train(mode)
+        if not any(p.requires_grad for p in self.parameters()):
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    # --- features
+
+    def forward(self, batch: Batch) -> Features:
+        """See `features`."""
+        return self.features(batch)
+
+    def features(self, batch: Batch) -> Features:
+        """See `Encoder`."""
+        batch = self._fitting(batch)
+        images = batch.images.to(next(self.parameters()).dtype)
+        found, of = self._run(images, batch.weight > 0), self.layout
+        tokens, before, count = of.tokens(found), found[:, : of.prefix], len(images)
+        yx = torch.cartesian_prod(*(torch.arange(n, device=images.device) for n in (of.rows, of.cols)))
+        image = torch.arange(count, device=images.device).repeat_interleave(len(yx))
+        yx = yx.repeat(count, 1)
+        return Features(
+            tokens=tokens.reshape(-1, self.width),
+            image=image,
+            yx=yx,
+            real=real_tokens(yx, batch.sizes[image], self.patch) & (batch.weight[image] > 0),
+            places=count,
+            stride=self.patch,
+            class_token=found[:, 0] if of.prefix else None,
+            own=lambda tokens: self.encoder.forward_head(
+                of.features(tokens.view(count, -1, self.width), before), pre_logits=True
+            ),
+        )
+
+    def _fitting(self, batch: Batch) -> BinnedBatch:
+        found = "packed" if not isinstance(batch, BinnedBatch) else "{}x{}".format(*batch.images.shape[2:])
+        if not isinstance(batch, BinnedBatch) or found != f"{self.side}x{self.side}":
+            raise ArgumentError(
+                f"images are {found} and {self.name} takes {self.side}x{self.side}: choose batching"
+                f" resized:side={self.side}"
+            )
+        return batch
+
+    def _run(self, images: Tensor, there: Tensor) -> Tensor:
+        """Return timm's features; empty places are not run in training, so that they are in no statistics."""
+        if not self.training or bool(there.all()):
+            return self.encoder.forward_features(images)  # type: ignore[no-any-return]
+        if not there.any():
+            self.eval()
+            found: Tensor = self.encoder.forward_features(images)
+            self.train()
+            return found
+        own = self.encoder.forward_features(images[there])
+        return own.new_zeros(len(images), *own.shape[1:]).index_put((there.nonzero()[:, 0],), own)  # type: ignore[no-any-return]
+
+    def own_pooling(self, how: Literal["mean", "token"]) -> Sequence[nn.Parameter]:
+        """See `Encoder`."""
+        there = dict(self.encoder.named_parameters())
+        return [there[name] for name in self.layout.unused.get(how, ()) if name in there]
+
+    @torch.no_grad()
+    def stepped(self) -> None:
+        """Average the running statistics of batch normalisation over processes."""
+        held = [b for name, b in self.encoder.named_buffers() if name.endswith(("running_mean", "running_var"))]
+        if held and self.training:
+            parallel.average([b for b in held if b.is_floating_point()])
+
+    # --- layers
+
+    @property
+    def layers(self) -> int:
+        """See `Encoder`: as timm numbers them, a classifier being the last."""
+        return max(layers(self.name, self.side).values())
+
+    def layer_of(self, name: str) -> int:
+        """See `Encoder`."""
+        return layers(self.name, self.side).get(name.removeprefix("encoder."), self.layers)
+
+    def no_weight_decay(self) -> frozenset[str]:
+        """Return what timm names."""
+        own: set[str] = getattr(self.encoder, "no_weight_decay", set)()
+        return frozenset(f"encoder.{name}" for name in own)
+
+    # --- what it costs
+
+    def flops(self, tokens: Tensor) -> Tensor:
+        """See `Model`: the same for every image."""
+        return (tokens > 0) * (3.0 * self.layout.flops)
+
+    def run_flops(self, batch: Batch) -> Tensor:
+        """See `Model`: the same for every place of a batch."""
+        return batch.weight.new_full((), 3.0 * self.layout.flops * len(batch.weight), dtype=torch.float64)
+
+    # --- weights of other programs, in
+
+    @property
+    def first_kernel(self) -> str:
+        """See `Model`."""
+        of = self.encoder.pretrained_cfg["first_conv"]
+        return f"{of if isinstance(of, str) else of[0]}.weight"
+
+    @property
+    def initial(self) -> str | None:
+        """See `Model`: the weights that its tag names."""
+        return self.name if parted(self.name)[1] else None
+
+    def load_weights(self, state: Mapping[str, Tensor], channels: Grey = "sum") -> list[str]:
+        """Load weights of timm's, or what timm's own filters make of other programs' files.
+
+        Returns
+        -------
+        list of str
+            No names: all of the backbone has to be there.
+
+        Raises
+        ------
+        ArgumentError
+            For weights of another model.
+        """
+        own = self.encoder.state_dict()
+        found = self._as_timm(dict(state))
+        for name in own:
+            value, wanted = found[name], own[name]
+            if value.shape != wanted.shape:
+                value = adapt_input_conv(1, value) / (1 if channels == "sum" else 3)
+            if value.shape != wanted.shape:
+                raise ArgumentError(f"{name} is {tuple(value.shape)} there and {tuple(wanted.shape)} in {self.name}")
+            own[name] = value
+        self.encoder.load_state_dict(own)
+        return []
+
+    def _as_timm(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return a file's weights through timm's loading: its filters rename, and resample tables of positions.
+
+        Which of them the file has, timm does not say. So the file is loaded once more with nothing but NaN in it.
+        """
+        model = self.name.partition(".")[0]
+        first = next((value for name, value in state.items() if name.endswith(self.first_kernel)), None)
+        changes = {"in_chans": 3 if first is None or first.shape[1] % 3 == 0 else 1, "pretrained": True}
+        nothing = {n: torch.full_like(v, torch.nan) if v.is_floating_point() else v for n, v in state.items()}
+        try:
+            with _quiet():
+                loaded, marked = (
+                    create(model, self.side, **changes, pretrained_cfg_overlay={"state_dict": dict(v)}).state_dict()
+                    for v in (state, nothing)
+                )
+        except (ArgumentError, KeyError) as error:
+            cause = str(error.__cause__ or error).strip().splitlines()[0]
+            raise ArgumentError(f"these are no weights of {model} ({cause}): choose the model they are of") from error
+        for name in self.encoder.state_dict():
+            if marked[name].is_floating_point() and not marked[name].isnan().any():
+                raise ArgumentError(f"the checkpoint lacks {name} of {model}: choose the model it is of")
+        return loaded
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep timm's warnings on names that it leaves out to itself."""
+    log = logging.getLogger("timm.models._builder")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def _has(module: nn.Module, name: str) -> bool:
+    try:
+        module.get_submodule(name)
+    except AttributeError:
+        return False
+    return True

@@ -1,0 +1,173 @@
+"""What a model of timm's makes of an image: shape and order of its features, its layers, its operations.
+
+All of it is found by running the model once without values (torch's meta device): timm has no one record of it.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import isqrt
+from typing import Any, Literal
+
+import timm
+import torch
+from timm.models import group_parameters
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from shardkit.errors import ArgumentError
+
+Order = Literal["NCHW", "NHWC", "NLC", "NC"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a model makes of an image.
+
+    Attributes
+    ----------
+    order : {"NCHW", "NHWC", "NLC", "NC"}
+        Order of the dimensions of its features.
+    rows, cols : int
+        The grid of its tokens.
+    prefix : int
+        Number of tokens before those of the grid.
+    width, own_width : int
+        Channels of its features, and of what its own pooling gives.
+    flops : int
+        Operations of one image's forward pass, a multiply-add being two.
+    unused : dict of str to frozenset of str
+        Names of the parameters that take no part where the mean, or the class token, is pooled.
+    """
+
+    order: Order
+    rows: int
+    cols: int
+    prefix: int
+    width: int
+    own_width: int
+    flops: int
+    unused: dict[str, frozenset[str]]
+
+    def tokens(self, found: Tensor) -> Tensor:
+        """Return features as tokens, row by row: (B, rows * cols, width)."""
+        if self.order == "NCHW":
+            return found.flatten(2).transpose(1, 2)
+        if self.order == "NLC":
+            return found[:, self.prefix :]
+        return found.reshape(len(found), -1, self.width)
+
+    def features(self, tokens: Tensor, before: Tensor) -> Tensor:
+        """Return tokens as the model has its features; the inverse of `tokens`.
+
+        Parameters
+        ----------
+        tokens
+            (B, rows * cols, width).
+        before
+            (B, prefix, width), the tokens before them.
+        """
+        if self.order == "NCHW":
+            return tokens.transpose(1, 2).reshape(len(tokens), -1, self.rows, self.cols)
+        if self.order == "NHWC":
+            return tokens.reshape(len(tokens), self.rows, self.cols, -1)
+        return torch.cat([before, tokens], 1) if self.order == "NLC" else tokens[:, 0]
+
+
+def create(name: str, side: int, **changes: Any) -> nn.Module:
+    """Make a model of timm's for images of one size, without a classifier unless `changes` say so.
+
+    Raises
+    ------
+    ArgumentError
+        Where it takes no images of that size, or no such changes.
+    """
+    usual = timm.models.get_pretrained_cfg(name) or timm.models.get_pretrained_cfg(name.partition(".")[0])
+    fixed = usual is None or (usual.fixed_input_size and usual.input_size[-1] != side)
+    sized = {"img_size": (side, side)} if fixed else {}
+    try:
+        made = timm.create_model(name, **{"pretrained": False, "in_chans": 1, "num_classes": 0, **sized, **changes})
+    except (TypeError, AssertionError, RuntimeError, ValueError) as error:
+        if "drop_path_rate" in str(error):
+            raise ArgumentError(f"{name} has no stochastic depth: use --model.drop-path 0") from error
+        raise ArgumentError(f"{name} cannot be made for images of {side} x {side} pixels: {error}") from error
+    assert isinstance(made, nn.Module)
+    return made
+
+
+@lru_cache
+def layout(name: str, side: int) -> Layout:
+    """Find out what a model makes of an image.
+
+    Raises
+    ------
+    ArgumentError
+        Where its features are no grid of tokens.
+    """
+    refused = ArgumentError(f"the features of {name} are no grid of tokens: choose another model")
+    with torch.device("meta"):
+        model: Any = create(name, side)
+        image = torch.empty(2, 1, side, side)
+    with FlopCounterMode(display=False) as counter:
+        found = model.forward_features(image)
+        if not isinstance(found, Tensor):
+            raise refused
+        own = model.forward_head(found, pre_logits=True)
+    flops, width = counter.get_total_flops() // 2, int(model.num_features)
+    order, prefix = _order(found, width, model), 0
+    if order is None or own.ndim != 2:
+        raise refused
+    if order == "NLC":
+        prefix = _before(found.shape[1], model)
+        rows = cols = isqrt(found.shape[1] - prefix)
+        if rows * cols + prefix != found.shape[1]:
+            raise refused
+    else:
+        rows, cols = {"NCHW": found.shape[2:], "NHWC": found.shape[1:3], "NC": (1, 1)}[order]
+    made = Layout(order, rows, cols, prefix, width, int(own.shape[1]), flops, {})
+    made.unused["mean"] = _unused(model, made.tokens(found))
+    if prefix:
+        made.unused["token"] = _unused(model, found[:, 0])
+    return made
+
+
+def _order(found: Tensor, width: int, model: Any) -> Order | None:
+    last = found.shape[-1] == width
+    if found.ndim == 4:
+        if last and (found.shape[1] != width or getattr(model, "output_fmt", "NCHW") == "NHWC"):
+            return "NHWC"
+        return "NCHW" if found.shape[1] == width else None
+    if not last:
+        return None
+    return "NLC" if found.ndim == 3 else "NC" if found.ndim == 2 else None
+
+
+def _before(count: int, model: Any) -> int:
+    known = getattr(model, "num_prefix_tokens", None)
+    return int(known) if known is not None else count - isqrt(count) ** 2
+
+
+def _unused(model: nn.Module, used: Tensor) -> frozenset[str]:
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    parts = torch.autograd.grad(
+        used.sum(), [model.get_parameter(n) for n in names], retain_graph=True, allow_unused=True
+    )
+    return frozenset(name for name, part in zip(names, parts, strict=True) if part is None)
+
+
+@lru_cache
+def layers(name: str, side: int) -> dict[str, int]:
+    """Return the layer of each parameter, for learning rates that decay towards the first, as timm groups them.
+
+    The last layer is that of a classifier.
+
+    Raises
+    ------
+    ArgumentError
+        For a model whose layers timm does not know.
+    """
+    with torch.device("meta"):
+        model: Any = create(name, side, num_classes=1)
+    if not hasattr(model, "group_matcher"):
+        raise ArgumentError(f"timm does not number the layers of {name}: use --optim.layer-decay 1")
+    found: dict[str, int] = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
+    return found
