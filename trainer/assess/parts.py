@@ -4,6 +4,8 @@ All images of a patient are on one side. Patients of rare classes are dealt out 
 not fall into one fold by chance, and a small share of the patients holds each class while there are patients enough.
 """
 
+import warnings
+
 import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold
@@ -49,7 +51,10 @@ def folds(of: Rows, patients: Rows, number: int, seed: int) -> list[tuple[Rows, 
         What is drawn.
     """
     dealer = StratifiedGroupKFold(number, shuffle=True, random_state=seed)
-    return [(train.astype(np.int64), test.astype(np.int64)) for train, test in dealer.split(of, of, patients)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a class that is too rare to be in each fold
+        dealt = list(dealer.split(of, of, patients))
+    return [(train.astype(np.int64), test.astype(np.int64)) for train, test in dealt]
 
 
 def share(of: Rows, patients: Rows, fraction: float, seed: int) -> Rows:

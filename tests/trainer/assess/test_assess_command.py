@@ -75,6 +75,7 @@ def test_images_that_pre_training_saw_are_counted(
     assert f"of the {table['tested']['data']} images of data that are asked about were in the pre-training" in told
 
 
+@pytest.mark.deep
 def test_other_weights_and_other_images_are_other_features(run: tuple[Path, Path], tmp_path: Path) -> None:
     data, trained = run
     words = ["assess", str(trained), "--data", str(data), "--labels", "sizes", *QUICK, "--objective.columns", "high"]

@@ -23,6 +23,7 @@ from trainer.tasks.config import TaskConfig
 
 Words = Callable[..., list[str]]
 Refused = Callable[..., str]
+LARGER = "packed:patch=8,level=1,per_step=2,tokens=1024,remainder=drop"
 LABELLED = ("--objective.columns", "high")
 
 
@@ -44,7 +45,8 @@ def _split(dataset: Path, name: str) -> int:
 def test_a_task_is_learnt_and_its_best_checkpoint_kept(
     words: Words, tmp_path: Path, labelled_dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = ("--run.steps", "24", "--val.every", "4", "--optim.lr", "4e-3", "--objective.uncertain", "ignore")
+    more = ["--run.steps", "40", "--val.every", "8", "--optim.lr", "4e-3", "--objective.uncertain", "ignore"]
+    more += ["--optim.eps", "1e-8", "--objective.head.std", "0.1", "--loader.batching", LARGER]
     assert command(words("finetune", "--objective.columns", "high", *more)) == 0
     told, run = capsys.readouterr().out, tmp_path / "run"
     validated, facts = _read(run / "validation.jsonl"), _facts(run)
