@@ -23,7 +23,7 @@ SMALL = """
 --model.width 32 --model.depth 2 --model.heads 2
 --model.decoder-width 32 --model.decoder-depth 1 --model.decoder-heads 2
 --loader.split all --loader.batching packed:patch=8,level=1,per_step=4,tokens=1024
---run.steps 10 --save.every 3 --log.every 1 --log.pictures 10 --log.baseline 2 --optim.ema 0.9 --optim.eps 1e-4
+--run.steps 10 --save.every 3 --log.every 1 --log.pictures 10 --log.baseline 2 --optim.ema 0.9 --optim.lr 4e-3 --optim.eps 1e-4
 """
 # eps: Adam with its own of 1e-8 makes steps of full length out of rounding where a gradient is 0, as of biases of keys.
 MODEL = MaeConfig(patch=8, width=32, depth=2, heads=2, decoder_width=32, decoder_depth=1, decoder_heads=2)
@@ -94,7 +94,7 @@ def test_a_run_leaves_everything_a_user_looks_for(whole: Path) -> None:
     assert "<svg" in (whole / "report.html").read_text()
     assert list((whole / "tensorboard").iterdir())
     facts = json.loads((whole / "run.json").read_text())
-    assert 0.001 < facts["baseline"]["mean_image"] < 0.2
+    assert 0.5 < facts["baseline"]["flat_patch"] <= 1
     assert facts["parameters"] == sum(p.numel() for p in Mae(MODEL).parameters())
     record = json.loads((whole / "metrics.jsonl").read_text().splitlines()[-1])
     assert 0 < record["padding"] < 1
@@ -205,7 +205,7 @@ def test_a_run_begins_with_another_s_weights(
     out = tmp_path / "second"
     assert command(words(out, "--init", str(whole), "--run.steps", "2", "--optim.warmup", "0")) == 0
     assert "all weights are those of" in capsys.readouterr().out
-    assert _lines(out)[0][1] < 0.5 * _lines(whole)[0][1]
+    assert _lines(out)[0][1] < 0.8 * _lines(whole)[0][1]
 
 
 def test_a_run_s_encoder_goes_out_as_a_file_that_timm_loads_strictly(whole: Path, tmp_path: Path) -> None:
