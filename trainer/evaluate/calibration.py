@@ -74,7 +74,22 @@ def reliability(probabilities: Floats, positive: Floats, bins: int = BINS, kind:
 
 
 def ece(probabilities: Floats, targets: Floats, bins: int = BINS, kind: Bins = "width") -> ByClass:
-    """Return the expected calibration error of each class; of a multi-class task the mean is called classwise."""
+    """Return the expected calibration error of each class; of a multi-class task the mean is called classwise.
+
+    Parameters
+    ----------
+    probabilities, targets
+        float (n, K), of a multi-label or multi-class task; a target is 1, 0, or NaN where unknown.
+    bins
+        How many.
+    kind
+        Of equal width or equal mass.
+
+    Returns
+    -------
+    ByClass
+        From 0 to 1; None of a class without a known target.
+    """
 
     def score(actual: Floats, said: Floats) -> float:
         found = reliability(said, actual, bins, kind)
@@ -85,7 +100,18 @@ def ece(probabilities: Floats, targets: Floats, bins: int = BINS, kind: Bins = "
 
 
 def brier(probabilities: Floats, targets: Floats) -> ByClass:
-    """Return the mean squared error of each class's probability; of several classes the usual score is their sum."""
+    """Return the mean squared error of each class's probability; of several classes the usual score is their sum.
+
+    Parameters
+    ----------
+    probabilities, targets
+        float (n, K), of a multi-label or multi-class task; a target is 1, 0, or NaN where unknown.
+
+    Returns
+    -------
+    ByClass
+        From 0 to 1; None of a class without a known target.
+    """
     return by_class(probabilities, targets, lambda actual, said: np.square(said - actual).mean())
 
 
@@ -166,7 +192,22 @@ def fit_temperature(kind: Kind, scores: Floats, targets: Floats) -> Temperature:
 
 
 def nll(kind: Kind, scores: Floats, targets: Floats) -> float:
-    """Return the mean negative log-likelihood of known targets, in nats, each class of a multi-label task counting."""
+    """Return the mean negative log-likelihood of known targets, in nats, each class of a multi-label task counting.
+
+    Parameters
+    ----------
+    kind
+        Of the task; not a regression.
+    scores
+        float (n, K), raw outputs of the head.
+    targets
+        float (n, K), NaN where unknown; one-hot for a multi-class task.
+
+    Returns
+    -------
+    float
+        NaN where nothing is known.
+    """
     if kind == "multilabel":
         known = ~np.isnan(targets)
         z, y = scores[known], targets[known]

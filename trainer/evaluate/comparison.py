@@ -94,10 +94,15 @@ def compare(
 def check_same(first: Predictions, second: Predictions) -> None:
     """Refuse predictions that are not of the same samples and targets.
 
+    Parameters
+    ----------
+    first, second
+        Predictions. Their scores are not looked at.
+
     Raises
     ------
     ArgumentError
-        They are not.
+        Their kind, classes, samples, targets or patients are not the same.
     """
     names = f"{first.about.run} and {second.about.run}"
     if (first.about.kind, first.classes) != (second.about.kind, second.classes):

@@ -96,12 +96,45 @@ def by_fact(of: Predictions, fact: str, score: str, *, replicates: int = REPLICA
 
 
 def by_site(sites: Sequence[Predictions], score: str, *, replicates: int = REPLICATES) -> tuple[Group, ...]:
-    """Score each dataset that a run was evaluated on."""
+    """Score each dataset that a run was evaluated on.
+
+    Parameters
+    ----------
+    sites
+        Predictions for each dataset. A group is named by `about.site`.
+    score, replicates
+        As for `intervals.estimates`.
+
+    Returns
+    -------
+    tuple of Group
+        One a dataset, in the same order.
+
+    Raises
+    ------
+    ArgumentError
+        Predictions of this kind have no such score.
+    """
     return tuple(group(of.about.site, of, score, replicates=replicates) for of in sites)
 
 
 def group(name: str, of: Predictions, score: str, *, replicates: int = REPLICATES) -> Group:
-    """Score some samples as a group."""
+    """Score some samples as a group.
+
+    Parameters
+    ----------
+    name
+        What the samples have in common.
+    of
+        Their predictions.
+    score, replicates
+        As for `intervals.estimates`.
+
+    Raises
+    ------
+    ArgumentError
+        Predictions of this kind have no such score. A group that is too small is not scored, so nothing is raised.
+    """
     patients = len(np.unique(of.patients))
     positive = (of.targets == 1) & (of.about.kind != "regression")
     few = patients < FEWEST_PATIENTS

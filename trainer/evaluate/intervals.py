@@ -108,16 +108,45 @@ def estimates(
 
 
 def resampled(statistic: Statistic, of: Predictions, replicates: int = REPLICATES, seed: int = SEED) -> Floats:
-    """Return the scores of replicates, (replicates, K); of all runs on the same samples the same patients are drawn."""
+    """Return the scores of replicates; of all runs on the same samples the same patients are drawn.
+
+    Parameters
+    ----------
+    statistic
+        A score of these predictions, as `Score.make` returns it.
+    of
+        Predictions whose patients are drawn.
+    replicates
+        How often, from 1.
+    seed
+        What is drawn.
+
+    Returns
+    -------
+    Floats
+        float64 (replicates, K), NaN where a replicate has no score; K is 1 for a score of all classes together.
+    """
     patients = int(of.patients.max(initial=-1)) + 1
     return np.concatenate([statistic(weights) for weights in _weights(patients, replicates, seed)])
 
 
 def with_seeds_drawn(drawn: Floats, *seed: int) -> Floats:
-    """Return replicates, (B, K), that draw seeds, too, of replicates of each seed, (seeds, B, K).
+    """Return replicates that draw seeds, too, of replicates of each seed.
 
     The mean of n values drawn with replacement has (n - 1) / n of the variance that it should have, of five seeds a
-    fifth too little: what a draw of seeds adds is stretched by that. `seed` says what is drawn.
+    fifth too little: what a draw of seeds adds is stretched by that.
+
+    Parameters
+    ----------
+    drawn
+        float (seeds, B, K), of two seeds or more.
+    *seed
+        Integers that say what is drawn.
+
+    Returns
+    -------
+    Floats
+        float64 (B, K).
     """
     seeds, replicates = drawn.shape[:2]
     random = np.random.default_rng([seeds, *seed])
@@ -128,7 +157,26 @@ def with_seeds_drawn(drawn: Floats, *seed: int) -> Floats:
 
 
 def put_together(of: Predictions, score: str, value: Floats, drawn: Floats, level: float = LEVEL) -> Estimates:
-    """Return scores, (K,), and their replicates, (B, K), as estimates of each class and of the mean."""
+    """Return scores and their replicates as estimates of each class and of the mean.
+
+    Parameters
+    ----------
+    of
+        Predictions that were scored.
+    score
+        Which score, one of `statistics.scores_of`.
+    value
+        float (K,), NaN where a class has no score; K is 1 for a score of all classes together.
+    drawn
+        float (B, K), scores of replicates, NaN where there is none.
+    level
+        Share of replicates between an interval's ends, from 0 to 1.
+
+    Raises
+    ------
+    ArgumentError
+        Predictions of this kind have no such score.
+    """
     names = ("all",) if score_named(of, score).together else of.classes
     each = tuple(
         _estimate(name, value[k], drawn[:, k], level, counts)
@@ -144,7 +192,20 @@ def put_together(of: Predictions, score: str, value: Floats, drawn: Floats, leve
 
 
 def percentiles(drawn: Floats, level: float = LEVEL) -> tuple[float, float]:
-    """Return the ends of an interval, between percentiles of replicates."""
+    """Return the ends of an interval, between percentiles of replicates.
+
+    Parameters
+    ----------
+    drawn
+        float (B,), at least one, without NaN.
+    level
+        Share of replicates between the ends, from 0 to 1.
+
+    Returns
+    -------
+    tuple of float
+        The lower end and the upper one.
+    """
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

@@ -195,7 +195,13 @@ class Predictions:
 
 
 def schema(about: PredictionsAbout) -> pa.Schema:
-    """Return the columns of a table of predictions."""
+    """Return the columns of a table of predictions.
+
+    Parameters
+    ----------
+    about
+        What they are of; the schema's metadata hold it as JSON.
+    """
     columns = [("key", pa.string()), ("patient", pa.string()), *FACTS.items()]
     columns += [(f"{kind}.{name}", pa.float64()) for name in about.classes for kind in ("score", "target")]
     return pa.schema(columns, {_ABOUT: about.to_json().encode()})
@@ -237,22 +243,42 @@ def table_of(
 def merged(about: PredictionsAbout, pieces: Sequence[pa.Table]) -> Predictions:
     """Put the pieces of several processes together.
 
+    Parameters
+    ----------
+    about
+        What they are of.
+    pieces
+        Tables as `table_of` returns them, one or more.
+
     Raises
     ------
     ArgumentError
-        A sample is in two of them, or twice in one.
+        A sample is in two of them, or twice in one, or the whole is no table that `Predictions` takes.
     """
     return Predictions(about, pa.concat_tables([piece.replace_schema_metadata(None) for piece in pieces]))
 
 
 def write(predictions: Predictions, path: Path) -> None:
-    """Write predictions; the file appears whole or not at all, and only its owner may read it."""
+    """Write predictions; the file appears whole or not at all, and only its owner may read it.
+
+    Parameters
+    ----------
+    predictions
+        What to write.
+    path
+        The Parquet file; its folder is made, and a file of that name is replaced.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     parquet.write(predictions.table, path)
 
 
 def read(path: Path) -> Predictions:
     """Read predictions.
+
+    Parameters
+    ----------
+    path
+        A file that `write` wrote.
 
     Raises
     ------

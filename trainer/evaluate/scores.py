@@ -52,22 +52,74 @@ def summary(kind: Kind, scores: Floats, targets: Floats) -> dict[str, float | No
 
 
 def auc(ranked: Floats, targets: Floats) -> ByClass:
-    """Return the area under the ROC curve of each class: how often a positive ranks above a negative, ties half."""
+    """Return the area under the ROC curve of each class: how often a positive ranks above a negative, ties half.
+
+    Parameters
+    ----------
+    ranked
+        float (n, K), higher for a more probable positive: `kinds.log_odds` of scores.
+    targets
+        float (n, K), NaN where unknown.
+
+    Returns
+    -------
+    ByClass
+        From 0 to 1; None of a class without a positive or a negative.
+    """
     return by_class(ranked, targets, roc_auc_score, needs=(1, 0))
 
 
 def average_precision(ranked: Floats, targets: Floats) -> ByClass:
-    """Return the average precision of each class: precision at each recall step, not interpolated."""
+    """Return the average precision of each class: precision at each recall step, not interpolated.
+
+    Parameters
+    ----------
+    ranked
+        float (n, K), higher for a more probable positive: `kinds.log_odds` of scores.
+    targets
+        float (n, K), NaN where unknown.
+
+    Returns
+    -------
+    ByClass
+        From 0 to 1; None of a class without a positive.
+    """
     return by_class(ranked, targets, average_precision_score, needs=(1,))
 
 
 def accuracy(positive: Mask, targets: Floats) -> ByClass:
-    """Return the share of known targets that are predicted right, class by class; its mean is the mean accuracy."""
+    """Return the share of known targets that are predicted right, class by class; its mean is the mean accuracy.
+
+    Parameters
+    ----------
+    positive
+        bool (n, K), what is predicted.
+    targets
+        float (n, K), NaN where unknown.
+
+    Returns
+    -------
+    ByClass
+        From 0 to 1; None of a class without a known target.
+    """
     return by_class(positive, targets, lambda actual, said: (said == actual).mean())
 
 
 def balanced_accuracy(positive: Mask, targets: Floats) -> ByClass:
-    """Return the mean of sensitivity and specificity of each class that has both positives and negatives."""
+    """Return the mean of sensitivity and specificity of each class that has both positives and negatives.
+
+    Parameters
+    ----------
+    positive
+        bool (n, K), what is predicted.
+    targets
+        float (n, K), NaN where unknown.
+
+    Returns
+    -------
+    ByClass
+        From 0 to 1; None of a class without a positive or a negative.
+    """
     return by_class(positive, targets, _mean_of_recalls, needs=(1, 0))
 
 
@@ -75,6 +127,18 @@ def subset_accuracy(positive: Mask, targets: Floats) -> float | None:
     """Return the share of samples with all labels right, of those whose labels are all known.
 
     Classes without any known target are left aside.
+
+    Parameters
+    ----------
+    positive
+        bool (n, K), what is predicted.
+    targets
+        float (n, K), NaN where unknown.
+
+    Returns
+    -------
+    float or None
+        From 0 to 1; None where no sample has all labels known.
     """
     known = ~np.isnan(targets)
     labelled = known.any(axis=0)
