@@ -123,6 +123,17 @@ def test_a_threshold_of_the_others_never_sees_the_patients_own_boxes(found: Fits
     assert Fits(found.component[:2], found.mask[:2], ("A", "A"), ("p", "p")).held_out("mask") is None
 
 
+def test_boxes_that_only_their_own_patient_would_find_are_not_found() -> None:
+    """Three boxes of one patient fit above .11, one box of each of two others above .41 only."""
+    ious = np.zeros((5, len(THRESHOLDS)))
+    ious[:3, 10] = ious[3:, 40] = 0.9
+    of = Fits(ious, ious, ("A",) * 5, ("p", "p", "p", "q", "r"))
+    assert of.score("mask", of.searched("mask")).ap25 == pytest.approx(3 / 5)
+    held = of.held_out("mask")
+    assert held is not None
+    assert held.ap25 == 0
+
+
 def test_classes_part_the_boxes(found: Fits) -> None:
     assert found.classes == ("A", "B")
     parts = [found.of_class(label) for label in found.classes]
