@@ -168,8 +168,17 @@ def _without(words: list[str], options: tuple[str, ...]) -> tuple[str, ...]:
 
 def _assess(run: str, split: str, sites: dict[str, Path], work: Path, more: tuple[str, ...], suffix: str = "") -> Job:
     name = f"assess-{run}{suffix}"
-    words = ("assess", str(work / "runs" / run), "--data", *map(str, sites.values()), "--labels", split, *_TASK)
-    return Job(name, (*words, "--out", str(work / name), *more), after=(run,))
+    words: tuple[str, ...] = (
+        "assess",
+        str(work / "runs" / run),
+        "--data",
+        *map(str, sites.values()),
+        "--labels",
+        split,
+        *_TASK,
+    )
+    words += ("--features", str(work / "features"), "--out", str(work / name))
+    return Job(name, (*words, *more), after=(run,))
 
 
 def _finetunings(form: Form, split: str, sites: dict[str, Path], work: Path) -> list[Job]:
