@@ -23,7 +23,8 @@ from shardkit.terminal.output import say
 __all__ = ["plots", "readme", "run"]
 _TASK = ("--objective.columns", "pa", "female")
 _LEAN = ("--log.no-tensorboard", "--log.pictures", "0", "--loader.threads", "1", "--val.every", "0")
-_SAVE = ("--save.every", "400", "--save.keep", "99")
+_EVERY = 400  # steps, between checkpoints that are judged, too
+_SAVE = ("--save.every", str(_EVERY), "--save.keep", "99")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,16 @@ class Form:
     tuned_steps: int
     seeds: int
 
+    @property
+    def curves(self) -> dict[str, tuple[str, str]]:
+        """Folder of an assessment -> what is varied in it, and its value."""
+        official = f"assess-pretrain-{OFFICIAL}"
+        found = {f"{official}-{at}": ("steps", f"{at:,} of {self.steps:,}") for at in range(_EVERY, self.steps, _EVERY)}
+        found |= {official: ("steps", f"{self.steps:,}"), f"{official}-token": ("pooling", "class token")}
+        return found | ({f"assess-vary-{name}": one.name for name, one in VARIED.items()} if self.curve_steps else {})
 
-FORMS = {"quick": Form((), 400, 0, 150, 1), "full": Form(FOLDS, 1600, 400, 300, 2)}
+
+FORMS = {"quick": Form((), 400, 0, 150, 1), "full": Form(FOLDS, 1600, 600, 300, 2)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,24 +82,20 @@ class Varied:
     split: str = OFFICIAL
 
 
-def varied(steps: int) -> dict[str, Varied]:
-    """Return what the curves are made of; each is held against `base`."""
-    return {
-        "base": Varied(("base", "base")),
-        "steps-quarter": Varied(("steps", f"{steps // 4}"), ("--run.steps", str(steps // 4))),
-        "steps-half": Varied(("steps", f"{steps // 2}"), ("--run.steps", str(steps // 2))),
-        "images-10": Varied(("images", "10 %"), split="official10"),
-        "images-33": Varied(("images", "33 %"), split="official33"),
-        "level-2": Varied(("resolution", "64 px"), ("--loader.batching", batching(level=2))),
-        "mask-50": Varied(("mask ratio", "0.5"), ("--model.mask-ratio", "0.5")),
-        "mask-90": Varied(("mask ratio", "0.9"), ("--model.mask-ratio", "0.9")),
-        "raw-pixels": Varied(("target", "grey levels"), ("--model.no-norm-pix",)),
-    }
-
-
 def batching(level: int = 1, per_step: int = 2) -> str:
     """Return packs of the images at a level; at level 1, 16 NIH images fill one."""
     return f"packed:level={level},patch=8,per_step={per_step},remainder=drop,tokens={4096 >> (2 * level - 2)}"
+
+
+VARIED = {
+    "base": Varied(("as in the recipe", "")),
+    "images-33": Varied(("images", "a third of the patients"), split="official33"),
+    "level-2": Varied(("resolution", "64 pixels"), ("--loader.batching", batching(level=2))),
+    "mask-50": Varied(("hidden", "50 %"), ("--model.mask-ratio", "0.5")),
+    "mask-90": Varied(("hidden", "90 %"), ("--model.mask-ratio", "0.9")),
+    "grey": Varied(("targets", "grey levels"), ("--model.no-norm-pix",)),
+}
+"""Pre-trainings of `Form.curve_steps` on the official split, by name."""
 
 
 def run(
@@ -110,7 +115,7 @@ def run(
     work
         Folder for datasets, runs and what each command took.
     form
-        quick: the official split, under 15 minutes on 2 quiet cores. full: five folds and the curves, too, at most 90.
+        quick: the official split, under 15 minutes on 2 quiet cores. full: three folds and the curves, too, at most 90.
     beside
         How many commands run side by side, each on one core; default one a core.
     out
@@ -130,7 +135,7 @@ def run(
     result = begin((__doc__ or "").partition("\n")[0], ("shardkit", "numpy", "scikit-learn", "torch", "timm"))
     result["conditions"] = {"form": form, **asdict(chosen), "side_by_side": jobs.cores}
     result["took"] = {job.name: jobs.took[job.name] for job in commands}
-    result |= downstream_scores.measured(work, chosen.folds, varied(chosen.curve_steps) if chosen.curve_steps else {})
+    result |= downstream_scores.measured(work, chosen.folds, chosen.curves)
     save(result, out, plots)
     say(readme(result))
 
@@ -140,16 +145,17 @@ def planned(form: Form, work: Path, sites: dict[str, Path], mixture: Path) -> li
     splits, runs = (OFFICIAL, *form.folds), work / "runs"
     found = [_pretrain(f"pretrain-{split}", split, form.steps, mixture, runs) for split in splits]
     if form.curve_steps:
-        for name, one in varied(form.curve_steps).items():
+        for name, one in VARIED.items():
             found.append(_pretrain(f"vary-{name}", one.split, form.curve_steps, mixture, runs, one.options))
             found.append(_assess(f"vary-{name}", OFFICIAL, sites, work, ("--fractions", "1.0")))
     for split in splits:
         shares = () if split == OFFICIAL else ("--fractions", "1.0")
         found.append(_assess(f"pretrain-{split}", split, sites, work, shares))
         found += _finetunings(form, split, sites, work)
-    found.append(
-        _assess(f"pretrain-{OFFICIAL}", OFFICIAL, sites, work, ("--fractions", "1.0", "--pool", "token"), "-token")
-    )
+    whole, official = ("--fractions", "1.0"), f"pretrain-{OFFICIAL}"
+    found.append(_assess(official, OFFICIAL, sites, work, (*whole, "--pool", "token"), suffix="-token"))
+    for step in range(_EVERY, form.steps, _EVERY):
+        found.append(_assess(official, OFFICIAL, sites, work, whole, f"checkpoints/step_{step:08d}", f"-{step}"))
     return [*found, *_boxes(form, sites, work)]
 
 
@@ -166,10 +172,19 @@ def _without(words: list[str], options: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(words[i] for i in kept)
 
 
-def _assess(run: str, split: str, sites: dict[str, Path], work: Path, more: tuple[str, ...], suffix: str = "") -> Job:
+def _assess(
+    run: str,
+    split: str,
+    sites: dict[str, Path],
+    work: Path,
+    more: tuple[str, ...],
+    checkpoint: str = "",
+    suffix: str = "",
+) -> Job:
     name = f"assess-{run}{suffix}"
-    words = ("assess", str(work / "runs" / run), "--data", *map(str, sites.values()), "--labels", split, *_TASK)
-    return Job(name, (*words, "--out", str(work / name), *more), after=(run,))
+    words = ["assess", str(work / "runs" / run / checkpoint), "--data", *map(str, sites.values()), "--labels", split]
+    words += [*_TASK, "--features", str(work / "features"), "--out", str(work / name), *more]
+    return Job(name, tuple(words), after=(run,))
 
 
 def _finetunings(form: Form, split: str, sites: dict[str, Path], work: Path) -> list[Job]:

@@ -23,11 +23,6 @@ from shardkit.privacy import KEY_BYTES
 
 NIH_SIDE, HANNOVER_STEP = 256, 2
 """Pixels of an NIH image's side, to which larger ones are averaged; of Hannover, how many pixels become one."""
-SPLITS = ("official", *(f"fold{at}" for at in range(5)))
-"""Names of tables of labels that both sites have, each with view, sex, the same as binary labels, and a split by
-patient. official: NIH's test patients, and half of Hannover's. fold0, ...: every patient is asked about in one."""
-BINARY = {"pa": ("view", "PA"), "female": ("sex", "F")}
-"""Binary label -> column, and what is 1."""
 TASKS = ("view", "sex")
 """Names of tables of labels that both sites have, each with one column of that name: AP and PA, M and F."""
 _VIEWS = {"ap": "AP", "pa": "PA"}

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks.downstream_splits import OFFICIAL
 from trainer.assess.scoring import estimated
 from trainer.evaluate import predictions
 from trainer.evaluate.predictions import Predictions
 
-if TYPE_CHECKING:
-    from benchmarks.downstream import Varied
-
 Record = dict[str, Any]
 TASKS = {"pa": "view", "female": "sex"}
 REPLICATES = 2000
 
 
-def measured(work: Path, folds: Sequence[str], varied: dict[str, Varied]) -> Record:
+def measured(work: Path, folds: Sequence[str], curves: Mapping[str, tuple[str, str]]) -> Record:
     """Return all scores of a work folder.
 
     Parameters
@@ -30,14 +27,14 @@ def measured(work: Path, folds: Sequence[str], varied: dict[str, Varied]) -> Rec
         Where jobs wrote.
     folds
         Splits that were asked about beside the official one.
-    varied
-        Pre-trainings that differ in one thing.
+    curves
+        Folder of an assessment -> what is varied in it, and its value.
     """
     return {
         "official": [*_frozen(work, [OFFICIAL]), *_tuned(work, [OFFICIAL])],
         "folds": [*_frozen(work, folds), *_tuned(work, folds)] if folds else [],
         "shares": _shares(work),
-        "curves": [row for name, one in varied.items() for row in _curve(work, name, one)],
+        "curves": [row for folder, name in curves.items() for row in _curve(work / folder, name)],
         "boxes": _read(work / "explain" / "boxes.json"),
     }
 
@@ -93,10 +90,9 @@ def _shares(work: Path) -> list[Record]:
     ]
 
 
-def _curve(work: Path, name: str, one: Varied) -> list[Record]:
-    rows = [row for row in _assessed(work / f"assess-vary-{name}") if row["features"] == "pre-trained"]
-    varied, value = one.name
-    return [{"varied": varied, "at": value, **of, "task": task} for row in rows for of, task in _by_task(row)]
+def _curve(folder: Path, name: tuple[str, str]) -> list[Record]:
+    rows = [row for row in _assessed(folder) if row["features"] == "pre-trained" and row["fraction"] == 1]
+    return [{"varied": name[0], "at": name[1], **of, "task": task} for row in rows for of, task in _by_task(row)]
 
 
 def _assessed(folder: Path) -> list[Record]:

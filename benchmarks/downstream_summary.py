@@ -34,16 +34,17 @@ def readme(result: Record) -> str:
     """Return this benchmark's lines for benchmarks/README.md; a test holds them equal to the JSON."""
     of, parts = result["conditions"], []
     if result["folds"]:
-        parts.append(f"Five folds by patient, mean AUC (95 % by patient):\n\n{_scores(result['folds'])}")
+        parts.append(f"Three folds by patient, mean AUC (95 % by patient):\n\n{_scores(result['folds'])}")
     parts.append(f"NIH's official test patients, and half of Hannover's:\n\n{_scores(result['official'])}")
     if result["curves"]:
-        words = f"One thing varied, {of['curve_steps']:,} steps, official split, logistic regression, AUC at NIH"
+        short = f"; below them pre-trainings of {of['curve_steps']:,} steps" if of["curve_steps"] else ""
+        words = f"Steps and pooling of the same pre-training{short}; official split, NIH, logistic regression"
         parts.append(f"{words}:\n\n{_curves(result['curves'])}")
     parts.append(f"By the share of the training patients whose labels are used, NIH:\n\n{_shares(result['shares'])}")
     parts += [_boxes(result["boxes"])] if result["boxes"] else []
     minutes = sum(took["cpu_seconds"] for took in result["took"].values()) / 60
     begin = (
-        f"`tiny` pre-trained without labels on NIH and Hannover ({of['steps']:,} steps of 16 images, 128 pixels), views"
+        f"`tiny` pre-trained without labels on NIH and Hannover ({of['steps']:,} steps of 32 images, 128 pixels), views"
         f" and sexes learnt on NIH's training patients alone; {result['machine']['cores']} cores of"
         f" {result['machine']['cpu']}, {minutes:,.0f} core-minutes, form {of['form']}."
     )
@@ -53,7 +54,7 @@ def readme(result: Record) -> str:
 def plots(result: Record) -> list[Plot]:
     """Return a plot a task, of the folds where there are some; and one of the shares."""
     rows = result["folds"] or result["official"]
-    where = "five folds" if result["folds"] else "official split"
+    where = "three folds" if result["folds"] else "official split"
     return [_bars(rows, task, where) for task in TASKS]
 
 
@@ -107,7 +108,17 @@ def _shares(rows: Sequence[Record]) -> str:
 
 
 def _boxes(found: dict[str, Any]) -> str:
-    return "Grad-CAM against the boxes of NIH's test images, a network fine-tuned on the findings: see the JSON."
+    """Tell of the threshold that the boxes of other images chose."""
+    rows = []
+    for protocol, of in found["scores"].items():
+        for source, fit in of["held_out"].items():
+            rows.append([f"{protocol}, {source}", *(f"{fit[name]:.3f}" for name in ("ap25", "ap50", "mean_iou"))])
+    number = len(found["boxes"])
+    return (
+        f"Grad-CAM against {number} boxes of NIH's test images, a network fine-tuned on the findings, beside a blob"
+        f" in the centre and random ones; thresholds chosen on other boxes:\n\n"
+        f"{table(['protocol, map', 'AP25', 'AP50', 'mean IoU'], rows)}"
+    )
 
 
 def _bars(rows: Sequence[Record], task: str, where: str) -> Plot:

@@ -37,6 +37,7 @@ class Assess:
     data: tuple[str, ...]
     labels: tuple[str, ...]
     out: Path
+    features: Path | None
     batching: str | None
     pool: Pool
     policy: PolicyConfig
@@ -86,7 +87,7 @@ def _read(config: LoaderConfig, data: str, networks: Mapping[str, Encoder], aske
     def opened(batching: str) -> Loader:
         return _open(replace(config, split="all", batching=batching), data)
 
-    images = Images(opened, config.batching, config.normalise, asked.out / "features")
+    images = Images(opened, config.batching, config.normalise, asked.features or asked.out / "features")
     features = {name: of_encoder(network, images, asked.pool) for name, network in networks.items()}
     return _Read(data, opened(plain(config.batching)), {**features, PIXELS: of_pixels(images)})
 

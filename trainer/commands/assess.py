@@ -18,6 +18,7 @@ def assess(
     data: Annotated[tuple[str, ...], _WORDS],
     labels: Annotated[tuple[str, ...], _WORDS],
     out: Path,
+    features: Path | None = None,
     init: str | None = None,
     recipe: str = "tiny",
     batching: str | None = None,
@@ -36,7 +37,10 @@ def assess(
     labels
         Names of labels tables that they have.
     out
-        Folder for the page, the figures, and the features, which a second command with it does not read again.
+        Folder for the page and the figures.
+    features
+        Folder that features are kept in, so that another command does not read the images again; default: features in
+        the folder of the page.
     init
         Weights instead of a run's: a file, or a model of timm; its network is that of --recipe.
     recipe
@@ -56,6 +60,7 @@ def assess(
         data=data,
         labels=labels,
         out=out,
+        features=features,
         batching=batching,
         pool=pool,
         policy=objective,
