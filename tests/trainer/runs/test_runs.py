@@ -23,7 +23,8 @@ SMALL = """
 --model.width 32 --model.depth 2 --model.heads 2
 --model.decoder-width 32 --model.decoder-depth 1 --model.decoder-heads 2
 --loader.split all --loader.batching packed:patch=8,level=1,per_step=4,tokens=1024
---run.steps 10 --save.every 3 --log.every 1 --log.pictures 10 --log.baseline 2 --optim.ema 0.9 --optim.lr 4e-3 --optim.eps 1e-4
+--run.steps 10 --save.every 3 --log.every 1 --log.pictures 10 --log.baseline 2
+--optim.ema 0.9 --optim.lr 4e-3 --optim.eps 1e-4
 """
 # eps: Adam with its own of 1e-8 makes steps of full length out of rounding where a gradient is 0, as of biases of keys.
 MODEL = MaeConfig(patch=8, width=32, depth=2, heads=2, decoder_width=32, decoder_depth=1, decoder_heads=2)
