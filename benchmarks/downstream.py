@@ -123,13 +123,10 @@ def run(
     """
     chosen, jobs = FORMS[form], Jobs(work, beside or cores())
     sites = downstream_data.datasets(data, work / "data")
-    jobs.run(
-        [job for site, dataset in sites.items() for job in downstream_splits.tables(site, dataset, work / "tables")]
-    )
-    mixture = work / "both.json"
-    jobs.run(
-        [Job("mix", ("mix", str(mixture), *(f"{site}={path}" for site, path in sites.items())), program="shardkit")]
-    )
+    mixture, made = work / "both.json", [f"{site}={path}" for site, path in sites.items()]
+    tables = [job for site, path in sites.items() for job in downstream_splits.tables(site, path, work / "tables")]
+    mix = Job("mix", ("mix", str(mixture), *made), program="shardkit")
+    Jobs(work, 1).run([*tables, mix])  # one command at a time labels a dataset
     commands = planned(chosen, work, sites, mixture)
     jobs.run(commands)
     result = begin((__doc__ or "").partition("\n")[0], ("shardkit", "numpy", "scikit-learn", "torch", "timm"))

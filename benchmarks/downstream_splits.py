@@ -47,8 +47,7 @@ def tables(site: str, dataset: Path, out: Path) -> list[Job]:
             writer.writerow(["key", *LABELS, "split"])
             writer.writerows(zip(columns["key"], *(columns[label] for label in LABELS), of, strict=True))
         words = ("label", str(dataset), "--name", name, "--table", str(table), "--by", "key", "--labels", *LABELS)
-        before = (jobs[-1].name,) if jobs else ()  # one command at a time holds a dataset
-        jobs.append(Job(f"label-{site}-{name}", (*words, "--split-column", "split"), before, "shardkit"))
+        jobs.append(Job(f"label-{site}-{name}", (*words, "--split-column", "split"), program="shardkit"))
     return jobs
 
 
