@@ -55,8 +55,7 @@ RECIPES = {
             log=_LOG,
         ),
         "shardkit: half an hour on a laptop's CPU, for features worth more than random weights",
-        "- 300 steps show that all of it works. Their features are worth less than those of random weights: see the\n"
-        "  downstream benchmark.\n"
+        "- 300 steps show that all of it works. Their features are worth less than those of random weights.\n"
         "- Images are streamed at an eighth of their height and width; of images of 256 pixels take level=1.\n"
         "- Images left over at an epoch's end sit it out: in so short a run a half-empty step would count as much.\n",
     ),
