@@ -111,8 +111,8 @@ def test_an_old_run_goes_on_with_the_same_losses(copy: Path) -> None:
     before, config = losses(), json.loads((copy / kind / "run" / "run.json").read_text())["config"]
     typed = ["model.patch", "model.width", "model.depth", "model.heads", "model.decoder_width", "model.decoder_depth"]
     typed += ["model.decoder_heads", "loader.batching", "loader.split", "loader.threads", "run.steps", "save.every"]
-    typed += ["log.pictures", "log.every"]
-    words = [word for name in typed for word in (f"--{name}", str(config[name]))]
+    typed += ["log.pictures", "log.every", "optim.lr"]
+    words = ["--model.no-norm-pix", *(word for name in typed for word in (f"--{name}", str(config[name])))]
     data = ["--recipe", "tiny", "--data", f"{kind}/out", "--out", f"{kind}/run", "--log.no-tensorboard"]
     said = _run(copy, sys.executable, "-m", "trainer", "pretrain", *data, *words)
     assert "step 5/8" in said

@@ -183,6 +183,7 @@ def test_scan_counts_and_writes_nothing(place: Path) -> None:
     assert _run("scan", "--source", place / "nowhere").returncode == 1
 
 
+@pytest.mark.deep
 def test_too_many_quarantined_files_are_exit_code_3_and_a_sentence(place: Path, tmp_path: Path) -> None:
     import shutil
 
@@ -198,6 +199,7 @@ def test_too_many_quarantined_files_are_exit_code_3_and_a_sentence(place: Path, 
     assert "--max-quarantine" not in lenient.stderr
 
 
+@pytest.mark.deep
 def test_retry_takes_in_files_of_one_class_that_were_mended(place: Path, tmp_path: Path) -> None:
     import shutil
 
@@ -257,6 +259,7 @@ def test_a_dataset_is_built_as_zarr_looked_at_and_converted_back(place: Path, tm
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.deep
 def test_a_dataset_of_before_there_were_formats_or_a_least_content_is_read_and_grows(
     place: Path, tmp_path: Path
 ) -> None:

@@ -111,7 +111,8 @@ def _check_module(module: str, words: list[str]) -> None:
     if module == "trainer":
         from trainer.commands import cli
 
-        _parse(cli.application(cli._named(words), cli._typed(words)), words)
+        words, backbone = cli.without_model(words)
+        _parse(cli.application(cli._named(words), cli._typed(words), backbone), words)
         return
     assert module == "benchmarks", module
     from benchmarks.__main__ import app

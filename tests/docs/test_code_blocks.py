@@ -13,6 +13,7 @@ PAGES = sorted((ROOT / "docs").rglob("*.md"))
 _DEEP = {
     "build.md",
     "evaluation.md",
+    "explaining.md",
     "finetuning.md",
     "format.md",
     "training.md",

@@ -178,6 +178,7 @@ def test_details_are_the_same_from_many_threads(
 # ---- a snapshot
 
 
+@pytest.mark.deep
 def test_a_build_that_appends_changes_nothing_of_an_open_catalog(
     manifests: Any, make_dataset: Callable[..., Path], tmp_path: Path
 ) -> None:

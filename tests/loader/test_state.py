@@ -40,6 +40,7 @@ def test_stopping_at_every_step_and_resuming_twice_changes_nothing(dataset_folde
 
 
 @pytest.mark.formats
+@pytest.mark.deep
 def test_nor_does_it_change_packs_of_shards_of_any_format(dataset_folder: Path) -> None:
     assert_resumes_exactly(lambda: Loader(dataset_folder, batching=BATCHINGS[0], **SMALL))
 

@@ -59,7 +59,7 @@ def test_nothing_else_prints() -> None:
                 name = ast.unparse(node.func)
                 written = name in ("sys.stdout.write", "sys.stderr.write", "print", "Console", "rich.print")
                 logs = name == "logging.getLogger" and id(node) not in asked  # for its level only
-                others = [ast.unparse(one) for one in node.args] == ["'matplotlib'"]
+                others = [ast.unparse(one) for one in node.args] in (["'matplotlib'"], ["'timm.models._builder'"])
                 if written or (logs and not others):
                     found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {name}")
             if isinstance(node, ast.ImportFrom) and node.module in ("rich.console", "rich"):

@@ -178,6 +178,7 @@ def test_a_task_of_one_file_and_a_recipe_learns_and_tells_its_metric(
     assert not (run / "pictures").exists(), "it draws none"
 
 
+@pytest.mark.deep
 def test_a_task_is_gone_on_with_exactly(train: Callable[..., int], tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert train() == 0

@@ -141,6 +141,7 @@ def _keys(bases: dict[str, Path]) -> None:
             (base / "keys").write_text(" ".join(pq.ParquetFile(base / "manifest.parquet").read()["key"].to_pylist()))
 
 
+@pytest.mark.deep
 def test_a_hostile_dataset_ends_well_or_in_a_sentence(bases: dict[str, Path], tmp_path: Path) -> None:
     _keys(bases)
     counts, wrong = _campaign(bases, tmp_path, range(64), 2)

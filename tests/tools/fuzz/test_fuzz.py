@@ -36,6 +36,7 @@ def check(report: Report, files: int) -> None:
     assert correct > files // 5, lines(report)  # or the test would prove nothing
 
 
+@pytest.mark.deep
 def test_of_damaged_files_only_what_another_decoder_reads_is_written() -> None:
     check(campaign(seed=11, count=96), 96)
 

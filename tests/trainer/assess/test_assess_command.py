@@ -48,7 +48,8 @@ def test_a_run_is_judged_by_each_table_and_its_images_are_read_once(
     assert (table["kind"], table["asked"]) == ("multilabel", "the official test split of sizes")
     names = {"pre-trained", "random, seed 0", "random, seed 1", "32 x 32 pixels"}
     asked = {(row["source"], row["method"], row["fraction"]) for row in table["rows"]}
-    assert asked == {(name, how, 1) for name in names for how in ("k-NN", "logistic")}
+    whole = {(name, how, 1) for name in names for how in ("k-NN", "logistic")}
+    assert whole <= asked <= whole | {(name, how, 0.5) for name, how, _ in whole}, "half may lack a class"
     assert all(set(row["classes"]) == {"high", "wide"} for row in table["rows"])
     assert "No image of data that is asked about was in the pre-training." in told
     kept = sorted((tmp_path / "predictions" / "sizes").iterdir())
@@ -63,6 +64,7 @@ def test_a_run_is_judged_by_each_table_and_its_images_are_read_once(
     assert again["kind"] == "multiclass"
 
 
+@pytest.mark.deep
 def test_images_that_pre_training_saw_are_counted(
     run: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -108,6 +108,7 @@ def test_the_printed_call_gives_the_run_s_own_features(
 
 
 @pytest.mark.parametrize("batching", ["resized:side=48,patch=8", "packed:tokens=4096,patch=8,level=1"])
+@pytest.mark.deep
 def test_without_a_grid_the_printed_call_is_for_images_as_the_run_has_them(
     tmp_path: Path, dataset_folder: Path, batching: str
 ) -> None:

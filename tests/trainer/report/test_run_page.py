@@ -321,6 +321,7 @@ def test_what_the_loss_is_taken_over_is_what_the_configuration_says(make: Make) 
     assert "over hidden patches, of patches normalised by their own mean" in normalised
 
 
+@pytest.mark.deep
 def test_twenty_thousand_lines_make_a_page_of_bounded_size_that_keeps_spikes(make: Make) -> None:
     records = _records(1) * 20_000
     for at in range(len(records)):

@@ -320,6 +320,7 @@ def grown(make_dataset: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
     return place / "before", make_dataset(place / "export", place / "data", **options)
 
 
+@pytest.mark.deep
 def test_a_run_goes_on_with_a_dataset_that_grew_only_when_told_to(
     grown: tuple[Path, Path], words: Words, tmp_path: Path, said: Any
 ) -> None:

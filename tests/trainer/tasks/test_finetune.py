@@ -221,6 +221,7 @@ def test_labels_that_know_no_image_of_the_val_split_choose_nothing(own_dataset: 
     assert "has nothing to choose by, the labels know no image of the val split" in said
 
 
+@pytest.mark.deep
 def test_labels_that_have_changed_are_told_as_a_changed_dataset_is(
     own_dataset: Path, words: Words, refused: Refused, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -257,6 +258,7 @@ def test_labels_with_other_classes_are_no_way_to_go_on(own_dataset: Path, words:
 # --- several seeds
 
 
+@pytest.mark.deep
 def test_seeds_are_runs_side_by_side_and_finished_ones_are_left_alone(
     words: Words, refused: Refused, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

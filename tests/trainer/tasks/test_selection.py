@@ -176,6 +176,7 @@ def _killed_keeping(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
 
 @pytest.mark.parametrize(("kill", "at"), [(_killed_after, 4), (_killed_after, None), (_killed_keeping, 1)])
+@pytest.mark.deep
 def test_a_run_that_was_killed_ends_as_one_that_was_not(
     whole: Path, words: Words, tmp_path: Path, kill: Callable[..., None], at: int | None
 ) -> None:
@@ -188,6 +189,7 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(
     _same(tmp_path / "run", whole)
 
 
+@pytest.mark.deep
 def test_a_run_that_was_asked_to_stop_where_a_validation_was_due_makes_up_for_it(
     whole: Path, words: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
