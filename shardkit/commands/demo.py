@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,18 +15,20 @@ from shardkit.build.workspace import KEY
 from shardkit.commands.labelling import label
 from shardkit.config import BuildConfig
 from shardkit.dataset.contents import description
+from shardkit.dataset.schema import SPLITS
 from shardkit.dataset.verify import Summary, verify
 from shardkit.errors import ArgumentError
 from shardkit.privacy import KEY_BYTES, Pseudonyms
 from shardkit.storage import Store
 from shardkit.synthetic.export import Export, make_export, plan_export
-from shardkit.synthetic.findings import write_findings
+from shardkit.synthetic.findings import PART_OF, PARTS, write_findings
 from shardkit.terminal.output import Terminal
 
 _MARK = ".shardkit-demo"
 _OPTIONS = {"defects": 0.25, "scale": 0.25}
-_LEVEL, _LABELS = 1, "region"  # what training streams: an eighth of the sides that detectors have
-_FINETUNE = 60  # steps
+_LABELS, _FINETUNE = "region", 150  # steps
+_BATCHING = "packed:level=2,patch=8,per_step=1,remainder=drop,tokens=2048"
+_FEWEST = 3  # images of each part of the body in each split
 
 
 def demo(out: Path, studies: int, seed: int, steps: int, workers: int, console: Terminal) -> int:
@@ -38,7 +41,7 @@ def demo(out: Path, studies: int, seed: int, steps: int, workers: int, console: 
     console.print(f"2. shardkit build --source {out / 'pacs_export'} --out {out / 'shards'}", highlight=False)
     place = out / "shards"
     (out / "shards.private").mkdir()
-    (out / "shards.private" / KEY).write_bytes(_key(seed, _patients(export, studies, seed)))
+    (out / "shards.private" / KEY).write_bytes(_key(seed, _shown(export, studies, seed)))
     options = {"shard_bytes": 64 << 20, "workers": workers}
     config = BuildConfig.of(str(out / "pacs_export"), str(place), out / "shards.private", **options)
     with BuildProgressBar(console) as progress:
@@ -84,8 +87,8 @@ def _train(out: Path, steps: int, console: Terminal) -> bool | None:
     if not all(find_spec(name) for name in ("torch", "timm", "nvidia")):
         console.print("5. no training: pip install -e '.[train]' brings what it needs", highlight=False)
         return None
-    data, batching = str(out / "shards"), f"packed:level={_LEVEL},patch=8,per_step=2,remainder=drop,tokens=4096"
-    brief = ["--loader.batching", batching, "--log.every", "10", "--val.every", "20"]
+    data = str(out / "shards")
+    brief = ["--loader.batching", _BATCHING, "--log.every", "10", "--val.every", "20"]
     task = ["--data", data, "--labels", _LABELS]
     steps_of = ["--run.steps", str(steps)], ["--run.steps", str(_FINETUNE), "--objective.kind", "multiclass"]
     commands = (
@@ -105,22 +108,25 @@ def _train(out: Path, steps: int, console: Terminal) -> bool | None:
     return True
 
 
-def _patients(export: Export, studies: int, seed: int) -> set[str]:
-    """Return the patients with an image in the dataset."""
+def _shown(export: Export, studies: int, seed: int) -> list[tuple[str, str]]:
+    """Return patient and part of the body of each image in the dataset."""
     written = {file.path for file in export.files if file.verdict == "written"}
-    return {spec.study.patient.number for spec in plan_export(studies, seed=seed, **_OPTIONS) if spec.path in written}
+    specs = (spec for spec in plan_export(studies, seed=seed, **_OPTIONS) if spec.path in written)
+    return [(spec.study.patient.number, PART_OF[spec.region]) for spec in specs]
 
 
-def _key(seed: int, patients: set[str]) -> bytes:
+def _key(seed: int, shown: list[tuple[str, str]]) -> bytes:
     """Make a pseudonym key of the seed, so that a demo repeats itself; its patients are invented and need no secret.
 
-    Of such keys the first that leaves no split without a patient, where there are enough of them for three.
+    Of such keys the first with which each split shows all parts of the body several times, where there are enough
+    patients for that.
     """
     for attempt in range(1000):
         text = f"shardkit demo {seed}" + (f" {attempt}" if attempt else "")
         key = hashlib.shake_256(text.encode()).digest(KEY_BYTES)
         name = Pseudonyms(key)
-        if len({name.split(name("patient", f"id {patient}")) for patient in patients}) == 3:
+        seen = Counter((name.split(name("patient", f"id {patient}")), part) for patient, part in shown)
+        if min(seen[split, part] for split in SPLITS for part in PARTS) >= _FEWEST:
             break
     return key
 

@@ -13,6 +13,7 @@ PARTS = {
     "trunk": ("cervical spine", "thoracic spine", "lumbar spine", "skull", "ribs", "chest", "breast"),
 }
 """Where the regions of the body that are drawn belong; skulls are few, and count to the trunk."""
+PART_OF = {region: part for part, regions in PARTS.items() for region in regions}
 
 
 def write_findings(path: Path, specs: Iterable[ImageSpec]) -> None:
@@ -25,8 +26,7 @@ def write_findings(path: Path, specs: Iterable[ImageSpec]) -> None:
     specs : iterable of ImageSpec
         Of the export's files.
     """
-    part = {region: name for name, regions in PARTS.items() for region in regions}
     with path.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["path", COLUMN])
-        table.writerows((spec.path, part[spec.region]) for spec in specs)
+        table.writerows((spec.path, PART_OF[spec.region]) for spec in specs)
