@@ -29,6 +29,7 @@ from trainer.models.vit import VitConfig
 from trainer.runs.log import Log
 from trainer.tasks.targets import Targets
 from trainer.tasks.task import Task
+from trainer.tasks.training_targets import TrainingTargets
 
 given = torch.load(sys.argv[1], weights_only=False)
 run, frozen = Path(sys.argv[2]), sys.argv[3] == "frozen"
@@ -51,7 +52,9 @@ head = HeadConfig(norm=not frozen, batch_norm=True, std=0.1)
 encoder = VitConfig(patch=8, width=32, depth=2, heads=2, drop_path=0.3).encoder(last_norm=frozen)
 encoder.requires_grad_(not frozen)
 values = (np.arange(20).reshape(10, 2) % 3 == 0).astype(np.float32)
-task = Task(Classifier(encoder, 2, head).double(), Targets(("a", "b"), values, values >= 0), "multilabel")
+targets, ones = Targets(("a", "b"), values, values >= 0), np.ones(2, np.float32)
+trained = TrainingTargets.of(targets, np.arange(10), "multilabel")
+task = Task(Classifier(encoder, 2, head).double(), targets, trained, (ones, ones))
 lars, adamw = OptimConfig(name="lars", lr=0.5, weight_decay=0.0), OptimConfig(lr=1e-2, eps=1e-3, layer_decay=0.5)
 optim = lars if frozen else adamw
 config = Config(model=VitConfig(), loader=LoaderConfig(batching=""), optim=optim,
