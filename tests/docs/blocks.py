@@ -110,8 +110,9 @@ def _check_command(block: Block, words: list[str]) -> None:
 def _check_module(module: str, words: list[str]) -> None:
     if module == "trainer":
         from trainer.commands import cli
+        from trainer.commands.chosen_model import without_model
 
-        words, backbone = cli.without_model(words)
+        words, backbone = without_model(words)
         _parse(cli.application(cli._named(words), cli._typed(words), backbone), words)
         return
     assert module == "benchmarks", module
