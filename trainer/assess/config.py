@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
-from trainer.tasks.targets import Blank, Kind, Uncertain
+from trainer.evaluate.kinds import Kind
+from trainer.tasks.targets import Blank, Uncertain
 
 NEIGHBOURS: Final = 20
 FRACTIONS, DRAWS, FOLDS = (0.01, 0.1, 1.0), 5, 5

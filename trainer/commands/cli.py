@@ -16,10 +16,10 @@ from rich.table import Column, Table
 from shardkit.commands import stopping, usage
 from shardkit.errors import ArgumentError, ShardkitError
 from shardkit.terminal.output import Terminal
-from trainer.commands.asking import explain
 from trainer.commands.assess import assess
 from trainer.commands.chosen_model import with_model, without_model
 from trainer.commands.evaluate import evaluate
+from trainer.commands.explain import explain
 from trainer.config import defaulting_to, flat
 from trainer.recipes.registry import RECIPES
 

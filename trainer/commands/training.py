@@ -1,6 +1,5 @@
 """One run, or one for each of several seeds: its folder, its loader, its model, the loop, and the page about it."""
 
-import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from trainer.runs import best, folder, writers
 from trainer.runs.log import Log
 from trainer.runs.start import Job, Start, start
 from trainer.selection import LOSS
+from trainer.splits import beside
 from trainer.validation import Validation
 
 SEED: Final = "seed_"
@@ -159,7 +159,7 @@ def _validation(
 ) -> Validation | None:
     """Return the validation on a split, where it is wanted, not trained on and not empty."""
     config, word = job.config, job.config.select.split
-    split = re.sub("(^|,)([a-z0-9_-]+:)?[^,]*", rf"\1\2{word}", config.loader.split)  # of the same labels tables
+    split = beside(config.loader.split, word)
     if lacking := _no_validation(job, loader, split):
         _without(config, lacking, console)
         return None

@@ -18,6 +18,7 @@ from trainer.evaluate.predict import Question, predict
 from trainer.evaluate.predictions import PredictionsAbout
 from trainer.evaluate.results import FILE, VALIDATION
 from trainer.parallel import World
+from trainer.splits import beside
 from trainer.tasks import trained
 from trainer.tasks.trained import Trained
 
@@ -90,7 +91,7 @@ def _of_run(wanted: Wanted, of: Trained, name: str, seed: int | None, world: Wor
             raise ArgumentError(
                 f"--temperature is fitted on the val split that {of.run} had: name its dataset in --data"
             )
-        split = ":".join([*of.config.loader.split.split(":")[:-1], "val"])
+        split = beside(of.config.loader.split, "val")
         about = asking.about(of, (name, seed), Dataset(held), sites[held], split, of.task.labels, classes)
         _of_split(of, about, held, folder / VALIDATION, world, say)
 

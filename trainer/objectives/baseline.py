@@ -1,5 +1,7 @@
 """What a model has to beat: the error of predicting the mean image, or each patch's own mean."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -27,10 +29,8 @@ def mean_image_error(loader: Loader, patch: int, batches: int) -> float:
         Number of micro-batches.
     """
     sums = torch.zeros(3, _CELLS**2, dtype=torch.float64, device=loader.device)  # weight, values, squares by cell
-    iterator = iter(loader)
-    for _, batch in zip(range(batches), iterator, strict=False):
-        sums += _cells(sequences(batch, patch), patch)
-    del iterator  # ends the loader's threads
+    for of in _first(loader, patch, batches):
+        sums += _cells(of, patch)
     weight, value, square = sums
     seen = weight > 0
     return float((square[seen] - value[seen] ** 2 / weight[seen]).sum() / weight.sum())
@@ -52,14 +52,17 @@ def flat_patch_error(loader: Loader, patch: int, batches: int) -> float:
         Number of micro-batches.
     """
     errors, images = 0.0, 0.0
-    iterator = iter(loader)
-    for _, batch in zip(range(batches), iterator, strict=False):
-        of = sequences(batch, patch)
+    for of in _first(loader, patch, batches):
         everything = torch.ones_like(of.image, dtype=torch.bool)
         found = losses(torch.zeros_like(of.patches), of, everything, patch, norm_pix=True)
         errors, images = errors + float((found * of.weight).sum()), images + float(of.weight.sum())
-    del iterator  # ends the loader's threads
     return errors / images
+
+
+def _first(loader: Loader, patch: int, batches: int) -> Iterator[Sequences]:
+    """Give the first micro-batches; with the last one the loader's iterator is dropped, which ends its threads."""
+    for _, batch in zip(range(batches), loader, strict=False):
+        yield sequences(batch, patch)
 
 
 def _cells(of: Sequences, patch: int) -> Tensor:

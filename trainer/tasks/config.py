@@ -9,11 +9,12 @@ from cyclopts import Parameter
 from shardkit import Loader
 from shardkit.errors import ArgumentError
 from shardkit.labels import Labels
+from trainer.evaluate.kinds import Kind
 from trainer.models.base import EncoderConfig, ModelConfig
 from trainer.models.classifier import Classifier, HeadConfig
 from trainer.tasks import leaks, targets
 from trainer.tasks.facts import FACTS, facts
-from trainer.tasks.targets import Blank, Kind, Policy, Targets, Uncertain
+from trainer.tasks.targets import Blank, Policy, Targets, Uncertain
 from trainer.tasks.task import Task
 from trainer.tasks.training_targets import TrainingTargets
 

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from shardkit.errors import ArgumentError
 from shardkit.labels import Labels
 
-Kind = Literal["multilabel", "multiclass", "regression"]
 Uncertain = Literal["zeros", "ones", "ignore"]
 Blank = Literal["zeros", "ignore"]
 Floats = npt.NDArray[np.float32]

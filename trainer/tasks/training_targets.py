@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shardkit.errors import ArgumentError
-from trainer.tasks.targets import Kind, Targets
+from trainer.evaluate.kinds import Kind
+from trainer.tasks.targets import Targets
 
 Floats = npt.NDArray[np.float32]
 _NAMED = 5  # classes that a sentence names
