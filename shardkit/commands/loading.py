@@ -43,9 +43,10 @@ def plan(
         Ranks that share a step.
     """
     from shardkit.dataset.rounding import ceil_div
+    from shardkit.labels.split_names import Split
     from shardkit.loader.mixture_index import open_index
     from shardkit.loader.plan_report import show
-    from shardkit.loader.splits import Split, spec_of
+    from shardkit.loader.splits import spec_of
     from shardkit.plan import EpochPlan, from_text
     from shardkit.plan.sizes import check_sizes
 

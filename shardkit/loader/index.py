@@ -15,9 +15,10 @@ from shardkit.dataset.bins import Bins
 from shardkit.dataset.manifest import SCHEMA
 from shardkit.errors import ArgumentError, RowError
 from shardkit.labels import Labels
+from shardkit.labels.split_names import Split
 from shardkit.loader.graph_input import Normalise
 from shardkit.loader.sample_index import Detail
-from shardkit.loader.splits import Mask, Split, in_split
+from shardkit.loader.splits import Mask, in_split
 from shardkit.loader.stream.cache import Contents
 from shardkit.plan.crops import Level
 from shardkit.plan.samples import Ints, Samples

@@ -21,6 +21,7 @@ import torch
 
 from shardkit.errors import ArgumentError
 from shardkit.labels import Labels
+from shardkit.labels.split_names import Split
 from shardkit.loader import device as devices
 from shardkit.loader.augmenting import Augment
 from shardkit.loader.batch import BatchPosition
@@ -36,7 +37,7 @@ from shardkit.loader.options import CacheOptions, ReadOptions, check_counts
 from shardkit.loader.prefetch_config import PrefetchConfig, member_configs
 from shardkit.loader.prefetcher import Prefetcher
 from shardkit.loader.sample_index import numbered
-from shardkit.loader.splits import Split, counts, spec_of
+from shardkit.loader.splits import counts, spec_of
 from shardkit.loader.stats import Stats
 from shardkit.loader.stream.cache import check_folder
 from shardkit.loader.stream.chain import open_fetcher

@@ -1,7 +1,6 @@
 """Which samples a split has: as patients' hashes draw it ("train"), or as a labels table says ("nih14:train")."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +11,7 @@ import pyarrow.compute as pc
 from shardkit import labels
 from shardkit.dataset.schema import SPLITS
 from shardkit.errors import ArgumentError
+from shardkit.labels.split_names import PARTS, Choice, Split
 from shardkit.labels.store import object_name
 from shardkit.plan.base import Batching
 from shardkit.plan.samples import Samples
@@ -22,92 +22,6 @@ if TYPE_CHECKING:
     from shardkit.loader.index import Member
 
 Mask = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A split's name.
-
-    Attributes
-    ----------
-    table : str
-        The labels table whose official split it is; empty for the one by patients' hashes.
-    word : str
-        The split.
-    """
-
-    table: str
-    word: str
-
-    def __str__(self) -> str:
-        """Write it as it is typed."""
-        return f"{self.table}:{self.word}" if self.table else self.word
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """A split, or one for each of some labels tables, as in "nih14:train,covidx:train".
-
-    A dataset takes the first whose table it has. A member of a mixture that has none of the tables takes its split by
-    patients' hashes, if all the names say the same of train, val and test.
-
-    Attributes
-    ----------
-    choices : tuple of Choice
-        One or more.
-    """
-
-    choices: tuple[Choice, ...]
-
-    @classmethod
-    def read(cls, text: str) -> "Split":
-        """Read what `str` writes.
-
-        Raises
-        ------
-        ArgumentError
-            A name is missing.
-        """
-        choices = list[Choice]()
-        for name in text.split(","):
-            table, colon, word = name.strip().partition(":")
-            if not table or (colon and not word):
-                raise ArgumentError(f"split={text!r}: give train, val, test, all, or a labels table's, as nih14:train")
-            if choices and not choices[-1].table:
-                raise ArgumentError(
-                    f"split={text!r}: a list is of labels tables' splits, of which each dataset takes its own, as"
-                    " nih14:train,covidx:train; for several splits together give split='all' and where"
-                )
-            choices.append(Choice(table, word) if colon else Choice("", table))
-        return cls(tuple(choices))
-
-    @classmethod
-    def named(cls, text: str | None) -> "Split | None":
-        """Read a split as it is typed; None for all samples."""
-        return None if text in (None, "all") else cls.read(text)
-
-    def __str__(self) -> str:
-        """Write it as it is typed."""
-        return ",".join(map(str, self.choices))
-
-    @property
-    def official(self) -> bool:
-        """Whether labels tables say which samples it has."""
-        return any(choice.table for choice in self.choices)
-
-    def called(self, word: str) -> "Split":
-        """Return the split of the same tables with another word, such as val."""
-        return Split(tuple(Choice(choice.table, word) for choice in self.choices))
-
-    def of(self, tables: Iterable[str]) -> Choice | None:
-        """Return the choice for a dataset with these labels tables; None where it has none."""
-        return next((choice for choice in self.choices if not choice.table or choice.table in tables), None)
-
-    @property
-    def _elsewhere(self) -> Choice | None:
-        """What a member without any of the tables takes."""
-        words = {choice.word for choice in self.choices}
-        return Choice("", words.pop()) if len(words) == 1 and words <= set(SPLITS) else None
 
 
 def spec_of(samples: Samples, split: Split | None, filtered: bool, window: int, batching: Batching) -> PlanSpec:
@@ -150,19 +64,26 @@ def in_split(members: Sequence["Member"], split: Split, url: str) -> Mask:
             _refuse_unknown(members, there, split, choice)
     masks, unknown = [], {choice.word for choice in split.choices if choice.table}
     for member, tables in zip(members, there, strict=True):
-        found = split.of(tables) or split._elsewhere
+        found = split.of(tables) or _elsewhere(split)
         if found is None:
             raise ArgumentError(
                 f"split={split}: {member.name} has none of these labels, and its own splits are {', '.join(SPLITS)}:"
                 f" name one of its labels tables as well, or one of these, as split='{split},train'"
             )
-        masks.append(_equals(_column(member, found.table), found.word))
-        if masks[-1].any():
+        official = _equals(_column(member, found.table), found.word)
+        masks.append(official & found.of_part(_column(member, "")))
+        if official.any():
             unknown.discard(found.word)
     for choice in split.choices:
         if choice.word in unknown:
             _refuse_unknown(members, there, split, choice)
     return np.concatenate(masks)
+
+
+def _elsewhere(split: Split) -> Choice | None:
+    """Return what a member without any of the tables takes: its own split of the word that all names say."""
+    words = {choice.part or choice.word for choice in split.choices}
+    return Choice("", words.pop()) if len(words) == 1 and words <= set(SPLITS) else None
 
 
 def _refuse_unknown(members: Sequence["Member"], there: Sequence[Sequence[str]], split: Split, choice: Choice) -> None:
@@ -174,15 +95,18 @@ def _refuse_unknown(members: Sequence["Member"], there: Sequence[Sequence[str]],
 
 
 def counts(members: Sequence["Member"], split: Split) -> dict[str, int]:
-    """Count the samples by the official splits of the tables that a split names, as "nih14:train"."""
+    """Count the samples by the official splits of the tables that a split names, as "nih14:train", and its parts."""
     found: dict[str, int] = {}
-    for table in dict.fromkeys(choice.table for choice in split.choices if choice.table):
-        for member in members:
-            if table in _tables(member, split):
-                for row in _column(member, table).value_counts().to_pylist():
-                    if row["values"] is not None:
-                        name = str(Choice(table, row["values"]))
-                        found[name] = found.get(name, 0) + row["counts"]
+    parts = [choice.called(part) for choice in split.choices if choice.part for part in PARTS]
+    for table in split.tables:
+        for member in (member for member in members if table in _tables(member, split)):
+            column = _column(member, table)
+            rows = {Choice(table, row["values"]): row["counts"] for row in column.value_counts().to_pylist()}
+            for part in (part for part in parts if part.table == table):
+                rows[part] = int((_equals(column, part.word) & part.of_part(_column(member, ""))).sum())
+            for name, count in rows.items():
+                if name.word is not None:
+                    found[str(name)] = found.get(str(name), 0) + count
     return dict(sorted(found.items()))
 
 

@@ -15,8 +15,9 @@ from shardkit.dataset.bins import Bins
 from shardkit.dataset.description import DatasetDescription
 from shardkit.errors import ArgumentError, RowError
 from shardkit.labels import Labels, LabelTable
+from shardkit.labels.split_names import Split
 from shardkit.looking import choosing
-from shardkit.looking.choosing import SEPARATOR, Condition
+from shardkit.looking.choosing import SEPARATOR, SPLIT, Condition
 from shardkit.looking.sample import Sample, Window
 from shardkit.looking.showing import show
 from shardkit.looking.source import Source
@@ -204,7 +205,8 @@ class Dataset:
             Column -> value, for names that Python does not take: `{"nih14:Effusion": 1}`.
         **more
             The same as keywords: `filter(view="PA", split="train")`. A list means any of its values, None that nothing
-            is stated; of `flags` and `repairs`, one must be among them. `split="nih14:train"` is an official split.
+            is stated; of `flags` and `repairs`, one must be among them. `split="nih14:train"` is an official split,
+            `split="nih14:train/val"` what is held out of it.
 
         Raises
         ------
@@ -213,9 +215,11 @@ class Dataset:
         """
         kept = np.ones(len(self), np.bool_)
         for name, value in {**(conditions or {}), **more}.items():
-            if name == "split" and isinstance(value, str) and SEPARATOR in value:
-                table, _, value = value.partition(SEPARATOR)
-                name = f"{table}{SEPARATOR}{name}"
+            if name == SPLIT and isinstance(value, str):
+                split = Split.read(value)
+                choice = split.of(self.labels_names) or split.choices[0]
+                name, value = f"{choice.table}{SEPARATOR}{SPLIT}" if choice.table else SPLIT, choice.word
+                kept &= choice.of_part(self.table([SPLIT])[SPLIT])
             found = choosing.having(self.table([name])[name], value)
             if not found.any():
                 choosing.refuse_unknown(self._source.columns([name])[name], name, value)

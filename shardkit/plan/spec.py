@@ -39,9 +39,8 @@ class PlanSpec:
         """Write it as a line of text."""
         rows = f" rows={self.rows}" if self.rows else ""
         labels = f" labels={self.labels}" if self.labels else ""
-        return (
-            f"{FORMAT} split={quote(self.split or 'all', safe=':,')}{labels}{rows} window={self.window} {self.batching}"
-        )
+        split = quote(self.split or "all", safe=":,/")
+        return f"{FORMAT} split={split}{labels}{rows} window={self.window} {self.batching}"
 
     @classmethod
     def read(cls, text: str) -> "PlanSpec":

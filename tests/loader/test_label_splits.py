@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from shardkit import Loader, Packed, labels
+from shardkit import Dataset, Loader, Packed, labels
 from shardkit.cli import run
 from shardkit.errors import ArgumentError, StateError
 from shardkit.labels import LabelsDescription, LabelTable
+from shardkit.labels.split_names import Split
 from shardkit.loader.manifest_index import ManifestIndex
 from shardkit.loader.replay import from_state, replay
-from shardkit.loader.splits import Split
 from shardkit.storage import Store
 
 PACKED = Packed(tokens=512, patch=16, per_step=2)
@@ -74,6 +74,30 @@ def test_an_official_split_has_the_samples_that_its_table_names(labelled: dict[s
     assert "split='nih14:train'" in repr(train) or "split=nih14:train" in repr(train)
 
 
+def test_parts_of_an_official_split_are_by_our_own_val_and_leave_nothing_out(
+    synthetic: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(synthetic("webdataset"), tmp_path / "dataset")
+    own = ManifestIndex(str(folder)).columns("split")["split"].to_pylist()
+    official = ["train" if word != "test" else "test" for word in own[:-1]] + ["test"]
+    write(folder, "nih14", official, Edema=[row % 2 for row in range(len(own))])
+    whole = [row for row, word in enumerate(official) if word == "train"]
+    held = [row for row in whole if own[row] == "val"]
+    assert 0 < len(held) < len(whole), "some of each"
+    parts = {part: Loader(folder, split=f"nih14:train/{part}", **ON_CPU) for part in ("train", "val")}
+    assert rows(parts["val"]) == held
+    assert sorted(rows(parts["train"]) + held) == whole
+    for part in ("train", "val"):
+        assert parts[part].splits["nih14:train/val"] == len(held)
+        assert parts[part].splits["nih14:train/train"] == len(whole) - len(held)
+        filtered = Dataset(str(folder)).filter(split=f"nih14:train/{part}")
+        assert sorted(filtered.rows.tolist()) == rows(parts[part])
+    state = parts["val"].state_dict()
+    Loader(folder, split="nih14:train/val", **ON_CPU).load_state_dict(state)
+    with pytest.raises(StateError, match="was saved with"):
+        parts["train"].load_state_dict(state)
+
+
 def test_labels_come_by_manifest_row(labelled: dict[str, Path]) -> None:
     loader = Loader(labelled["tars"], split="nih14:train", **ON_CPU)
     found = loader.labels("nih14")
@@ -100,6 +124,8 @@ def test_labels_come_by_manifest_row(labelled: dict[str, Path]) -> None:
         ("train,val", "for several splits together give split='all' and where"),
         ("NIH:train", "'NIH' is no name for labels"),
         ("nothing", "no sample in split 'nothing'"),
+        ("nih14:tset/val", "nih14 has the splits test and train, not tset"),
+        ("nih14:train/test", "has the parts nih14:train/val"),
     ],
 )
 def test_a_split_that_is_not_there_is_refused_with_those_that_are(

@@ -12,6 +12,7 @@ import torch
 from shardkit import Loader, from_text
 from shardkit.commands import stopping
 from shardkit.errors import ArgumentError
+from shardkit.labels.split_names import Split
 from shardkit.storage import shown
 from shardkit.terminal.output import Terminal
 from trainer import parallel
@@ -27,7 +28,6 @@ from trainer.runs import best, folder, writers
 from trainer.runs.log import Log
 from trainer.runs.start import Job, Start, start
 from trainer.selection import LOSS
-from trainer.splits import beside
 from trainer.validation import Validation
 
 SEED: Final = "seed_"
@@ -159,7 +159,7 @@ def _validation(
 ) -> Validation | None:
     """Return the validation on a split, where it is wanted, not trained on and not empty."""
     config, word = job.config, job.config.select.split
-    split = beside(config.loader.split, word)
+    split = str(Split.read(config.loader.split).called(word))
     if lacking := _no_validation(job, loader, split):
         _without(config, lacking, console)
         return None
@@ -187,8 +187,9 @@ def _without(config: Config, lacking: str, console: Terminal | None) -> None:
     if config.select.metric:
         raise ArgumentError(
             f"--select.metric {config.select.metric} has nothing to choose by, {lacking}: give --select.metric '' to"
-            " choose no checkpoint, or train on a split beside which there is a val split, as shardkit's own by patient"
-            " (--loader.split train) mostly has"
+            " choose no checkpoint, or train on a split beside which there is a val split, as our own by patient"
+            " (--loader.split train) mostly has; of an official split without one, as nih14:train, nih14:train/train"
+            " holds out a part"
         )
     if config.val.every:
         _say(console, f"no validation: {lacking}")

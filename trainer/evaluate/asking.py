@@ -10,6 +10,7 @@ import numpy.typing as npt
 from shardkit import Dataset, Loader
 from shardkit.errors import ArgumentError
 from shardkit.labels import Labels, LabelTable
+from shardkit.labels.split_names import Split
 from shardkit.labels.summary import MANIFEST, summarise
 from shardkit.storage import shown
 from shardkit.terminal.words import counted
@@ -46,9 +47,9 @@ def chosen_split(of: Trained, site: Dataset, labels: str) -> str:
     labels
         Name of the labels table.
     """
-    table, colon, _ = of.config.loader.split.partition(":")
-    if colon and table in site.labels_names and _TEST in _official(site, table):
-        return f"{table}:{_TEST}"
+    trained = Split.read(of.config.loader.split).of(site.labels_names)
+    if trained is not None and trained.table and _TEST in _official(site, trained.table):
+        return str(trained.called(_TEST))
     elsewhere = of.facts["digest"] != site.description.digest
     return f"{labels}:{_TEST}" if elsewhere and labels != FACTS and _TEST in _official(site, labels) else _TEST
 
@@ -103,7 +104,8 @@ def about(
 
 
 def _notes(of: Trained, site: Dataset, split: str, table: LabelTable | None) -> list[str]:
-    official, digest = split.partition(":")[0] if ":" in split else "", site.description.digest
+    asked, digest = Split.read(split).of(site.labels_names), site.description.digest
+    official = asked.table if asked is not None else ""
     found = []
     if official:
         leaks = summarise(site.label_table(official), site.table(MANIFEST), digest).leaks

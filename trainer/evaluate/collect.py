@@ -11,6 +11,7 @@ import torch
 
 from shardkit import Dataset, Loader, from_text
 from shardkit.errors import ArgumentError, ShardkitError
+from shardkit.labels.split_names import Split
 from trainer import parallel
 from trainer.commands.training import open_loader
 from trainer.evaluate import asking, predictions
@@ -18,7 +19,6 @@ from trainer.evaluate.predict import Question, predict
 from trainer.evaluate.predictions import PredictionsAbout
 from trainer.evaluate.results import FILE, VALIDATION
 from trainer.parallel import World
-from trainer.splits import beside
 from trainer.tasks import trained
 from trainer.tasks.trained import Trained
 
@@ -91,7 +91,7 @@ def _of_run(wanted: Wanted, of: Trained, name: str, seed: int | None, world: Wor
             raise ArgumentError(
                 f"--temperature is fitted on the val split that {of.run} had: name its dataset in --data"
             )
-        split = beside(of.config.loader.split, "val")
+        split = str(Split.read(of.config.loader.split).called("val"))
         about = asking.about(of, (name, seed), Dataset(held), sites[held], split, of.task.labels, classes)
         _of_split(of, about, held, folder / VALIDATION, world, say)
 

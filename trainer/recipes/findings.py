@@ -9,6 +9,7 @@ NIH14: Final = (
 CHEXPERT5: Final = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 """Those that CheXpert's competition counts."""
 OFFICIAL: Final = """\
-- Trained, chosen and tested on the split by patient. Theirs is the official one: --loader.split nih14:train, with
-  --select.split test to choose on the test list as they did, which the page then says, or --select.metric '' for none.
+- Trained, chosen and tested on the split by patient. Theirs is the official one: --loader.split nih14:train/train
+  chooses on patients held out of its training list, nih14:train/val; --loader.split nih14:train --select.split test
+  chooses on the test list as they did, which the page then says.
 """

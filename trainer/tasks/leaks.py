@@ -2,8 +2,10 @@
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from shardkit import Loader
+from shardkit.labels.split_names import PARTS, Split
 from shardkit.terminal.words import counted
 
 _WHAT = {
@@ -39,16 +41,14 @@ def warnings(loader: Loader, labels: str, official: Words) -> list[str]:
     official
         Their official split of each row, None where there is none.
     """
-    split = split_name(loader)
-    found = []
-    tables = [name.partition(":")[0] for name in split.split(",") if ":" in name]
-    if labels not in tables and any(word is not None for word in official):
+    split, found = Split.read(split_name(loader)), []
+    if labels not in split.tables and any(word is not None for word in official):
         found.append(
             f"the labels {labels} have an official split, and --loader.split {split} is another one: published scores"
             f" are of the official one, --loader.split {labels}:train"
         )
     columns, rows = loader.columns("patient", "group", "split"), trained_rows(loader)
-    sides = _sides(loader, tables, columns["split"].to_numpy())
+    sides = _sides(loader, split, columns["split"])
     for what, names in _WHAT.items():
         of = columns[what].to_numpy()
         trained = {value for value in of[rows] if value is not None}
@@ -62,13 +62,16 @@ def warnings(loader: Loader, labels: str, official: Words) -> list[str]:
     return found
 
 
-def _sides(loader: Loader, tables: list[str], own: Words) -> Words:
+def _sides(loader: Loader, split: Split, own: pa.ChunkedArray) -> Words:
     """Return the split of each row by the loader's own choice of labels tables, by the dataset's elsewhere."""
-    sides = own.astype(np.object_).copy()
-    for table in reversed(tables):
-        words = loader.labels(table).split
-        there = np.array([word is not None for word in words])
-        if len(loader.members) == 1:
-            sides[:] = None  # what the official split leaves out is in none
-        sides[there] = [f"{table}:{word}" for word in words[there]]
+    sides: Words = own.to_numpy().astype(np.object_).copy()
+    for choice in reversed(split.choices):
+        if choice.table:
+            words = loader.labels(choice.table).split
+            if len(loader.members) == 1:
+                sides[:] = None  # what the official split leaves out is in none
+            for word in {word for word in words if word is not None}:
+                parts = [choice.called(part) for part in PARTS] if choice.part and word == choice.word else []
+                for name in parts or [choice.called(word)]:
+                    sides[(words == word) & name.of_part(own)] = str(name)
     return sides

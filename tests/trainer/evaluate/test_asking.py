@@ -78,6 +78,8 @@ def _notes(of: Trained, site: Dataset, split: str) -> tuple[str, ...]:
         ("train", True, False, "test"),
         ("train", True, True, "test"),
         ("tab:train", True, True, "tab:test"),
+        ("tab:train/train", True, True, "tab:test"),
+        ("other:train,tab:train", True, True, "tab:test"),
         ("train", False, True, "tab:test"),
         ("train", False, False, "test"),
         ("all", False, False, "test"),

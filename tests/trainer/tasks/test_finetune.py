@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from shardkit import Loader, Packed
+from shardkit import Dataset, Loader, Packed
 from tests.trainer.tasks.conftest import by_patient, put_labels
 from trainer.commands.cli import run as command
 from trainer.models.classifier import Classifier
@@ -177,6 +177,25 @@ def test_patients_on_both_sides_of_a_split_are_told_and_kept(
 
 def test_an_official_split_that_keeps_patients_apart_is_nothing_to_tell(words: Words, tmp_path: Path) -> None:
     assert _notes(words, tmp_path / "run") == []
+
+
+def test_a_part_of_an_official_split_without_val_chooses_a_checkpoint(
+    words: Words, tmp_path: Path, own_dataset: Path
+) -> None:
+    """By patients, so that nothing leaks and nothing is told."""
+    tested = set(Dataset(str(own_dataset)).filter(split="test").keys)
+
+    def without_val(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            row["split"] = "test" if row["key"] in tested else "train"
+
+    put_labels(own_dataset, "part", without_val)
+    more = ("--data", str(own_dataset), "--labels", "part", "--select.metric", "loss")
+    assert _notes(words, tmp_path / "run", *more, "--loader.split", "part:train/train") == []
+    [line] = _read(tmp_path / "run" / "validation.jsonl")
+    assert 0 < line["images"] <= len(Dataset(str(own_dataset)).filter(split="part:train/val"))
+    assert (line["split"], line["best"]) == ("val", True)
+    assert (tmp_path / "run" / "best").is_dir()
 
 
 def test_an_official_split_that_is_not_used_is_told(words: Words, tmp_path: Path) -> None:
