@@ -1,7 +1,7 @@
 """What pre-training is worth on real radiographs, 2 cores: frozen and fine-tuned, against scratch, random and pixels.
 
 A small masked autoencoder is pre-trained without labels on NIH and Hannover, each time without the patients who are
-asked about: five folds by patient, and NIH's official test patients with half of Hannover's. Views (AP or PA) and sexes
+asked about: three folds by patient, the first of which holds NIH's official test patients. Views (AP or PA) and sexes
 are learnt on NIH alone, and asked about at both sites.
 """
 
@@ -15,7 +15,7 @@ from cyclopts import Parameter
 
 from benchmarks import downstream_data, downstream_scores, downstream_splits
 from benchmarks.downstream_runs import Job, Jobs, cores
-from benchmarks.downstream_splits import FOLDS, OFFICIAL
+from benchmarks.downstream_splits import FIRST, FOLDS
 from benchmarks.downstream_summary import plots, readme
 from benchmarks.results import FOLDER, begin, save
 from shardkit.terminal.output import say
@@ -34,7 +34,7 @@ class Form:
     Attributes
     ----------
     folds
-        Splits beside the official one.
+        Of three, those that are asked about.
     steps
         Of a pre-training.
     curve_steps
@@ -42,7 +42,7 @@ class Form:
     tuned_steps
         Of fine-tuning.
     seeds
-        Of fine-tuning on the official split.
+        Of fine-tuning in the first fold.
     """
 
     folds: tuple[str, ...]
@@ -54,13 +54,13 @@ class Form:
     @property
     def curves(self) -> dict[str, tuple[str, str]]:
         """Folder of an assessment -> what is varied in it, and its value."""
-        official = f"assess-pretrain-{OFFICIAL}"
-        found = {f"{official}-{at}": ("steps", f"{at:,} of {self.steps:,}") for at in range(_EVERY, self.steps, _EVERY)}
-        found |= {official: ("steps", f"{self.steps:,}"), f"{official}-token": ("pooling", "class token")}
+        whole = f"assess-pretrain-{FIRST}"
+        found = {f"{whole}-{at}": ("steps", f"{at:,} of {self.steps:,}") for at in range(_EVERY, self.steps, _EVERY)}
+        found |= {whole: ("steps", f"{self.steps:,}"), f"{whole}-token": ("pooling", "class token")}
         return found | ({f"assess-vary-{name}": one.name for name, one in VARIED.items()} if self.curve_steps else {})
 
 
-FORMS = {"quick": Form((), 400, 0, 150, 1), "full": Form(FOLDS, 1600, 600, 300, 2)}
+FORMS = {"quick": Form((FIRST,), 400, 0, 150, 1), "full": Form(FOLDS, 1600, 400, 300, 2)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Varied:
 
     name: tuple[str, str]
     options: tuple[str, ...] = ()
-    split: str = OFFICIAL
+    split: str = FIRST
 
 
 def batching(level: int = 1, per_step: int = 2) -> str:
@@ -89,13 +89,13 @@ def batching(level: int = 1, per_step: int = 2) -> str:
 
 VARIED = {
     "base": Varied(("as in the recipe", "")),
-    "images-33": Varied(("images", "a third of the patients"), split="official33"),
+    "images-third": Varied(("images", "a third of the patients"), split="fold0-third"),
     "level-2": Varied(("resolution", "64 pixels"), ("--loader.batching", batching(level=2))),
     "mask-50": Varied(("hidden", "50 %"), ("--model.mask-ratio", "0.5")),
     "mask-90": Varied(("hidden", "90 %"), ("--model.mask-ratio", "0.9")),
     "grey": Varied(("targets", "grey levels"), ("--model.no-norm-pix",)),
 }
-"""Pre-trainings of `Form.curve_steps` on the official split, by name."""
+"""Pre-trainings of `Form.curve_steps` in the first fold, by name."""
 
 
 def run(
@@ -115,7 +115,7 @@ def run(
     work
         Folder for datasets, runs and what each command took.
     form
-        quick: the official split, under 15 minutes on 2 quiet cores. full: three folds and the curves, too, at most 90.
+        quick: the first fold, under 15 minutes on 2 quiet cores. full: three folds and the curves, at most 90.
     beside
         How many commands run side by side, each on one core; default one a core.
     out
@@ -139,20 +139,20 @@ def run(
 
 def planned(form: Form, work: Path, sites: dict[str, Path], mixture: Path) -> list[Job]:
     """Return all commands: pre-training first, so that cores are busy to the end."""
-    splits, runs = (OFFICIAL, *form.folds), work / "runs"
-    found = [_pretrain(f"pretrain-{split}", split, form.steps, mixture, runs) for split in splits]
+    runs, first = work / "runs", f"pretrain-{FIRST}"
+    found = [_pretrain(f"pretrain-{split}", split, form.steps, mixture, runs) for split in form.folds]
     if form.curve_steps:
         for name, one in VARIED.items():
             found.append(_pretrain(f"vary-{name}", one.split, form.curve_steps, mixture, runs, one.options))
-            found.append(_assess(f"vary-{name}", OFFICIAL, sites, work, ("--fractions", "1.0")))
-    for split in splits:
-        shares = () if split == OFFICIAL else ("--fractions", "1.0")
+            found.append(_assess(f"vary-{name}", FIRST, sites, work, ("--fractions", "1.0")))
+    for split in form.folds:
+        shares = () if split == FIRST else ("--fractions", "1.0")
         found.append(_assess(f"pretrain-{split}", split, sites, work, shares))
         found += _finetunings(form, split, sites, work)
-    whole, official = ("--fractions", "1.0"), f"pretrain-{OFFICIAL}"
-    found.append(_assess(official, OFFICIAL, sites, work, (*whole, "--pool", "token"), suffix="-token"))
+    whole = ("--fractions", "1.0")
+    found.append(_assess(first, FIRST, sites, work, (*whole, "--pool", "token"), suffix="-token"))
     for step in range(_EVERY, form.steps, _EVERY):
-        found.append(_assess(official, OFFICIAL, sites, work, whole, f"checkpoints/step_{step:08d}", f"-{step}"))
+        found.append(_assess(first, FIRST, sites, work, whole, f"checkpoints/step_{step:08d}", f"-{step}"))
     return [*found, *_boxes(form, sites, work)]
 
 
@@ -187,7 +187,7 @@ def _assess(
 def _finetunings(form: Form, split: str, sites: dict[str, Path], work: Path) -> list[Job]:
     """Return fine-tuning from the pre-trained network and from scratch, and the evaluation of both."""
     found, begun = [], f"pretrain-{split}"
-    seeds = form.seeds if split == OFFICIAL else 1
+    seeds = form.seeds if split == FIRST else 1
     several = ["--run.seeds", *map(str, range(seeds))] if seeds > 1 else []
     for name, init in (("finetune", ["--init", str(work / "runs" / begun)]), ("scratch", [])):
         words = [*_finetune(form, split, sites["nih"], work / "runs" / f"{name}-{split}"), *_TASK, *init, *several]
@@ -200,7 +200,7 @@ def _finetunings(form: Form, split: str, sites: dict[str, Path], work: Path) -> 
 
 def _boxes(form: Form, sites: dict[str, Path], work: Path) -> list[Job]:
     """Return fine-tuning on NIH's findings, and how well its maps find the boxes of the test images."""
-    run, begun = work / "runs" / "findings", f"pretrain-{OFFICIAL}"
+    run, begun = work / "runs" / "findings", f"pretrain-{FIRST}"
     train = (*_finetune(form, "nih14", sites["nih"], run), "--init", str(work / "runs" / begun))
     asked = ("explain", str(run), "--data", str(sites["nih"]), "--labels", "nih14", "--split", "nih14:test")
     return [Job("findings", train, (begun,)), Job("explain", (*asked, "--out", str(work / "explain")), ("findings",))]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from benchmarks.downstream_splits import OFFICIAL
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from benchmarks.downstream_splits import FIRST
 from trainer.assess.scoring import estimated
 from trainer.evaluate import predictions
 from trainer.evaluate.predictions import Predictions
@@ -19,43 +23,55 @@ REPLICATES = 2000
 
 
 def measured(work: Path, folds: Sequence[str], curves: Mapping[str, tuple[str, str]]) -> Record:
-    """Return all scores of a work folder.
+    """Return all scores of a work folder: official ones are of the first fold's official test images alone.
 
     Parameters
     ----------
     work
         Where jobs wrote.
     folds
-        Splits that were asked about beside the official one.
+        Splits that were asked about.
     curves
         Folder of an assessment -> what is varied in it, and its value.
     """
+    view = pq.read_table(work / "data" / "nih" / "labels" / "view.parquet", columns=["key", "split"])
+    official = set(view.filter(pc.equal(view["split"], "test"))["key"].to_pylist())
     return {
-        "official": [*_frozen(work, [OFFICIAL]), *_tuned(work, [OFFICIAL])],
-        "folds": [*_frozen(work, folds), *_tuned(work, folds)] if folds else [],
+        "official": [
+            row for make in (_frozen, _tuned) for row in make(work, [FIRST], official) if row["site"] == "nih"
+        ],
+        "folds": [row for make in (_frozen, _tuned) for row in make(work, folds)],
         "shares": _shares(work),
         "curves": [row for folder, name in curves.items() for row in _curve(work / folder, name)],
         "boxes": _read(work / "explain" / "boxes.json"),
     }
 
 
-def _frozen(work: Path, splits: Sequence[str]) -> list[Record]:
+def _read_predictions(path: Path, only: Set[str] | None) -> Predictions:
+    """Read predictions, of some samples of NIH alone where those are named."""
+    found = predictions.read(path)
+    if only is None or found.about.site != "nih":
+        return found
+    return found.take(np.flatnonzero([key in only for key in found.keys]))
+
+
+def _frozen(work: Path, splits: Sequence[str], only: Set[str] | None = None) -> list[Record]:
     """Score frozen features, all labels."""
     by_source: dict[tuple[str, str], list[list[Predictions]]] = defaultdict(list)
     for split in splits:
         for path in sorted((work / f"assess-pretrain-{split}" / "predictions" / split).glob("*.parquet")):
-            found = predictions.read(path)
+            found = _read_predictions(path, only)
             by_source[found.about.run, found.about.site].append([found])
     return [row for (run, site), parts in by_source.items() for row in _rows(run, site, parts)]
 
 
-def _tuned(work: Path, splits: Sequence[str]) -> list[Record]:
+def _tuned(work: Path, splits: Sequence[str], only: Set[str] | None = None) -> list[Record]:
     """Score fine-tuned networks; seeds of one run are fits on the same samples."""
     by_run: dict[tuple[str, str], list[list[Predictions]]] = defaultdict(list)
     for split in splits:
         fits: dict[tuple[str, str], list[Predictions]] = defaultdict(list)
         for path in sorted((work / f"evaluate-{split}").rglob("predictions.parquet")):
-            found = predictions.read(path)
+            found = _read_predictions(path, only)
             fits[found.about.run.removesuffix(f"-{split}"), found.about.site].append(found)
         for name, seeds in fits.items():
             by_run[name].append(seeds)
@@ -84,9 +100,9 @@ def _rows(run: str, site: str, parts: Sequence[Sequence[Predictions]]) -> Iterat
 
 
 def _shares(work: Path) -> list[Record]:
-    """Return scores by the share of the patients whose labels are used, on the official split."""
+    """Return scores by the share of the patients whose labels are used, of the first fold."""
     return [
-        {**row, "task": task} for row in _assessed(work / f"assess-pretrain-{OFFICIAL}") for row, task in _by_task(row)
+        {**row, "task": task} for row in _assessed(work / f"assess-pretrain-{FIRST}") for row, task in _by_task(row)
     ]
 
 

@@ -12,12 +12,15 @@ import pyarrow.parquet as pq
 from benchmarks.downstream_runs import Job
 from trainer.assess import parts
 
-OFFICIAL, FOLDS = "official", tuple(f"fold{at}" for at in range(3))
-SHARES = {"official33": 1 / 3}
-"""The official split with fewer patients to pre-train on."""
+FOLDS = ("fold0", "fold1", "fold2")
+FIRST = FOLDS[0]
+"""The fold whose test patients hold those of NIH's official test list."""
+SHARES = {"fold0-third": 1 / 3}
+"""The first fold with fewer patients to pre-train on."""
 LABELS = ("view", "sex", "pa", "female")
 """Two categories, and the same as binary labels: `pa` is 1 for PA, `female` for F."""
-_SEED = 0
+_SEED, _PIECES = 0, 12
+Rows = npt.NDArray[np.int64]
 
 
 def tables(site: str, dataset: Path, out: Path) -> list[Job]:
@@ -26,7 +29,7 @@ def tables(site: str, dataset: Path, out: Path) -> list[Job]:
     Parameters
     ----------
     site
-        Name of the dataset. Of nih, the official test patients are asked about in `official`; of others, half.
+        Name of the dataset.
     dataset, out
         The dataset, and a folder for tables.
     """
@@ -56,22 +59,28 @@ def _splits(columns: dict[str, list[str]], published: dict[str, str] | None) -> 
     patients = np.unique(columns["patient"], return_inverse=True)[1].astype(np.int64)
     targets = np.array([columns["pa"], columns["female"]], np.float64).T
     strata = parts.strata("multilabel", targets)
-    found = {
-        name: test for name, (_, test) in zip(FOLDS, parts.folds(strata, patients, len(FOLDS), _SEED), strict=True)
-    }
-    if published is None:
-        found[OFFICIAL] = parts.folds(strata, patients, 2, _SEED)[0][1]
-    else:
-        found[OFFICIAL] = np.flatnonzero([published[key] == "test" for key in columns["key"]])
+    official = np.array([published is not None and published[key] == "test" for key in columns["key"]])
+    found = _folds(strata, patients, official)
     splits = {name: _words(len(patients), test) for name, test in found.items()}
     for name, share in SHARES.items():
-        train = np.flatnonzero(np.array(splits[OFFICIAL]) == "train")
+        train = np.flatnonzero(np.array(splits[FIRST]) == "train")
         kept = train[parts.share(strata[train], patients[train], share, _SEED)]
-        splits[name] = _words(len(patients), found[OFFICIAL], kept)
+        splits[name] = _words(len(patients), found[FIRST], kept)
     return splits
 
 
-def _words(number: int, test: npt.NDArray[np.int64], train: npt.NDArray[np.int64] | None = None) -> list[str]:
+def _folds(strata: Rows, patients: Rows, official: npt.NDArray[np.bool_]) -> dict[str, Rows]:
+    """Return the test rows of each fold: the official ones are in the first, which gets fewer of the others."""
+    rest = np.flatnonzero(~official)
+    pieces = [rest[test] for _, test in parts.folds(strata[rest], patients[rest], _PIECES, _SEED)]
+    sides = {FIRST: np.flatnonzero(official), **dict.fromkeys(FOLDS[1:], rest[:0])}
+    for piece in pieces:
+        least = min(sides, key=lambda name: len(sides[name]))
+        sides[least] = np.concatenate([sides[least], piece])
+    return sides
+
+
+def _words(number: int, test: Rows, train: Rows | None = None) -> list[str]:
     """Return a split in words; what is neither asked about nor learnt from is in no split."""
     words = np.full(number, "train" if train is None else "", object)
     if train is not None:

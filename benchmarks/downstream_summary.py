@@ -32,15 +32,18 @@ _MAIN = (
 
 def readme(result: Record) -> str:
     """Return this benchmark's lines for benchmarks/README.md; a test holds them equal to the JSON."""
-    of, parts = result["conditions"], []
-    if result["folds"]:
-        parts.append(f"Three folds by patient, mean AUC (95 % by patient):\n\n{_scores(result['folds'])}")
-    parts.append(f"NIH's official test patients, and half of Hannover's:\n\n{_scores(result['official'])}")
+    of = result["conditions"]
+    number = len(of["folds"])
+    folds = f"{'Three folds' if number == 3 else 'One of three folds'} by patient, mean AUC (95 % by patient)"
+    parts = [f"{folds}:\n\n{_scores(result['folds'], SITES)}"]
+    parts.append(f"Of the first fold, NIH's official test patients alone:\n\n{_scores(result['official'], SITES[:1])}")
     if result["curves"]:
         short = f"; below them pre-trainings of {of['curve_steps']:,} steps" if of["curve_steps"] else ""
-        words = f"Steps and pooling of the same pre-training{short}; official split, NIH, logistic regression"
+        words = f"Steps and pooling of the same pre-training{short}; first fold, NIH, logistic regression"
         parts.append(f"{words}:\n\n{_curves(result['curves'])}")
-    parts.append(f"By the share of the training patients whose labels are used, NIH:\n\n{_shares(result['shares'])}")
+    parts.append(
+        f"By the share of the training patients whose labels are used, first fold, NIH:\n\n{_shares(result['shares'])}"
+    )
     parts += [_boxes(result["boxes"])] if result["boxes"] else []
     minutes = sum(took["cpu_seconds"] for took in result["took"].values()) / 60
     begin = (
@@ -52,20 +55,19 @@ def readme(result: Record) -> str:
 
 
 def plots(result: Record) -> list[Plot]:
-    """Return a plot a task, of the folds where there are some; and one of the shares."""
-    rows = result["folds"] or result["official"]
-    where = "three folds" if result["folds"] else "official split"
-    return [_bars(rows, task, where) for task in TASKS]
+    """Return a plot a task."""
+    where = "three folds" if len(result["conditions"]["folds"]) == 3 else "one of three folds"
+    return [_bars(result["folds"], task, where) for task in TASKS]
 
 
-def _scores(rows: Sequence[Record]) -> str:
-    titles = ["features, judged by", *(f"{task}, {_NAMES[site]}" for task in TASKS for site in SITES)]
+def _scores(rows: Sequence[Record], sites: Sequence[str]) -> str:
+    titles = ["features, judged by", *(f"{task}, {_NAMES[site]}" for task in TASKS for site in sites)]
     return table(
         titles,
         (
             [
                 f"{features}, {method}",
-                *(_cell(_one(rows, task, site, features, method)) for task in TASKS for site in SITES),
+                *(_cell(_one(rows, task, site, features, method)) for task in TASKS for site in sites),
             ]
             for features, method in _MAIN
         ),

@@ -28,7 +28,7 @@ def test_what_is_asked_about_was_left_out_of_all_that_was_trained_for_it(size: s
     jobs = {job.name: job for job in planned(size)}
     trained = {job.name: option(job, "--loader.split") for job in jobs.values() if "--loader.split" in job.words}
     assert all(split.endswith(":train") for split in trained.values())
-    of = {**dict.fromkeys(("official33", "nih14"), "official")}  # parts of the same training patients
+    of = {**dict.fromkeys(("fold0-third", "nih14"), "fold0")}  # asks about no patient of the others' training
     for job in jobs.values():
         splits = {trained[name].removesuffix(":train") for name in (*job.after, job.name) if name in trained}
         splits |= {option(job, "--labels")} if "--labels" in job.words else set()
@@ -55,7 +55,22 @@ def test_splits_part_no_patient_and_ask_about_everybody_once() -> None:
         assert not sides[2] & (sides[0] | sides[1])
     asked = np.array([[word == "test" for word in splits[name]] for name in downstream_splits.FOLDS])
     assert (asked.sum(axis=0) == 1).all()
-    assert _of(patients, splits["official33"], "train") < _of(patients, splits["official"], "train")
+    assert _of(patients, splits["fold0-third"], "train") < _of(patients, splits["fold0"], "train")
+    sizes = asked.sum(axis=1)
+    assert sizes.max() - sizes.min() <= 30, "about as many in each"
+
+
+def test_the_first_fold_asks_about_the_official_test_patients_and_folds_are_alike_in_size() -> None:
+    rng = np.random.default_rng(1)
+    patients = [f"p{number}" for number in rng.integers(0, 200, 600)]
+    columns: dict[str, Any] = {"key": [str(i) for i in range(600)], "patient": patients}
+    columns |= {name: rng.integers(0, 2, 600).tolist() for name in ("pa", "female")}
+    official = {str(i): "test" if patient < "p13" else "train" for i, patient in enumerate(patients)}
+    splits = downstream_splits._splits(columns, official)
+    assert all(splits["fold0"][int(key)] == "test" for key, word in official.items() if word == "test")
+    asked = np.array([[word == "test" for word in splits[name]] for name in downstream_splits.FOLDS])
+    assert (asked.sum(axis=0) == 1).all()
+    assert np.ptp(asked.sum(axis=1)) < 80
 
 
 def _of(patients: list[str], split: list[str], side: str) -> set[str]:
@@ -100,7 +115,7 @@ def result() -> dict[str, Any]:
     curves = [{**row, "varied": "mask ratio", "at": "0.9"} for row in rows if row["features"] == "pre-trained"]
     return {
         "machine": {"cores": 2, "cpu": "a CPU"},
-        "conditions": {"form": "full", "steps": 1600, "curve_steps": 800},
+        "conditions": {"form": "full", "steps": 1600, "curve_steps": 800, "folds": ["fold0", "fold1", "fold2"]},
         "took": {"a": {"cpu_seconds": 120.0}, "b": {"cpu_seconds": 60.0}},
         "folds": rows,
         "official": rows,
@@ -116,16 +131,18 @@ def result() -> dict[str, Any]:
 def test_tables_hold_every_feature_with_its_interval_at_both_sites(result: dict[str, Any]) -> None:
     said = downstream.readme(result)
     assert "3 core-minutes" in said
-    assert said.count("| pre-trained, fine-tuned | 0.900 (0.800–0.950) | 0.900 | 0.900 (0.800–0.950) | 0.900 |") == 2
+    assert "| pre-trained, fine-tuned | 0.900 (0.800–0.950) | 0.900 | 0.900 (0.800–0.950) | 0.900 |" in said
+    assert "| pre-trained, fine-tuned | 0.900 (0.800–0.950) | 0.900 (0.800–0.950) |" in said, "official, NIH alone"
     assert "| mask ratio 0.9 | 0.900 (0.800–0.950) | 0.900 (0.800–0.950) |" in said
     assert "2 boxes" in said
     assert "| mask, run | 0.250 | 0.000 | 0.100 |" in said
     assert "| pre-trained, k-NN | 0.900 | 0.900 | 0.900 | 0.900 |" in said
 
 
-def test_the_quick_form_has_no_folds_and_no_curves(result: dict[str, Any]) -> None:
-    said = downstream.readme({**result, "folds": [], "curves": []})
-    assert "Three folds" not in said
+def test_the_quick_form_has_one_fold_and_no_curves(result: dict[str, Any]) -> None:
+    conditions = {**result["conditions"], "folds": ["fold0"]}
+    said = downstream.readme({**result, "conditions": conditions, "curves": []})
+    assert "One of three folds" in said
     assert "varied" not in said
 
 
