@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from shardkit.errors import ArgumentError
+from tests.trainer.evaluate.samples import predictions
 from trainer.evaluate.calibration import brier, ece, fit_temperature, nll, reliability, top_label
 from trainer.evaluate.kinds import Floats, Kind, probabilities
+from trainer.evaluate.page.decisions import calibration
+from trainer.evaluate.results import Entry, Evaluation, Settings
 from trainer.evaluate.scores import auc, summary
 
 
@@ -140,3 +143,25 @@ def test_where_no_temperature_is_best_it_says_so() -> None:
         fit_temperature("regression", scores, targets)
     with pytest.raises(ArgumentError, match="no target is known"):
         fit_temperature("multilabel", scores, np.full((2, 1), np.nan))
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "multiclass"])
+def test_a_run_of_several_seeds_has_the_mean_of_their_errors(samples: tuple[Floats, Floats], kind: Kind) -> None:
+    p, y = samples
+    if kind == "multiclass":
+        y = np.eye(2)[(y[:, 0] == 1).astype(int)]
+    settings = Settings(replicates=20)
+    seeds = [predictions(p**power, y, kind, seed=seed) for seed, power in enumerate((1.0, 3.0))]
+    alone = [_row(Entry((of,), (), settings)) for of in seeds]
+    both = _row(Entry(tuple(seeds), (), settings))
+    for name in both:
+        if name not in ("Run and site", "Temperature"):
+            assert abs(float(alone[0][name]) - float(alone[1][name])) > 0.003
+            mean = (float(alone[0][name]) + float(alone[1][name])) / 2
+            assert float(both[name]) == pytest.approx(mean, abs=1.1e-3), "rounded to three digits"
+
+
+def _row(entry: Entry) -> dict[str, str]:
+    part = calibration(Evaluation((entry,), entry.settings))
+    assert part is not None
+    return dict(zip(part.head, part.rows[0], strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,13 +89,21 @@ def calibration(of: Evaluation) -> Part | None:
 
 
 def _errors(entry: Entry, multiclass: bool) -> list[str]:
-    of = entry.first
-    cells = [at(entry), *(shown(ece(of.probabilities, of.targets, kind=kind).mean) for kind in ("width", "mass"))]
+    """Return a row: means over the seeds."""
+    probabilities = [(of.probabilities, of.targets) for of in entry.seeds]
+    errors = [[ece(*of, kind=kind).mean for of in probabilities] for kind in ("width", "mass")]
     if multiclass:
-        found = reliability(*top_label(of.probabilities, of.targets))
-        cells.insert(1, shown(None if found is None else found.ece))
-    cells.append(shown(entry.scores["brier"].patients.mean.value))
-    return [*cells, ", ".join(shown(one.value) for one in entry.temperatures) or "1, as it is"]
+        tops = [reliability(*top_label(*of)) for of in probabilities]
+        errors.insert(0, [None if found is None else found.ece for found in tops])
+    temperature = ", ".join(shown(one.value) for one in entry.temperatures) or "1, as it is"
+    brier = shown(entry.scores["brier"].patients.mean.value)
+    return [at(entry), *(shown(_mean(of)) for of in errors), brier, temperature]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean over seeds, which know the same targets: all have a score, or none."""
+    found = [value for value in values if value is not None]
+    return fmean(found) if found else None
 
 
 def oracle(of: Evaluation) -> list[tuple[str, Markup, list[tuple[str, str]]]]:
