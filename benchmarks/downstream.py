@@ -18,6 +18,7 @@ from benchmarks.downstream_runs import Job, Jobs, cores
 from benchmarks.downstream_splits import FIRST, FOLDS
 from benchmarks.downstream_summary import plots, readme
 from benchmarks.results import FOLDER, begin, save
+from shardkit.commands import stopping
 from shardkit.terminal.output import say
 
 __all__ = ["plots", "readme", "run"]
@@ -60,7 +61,7 @@ class Form:
         return found | ({f"assess-vary-{name}": one.name for name, one in VARIED.items()} if self.curve_steps else {})
 
 
-FORMS = {"quick": Form((FIRST,), 400, 0, 150, 1), "full": Form(FOLDS, 1600, 400, 300, 2)}
+FORMS = {"quick": Form((FIRST,), 400, 0, 150, 1), "full": Form(FOLDS, 1600, 300, 250, 2)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,7 @@ def run(
     out
         JSON file for the figures; the plot lies beside it.
     """
+    stopping.heed("benchmarks")
     chosen, jobs = FORMS[form], Jobs(work, beside or cores())
     sites = downstream_data.datasets(data, work / "data")
     mixture, made = work / "both.json", [f"{site}={path}" for site, path in sites.items()]

@@ -82,8 +82,11 @@ def _one(rows: Sequence[Record], task: str, site: str, features: str, method: st
 def _cell(row: Record | None) -> str:
     if row is None or row["value"] is None:
         return "–"
-    interval = "" if row["low"] is None else f" ({row['low']:.3f}–{row['high']:.3f})"
-    return f"{row['value']:.3f}{interval}"
+    return _value(row["value"], None if row["low"] is None else (row["low"], row["high"]))
+
+
+def _value(value: float, ends: Sequence[float] | None) -> str:
+    return f"{value:.3f}" + ("" if ends is None else f" ({ends[0]:.3f}–{ends[1]:.3f})")
 
 
 def _curves(rows: Sequence[Record]) -> str:
@@ -113,8 +116,9 @@ def _boxes(found: dict[str, Any]) -> str:
     """Tell of the threshold that the boxes of other images chose."""
     rows = []
     for protocol, of in found["scores"].items():
-        for source, fit in of["held_out"].items():
-            rows.append([f"{protocol}, {source}", *(f"{fit[name]:.3f}" for name in ("ap25", "ap50", "mean_iou"))])
+        for source, fit in ((source, fit) for source, fit in of["held_out"].items() if fit is not None):
+            shares = [_value(fit[name], fit[f"{name}_interval"]) for name in ("ap25", "ap50")]
+            rows.append([f"{protocol}, {source}", *shares, _value(fit["mean_iou"], None)])
     number = len(found["boxes"])
     return (
         f"Grad-CAM against {number} boxes of NIH's test images, a network fine-tuned on the findings, beside a blob"

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +17,7 @@ import pytest
 from benchmarks import downstream, downstream_splits, downstream_summary
 from benchmarks.downstream_runs import Job, Jobs
 
+BOX = {"ap25": 0.25, "ap25_interval": [0.1, 0.4], "ap50": 0.0, "ap50_interval": None, "mean_iou": 0.1}
 SITES = {site: Path("data") / site for site in ("nih", "hannover")}
 
 
@@ -89,10 +95,47 @@ def test_a_job_is_run_once_and_after_those_that_it_needs(tmp_path: Path) -> None
     again = Jobs(tmp_path, 2)
     again.run([job("first"), job("second", "first")])
     assert again.took["first"]["seconds"] == 77.0
+    with pytest.raises(RuntimeError, match="holds first, done with other words: name another folder as --work"):
+        Jobs(tmp_path, 2).run([Job("first", ("codecs",), (), "shardkit")])
     with pytest.raises(RuntimeError, match="bad ended with"):
         again.run([Job("bad", ("nothing",), (), "shardkit")])
     with pytest.raises(RuntimeError, match="what they need is not among the jobs"):
         again.run([job("third", "absent")])
+
+
+STOPPED = """
+import pathlib, sys
+from benchmarks.downstream_runs import Job, Jobs
+from shardkit.commands import stopping
+
+class Slow(Job):
+    @property
+    def command(self):
+        once = pathlib.Path("once")
+        wait = "0" if once.exists() else "60"
+        once.touch()
+        return [sys.executable, "-c", "import time; time.sleep(" + wait + ")"]
+
+stopping.heed("benchmarks")
+Jobs(pathlib.Path("work"), 1).run([Slow("slow", ())])
+"""
+
+
+def test_a_benchmark_that_is_stopped_ends_its_jobs_and_counts_all_of_their_starts(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    begin = [sys.executable, "-c", STOPPED]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    process = subprocess.Popen(begin, cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
+    while not (tmp_path / "once").exists():
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.terminate()
+    process.communicate()
+    assert process.returncode == -signal.SIGINT
+    assert json.loads((tmp_path / "work" / "begun" / "slow.json").read_text())["starts"] == 1
+    assert subprocess.run(begin, cwd=tmp_path, env=environment, check=True).returncode == 0
+    assert json.loads((tmp_path / "work" / "done" / "slow.json").read_text())["starts"] == 2
+    assert not (tmp_path / "work" / "begun" / "slow.json").exists()
 
 
 @pytest.fixture
@@ -123,7 +166,7 @@ def result() -> dict[str, Any]:
         "curves": curves,
         "boxes": {
             "boxes": [1, 2],
-            "scores": {"mask": {"held_out": {"run": {"ap25": 0.25, "ap50": 0.0, "mean_iou": 0.1}}}},
+            "scores": {"mask": {"held_out": {"run": BOX}}},
         },
     }
 
@@ -135,7 +178,7 @@ def test_tables_hold_every_feature_with_its_interval_at_both_sites(result: dict[
     assert "| pre-trained, fine-tuned | 0.900 (0.800–0.950) | 0.900 (0.800–0.950) |" in said, "official, NIH alone"
     assert "| mask ratio 0.9 | 0.900 (0.800–0.950) | 0.900 (0.800–0.950) |" in said
     assert "2 boxes" in said
-    assert "| mask, run | 0.250 | 0.000 | 0.100 |" in said
+    assert "| mask, run | 0.250 (0.100–0.400) | 0.000 | 0.100 |" in said
     assert "| pre-trained, k-NN | 0.900 | 0.900 | 0.900 | 0.900 |" in said
 
 
