@@ -11,7 +11,7 @@ import torch
 
 from shardkit import Dataset, Loader, from_text
 from shardkit.errors import ArgumentError, ShardkitError
-from shardkit.labels.split_names import Split
+from shardkit.storage import shown
 from trainer import parallel
 from trainer.commands.training import open_loader
 from trainer.evaluate import asking, predictions
@@ -19,6 +19,7 @@ from trainer.evaluate.predict import Question, predict
 from trainer.evaluate.predictions import PredictionsAbout
 from trainer.evaluate.results import FILE, VALIDATION
 from trainer.parallel import World
+from trainer.runs.training_data import trained_at
 from trainer.tasks import trained
 from trainer.tasks.trained import Trained
 
@@ -86,14 +87,23 @@ def _of_run(wanted: Wanted, of: Trained, name: str, seed: int | None, world: Wor
         about = asking.about(of, (name, seed), site, sites[data], split, labels, classes)
         _of_split(of, about, data, folder / sites[data] / FILE, world, say)
     if wanted.validation:
-        held = next((one for one in wanted.data if Dataset(one).description.digest == of.facts["digest"]), None)
-        if held is None:
+        held = {data: split for data in wanted.data if (split := asking.validation_split(of, Dataset(data)))}
+        if not held:
             raise ArgumentError(
-                f"--temperature is fitted on the val split that {of.run} had: name its dataset in --data"
+                _no_validation(of, [data for data in wanted.data if trained_at(of.facts, Dataset(data))])
             )
-        split = str(Split.read(of.config.loader.split).called("val"))
-        about = asking.about(of, (name, seed), Dataset(held), sites[held], split, of.task.labels, classes)
-        _of_split(of, about, held, folder / VALIDATION, world, say)
+        for data, split in held.items():
+            about = asking.about(of, (name, seed), Dataset(data), sites[data], split, of.task.labels, classes)
+            _of_split(of, about, data, folder / sites[data] / VALIDATION, world, say)
+
+
+def _no_validation(of: Trained, here: list[str]) -> str:
+    """Say why nothing is there to fit a temperature on; `here`: the datasets that the run was trained on."""
+    if here:
+        return f"{shown(here[0])} has no image with labels in the val split of {of.run}: leave --temperature out"
+    names = [one["name"] for one in of.facts.get("trained", ()) if one["name"]]
+    one_of = f", or one of its mixture's: {', '.join(names)}" if names else ""
+    return f"--temperature is fitted on the val split that {of.run} had: name its dataset in --data{one_of}"
 
 
 def _split(splits: tuple[str, ...], at: int) -> str:

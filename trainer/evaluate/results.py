@@ -8,6 +8,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from shardkit.errors import ArgumentError
 from trainer.evaluate import predictions
 from trainer.evaluate.calibration import Temperature, fit_temperature
@@ -246,12 +248,15 @@ def _check_one_task(entries: Sequence[Entry]) -> None:
 
 
 def _fitted(path: Path, of: Predictions) -> Temperature:
-    """Fit a temperature on what the run said of its val split, which lies in the folder above those of its sites."""
-    place = path.parent.parent / VALIDATION
-    if not place.exists():
-        raise ArgumentError(f"{place} is not there: predict with --temperature, and with the dataset of the training")
-    held = predictions.read(place)
-    return fit_temperature(of.about.kind, held.scores, held.targets)
+    """Fit a temperature on what the run said of the val splits of its training, which lie beside those of its sites."""
+    folder = path.parent.parent
+    held = [predictions.read(place) for place in sorted(folder.glob(f"*/{VALIDATION}"))]
+    if not held:
+        raise ArgumentError(
+            f"{folder} has no {VALIDATION}: predict with --temperature, and with the dataset of the training"
+        )
+    scores, targets = (np.concatenate([getattr(one, name) for one in held]) for name in ("scores", "targets"))
+    return fit_temperature(of.about.kind, scores, targets)
 
 
 def _cooled(of: Predictions, fitted: Temperature | None) -> Predictions:
