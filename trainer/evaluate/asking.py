@@ -1,7 +1,5 @@
 """What a run is asked about a site: which split, with which targets, and what a reader has to know of both."""
 
-import re
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,14 +21,6 @@ from trainer.tasks.targets import the_column
 from trainer.tasks.trained import Trained
 
 _TEST = "test"
-
-
-def short_names(places: Sequence[str]) -> dict[str, str]:
-    """Return a short name for each place: the last part of it, with the one before where two are alike."""
-    plain = {one: shown(one).replace("***@", "") for one in places}
-    parts = {one: [part for part in re.split(r"[/\\]+", text) if part] or [text] for one, text in plain.items()}
-    last = [of[-1] for of in parts.values()]
-    return {one: of[-1] if last.count(of[-1]) == 1 else "-".join(of[-2:]) for one, of in parts.items()}
 
 
 def chosen_split(of: Trained, site: Dataset, labels: str) -> str:

@@ -17,7 +17,7 @@ from shardkit import Dataset, Loader, labels
 from shardkit.errors import ArgumentError
 from shardkit.labels import LabelsDescription, LabelTable
 from shardkit.storage import Store
-from trainer.evaluate.asking import about, asked_targets, chosen_split, short_names, validation_split
+from trainer.evaluate.asking import about, asked_targets, chosen_split, validation_split
 from trainer.evaluate.results import LEAK
 from trainer.tasks.config import TaskConfig
 from trainer.tasks.trained import Trained
@@ -186,11 +186,3 @@ def test_classes_that_a_site_says_nothing_of_are_unknown_and_named(
 def test_a_site_that_knows_no_class_is_refused(site: Callable[..., Dataset]) -> None:
     with pytest.raises(ArgumentError, match="choose other --labels"):
         asked_targets(_run(columns=("side",)), _loader(site()), "tab", ("up", "down"))
-
-
-def test_names_are_short_and_do_not_collide() -> None:
-    assert short_names(["a/nih", "s3://u:secret@bucket/nih/", "b/ham"]) == {
-        "a/nih": "a-nih",
-        "s3://u:secret@bucket/nih/": "bucket-nih",
-        "b/ham": "ham",
-    }
