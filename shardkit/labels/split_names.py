@@ -17,6 +17,7 @@ from shardkit.errors import ArgumentError
 
 _ALL: Final = "all"
 _TRAIN, _VAL = PARTS = ("train", "val")
+_OWN: Final = (*PARTS, "test")  # splits by patients' hashes
 _GIVE: Final = "give train, val, test, all, or a labels table's, as nih14:train"
 
 
@@ -134,6 +135,12 @@ class Split:
     def called(self, word: str) -> "Split":
         """Return the split of the same tables with another word: val of nih14:train/train is nih14:train/val."""
         return Split(tuple(choice.called(word) for choice in self.choices))
+
+    @property
+    def elsewhere(self) -> Choice | None:
+        """What a dataset takes that has none of the tables: its own split of the word that all names say."""
+        words = {choice.part or choice.word for choice in self.choices}
+        return Choice("", words.pop()) if len(words) == 1 and words <= {*_OWN} else None
 
     def of(self, tables: Iterable[str]) -> Choice | None:
         """Return the choice for a dataset with these labels tables; None where it has none."""

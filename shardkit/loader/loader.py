@@ -283,6 +283,11 @@ class Loader:
         """Rows of each member of a mixture, by name; of a dataset, all of them under an empty name."""
         return {member.name: member.rows for member in self._index.members}
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """Digest of each member of a mixture, by name; of a dataset, its own under an empty name."""
+        return {member.name: member.index.digest for member in self._index.members}
+
     def columns(self, *names: str) -> pa.Table:
         """Read columns of the manifest, all rows: `loader.columns("view", "age")`; ArgumentError for unknown ones."""
         return self._index.columns(*names)

@@ -64,7 +64,7 @@ def in_split(members: Sequence["Member"], split: Split, url: str) -> Mask:
             _refuse_unknown(members, there, split, choice)
     masks, unknown = [], {choice.word for choice in split.choices if choice.table}
     for member, tables in zip(members, there, strict=True):
-        found = split.of(tables) or _elsewhere(split)
+        found = split.of(tables) or split.elsewhere
         if found is None:
             raise ArgumentError(
                 f"split={split}: {member.name} has none of these labels, and its own splits are {', '.join(SPLITS)}:"
@@ -78,12 +78,6 @@ def in_split(members: Sequence["Member"], split: Split, url: str) -> Mask:
         if choice.word in unknown:
             _refuse_unknown(members, there, split, choice)
     return np.concatenate(masks)
-
-
-def _elsewhere(split: Split) -> Choice | None:
-    """Return what a member without any of the tables takes: its own split of the word that all names say."""
-    words = {choice.part or choice.word for choice in split.choices}
-    return Choice("", words.pop()) if len(words) == 1 and words <= set(SPLITS) else None
 
 
 def _refuse_unknown(members: Sequence["Member"], there: Sequence[Sequence[str]], split: Split, choice: Choice) -> None:

@@ -1,7 +1,5 @@
 """What a run is asked about a site: which split, with which targets, and what a reader has to know of both."""
 
-import re
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,19 +15,12 @@ from shardkit.terminal.words import counted
 from trainer.evaluate.kinds import Floats
 from trainer.evaluate.predictions import PredictionsAbout
 from trainer.evaluate.results import LEAK
+from trainer.runs.training_data import GONE, split_at, trained_at
 from trainer.tasks.facts import FACTS
 from trainer.tasks.targets import the_column
 from trainer.tasks.trained import Trained
 
 _TEST = "test"
-
-
-def short_names(places: Sequence[str]) -> dict[str, str]:
-    """Return a short name for each place: the last part of it, with the one before where two are alike."""
-    plain = {one: shown(one).replace("***@", "") for one in places}
-    parts = {one: [part for part in re.split(r"[/\\]+", text) if part] or [text] for one, text in plain.items()}
-    last = [of[-1] for of in parts.values()]
-    return {one: of[-1] if last.count(of[-1]) == 1 else "-".join(of[-2:]) for one, of in parts.items()}
 
 
 def chosen_split(of: Trained, site: Dataset, labels: str) -> str:
@@ -47,11 +38,24 @@ def chosen_split(of: Trained, site: Dataset, labels: str) -> str:
     labels
         Name of the labels table.
     """
-    trained = Split.read(of.config.loader.split).of(site.labels_names)
+    here = trained_at(of.facts, site)
+    trained = split_at(of.facts, site)
     if trained is not None and trained.table and _TEST in _official(site, trained.table):
         return str(trained.called(_TEST))
-    elsewhere = of.facts["digest"] != site.description.digest
-    return f"{labels}:{_TEST}" if elsewhere and labels != FACTS and _TEST in _official(site, labels) else _TEST
+    return f"{labels}:{_TEST}" if not here and labels != FACTS and _TEST in _official(site, labels) else _TEST
+
+
+def validation_split(of: Trained, site: Dataset) -> str:
+    """Return the val split beside that of the training; empty where the run was not trained or knows no label there."""
+    trained = split_at(of.facts, site) if trained_at(of.facts, site) else None
+    if trained is None:
+        return ""
+    split, labels = str(trained.called("val")), of.task.labels
+    try:
+        there = labels == FACTS or len(site.label_table(labels).table) > 0
+        return split if there and len(site.filter(split=split)) else ""
+    except ArgumentError:  # there is no such table or split
+        return ""
 
 
 def _official(site: Dataset, labels: str) -> set[str]:
@@ -116,7 +120,7 @@ def _notes(of: Trained, site: Dataset, split: str, table: LabelTable | None) -> 
             f"The labels {name} have an official test split, and this is the one by patients, as in the run's training:"
             f" published scores are of {name}:test."
         )
-    if of.facts["digest"] == digest:
+    if trained_at(of.facts, site):
         found += _seen(of, site, split)
     if table is not None and table.description.dataset != digest:
         found.append("The dataset has grown since its labels were joined: shardkit label joins them again.")
@@ -124,10 +128,12 @@ def _notes(of: Trained, site: Dataset, split: str, table: LabelTable | None) -> 
 
 
 def _seen(of: Trained, site: Dataset, split: str) -> list[str]:
-    """Say how much of the split was trained on."""
+    """Say how much of the split was trained on; of a dataset that has grown since, as it is now."""
+    trained_on = split_at(of.facts, site)
+    if trained_on is None:
+        return [f"{LEAK}{GONE}."]
     trained, asked = (
-        site.table(["key", "patient", "group"], None if name == "all" else name)
-        for name in (of.config.loader.split, split)
+        site.table(["key", "patient", "group"], None if name == "all" else name) for name in (str(trained_on), split)
     )
     found = []
     for column, what in (("key", "image"), ("patient", "patient"), ("group", "near-duplicate group")):

@@ -1,7 +1,7 @@
 """Predictions of runs at sites, made where they are missing; all processes of a command work on them together."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,14 +11,16 @@ import torch
 
 from shardkit import Dataset, Loader, from_text
 from shardkit.errors import ArgumentError, ShardkitError
-from shardkit.labels.split_names import Split
+from shardkit.storage import shown
 from trainer import parallel
 from trainer.commands.training import open_loader
-from trainer.evaluate import asking, predictions
+from trainer.evaluate import asking, joining, predictions
+from trainer.evaluate.names import short_names
 from trainer.evaluate.predict import Question, predict
 from trainer.evaluate.predictions import PredictionsAbout
 from trainer.evaluate.results import FILE, VALIDATION
 from trainer.parallel import World
+from trainer.runs.training_data import trained_at
 from trainer.tasks import trained
 from trainer.tasks.trained import Trained
 
@@ -66,48 +68,88 @@ def collect(wanted: Wanted, say: Say) -> bool:
     """
     world = parallel.start()
     try:
-        names = asking.short_names([str(run.resolve()) for run in wanted.runs])
-        for run in wanted.runs:
-            for member in trained.members(run):
-                of = trained.opened(member, wanted.checkpoint)
-                _of_run(wanted, of, names[str(run.resolve())], None if member == run else of.seed, world, say)
+        sets = {one: Dataset(one) for one in wanted.data}
+        asked = [each for run in _runs(wanted) for each in _of_run(wanted, run, sets, world)]
+        files = [(each.path, each.about) for each in asked if each.path.name == FILE]
+        parallel.from_first(lambda: joining.check(wanted.out, files), world)
+        for each in asked:
+            _predicted(each, world, say)
     finally:
         parallel.stop()
     return world.is_main
 
 
-def _of_run(wanted: Wanted, of: Trained, name: str, seed: int | None, world: World, say: Say) -> None:
-    folder = wanted.out / name / ("" if seed is None else of.run.name)
-    classes = of.classes
-    sites = asking.short_names(wanted.data)
-    for at, data in enumerate(wanted.data):
-        site, labels = Dataset(data), wanted.labels or of.task.labels
-        split = _split(wanted.splits, at) or asking.chosen_split(of, site, labels)
-        about = asking.about(of, (name, seed), site, sites[data], split, labels, classes)
-        _of_split(of, about, data, folder / sites[data] / FILE, world, say)
-    if wanted.validation:
-        held = next((one for one in wanted.data if Dataset(one).description.digest == of.facts["digest"]), None)
-        if held is None:
-            raise ArgumentError(
-                f"--temperature is fitted on the val split that {of.run} had: name its dataset in --data"
-            )
-        split = str(Split.read(of.config.loader.split).called("val"))
-        about = asking.about(of, (name, seed), Dataset(held), sites[held], split, of.task.labels, classes)
-        _of_split(of, about, held, folder / VALIDATION, world, say)
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A run, or one seed of it: what it is called, and a digest of where it lies."""
+
+    of: Trained
+    name: str
+    seed: int | None
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A run that is asked about a split of a dataset, and the file for what it says."""
+
+    of: Trained
+    about: PredictionsAbout
+    data: str
+    path: Path
+
+
+def _runs(wanted: Wanted) -> Iterator[_Run]:
+    names = short_names([str(run) for run in wanted.runs])
+    for run in wanted.runs:
+        origin = hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:32]
+        for member in trained.members(run):
+            of = trained.opened(member, wanted.checkpoint)
+            yield _Run(of, names[str(run)], None if member == run else of.seed, origin)
+
+
+def _of_run(wanted: Wanted, run: _Run, sets: Mapping[str, Dataset], world: World) -> Iterator[_Asked]:
+    of, sites = run.of, short_names(wanted.data)
+    folder = wanted.out / run.name / ("" if run.seed is None else of.run.name)
+    checkpoint = parallel.from_first(lambda: _digest(of.path), world)
+
+    def asked(data: str, split: str, labels: str, file: str) -> _Asked:
+        about = asking.about(of, (run.name, run.seed), sets[data], sites[data], split, labels, of.classes)
+        about = replace(about, checkpoint=checkpoint, origin=run.origin)
+        return _Asked(of, about, data, folder / sites[data] / file)
+
+    labels = wanted.labels or of.task.labels
+    for at, (data, site) in enumerate(sets.items()):
+        yield asked(data, _split(wanted.splits, at) or asking.chosen_split(of, site, labels), labels, FILE)
+    if wanted.validation and of.task.kind != "regression":
+        held = {data: split for data, site in sets.items() if (split := asking.validation_split(of, site))}
+        if not held:
+            raise ArgumentError(_no_validation(of, [data for data, site in sets.items() if trained_at(of.facts, site)]))
+        for data, split in held.items():
+            yield asked(data, split, of.task.labels, VALIDATION)
+
+
+def _no_validation(of: Trained, here: list[str]) -> str:
+    """Say why nothing is there to fit a temperature on; `here`: the datasets that the run was trained on."""
+    if here:
+        return f"{shown(here[0])} has no image with labels in the val split of {of.run}: leave --temperature out"
+    names = [one["name"] for one in of.facts.get("trained", ()) if one["name"]]
+    one_of = f", or one of its mixture's: {', '.join(names)}" if names else ""
+    return f"--temperature is fitted on the val split that {of.run} had: name its dataset in --data{one_of}"
 
 
 def _split(splits: tuple[str, ...], at: int) -> str:
     return splits[at if len(splits) > 1 else 0] if splits else ""
 
 
-def _of_split(of: Trained, about: PredictionsAbout, data: str, path: Path, world: World, say: Say) -> None:
+def _predicted(asked: _Asked, world: World, say: Say) -> None:
     """Predict a split, unless it is there for the same weights, dataset and labels."""
+    of, about, path = asked.of, asked.about, asked.path
     what = f"{about.run}{'' if about.seed is None else f', seed {about.seed}'} at {about.site}, split {about.split}"
-    about = replace(about, checkpoint=parallel.from_first(lambda: _digest(of.path), world))
     if parallel.from_first(lambda: _is_there(path, about), world):
         say(f"{what}: predicted already")
         return
-    loader = _open(of, data, about.split, world)
+    loader = _open(of, asked.data, about.split, world)
     targets, notes = asking.asked_targets(of, loader, about.labels, about.classes)
     question = Question(replace(about, notes=(*about.notes, *notes)), loader, targets)
     network = of.classifier(len(about.classes)).to(world.device)
@@ -139,11 +181,15 @@ def _autocast(of: Trained, world: World) -> Callable[[], AbstractContextManager[
 
 
 def _is_there(path: Path, about: PredictionsAbout) -> bool:
-    """Return whether predictions are there and of the same; what they note of images is of no account."""
+    """Return whether predictions are there and of the same; notes, and a run's folder that moved, are of no account."""
     try:
-        return replace(predictions.read(path).about, notes=()) == replace(about, notes=())
+        return _bare(predictions.read(path).about) == _bare(about)
     except ShardkitError:
         return False
+
+
+def _bare(about: PredictionsAbout) -> PredictionsAbout:
+    return replace(about, notes=(), origin="")
 
 
 def _digest(checkpoint: Path) -> str:

@@ -19,10 +19,9 @@ from trainer.evaluate import predictions
 from trainer.evaluate.groups import years
 from trainer.evaluate.kinds import Floats
 from trainer.evaluate.predictions import FACTS, Predictions, PredictionsAbout
+from trainer.runs.training_data import Rows, split_rows
 
 _NAMED = 5  # samples that a note names
-
-Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ def predict(
     rows, scores = each_once(everybody)
     loader, about = question.loader, question.about
     columns = loader.columns("key", "patient", *FACTS)
-    unread = np.setdiff1d(wanted(loader), rows)
+    unread = np.setdiff1d(split_rows(loader), rows)
     if not len(rows):
         raise ArgumentError(f"no image of the split {about.split} of {about.data} could be read: run shardkit verify")
     if len(unread):
@@ -113,12 +112,6 @@ def each_once(parts: Sequence[tuple[Rows, npt.NDArray[Any]]]) -> tuple[Rows, npt
     rows, scores = (np.concatenate([part[at] for part in parts]) for at in (0, 1))
     found, first = np.unique(rows, return_index=True)  # a substitute's row is there twice
     return found, scores[first]
-
-
-def wanted(loader: Loader) -> Rows:
-    """Return the rows of a loader's split, ascending."""
-    samples = loader.plan.samples
-    return np.sort(samples.row(np.arange(len(samples))))
 
 
 def _unread(keys: list[str]) -> str:

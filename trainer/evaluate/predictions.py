@@ -50,6 +50,8 @@ class PredictionsAbout:
         Warnings that a reader should see.
     checkpoint : str
         Digest of the checkpoint's files.
+    origin : str
+        Digest of the path of the run's folder, which tells runs of one name apart; empty where it is not known.
     """
 
     run: str
@@ -69,6 +71,7 @@ class PredictionsAbout:
     weights: str = ""
     notes: tuple[str, ...] = ()
     checkpoint: str = ""
+    origin: str = ""
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "PredictionsAbout":

@@ -8,6 +8,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from shardkit.errors import ArgumentError
 from trainer.evaluate import predictions
 from trainer.evaluate.calibration import Temperature, fit_temperature
@@ -19,6 +21,7 @@ from trainer.evaluate.predictions import FACTS, Predictions
 from trainer.evaluate.seeds import OverSeeds, over_seeds
 from trainer.evaluate.statistics import scores_of
 from trainer.evaluate.thresholds import THRESHOLDS
+from trainer.evaluate.together import alike
 
 FILE, VALIDATION = "predictions.parquet", "validation.parquet"
 """Predictions of a run on a site, and on the split that a temperature is fitted on."""
@@ -214,17 +217,15 @@ def evaluation(files: Sequence[Path], settings: Settings) -> Evaluation:
     Raises
     ------
     ArgumentError
-        There are none, they are of several tasks, or a temperature is asked for and nothing was predicted for it.
+        There are none, they make no page together, or a temperature is asked for and nothing was predicted for it.
     """
     if not files:
         raise ArgumentError("there are no predictions: leave --page-only out, and name runs and --data")
     together: dict[tuple[str, str], list[tuple[Predictions, Temperature | None]]] = {}
-    for path in files:
-        of = predictions.read(path)
+    for path, of in alike([(path, predictions.read(path)) for path in files]):
         fitted = _fitted(path, of) if settings.temperature and of.about.kind != "regression" else None
         together.setdefault((of.about.run, of.about.site), []).append((_cooled(of, fitted), fitted))
     entries = [_entry(pairs, settings) for pairs in together.values()]
-    _check_one_task(entries)
     whole = Evaluation(tuple(entries), settings)
     ordered = sorted(entries, key=lambda entry: (entry.run, whole.sites.index(entry.site)))
     return Evaluation(tuple(ordered), settings)
@@ -235,23 +236,16 @@ def _entry(pairs: Iterable[tuple[Predictions, Temperature | None]], settings: Se
     return Entry(tuple(of for of, _ in ordered), tuple(t for _, t in ordered if t is not None), settings)
 
 
-def _check_one_task(entries: Sequence[Entry]) -> None:
-    first = entries[0].first.about
-    for entry in entries[1:]:
-        about = entry.first.about
-        if (about.kind, about.classes) != (first.kind, first.classes):
-            raise ArgumentError(
-                f"{about.run} and {first.run} have other classes, and a page is of one task: name another --out"
-            )
-
-
 def _fitted(path: Path, of: Predictions) -> Temperature:
-    """Fit a temperature on what the run said of its val split, which lies in the folder above those of its sites."""
-    place = path.parent.parent / VALIDATION
-    if not place.exists():
-        raise ArgumentError(f"{place} is not there: predict with --temperature, and with the dataset of the training")
-    held = predictions.read(place)
-    return fit_temperature(of.about.kind, held.scores, held.targets)
+    """Fit a temperature on what the run said of the val splits of its training, which lie beside those of its sites."""
+    folder = path.parent.parent
+    held = [predictions.read(place) for place in sorted(folder.glob(f"*/{VALIDATION}"))]
+    if not held:
+        raise ArgumentError(
+            f"{folder} has no {VALIDATION}: predict with --temperature, and with the dataset of the training"
+        )
+    scores, targets = (np.concatenate([getattr(one, name) for one in held]) for name in ("scores", "targets"))
+    return fit_temperature(of.about.kind, scores, targets)
 
 
 def _cooled(of: Predictions, fitted: Temperature | None) -> Predictions:

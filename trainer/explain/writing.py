@@ -25,6 +25,7 @@ from trainer.explain.page import Result, page
 from trainer.models.classifier import Classifier
 from trainer.runs import best
 from trainer.runs.files import atomic_write
+from trainer.runs.training_data import GONE, split_at, trained_at
 
 PAGE, BOXES, MAPS = "index.html", "boxes.json", "maps"
 _ALL = "all"
@@ -155,10 +156,12 @@ def _classes(
 
 def _trained_on(opened: Opened, data: Dataset, keys: Sequence[str]) -> list[str]:
     """Say how many of the images the run was trained on."""
-    if opened.facts["digest"] != data.description.digest:
+    if not trained_at(opened.facts, data):
         return []
-    split = str(opened.facts["config"]["loader.split"])
-    own = set(_split(data, split).keys)
+    split = split_at(opened.facts, data)
+    if split is None:
+        return [f"{GONE[0].upper()}{GONE[1:]}."]
+    own = set(_split(data, str(split)).keys)
     count = sum(key in own for key in keys)
     return [f"The run was trained on {count:,} of these {len(keys):,} images (split {split})."] if count else []
 

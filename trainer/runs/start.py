@@ -15,7 +15,7 @@ from trainer.models.base import Grey
 from trainer.models.initial import load_initial
 from trainer.objectives.base import Objective
 from trainer.parallel import World, from_first
-from trainer.runs import folder, unpickling
+from trainer.runs import folder, training_data, unpickling
 from trainer.runs.checkpoint import Checkpoints
 from trainer.runs.folder import Facts
 from trainer.selection import Selection, selection_notes
@@ -238,11 +238,23 @@ def _facts(
         "notes": [*objective.notes, *selection_notes(job.config.select)],
         "data": shown(job.data),
         "digest": loader.state_dict()["manifest_digest"],
+        "trained": _trained(known, last, loader) if world.is_main else [],
         "plan": str(loader.plan_spec),
         "parameters": sum(p.numel() for p in objective.model.parameters()),
         "device": torch.cuda.get_device_name() if world.device.type == "cuda" else "CPU",
         "world_size": world.size,
     }
+
+
+def _trained(known: Facts, last: Facts | None, loader: Loader) -> list[Facts]:
+    """Return what the run is trained on, with what it was trained on before its data changed."""
+    now = training_data.told(loader)
+    if last is None or not known:
+        return now
+    same = known["digest"] == loader.state_dict()["manifest_digest"]
+    older = [] if same else [{"name": "", "digest": known["digest"], "keys": []}]
+    before = known.get("trained", older)
+    return [*before, *(one for one in now if one not in before)]
 
 
 def _kept(config: dict[str, Any], job: Job) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from shardkit.labels import Labels
 from trainer.evaluate.kinds import Kind
 from trainer.models.base import EncoderConfig, ModelConfig
 from trainer.models.classifier import Classifier, HeadConfig
+from trainer.runs.training_data import split_rows
 from trainer.tasks import leaks, targets
 from trainer.tasks.facts import FACTS, facts
 from trainer.tasks.targets import Blank, Policy, Targets, Uncertain
@@ -69,7 +70,7 @@ class TaskConfig:
             raise ArgumentError(f"a {kind} has no encoder that a task could use: choose another --model")
         labels = self.read(loader)
         of = self.made(labels)
-        trained = TrainingTargets.of(of, leaks.trained_rows(loader), self.kind)
+        trained = TrainingTargets.of(of, split_rows(loader), self.kind)
         notes = trained.check(self.labels, leaks.split_name(loader))
         weights = trained.weights(self.weights)
         notes += leaks.warnings(loader, self.labels, labels.split)

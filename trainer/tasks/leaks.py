@@ -7,21 +7,14 @@ import pyarrow as pa
 from shardkit import Loader
 from shardkit.labels.split_names import PARTS, Split
 from shardkit.terminal.words import counted
+from trainer.runs.training_data import split_rows
 
 _WHAT = {
     "patient": ("patient", "patients"),
     "group": ("group of near-duplicates", "groups of near-duplicates"),
 }
-_OWN = ("train", "val", "test")
 
-Rows = npt.NDArray[np.int64]
 Words = npt.NDArray[np.object_]
-
-
-def trained_rows(loader: Loader) -> Rows:
-    """Return the rows of the loader's split, ascending."""
-    samples = loader.plan.samples
-    return np.sort(samples.row(np.arange(len(samples))))
 
 
 def split_name(loader: Loader) -> str:
@@ -47,7 +40,7 @@ def warnings(loader: Loader, labels: str, official: Words) -> list[str]:
             f"the labels {labels} have an official split, and --loader.split {split} is another one: published scores"
             f" are of the official one, --loader.split {labels}:train"
         )
-    columns, rows = loader.columns("patient", "group", "split"), trained_rows(loader)
+    columns, rows = loader.columns("patient", "group", "split"), split_rows(loader)
     sides = _sides(loader, split, columns["split"])
     for what, names in _WHAT.items():
         of = columns[what].to_numpy()

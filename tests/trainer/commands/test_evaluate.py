@@ -7,13 +7,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from shardkit.errors import ArgumentError
+from tests.trainer.evaluate.folders import put
 from trainer.commands.cli import run as command
+from trainer.evaluate.collect import Wanted, collect
 from trainer.evaluate.predictions import read
+from trainer.evaluate.results import FILE, found
 
 SMALL = """
 --labels facts --objective.columns view --objective.kind multiclass --model.width 16 --model.depth 1 --model.heads 2
@@ -76,6 +81,41 @@ def test_the_split_of_the_training_is_called_a_leak(
 ) -> None:
     assert evaluate(str(run), "--data", str(dataset_folder), "--split", "train", "--no-pictures") == 0
     assert "Leak: the run was trained on images of this split" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_nothing_is_predicted_that_could_not_stand_on_the_page(
+    run: Path,
+    dataset_folder: Path,
+    evaluate: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "page"
+    assert evaluate(str(run), "--data", str(dataset_folder), f"{dataset_folder}/", "--split", "val", "test") == 1
+    assert "named twice" in capsys.readouterr().err
+    put(out, run="findings")
+    assert evaluate(str(run), "--data", str(dataset_folder)) == 1
+    assert "a page is of one task" in capsys.readouterr().err
+    assert found(out) == [out / "findings" / "nih" / FILE], "and the folder is as it was"
+
+
+def test_a_split_is_not_replaced_by_another_and_a_moved_run_is_not_asked_again(
+    run: Path, dataset_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(dataset_folder)
+    wanted = Wanted(
+        runs=(run,), data=(".",), labels="", splits=("val",), checkpoint="best", validation=False, out=tmp_path
+    )
+    said: list[str] = []
+    assert collect(wanted, said.append)
+    path = tmp_path / run.name / dataset_folder.name / FILE
+    assert read(path).about.split == "val"
+    with pytest.raises(ArgumentError, match="another split") as refused:
+        collect(replace(wanted, splits=("test",)), said.append)
+    assert str(path) in str(refused.value)
+    moved = shutil.copytree(run, tmp_path / "moved" / run.name)
+    assert collect(replace(wanted, runs=(moved,)), said.append)
+    assert "predicted already" in said[-1]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from shardkit import Dataset, Loader, labels
 from shardkit.errors import ArgumentError
 from shardkit.labels import LabelsDescription, LabelTable
 from shardkit.storage import Store
-from trainer.evaluate.asking import about, asked_targets, chosen_split, short_names
+from trainer.evaluate.asking import about, asked_targets, chosen_split, validation_split
 from trainer.evaluate.results import LEAK
 from trainer.tasks.config import TaskConfig
 from trainer.tasks.trained import Trained
@@ -62,9 +62,12 @@ def site(dataset_folder: Path, tmp_path: Path) -> Callable[..., Dataset]:
     return made
 
 
-def _run(split: str = "train", digest: str = "another", **task: Any) -> Trained:
-    config = SimpleNamespace(loader=SimpleNamespace(split=split))
-    of = {"facts": {"digest": digest}, "config": config, "run": Path("run"), "step": 7, "selection": {}, "began": ""}
+def _run(
+    split: str = "train", digest: str = "another", trained: list[dict[str, Any]] | None = None, **task: Any
+) -> Trained:
+    facts: dict[str, Any] = {"digest": digest, "config": {"loader.split": split}}
+    facts |= {} if trained is None else {"trained": trained}
+    of = {"facts": facts, "run": Path("run"), "step": 7, "selection": {}, "began": ""}
     return cast(Trained, SimpleNamespace(**of, task=TaskConfig(**{"labels": "tab", "kind": "multiclass", **task})))
 
 
@@ -79,7 +82,7 @@ def _notes(of: Trained, site: Dataset, split: str) -> tuple[str, ...]:
         ("train", True, True, "test"),
         ("tab:train", True, True, "tab:test"),
         ("tab:train/train", True, True, "tab:test"),
-        ("other:train,tab:train", True, True, "tab:test"),
+        ("tab:train,covidx:train", False, True, "tab:test"),
         ("train", False, True, "tab:test"),
         ("train", False, False, "test"),
         ("all", False, False, "test"),
@@ -91,6 +94,47 @@ def test_the_split_fits_the_one_of_the_training_and_elsewhere_the_official_one_g
     at = site(_by_patient if official else _none)
     of = _run(trained, at.description.digest if here else "another")
     assert chosen_split(of, at, "tab") == split
+
+
+def _mixture(*members: tuple[Dataset, list[str]]) -> list[dict[str, Any]]:
+    """Return what `run.json` says of members: datasets, and keys."""
+    named = [{"name": f"m{at}", "digest": of.description.digest, "keys": keys} for at, (of, keys) in enumerate(members)]
+    return [{"name": "elsewhere", "digest": "of another", "keys": ["0a"]}, *named]
+
+
+@pytest.mark.parametrize("split", ["train", "other:train,tab:train", "other:train", "other:dev/train"])
+def test_a_run_on_a_mixture_was_trained_at_each_of_its_members(site: Callable[..., Dataset], split: str) -> None:
+    at = site(_by_patient)
+    of = _run(split, "of the mixture", _mixture((at, [])))
+    by_table = "tab:" in split
+    assert chosen_split(of, at, "tab") == ("tab:test" if by_table else "test")
+    own = "tab:train" if by_table else "train"
+    assert any(
+        note.startswith(LEAK) and f"{len(at.filter(split=own)):,} images" in note for note in _notes(of, at, own)
+    )
+    assert validation_split(of, at) == ("" if by_table else "val"), "the labels have no val"
+
+
+def test_a_dataset_that_has_grown_is_known_by_its_samples(site: Callable[..., Dataset]) -> None:
+    at = site(_by_patient)
+    grown = [{"name": "", "digest": "before it grew", "keys": at.filter(split="train").keys[:3]}]
+    assert any("images" in note and note.startswith(LEAK) for note in _notes(_run(trained=grown), at, "train"))
+    assert chosen_split(_run(trained=grown), at, "tab") == "test"
+    elsewhere = [{"name": "", "digest": "before it grew", "keys": ["0a"]}]
+    assert not any(note.startswith(LEAK) for note in _notes(_run(trained=elsewhere), at, "train"))
+
+
+def test_a_training_split_that_is_there_no_more_is_said(site: Callable[..., Dataset]) -> None:
+    at = site()
+    assert any("no more" in note for note in _notes(_run("gone:train", at.description.digest), at, "test"))
+
+
+def test_a_val_split_is_there_where_the_run_was_trained_and_the_labels_are(site: Callable[..., Dataset]) -> None:
+    at = site()
+    digest = at.description.digest
+    assert validation_split(_run(digest=digest), at) == "val"
+    assert validation_split(_run(), at) == ""
+    assert validation_split(_run(digest=digest, labels="other"), at) == ""
 
 
 def test_an_official_split_that_is_not_used_is_named(site: Callable[..., Dataset]) -> None:
@@ -142,11 +186,3 @@ def test_classes_that_a_site_says_nothing_of_are_unknown_and_named(
 def test_a_site_that_knows_no_class_is_refused(site: Callable[..., Dataset]) -> None:
     with pytest.raises(ArgumentError, match="choose other --labels"):
         asked_targets(_run(columns=("side",)), _loader(site()), "tab", ("up", "down"))
-
-
-def test_names_are_short_and_do_not_collide() -> None:
-    assert short_names(["a/nih", "s3://u:secret@bucket/nih/", "b/ham"]) == {
-        "a/nih": "a-nih",
-        "s3://u:secret@bucket/nih/": "bucket-nih",
-        "b/ham": "ham",
-    }

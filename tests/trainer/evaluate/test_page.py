@@ -209,7 +209,7 @@ def test_a_temperature_is_fitted_on_val_and_changes_probabilities_alone(tmp_path
     with pytest.raises(ArgumentError, match="--temperature"):
         page(tmp_path, Settings(replicates=100, temperature=True))
     put(tmp_path / "val")
-    (tmp_path / "val/ft/nih/predictions.parquet").rename(tmp_path / "ft/validation.parquet")
+    (tmp_path / "val/ft/nih/predictions.parquet").rename(tmp_path / "ft/nih/validation.parquet")
     plain, cooled = (evaluation(found(tmp_path), Settings(replicates=100, temperature=t)) for t in (False, True))
     [fitted] = cooled.entries[0].temperatures
     assert fitted.value < 0.9

@@ -18,8 +18,9 @@ from shardkit import Loader
 from shardkit.loader.manifest_index import ManifestIndex
 from tests.trainer.evaluate.folders import ABOUT
 from trainer import parallel
-from trainer.evaluate.predict import Question, each_once, predict, wanted
+from trainer.evaluate.predict import Question, each_once, predict
 from trainer.evaluate.predictions import Predictions
+from trainer.runs.training_data import split_rows
 
 PACKED, BINNED, RESIZED = (
     "packed:level=1,patch=16,per_step=2,tokens=256",
@@ -118,4 +119,4 @@ def test_rows_of_several_processes_are_put_in_order_each_once() -> None:
 
 def test_what_is_wanted_is_the_split(dataset_folder: Path) -> None:
     split = np.array(pq.read_table(dataset_folder / "manifest.parquet", columns=["split"])["split"].to_pylist())
-    assert wanted(_loader(dataset_folder, split="test")).tolist() == np.flatnonzero(split == "test").tolist()
+    assert split_rows(_loader(dataset_folder, split="test")).tolist() == np.flatnonzero(split == "test").tolist()

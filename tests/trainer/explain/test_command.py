@@ -113,6 +113,18 @@ def test_a_tasks_maps_are_held_against_all_boxes_of_its_classes(
     assert before == ((place / "maps" / "index.html").read_bytes(), (place / "maps" / "boxes.json").read_bytes())
 
 
+def test_images_of_the_training_are_known_in_a_dataset_that_has_grown(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(place / "task", place / "grown")
+    facts = json.loads((place / "grown" / "run.json").read_text())
+    facts["trained"][0]["digest"] = facts["digest"] = "before it grew"
+    (place / "grown" / "run.json").write_text(json.dumps(facts))
+    key = Dataset(str(place / "data")).filter(split="train").keys[-1]
+    assert explain(place, "grown", "--keys", key, out="of grown") == 0
+    assert "The run was trained on 1 of these 1 images" in " ".join(capsys.readouterr().out.split())
+
+
 def test_one_class_and_chosen_samples(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = ("--labels", "findings", "--class", "Fracture", "--split", "all")
     assert explain(place, "task", *more, out="one") == 0

@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 
-from shardkit import Loader, from_text
+from shardkit import Dataset, Loader, from_text
 from shardkit.errors import ArgumentError, ShardkitError
 from shardkit.loader.replay_run import at_step
 from shardkit.storage import locks
@@ -340,7 +340,9 @@ def test_a_run_goes_on_with_a_dataset_that_grew_only_when_told_to(
     assert _lines(out)[6]["lr"] == pytest.approx(Schedule(peak=1e-3, warmup=1, total=8).at(6))
     assert _lines(out)[6]["epoch"] == epoch
     assert moments.exists()
-    change = json.loads((out / "run.json").read_text())["changes"]["6"]
+    facts = json.loads((out / "run.json").read_text())
+    change = facts["changes"]["6"]
+    assert [one["digest"] for one in facts["trained"]] == [Dataset(str(of)).description.digest for of in grown]
     digest = Loader(after, batching=from_text(BATCHING), device="cpu").state_dict()["manifest_digest"]
     assert change == {"digest": digest, "data": str(after), "epoch": epoch}
     loader, at = at_step(out, 7, None)
