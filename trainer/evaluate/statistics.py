@@ -39,7 +39,7 @@ def scores_of(kind: str) -> Mapping[str, Score]:
     """Return the scores that a kind of task has, by name."""
     if kind == "regression":
         return {"mae": Score(_mae), "rmse": Score(_rmse), "bias": Score(_bias)}
-    ranked = {"auc": Score(_auc, (1, 0)), "ap": Score(_ap, (1,)), "brier": Score(_brier)}
+    ranked = {"auc": Score(_auc, (1, 0)), "ap": Score(_ap, (1, 0)), "brier": Score(_brier)}
     if kind == "multiclass":
         recalls = Score(_recall, (1,))
         return {**ranked, "accuracy": Score(_category_accuracy, together=True), "balanced_accuracy": recalls}
