@@ -81,7 +81,7 @@ def compare(
         drawn = np.stack([resampled(one, seeds[0], replicates, seed) for one in made])
         replicated.append(drawn[0] if len(seeds) == 1 else with_seeds_drawn(drawn, seed, number))
     value, drawn = values[0] - values[1], replicated[0] - replicated[1]
-    differences = put_together(runs[0][0], score, value, drawn, level)
+    differences = put_together(runs[0][0], score, value, drawn, level, difference=True)
     single = score == "auc" and len(runs[0]) == len(runs[1]) == 1
     return Comparison(
         differences,
