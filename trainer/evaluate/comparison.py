@@ -104,15 +104,30 @@ def check_same(first: Predictions, second: Predictions) -> None:
     ArgumentError
         Their kind, classes, samples, targets or patients are not the same.
     """
-    names = f"{first.about.run} and {second.about.run}"
+    if why := apart(first, second):
+        raise ArgumentError(f"{_both(first, second)} {why}: compare what is of the same images, labels and policies")
+
+
+def apart(first: Predictions, second: Predictions) -> str:
+    """Return in what two predictions differ that are to be compared; empty where they can be.
+
+    Parameters
+    ----------
+    first, second
+        Predictions. Their scores are not looked at.
+    """
     if (first.about.kind, first.classes) != (second.about.kind, second.classes):
-        raise ArgumentError(f"{names} have other classes: runs are compared on the same ones")
-    if apart := len(set(first.keys) ^ set(second.keys)):
-        raise ArgumentError(f"{names} differ in {apart:,} samples: predict the same split of the same dataset")
-    if apart := int((~np.isclose(first.targets, second.targets, equal_nan=True)).any(axis=1).sum()):
-        raise ArgumentError(f"{names} have other targets for {apart:,} samples: predict with the same labels")
-    if not np.array_equal(first.patients, second.patients):
-        raise ArgumentError(f"{names} have other patients for the same samples: predict from the same manifest")
+        return "have other classes"
+    if many := len(set(first.keys) ^ set(second.keys)):
+        return f"differ in {many:,} samples"
+    if many := int((~np.isclose(first.targets, second.targets, equal_nan=True)).any(axis=1).sum()):
+        return f"have other targets for {many:,} samples"
+    return "" if np.array_equal(first.patients, second.patients) else "have other patients for the same samples"
+
+
+def _both(first: Predictions, second: Predictions) -> str:
+    one, other = first.about, second.about
+    return f"seeds {one.seed} and {other.seed} of {one.run}" if one.run == other.run else f"{one.run} and {other.run}"
 
 
 def _p(found: Estimate, drawn: Floats) -> float | None:

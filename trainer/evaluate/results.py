@@ -11,12 +11,12 @@ from typing import Any
 from shardkit.errors import ArgumentError
 from trainer.evaluate import predictions
 from trainer.evaluate.calibration import Temperature, fit_temperature
-from trainer.evaluate.comparison import Comparison, compare
+from trainer.evaluate.comparison import Comparison, apart, compare
 from trainer.evaluate.groups import Group, group, rows_by
 from trainer.evaluate.intervals import LEVEL, REPLICATES, SEED
 from trainer.evaluate.kinds import Kind
 from trainer.evaluate.predictions import FACTS, Predictions
-from trainer.evaluate.seeds import OverSeeds, over_seeds
+from trainer.evaluate.seeds import OverSeeds, on_common, over_seeds
 from trainer.evaluate.statistics import scores_of
 from trainer.evaluate.thresholds import THRESHOLDS
 
@@ -176,20 +176,18 @@ class Evaluation:
 
     @cached_property
     def comparisons(self) -> tuple[tuple[Entry, Entry, Comparison], ...]:
-        """Pairs of runs at each site where both have the same samples: the first one's headline less the other's."""
-        return tuple(
-            (one, other, _compared(one, other))
-            for site in self.sites
-            for one, other in combinations(self.at(site), 2)
-            if _comparable(one, other)
-        )
+        """Pairs of runs at each site that `apart` says nothing of: the first one's headline less the other's."""
+        return tuple((one, other, _compared(one, other)) for one, other, why in self._pairs if not why)
 
+    @property
+    def not_compared(self) -> tuple[tuple[Entry, Entry, str], ...]:
+        """Pairs of runs at each site that cannot be compared, and why."""
+        return tuple(pair for pair in self._pairs if pair[2])
 
-def _comparable(one: Entry, other: Entry) -> bool:
-    same = ("digest", "split", "labels_digest", "classes", "kind")
-    return all(getattr(one.first.about, name) == getattr(other.first.about, name) for name in same) and (
-        one.first.keys == other.first.keys
-    )
+    @cached_property
+    def _pairs(self) -> tuple[tuple[Entry, Entry, str], ...]:
+        pairs = [pair for site in self.sites for pair in combinations(self.at(site), 2)]
+        return tuple((one, other, apart(one.first, other.first)) for one, other in pairs)
 
 
 def _compared(one: Entry, other: Entry) -> Comparison:
@@ -232,7 +230,7 @@ def evaluation(files: Sequence[Path], settings: Settings) -> Evaluation:
 
 def _entry(pairs: Iterable[tuple[Predictions, Temperature | None]], settings: Settings) -> Entry:
     ordered = sorted(pairs, key=lambda pair: pair[0].about.seed or 0)
-    return Entry(tuple(of for of, _ in ordered), tuple(t for _, t in ordered if t is not None), settings)
+    return Entry(on_common([of for of, _ in ordered]), tuple(t for _, t in ordered if t is not None), settings)
 
 
 def _check_one_task(entries: Sequence[Entry]) -> None:
@@ -280,5 +278,8 @@ def as_json(of: Evaluation) -> dict[str, Any]:
         "comparisons": [
             {"first": one.run, "second": other.run, "site": one.site, **asdict(found)}
             for one, other, found in of.comparisons
+        ],
+        "not_compared": [
+            {"first": one.run, "second": other.run, "site": one.site, "why": why} for one, other, why in of.not_compared
         ],
     }

@@ -140,7 +140,7 @@ def test_runs_of_several_seeds_are_compared_by_their_means_and_differ_no_more_th
     assert (found.differences.mean.low or 0) < 0 < (found.differences.mean.high or 0)
     one = compare([first[0]], [second[0]], "auc", replicates=50)
     assert one == compare(first[0], second[0], "auc", replicates=50)
-    with pytest.raises(ArgumentError, match="differ in 10 samples"):
+    with pytest.raises(ArgumentError, match="seeds 0 and 4 of other differ in 10 samples"):
         compare(first, [*second[:4], second[4].take(np.arange(290))], "auc", replicates=50)
 
 

@@ -35,6 +35,13 @@ def against(of: Evaluation) -> list[Against]:
     return [_pair(*one) for one in of.comparisons]
 
 
+def not_compared(of: Evaluation) -> list[str]:
+    """Say which runs at a site are not compared, and why."""
+    return [
+        f"{one.run} and {other.run} at {one.site} are not compared: they {why}." for one, other, why in of.not_compared
+    ]
+
+
 def _pair(one: Entry, other: Entry, found: Comparison) -> Against:
     score, mean = found.differences.score, found.differences.mean
     name = mean_name(one)
