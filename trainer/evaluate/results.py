@@ -12,12 +12,13 @@ from shardkit.errors import ArgumentError
 from trainer.evaluate import predictions
 from trainer.evaluate.calibration import Temperature, fit_temperature
 from trainer.evaluate.comparison import Comparison, apart, compare
+from trainer.evaluate.falls import Fall, only, worst_fall
 from trainer.evaluate.groups import Group, group, rows_by
 from trainer.evaluate.intervals import LEVEL, REPLICATES, SEED
 from trainer.evaluate.kinds import Kind
 from trainer.evaluate.predictions import FACTS, Predictions
 from trainer.evaluate.seeds import OverSeeds, on_common, over_seeds
-from trainer.evaluate.statistics import scores_of
+from trainer.evaluate.statistics import LESS_IS_BETTER, scores_of
 from trainer.evaluate.thresholds import THRESHOLDS
 
 FILE, VALIDATION = "predictions.parquet", "validation.parquet"
@@ -50,10 +51,6 @@ class Settings:
     def drawing(self) -> dict[str, Any]:
         """What intervals are made with."""
         return {"replicates": self.replicates, "seed": self.seed, "level": self.level}
-
-
-LESS_IS_BETTER = ("mae", "rmse", "brier")
-"""Scores of which less is better."""
 
 
 def headline_score(kind: Kind, classes: int) -> str:
@@ -108,6 +105,24 @@ class Entry:
     def headline(self) -> OverSeeds:
         """The score that stands above all others."""
         return self.scores[headline_score(self.first.about.kind, len(self.first.classes))]
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """Classes that the headline is a mean of; all where it is one score of all classes."""
+        return tuple(one.name for one in self.headline.patients.of if one.value is not None)
+
+    def on(self, classes: tuple[str, ...]) -> OverSeeds:
+        """Return the headline of some of the classes."""
+        if classes == self.scored:
+            return self.headline
+        if classes not in self._on:
+            seeds = [only(of, classes) for of in self.seeds]
+            self._on[classes] = over_seeds(seeds, self.headline.patients.score, **self.settings.drawing)
+        return self._on[classes]
+
+    @cached_property
+    def _on(self) -> dict[tuple[str, ...], OverSeeds]:
+        return {}
 
     @cached_property
     def scores(self) -> Mapping[str, OverSeeds]:
@@ -173,6 +188,15 @@ class Evaluation:
     def at(self, site: str) -> list[Entry]:
         """Return all runs at a site."""
         return [entry for entry in self.entries if entry.site == site]
+
+    @cached_property
+    def falls(self) -> tuple[Fall, ...]:
+        """Each run at each site against itself at the site where it is best; where both have an interval."""
+        found = []
+        for run in self.runs:
+            entries = [entry for site in self.sites if (entry := self.of(run, site)) is not None]
+            found += [fall for entry in entries if (fall := worst_fall(entry, entries)) is not None]
+        return tuple(found)
 
     @cached_property
     def comparisons(self) -> tuple[tuple[Entry, Entry, Comparison], ...]:

@@ -45,6 +45,11 @@ class OverSeeds:
     patients: Estimates
     both: Estimates | None
 
+    @property
+    def overall(self) -> Estimates:
+        """The widest of the intervals: over patients and, of several seeds, over seeds, too."""
+        return self.both or self.patients
+
 
 def over_seeds(
     runs: Sequence[Predictions],

@@ -15,6 +15,8 @@ from trainer.evaluate.ranks import Ranks
 
 Statistic = Callable[[Floats], Floats]
 """From weights of patients, float (patients, B), to scores of classes, (B, K): NaN where one does not exist."""
+LESS_IS_BETTER = ("mae", "rmse", "brier")
+"""Scores of which less is better."""
 
 
 @dataclass(frozen=True, slots=True)

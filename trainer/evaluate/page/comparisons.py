@@ -8,7 +8,8 @@ from trainer.evaluate.comparison import Comparison
 from trainer.evaluate.intervals import Estimate
 from trainer.evaluate.page.classes import Table
 from trainer.evaluate.page.words import NONE, at, in_sentence, mean_name, name_of, shown, signed
-from trainer.evaluate.results import LESS_IS_BETTER, Entry, Evaluation
+from trainer.evaluate.results import Entry, Evaluation
+from trainer.evaluate.statistics import LESS_IS_BETTER
 
 _LEAST_P = 0.001
 
