@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -136,15 +136,11 @@ class Entry:
         return {fact: found for fact in FACTS if len(found := self._by(fact)) > 1}
 
     def _by(self, fact: str) -> tuple[Group, ...]:
-        score = self.headline.patients.score
-        found = []
-        for name, rows in rows_by(self.first, fact).items():
-            one = group(name, self.first.take(rows), score, replicates=self.settings.replicates)
-            if len(self.seeds) > 1 and one.estimates is not None:
-                several = over_seeds([of.take(rows) for of in self.seeds], score, **self.settings.drawing)
-                one = replace(one, estimates=several.patients)
-            found.append(one)
-        return tuple(found)
+        score, drawing = self.headline.patients.score, self.settings.drawing
+        return tuple(
+            group(name, [of.take(rows) for of in self.seeds], score, **drawing)
+            for name, rows in rows_by(self.first, fact).items()
+        )
 
 
 @dataclass(frozen=True)
