@@ -81,7 +81,7 @@ def compare(
         drawn = np.stack([resampled(one, seeds[0], replicates, seed) for one in made])
         replicated.append(drawn[0] if len(seeds) == 1 else with_seeds_drawn(drawn, seed, number))
     value, drawn = values[0] - values[1], replicated[0] - replicated[1]
-    differences = put_together(runs[0][0], score, value, drawn, level)
+    differences = put_together(runs[0][0], score, value, drawn, level, difference=True)
     single = score == "auc" and len(runs[0]) == len(runs[1]) == 1
     return Comparison(
         differences,
@@ -104,15 +104,30 @@ def check_same(first: Predictions, second: Predictions) -> None:
     ArgumentError
         Their kind, classes, samples, targets or patients are not the same.
     """
-    names = f"{first.about.run} and {second.about.run}"
+    if why := apart(first, second):
+        raise ArgumentError(f"{_both(first, second)} {why}: compare what is of the same images, labels and policies")
+
+
+def apart(first: Predictions, second: Predictions) -> str:
+    """Return in what two predictions differ that are to be compared; empty where they can be.
+
+    Parameters
+    ----------
+    first, second
+        Predictions. Their scores are not looked at.
+    """
     if (first.about.kind, first.classes) != (second.about.kind, second.classes):
-        raise ArgumentError(f"{names} have other classes: runs are compared on the same ones")
-    if apart := len(set(first.keys) ^ set(second.keys)):
-        raise ArgumentError(f"{names} differ in {apart:,} samples: predict the same split of the same dataset")
-    if apart := int((~np.isclose(first.targets, second.targets, equal_nan=True)).any(axis=1).sum()):
-        raise ArgumentError(f"{names} have other targets for {apart:,} samples: predict with the same labels")
-    if not np.array_equal(first.patients, second.patients):
-        raise ArgumentError(f"{names} have other patients for the same samples: predict from the same manifest")
+        return "have other classes"
+    if many := len(set(first.keys) ^ set(second.keys)):
+        return f"differ in {many:,} samples"
+    if many := int((~np.isclose(first.targets, second.targets, equal_nan=True)).any(axis=1).sum()):
+        return f"have other targets for {many:,} samples"
+    return "" if np.array_equal(first.patients, second.patients) else "have other patients for the same samples"
+
+
+def _both(first: Predictions, second: Predictions) -> str:
+    one, other = first.about, second.about
+    return f"seeds {one.seed} and {other.seed} of {one.run}" if one.run == other.run else f"{one.run} and {other.run}"
 
 
 def _p(found: Estimate, drawn: Floats) -> float | None:

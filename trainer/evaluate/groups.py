@@ -1,4 +1,4 @@
-"""Scores by site, view, sex, age and body part, each with how many images, patients and positives stand behind it."""
+"""Scores by view, sex, age and body part, each with how many images, patients and positives stand behind it."""
 
 import re
 from collections.abc import Sequence
@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainer.evaluate.intervals import REPLICATES, Estimates, estimates
+from trainer.evaluate.intervals import LEVEL, REPLICATES, SEED, Estimates
 from trainer.evaluate.kinds import Mask
 from trainer.evaluate.predictions import Predictions
+from trainer.evaluate.seeds import over_seeds
 
 AGE_BANDS = {"0-17": 0, "18-39": 18, "40-64": 40, "65-79": 65, "80+": 80}
 """Bands of age, and the years that each begins with."""
@@ -80,61 +81,32 @@ def rows_by(of: Predictions, fact: str) -> dict[str, Mask]:
     return {name: rows for name, rows in {**found, UNKNOWN: unknown}.items() if rows.any()}
 
 
-def by_fact(of: Predictions, fact: str, score: str, *, replicates: int = REPLICATES) -> tuple[Group, ...]:
-    """Score each group of a fact.
-
-    Parameters
-    ----------
-    of
-        Predictions.
-    fact
-        One of `predictions.FACTS`.
-    score, replicates
-        As for `intervals.estimates`.
-    """
-    return tuple(group(name, of.take(rows), score, replicates=replicates) for name, rows in rows_by(of, fact).items())
-
-
-def by_site(sites: Sequence[Predictions], score: str, *, replicates: int = REPLICATES) -> tuple[Group, ...]:
-    """Score each dataset that a run was evaluated on.
-
-    Parameters
-    ----------
-    sites
-        Predictions for each dataset. A group is named by `about.site`.
-    score, replicates
-        As for `intervals.estimates`.
-
-    Returns
-    -------
-    tuple of Group
-        One a dataset, in the same order.
-
-    Raises
-    ------
-    ArgumentError
-        Predictions of this kind have no such score.
-    """
-    return tuple(group(of.about.site, of, score, replicates=replicates) for of in sites)
-
-
-def group(name: str, of: Predictions, score: str, *, replicates: int = REPLICATES) -> Group:
+def group(
+    name: str,
+    runs: Sequence[Predictions],
+    score: str,
+    *,
+    replicates: int = REPLICATES,
+    level: float = LEVEL,
+    seed: int = SEED,
+) -> Group:
     """Score some samples as a group.
 
     Parameters
     ----------
     name
         What the samples have in common.
-    of
-        Their predictions.
-    score, replicates
-        As for `intervals.estimates`.
+    runs
+        Their predictions, of each seed of a run.
+    score, replicates, level, seed
+        As for `seeds.over_seeds`: of several seeds the interval is over patients and seeds.
 
     Raises
     ------
     ArgumentError
         Predictions of this kind have no such score. A group that is too small is not scored, so nothing is raised.
     """
+    of = runs[0]
     patients = len(np.unique(of.patients))
     positive = (of.targets == 1) & (of.about.kind != "regression")
     few = patients < FEWEST_PATIENTS
@@ -144,6 +116,6 @@ def group(name: str, of: Predictions, score: str, *, replicates: int = REPLICATE
         patients=patients,
         known=tuple(of.known.sum(axis=0).tolist()),
         positives=tuple(positive.sum(axis=0).tolist()),
-        estimates=None if few else estimates(of, score, replicates=replicates),
+        estimates=None if few else over_seeds(runs, score, replicates=replicates, level=level, seed=seed).overall,
         reason=f"fewer than {FEWEST_PATIENTS} patients" if few else "",
     )

@@ -156,7 +156,9 @@ def with_seeds_drawn(drawn: Floats, *seed: int) -> Floats:
     return np.asarray(mean + (chosen - mean) * np.sqrt(seeds / (seeds - 1)))
 
 
-def put_together(of: Predictions, score: str, value: Floats, drawn: Floats, level: float = LEVEL) -> Estimates:
+def put_together(
+    of: Predictions, score: str, value: Floats, drawn: Floats, level: float = LEVEL, *, difference: bool = False
+) -> Estimates:
     """Return scores and their replicates as estimates of each class and of the mean.
 
     Parameters
@@ -171,20 +173,25 @@ def put_together(of: Predictions, score: str, value: Floats, drawn: Floats, leve
         float (B, K), scores of replicates, NaN where there is none.
     level
         Share of replicates between an interval's ends, from 0 to 1.
+    difference
+        They are differences of two scores. The interval of a score keeps to where that score can lie, which replicates
+        that draw seeds, too, may leave.
 
     Raises
     ------
     ArgumentError
         Predictions of this kind have no such score.
     """
-    names = ("all",) if score_named(of, score).together else of.classes
+    made = score_named(of, score)
+    names = ("all",) if made.together else of.classes
+    within = (-np.inf, np.inf) if difference else (made.least, made.most)
     each = tuple(
-        _estimate(name, value[k], drawn[:, k], level, counts)
+        _estimate(name, value[k], drawn[:, k], level, counts, within)
         for k, (name, counts) in enumerate(zip(names, patients_with(of, score), strict=True))
     )
     scored = ~np.isnan(value)
     known = {"no class can be scored": int(scored.sum()) and FEWEST}
-    mean = _estimate("mean", mean_over(value[None], scored)[0], mean_over(drawn, scored), level, known)
+    mean = _estimate("mean", mean_over(value[None], scored)[0], mean_over(drawn, scored), level, known, within)
     if mean.low is not None and all(one.low is None for one in each):  # then nothing of the mean could vary, either
         mean = replace(mean, low=None, high=None, reason=next(one.reason for one in each if one.value is not None))
     patients = int(of.patients.max(initial=-1)) + 1
@@ -219,7 +226,14 @@ def _weights(patients: int, replicates: int, seed: int) -> Iterator[Floats]:
         yield np.bincount(drawn.ravel(), minlength=many * patients).reshape(many, patients).T.astype(np.float64, "C")
 
 
-def _estimate(name: str, value: float, drawn: Floats, level: float, patients: Mapping[str, int]) -> Estimate:
+def _estimate(
+    name: str,
+    value: float,
+    drawn: Floats,
+    level: float,
+    patients: Mapping[str, int],
+    within: tuple[float, float],
+) -> Estimate:
     used = drawn[~np.isnan(drawn)]
     absent = [reason for reason, count in patients.items() if count == 0]
     if absent or np.isnan(value):
@@ -231,5 +245,5 @@ def _estimate(name: str, value: float, drawn: Floats, level: float, patients: Ma
         why = f"only {len(used):,} of {len(drawn):,} replicates have a score"
         why = f"{words[few[-1]]} are of one patient only" if few else why
         return Estimate(name, float(value), None, None, len(used), why)
-    low, high = percentiles(used, level)
+    low, high = (min(max(end, within[0]), within[1]) for end in percentiles(used, level))
     return Estimate(name, float(value), low, high, len(used))

@@ -54,11 +54,12 @@ class Ranks:
             return np.asarray(area / (positives.sum(axis=0) * below[-1]))
 
     def average_precision(self, weights: Floats) -> Floats:
-        """Return the average precision of each weighting, (B,): NaN without a positive."""
+        """Return the average precision of each weighting, (B,): NaN without a positive or without a negative."""
         positives: Floats = self._positives @ weights
         found = np.cumsum(positives[::-1], axis=0)[::-1]
         below = np.cumsum(self._above @ weights, axis=0)
         called = found + below[-1] - below[:-1]
         precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
         with np.errstate(invalid="ignore"):
-            return np.asarray(np.einsum("pb,pb->b", positives, precision) / positives.sum(axis=0))
+            value = np.einsum("pb,pb->b", positives, precision) / positives.sum(axis=0)
+        return np.where(below[-1] > 0, value, np.nan)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -13,13 +13,14 @@ import numpy as np
 from shardkit.errors import ArgumentError
 from trainer.evaluate import predictions
 from trainer.evaluate.calibration import Temperature, fit_temperature
-from trainer.evaluate.comparison import Comparison, compare
+from trainer.evaluate.comparison import Comparison, apart, compare
+from trainer.evaluate.falls import Fall, only, worst_fall
 from trainer.evaluate.groups import Group, group, rows_by
 from trainer.evaluate.intervals import LEVEL, REPLICATES, SEED
 from trainer.evaluate.kinds import Kind
 from trainer.evaluate.predictions import FACTS, Predictions
-from trainer.evaluate.seeds import OverSeeds, over_seeds
-from trainer.evaluate.statistics import scores_of
+from trainer.evaluate.seeds import OverSeeds, on_common, over_seeds
+from trainer.evaluate.statistics import LESS_IS_BETTER, scores_of
 from trainer.evaluate.thresholds import THRESHOLDS
 from trainer.evaluate.together import alike
 
@@ -53,10 +54,6 @@ class Settings:
     def drawing(self) -> dict[str, Any]:
         """What intervals are made with."""
         return {"replicates": self.replicates, "seed": self.seed, "level": self.level}
-
-
-LESS_IS_BETTER = ("mae", "rmse", "brier")
-"""Scores of which less is better."""
 
 
 def headline_score(kind: Kind, classes: int) -> str:
@@ -112,6 +109,24 @@ class Entry:
         """The score that stands above all others."""
         return self.scores[headline_score(self.first.about.kind, len(self.first.classes))]
 
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """Classes that the headline is a mean of; all where it is one score of all classes."""
+        return tuple(one.name for one in self.headline.patients.of if one.value is not None)
+
+    def on(self, classes: tuple[str, ...]) -> OverSeeds:
+        """Return the headline of some of the classes."""
+        if classes == self.scored:
+            return self.headline
+        if classes not in self._on:
+            seeds = [only(of, classes) for of in self.seeds]
+            self._on[classes] = over_seeds(seeds, self.headline.patients.score, **self.settings.drawing)
+        return self._on[classes]
+
+    @cached_property
+    def _on(self) -> dict[tuple[str, ...], OverSeeds]:
+        return {}
+
     @cached_property
     def scores(self) -> Mapping[str, OverSeeds]:
         """All scores with intervals, by name."""
@@ -124,15 +139,11 @@ class Entry:
         return {fact: found for fact in FACTS if len(found := self._by(fact)) > 1}
 
     def _by(self, fact: str) -> tuple[Group, ...]:
-        score = self.headline.patients.score
-        found = []
-        for name, rows in rows_by(self.first, fact).items():
-            one = group(name, self.first.take(rows), score, replicates=self.settings.replicates)
-            if len(self.seeds) > 1 and one.estimates is not None:
-                several = over_seeds([of.take(rows) for of in self.seeds], score, **self.settings.drawing)
-                one = replace(one, estimates=several.patients)
-            found.append(one)
-        return tuple(found)
+        score, drawing = self.headline.patients.score, self.settings.drawing
+        return tuple(
+            group(name, [of.take(rows) for of in self.seeds], score, **drawing)
+            for name, rows in rows_by(self.first, fact).items()
+        )
 
 
 @dataclass(frozen=True)
@@ -178,21 +189,28 @@ class Evaluation:
         return [entry for entry in self.entries if entry.site == site]
 
     @cached_property
+    def falls(self) -> tuple[Fall, ...]:
+        """Each run at each site against itself at the site where it is best; where both have an interval."""
+        found = []
+        for run in self.runs:
+            entries = [entry for site in self.sites if (entry := self.of(run, site)) is not None]
+            found += [fall for entry in entries if (fall := worst_fall(entry, entries)) is not None]
+        return tuple(found)
+
+    @cached_property
     def comparisons(self) -> tuple[tuple[Entry, Entry, Comparison], ...]:
-        """Pairs of runs at each site where both have the same samples: the first one's headline less the other's."""
-        return tuple(
-            (one, other, _compared(one, other))
-            for site in self.sites
-            for one, other in combinations(self.at(site), 2)
-            if _comparable(one, other)
-        )
+        """Pairs of runs at each site that `apart` says nothing of: the first one's headline less the other's."""
+        return tuple((one, other, _compared(one, other)) for one, other, why in self._pairs if not why)
 
+    @property
+    def not_compared(self) -> tuple[tuple[Entry, Entry, str], ...]:
+        """Pairs of runs at each site that cannot be compared, and why."""
+        return tuple(pair for pair in self._pairs if pair[2])
 
-def _comparable(one: Entry, other: Entry) -> bool:
-    same = ("digest", "split", "labels_digest", "classes", "kind")
-    return all(getattr(one.first.about, name) == getattr(other.first.about, name) for name in same) and (
-        one.first.keys == other.first.keys
-    )
+    @cached_property
+    def _pairs(self) -> tuple[tuple[Entry, Entry, str], ...]:
+        pairs = [pair for site in self.sites for pair in combinations(self.at(site), 2)]
+        return tuple((one, other, apart(one.first, other.first)) for one, other in pairs)
 
 
 def _compared(one: Entry, other: Entry) -> Comparison:
@@ -233,7 +251,7 @@ def evaluation(files: Sequence[Path], settings: Settings) -> Evaluation:
 
 def _entry(pairs: Iterable[tuple[Predictions, Temperature | None]], settings: Settings) -> Entry:
     ordered = sorted(pairs, key=lambda pair: pair[0].about.seed or 0)
-    return Entry(tuple(of for of, _ in ordered), tuple(t for _, t in ordered if t is not None), settings)
+    return Entry(on_common([of for of, _ in ordered]), tuple(t for _, t in ordered if t is not None), settings)
 
 
 def _fitted(path: Path, of: Predictions) -> Temperature:
@@ -274,5 +292,8 @@ def as_json(of: Evaluation) -> dict[str, Any]:
         "comparisons": [
             {"first": one.run, "second": other.run, "site": one.site, **asdict(found)}
             for one, other, found in of.comparisons
+        ],
+        "not_compared": [
+            {"first": one.run, "second": other.run, "site": one.site, "why": why} for one, other, why in of.not_compared
         ],
     }

@@ -82,9 +82,9 @@ def average_precision(ranked: Floats, targets: Floats) -> ByClass:
     Returns
     -------
     ByClass
-        From 0 to 1; None of a class without a positive.
+        From 0 to 1; None of a class without a positive, or without a negative: it would be 1, whatever is said.
     """
-    return by_class(ranked, targets, average_precision_score, needs=(1,))
+    return by_class(ranked, targets, average_precision_score, needs=(1, 0))
 
 
 def accuracy(positive: Mask, targets: Floats) -> ByClass:

@@ -1,7 +1,8 @@
 """Several seeds of one run on the same samples: mean, deviation, and an interval over patients and seeds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 
@@ -43,6 +44,11 @@ class OverSeeds:
     deviation: float | None
     patients: Estimates
     both: Estimates | None
+
+    @property
+    def overall(self) -> Estimates:
+        """The widest of the intervals: over patients and, of several seeds, over seeds, too."""
+        return self.both or self.patients
 
 
 def over_seeds(
@@ -88,6 +94,34 @@ def over_seeds(
         put_together(runs[0], score, value, drawn.mean(axis=0), level),
         None if chosen is None else put_together(runs[0], score, value, chosen, level),
     )
+
+
+def on_common(runs: Sequence[Predictions]) -> tuple[Predictions, ...]:
+    """Return predictions of several seeds on the samples that all of them have, with a note where one lacks some.
+
+    Parameters
+    ----------
+    runs
+        Predictions of each seed.
+
+    Raises
+    ------
+    ArgumentError
+        No sample is in all of them.
+    """
+    keys = [np.array(of.keys) for of in runs]
+    common = reduce(np.intersect1d, keys)
+    every = reduce(np.union1d, keys)
+    if len(common) == len(every):
+        return tuple(runs)
+    about = runs[0].about
+    lacking = {of.about.seed: len(every) - len(one) for of, one in zip(runs, keys, strict=True)}
+    told = " and ".join(f"seed {seed} lacks {many:,}" for seed, many in lacking.items() if many)
+    if not len(common):
+        raise ArgumentError(f"the seeds of {about.run} at {about.site} have no image in common: {told}")
+    note = f"Seeds are scored on the {len(common):,} images that all of them have: {told}."
+    kept = [of.take(np.isin(one, common)) for of, one in zip(runs, keys, strict=True)]
+    return tuple(Predictions(replace(of.about, notes=(*of.about.notes, note)), of.table) for of in kept)
 
 
 def _told(values: Floats) -> tuple[float | None, ...]:

@@ -1,5 +1,6 @@
 """Scores of any weighting of patients, many weightings at once: what intervals are made of."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from trainer.evaluate.ranks import Ranks
 
 Statistic = Callable[[Floats], Floats]
 """From weights of patients, float (patients, B), to scores of classes, (B, K): NaN where one does not exist."""
+LESS_IS_BETTER = ("mae", "rmse", "brier")
+"""Scores of which less is better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +31,26 @@ class Score:
         Targets, of 1 and 0, without which a class has no score; any known one where there are none.
     together : bool
         It is one value for all classes.
+    least, most : float
+        Between which it lies.
     """
 
     make: Callable[[Predictions, float], Statistic]
     needs: tuple[float, ...] = ()
     together: bool = False
+    least: float = 0.0
+    most: float = 1.0
 
 
 def scores_of(kind: str) -> Mapping[str, Score]:
     """Return the scores that a kind of task has, by name."""
     if kind == "regression":
-        return {"mae": Score(_mae), "rmse": Score(_rmse), "bias": Score(_bias)}
-    ranked = {"auc": Score(_auc, (1, 0)), "ap": Score(_ap, (1,)), "brier": Score(_brier)}
+        return {
+            "mae": Score(_mae, most=math.inf),
+            "rmse": Score(_rmse, most=math.inf),
+            "bias": Score(_bias, least=-math.inf, most=math.inf),
+        }
+    ranked = {"auc": Score(_auc, (1, 0)), "ap": Score(_ap, (1, 0)), "brier": Score(_brier)}
     if kind == "multiclass":
         recalls = Score(_recall, (1,))
         return {**ranked, "accuracy": Score(_category_accuracy, together=True), "balanced_accuracy": recalls}

@@ -107,6 +107,19 @@ def test_over_patients_and_seeds_both_variances_count() -> None:
     assert found.both.mean.value == found.patients.mean.value
 
 
+def test_an_interval_over_seeds_ends_where_the_score_does_and_that_of_a_difference_may_be_below_0() -> None:
+    first = clustered(100, 3, shift=12.0)
+    runs = [first, _other(first, 8.0, seed=1)]
+    for score in ("auc", "accuracy", "brier"):
+        found = over_seeds(runs, score, replicates=200)
+        assert found.both is not None
+        for one in (*found.both.of, found.both.mean):
+            assert one.low is not None
+            assert one.high is not None
+            assert 0 <= one.low < (one.value or 0) < one.high <= 1
+    assert (compare(runs[1], first, "auc", replicates=200).differences.mean.high or 0) < 0
+
+
 def test_drawn_seeds_vary_as_a_mean_of_so_many_does() -> None:
     """Drawn with replacement alone, the mean of five is a tenth too narrow."""
     values = np.array([0.70, 0.72, 0.75, 0.78, 0.71])
@@ -127,7 +140,7 @@ def test_runs_of_several_seeds_are_compared_by_their_means_and_differ_no_more_th
     assert (found.differences.mean.low or 0) < 0 < (found.differences.mean.high or 0)
     one = compare([first[0]], [second[0]], "auc", replicates=50)
     assert one == compare(first[0], second[0], "auc", replicates=50)
-    with pytest.raises(ArgumentError, match="differ in 10 samples"):
+    with pytest.raises(ArgumentError, match="seeds 0 and 4 of other differ in 10 samples"):
         compare(first, [*second[:4], second[4].take(np.arange(290))], "auc", replicates=50)
 
 

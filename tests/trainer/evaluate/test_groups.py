@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +11,18 @@ from hypothesis import strategies as st
 
 from shardkit.privacy import Stated, metadata
 from tests.trainer.evaluate.samples import clustered, predictions
-from trainer.evaluate.groups import AGE_BANDS, by_fact, by_site, rows_by, years
+from trainer.evaluate.groups import AGE_BANDS, Group, group, rows_by, years
 from trainer.evaluate.intervals import estimates
 from trainer.evaluate.predictions import FACTS, Predictions
+from trainer.evaluate.results import Entry, Settings
 
 _WORDS = st.sampled_from([None, "PA", "AP", "LL"])
 _AGES = st.none() | st.floats(0, 120)
+
+
+def _groups(fact: str, *runs: Predictions, **drawing: Any) -> list[Group]:
+    groups = rows_by(runs[0], fact).items()
+    return [group(name, [of.take(rows) for of in runs], "auc", **drawing) for name, rows in groups]
 
 
 @settings(max_examples=40)
@@ -65,7 +71,7 @@ def test_a_group_is_scored_by_itself_with_what_stands_behind_it() -> None:
     of = clustered(60, 3, classes=2)
     view = ["PA" if int(patient, 16) % 3 else "AP" for patient in of.table["patient"].to_pylist()]
     of = predictions(of.scores, of.targets, patient=of.table["patient"].to_pylist(), view=view)
-    ap, pa = by_fact(of, "view", "auc", replicates=200)
+    ap, pa = _groups("view", of, replicates=200)
     assert (ap.name, ap.images, ap.patients) == ("AP", 60, 20)
     assert (pa.name, pa.images, pa.patients) == ("PA", 120, 40)
     rows = np.array(view) == "AP"
@@ -81,11 +87,8 @@ def test_too_few_patients_and_one_class_have_no_score_and_say_so() -> None:
     targets = of.targets.copy()
     targets[18:] = 0
     few, one = sorted(
-        by_fact(
-            predictions(of.scores, targets, patient=of.table["patient"].to_pylist(), sex=sex),
-            "sex",
-            "auc",
-            replicates=50,
+        _groups(
+            "sex", predictions(of.scores, targets, patient=of.table["patient"].to_pylist(), sex=sex), replicates=50
         ),
         key=lambda group: group.images,
     )
@@ -96,13 +99,26 @@ def test_too_few_patients_and_one_class_have_no_score_and_say_so() -> None:
     assert one.positives == (0,)
 
 
-def test_sites_are_groups_too_and_numbers_have_no_positives() -> None:
+def test_numbers_have_no_positives() -> None:
     of = clustered(20, 2)
-    numbers = predictions(of.scores, of.targets, kind="regression", patient=of.table["patient"].to_pylist())
-    there = Predictions(dataclasses.replace(numbers.about, site="there"), numbers.table)
-    found = by_site([numbers, there], "mae", replicates=50)
-    assert [group.name for group in found] == ["here", "there"]
-    assert found[0].positives == (0,)
-    assert found[0].known == (40,)
-    assert found[0].estimates is not None
-    assert found[0].estimates.mean.value == pytest.approx(np.abs(of.scores - of.targets).mean())
+    found = group("all", [predictions(of.scores, of.targets, "regression")], "mae", replicates=50)
+    assert found.positives == (0,)
+    assert found.known == (40,)
+    assert found.estimates is not None
+    assert found.estimates.mean.value == pytest.approx(np.abs(of.scores - of.targets).mean())
+
+
+def test_intervals_of_groups_are_drawn_as_that_of_all_is() -> None:
+    of = clustered(60, 3)
+    facts: dict[str, Any] = {"patient": of.table["patient"].to_pylist(), "view": ["PA"] * 90 + ["AP"] * 90}
+    random = np.random.default_rng(1)
+    seeds = [
+        predictions(of.scores + noise * random.normal(size=of.scores.shape), of.targets, seed=seed, **facts)
+        for seed, noise in enumerate((0.1, 1.0, 3.0))
+    ]
+    for runs in (seeds[:1], seeds):
+        for wanted in (Settings(replicates=150, level=0.8), Settings(replicates=150, seed=7)):
+            entry = Entry(tuple(runs), (), wanted)
+            for one, rows in zip(entry.groups["view"], rows_by(runs[0], "view").values(), strict=True):
+                alone = Entry(tuple(run.take(rows) for run in runs), (), wanted).headline
+                assert one.estimates == (alone.both or alone.patients), "over seeds, too, where there are several"

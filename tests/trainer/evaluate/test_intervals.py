@@ -34,11 +34,9 @@ def test_weighted_auc_and_precision_are_those_of_samples_repeated(seed: int, dig
         kinds = set(targets[rows])
         if kinds == {0.0, 1.0}:
             assert area[b] == pytest.approx(roc_auc_score(targets[rows], scores[rows]), abs=1e-13)
-        else:
-            assert np.isnan(area[b])
-        if 1.0 in kinds:
             assert precision[b] == pytest.approx(average_precision_score(targets[rows], scores[rows]), abs=1e-13)
         else:
+            assert np.isnan(area[b])
             assert np.isnan(precision[b])
 
 
@@ -113,6 +111,15 @@ def test_a_replicate_without_a_positive_is_left_out_for_that_class_and_for_the_m
     assert (never.value, never.low, never.used, never.reason) == (None, None, 0, "no positive")
     assert found.mean.used == rare.used, "every mean is over the same classes"
     assert found.mean.value == pytest.approx(((rare.value or 0) + (often.value or 0)) / 2)
+
+
+def test_a_class_without_a_negative_is_in_no_mean_of_average_precisions() -> None:
+    of = clustered(40, 2, classes=2)
+    targets = of.targets.copy()
+    targets[:, 1] = 1
+    found = estimates(predictions(of.scores, targets, patient=of.table["patient"].to_pylist()), "ap", replicates=50)
+    assert (found.of[1].value, found.of[1].reason) == (None, "no negative")
+    assert found.mean.value == found.of[0].value == summary("multilabel", of.scores, targets)["ap"]
 
 
 def test_what_cannot_vary_has_a_score_and_no_interval() -> None:

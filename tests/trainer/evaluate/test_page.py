@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from markupsafe import Markup
 from sklearn.metrics import roc_auc_score
@@ -16,7 +17,9 @@ from shardkit.errors import ArgumentError
 from tests.trainer.evaluate.folders import DRAWS, page, put
 from trainer.evaluate.page.errors import PICTURES, keys, place
 from trainer.evaluate.page.write import SCORES, write
-from trainer.evaluate.results import LEAK, Settings, evaluation, found
+from trainer.evaluate.predictions import Predictions
+from trainer.evaluate.predictions import write as store
+from trainer.evaluate.results import FILE, LEAK, Settings, evaluation, found
 
 DRAWN = ("curves", "decisions", "headline", "numbers")
 VIEW: dict[str, Any] = {"kind": "multiclass", "classes": ("AP", "PA")}
@@ -126,7 +129,36 @@ def test_several_runs_stand_side_by_side_and_are_compared_on_the_same_images(tmp
 def test_runs_on_other_images_are_not_compared(tmp_path: Path) -> None:
     put(tmp_path, run="ft")
     put(tmp_path, run="other", images=60)
-    assert "comparisons" not in _sections(page(tmp_path))
+    assert "ft and other at nih are not compared: they differ in 20 samples." in _text(page(tmp_path))
+    scores = json.loads((tmp_path / SCORES).read_text())
+    assert scores["comparisons"] == []
+    assert [one["why"] for one in scores["not_compared"]] == ["differ in 20 samples"]
+
+
+def test_runs_of_other_policies_have_a_page_that_says_that_they_are_not_compared(tmp_path: Path) -> None:
+    put(tmp_path, run="ones")
+    made = put(tmp_path, run="zeros")
+    column = made.table.column_names.index("target.Edema")
+    turned = pa.array([1 - value if at < 5 else value for at, value in enumerate(made.table[column].to_pylist())])
+    changed = made.table.set_column(column, "target.Edema", turned)
+    store(Predictions(made.about, changed), tmp_path / "zeros/nih" / FILE)
+    assert "ones and zeros at nih are not compared: they have other targets for 5 samples." in _text(page(tmp_path))
+
+
+def test_seeds_are_scored_on_the_images_that_all_have_and_it_is_said(tmp_path: Path) -> None:
+    put(tmp_path, seed=0)
+    made = put(tmp_path, seed=1)
+    kept = made.take(np.arange(3, len(made)))
+    store(kept, tmp_path / "ft/seed_1/nih" / FILE)
+    note = "Seeds are scored on the 77 images that all of them have: seed 1 lacks 3."
+    assert _text(page(tmp_path)).count(note) == 1
+    [run] = json.loads((tmp_path / SCORES).read_text())["runs"]
+    assert run["scores"]["auc"]["patients"]["images"] == 77
+    area = np.mean([roc_auc_score(kept.targets[:, k], kept.scores[:, k]) for k in range(2)])
+    assert run["scores"]["auc"]["means"][1] == pytest.approx(area)
+    store(made.take(np.arange(0)), tmp_path / "ft/seed_1/nih" / FILE)
+    with pytest.raises(ArgumentError, match="seeds of ft at nih have no image in common: seed 1 lacks 80"):
+        page(tmp_path)
 
 
 def test_seeds_are_one_run_with_mean_and_deviation(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_nothing_to_score_is_none_and_says_why() -> None:
     assert found.mean is None
     assert summary("multilabel", scores, targets) == {
         "auc": None,
-        "ap": 1.0,
+        "ap": None,
         "accuracy": 0.5,
         "balanced_accuracy": None,
         "subset_accuracy": 0.0,

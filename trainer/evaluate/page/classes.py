@@ -99,7 +99,7 @@ def _delong(entry: Entry, k: int) -> Markup:
     cells = []
     for patients in (of.patients, None):
         areas = delong([ranked], of.targets[:, k], patients)
-        ends = (np.nan, np.nan) if areas is None else areas.interval()
+        ends = (np.nan, np.nan) if areas is None else areas.interval(entry.settings.level)
         cells.append(NONE if np.isnan(ends[0]) else f"{shown(ends[0])} to {shown(ends[1])}")
     if cells == [NONE, NONE]:
         return escape(NONE)

@@ -8,7 +8,8 @@ from trainer.evaluate.comparison import Comparison
 from trainer.evaluate.intervals import Estimate
 from trainer.evaluate.page.classes import Table
 from trainer.evaluate.page.words import NONE, at, in_sentence, mean_name, name_of, shown, signed
-from trainer.evaluate.results import LESS_IS_BETTER, Entry, Evaluation
+from trainer.evaluate.results import Entry, Evaluation
+from trainer.evaluate.statistics import LESS_IS_BETTER
 
 _LEAST_P = 0.001
 
@@ -33,6 +34,13 @@ class Against:
 def against(of: Evaluation) -> list[Against]:
     """Return each pair of runs at each site where both were asked about the same images."""
     return [_pair(*one) for one in of.comparisons]
+
+
+def not_compared(of: Evaluation) -> list[str]:
+    """Say which runs at a site are not compared, and why."""
+    return [
+        f"{one.run} and {other.run} at {one.site} are not compared: they {why}." for one, other, why in of.not_compared
+    ]
 
 
 def _pair(one: Entry, other: Entry, found: Comparison) -> Against:

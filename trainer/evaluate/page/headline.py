@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from shardkit.report import SERIES, Plot, colour, svg
+from shardkit.terminal.words import counted
+from trainer.evaluate.falls import Fall
 from trainer.evaluate.intervals import Estimate
 from trainer.evaluate.page.words import (
     images,
@@ -21,7 +22,8 @@ from trainer.evaluate.page.words import (
     scored,
     shown,
 )
-from trainer.evaluate.results import LESS_IS_BETTER, Entry, Evaluation
+from trainer.evaluate.results import Entry, Evaluation
+from trainer.evaluate.statistics import LESS_IS_BETTER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,25 +50,6 @@ class Cell:
     interval: str
     lines: tuple[str, ...]
     alert: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Fall:
-    """How much worse a run is at a site than at its best one: MOVER's interval, from those of the two scores.
-
-    Parameters
-    ----------
-    best, entry
-        The run at its best site, and at this one.
-    by, low, high
-        How much worse, and its interval.
-    """
-
-    best: Entry
-    entry: Entry
-    by: float
-    low: float
-    high: float
 
 
 def chance(entry: Entry) -> float | None:
@@ -101,38 +84,7 @@ def _cell(entry: Entry, fallen: set[tuple[str, str]]) -> Cell:
 
 def falls(of: Evaluation) -> list[Fall]:
     """Return where a run is worse than at its best site by more than the intervals explain."""
-    found = []
-    for run in of.runs:
-        scored_at = [
-            entry for site in of.sites if (entry := of.of(run, site)) and overall(entry.headline).low is not None
-        ]
-        if len(scored_at) > 1:
-            best = max(scored_at, key=_goodness)
-            found += [_fall(best, entry) for entry in scored_at if entry is not best]
-    return [fall for fall in found if fall.low > 0]
-
-
-def _goodness(entry: Entry) -> float:
-    value = overall(entry.headline).value
-    assert value is not None
-    return -value if entry.headline.patients.score in LESS_IS_BETTER else value
-
-
-def _fall(best: Entry, entry: Entry) -> Fall:
-    (one, a, b), (two, c, d) = (_turned(of) for of in (best, entry))
-    by = one - two
-    return Fall(best, entry, by, by - math.hypot(one - a, d - two), by + math.hypot(b - one, two - c))
-
-
-def _turned(entry: Entry) -> tuple[float, float, float]:
-    """Return a score and its interval, more being better."""
-    found = overall(entry.headline)
-    assert found.value is not None
-    assert found.low is not None
-    assert found.high is not None
-    if entry.headline.patients.score in LESS_IS_BETTER:
-        return -found.value, -found.high, -found.low
-    return found.value, found.low, found.high
+    return [fall for fall in of.falls if fall.low > 0]
 
 
 def _by_chance(entry: Entry, found: Estimate) -> bool:
@@ -149,22 +101,34 @@ def sentences(of: Evaluation) -> list[tuple[str, str]]:
         if (entry.run, entry.site) not in named and _by_chance(entry, found):
             name = mean_name(entry)
             said.append(("alert", f"{entry.run} at {entry.site}: {_against_chance(entry, name)}"))
-    if len(of.sites) > 1 and not said:
+    if of.falls and not said:
         said.append(("good", "Between sites no score falls by more than the intervals explain."))
-    return said
+    return said + [("", sentence) for run in of.runs if (sentence := _other_classes(of, run))]
+
+
+def _other_classes(of: Evaluation, run: str) -> str:
+    """Say that a run's means at some sites are over other classes than at its first one."""
+    first, *others = [entry for site in of.sites if (entry := of.of(run, site)) is not None and entry.scored]
+    apart = [entry.site for entry in others if entry.scored != first.scored]
+    if not apart:
+        return ""
+    places = f"{first.site} and at {', '.join(apart)}"
+    return f"{run}: the means at {places} are over different classes: sites are compared by those that both score."
 
 
 def _told(fall: Fall) -> str:
     score = fall.entry.headline.patients.score
     name = mean_name(fall.entry)
-    (there, here) = (shown(overall(of.headline).value) for of in (fall.entry, fall.best))
+    there, here = shown(fall.there.value), shown(fall.here.value)
     more = "more" if score in LESS_IS_BETTER else "less"
     verb = "rises" if score in LESS_IS_BETTER else "falls"
     told = (
         f"{fall.entry.run}: the {name} {verb} from {here} at {fall.best.site} to {there} at {fall.entry.site},"
-        f" {shown(fall.by)} {more} ({shown(fall.low)} to {shown(fall.high)})."
+        f" {shown(fall.by)} {more} ({shown(fall.low)} to {shown(fall.high)})"
     )
-    return f"{told} {_against_chance(fall.entry, f'the {in_sentence(score)} there')}".strip()
+    if not fall.classes == fall.best.scored == fall.entry.scored:
+        told += f", over the {counted(len(fall.classes), 'class', 'classes')} that both score"
+    return f"{told}. {_against_chance(fall.entry, f'the {in_sentence(score)} there')}".strip()
 
 
 def _against_chance(entry: Entry, what: str) -> str:
@@ -185,13 +149,18 @@ def forest(of: Evaluation) -> Markup:
     rows = [(entry, overall(entry.headline)) for run in of.runs for site in of.sites if (entry := of.of(run, site))]
     if len(rows) == 1:
         return Markup("")
+    guesses = [chance(entry) for entry, _ in rows]
     told = "; ".join(f"{entry.run} at {entry.site} {shown(found.value)}, {interval(found)}" for entry, found in rows)
-    guess = chance(rows[0][0])
+    if len(set(guesses)) > 1:
+        told += f"; chance {', '.join(map(shown, guesses))}"
 
     def draw(axes: Axes) -> None:
-        if guess is not None:
-            axes.axvline(guess, color=colour("red"), lw=1.2, ls=(0, (5, 4)))
-            axes.annotate("chance", (guess, -0.85), xytext=(4, 0), textcoords="offset points", color=colour("red"))
+        for at, guess in enumerate(guesses):  # of categories it depends on how many a site has
+            if guess is None:
+                continue
+            axes.plot([guess, guess], [at - 0.5, at + 0.5], color=colour("red"), lw=1.2, ls=(0, (5, 4)))
+            if at == 0:
+                axes.annotate("chance", (guess, -0.85), xytext=(4, 0), textcoords="offset points", color=colour("red"))
         for at, (entry, found) in enumerate(rows):
             tone = colour(SERIES[of.sites.index(entry.site) % len(SERIES)])
             if found.low is not None and found.high is not None:

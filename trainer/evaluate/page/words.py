@@ -69,12 +69,12 @@ def interval(of: Estimate) -> str:
 
 def overall(of: OverSeeds) -> Estimate:
     """Return the mean over classes, its interval over patients and, of several seeds, over seeds, too."""
-    return (of.both or of.patients).mean
+    return of.overall.mean
 
 
 def each(of: OverSeeds) -> tuple[Estimate, ...]:
     """Return a score's classes, as `overall` has their mean."""
-    return (of.both or of.patients).of
+    return of.overall.of
 
 
 def images(of: Predictions) -> str:

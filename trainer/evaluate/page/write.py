@@ -63,11 +63,12 @@ def write(of: Evaluation, folder: Path, pictures: bool = True) -> Path:
 def _parts(of: Evaluation, folder: Path, pictures: bool) -> dict[str, tuple[str, Any]]:
     """Return the sections that have something to say: title and content by id."""
     calibration = {"errors": decisions.calibration(of), "drawings": curves.calibration(of)}
+    pairs = {"compared": comparisons.against(of), "left": comparisons.not_compared(of)}
     return {
         "scores": ("Scores", classes.means(of)),
         "classes": ("By target" if of.kind == "regression" else "By class", [classes.by_class(e) for e in of.entries]),
         "groups": ("By view, sex and age", groups.found(of)),
-        "comparisons": ("Runs against each other", comparisons.against(of)),
+        "comparisons": ("Runs against each other", pairs if any(pairs.values()) else {}),
         "over_seeds": ("Seeds", comparisons.seeds(of)),
         "roc": ("ROC curves", [] if of.kind == "regression" else curves.roc(of)),
         "scatters": ("Predicted and known", numbers.scatters(of)),
