@@ -1,13 +1,18 @@
-"""The option `--model timm:NAME`: a backbone of timm's in place of the recipe's model."""
+"""A model in place of the recipe's: a backbone of timm's, `--model timm:NAME`, or that of a run, `--init RUN`."""
 
-from dataclasses import is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from shardkit.errors import ArgumentError
 from trainer.config import Config
 from trainer.models.backbone import TimmConfig
+from trainer.models.base import ModelConfig
 from trainer.models.classifier import HeadConfig
+from trainer.models.initial import described_encoder
+from trainer.models.mae import MaeConfig
 from trainer.models.timm_names import parted
+from trainer.models.vit import VitConfig
 from trainer.objectives.masked import MaskedConfig
 
 _OPTION, _OF_TIMM = "--model", "timm:"
@@ -53,9 +58,72 @@ def with_model(config: Config, name: str) -> Config:
             f"--model timm:{name} is for finetune and probe: pre-train the recipe's model, with --init from weights of"
             " timm that it has an architecture for"
         )
-    changed = replace(config, model=TimmConfig(name=name))
+    return _with_backbone(config, TimmConfig(name=name))
+
+
+def with_run(config: Config, source: str, typed: frozenset[str]) -> Config:
+    """Return a command's values with the model of the run that weights are to be taken of.
+
+    What the command says of the model stays. So does stochastic depth, which is no part of an architecture.
+
+    Parameters
+    ----------
+    config
+        The command's values.
+    source
+        As of `trainer.models.initial.load_initial`; where it is no run, the values stay as they are.
+    typed
+        Names of the options in the command.
+
+    Raises
+    ------
+    ArgumentError
+        For an option that the run's model does not have, or a folder that says of no model.
+    """
+    asked, found = _options(typed, "model."), described_encoder(source)
+    if found is None:
+        if Path(source).is_dir() and not asked:
+            raise ArgumentError(
+                f"--init {source} has no run.json that says which model it is of: add --model.* options"
+            )
+        return config
+    changed = {name: getattr(config.model, name) for name in _known(asked, found, source)}
+    if isinstance(found, TimmConfig) and not _same_backbone(found, config.model):
+        return _with_backbone(config, replace(found, **{"drop_path": 0.0, **changed}), _options(typed))
+    if hasattr(found, "drop_path") and hasattr(config.model, "drop_path"):
+        changed["drop_path"] = config.model.drop_path
+    model: Any = found
+    return replace(config, model=replace(model, **changed))
+
+
+def _options(typed: frozenset[str], prefix: str = "") -> frozenset[str]:
+    """Return the fields that typed options with a prefix change: model.drop-path is drop_path, no-norm is norm."""
+    names = (name.removeprefix(prefix).replace("-", "_") for name in typed if name.startswith(prefix))
+    parts = (name.rpartition(".") for name in names)
+    return frozenset(f"{before}{dot}{last.removeprefix('no_')}" for before, dot, last in parts)
+
+
+def _known(asked: frozenset[str], found: Any, source: str) -> frozenset[str]:
+    """Return the options that the run's model has; those of a decoder say nothing here."""
+    own = {f.name for f in fields(found)}
+    decoder = {f.name for f in fields(MaeConfig)} if isinstance(found, VitConfig) else set()
+    if foreign := sorted(asked - own - decoder):
+        option, kind = foreign[0].replace("_", "-"), type(found).__name__.removesuffix("Config")
+        raise ArgumentError(f"--init {source} is of a model of the kind {kind}, without --model.{option}: leave it out")
+    return asked & own
+
+
+def _same_backbone(one: TimmConfig, other: ModelConfig) -> bool:
+    return isinstance(other, TimmConfig) and parted(one.name)[0] == parted(other.name)[0]
+
+
+def _with_backbone(config: Config, model: TimmConfig, typed: frozenset[str] = frozenset()) -> Config:
+    """Return values with a backbone, pooled as its authors do, but for what was typed."""
+    changed = replace(config, model=model)
     head: Any = getattr(config.objective, "head", None)
     if isinstance(head, HeadConfig) and is_dataclass(config.objective):
-        own: Any = replace(config.objective, head=replace(head, pool="own", norm=False))
-        changed = replace(changed, objective=own)
+        usual = {"pool": "own", "norm": False}
+        own: Any = {name: value for name, value in usual.items() if f"objective.head.{name}" not in typed}
+        objective: Any = replace(config.objective, head=replace(head, **own))
+        changed = replace(changed, objective=objective)
     return changed

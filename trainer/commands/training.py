@@ -17,10 +17,10 @@ from shardkit.storage import shown
 from shardkit.terminal.output import Terminal
 from trainer import parallel
 from trainer.augment import levels
+from trainer.commands.chosen_model import with_run
 from trainer.config import Config, LoaderConfig
 from trainer.loop import Loop
 from trainer.models.flops import peak_tflops
-from trainer.models.initial import described_encoder
 from trainer.objectives.base import Objective
 from trainer.parallel import World
 from trainer.report import run_page
@@ -52,10 +52,9 @@ def train(job: Job, console: Terminal) -> int:
 
 def _with_model(job: Job) -> Job:
     """Return the job with the model of the run that it begins with, where it names no other."""
-    if job.command == "pretrain" or job.init is None or any(name.partition(".")[0] == "model" for name in job.typed):
+    if job.command == "pretrain" or job.init is None or "model" in job.typed:
         return job
-    model = described_encoder(job.init, job.config.model)
-    return job if model is None else replace(job, config=replace(job.config, model=model))
+    return replace(job, config=with_run(job.config, job.init, job.typed))
 
 
 def by_seed(job: Job) -> Iterator[Job]:

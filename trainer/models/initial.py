@@ -4,10 +4,10 @@ import argparse
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from math import isqrt
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from timm.models import get_pretrained_cfg
@@ -149,15 +149,13 @@ def from_run(model: Model, path: Path, classes: Sequence[str] = ()) -> str:
     return f"{what} those of {path}{began}{_rest(model, known, bool(decoder), head)}"
 
 
-def described_encoder(source: str, asked: ModelConfig | None = None) -> ModelConfig | None:
-    """Return the record of the encoder of a run that weights are to be taken of; None where they are no run's.
+def described_encoder(source: str) -> ModelConfig | None:
+    """Return the record of the encoder of a run that weights are to be taken of; None where nothing describes one.
 
     Parameters
     ----------
     source
         As of `load_initial`.
-    asked
-        The command's record, whose stochastic depth stays: it is no part of an architecture.
 
     Raises
     ------
@@ -168,13 +166,11 @@ def described_encoder(source: str, asked: ModelConfig | None = None) -> ModelCon
         return None
     options = facts_of(checkpoint.named(Path(source))).get("config", {})
     if not options:
-        raise ArgumentError(f"--init {source} has no run.json that says which model it is of: add --model.* options")
+        return None
     found = described({name.removeprefix("model."): v for name, v in options.items() if name.startswith("model.")})
-    drop = getattr(asked, "drop_path", None)
     if isinstance(found, VitConfig):
-        own = {f.name: getattr(found, f.name) for f in fields(VitConfig)}
-        found = VitConfig(**own)
-    return found if drop is None or not hasattr(found, "drop_path") else replace(cast(Any, found), drop_path=drop)
+        return VitConfig(**{f.name: getattr(found, f.name) for f in fields(VitConfig)})
+    return found
 
 
 def facts_of(path: Path) -> dict[str, Any]:

@@ -1,0 +1,65 @@
+"""Which model a command trains: the recipe's, that of the run it begins with, or a backbone of timm's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shardkit.errors import ArgumentError
+from tests.trainer.a_run import put_run
+from trainer.commands.chosen_model import with_run
+from trainer.models.backbone import TimmConfig
+from trainer.models.classifier import HeadConfig
+from trainer.models.mae import MaeConfig
+from trainer.models.vit import VitConfig
+from trainer.recipes.registry import RECIPES
+
+OWN = VitConfig(patch=8, width=32, depth=1, heads=8, position="stretch", position_table=16, norm_eps=1e-12)
+MAE = MaeConfig(
+    patch=8, width=32, depth=1, heads=8, position="stretch", position_table=16, norm_eps=1e-12, decoder_depth=1
+)
+DENSE = TimmConfig(name="test_resnet", side=64)
+STUDY = RECIPES["medmae-s16-nih"].config
+
+
+def _typed(config: Any, **model: Any) -> Any:
+    return replace(config, model=replace(config.model, **model))
+
+
+@pytest.mark.parametrize("option", ["model.drop-path", "model.drop_path"])
+def test_an_option_of_the_model_changes_that_field_of_the_runs_model_alone(tmp_path: Path, option: str) -> None:
+    run = str(put_run(tmp_path / "run", MAE, MAE.build()))
+    tiny = RECIPES["tiny-finetune"].config
+    assert with_run(tiny, run, frozenset()).model == OWN
+    assert with_run(_typed(tiny, drop_path=0.1), run, frozenset({option})).model == replace(OWN, drop_path=0.1)
+    assert with_run(STUDY, run, frozenset()).model == replace(OWN, drop_path=0.2), "no part of an architecture"
+    decoder = frozenset({"model.decoder-width", "model.position"})
+    assert with_run(_typed(tiny, decoder_width=7), run, decoder).model == replace(OWN, position="absolute")
+
+
+def test_the_head_pools_as_the_runs_backbone_does(tmp_path: Path) -> None:
+    run = str(put_run(tmp_path / "run", DENSE, DENSE.build()))
+    found = with_run(STUDY, run, frozenset())
+    assert found.model == DENSE, "no stochastic depth of another model"
+    assert found.objective.head == HeadConfig(pool="own", norm=False, std=2e-5)  # type: ignore[attr-defined]
+    found = with_run(_typed(STUDY, drop_path=0.0), run, frozenset({"model.drop-path"}))
+    assert found.model == DENSE, "an option does not put the recipe's model in its place"
+    typed = frozenset({"objective.head.pool", "objective.head.norm"})
+    assert with_run(STUDY, run, typed).objective == STUDY.objective
+    assert with_run(STUDY, run, frozenset({"objective.head.no-norm"})).objective.head.norm  # type: ignore[attr-defined]
+    with pytest.raises(ArgumentError, match=r"of a model of the kind Timm, without --model\.heads: leave it out"):
+        with_run(STUDY, run, frozenset({"model.heads"}))
+    same = replace(STUDY, model=TimmConfig(name="test_resnet.r160_in1k", drop_path=0.3))
+    assert with_run(same, run, frozenset()) == replace(same, model=replace(DENSE, drop_path=0.3)), "a recipe of its own"
+
+
+def test_a_moved_checkpoint_takes_the_model_from_the_options(tmp_path: Path) -> None:
+    run = put_run(tmp_path / "run", MAE, MAE.build())
+    moved = str((run / "checkpoints" / "step_00000007").rename(tmp_path / "moved"))
+    tiny = RECIPES["tiny-finetune"].config
+    with pytest.raises(ArgumentError, match=r"no run\.json that says which model it is of: add --model"):
+        with_run(tiny, moved, frozenset())
+    assert with_run(tiny, moved, frozenset({"model.heads"})) == tiny
