@@ -94,6 +94,8 @@ def load_original(model: "VisionTransformer", state: Weights, channels: Grey = "
     """
     own = model.state_dict()
     absent = tuple(part for part in (*DECODER, "norm.") if not any(name.startswith(part) for name in own))
+    if not any(name.startswith("decoder_") for name in state):
+        absent += ("mask_token",)  # what an encoder of another kind (SimMIM) has in place of hidden patches
     taken: Weights = {}
     for name, value in state.items():
         if name in ("pos_embed", "decoder_pos_embed") or name.startswith(("head.", "fc_norm.", *absent)):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from shardkit.errors import ArgumentError
 from trainer.models.base import FIRST_KERNEL, Grey, Model, ModelConfig, Weights
 from trainer.models.classifier import ENCODER, HEAD, Classifier
+from trainer.models.encoder import Encoder
 from trainer.models.formats import DECODER, position_table
 from trainer.models.registry import described
 from trainer.models.timm_names import parted, seen_in_pretraining, tags
@@ -59,14 +60,21 @@ def load_initial(model: Model, source: str, channels: Grey = "sum", classes: Seq
     path = Path(source)
     if path.is_dir():
         return from_run(model, checkpoint.named(path), classes)
-    mark = next((name for name in model.state_dict() if name.endswith(FIRST_KERNEL)), model.first_kernel)
-    state, where = _file(path, mark) if path.exists() else (_timm(source), "")
+    state, where = _file(path, _mark(model)) if path.exists() else (_timm(source), "")
     try:
         missing = model.load_weights(state, channels)
     except ArgumentError as error:
         raise ArgumentError(f"--init {source}: {error}") from None
     seen = "" if path.exists() else f", {seen_in_pretraining(source)}{_scale(source)}"
     return f"weights are those of {source}{where}{seen}{_rest(model, state, bool(missing))}"
+
+
+def _mark(model: Model) -> str:
+    """Return the name in files that shows where prefixes end: an encoder alone has it without one of ours."""
+    own = model.encoder if isinstance(model, Classifier) else model
+    if isinstance(own, Encoder):
+        return own.first_kernel
+    return next((name for name in own.state_dict() if name.endswith(FIRST_KERNEL)), own.first_kernel)
 
 
 def _rest(model: Model, state: Mapping[str, Any], lacking: bool, head: bool = False) -> str:
