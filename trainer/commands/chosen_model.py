@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from shardkit.errors import ArgumentError
-from trainer.config import Config
+from trainer.config import Config, flat
 from trainer.models.backbone import TimmConfig
 from trainer.models.base import ModelConfig
 from trainer.models.classifier import HeadConfig
@@ -16,6 +16,8 @@ from trainer.models.vit import VitConfig
 from trainer.objectives.masked import MaskedConfig
 
 _OPTION, _OF_TIMM = "--model", "timm:"
+_OF_A_MODEL = ("optim.layer_decay", "model.drop_path", "objective.head.pool", "objective.head.norm")
+"""Options whose values in a recipe are for its own model."""
 
 
 def without_model(words: list[str]) -> tuple[list[str], str | None]:
@@ -96,6 +98,26 @@ def with_run(config: Config, source: str, typed: frozenset[str]) -> Config:
     return replace(config, model=replace(model, **changed))
 
 
+def backbone_note(recipe: Config, now: Config, typed: frozenset[str]) -> str:
+    """Return a sentence on the recipe's values that a backbone in place of its model does not have; empty without one.
+
+    Parameters
+    ----------
+    recipe, now
+        The recipe's values, and the command's.
+    typed
+        Names of the options in the command.
+    """
+    if not isinstance(now.model, TimmConfig) or _same_backbone(now.model, recipe.model):
+        return ""
+    before, after, asked = flat(recipe), flat(now), _options(typed)
+    own = [n for n in _OF_A_MODEL if n not in asked and n in before and n in after and before[n] != after[n]]
+    if not own:
+        return ""
+    was, has = (", ".join(f"--{n.replace('_', '-')} {values[n]}" for n in own) for values in (before, after))
+    return f"{now.model.name} is in place of the recipe's model: it has {has}, not {was}"
+
+
 def _options(typed: frozenset[str], prefix: str = "") -> frozenset[str]:
     """Return the fields that typed options with a prefix change: model.drop-path is drop_path, no-norm is norm."""
     names = (name.removeprefix(prefix).replace("-", "_") for name in typed if name.startswith(prefix))
@@ -118,8 +140,13 @@ def _same_backbone(one: TimmConfig, other: ModelConfig) -> bool:
 
 
 def _with_backbone(config: Config, model: TimmConfig, typed: frozenset[str] = frozenset()) -> Config:
-    """Return values with a backbone, pooled as its authors do, but for what was typed."""
+    """Return values with a backbone, pooled as its authors do, but for what was typed.
+
+    Rates that fall from layer to layer fit a model's number of layers: those of another have no such factor.
+    """
     changed = replace(config, model=model)
+    if "optim.layer_decay" not in typed:
+        changed = replace(changed, optim=replace(config.optim, layer_decay=1.0))
     head: Any = getattr(config.objective, "head", None)
     if isinstance(head, HeadConfig) and is_dataclass(config.objective):
         usual = {"pool": "own", "norm": False}

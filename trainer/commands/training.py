@@ -17,12 +17,13 @@ from shardkit.storage import shown
 from shardkit.terminal.output import Terminal
 from trainer import parallel
 from trainer.augment import levels
-from trainer.commands.chosen_model import with_run
+from trainer.commands.chosen_model import backbone_note, with_run
 from trainer.config import Config, LoaderConfig
 from trainer.loop import Loop
 from trainer.models.flops import peak_tflops
 from trainer.objectives.base import Objective
 from trainer.parallel import World
+from trainer.recipes.registry import RECIPES
 from trainer.report import run_page
 from trainer.runs import best, folder, writers
 from trainer.runs.log import Log
@@ -37,11 +38,14 @@ SPLITS: Final = ("val", "test")
 
 def train(job: Job, console: Terminal) -> int:
     """Train, or go on where the run in its folder stopped, seed by seed; return the exit code."""
-    jobs = list(by_seed(_with_model(job)))
+    job = _with_model(job)
+    jobs = list(by_seed(job))
     world = parallel.start()
     try:
         with _asked_to_stop() as asked:
             said = console if world.is_main else None
+            if note := _note_on_model(job):
+                _say(said, note)
             done = all(_train(each, world, said, asked) for each in jobs)
     finally:
         parallel.stop()
@@ -55,6 +59,11 @@ def _with_model(job: Job) -> Job:
     if job.command == "pretrain" or job.init is None or "model" in job.typed:
         return job
     return replace(job, config=with_run(job.config, job.init, job.typed))
+
+
+def _note_on_model(job: Job) -> str:
+    recipe = RECIPES.get(job.recipe)
+    return "" if recipe is None else backbone_note(recipe.config, job.config, job.typed)
 
 
 def by_seed(job: Job) -> Iterator[Job]:

@@ -10,7 +10,7 @@ import pytest
 
 from shardkit.errors import ArgumentError
 from tests.trainer.a_run import put_run
-from trainer.commands.chosen_model import with_run
+from trainer.commands.chosen_model import backbone_note, with_model, with_run
 from trainer.models.backbone import TimmConfig
 from trainer.models.classifier import HeadConfig
 from trainer.models.mae import MaeConfig
@@ -63,3 +63,20 @@ def test_a_moved_checkpoint_takes_the_model_from_the_options(tmp_path: Path) -> 
     with pytest.raises(ArgumentError, match=r"no run\.json that says which model it is of: add --model"):
         with_run(tiny, moved, frozenset())
     assert with_run(tiny, moved, frozenset({"model.heads"})) == tiny
+
+
+def test_a_backbone_has_the_same_rate_in_all_its_layers_and_it_is_said(tmp_path: Path) -> None:
+    """At .55 a layer, 59 layers of DenseNet would leave most weights as they begin."""
+    run, nothing = str(put_run(tmp_path / "run", DENSE, DENSE.build())), frozenset[str]()
+    for found in (with_model(STUDY, "test_resnet"), with_run(STUDY, run, nothing)):
+        assert found.optim == replace(STUDY.optim, layer_decay=1.0)
+        assert backbone_note(STUDY, found, frozenset({"model"})) == (
+            "test_resnet is in place of the recipe's model: it has --optim.layer-decay 1.0, --model.drop-path 0.0,"
+            " --objective.head.pool own, --objective.head.norm False, not --optim.layer-decay 0.55,"
+            " --model.drop-path 0.2, --objective.head.pool mean, --objective.head.norm True"
+        )
+    typed = frozenset({"optim.layer-decay"})
+    found = with_run(STUDY, run, typed)
+    assert found.optim.layer_decay == 0.55
+    assert "layer-decay" not in backbone_note(STUDY, found, typed)
+    assert backbone_note(STUDY, STUDY, nothing) == ""
