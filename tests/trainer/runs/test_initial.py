@@ -15,6 +15,7 @@ from torch import Tensor
 from shardkit.errors import ArgumentError
 from tests.trainer.a_run import put_run
 from trainer.commands.export import Export, export
+from trainer.config import flat
 from trainer.errors import TrainingError
 from trainer.models.backbone import TimmConfig
 from trainer.models.base import Model
@@ -78,8 +79,53 @@ def test_pre_training_goes_on_from_a_fine_tuned_encoder(tmp_path: Path) -> None:
     model = Mae(MAE)
     assert "the decoder begins at random" in load_initial(model, str(run))
     _same(trained.encoder, dict(model.state_dict()))
-    with pytest.raises(TrainingError, match=r"norm\.weight is missing there"):
-        load_initial(model, str(put_run(tmp_path / "without", MAE, _fresh(0, head=HeadConfig()))))
+
+
+@pytest.mark.parametrize(
+    ("then", "kind", "told"),
+    [
+        (HeadConfig(batch_norm=True, std=1.0), "multilabel", ""),
+        (HeadConfig(pool="token", batch_norm=True), "multilabel", "--objective.head.pool mean"),
+        (HeadConfig(norm=False), "multilabel", "--objective.head.norm True --objective.head.batch-norm True"),
+        (HeadConfig(batch_norm=True), "regression", "--objective.kind multilabel"),
+    ],
+)
+def test_a_head_of_other_features_or_another_kind_begins_at_random(
+    tmp_path: Path, then: HeadConfig, kind: str, told: str
+) -> None:
+    def options(of: HeadConfig, kind: str) -> dict[str, Any]:
+        return {"objective.kind": kind, **flat(of, "objective.head.")}
+
+    before, classes = HeadConfig(batch_norm=True), ["a", "b", "c"]
+    trained = _fresh(0, head=before)
+    run = put_run(tmp_path / "run", MAE, trained, classes=classes, options=options(before, "multilabel"))
+    model = _fresh(1, head=then)
+    said = load_initial(model, str(run), "sum", classes, options(then, kind))
+    assert torch.equal(model.head.fc.weight, trained.head.fc.weight) is not bool(told)
+    wanted = f", the head begins at random, for that of the run had {told}" if told else "step_00000007"
+    assert said.endswith(wanted)
+
+
+@pytest.mark.parametrize("config", [MAE, HIERA])
+def test_the_last_norm_begins_anew_where_it_was_the_heads(tmp_path: Path, config: Any) -> None:
+    trained = _fresh(0, config, HeadConfig())
+    run = str(put_run(tmp_path / "run", config, trained))
+    told = "the encoder's last norm begins anew, for there the head had one in its place"
+    assert told in load_initial(config.build(), run)
+    model = _fresh(1, config, HeadConfig(norm=False))
+    assert f"{told} (as with --objective.head.norm), the head begins" in load_initial(model, run)
+    for name, value in trained.encoder.state_dict().items():
+        assert torch.equal(value, model.encoder.state_dict()[name]), name
+
+
+def test_fine_tuned_files_of_masked_autoencoders_lack_the_last_norm(tmp_path: Path) -> None:
+    state = {name: v for name, v in _timm().items() if not name.startswith("norm.")}
+    torch.save({"model": state | {"fc_norm.weight": torch.ones(192), "fc_norm.bias": torch.ones(192)}}, tmp_path / "f")
+    assert "the encoder's last norm begins anew" in load_initial(_fresh(0), str(tmp_path / "f"))
+    assert "the encoder's last norm begins anew" in load_initial(Mae(MAE), str(tmp_path / "f"))
+    torch.save({"model": state}, tmp_path / "g")
+    with pytest.raises(ArgumentError, match=r"lacks norm\.bias"):
+        load_initial(_fresh(0), str(tmp_path / "g"))
 
 
 def test_a_fine_tuned_run_is_not_exported_in_part(tmp_path: Path) -> None:
