@@ -8,16 +8,19 @@ from shardkit.errors import ArgumentError
 from trainer.config import Config, flat
 from trainer.models.backbone import TimmConfig
 from trainer.models.base import ModelConfig
-from trainer.models.classifier import HeadConfig
-from trainer.models.initial import described_encoder
+from trainer.models.classifier import HEAD, HeadConfig
+from trainer.models.initial import described_encoder, facts_of
 from trainer.models.mae import MaeConfig
 from trainer.models.timm_names import parted
 from trainer.models.vit import VitConfig
 from trainer.objectives.masked import MaskedConfig
+from trainer.runs import checkpoint
 
 _OPTION, _OF_TIMM = "--model", "timm:"
 _OF_A_MODEL = ("optim.layer_decay", "model.drop_path", "objective.head.pool", "objective.head.norm")
 """Options whose values in a recipe are for its own model."""
+_ONLY_IN_THE_RECORD = frozenset({"heads", "decoder_heads"})
+"""What weights are wrong with another value of, though they have the same shapes."""
 
 
 def without_model(words: list[str]) -> tuple[list[str], str | None]:
@@ -116,6 +119,41 @@ def backbone_note(recipe: Config, now: Config, typed: frozenset[str]) -> str:
         return ""
     was, has = (", ".join(f"--{n.replace('_', '-')} {values[n]}" for n in own) for values in (before, after))
     return f"{now.model.name} is in place of the recipe's model: it has {has}, not {was}"
+
+
+def check_record(model: ModelConfig, source: str, typed: frozenset[str]) -> None:
+    """Compare a model with that of the run that weights are to be taken of: shapes do not show all of it.
+
+    Parameters
+    ----------
+    model
+        The command's.
+    source
+        As of `trainer.models.initial.load_initial`; where no run describes it, nothing is compared.
+    typed
+        Names of the options in the command; what they say of positions, norms and sizes of images is meant so.
+
+    Raises
+    ------
+    ArgumentError
+        Where the run's model is another one: the options that make it the same are named.
+    """
+    before = {} if not Path(source).is_dir() else facts_of(path := checkpoint.named(Path(source))).get("config", {})
+    now, there = flat(model, "model."), {n: value for n, value in before.items() if n.startswith("model.")}
+    if not there or not (there.keys() <= now.keys() or now.keys() <= there.keys()):
+        return  # of another kind, which shapes show
+    free = {"drop_path", "mask_ratio", "norm_pix", "loss"} | (_options(typed, "model.") - _ONLY_IN_THE_RECORD)
+    if "stretch" not in (now.get("model.position"), there.get("model.position")):
+        free.add("position_table")
+    if HEAD in checkpoint.names(path):
+        free |= {f.name for f in fields(MaeConfig)} - {f.name for f in fields(VitConfig)}  # its decoder is not trained
+    shared = [n for n in now if n in there and n.removeprefix("model.") not in free]
+    if other := [n for n in shared if now[n] != there[n]]:
+        add = " ".join(f"--{n.replace('_', '-')} {there[n]}" for n in other)
+        raise ArgumentError(
+            f"--init {source} is of another model than the command's: use {add}, or another recipe, instead of"
+            f" {', '.join(str(now[n]) for n in other)}"
+        )
 
 
 def _options(typed: frozenset[str], prefix: str = "") -> frozenset[str]:

@@ -17,7 +17,7 @@ from shardkit.storage import shown
 from shardkit.terminal.output import Terminal
 from trainer import parallel
 from trainer.augment import levels
-from trainer.commands.chosen_model import backbone_note, with_run
+from trainer.commands.chosen_model import backbone_note, check_record, with_run
 from trainer.config import Config, LoaderConfig
 from trainer.loop import Loop
 from trainer.models.flops import peak_tflops
@@ -44,7 +44,7 @@ def train(job: Job, console: Terminal) -> int:
     try:
         with _asked_to_stop() as asked:
             said = console if world.is_main else None
-            if note := _note_on_model(job):
+            if job.recipe in RECIPES and (note := backbone_note(RECIPES[job.recipe].config, job.config, job.typed)):
                 _say(said, note)
             done = all(_train(each, world, said, asked) for each in jobs)
     finally:
@@ -56,14 +56,12 @@ def train(job: Job, console: Terminal) -> int:
 
 def _with_model(job: Job) -> Job:
     """Return the job with the model of the run that it begins with, where it names no other."""
-    if job.command == "pretrain" or job.init is None or "model" in job.typed:
+    if job.init is None or "model" in job.typed:
         return job
-    return replace(job, config=with_run(job.config, job.init, job.typed))
-
-
-def _note_on_model(job: Job) -> str:
-    recipe = RECIPES.get(job.recipe)
-    return "" if recipe is None else backbone_note(recipe.config, job.config, job.typed)
+    if job.command != "pretrain":
+        job = replace(job, config=with_run(job.config, job.init, job.typed))
+    check_record(job.config.model, job.init, job.typed)
+    return job
 
 
 def by_seed(job: Job) -> Iterator[Job]:

@@ -17,8 +17,8 @@ from trainer.models.formats import DECODER
 from trainer.models.left_out import is_last_norm, rest
 from trainer.models.registry import described
 from trainer.models.timm_names import parted, seen_in_pretraining, tags
-from trainer.models.vit import VitConfig
-from trainer.models.weight_files import in_file
+from trainer.models.vit import VisionTransformer, VitConfig
+from trainer.models.weight_files import heads_in, in_file
 from trainer.runs import checkpoint, folder
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -63,13 +63,23 @@ def load_initial(
     path = Path(source)
     if path.is_dir():
         return from_run(model, checkpoint.named(path), classes, options)
-    state, where = in_file(path, _mark(model)) if path.exists() else (_timm(source), "")
+    state, where, heads = (*in_file(path, _mark(model)), heads_in(path)) if path.exists() else _timm(source)
     try:
         missing = model.load_weights(state, channels)
+        _check_heads(model, heads)
     except ArgumentError as error:
         raise ArgumentError(f"--init {source}: {error}") from None
     seen = "" if path.exists() else f", {seen_in_pretraining(source)}{_scale(source)}"
     return f"weights are those of {source}{where}{seen}{rest(model, state, missing)}"
+
+
+def _check_heads(model: Model, there: int | None) -> None:
+    own = model.encoder if isinstance(model, Classifier) else model
+    if there is not None and isinstance(own, VisionTransformer) and own.config.heads != there:
+        raise ArgumentError(
+            f"it has {there} attention heads and this model {own.config.heads}, which no weights show: use"
+            f" --model.heads {there}"
+        )
 
 
 def _mark(model: Model) -> str:
@@ -182,7 +192,8 @@ def facts_of(path: Path) -> dict[str, Any]:
     return {} if run is None else folder.facts(run)
 
 
-def _timm(name: str) -> Weights:
+def _timm(name: str) -> tuple[Weights, str, int | None]:
+    """Return weights, no words on where they were, and the number of attention heads where blocks have some."""
     import timm
 
     arch, tag = _known(name)
@@ -198,7 +209,8 @@ def _timm(name: str) -> Weights:
             f"the weights {name} could not be had from timm ({type(error).__name__}): download their file,"
             f" https://huggingface.co/timm/{name}, and name it with --init"
         ) from error
-    return found.state_dict()
+    heads = getattr(next((m for n, m in found.named_modules() if n == "blocks.0.attn"), None), "num_heads", None)
+    return found.state_dict(), "", heads
 
 
 def _known(name: str) -> tuple[str, str]:

@@ -50,6 +50,17 @@ def in_file(path: Path, mark: str) -> tuple[Weights, str]:
     return state, f" ({' / '.join(where)})" if where else ""
 
 
+def heads_in(path: Path) -> int | None:
+    """Return the number of attention heads, where a file says it: exports of ours do."""
+    if path.suffix != ".safetensors":
+        return None
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        said = (file.metadata() or {}).get("model.heads", "")
+    return int(said) if said.isdecimal() else None
+
+
 def _is_state(found: dict[Any, Any]) -> bool:
     return bool(found) and all(isinstance(value, Tensor) for value in found.values())
 

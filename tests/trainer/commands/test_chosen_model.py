@@ -11,11 +11,13 @@ import pytest
 from shardkit.errors import ArgumentError
 from tests.trainer.a_run import put_run
 from trainer.commands.chosen_model import backbone_note, with_model, with_run
+from trainer.commands.training import _with_model
 from trainer.models.backbone import TimmConfig
-from trainer.models.classifier import HeadConfig
+from trainer.models.classifier import Classifier, HeadConfig
 from trainer.models.mae import MaeConfig
 from trainer.models.vit import VitConfig
 from trainer.recipes.registry import RECIPES
+from trainer.runs.start import Job
 
 OWN = VitConfig(patch=8, width=32, depth=1, heads=8, position="stretch", position_table=16, norm_eps=1e-12)
 MAE = MaeConfig(
@@ -80,3 +82,37 @@ def test_a_backbone_has_the_same_rate_in_all_its_layers_and_it_is_said(tmp_path:
     assert found.optim.layer_decay == 0.55
     assert "layer-decay" not in backbone_note(STUDY, found, typed)
     assert backbone_note(STUDY, STUDY, nothing) == ""
+
+
+def _begun(run: Path, model: Any, typed: str = "", command: str = "pretrain") -> Any:
+    """The model of a command that begins with a run."""
+    config = replace(RECIPES["tiny" if command == "pretrain" else "tiny-finetune"].config, model=model)
+    return _with_model(Job("r", config, "d", Path("out"), str(run), frozenset(typed.split()), command)).config.model
+
+
+def test_pre_training_from_a_run_of_other_heads_or_positions_is_refused_with_the_options(tmp_path: Path) -> None:
+    run = put_run(tmp_path / "run", MAE, MAE.build())
+    assert _begun(run, replace(MAE, mask_ratio=0.5, norm_pix=True, drop_path=0.3)), "how it trains may differ"
+    other = replace(MAE, heads=4, position="absolute", norm_eps=1e-6)
+    with pytest.raises(
+        ArgumentError, match=r"use --model\.heads 8 --model\.position stretch --model\.norm-eps 1e-12, or"
+    ):
+        _begun(run, other)
+    with pytest.raises(ArgumentError, match=r"use --model\.decoder-heads 16, or another recipe, instead of 8"):
+        _begun(run, replace(MAE, decoder_heads=8))
+    changed = replace(MAE, position="absolute")
+    assert _begun(run, changed, "model.position") == changed, "asked for"
+    for command in ("pretrain", "finetune"):
+        with pytest.raises(ArgumentError, match=r"use --model\.heads 8, or"):
+            _begun(run, replace(MAE, heads=4), "model.heads", command)
+    absolute = replace(MAE, position="absolute")
+    run = put_run(tmp_path / "absolute", absolute, absolute.build())
+    assert _begun(run, replace(absolute, position_table=64)), "a table that nothing interpolates"
+
+
+def test_pre_training_from_a_task_compares_the_encoder_alone(tmp_path: Path) -> None:
+    task = Classifier(OWN.encoder(), 3, HeadConfig(norm=False))
+    run = put_run(tmp_path / "run", MAE, task)
+    assert _begun(run, replace(MAE, decoder_heads=8, decoder_depth=3))
+    with pytest.raises(ArgumentError, match=r"use --model\.heads 8, or"):
+        _begun(run, replace(MAE, heads=4))

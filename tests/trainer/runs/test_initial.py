@@ -236,3 +236,14 @@ def test_what_weights_of_timm_had_seen_and_expect_is_said(monkeypatch: pytest.Mo
     told = load_initial(_fresh(0), "vit_tiny_patch16_224.augreg_in21k_ft_in1k")
     assert "pre-trained on ImageNet-21k, then on ImageNet-1k" in told
     assert "--loader.normalise 0.5,0.5" in told
+
+
+def test_weights_whose_heads_are_known_are_refused_by_a_model_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = timm.create_model("vit_tiny_patch16_224", depth=2, patch_size=8, num_classes=0)
+    monkeypatch.setattr(timm, "create_model", lambda *args, **named: made)
+    save_file(_timm(), tmp_path / "ours.safetensors", {"model.heads": "3"})
+    for source in ("vit_tiny_patch16_224.augreg_in21k", str(tmp_path / "ours.safetensors")):
+        with pytest.raises(ArgumentError, match=r"it has 3 attention heads and this model 2, .*: use --model\.heads 3"):
+            load_initial(_fresh(0, replace(MAE, heads=2)), source)
