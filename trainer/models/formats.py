@@ -71,7 +71,8 @@ def original_state(model: "Mae", grid: tuple[int, int], channels: Literal[1, 3] 
 def load_original(model: "VisionTransformer", state: Weights, channels: Grey = "sum") -> list[str]:
     """Load a whole model, or an encoder alone, of the original or of timm.
 
-    Position tables and heads are left out; so are a decoder and a last norm that the model does not have.
+    Position tables and heads are left out; so are a decoder and a last norm that the model does not have. A last norm
+    begins anew where the weights have one after the pooling in its place (fc_norm), as fine-tuned ones do.
 
     Parameters
     ----------
@@ -94,6 +95,8 @@ def load_original(model: "VisionTransformer", state: Weights, channels: Grey = "
     """
     own = model.state_dict()
     absent = tuple(part for part in (*DECODER, "norm.") if not any(name.startswith(part) for name in own))
+    if not any(name.startswith("decoder_") for name in state):
+        absent += ("mask_token",)  # what an encoder of another kind (SimMIM) has in place of hidden patches
     taken: Weights = {}
     for name, value in state.items():
         if name in ("pos_embed", "decoder_pos_embed") or name.startswith(("head.", "fc_norm.", *absent)):
@@ -102,9 +105,9 @@ def load_original(model: "VisionTransformer", state: Weights, channels: Grey = "
             raise ArgumentError(f"{name} is in the checkpoint and not in this model: choose the architecture it is of")
         taken[name] = _fitted(name, value, own[name], channels)
     missing = sorted(own.keys() - taken.keys())
-    if any(not name.startswith(DECODER) for name in missing):
-        lacking = next(name for name in missing if not name.startswith(DECODER))
-        raise ArgumentError(f"the checkpoint lacks {lacking}: choose the architecture it is of")
+    anew = ("norm.",) if any(name.startswith("fc_norm.") for name in state) else ()  # the head has it in its place
+    if lacking := [name for name in missing if not name.startswith((*DECODER, *anew))]:
+        raise ArgumentError(f"the checkpoint lacks {lacking[0]}: choose the architecture it is of")
     model.load_state_dict({**own, **taken})
     return missing
 

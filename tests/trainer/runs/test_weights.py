@@ -16,9 +16,12 @@ from torch import Tensor
 from shardkit.errors import ArgumentError, StorageError
 from trainer.config import OptimConfig
 from trainer.errors import TrainingError
+from trainer.models.backbone import TimmConfig
+from trainer.models.classifier import Classifier, HeadConfig
 from trainer.models.formats import original_state
 from trainer.models.initial import load_initial
 from trainer.models.mae import Mae, MaeConfig
+from trainer.models.vit import VitConfig
 from trainer.optim import optimizer
 from trainer.parallel import World
 from trainer.runs import checkpoint
@@ -138,6 +141,12 @@ ARGUMENTS = argparse.Namespace(lr=1, output_dir=Path("out"))
         (lambda s: _under("_orig_mod.", s), ""),
         (lambda s: _under("module._orig_mod.", s), "(module.*)"),
         (lambda s: {"state_dict": _under("model.", s), "epoch": 3}, "(state_dict / model.*)"),
+        (
+            lambda s: _under("encoder.", s | {"mask_token": torch.ones(1, 1, 32)}) | {"decoder.0.bias": torch.ones(2)},
+            "(encoder.*)",
+        ),
+        (lambda s: {"state_dict": _under("model.encoder.", s)}, "(state_dict / model.encoder.*)"),
+        (lambda s: {"state_dict": _under("module.base_encoder.", s)}, "(state_dict / module.base_encoder.*)"),
         (lambda s: {"state_dict": _under("net.backbone.", s) | {"loss.weight": torch.ones(2)}}, "net.backbone.*"),
         (lambda s: {"model": s, "optimizer": {}, "epoch": 799, "args": ARGUMENTS}, "(model)"),
         (lambda s: {"state_dict": s, "state_dict_ema": {n: v * 0 for n, v in s.items()}}, "(state_dict)"),
@@ -148,9 +157,24 @@ ARGUMENTS = argparse.Namespace(lr=1, output_dir=Path("out"))
 def test_weights_are_found_in_what_programs_wrap_around_them(tmp_path: Path, wrap: Any, where: str) -> None:
     state, model = _timm(), Mae(TINY)
     torch.save(wrap(state), tmp_path / "wrapped.pth")
-    assert where in load_initial(model, str(tmp_path / "wrapped.pth"))
-    own = model.state_dict()
-    assert all(torch.equal(own[name], value) for name, value in state.items() if name in own and "embed" not in name)
+    task = Classifier(VitConfig(patch=8, width=192, depth=2, heads=3).encoder(), 3, HeadConfig(norm=False))
+    for of, own in ((model, model.state_dict()), (task, task.encoder.state_dict())):
+        told = load_initial(of, str(tmp_path / "wrapped.pth"))
+        assert where in told
+        assert of is task or "the decoder begins at random" in told
+        held = {name: value for name, value in state.items() if name in own and "embed" not in name}
+        assert held
+        assert _same(held, own)
+
+
+def test_prefixes_are_found_where_a_backbone_is_begun_with_too(tmp_path: Path) -> None:
+    import timm
+
+    state = timm.create_model("test_vit", in_chans=1, img_size=64, num_classes=3).state_dict()
+    torch.save({"state_dict": _under("module.encoder.", state)}, tmp_path / "wrapped.pth")
+    encoder = TimmConfig(name="test_vit", side=64).encoder()
+    for of in (encoder, Classifier(encoder, 3, HeadConfig(pool="own", norm=False))):
+        assert "(state_dict / module.encoder.*)" in load_initial(of, str(tmp_path / "wrapped.pth"))
 
 
 class _Payload:
