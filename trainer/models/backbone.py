@@ -39,7 +39,7 @@ class TimmConfig:
     side
         Height and width of an image in pixels.
     drop_path
-        Stochastic depth in training, for models that have it.
+        Stochastic depth in training, for models that have it; 0 is none, also where timm's own default is another.
     """
 
     name: str
@@ -79,7 +79,7 @@ class TimmEncoder(Encoder):
     ) -> None:
         super().__init__()
         self.name, self.side, self._eps = name, side, norm_eps
-        changes: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+        changes: dict[str, Any] = {"drop_path_rate": drop_path}
         if norm_eps is not None:
             changes["norm_layer"] = partial(nn.LayerNorm, eps=norm_eps)
         self.encoder: Any = create(name, side, **changes)
