@@ -22,8 +22,10 @@ from shardkit.errors import ArgumentError
 from trainer import parallel
 from trainer.models.backbone_layout import create, layers, layout
 from trainer.models.base import Batch, Grey
+from trainer.models.blocks import check_drop_path
 from trainer.models.encoder import Encoder, Features, real_tokens
 from trainer.models.timm_names import parted
+from trainer.values import require
 
 _LAST_NORMS = ("norm", "fc_norm", "head.norm")
 
@@ -45,6 +47,11 @@ class TimmConfig:
     name: str
     side: int = 224
     drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse values of which no model can be made."""
+        require("model.side", self.side, self.side >= 1, "1 or more")
+        check_drop_path(self.drop_path)
 
     def build(self) -> "TimmEncoder":
         """Build the model, with random weights."""
