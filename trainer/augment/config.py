@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from shardkit.errors import ArgumentError
 from trainer.augment import affine, bias_field, blur, gamma, noise, rand, rand_text
 from trainer.augment.draws import draws
 from trainer.augment.levels import Levels
+from trainer.values import require
 
 Augment = Callable[[Tensor, int], Tensor]
 
@@ -86,18 +86,15 @@ class AugmentConfig:
 
     def _check(self) -> None:
         for name in ("affine", "gamma", "noise", "bias_field", "blur"):
-            self._require(name, 0 <= getattr(self, name) <= 1, "a probability, from 0 to 1")
+            value = getattr(self, name)
+            require(f"augment.{name}", value, 0 <= value <= 1, "a probability, from 0 to 1")
         strengths = ("affine_degrees", "gamma_log", "noise_sigma", "bias_field_order", "bias_field_coefficient")
         for name in ("rotate", *strengths, "blur_sigma"):
-            self._require(name, 0 <= getattr(self, name) < float("inf"), "0 or more")
-        least, greatest = self.affine_scale
-        self._require("affine_scale", 0 < least <= greatest < float("inf"), "two numbers above 0, the least first")
-
-    def _require(self, name: str, holds: bool, what: str) -> None:
-        if not holds:
             value = getattr(self, name)
-            given = " ".join(map(str, value)) if isinstance(value, tuple) else value
-            raise ArgumentError(f"--augment.{name.replace('_', '-')} {given} must be {what}")
+            require(f"augment.{name}", value, 0 <= value < float("inf"), "0 or more")
+        least, greatest = self.affine_scale
+        holds = 0 < least <= greatest < float("inf")
+        require("augment.affine_scale", self.affine_scale, holds, "two numbers above 0, the least first")
 
     def _changes(self, levels: Levels | None) -> "list[_Change]":
         """List all: what some studies do before anything else, then torchio's in its own order."""

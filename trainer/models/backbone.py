@@ -22,8 +22,10 @@ from shardkit.errors import ArgumentError
 from trainer import parallel
 from trainer.models.backbone_layout import create, layers, layout
 from trainer.models.base import Batch, Grey
+from trainer.models.blocks import check_drop_path
 from trainer.models.encoder import Encoder, Features, real_tokens
 from trainer.models.timm_names import parted
+from trainer.values import require
 
 _LAST_NORMS = ("norm", "fc_norm", "head.norm")
 
@@ -39,12 +41,17 @@ class TimmConfig:
     side
         Height and width of an image in pixels.
     drop_path
-        Stochastic depth in training, for models that have it.
+        Stochastic depth in training, for models that have it; 0 is none, also where timm's own default is another.
     """
 
     name: str
     side: int = 224
     drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse values of which no model can be made."""
+        require("model.side", self.side, self.side >= 1, "1 or more")
+        check_drop_path(self.drop_path)
 
     def build(self) -> "TimmEncoder":
         """Build the model, with random weights."""
@@ -79,7 +86,7 @@ class TimmEncoder(Encoder):
     ) -> None:
         super().__init__()
         self.name, self.side, self._eps = name, side, norm_eps
-        changes: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+        changes: dict[str, Any] = {"drop_path_rate": drop_path}
         if norm_eps is not None:
             changes["norm_layer"] = partial(nn.LayerNorm, eps=norm_eps)
         self.encoder: Any = create(name, side, **changes)

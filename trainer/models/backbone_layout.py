@@ -88,6 +88,8 @@ def create(name: str, side: int, **changes: Any) -> nn.Module:
         made = timm.create_model(name, **{"pretrained": False, "in_chans": 1, "num_classes": 0, **sized, **changes})
     except (TypeError, AssertionError, RuntimeError, ValueError) as error:
         if "drop_path_rate" in str(error):
+            if changes["drop_path_rate"] == 0:
+                return create(name, side, **{key: value for key, value in changes.items() if key != "drop_path_rate"})
             raise ArgumentError(f"{name} has no stochastic depth: use --model.drop-path 0") from error
         raise ArgumentError(f"{name} cannot be made for images of {side} x {side} pixels: {error}") from error
     assert isinstance(made, nn.Module)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from trainer.models.attention import attend
 from trainer.models.masking import hashed
+from trainer.values import require
 
 
 class Attention(nn.Module):
@@ -57,6 +58,37 @@ class Block(nn.Module):
         x = x + (found if share is None else found * share[0].to(found.dtype))
         found = self.mlp(self.norm2(x))
         return x + (found if share is None else found * share[1].to(found.dtype))  # type: ignore[no-any-return]
+
+
+def check_blocks(of: str, width: int, heads: int) -> None:
+    """Refuse widths that heads cannot share.
+
+    Parameters
+    ----------
+    of
+        What the names of the options begin with: nothing, or decoder_.
+    width, heads
+        Their values.
+
+    Raises
+    ------
+    ArgumentError
+        For such values.
+    """
+    require(f"model.{of}width", width, width >= 1, "1 or more")
+    can = heads >= 1 and width % heads == 0
+    require(f"model.{of}heads", heads, can, f"a divisor of --model.{of.replace('_', '-')}width {width}")
+
+
+def check_drop_path(rate: float) -> None:
+    """Refuse rates of stochastic depth that are none.
+
+    Raises
+    ------
+    ArgumentError
+        For such a rate.
+    """
+    require("model.drop_path", rate, 0 <= rate < 1, "0 or more, and below 1")
 
 
 def drop_rates(rate: float, depth: int) -> list[float]:

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from trainer.models.base import Model
-from trainer.models.blocks import Block
+from trainer.models.blocks import Block, check_blocks
+from trainer.values import require
 
 
 class DecoderConfig(Protocol):
@@ -28,6 +29,18 @@ class DecoderConfig(Protocol):
     @property
     def norm_eps(self) -> float:
         """Number added to a norm's variance."""
+
+
+def check_decoder(config: DecoderConfig) -> None:
+    """Refuse values of which no decoder can be made; one without blocks is a linear map.
+
+    Raises
+    ------
+    ArgumentError
+        For such values.
+    """
+    check_blocks("decoder_", config.decoder_width, config.decoder_heads)
+    require("model.decoder_depth", config.decoder_depth, config.decoder_depth >= 0, "0 or more")
 
 
 class MaskedAutoencoder(Model, ABC):

@@ -19,8 +19,8 @@ from shardkit import BinnedBatch
 from shardkit.errors import ArgumentError
 from trainer.models.backbone import TimmEncoder
 from trainer.models.base import Batch, Channels, Grey, Grid, Weights
-from trainer.models.blocks import initialise_linear
-from trainer.models.decoder import MaskedAutoencoder
+from trainer.models.blocks import check_drop_path, initialise_linear
+from trainer.models.decoder import MaskedAutoencoder, check_decoder
 from trainer.models.hiera_formats import hiera_state, load_timm
 from trainer.models.masking import draw
 from trainer.models.output import MaskedOutput
@@ -66,6 +66,11 @@ class HieraConfig:
     norm_pix: bool = True
     norm_eps: float = 1e-6
     drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse values of which no model can be made."""
+        check_decoder(self)
+        check_drop_path(self.drop_path)
 
     def build(self) -> "HieraMae":
         """Build the model, with random weights."""

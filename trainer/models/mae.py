@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from shardkit.errors import ArgumentError
 from trainer.models import formats
 from trainer.models.base import Batch, Channels, Grid, Weights
-from trainer.models.decoder import MaskedAutoencoder
+from trainer.models.decoder import MaskedAutoencoder, check_decoder
 from trainer.models.flops import image_flops, run_flops
 from trainer.models.masking import Mask, draw
 from trainer.models.output import MaskedOutput
-from trainer.models.positions import positions
+from trainer.models.positions import check_positions, positions
 from trainer.models.sequences import Sequences, sequences
 from trainer.models.vit import VisionTransformer, VitConfig
 from trainer.objectives.losses import Loss, losses
+from trainer.values import require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,13 @@ class MaeConfig(VitConfig):
     mask_ratio: float = 0.75
     norm_pix: bool = False
     loss: Loss = "masked"
+
+    def __post_init__(self) -> None:
+        """Refuse values of which no model can be made."""
+        VitConfig.__post_init__(self)  # super() does not work with slots
+        check_decoder(self)
+        check_positions("decoder_", self.decoder_width)
+        require("model.mask_ratio", self.mask_ratio, 0 <= self.mask_ratio < 1, "0 or more, and below 1")
 
     def build(self) -> "Mae":
         """Build the model, with random weights."""

@@ -9,7 +9,27 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from trainer.values import require
+
 Mode = Literal["absolute", "centered", "stretch"]
+
+
+def check_positions(of: str, width: int) -> None:
+    """Refuse widths that rows and columns, sines and cosines cannot share evenly.
+
+    Parameters
+    ----------
+    of
+        What the option's name begins with: nothing, or decoder_.
+    width
+        Its value.
+
+    Raises
+    ------
+    ArgumentError
+        For such a width.
+    """
+    require(f"model.{of}width", width, width % 4 == 0, "a multiple of 4, for positions")
 
 
 def sincos(coordinate: Tensor, width: int) -> Tensor:

@@ -3,6 +3,7 @@
 Patches are gathered before they are embedded, so that only what is visible costs anything.
 """
 
+import math
 from abc import ABC
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from trainer.models.base import Batch, Grey
-from trainer.models.blocks import Block, drop_rates, initialise_linear, kept
+from trainer.models.blocks import Block, check_blocks, check_drop_path, drop_rates, initialise_linear, kept
 from trainer.models.encoder import Encoder, Features, real_tokens
 from trainer.models.flops import encoder_flops, encoder_run_flops
 from trainer.models.formats import load_original
 from trainer.models.masking import Mask, draw
-from trainer.models.positions import Mode, positions
+from trainer.models.positions import Mode, check_positions, positions
 from trainer.models.sequences import Sequences, without_padding
+from trainer.values import require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,18 @@ class VitConfig:
     position_table: int = 64
     norm_eps: float = 1e-6
     drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse values of which no model can be made."""
+        for name in ("patch", "depth", "position_table"):
+            value = getattr(self, name)
+            require(f"model.{name}", value, value >= 1, "1 or more")
+        check_blocks("", self.width, self.heads)
+        check_positions("", self.width)
+        hidden = self.width * self.mlp_ratio
+        require("model.mlp_ratio", self.mlp_ratio, 1 <= hidden < math.inf, "above 0, for a hidden channel or more")
+        require("model.norm_eps", self.norm_eps, 0 < self.norm_eps < math.inf, "above 0")
+        check_drop_path(self.drop_path)
 
     def build(self) -> "VisionTransformer":
         """Build the model, with random weights."""

@@ -16,6 +16,7 @@ from trainer.objectives.base import Objective
 from trainer.objectives.baseline import flat_patch_error, mean_image_error
 from trainer.objectives.losses import Loss
 from trainer.objectives.pictures import triptychs
+from trainer.values import require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,12 @@ class Masked(Objective):
     Parameters
     ----------
     model
-        A model whose `config` has the option norm_pix, and maybe loss.
+        A model whose `config` has the options mask_ratio and norm_pix, and maybe loss.
+
+    Raises
+    ------
+    ArgumentError
+        Where nothing is hidden, and the loss is over hidden patches.
     """
 
     def __init__(self, model: Model) -> None:
@@ -58,6 +64,8 @@ class Masked(Objective):
         config: Any = model.config
         self.norm_pix: bool = config.norm_pix
         self.over: Loss = getattr(config, "loss", "masked")
+        some = config.mask_ratio > 0 or self.over == "all"
+        require("model.mask_ratio", config.mask_ratio, some, "above 0: the loss is over hidden patches")
 
     @property
     def loss_meaning(self) -> str:

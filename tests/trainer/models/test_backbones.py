@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from timm.layers import DropPath
 from torch import Tensor
 
 from shardkit import BinnedBatch, from_text
@@ -198,6 +199,16 @@ def test_images_of_another_size_or_packed_ones_are_refused(squares: Any, make_pa
         model.features(squares(96))
     with pytest.raises(ArgumentError, match="densenet121 has no stochastic depth"):
         TimmConfig(name="densenet121", drop_path=0.1).encoder()
+
+
+def test_no_stochastic_depth_is_none_also_where_timm_has_some_by_default() -> None:
+    """As Swin has .1 and NesT .5."""
+    for drop_path in (0.0, 0.2):
+        with torch.device("meta"):  # no weights
+            model = TimmConfig(name="nest_tiny", drop_path=drop_path).encoder()
+        rates = [module.drop_prob for module in model.modules() if isinstance(module, DropPath)]
+        assert max(rates, default=0.0) == pytest.approx(drop_path)
+    TimmConfig(name="densenet121", side=SIDE, drop_path=0.0).encoder()
 
 
 def test_a_runs_options_find_its_model_again() -> None:
