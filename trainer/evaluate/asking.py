@@ -17,6 +17,7 @@ from shardkit.terminal.words import counted
 from trainer.evaluate.kinds import Floats
 from trainer.evaluate.predictions import PredictionsAbout
 from trainer.evaluate.results import LEAK
+from trainer.runs.folder import Facts
 from trainer.tasks.facts import FACTS
 from trainer.tasks.targets import the_column
 from trainer.tasks.trained import Trained
@@ -32,7 +33,7 @@ def short_names(places: Sequence[str]) -> dict[str, str]:
     return {one: of[-1] if last.count(of[-1]) == 1 else "-".join(of[-2:]) for one, of in parts.items()}
 
 
-def chosen_split(of: Trained, site: Dataset, labels: str) -> str:
+def chosen_split(facts: Facts, site: Dataset, labels: str) -> str:
     """Return the split that a run is asked about where none is named.
 
     The dataset that it was trained on has the split that the training left: the official one of a labels table if it
@@ -40,17 +41,17 @@ def chosen_split(of: Trained, site: Dataset, labels: str) -> str:
 
     Parameters
     ----------
-    of
-        The run.
+    facts
+        What `run.json` says of the run.
     site
         The dataset.
     labels
         Name of the labels table.
     """
-    trained = Split.read(of.config.loader.split).of(site.labels_names)
+    trained = Split.read(facts["config"]["loader.split"]).of(site.labels_names)
     if trained is not None and trained.table and _TEST in _official(site, trained.table):
         return str(trained.called(_TEST))
-    elsewhere = of.facts["digest"] != site.description.digest
+    elsewhere = facts["digest"] != site.description.digest
     return f"{labels}:{_TEST}" if elsewhere and labels != FACTS and _TEST in _official(site, labels) else _TEST
 
 

@@ -82,7 +82,7 @@ def _of_run(wanted: Wanted, of: Trained, name: str, seed: int | None, world: Wor
     sites = asking.short_names(wanted.data)
     for at, data in enumerate(wanted.data):
         site, labels = Dataset(data), wanted.labels or of.task.labels
-        split = _split(wanted.splits, at) or asking.chosen_split(of, site, labels)
+        split = _split(wanted.splits, at) or asking.chosen_split(of.facts, site, labels)
         about = asking.about(of, (name, seed), site, sites[data], split, labels, classes)
         _of_split(of, about, data, folder / sites[data] / FILE, world, say)
     if wanted.validation:

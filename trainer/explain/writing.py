@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from shardkit.errors import ArgumentError
 from shardkit.labels import LabelTable
 from shardkit.storage import shown
 from shardkit.terminal.output import Terminal
+from trainer.evaluate.asking import chosen_split
 from trainer.explain import finding, words
 from trainer.explain.anomaly import masks_a_round
 from trainer.explain.boxes import Box
@@ -25,6 +26,8 @@ from trainer.explain.page import Result, page
 from trainer.models.classifier import Classifier
 from trainer.runs import best
 from trainer.runs.files import atomic_write
+from trainer.runs.folder import Facts
+from trainer.tasks.facts import FACTS
 
 PAGE, BOXES, MAPS = "index.html", "boxes.json", "maps"
 _ALL = "all"
@@ -42,7 +45,7 @@ class Explain:
     labels: str | None = None
     method: Method | None = None
     label: str | None = None
-    split: str = "test"
+    split: str | None = None
     keys: tuple[str, ...] = ()
     samples: int = 24
     layer: str = ""
@@ -66,6 +69,8 @@ def write(asked: Explain, console: Terminal) -> None:
     opened = open_run(asked.run, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     method: Method = asked.method or ("gradcam" if isinstance(opened.model, Classifier) else "anomaly")
     check(opened, method)
+    if asked.split is None:
+        asked = replace(asked, split=_usual_split(opened.facts, data, asked.labels))
     part = [data[key] for key in asked.keys] or list(_split(data, asked.split))
     boxes, notes = _boxes(asked, {one.key for one in part}, table, opened if method == "gradcam" else None)
     keys = [one.key for one in part] if asked.keys else list(boxes) or _spread([o.key for o in part], asked.samples)
@@ -88,7 +93,13 @@ def write(asked: Explain, console: Terminal) -> None:
 # ---------------------------------------------------------------------------------------------- what to look at
 
 
-def _split(data: Dataset, split: str) -> Dataset:
+def _usual_split(facts: Facts, data: Dataset, labels: str | None) -> str:
+    """Return the split that the run is evaluated on, of the labels that it was trained for where none are named."""
+    named = labels or facts["config"].get("objective.labels")
+    return chosen_split(facts, data, named if named in data.labels_names else FACTS)
+
+
+def _split(data: Dataset, split: str | None) -> Dataset:
     return data if split == _ALL else data.filter(split=split)
 
 

@@ -64,7 +64,8 @@ def site(dataset_folder: Path, tmp_path: Path) -> Callable[..., Dataset]:
 
 def _run(split: str = "train", digest: str = "another", **task: Any) -> Trained:
     config = SimpleNamespace(loader=SimpleNamespace(split=split))
-    of = {"facts": {"digest": digest}, "config": config, "run": Path("run"), "step": 7, "selection": {}, "began": ""}
+    facts = {"digest": digest, "config": {"loader.split": split}}
+    of = {"facts": facts, "config": config, "run": Path("run"), "step": 7, "selection": {}, "began": ""}
     return cast(Trained, SimpleNamespace(**of, task=TaskConfig(**{"labels": "tab", "kind": "multiclass", **task})))
 
 
@@ -90,7 +91,7 @@ def test_the_split_fits_the_one_of_the_training_and_elsewhere_the_official_one_g
 ) -> None:
     at = site(_by_patient if official else _none)
     of = _run(trained, at.description.digest if here else "another")
-    assert chosen_split(of, at, "tab") == split
+    assert chosen_split(of.facts, at, "tab") == split
 
 
 def test_an_official_split_that_is_not_used_is_named(site: Callable[..., Dataset]) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,9 +53,10 @@ def place(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     shutil.copytree(dataset_folder, folder / "data")
     data = Dataset(str(folder / "data"))
     binary = {name: [at % 2 for at in range(len(data))] for name in ("Effusion", "Fracture")}
-    split = pa.array([None] * len(data), pa.string())
-    columns = {"key": data.keys, **{name: pa.array(v, pa.int8()) for name, v in binary.items()}, "split": split}
-    for name, boxes in (("findings", boxes_of(data)), ("plain", None)):
+    values = {"key": data.keys, **{name: pa.array(v, pa.int8()) for name, v in binary.items()}}
+    official = [("train", "test")[at % 3 == 0] for at in range(len(data))]
+    for name, boxes, split in (("findings", boxes_of(data), [None] * len(data)), ("plain", None, official)):
+        columns = values | {"split": pa.array(split, pa.string())}
         about = LabelsDescription(
             name=name,
             level="image",
@@ -63,8 +65,9 @@ def place(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         )
         tables.write(Store(str(folder / "data")), LabelTable(about, pa.table(columns), boxes))
     task = Config(**{**vars(CONFIG), "objective": TaskConfig(labels="findings")})
+    by_table = replace(CONFIG, loader=replace(CONFIG.loader, split="plain:train"))
     with pytest.MonkeyPatch.context() as patch:
-        for name, config in (("mae", CONFIG), ("task", task)):
+        for name, config in (("mae", CONFIG), ("task", task), ("official", by_table)):
             patch.setitem(RECIPES, name, Recipe(config, "this test", ""))
             words = ["--recipe", name, "--data", str(folder / "data"), "--out", str(folder / name)]
             assert command(["pretrain", *words]) == 0
@@ -168,6 +171,12 @@ def test_what_cannot_be_explained_is_refused_in_a_sentence(
     found = " ".join(capsys.readouterr().err.split())
     assert said in found
     assert not (place / "refused").exists()
+
+
+@pytest.mark.parametrize(("run", "split"), [("mae", "test"), ("official", "plain:test")])
+def test_the_split_is_the_one_that_the_run_is_evaluated_on(place: Path, run: str, split: str) -> None:
+    assert explain(place, run, "--method", "rollout", "--samples", "1", out=f"usual {run}") == 0
+    assert json.loads((place / f"usual {run}" / "boxes.json").read_text())["about"]["split"] == split
 
 
 def test_a_folder_of_seeds_asks_for_one(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
