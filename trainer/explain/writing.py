@@ -14,6 +14,7 @@ from shardkit.errors import ArgumentError
 from shardkit.labels import LabelTable
 from shardkit.storage import shown
 from shardkit.terminal.output import Terminal
+from shardkit.terminal.words import listed
 from trainer.evaluate.asking import chosen_split
 from trainer.explain import finding, words
 from trainer.explain.anomaly import masks_a_round
@@ -76,16 +77,17 @@ def write(asked: Explain, console: Terminal) -> None:
     keys = [one.key for one in part] if asked.keys else list(boxes) or _spread([o.key for o in part], asked.samples)
     wanted = Asked(method, _classes(asked, keys, boxes, opened, method), asked.layer, asked.masks)
     drawn = keys if asked.keys else _spread(keys, asked.samples)
-    finds, kept, owners = Finds(), list[Explained](), finding.patients(data, keys)
+    finds, kept, read, owners = Finds(), list[Explained](), list[str](), finding.patients(data, keys)
     for one in explain(opened, plain_loader(opened.facts, asked.data, keys, asked.seed), wanted):
+        read.append(one.key)
         finds.add(one, boxes.get(one.key, ()), owners[one.key], asked.seed)
         if one.key in drawn:
             kept.append(one)
         if asked.save_maps:
             _save(one, asked.out / MAPS)
     about = _about(asked, opened, method, data, table)
-    notes += _trained_on(opened, data, keys)
-    result = Result(about, len(keys), finds, boxes, sorted(kept, key=lambda one: one.key), notes)
+    notes += [*_unread(keys, read), *_trained_on(opened, data, read)]
+    result = Result(about, len(read), finds, boxes, sorted(kept, key=lambda one: one.key), notes)
     _write(asked.out, result)
     _tell(result, asked.out, console)
 
@@ -162,6 +164,14 @@ def _classes(
     if asked.label is not None:
         return dict.fromkeys(keys, (asked.label,))
     return {key: tuple(sorted({label for label, _ in own})) for key, own in boxes.items()}
+
+
+def _unread(keys: Sequence[str], read: Sequence[str]) -> list[str]:
+    """Name images that could not be read; refuse a page about nothing."""
+    missing = sorted({*keys} - {*read})
+    if missing and not read:
+        raise ArgumentError(f"{listed(missing)} could not be read: run shardkit verify")
+    return [f"Left out with their boxes, as they could not be read: {listed(missing)}."] if missing else []
 
 
 def _trained_on(opened: Opened, data: Dataset, keys: Sequence[str]) -> list[str]:

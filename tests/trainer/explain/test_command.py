@@ -12,13 +12,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from shardkit import Dataset
 from shardkit import labels as tables
 from shardkit.labels import LabelsDescription, LabelTable
+from shardkit.loader.manifest_index import ManifestIndex
 from shardkit.storage import Store
 from trainer.commands.cli import run as command
 from trainer.config import Config, LoaderConfig, LogConfig, OptimConfig, RunConfig, SaveConfig, ValConfig
+from trainer.explain.opened import open_run, plain_loader
 from trainer.models.mae import MaeConfig
 from trainer.recipes.base import Recipe
 from trainer.recipes.registry import RECIPES
@@ -144,6 +147,33 @@ def test_a_pre_trained_runs_anomalies_are_held_against_boxes_of_every_class(
     said = capsys.readouterr().out
     assert "The labels plain have no boxes: maps are held against none." in said
     assert "2 images" in said
+
+
+def test_an_image_that_cannot_be_read_is_left_out_by_name_and_no_other_counts_for_it(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(place / "data", tmp_path / "data")
+    boxed = boxes_of(Dataset(str(place / "data")))["key"].to_pylist()
+    plan = plain_loader(open_run(place / "task", torch.device("cpu")).facts, str(tmp_path / "data"), boxed, 0).plan
+    [micro, *_] = plan[0]
+    row = next(int(micro.crops.row[at]) for at in range(len(micro.crops)) if micro.substitutes(at))
+    bad = ManifestIndex(str(tmp_path / "data")).detail(row)
+    assert boxed.count(bad.key) == 1
+    path = tmp_path / "data" / bad.shard.shard
+    data = bytearray(path.read_bytes())
+    data[bad.start(0)] ^= 1
+    path.write_bytes(bytes(data))
+    words = ["explain", str(place / "task"), "--data", str(tmp_path / "data"), "--split", "all"]
+    assert command([*words, "--labels", "findings", "--out", str(tmp_path / "maps")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "6 images, 7 boxes" in said
+    assert f"Left out with their boxes, as they could not be read: {bad.key}." in said
+    assert "The run was trained on 6 of these 6 images" in said
+    found = [each["key"] for each in json.loads((tmp_path / "maps" / "boxes.json").read_text())["boxes"]]
+    assert found == sorted(key for key in boxed[:-1] if key != bad.key)
+    assert command([*words, "--keys", bad.key, "--out", str(tmp_path / "one")]) == 1
+    assert f"{bad.key} could not be read: run shardkit verify" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "one").exists()
 
 
 def test_boxes_elsewhere_are_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
