@@ -18,7 +18,7 @@ def explain(
     labels: str | None = None,
     method: Literal["anomaly", "rollout", "gradcam"] | None = None,
     label: Annotated[str | None, Parameter(name="--class")] = None,
-    split: str = "test",
+    split: str | None = None,
     keys: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
     samples: int = 24,
     layer: str = "",
@@ -43,7 +43,8 @@ def explain(
     label
         Only this class; without it those of an image's boxes, and the most probable one where there are none.
     split
-        train, val, test, all, or the official one of a labels table, e.g. nih14:test.
+        train, val, test, all, or the official one of a labels table, e.g. nih14:test; default: the test split that the
+        run is evaluated on.
     keys
         Only these samples, by key or its start.
     samples

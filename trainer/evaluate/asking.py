@@ -15,6 +15,7 @@ from shardkit.terminal.words import counted
 from trainer.evaluate.kinds import Floats
 from trainer.evaluate.predictions import PredictionsAbout
 from trainer.evaluate.results import LEAK
+from trainer.runs.folder import Facts
 from trainer.runs.training_data import GONE, split_at, trained_at
 from trainer.tasks.facts import FACTS
 from trainer.tasks.targets import the_column
@@ -23,7 +24,7 @@ from trainer.tasks.trained import Trained
 _TEST = "test"
 
 
-def chosen_split(of: Trained, site: Dataset, labels: str) -> str:
+def chosen_split(facts: Facts, site: Dataset, labels: str) -> str:
     """Return the split that a run is asked about where none is named.
 
     The dataset that it was trained on has the split that the training left: the official one of a labels table if it
@@ -31,15 +32,15 @@ def chosen_split(of: Trained, site: Dataset, labels: str) -> str:
 
     Parameters
     ----------
-    of
-        The run.
+    facts
+        What `run.json` says of the run.
     site
         The dataset.
     labels
         Name of the labels table.
     """
-    here = trained_at(of.facts, site)
-    trained = split_at(of.facts, site)
+    here = trained_at(facts, site)
+    trained = split_at(facts, site)
     if trained is not None and trained.table and _TEST in _official(site, trained.table):
         return str(trained.called(_TEST))
     return f"{labels}:{_TEST}" if not here and labels != FACTS and _TEST in _official(site, labels) else _TEST

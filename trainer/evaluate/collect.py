@@ -120,7 +120,7 @@ def _of_run(wanted: Wanted, run: _Run, sets: Mapping[str, Dataset], world: World
 
     labels = wanted.labels or of.task.labels
     for at, (data, site) in enumerate(sets.items()):
-        yield asked(data, _split(wanted.splits, at) or asking.chosen_split(of, site, labels), labels, FILE)
+        yield asked(data, _split(wanted.splits, at) or asking.chosen_split(of.facts, site, labels), labels, FILE)
     if wanted.validation and of.task.kind != "regression":
         held = {data: split for data, site in sets.items() if (split := asking.validation_split(of, site))}
         if not held:

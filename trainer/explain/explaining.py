@@ -94,7 +94,9 @@ class _Found:
 
 
 def explain(opened: Opened, loader: Loader, asked: Asked) -> Iterator[Explained]:
-    """Yield images with their maps, in the loader's order.
+    """Yield images with their maps, each once, in the loader's order.
+
+    An image that cannot be read has none. In its place its batch shows another of its images a second time.
 
     Parameters
     ----------
@@ -114,7 +116,10 @@ def explain(opened: Opened, loader: Loader, asked: Asked) -> Iterator[Explained]
     opened.model.check_batching(loader.batching)
     plan, resized = loader.plan, loader.batching.augmentation.side is not None
     for batch in loader:
-        keys = {slot: loader.key(row) for slot, row in enumerate(batch.rows.tolist()) if row >= 0}
+        rows = batch.rows.tolist()
+        keys = {slot: loader.key(row) for slot, row in enumerate(rows) if row >= 0 and row not in rows[:slot]}
+        if not keys:
+            continue
         found, where = _run(opened, batch, asked, keys), frames(batch, plan, resized)
         for slot, key in keys.items():
             yield _explained(batch, found, slot, key, where[slot])

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from shardkit.errors import ArgumentError
 from shardkit.labels import LabelTable
 from shardkit.storage import shown
 from shardkit.terminal.output import Terminal
+from shardkit.terminal.words import listed
+from trainer.evaluate.asking import chosen_split
 from trainer.explain import finding, words
 from trainer.explain.anomaly import masks_a_round
 from trainer.explain.boxes import Box
@@ -25,7 +27,9 @@ from trainer.explain.page import Result, page
 from trainer.models.classifier import Classifier
 from trainer.runs import best
 from trainer.runs.files import atomic_write
+from trainer.runs.folder import Facts
 from trainer.runs.training_data import GONE, split_at, trained_at
+from trainer.tasks.facts import FACTS
 
 PAGE, BOXES, MAPS = "index.html", "boxes.json", "maps"
 _ALL = "all"
@@ -43,7 +47,7 @@ class Explain:
     labels: str | None = None
     method: Method | None = None
     label: str | None = None
-    split: str = "test"
+    split: str | None = None
     keys: tuple[str, ...] = ()
     samples: int = 24
     layer: str = ""
@@ -67,21 +71,24 @@ def write(asked: Explain, console: Terminal) -> None:
     opened = open_run(asked.run, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     method: Method = asked.method or ("gradcam" if isinstance(opened.model, Classifier) else "anomaly")
     check(opened, method)
+    if asked.split is None:
+        asked = replace(asked, split=_usual_split(opened.facts, data, asked.labels))
     part = [data[key] for key in asked.keys] or list(_split(data, asked.split))
     boxes, notes = _boxes(asked, {one.key for one in part}, table, opened if method == "gradcam" else None)
     keys = [one.key for one in part] if asked.keys else list(boxes) or _spread([o.key for o in part], asked.samples)
     wanted = Asked(method, _classes(asked, keys, boxes, opened, method), asked.layer, asked.masks)
     drawn = keys if asked.keys else _spread(keys, asked.samples)
-    finds, kept, owners = Finds(), list[Explained](), finding.patients(data, keys)
+    finds, kept, read, owners = Finds(), list[Explained](), list[str](), finding.patients(data, keys)
     for one in explain(opened, plain_loader(opened.facts, asked.data, keys, asked.seed), wanted):
+        read.append(one.key)
         finds.add(one, boxes.get(one.key, ()), owners[one.key], asked.seed)
         if one.key in drawn:
             kept.append(one)
         if asked.save_maps:
             _save(one, asked.out / MAPS)
     about = _about(asked, opened, method, data, table)
-    notes += _trained_on(opened, data, keys)
-    result = Result(about, len(keys), finds, boxes, sorted(kept, key=lambda one: one.key), notes)
+    notes += [*_unread(keys, read), *_trained_on(opened, data, read)]
+    result = Result(about, len(read), finds, boxes, sorted(kept, key=lambda one: one.key), notes)
     _write(asked.out, result)
     _tell(result, asked.out, console)
 
@@ -89,7 +96,13 @@ def write(asked: Explain, console: Terminal) -> None:
 # ---------------------------------------------------------------------------------------------- what to look at
 
 
-def _split(data: Dataset, split: str) -> Dataset:
+def _usual_split(facts: Facts, data: Dataset, labels: str | None) -> str:
+    """Return the split that the run is evaluated on, of the labels that it was trained for where none are named."""
+    named = labels or facts["config"].get("objective.labels")
+    return chosen_split(facts, data, named if named in data.labels_names else FACTS)
+
+
+def _split(data: Dataset, split: str | None) -> Dataset:
     return data if split == _ALL else data.filter(split=split)
 
 
@@ -152,6 +165,14 @@ def _classes(
     if asked.label is not None:
         return dict.fromkeys(keys, (asked.label,))
     return {key: tuple(sorted({label for label, _ in own})) for key, own in boxes.items()}
+
+
+def _unread(keys: Sequence[str], read: Sequence[str]) -> list[str]:
+    """Name images that could not be read; refuse a page about nothing."""
+    missing = sorted({*keys} - {*read})
+    if missing and not read:
+        raise ArgumentError(f"{listed(missing)} could not be read: run shardkit verify")
+    return [f"Left out with their boxes, as they could not be read: {listed(missing)}."] if missing else []
 
 
 def _trained_on(opened: Opened, data: Dataset, keys: Sequence[str]) -> list[str]:

@@ -93,7 +93,7 @@ def test_the_split_fits_the_one_of_the_training_and_elsewhere_the_official_one_g
 ) -> None:
     at = site(_by_patient if official else _none)
     of = _run(trained, at.description.digest if here else "another")
-    assert chosen_split(of, at, "tab") == split
+    assert chosen_split(of.facts, at, "tab") == split
 
 
 def _mixture(*members: tuple[Dataset, list[str]]) -> list[dict[str, Any]]:

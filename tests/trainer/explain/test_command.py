@@ -6,18 +6,22 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from shardkit import Dataset
 from shardkit import labels as tables
 from shardkit.labels import LabelsDescription, LabelTable
+from shardkit.loader.manifest_index import ManifestIndex
 from shardkit.storage import Store
 from trainer.commands.cli import run as command
 from trainer.config import Config, LoaderConfig, LogConfig, OptimConfig, RunConfig, SaveConfig, ValConfig
+from trainer.explain.opened import open_run, plain_loader
 from trainer.models.mae import MaeConfig
 from trainer.recipes.base import Recipe
 from trainer.recipes.registry import RECIPES
@@ -52,9 +56,10 @@ def place(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     shutil.copytree(dataset_folder, folder / "data")
     data = Dataset(str(folder / "data"))
     binary = {name: [at % 2 for at in range(len(data))] for name in ("Effusion", "Fracture")}
-    split = pa.array([None] * len(data), pa.string())
-    columns = {"key": data.keys, **{name: pa.array(v, pa.int8()) for name, v in binary.items()}, "split": split}
-    for name, boxes in (("findings", boxes_of(data)), ("plain", None)):
+    values = {"key": data.keys, **{name: pa.array(v, pa.int8()) for name, v in binary.items()}}
+    official = [("train", "test")[at % 3 == 0] for at in range(len(data))]
+    for name, boxes, split in (("findings", boxes_of(data), [None] * len(data)), ("plain", None, official)):
+        columns = values | {"split": pa.array(split, pa.string())}
         about = LabelsDescription(
             name=name,
             level="image",
@@ -63,8 +68,9 @@ def place(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         )
         tables.write(Store(str(folder / "data")), LabelTable(about, pa.table(columns), boxes))
     task = Config(**{**vars(CONFIG), "objective": TaskConfig(labels="findings")})
+    by_table = replace(CONFIG, loader=replace(CONFIG.loader, split="plain:train"))
     with pytest.MonkeyPatch.context() as patch:
-        for name, config in (("mae", CONFIG), ("task", task)):
+        for name, config in (("mae", CONFIG), ("task", task), ("official", by_table)):
             patch.setitem(RECIPES, name, Recipe(config, "this test", ""))
             words = ["--recipe", name, "--data", str(folder / "data"), "--out", str(folder / name)]
             assert command(["pretrain", *words]) == 0
@@ -155,6 +161,33 @@ def test_a_pre_trained_runs_anomalies_are_held_against_boxes_of_every_class(
     assert "2 images" in said
 
 
+def test_an_image_that_cannot_be_read_is_left_out_by_name_and_no_other_counts_for_it(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(place / "data", tmp_path / "data")
+    boxed = boxes_of(Dataset(str(place / "data")))["key"].to_pylist()
+    plan = plain_loader(open_run(place / "task", torch.device("cpu")).facts, str(tmp_path / "data"), boxed, 0).plan
+    [micro, *_] = plan[0]
+    row = next(int(micro.crops.row[at]) for at in range(len(micro.crops)) if micro.substitutes(at))
+    bad = ManifestIndex(str(tmp_path / "data")).detail(row)
+    assert boxed.count(bad.key) == 1
+    path = tmp_path / "data" / bad.shard.shard
+    data = bytearray(path.read_bytes())
+    data[bad.start(0)] ^= 1
+    path.write_bytes(bytes(data))
+    words = ["explain", str(place / "task"), "--data", str(tmp_path / "data"), "--split", "all"]
+    assert command([*words, "--labels", "findings", "--out", str(tmp_path / "maps")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "6 images, 7 boxes" in said
+    assert f"Left out with their boxes, as they could not be read: {bad.key}." in said
+    assert "The run was trained on 6 of these 6 images" in said
+    found = [each["key"] for each in json.loads((tmp_path / "maps" / "boxes.json").read_text())["boxes"]]
+    assert found == sorted(key for key in boxed[:-1] if key != bad.key)
+    assert command([*words, "--keys", bad.key, "--out", str(tmp_path / "one")]) == 1
+    assert f"{bad.key} could not be read: run shardkit verify" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "one").exists()
+
+
 def test_boxes_elsewhere_are_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert explain(place, "task", "--labels", "findings", "--split", "val", "--samples", "2", out="val") == 0
     assert "The split val has 0 of the 9 boxes: --split all takes those of training, too." in capsys.readouterr().out
@@ -180,6 +213,12 @@ def test_what_cannot_be_explained_is_refused_in_a_sentence(
     found = " ".join(capsys.readouterr().err.split())
     assert said in found
     assert not (place / "refused").exists()
+
+
+@pytest.mark.parametrize(("run", "split"), [("mae", "test"), ("official", "plain:test")])
+def test_the_split_is_the_one_that_the_run_is_evaluated_on(place: Path, run: str, split: str) -> None:
+    assert explain(place, run, "--method", "rollout", "--samples", "1", out=f"usual {run}") == 0
+    assert json.loads((place / f"usual {run}" / "boxes.json").read_text())["about"]["split"] == split
 
 
 def test_a_folder_of_seeds_asks_for_one(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
