@@ -85,12 +85,13 @@ def binary(
     fold
         Labels that count as another one: 1 if one of them is 1, 0 if all are 0, else unknown.
     classes
-        Names of the classes, of a run that has them already: those that the labels do not have are unknown.
+        Names of the classes, of a run that has them already: those that the labels do not have are unknown. Where
+        labels of a class are missing, the one of its own name speaks for them; without it, no image is without it.
     """
     fold = fold or {}
-    wanted = {*classes, *(old for old, new in fold.items() if new in classes)}
-    names = tuple(n for n in labels.columns if labels.kinds[n] == "binary" and n in wanted) if classes else columns
-    names, values, known = _taken(labels, names, "binary", bool(classes))
+    own = {name: _own(labels, columns, fold, name) for name in classes}
+    names = tuple(n for n in labels.columns if labels.kinds[n] == "binary" and n in set().union(*own.values()))
+    names, values, known = _taken(labels, names if classes else columns, "binary", bool(classes))
     if not classes:
         check_names("--objective.fold", fold, names)
         check_names("--objective.ones", policy.ones, names)
@@ -101,19 +102,34 @@ def binary(
         known = np.broadcast_to(labels.known.any(1, keepdims=True), known.shape)
     if policy.uncertain == "ignore":
         known = known & (~doubtful | up)
-    found = classes or tuple(dict.fromkeys(fold.get(name, name) for name in names))
-    return _together(found, [fold.get(name, name) for name in names], np.where(known, values, 0), known)
+    if not classes:
+        own = {}
+        for name in names:
+            own.setdefault(fold.get(name, name), set()).add(name)
+    return _together(own, names, np.where(known, values, 0), known)
 
 
-def _together(classes: tuple[str, ...], of: Sequence[str], values: npt.NDArray[np.floating], known: Mask) -> Targets:
-    """Return targets of classes, each of which has any number of columns, `of` naming the class of each."""
-    shape = (len(values), len(classes))
+def _own(labels: Labels, columns: tuple[str, ...], fold: Mapping[str, str], name: str) -> set[str]:
+    """Return the labels that a class of a run is made of: those that the run learnt from, or the one of its name."""
+    there = {column for column in labels.columns if labels.kinds[column] == "binary"}
+    folded = {old for old, new in fold.items() if new == name}
+    of_its_name = {name} & there - fold.keys()
+    # A run that names no columns learnt from all.
+    own = {c for c in columns if fold.get(c, c) == name} if columns else folded | of_its_name
+    return own if own and own <= there else of_its_name or own or {name}
+
+
+def _together(
+    of: Mapping[str, set[str]], names: tuple[str, ...], values: npt.NDArray[np.floating], known: Mask
+) -> Targets:
+    """Return targets of classes, each of which is made of any number of columns, not all of which need be there."""
+    shape = (len(values), len(of))
     one, zero = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
-    for at, name in enumerate(classes):
-        own = [column for column, one_of in enumerate(of) if one_of == name]
-        one[:, at] = (values[:, own] == 1).any(1)
-        zero[:, at] = known[:, own].all(1) & bool(own) & ~one[:, at]
-    return Targets(classes, one.astype(np.float32), one | zero)
+    for at, own in enumerate(of.values()):
+        there = [column for column, name in enumerate(names) if name in own]
+        one[:, at] = (values[:, there] == 1).any(1)
+        zero[:, at] = known[:, there].all(1) & own.issubset(names) & ~one[:, at]
+    return Targets(tuple(of), one.astype(np.float32), one | zero)
 
 
 def categories(labels: Labels, column: str, fold: Mapping[str, str], classes: tuple[str, ...] = ()) -> Targets:

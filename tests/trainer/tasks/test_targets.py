@@ -74,6 +74,45 @@ def test_classes_of_a_run_are_found_again_and_others_are_unknown() -> None:
     assert folded.values[:, 0].tolist() == [1, 0, 1, 1, 0]
 
 
+LUNGS = _labels(bacterial=[1, 0, 0, 0, NAN], viral=[0, 0, 0, 1, NAN], pneumonia=[1, 1, NAN, 1, 1])
+BOTH = {"bacterial": "pneumonia", "viral": "pneumonia"}
+
+
+def _only(*names: str) -> Labels:
+    """LUNGS of a site that has some of its columns."""
+    at = [LUNGS.columns.index(name) for name in names]
+    kinds: dict[str, Any] = dict.fromkeys(names, "binary")
+    return Labels(names, LUNGS.values[:, at], LUNGS.known[:, at], LUNGS.split, kinds, {})
+
+
+@pytest.mark.parametrize("columns", [("bacterial", "viral"), ("pneumonia",), ()])
+def test_a_run_means_the_same_where_it_is_evaluated(columns: tuple[str, ...]) -> None:
+    """A label with the name of a class is none of it where the run did not learn from it."""
+    fold = {} if columns == ("pneumonia",) else BOTH
+    trained = targets.binary(LUNGS, columns, Policy(blank="ignore"), fold)
+    asked = targets.binary(LUNGS, columns, Policy(blank="ignore"), fold, trained.classes)
+    assert asked.digest == trained.digest
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        (("bacterial", "viral", "pneumonia"), [1, 0, 0, 1, NAN]),
+        (("bacterial",), [1, NAN, NAN, NAN, NAN]),
+        (("pneumonia",), [1, 1, NAN, 1, 1]),
+        (("bacterial", "pneumonia"), [1, 1, NAN, 1, 1]),
+        ((), [NAN] * 5),
+    ],
+)
+def test_a_class_is_absent_only_where_all_its_labels_are_or_the_one_of_its_name(
+    there: tuple[str, ...], said: list[float]
+) -> None:
+    """A site with bacterial pneumonia alone does not say that there is no viral one."""
+    of = ("bacterial", "viral")
+    found = targets.binary(_only(*there), of, Policy(blank="ignore"), BOTH, ("pneumonia",))
+    np.testing.assert_array_equal(np.where(found.known, found.values, NAN)[:, 0], said)
+
+
 COVID = _labels(word=["COVID-19", "normal", "bacterial", "viral", None])
 
 
