@@ -56,11 +56,12 @@ def train(job: Job, console: Terminal) -> int:
 
 def _with_model(job: Job) -> Job:
     """Return the job with the model of the run that it begins with, where it names no other."""
-    if job.init is None or "model" in job.typed:
+    init = job.init
+    if init is None or "model" in job.typed:
         return job
     if job.command != "pretrain":
-        job = replace(job, config=with_run(job.config, job.init, job.typed))
-    check_record(job.config.model, job.init, job.typed)
+        job = replace(job, config=with_run(job.config, init, job.typed))
+    check_record(job.config.model, init, job.typed)
     return job
 
 

@@ -107,7 +107,7 @@ def test_a_run_on_a_mixture_was_trained_at_each_of_its_members(site: Callable[..
     at = site(_by_patient)
     of = _run(split, "of the mixture", _mixture((at, [])))
     by_table = "tab:" in split
-    assert chosen_split(of, at, "tab") == ("tab:test" if by_table else "test")
+    assert chosen_split(of.facts, at, "tab") == ("tab:test" if by_table else "test")
     own = "tab:train" if by_table else "train"
     assert any(
         note.startswith(LEAK) and f"{len(at.filter(split=own)):,} images" in note for note in _notes(of, at, own)
@@ -119,7 +119,7 @@ def test_a_dataset_that_has_grown_is_known_by_its_samples(site: Callable[..., Da
     at = site(_by_patient)
     grown = [{"name": "", "digest": "before it grew", "keys": at.filter(split="train").keys[:3]}]
     assert any("images" in note and note.startswith(LEAK) for note in _notes(_run(trained=grown), at, "train"))
-    assert chosen_split(_run(trained=grown), at, "tab") == "test"
+    assert chosen_split(_run(trained=grown).facts, at, "tab") == "test"
     elsewhere = [{"name": "", "digest": "before it grew", "keys": ["0a"]}]
     assert not any(note.startswith(LEAK) for note in _notes(_run(trained=elsewhere), at, "train"))
 
