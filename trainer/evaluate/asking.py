@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from shardkit import Dataset, Loader
 from shardkit.errors import ArgumentError
@@ -16,7 +15,7 @@ from trainer.evaluate.kinds import Floats
 from trainer.evaluate.predictions import PredictionsAbout
 from trainer.evaluate.results import LEAK
 from trainer.runs.folder import Facts
-from trainer.runs.training_data import GONE, split_at, trained_at
+from trainer.runs.training_data import GONE, Rows, split_at, split_rows, trained_at
 from trainer.tasks.facts import FACTS
 from trainer.tasks.targets import the_column
 from trainer.tasks.trained import Trained
@@ -98,6 +97,7 @@ def about(
         split=split,
         labels=labels,
         labels_digest=site.description.digest if table is None else table.digest,
+        split_digest=site.label_table(official).digest if (official := _table_of(split, site)) else "",
         kind=of.task.kind,
         classes=classes,
         select_split=select.get("split"),
@@ -108,10 +108,14 @@ def about(
     )
 
 
+def _table_of(split: str, site: Dataset) -> str:
+    """Return the labels table whose official split it is; empty where there is none."""
+    named = Split.read(split).of(site.labels_names)
+    return named.table if named is not None else ""
+
+
 def _notes(of: Trained, site: Dataset, split: str, table: LabelTable | None) -> list[str]:
-    asked, digest = Split.read(split).of(site.labels_names), site.description.digest
-    official = asked.table if asked is not None else ""
-    found = []
+    official, digest, found = _table_of(split, site), site.description.digest, []
     if official:
         leaks = summarise(site.label_table(official), site.table(MANIFEST), digest).leaks
         found += [f"{LEAK}the official split of {official} {leak.words}." for leak in leaks]
@@ -150,14 +154,14 @@ def asked_targets(of: Trained, loader: Loader, labels: str, classes: tuple[str, 
     """Return targets by row of the manifest, NaN where unknown, by the run's policy; and what a reader should know.
 
     What a site says of classes that the run does not have counts as unknown, and classes that it says nothing of are
-    unknown on all of its images.
+    unknown on all of its images. Notes are of the images of the split.
 
     Parameters
     ----------
     of
         The run.
     loader
-        Of the site.
+        Of the split.
     labels
         Name of the labels table.
     classes
@@ -166,7 +170,7 @@ def asked_targets(of: Trained, loader: Loader, labels: str, classes: tuple[str, 
     Raises
     ------
     ArgumentError
-        The site says nothing of any class.
+        The labels say nothing of any class on images of the split.
     """
     task = replace(of.task, labels=labels)
     said = task.read(loader)
@@ -174,23 +178,28 @@ def asked_targets(of: Trained, loader: Loader, labels: str, classes: tuple[str, 
     found = task.made(said, names)
     values = np.full((len(found.values), len(classes)), np.nan)
     values[:, [classes.index(name) for name in found.classes]] = np.where(found.known, found.values, np.nan)
-    known = ~np.isnan(values)
+    rows = split_rows(loader)
+    known = ~np.isnan(values[rows])
     if not known.any():
-        raise ArgumentError(f"the labels {labels} know none of the classes of {of.run}: choose other --labels")
-    notes = []
-    if absent := [name for name, there in zip(classes, known.any(axis=0), strict=True) if not there]:
-        notes.append(f"The labels {labels} say nothing of {', '.join(absent)}.")
+        raise ArgumentError(
+            f"the labels {labels} know none of the classes of {of.run} in this split: choose other --labels or --split"
+        )
+    there, notes = known.any(axis=0), list[str]()
     if task.kind == "multiclass":
-        notes += _other_categories(said, the_column(said, task.columns), known[:, 0])
+        there = (values[rows] == 1).any(axis=0)
+        notes = _other_categories(said, the_column(said, task.columns), rows[~known[:, 0]])
+    if absent := [name for name, one in zip(classes, there, strict=True) if not one]:
+        what = "know no image" if task.kind == "multiclass" else "say nothing"
+        notes.append(f"The labels {labels} {what} of {', '.join(absent)} in this split.")
     return values, notes
 
 
-def _other_categories(said: Labels, column: str, known: npt.NDArray[np.bool_]) -> list[str]:
-    """Name categories that the run does not have: their images are not scored."""
+def _other_categories(said: Labels, column: str, unknown: Rows) -> list[str]:
+    """Name categories that the run does not have, of rows of the split that it knows no class of: none is scored."""
     at = said.columns.index(column)
-    rows = said.known[:, at] & ~known
+    rows = unknown[said.known[unknown, at]]
     words = said.categories.get(column, ())
     others = sorted({words[int(value)] for value in said.values[rows, at] if 0 <= value < len(words)})
     if not others:
         return []
-    return [f"{counted(int(rows.sum()), 'image')} of categories that the run does not know: {', '.join(others)}."]
+    return [f"{counted(len(rows), 'image')} of categories that the run does not know: {', '.join(others)}."]

@@ -17,7 +17,7 @@ from trainer.commands.training import open_loader
 from trainer.evaluate import asking, joining, predictions
 from trainer.evaluate.names import short_names
 from trainer.evaluate.predict import Question, predict
-from trainer.evaluate.predictions import PredictionsAbout
+from trainer.evaluate.predictions import UNREAD, PredictionsAbout
 from trainer.evaluate.results import FILE, VALIDATION
 from trainer.parallel import World
 from trainer.runs.training_data import trained_at
@@ -181,11 +181,15 @@ def _autocast(of: Trained, world: World) -> Callable[[], AbstractContextManager[
 
 
 def _is_there(path: Path, about: PredictionsAbout) -> bool:
-    """Return whether predictions are there and of the same; notes, and a run's folder that moved, are of no account."""
+    """Return whether predictions are there and of the same, of all images: those that were not read may be sound now.
+
+    Other notes, and a run's folder that moved, are of no account.
+    """
     try:
-        return _bare(predictions.read(path).about) == _bare(about)
+        there = predictions.read(path).about
     except ShardkitError:
         return False
+    return _bare(there) == _bare(about) and not any(UNREAD in note for note in there.notes)
 
 
 def _bare(about: PredictionsAbout) -> PredictionsAbout:

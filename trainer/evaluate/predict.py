@@ -18,7 +18,7 @@ from trainer import parallel
 from trainer.evaluate import predictions
 from trainer.evaluate.groups import years
 from trainer.evaluate.kinds import Floats
-from trainer.evaluate.predictions import FACTS, Predictions, PredictionsAbout
+from trainer.evaluate.predictions import FACTS, UNREAD, Predictions, PredictionsAbout
 from trainer.runs.training_data import Rows, split_rows
 
 _NAMED = 5  # samples that a note names
@@ -117,4 +117,4 @@ def each_once(parts: Sequence[tuple[Rows, npt.NDArray[Any]]]) -> tuple[Rows, npt
 def _unread(keys: list[str]) -> str:
     named = ", ".join(key[:12] for key in sorted(keys)[:_NAMED])
     more = f" and {len(keys) - _NAMED:,} more" if len(keys) > _NAMED else ""
-    return f"{counted(len(keys), 'image')} could not be read, and what stood in its place is not scored: {named}{more}."
+    return f"{counted(len(keys), 'image')} {UNREAD}, and what stood in its place is not scored: {named}{more}."

@@ -18,6 +18,8 @@ from trainer.evaluate.kinds import Floats, Kind, Mask, probabilities
 
 FACTS = {"view": pa.string(), "sex": pa.string(), "body_part": pa.string(), "age": pa.float64()}
 """What the manifest says of a sample; null where it does not. Ages are in years."""
+UNREAD = "could not be read"
+"""What a note of images says that are not among the predictions."""
 _NAME = r"\A[0-9a-f-]{1,128}\z"  # as keys and pseudonyms of a dataset are
 _ABOUT = b"about"
 
@@ -50,6 +52,8 @@ class PredictionsAbout:
         Warnings that a reader should see.
     checkpoint : str
         Digest of the checkpoint's files.
+    split_digest : str
+        Digest of the labels table that says who is in the split; empty where the manifest says it.
     origin : str
         Digest of the path of the run's folder, which tells runs of one name apart; empty where it is not known.
     """
@@ -71,6 +75,7 @@ class PredictionsAbout:
     weights: str = ""
     notes: tuple[str, ...] = ()
     checkpoint: str = ""
+    split_digest: str = ""
     origin: str = ""
 
     @classmethod

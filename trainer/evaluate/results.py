@@ -257,13 +257,23 @@ def _entry(pairs: Iterable[tuple[Predictions, Temperature | None]], settings: Se
 def _fitted(path: Path, of: Predictions) -> Temperature:
     """Fit a temperature on what the run said of the val splits of its training, which lie beside those of its sites."""
     folder = path.parent.parent
-    held = [predictions.read(place) for place in sorted(folder.glob(f"*/{VALIDATION}"))]
+    held = [one for place in sorted(folder.glob(f"*/{VALIDATION}")) if (one := _held(place, of)) is not None]
     if not held:
         raise ArgumentError(
-            f"{folder} has no {VALIDATION}: predict with --temperature, and with the dataset of the training"
+            f"{folder} has no {VALIDATION} of these weights: predict with --temperature, and with the dataset of the"
+            " training"
         )
     scores, targets = (np.concatenate([getattr(one, name) for one in held]) for name in ("scores", "targets"))
     return fit_temperature(of.about.kind, scores, targets)
+
+
+def _held(place: Path, of: Predictions) -> Predictions | None:
+    """Return what was said of a val split; None where other weights said it, or of the dataset as it was before."""
+    held, beside = predictions.read(place), place.with_name(FILE)
+    same = (held.about.checkpoint, {*held.classes}) == (of.about.checkpoint, {*of.classes})
+    if not same or (beside.exists() and predictions.read(beside).about.digest != held.about.digest):
+        return None
+    return Predictions(replace(held.about, classes=of.classes), held.table)
 
 
 def _cooled(of: Predictions, fitted: Temperature | None) -> Predictions:

@@ -71,8 +71,9 @@ class Head(nn.Module):
         found = self.fc_norm(pooled(features, self.config.pool))
         if self.batch_norm is not None:
             found = self.batch_norm(found, features.there)
-        scores: Tensor = self.fc(found)
-        return scores * self.scale + self.offset
+        with torch.autocast(found.device.type, enabled=False):  # bfloat16 leaves a few hundred scores, and makes ties
+            scores: Tensor = self.fc(found.to(self.fc.weight.dtype))
+            return scores * self.scale + self.offset
 
 
 def pooled(features: Features, how: Pool) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -160,8 +161,8 @@ def test_an_official_split_that_parts_patients_is_a_leak(site: Callable[..., Dat
     assert any("patients in common" in note for note in notes)
 
 
-def _loader(at: Dataset) -> Loader:
-    return Loader(at.url, batching="packed:patch=16,tokens=1024", split=None, device="cpu")
+def _loader(at: Dataset, split: str | None = None) -> Loader:
+    return Loader(at.url, batching="packed:patch=16,tokens=1024", split=split, device="cpu")
 
 
 def test_categories_that_the_run_does_not_have_are_unknown_and_named(site: Callable[..., Dataset]) -> None:
@@ -173,6 +174,41 @@ def test_categories_that_the_run_does_not_have_are_unknown_and_named(site: Calla
     assert f"{(sides == 'both').sum()} images of categories that the run does not know: both." in notes
 
 
+def _both_in_val(at: int, patient: str) -> str:
+    """Return the split of a row: those of the side both are in val, and of right none is in test."""
+    return ("test", "train", "val")[at % 3]
+
+
+def test_notes_are_of_the_images_of_the_split(site: Callable[..., Dataset]) -> None:
+    at = site(_both_in_val)
+    said = {
+        split: asked_targets(_run(columns=("side",)), _loader(at, f"tab:{split}"), "tab", ("left", "right"))[1]
+        for split in ("test", "train")
+    }
+    assert said == {
+        "test": ["The labels tab know no image of right in this split."],
+        "train": ["The labels tab know no image of left in this split."],
+    }
+    with pytest.raises(ArgumentError, match="in this split"):
+        asked_targets(_run(columns=("side",)), _loader(at, "tab:val"), "tab", ("left", "right"))
+
+
+def test_an_official_split_that_was_joined_again_is_another_one(site: Callable[..., Dataset]) -> None:
+    before = site(_by_patient)
+    facts, digest = ("run", None), before.description.digest
+    old, none = (
+        about(_run(), facts, before, "site", split, "facts", ("left",)).split_digest for split in ("tab:test", "test")
+    )
+    assert (old, none) == (before.label_table("tab").digest, "")
+    table = before.label_table("tab")
+    words = pa.array(["test"] * len(before), pa.string())
+    changed = table.table.set_column(table.table.column_names.index("split"), "split", words)
+    labels.write(Store(before.url), replace(table, table=changed))
+    after = Dataset(before.url)
+    assert after.description.digest == digest
+    assert about(_run(), facts, after, "site", "tab:test", "facts", ("left",)).split_digest not in (old, "")
+
+
 @pytest.mark.parametrize(("kind", "there"), [("multilabel", "ill"), ("regression", "size")])
 def test_classes_that_a_site_says_nothing_of_are_unknown_and_named(
     site: Callable[..., Dataset], kind: Any, there: str
@@ -180,7 +216,7 @@ def test_classes_that_a_site_says_nothing_of_are_unknown_and_named(
     values, notes = asked_targets(_run(kind=kind), _loader(site()), "tab", (there, "elsewhere"))
     assert not np.isnan(values[:, 0]).any()
     assert np.isnan(values[:, 1]).all()
-    assert notes == ["The labels tab say nothing of elsewhere."]
+    assert notes == ["The labels tab say nothing of elsewhere in this split."]
 
 
 def test_a_site_that_knows_no_class_is_refused(site: Callable[..., Dataset]) -> None:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from sklearn.metrics import roc_auc_score
 
 from shardkit.errors import ArgumentError
-from tests.trainer.evaluate.folders import DRAWS, page, put
+from tests.trainer.evaluate.folders import ABOUT, DRAWS, page, put
 from trainer.evaluate.page.errors import PICTURES, keys, place
 from trainer.evaluate.page.write import SCORES, write
 from trainer.evaluate.predictions import Predictions
@@ -249,6 +249,24 @@ def test_a_temperature_is_fitted_on_val_and_changes_probabilities_alone(tmp_path
     for name, same in (("auc", True), ("brier", False)):
         values = [of.entries[0].scores[name].patients.mean.value for of in (plain, cooled)]
         assert (values[0] == pytest.approx(values[1])) == same
+
+
+@pytest.mark.parametrize("other", [{"checkpoint": "of another"}, {"classes": ("Edema", "Hernia")}, {"digest": "ef56"}])
+def test_a_temperature_is_of_the_same_weights_and_data(tmp_path: Path, other: dict[str, Any]) -> None:
+    put(tmp_path, checkpoint="of this")
+    put(tmp_path / "val", **{"checkpoint": "of this", **other})
+    (tmp_path / "val/ft/nih/predictions.parquet").rename(tmp_path / "ft/nih/validation.parquet")
+    with pytest.raises(ArgumentError, match="of these weights: predict with --temperature"):
+        page(tmp_path, Settings(replicates=100, temperature=True))
+
+
+def test_a_temperature_is_fitted_on_the_val_splits_of_all_datasets_of_the_training(tmp_path: Path) -> None:
+    for site, classes in (("nih", ABOUT.classes), ("hannover", ABOUT.classes[::-1])):
+        put(tmp_path, site=site)
+        put(tmp_path / "val", site=site, classes=classes)
+        (tmp_path / f"val/ft/{site}/predictions.parquet").rename(tmp_path / f"ft/{site}/validation.parquet")
+    of = evaluation(found(tmp_path), Settings(replicates=100, temperature=True))
+    assert {fitted.targets for entry in of.entries for fitted in entry.temperatures} == {2 * 2 * 80}
 
 
 def test_predictions_of_two_tasks_make_no_page(tmp_path: Path) -> None:

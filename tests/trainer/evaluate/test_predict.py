@@ -18,8 +18,9 @@ from shardkit import Loader
 from shardkit.loader.manifest_index import ManifestIndex
 from tests.trainer.evaluate.folders import ABOUT
 from trainer import parallel
+from trainer.evaluate.collect import _is_there
 from trainer.evaluate.predict import Question, each_once, predict
-from trainer.evaluate.predictions import Predictions
+from trainer.evaluate.predictions import Predictions, write
 from trainer.runs.training_data import split_rows
 
 PACKED, BINNED, RESIZED = (
@@ -106,6 +107,9 @@ def test_a_substitute_counts_once_and_the_image_that_it_stands_for_is_named(
     assert found.keys == [key for key in sound.keys if key != bad.key]
     assert [note for note in found.about.notes if bad.key[:12] in note]
     assert replace(found.about, notes=()) == replace(sound.about, notes=())
+    for about, there in ((sound.about, True), (found.about, False)):
+        write(Predictions(about, found.table), tmp_path / "predictions.parquet")
+        assert _is_there(tmp_path / "predictions.parquet", replace(about, notes=())) == there, "it may be sound now"
 
 
 def test_rows_of_several_processes_are_put_in_order_each_once() -> None:

@@ -52,6 +52,19 @@ def _batch(layout: str, make_packed: Any, make_binned: Any) -> tuple[Any, list[T
     return replace(binned, seeds=seeds), images
 
 
+@pytest.mark.parametrize("norm", [True, False])
+def test_scores_are_float32_whatever_the_encoder_is_run_in(norm: bool, make_packed: Any, make_binned: Any) -> None:
+    model, (batch, _) = _classifier(HeadConfig(norm=norm)).float().eval(), _batch("packed", make_packed, make_binned)
+    features: list[Tensor] = []
+    model.head.fc.register_forward_pre_hook(lambda _, given: features.append(given[0]))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        scores = model(batch)
+    [given] = features
+    assert given.dtype == scores.dtype == torch.float32
+    assert (scores != scores.bfloat16().float()).any(), "bfloat16 has too few values: scores of rare classes are alike"
+    torch.testing.assert_close(scores, F.linear(given, model.head.fc.weight, model.head.fc.bias))
+
+
 class Dense:
     """An image through a classifier's parameters: plain float64."""
 
