@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tests.trainer.evaluate.folders import put
 from trainer.commands.cli import run as command
 from trainer.evaluate.predictions import read
 
@@ -76,6 +77,16 @@ def test_the_split_of_the_training_is_called_a_leak(
 ) -> None:
     assert evaluate(str(run), "--data", str(dataset_folder), "--split", "train", "--no-pictures") == 0
     assert "Leak: the run was trained on images of this split" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_the_mean_absolute_error_is_not_called_a_mean_error(
+    evaluate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path / "page", kind="regression", classes=("age",))
+    assert evaluate("--page-only") == 0
+    told = capsys.readouterr().out
+    assert " MAE " in told
+    assert "mean error" not in told
 
 
 @pytest.mark.parametrize(

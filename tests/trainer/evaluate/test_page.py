@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from shardkit.errors import ArgumentError
 from tests.trainer.evaluate.folders import DRAWS, page, put
-from trainer.evaluate.page.errors import PICTURES, keys, place
+from trainer.evaluate.page.errors import PICTURES, keys, place, worst
 from trainer.evaluate.page.write import SCORES, write
 from trainer.evaluate.predictions import Predictions
 from trainer.evaluate.predictions import write as store
@@ -234,6 +234,31 @@ def test_pictures_are_of_the_worst_errors_and_can_be_left_out(tmp_path: Path) ->
     assert "This page holds pictures of the data" in html
     assert html.count("data:image/jpeg") == 1
     assert "data:image" not in write(of, tmp_path, pictures=False).read_text()
+
+
+def test_a_category_is_an_error_where_another_one_is_predicted(tmp_path: Path) -> None:
+    made = put(tmp_path, kind="multiclass", classes=("a", "b", "c"), sharp=0.0)
+    of = evaluation(found(tmp_path), DRAWS)
+    right = made.targets[np.arange(80), made.scores.argmax(axis=1)] == 1
+    lowest = 1 - made.probabilities[right].max(axis=1)
+    assert lowest.max() > 0.5, "one is right with less than half of the probability"
+    assert not right[[row for row, _ in worst(of.entries[0], 80)]].any()
+    assert len(worst(of.entries[0], 80)) == (~right).sum()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_number_that_a_site_does_not_know_is_no_error(tmp_path: Path) -> None:
+    made = put(tmp_path, kind="regression", classes=("age", "height"))
+    table = made.table.set_column(made.table.column_names.index("target.height"), "target.height", pa.nulls(80, "f8"))
+    store(Predictions(made.about, table), tmp_path / "ft/nih" / FILE)
+    assert {k for _, k in worst(evaluation(found(tmp_path), DRAWS).entries[0])} == {0}
+
+
+def test_a_balanced_accuracy_below_chance_is_no_ranking(tmp_path: Path) -> None:
+    put(tmp_path, kind="multiclass", classes=("a", "b", "c"), sharp=-3.0)
+    html = page(tmp_path)
+    assert "is below chance (0.333): the run is wrong more often than guessing would be." in html
+    assert "wrong way round" not in html
 
 
 def test_a_temperature_is_fitted_on_val_and_changes_probabilities_alone(tmp_path: Path) -> None:
