@@ -15,7 +15,7 @@ from trainer.evaluate.results import Entry, Evaluation
 _BY_CLASS = {
     "multilabel": ("auc", "ap", "balanced_accuracy", "sensitivity", "specificity", "brier"),
     "multiclass": ("auc", "ap", "balanced_accuracy", "brier"),
-    "regression": ("mae", "rmse", "bias"),
+    "regression": ("mae", "rmse", "median_error", "bias", "r2"),
 }
 _CLASSWISE = {"balanced_accuracy": "Recall"}
 """What a score of a multi-class task is called class by class: the balanced accuracy is the mean recall."""
