@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from trainer.evaluate.results import Evaluation
 
 _WORDS = Parameter(consume_multiple=True, negative="", show_default=False)
-_SHORT = {"ap": "AP", "balanced_accuracy": "bal. accuracy", "mae": "mean error", "rmse": "RMSE"}
+_SHORT = {"ap": "AP", "balanced_accuracy": "bal. accuracy", "mae": "MAE", "rmse": "RMSE"}
 _FEWEST = 100  # draws of patients: an interval's ends are among the rare ones
 
 

@@ -126,7 +126,7 @@ def _notes(of: Trained, site: Dataset, split: str, table: LabelTable | None) -> 
             f" published scores are of {name}:test."
         )
     if trained_at(of.facts, site):
-        found += _seen(of, site, split)
+        found += _seen(of, site, split) + _chosen_on(of, site, split)
     if table is not None and table.description.dataset != digest:
         found.append("The dataset has grown since its labels were joined: shardkit label joins them again.")
     return found
@@ -148,6 +148,14 @@ def _seen(of: Trained, site: Dataset, split: str) -> list[str]:
     if not found:
         return []
     return [f"{LEAK}the run was trained on images of this split, or of its patients: {', '.join(found)} in common."]
+
+
+def _chosen_on(of: Trained, site: Dataset, split: str) -> list[str]:
+    """Say that the checkpoint was chosen by its score on the very split; of test splits the page says it by itself."""
+    word, trained = of.selection.get("split"), Split.read(of.config.loader.split).of(site.labels_names)
+    if word in (None, _TEST) or trained is None or split != str(trained.called(word)):
+        return []
+    return [f"{LEAK}the checkpoint was chosen by its score on this split, so the score is too good."]
 
 
 def asked_targets(of: Trained, loader: Loader, labels: str, classes: tuple[str, ...]) -> tuple[Floats, list[str]]:

@@ -1,4 +1,4 @@
-"""Whether probabilities are what they say: reliability, ECE, Brier, and one temperature fitted on validation."""
+"""Whether probabilities are what they say: reliability, ECE, and one temperature fitted on validation."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -38,11 +38,6 @@ class Reliability:
     def ece(self) -> float:
         """Expected calibration error: the mean gap between the two, each sample counting the same."""
         return float(np.average(np.abs(self.predicted - self.observed), weights=self.counts))
-
-    @property
-    def largest_gap(self) -> float:
-        """Maximum calibration error."""
-        return float(np.abs(self.predicted - self.observed).max())
 
 
 def reliability(probabilities: Floats, positive: Floats, bins: int = BINS, kind: Bins = "width") -> Reliability | None:
@@ -97,22 +92,6 @@ def ece(probabilities: Floats, targets: Floats, bins: int = BINS, kind: Bins = "
         return found.ece
 
     return by_class(probabilities, targets, score)
-
-
-def brier(probabilities: Floats, targets: Floats) -> ByClass:
-    """Return the mean squared error of each class's probability; of several classes the usual score is their sum.
-
-    Parameters
-    ----------
-    probabilities, targets
-        float (n, K), of a multi-label or multi-class task; a target is 1, 0, or NaN where unknown.
-
-    Returns
-    -------
-    ByClass
-        From 0 to 1; None of a class without a known target.
-    """
-    return by_class(probabilities, targets, lambda actual, said: np.square(said - actual).mean())
 
 
 def top_label(probabilities: Floats, targets: Floats) -> tuple[Floats, Floats]:

@@ -14,7 +14,7 @@ from trainer.evaluate.by_class import NO_NEGATIVE, NO_POSITIVE, NO_TARGET
 from trainer.evaluate.kinds import Floats
 from trainer.evaluate.predictions import Predictions
 from trainer.evaluate.scores import THRESHOLD
-from trainer.evaluate.statistics import Statistic, at_once, mean_over, patients_with, score_named
+from trainer.evaluate.statistics import Score, Statistic, at_once, mean_over, patients_with, score_named
 
 REPLICATES, LEVEL, SEED = 2000, 0.95, 0
 FEWEST = 2
@@ -184,14 +184,15 @@ def put_together(
     """
     made = score_named(of, score)
     names = ("all",) if made.together else of.classes
-    within = (-np.inf, np.inf) if difference else (made.least, made.most)
+    if difference:
+        made = replace(made, least=-np.inf, most=np.inf)
     each = tuple(
-        _estimate(name, value[k], drawn[:, k], level, counts, within)
+        _estimate(name, value[k], drawn[:, k], level, counts, made)
         for k, (name, counts) in enumerate(zip(names, patients_with(of, score), strict=True))
     )
     scored = ~np.isnan(value)
     known = {"no class can be scored": int(scored.sum()) and FEWEST}
-    mean = _estimate("mean", mean_over(value[None], scored)[0], mean_over(drawn, scored), level, known, within)
+    mean = _estimate("mean", mean_over(value[None], scored)[0], mean_over(drawn, scored), level, known, made)
     if mean.low is not None and all(one.low is None for one in each):  # then nothing of the mean could vary, either
         mean = replace(mean, low=None, high=None, reason=next(one.reason for one in each if one.value is not None))
     patients = int(of.patients.max(initial=-1)) + 1
@@ -232,18 +233,18 @@ def _estimate(
     drawn: Floats,
     level: float,
     patients: Mapping[str, int],
-    within: tuple[float, float],
+    made: Score,
 ) -> Estimate:
     used = drawn[~np.isnan(drawn)]
     absent = [reason for reason, count in patients.items() if count == 0]
     if absent or np.isnan(value):
         why = NO_TARGET if NO_TARGET in absent else " and ".join(absent)
-        return Estimate(name, None, None, None, 0, why or NO_TARGET)
+        return Estimate(name, None, None, None, 0, why or made.undefined or NO_TARGET)
     few = [reason for reason, count in patients.items() if count < FEWEST]
     if few or len(used) < LEAST * len(drawn):
         words = {NO_TARGET: "known targets", NO_POSITIVE: "positives", NO_NEGATIVE: "negatives"}
         why = f"only {len(used):,} of {len(drawn):,} replicates have a score"
         why = f"{words[few[-1]]} are of one patient only" if few else why
         return Estimate(name, float(value), None, None, len(used), why)
-    low, high = (min(max(end, within[0]), within[1]) for end in percentiles(used, level))
+    low, high = (min(max(end, made.least), made.most) for end in percentiles(used, level))
     return Estimate(name, float(value), low, high, len(used))

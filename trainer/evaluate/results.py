@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -14,6 +14,7 @@ from shardkit.errors import ArgumentError
 from trainer.evaluate import predictions
 from trainer.evaluate.calibration import Temperature, fit_temperature
 from trainer.evaluate.comparison import Comparison, apart, compare
+from trainer.evaluate.decisions import Decisions, decisions
 from trainer.evaluate.falls import Fall, only, worst_fall
 from trainer.evaluate.groups import Group, group, rows_by
 from trainer.evaluate.intervals import LEVEL, REPLICATES, SEED
@@ -126,6 +127,11 @@ class Entry:
     @cached_property
     def _on(self) -> dict[tuple[str, ...], OverSeeds]:
         return {}
+
+    @cached_property
+    def decisions(self) -> Decisions:
+        """What scores do when somebody decides by them."""
+        return decisions(self.seeds, self.settings.thresholds, self.settings.level)
 
     @cached_property
     def scores(self) -> Mapping[str, OverSeeds]:
@@ -281,29 +287,3 @@ def _cooled(of: Predictions, fitted: Temperature | None) -> Predictions:
         return of
     facts = {name: of.table[name].to_pylist() for name in ("patient", *FACTS)}
     return Predictions(of.about, predictions.table_of(of.about, of.keys, fitted.apply(of.scores), of.targets, facts))
-
-
-def as_json(of: Evaluation) -> dict[str, Any]:
-    """Return all of it as plain values."""
-    return {
-        "settings": asdict(of.settings),
-        "runs": [
-            {
-                "run": entry.run,
-                "site": entry.site,
-                "about": [asdict(one.about) for one in entry.seeds],
-                "temperatures": [asdict(one) for one in entry.temperatures],
-                "headline": entry.headline.patients.score,
-                "scores": {name: asdict(found) for name, found in entry.scores.items()},
-                "groups": {fact: [asdict(one) for one in groups] for fact, groups in entry.groups.items()},
-            }
-            for entry in of.entries
-        ],
-        "comparisons": [
-            {"first": one.run, "second": other.run, "site": one.site, **asdict(found)}
-            for one, other, found in of.comparisons
-        ],
-        "not_compared": [
-            {"first": one.run, "second": other.run, "site": one.site, "why": why} for one, other, why in of.not_compared
-        ],
-    }

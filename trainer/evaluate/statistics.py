@@ -15,7 +15,7 @@ from trainer.evaluate.ranks import Ranks
 
 Statistic = Callable[[Floats], Floats]
 """From weights of patients, float (patients, B), to scores of classes, (B, K): NaN where one does not exist."""
-LESS_IS_BETTER = ("mae", "rmse", "brier")
+LESS_IS_BETTER = ("mae", "rmse", "median_error", "brier")
 """Scores of which less is better."""
 
 
@@ -33,6 +33,8 @@ class Score:
         It is one value for all classes.
     least, most : float
         Between which it lies.
+    undefined : str
+        Why a class that has all that the score needs may have none.
     """
 
     make: Callable[[Predictions, float], Statistic]
@@ -40,6 +42,7 @@ class Score:
     together: bool = False
     least: float = 0.0
     most: float = 1.0
+    undefined: str = ""
 
 
 def scores_of(kind: str) -> Mapping[str, Score]:
@@ -48,7 +51,9 @@ def scores_of(kind: str) -> Mapping[str, Score]:
         return {
             "mae": Score(_mae, most=math.inf),
             "rmse": Score(_rmse, most=math.inf),
+            "median_error": Score(_median_error, most=math.inf),
             "bias": Score(_bias, least=-math.inf, most=math.inf),
+            "r2": Score(_r2, least=-math.inf, undefined="all targets are equal"),
         }
     ranked = {"auc": Score(_auc, (1, 0)), "ap": Score(_ap, (1, 0)), "brier": Score(_brier)}
     if kind == "multiclass":
@@ -199,3 +204,41 @@ def _bias(of: Predictions, _: float) -> Statistic:
 def _rmse(of: Predictions, _: float) -> Statistic:
     square = _mean(of, np.square(of.scores - of.targets))
     return lambda weights: np.sqrt(square(weights))
+
+
+def _median_error(of: Predictions, _: float) -> Statistic:
+    made = [_median(np.abs(error), of) for error in (of.scores - of.targets).T]
+    return lambda weights: np.stack([one(weights) for one in made], axis=1)
+
+
+def _median(values: Floats, of: Predictions) -> Callable[[Floats], Floats]:
+    """Return the median of values, NaN where unknown, of samples that count as often as their patients do."""
+    order = np.argsort(values)[: (~np.isnan(values)).sum()]
+    ascending, patients = values[order], of.patients[order]
+
+    def median(weights: Floats) -> Floats:
+        if not len(order):
+            return np.full(weights.shape[1], np.nan)
+        upto = np.cumsum(weights[patients], axis=0)
+        ends = [(upto < upto[-1] / 2).sum(axis=0), (upto <= upto[-1] / 2).sum(axis=0)]
+        middle = np.mean([ascending[np.minimum(at, len(order) - 1)] for at in ends], axis=0)
+        return np.where(upto[-1] > 0, middle, np.nan)
+
+    return median
+
+
+def _r2(of: Predictions, _: float) -> Statistic:
+    """Return the share of the variance that is explained, NaN where targets are all alike."""
+    counts = np.maximum(of.known.sum(axis=0), 1)
+    centred = of.targets - np.where(of.known, of.targets, 0).sum(axis=0) / counts  # so that squares lose no digits
+    mean, square, error = (
+        _mean(of, values) for values in (centred, np.square(centred), np.square(of.scores - of.targets))
+    )
+
+    def score(weights: Floats) -> Floats:
+        squares = square(weights)
+        spread = squares - np.square(mean(weights))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(spread > 1e-9 * squares, 1 - error(weights) / spread, np.nan)
+
+    return score

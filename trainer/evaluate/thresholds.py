@@ -24,8 +24,6 @@ class AtThreshold:
         Share of known targets that are right; its mean is the mean accuracy.
     subset_accuracy : float or None
         Share of samples with all labels right.
-    sensitivity, specificity : ByClass
-        TP / (TP + FN) and TN / (TN + FP).
     fnr, fpr : ByClass
         FN / (FN + TP) and FP / (FP + TN).
     precision : ByClass
@@ -35,8 +33,6 @@ class AtThreshold:
     threshold: float
     accuracy: ByClass
     subset_accuracy: float | None
-    sensitivity: ByClass
-    specificity: ByClass
     fnr: ByClass
     fpr: ByClass
     precision: ByClass
@@ -57,8 +53,6 @@ def at_threshold(probabilities: Floats, targets: Floats, threshold: float) -> At
         threshold,
         accuracy(positive, targets),
         subset_accuracy(positive, targets),
-        sensitivity=by_class(positive, targets, lambda actual, said: said[actual == 1].mean(), needs=(1,)),
-        specificity=by_class(positive, targets, lambda actual, said: (~said[actual == 0]).mean(), needs=(0,)),
         fnr=by_class(positive, targets, lambda actual, said: (~said[actual == 1]).mean(), needs=(1,)),
         fpr=by_class(positive, targets, lambda actual, said: said[actual == 0].mean(), needs=(0,)),
         precision=by_class(positive, targets, _precision, undefined="nothing is predicted"),

@@ -118,6 +118,16 @@ def test_a_split_is_not_replaced_by_another_and_a_moved_run_is_not_asked_again(
     assert "predicted already" in said[-1]
 
 
+def test_the_mean_absolute_error_is_not_called_a_mean_error(
+    evaluate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path / "page", kind="regression", classes=("age",))
+    assert evaluate("--page-only") == 0
+    told = capsys.readouterr().out
+    assert " MAE " in told
+    assert "mean error" not in told
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

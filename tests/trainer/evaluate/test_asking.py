@@ -64,11 +64,15 @@ def site(dataset_folder: Path, tmp_path: Path) -> Callable[..., Dataset]:
 
 
 def _run(
-    split: str = "train", digest: str = "another", trained: list[dict[str, Any]] | None = None, **task: Any
+    split: str = "train",
+    digest: str = "another",
+    trained: list[dict[str, Any]] | None = None,
+    chosen: dict[str, Any] | None = None,
+    **task: Any,
 ) -> Trained:
     facts: dict[str, Any] = {"digest": digest, "config": {"loader.split": split}}
     facts |= {} if trained is None else {"trained": trained}
-    of = {"facts": facts, "run": Path("run"), "step": 7, "selection": {}, "began": ""}
+    of = {"facts": facts, "run": Path("run"), "step": 7, "selection": chosen or {}, "began": ""}
     return cast(Trained, SimpleNamespace(**of, task=TaskConfig(**{"labels": "tab", "kind": "multiclass", **task})))
 
 
@@ -152,6 +156,26 @@ def test_what_was_trained_on_is_a_leak_and_what_was_not_is_none(site: Callable[.
     assert note.startswith(LEAK)
     assert f"{at.splits['train']:,} images" in note
     assert _notes(_run(digest="another"), at, "train") == (), "another dataset, of which nothing was trained on"
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "chosen", "told"),
+    [
+        ("train", "val", "val", True),
+        ("tab:train/train", "tab:train/val", "val", True),
+        ("train", "test", "val", False),
+        ("train", "test", "test", False),
+        ("train", "val", None, False),
+    ],
+)
+def test_the_split_that_the_checkpoint_was_chosen_on_is_named(
+    site: Callable[..., Dataset], trained: str, asked: str, chosen: str | None, told: bool
+) -> None:
+    at = site(_by_patient if "tab" in trained else _none)
+    of = _run(trained, at.description.digest, chosen={} if chosen is None else {"split": chosen})
+    assert any("chosen by its score on this split" in note for note in _notes(of, at, asked)) == told
+    elsewhere = _run(trained, "another", chosen={"split": "val"})
+    assert not any("chosen by its score" in note for note in _notes(elsewhere, at, asked))
 
 
 def test_an_official_split_that_parts_patients_is_a_leak(site: Callable[..., Dataset]) -> None:

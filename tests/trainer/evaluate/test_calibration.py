@@ -7,11 +7,12 @@ import pytest
 
 from shardkit.errors import ArgumentError
 from tests.trainer.evaluate.samples import predictions
-from trainer.evaluate.calibration import brier, ece, fit_temperature, nll, reliability, top_label
+from trainer.evaluate.calibration import ece, fit_temperature, nll, reliability, top_label
 from trainer.evaluate.kinds import Floats, Kind, probabilities
 from trainer.evaluate.page.decisions import calibration
 from trainer.evaluate.results import Entry, Evaluation, Settings
 from trainer.evaluate.scores import auc, summary
+from trainer.evaluate.statistics import at_once, score_named
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_bins_of_equal_mass_hold_as_many_samples_and_part_no_ties(samples: tuple
     tied = reliability(np.repeat([0.1, 0.4], 50), np.tile([0.0, 1.0], 50), 10, "mass")
     assert tied is not None
     assert tied.counts.tolist() == [50, 50]
-    assert tied.largest_gap == pytest.approx(0.4)
+    assert tied.observed - tied.predicted == pytest.approx([0.4, 0.1])
     assert reliability(p, np.full(500, np.nan)) is None
 
 
@@ -75,9 +76,11 @@ def test_probabilities_that_come_true_have_no_error_and_the_wrong_ones_their_gap
 
 def test_brier_is_the_mean_squared_error_of_known_targets(samples: tuple[Floats, Floats]) -> None:
     p, y = samples
+    of = predictions(np.log(np.clip(p, 1e-15, 1 - 1e-15) / np.clip(1 - p, 1e-15, 1)), y)
+    found = at_once(score_named(of, "brier").make(of, 0.5), of)
     for k in range(2):
         wanted = [(p[i, k] - y[i, k]) ** 2 for i in range(500) if y[i, k] in (0, 1)]
-        assert brier(p, y).values[k] == pytest.approx(sum(wanted) / len(wanted))
+        assert found[k] == pytest.approx(sum(wanted) / len(wanted))
 
 
 def test_the_top_label_is_the_predicted_one_and_whether_it_is_right() -> None:

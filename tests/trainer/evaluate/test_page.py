@@ -15,7 +15,8 @@ from sklearn.metrics import roc_auc_score
 
 from shardkit.errors import ArgumentError
 from tests.trainer.evaluate.folders import ABOUT, DRAWS, page, put
-from trainer.evaluate.page.errors import PICTURES, keys, place
+from trainer.evaluate.page.errors import PICTURES, keys, place, worst
+from trainer.evaluate.page.words import shown
 from trainer.evaluate.page.write import SCORES, write
 from trainer.evaluate.predictions import Predictions
 from trainer.evaluate.predictions import write as store
@@ -234,6 +235,74 @@ def test_pictures_are_of_the_worst_errors_and_can_be_left_out(tmp_path: Path) ->
     assert "This page holds pictures of the data" in html
     assert html.count("data:image/jpeg") == 1
     assert "data:image" not in write(of, tmp_path, pictures=False).read_text()
+
+
+def test_a_category_is_an_error_where_another_one_is_predicted(tmp_path: Path) -> None:
+    made = put(tmp_path, kind="multiclass", classes=("a", "b", "c"), sharp=0.0)
+    of = evaluation(found(tmp_path), DRAWS)
+    right = made.targets[np.arange(80), made.scores.argmax(axis=1)] == 1
+    lowest = 1 - made.probabilities[right].max(axis=1)
+    assert lowest.max() > 0.5, "one is right with less than half of the probability"
+    assert not right[[row for row, _ in worst(of.entries[0], 80)]].any()
+    assert len(worst(of.entries[0], 80)) == (~right).sum()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_number_that_a_site_does_not_know_is_no_error(tmp_path: Path) -> None:
+    made = put(tmp_path, kind="regression", classes=("age", "height"))
+    table = made.table.set_column(made.table.column_names.index("target.height"), "target.height", pa.nulls(80, "f8"))
+    store(Predictions(made.about, table), tmp_path / "ft/nih" / FILE)
+    assert {k for _, k in worst(evaluation(found(tmp_path), DRAWS).entries[0])} == {0}
+
+
+def test_a_balanced_accuracy_below_chance_is_no_ranking(tmp_path: Path) -> None:
+    put(tmp_path, kind="multiclass", classes=("a", "b", "c"), sharp=-3.0)
+    html = page(tmp_path)
+    assert "is below chance (0.333): the run is wrong more often than guessing would be." in html
+    assert "wrong way round" not in html
+
+
+def test_scores_have_the_numbers_of_decisions(tmp_path: Path) -> None:
+    put(tmp_path)
+    html = page(tmp_path)
+    [run] = json.loads((tmp_path / SCORES).read_text())["runs"]
+    for one in run["thresholds"]:
+        values = [one[name]["mean"] for name in ("fnr", "fpr", "precision", "accuracy")] + [one["subset_accuracy"]]
+        cells = "".join(f"<td>{shown(value)}</td>" for value in values)
+        assert f"{one['threshold']:g}</th>{cells}" in re.sub(r">\s+<", "><", html)
+    assert [one["threshold"] for one in run["thresholds"]] == [0.1, 0.2, 0.3, 0.4, 0.5]
+    for ends in (*run["delong"], *run["delong_patients"]):
+        assert f"{shown(ends[0])} to {shown(ends[1])}" in html
+    assert run["calibration"].keys() == {"ece_width", "ece_mass"}
+    assert all(shown(value) in html for value in run["calibration"].values())
+    for curve in run["oracle_auc"].values():
+        assert f"nih {shown(curve['auc'][0])} to {shown(curve['auc'][-1])}" in html
+    assert run["oracle_auc"]["fraction"]["auc"][0] == pytest.approx(run["scores"]["auc"]["patients"]["mean"]["value"])
+    assert len(run["positives"]) == len(run["known"]) == 2
+
+
+def test_scores_of_categories_have_their_confusion_and_sites_their_falls(tmp_path: Path) -> None:
+    made = put(tmp_path, kind="multiclass", classes=("a", "b", "c"))
+    put(tmp_path, kind="multiclass", classes=("a", "b", "c"), site="there")
+    page(tmp_path)
+    scores = json.loads((tmp_path / SCORES).read_text())
+    [run] = [one for one in scores["runs"] if one["site"] == "nih"]
+    assert np.sum(run["confusion"], axis=1).tolist() == made.targets.sum(axis=0).tolist() == run["positives"]
+    assert np.trace(run["confusion"]) == (made.scores.argmax(1) == made.targets.argmax(1)).sum()
+    assert "ece_top" in run["calibration"]
+    assert run["thresholds"] == []
+    assert sorted(one["site"] for one in scores["between_sites"]) == ["nih", "there"]
+
+
+def test_a_page_without_pictures_names_no_folders(tmp_path: Path) -> None:
+    weights = "all weights are those of /home/j doe/runs/pre/checkpoint, which began so: weights are those of C/x.pth"
+    put(tmp_path, data="/home/j doe/shards/nih", weights=weights)
+    of = evaluation(found(tmp_path), DRAWS)
+    assert "/home/j doe" in write(of, tmp_path).read_text()
+    html = write(of, tmp_path, pictures=False).read_text()
+    assert "/home" not in html
+    assert "j doe" not in html
+    assert "all weights are those of checkpoint, which began so: weights are those of x.pth" in html
 
 
 def test_a_temperature_is_fitted_on_val_and_changes_probabilities_alone(tmp_path: Path) -> None:

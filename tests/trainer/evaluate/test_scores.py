@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from typing import get_args
 
 import numpy as np
@@ -11,10 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, r2_score, roc_auc_score
 
+from tests.trainer.evaluate.samples import predictions
 from trainer.evaluate import regression
 from trainer.evaluate.categories import confusion, recalls
+from trainer.evaluate.intervals import estimates
 from trainer.evaluate.kinds import Floats, Kind, log_odds, probabilities
 from trainer.evaluate.scores import accuracy, auc, average_precision, balanced_accuracy, subset_accuracy, summary
+from trainer.evaluate.statistics import at_once, score_named, scores_of
 from trainer.evaluate.thresholds import THRESHOLDS, at_thresholds
 
 
@@ -179,13 +183,11 @@ def test_scores_at_thresholds_are_counts_of_a_table_of_four() -> None:
             tp, fp = (said & actual).sum(), (said & ~actual).sum()
             fn, tn = (~said & actual).sum(), (~said & ~actual).sum()
             assert at.fpr.values[k] == pytest.approx(fp / (fp + tn))
-            assert at.specificity.values[k] == pytest.approx(tn / (fp + tn))
             assert at.accuracy.values[k] == pytest.approx((tp + tn) / 150)
             if k == 4:
-                assert at.fnr.values[k] is at.sensitivity.values[k] is None
+                assert at.fnr.values[k] is None
             else:
                 assert at.fnr.values[k] == pytest.approx(fn / (fn + tp))
-                assert at.sensitivity.values[k] == pytest.approx(tp / (fn + tp))
             assert at.precision.values[k] == pytest.approx(tp / (tp + fp))
         assert at.fnr.scored == 4
         assert at.fnr.mean == pytest.approx(sum(v for v in at.fnr.values if v is not None) / 4)
@@ -206,6 +208,7 @@ def test_errors_of_numbers_are_in_the_unit_of_the_target() -> None:
     targets = random.normal(50, 20, (80, 2))
     said = targets + random.normal(3, 5, (80, 2))
     targets[:20, 1] = np.nan
+    of = predictions(said, targets, "regression")
     for k, rows in enumerate((slice(None), slice(20, None))):
         error = said[rows, k] - targets[rows, k]
         wanted = {
@@ -215,9 +218,30 @@ def test_errors_of_numbers_are_in_the_unit_of_the_target() -> None:
             "bias": np.mean(error),
             "r2": r2_score(targets[rows, k], said[rows, k]),
         }
+        assert wanted.keys() == scores_of("regression").keys()
         for name, value in wanted.items():
-            assert getattr(regression, name)(said, targets).values[k] == pytest.approx(value)
-    flat = regression.r2(said[:, :1], np.full((80, 1), 7.0))
-    assert flat.values == (None,)
-    assert flat.reasons == ("all targets are equal",)
+            assert at_once(score_named(of, name).make(of, 0.5), of)[k] == pytest.approx(value)
+    flat = estimates(predictions(said[:, :1], np.full((80, 1), 7.1), "regression"), "r2", replicates=20).of[0]
+    assert (flat.value, flat.reason) == (None, "all targets are equal")
     assert summary("regression", said, targets)["mae"] == regression.mae(said, targets).mean
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 10_000), st.integers(1, 12))
+def test_median_errors_and_explained_variance_of_weights_are_those_of_samples_repeated(seed: int, n: int) -> None:
+    random = np.random.default_rng(seed)
+    who = random.integers(0, 4, n)
+    targets, said = np.round(random.normal(50, 2, (2, n, 1)), 0)
+    targets[random.random(n) < 0.2] = np.nan
+    of = predictions(said, targets, "regression", patient=[f"{at:x}" for at in who])
+    weights = random.integers(0, 4, (of.patients.max() + 1, 1)).astype(float)
+    rows = np.repeat(np.arange(n), np.where(np.isnan(targets[:, 0]), 0, weights[of.patients, 0]).astype(int))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        median, explained = (score_named(of, name).make(of, 0.5)(weights)[0, 0] for name in ("median_error", "r2"))
+    errors = np.abs(said - targets)[rows, 0]
+    assert median == pytest.approx(np.median(errors)) if len(rows) else np.isnan(median)
+    if len(set(targets[rows, 0])) > 1:
+        assert explained == pytest.approx(r2_score(targets[rows, 0], said[rows, 0]))
+    else:
+        assert np.isnan(explained)

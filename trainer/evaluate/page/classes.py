@@ -2,20 +2,17 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 from markupsafe import Markup, escape
 
 from shardkit.report import number
-from trainer.evaluate.delong import delong
 from trainer.evaluate.intervals import Estimate
-from trainer.evaluate.kinds import log_odds
 from trainer.evaluate.page.words import NONE, at, each, interval, name_of, overall, shown
 from trainer.evaluate.results import Entry, Evaluation
 
 _BY_CLASS = {
     "multilabel": ("auc", "ap", "balanced_accuracy", "sensitivity", "specificity", "brier"),
     "multiclass": ("auc", "ap", "balanced_accuracy", "brier"),
-    "regression": ("mae", "rmse", "bias"),
+    "regression": ("mae", "rmse", "median_error", "bias", "r2"),
 }
 _CLASSWISE = {"balanced_accuracy": "Recall"}
 """What a score of a multi-class task is called class by class: the balanced accuracy is the mean recall."""
@@ -93,16 +90,11 @@ def with_interval(of: Estimate) -> Markup:
 
 
 def _delong(entry: Entry, k: int) -> Markup:
-    """Return DeLong's interval of the first seed's AUC: images as independent, and by patient."""
-    of = entry.first
-    ranked = log_odds(of.about.kind, of.scores)[:, k]
-    cells = []
-    for patients in (of.patients, None):
-        areas = delong([ranked], of.targets[:, k], patients)
-        ends = (np.nan, np.nan) if areas is None else areas.interval(entry.settings.level)
-        cells.append(NONE if np.isnan(ends[0]) else f"{shown(ends[0])} to {shown(ends[1])}")
-    if cells == [NONE, NONE]:
+    """Return DeLong's interval of the first seed's AUC: by patient, and images as independent."""
+    ends = [found[k] for found in (entry.decisions.delong_patients, entry.decisions.delong)]
+    if ends == [None, None]:
         return escape(NONE)
+    cells = [NONE if found is None else f"{shown(found[0])} to {shown(found[1])}" for found in ends]
     return Markup("<small>{}</small><small>images: {}</small>").format(*cells)
 
 

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
 
 from shardkit.report import SERIES, Plot, colour, number, percent, svg
-from trainer.evaluate.by_class import ByClass
-from trainer.evaluate.calibration import ece, reliability, top_label
-from trainer.evaluate.categories import categories, confusion
-from trainer.evaluate.oracle import Mode, oracle_auc
+from trainer.evaluate.decisions import FRACTIONS
+from trainer.evaluate.oracle import Mode
 from trainer.evaluate.page.words import at, shown
 from trainer.evaluate.results import Entry, Evaluation
-from trainer.evaluate.thresholds import at_thresholds
+from trainer.evaluate.thresholds import AtThreshold
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_FRACTIONS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)
 _TONES = 3  # on which letters stay legible
 _SHADED = 0.05  # share of a row from which a cell is shaded
 _EXTENT = (400.0, 250.0)  # points
@@ -42,14 +38,14 @@ def thresholds(of: Evaluation) -> list[Part]:
     if of.kind != "multilabel":
         return []
     head = ["Threshold", "FNR", "FPR", "Precision", "Accuracy", "Subset accuracy"]
-    return [Part(at(entry), head, _at_thresholds(entry, of.settings.thresholds)) for entry in of.entries]
+    return [Part(at(entry), head, _at_thresholds(entry.decisions.thresholds)) for entry in of.entries]
 
 
-def _at_thresholds(entry: Entry, thresholds: Sequence[float]) -> list[list[str]]:
-    of, rows = entry.first, []
-    for found in at_thresholds(of.probabilities, of.targets, thresholds):
-        values = [found.fnr.mean, found.fpr.mean, found.precision.mean, found.accuracy.mean, found.subset_accuracy]
-        rows.append([f"{found.threshold:g}", *(shown(value) for value in values)])
+def _at_thresholds(found: Sequence[AtThreshold]) -> list[list[str]]:
+    rows = []
+    for at_one in found:
+        values = [at_one.fnr.mean, at_one.fpr.mean, at_one.precision.mean, at_one.accuracy.mean, at_one.subset_accuracy]
+        rows.append([f"{at_one.threshold:g}", *(shown(value) for value in values)])
     return rows
 
 
@@ -61,11 +57,10 @@ def confusions(of: Evaluation) -> list[dict[str, Any]]:
 
 
 def _confusion(entry: Entry) -> list[tuple[str, list[tuple[str, str, str]]]]:
-    of = entry.first
-    predicted, actual = categories(of.scores, of.targets)
-    counts = confusion(predicted, actual, len(of.classes))
+    counts = entry.decisions.confusion
+    assert counts is not None  # of several categories
     rows = []
-    for name, row in zip(of.classes, counts, strict=True):
+    for name, row in zip(entry.first.classes, counts, strict=True):
         total = int(row.sum())
         cells = [(number(n), percent(n, total) if total else "", _tone(int(n), total)) for n in row]
         rows.append((name, cells))
@@ -81,29 +76,17 @@ def calibration(of: Evaluation) -> Part | None:
     """Return errors of probabilities: a row for each run at each site."""
     if of.kind == "regression":
         return None
-    multiclass = of.kind == "multiclass"
     head = ["Run and site", "ECE, equal width", "ECE, equal mass", "Brier score", "Temperature"]
-    if multiclass:
+    if of.kind == "multiclass":
         head.insert(1, "ECE of the predicted category")
-    return Part("", head, [_errors(entry, multiclass) for entry in of.entries])
+    return Part("", head, [_errors(entry) for entry in of.entries])
 
 
-def _errors(entry: Entry, multiclass: bool) -> list[str]:
+def _errors(entry: Entry) -> list[str]:
     """Return a row: means over the seeds."""
-    probabilities = [(of.probabilities, of.targets) for of in entry.seeds]
-    errors = [[ece(*of, kind=kind).mean for of in probabilities] for kind in ("width", "mass")]
-    if multiclass:
-        tops = [reliability(*top_label(*of)) for of in probabilities]
-        errors.insert(0, [None if found is None else found.ece for found in tops])
+    errors = [shown(value) for value in (entry.decisions.calibration or {}).values()]
     temperature = ", ".join(shown(one.value) for one in entry.temperatures) or "1, as it is"
-    brier = shown(entry.scores["brier"].patients.mean.value)
-    return [at(entry), *(shown(_mean(of)) for of in errors), brier, temperature]
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    """Return the mean over seeds, which know the same targets: all have a score, or none."""
-    found = [value for value in values if value is not None]
-    return fmean(found) if found else None
+    return [at(entry), *errors, shown(entry.scores["brier"].patients.mean.value), temperature]
 
 
 def oracle(of: Evaluation) -> list[tuple[str, Markup, list[tuple[str, str]]]]:
@@ -111,27 +94,21 @@ def oracle(of: Evaluation) -> list[tuple[str, Markup, list[tuple[str, str]]]]:
     modes: dict[Mode, str] = {"fraction": "share of images decided", "threshold": "distance to the threshold decided"}
     found = []
     for mode, label in modes.items():
-        lines = [(entry, [_oracle(entry, mode, amount) for amount in _FRACTIONS]) for entry in of.entries]
-        lines = [(entry, values) for entry, values in lines if values[0] is not None]
+        lines = [(entry, (entry.decisions.oracle or {}).get(mode, ())) for entry in of.entries]
+        lines = [(entry, values) for entry, values in lines if values and values[0] is not None]
         if lines:
             keys = [(at(entry), SERIES[k % len(SERIES)]) for k, (entry, _) in enumerate(lines)]
             found.append((f"By {label}", _curve(lines, label), keys))
     return found
 
 
-def _oracle(entry: Entry, mode: Mode, amount: float) -> float | None:
-    of = entry.first
-    area: ByClass = oracle_auc(of.probabilities, of.targets, mode, amount)
-    return area.mean
-
-
-def _curve(lines: list[tuple[Entry, list[float | None]]], label: str) -> Markup:
+def _curve(lines: list[tuple[Entry, tuple[float | None, ...]]], label: str) -> Markup:
     told = "; ".join(f"{at(entry)} {shown(values[0])} to {shown(values[-1])}" for entry, values in lines)
 
     def draw(axes: Axes) -> None:
         for k, (_, values) in enumerate(lines):
             y = np.array([np.nan if value is None else value for value in values])
-            axes.plot(_FRACTIONS, y, color=colour(SERIES[k % len(SERIES)]), lw=2, marker="o", ms=4)
+            axes.plot(FRACTIONS, y, color=colour(SERIES[k % len(SERIES)]), lw=2, marker="o", ms=4)
         axes.set(xlabel=label, ylabel="Oracle AUC", ylim=(None, 1.01))
 
     return svg(Plot(draw, f"Oracle AUC over {label}: {told}", extent=_EXTENT))

@@ -27,17 +27,20 @@ class Picture:
     facts: str
 
 
-def worst(entry: Entry) -> list[tuple[int, int]]:
+def worst(entry: Entry, most: int = MOST) -> list[tuple[int, int]]:
     """Return (row, class) of the largest errors, mean over seeds: an image once, by its worst class.
 
-    Of a task with categories it is the actual class, whose probability is the lowest; only wrong ones are errors.
+    Of a task with categories it is the actual class; an image is wrong if another one has the highest probability.
     """
+    kind = entry.first.about.kind
     wrong = np.mean([_errors(entry, k) for k in range(len(entry.seeds))], axis=0)
+    if kind == "multiclass":
+        wrong[entry.first.targets[np.arange(len(wrong)), _mean(entry).argmax(axis=1)] == 1] = 0.0
     at_class = wrong.argmax(axis=1)
     largest = wrong.max(axis=1)
     order = np.argsort(-largest, kind="stable")
-    least = 0.5 if entry.first.about.kind != "regression" else 0.0
-    return [(int(row), int(at_class[row])) for row in order[:MOST] if largest[row] > least]
+    least = 0.5 if kind == "multilabel" else 0.0
+    return [(int(row), int(at_class[row])) for row in order[:most] if largest[row] > least]
 
 
 def _errors(entry: Entry, seed: int) -> Floats:
@@ -47,8 +50,14 @@ def _errors(entry: Entry, seed: int) -> Floats:
     if of.about.kind == "multiclass":
         wrong = np.where(of.targets == 1, wrong, 0.0)
     if of.about.kind == "regression" and len(of.classes) > 1:  # in deviations, as numbers may have other units
-        wrong = wrong / np.maximum(np.nanstd(of.targets, axis=0), 1e-12)
+        spread = [np.std(target[~np.isnan(target)]) if (~np.isnan(target)).any() else 1.0 for target in of.targets.T]
+        wrong = wrong / np.maximum(spread, 1e-12)
     return np.where(of.known, wrong, 0.0)
+
+
+def _mean(entry: Entry) -> Floats:
+    """Return probabilities, mean over seeds, (n, K)."""
+    return np.asarray(np.mean([of.probabilities for of in entry.seeds], axis=0))
 
 
 def keys(of: Evaluation) -> dict[str, list[str]]:
@@ -88,11 +97,11 @@ def _picture(entry: Entry, row: int, k: int, folder: Path) -> Picture:
 
 def _said(entry: Entry, row: int, k: int) -> str:
     of = entry.first
-    probability = float(np.mean([one.probabilities[row, k] for one in entry.seeds]))
+    mean = _mean(entry)[row]
+    probability = float(mean[k])
     if of.about.kind == "regression":
         return f"{of.classes[k]}: predicted {shown(probability)}"
     if of.about.kind == "multiclass":
-        mean = np.mean([one.probabilities[row] for one in entry.seeds], axis=0)
         return f"said {of.classes[int(mean.argmax())]} {shown(float(mean.max()), 2)}"
     return f"{of.classes[k]}: said {shown(probability, 2)}"
 

@@ -136,7 +136,9 @@ def _against_chance(entry: Entry, what: str) -> str:
     if guess is None or found.low is None or found.high is None or found.low > guess:
         return ""
     if found.high < guess:
-        return f"{_capital(what)} is below chance ({shown(guess)}): the run ranks more images the wrong way round."
+        ranked = entry.headline.patients.score == "auc"
+        worse = "ranks more images the wrong way round" if ranked else "is wrong more often than guessing would be"
+        return f"{_capital(what)} is below chance ({shown(guess)}): the run {worse}."
     return f"{_capital(what)} cannot be told from chance ({shown(guess)})."
 
 

@@ -18,7 +18,9 @@ NAMES = {
     "brier": "Brier score",
     "mae": "Mean absolute error",
     "rmse": "Root mean square error",
+    "median_error": "Median absolute error",
     "bias": "Bias",
+    "r2": "R²",
 }
 """What scores are called."""
 NONE = "–"

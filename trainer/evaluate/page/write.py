@@ -9,7 +9,8 @@ from shardkit.report import number, render
 from shardkit.terminal.words import counted
 from trainer.evaluate.page import classes, comparisons, curves, decisions, errors, groups, headline, numbers, origins
 from trainer.evaluate.page.words import in_sentence, mean_name
-from trainer.evaluate.results import Evaluation, as_json
+from trainer.evaluate.record import as_json
+from trainer.evaluate.results import Evaluation
 from trainer.runs.files import atomic_write
 
 NAME, SCORES = "index.html", "scores.json"
@@ -51,7 +52,7 @@ def write(of: Evaluation, folder: Path, pictures: bool = True) -> Path:
         matrix=headline.cells(of),
         forest=headline.forest(of),
         sentences=headline.sentences(of),
-        origins=origins.found(of),
+        origins=origins.found(of, places=pictures),
         **{name: found for name, (_, found) in parts.items()},
     )
     for name, content in ((NAME, page), (SCORES, json.dumps(plain(as_json(of)), indent=1).encode())):
@@ -77,7 +78,7 @@ def _parts(of: Evaluation, folder: Path, pictures: bool) -> dict[str, tuple[str,
         "calibration": ("Calibration", {} if of.kind == "regression" else calibration),
         "oracle": ("Oracle AUC", [] if of.kind == "regression" else decisions.oracle(of)),
         "worst": ("The worst errors", errors.shelves(of, folder) if pictures else []),
-        "files": ("What it is made of", _files(of)),
+        "files": ("What it is made of", _files(of, pictures)),
     }
 
 
@@ -91,15 +92,17 @@ def _task(of: Evaluation) -> str:
     return counted(len(about.classes), *kinds[about.kind])
 
 
-def _files(of: Evaluation) -> list[list[str]]:
+def _files(of: Evaluation, places: bool) -> list[list[str]]:
+    """Return what predictions are of; where datasets lie is told only where pictures are, too."""
     rows = []
     for entry in of.entries:
         for one in entry.seeds:
             a = one.about
             seed = "" if a.seed is None else f", seed {a.seed}"
             chosen = "last" if a.select_metric is None else f"best {in_sentence(a.select_metric)}"
+            data = a.data if places else a.site
             rows.append(
-                [f"{a.run}{seed} at {a.site}", a.data, a.digest[:12], a.split, a.labels, a.labels_digest[:12],
+                [f"{a.run}{seed} at {a.site}", data, a.digest[:12], a.split, a.labels, a.labels_digest[:12],
                  f"{number(a.step)}, {chosen}"]
             )  # fmt: skip
     return rows
