@@ -58,10 +58,9 @@ def _with_model(job: Job) -> Job:
     """Return the job with the model of the run that it begins with, where it names no other."""
     if job.init is None or "model" in job.typed:
         return job
-    if job.command != "pretrain":
-        job = replace(job, config=with_run(job.config, job.init, job.typed))
-    check_record(job.config.model, job.init, job.typed)
-    return job
+    config = job.config if job.command == "pretrain" else with_run(job.config, job.init, job.typed)
+    check_record(config.model, job.init, job.typed)
+    return replace(job, config=config)
 
 
 def by_seed(job: Job) -> Iterator[Job]:
