@@ -17,7 +17,8 @@ from shardkit.storage import shown
 from shardkit.terminal.output import Terminal
 from trainer import parallel
 from trainer.augment import levels
-from trainer.commands.chosen_model import backbone_note, check_record, with_run
+from trainer.commands.chosen_model import backbone_note
+from trainer.commands.run_model import check_record, with_run
 from trainer.config import Config, LoaderConfig
 from trainer.loop import Loop
 from trainer.models.flops import peak_tflops
