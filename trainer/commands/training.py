@@ -17,7 +17,8 @@ from shardkit.storage import shown
 from shardkit.terminal.output import Terminal
 from trainer import parallel
 from trainer.augment import levels
-from trainer.commands.chosen_model import backbone_note, check_record, with_run
+from trainer.commands.chosen_model import backbone_note
+from trainer.commands.run_model import check_record, with_run
 from trainer.config import Config, LoaderConfig
 from trainer.loop import Loop
 from trainer.models.flops import peak_tflops
@@ -59,10 +60,9 @@ def _with_model(job: Job) -> Job:
     init = job.init
     if init is None or "model" in job.typed:
         return job
-    if job.command != "pretrain":
-        job = replace(job, config=with_run(job.config, init, job.typed))
-    check_record(job.config.model, init, job.typed)
-    return job
+    config = job.config if job.command == "pretrain" else with_run(job.config, init, job.typed)
+    check_record(config.model, init, job.typed)
+    return replace(job, config=config)
 
 
 def by_seed(job: Job) -> Iterator[Job]:

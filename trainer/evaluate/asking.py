@@ -152,7 +152,7 @@ def _seen(of: Trained, site: Dataset, split: str) -> list[str]:
 
 def _chosen_on(of: Trained, site: Dataset, split: str) -> list[str]:
     """Say that the checkpoint was chosen by its score on the very split; of test splits the page says it by itself."""
-    word, trained = of.selection.get("split"), Split.read(of.config.loader.split).of(site.labels_names)
+    word, trained = of.selection.get("split"), split_at(of.facts, site)
     if word in (None, _TEST) or trained is None or split != str(trained.called(word)):
         return []
     return [f"{LEAK}the checkpoint was chosen by its score on this split, so the score is too good."]

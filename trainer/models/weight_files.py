@@ -12,10 +12,24 @@ from torch import Tensor
 from shardkit.errors import ArgumentError
 from trainer.models.base import FIRST_KERNEL, Weights
 
-_SAFE: list[Any] = [
-    argparse.Namespace,
-    pathlib.PosixPath,
-]  # what training programs put beside the weights: their arguments
+
+class _Passed:
+    """Stands for a number or an array of NumPy's, which no weights are: nothing of NumPy is run to make it."""
+
+    def __init__(self, *parts: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+_OF_NUMPY = (
+    "dtype",
+    "ndarray",
+    *(f"{of}.multiarray.{n}" for of in ("core", "_core") for n in ("scalar", "_reconstruct")),
+)
+_SAFE: list[Any] = [argparse.Namespace, pathlib.PosixPath, *((_Passed, f"numpy.{name}") for name in _OF_NUMPY)]
+"""What training programs put beside the weights: their arguments, and numbers."""
 _NESTED = ("model", "state_dict", "model_state_dict", "model_state", "module")
 _AVERAGES = ("model_ema", "state_dict_ema", "ema")  # taken where nothing else is there
 
@@ -35,17 +49,19 @@ def in_file(path: Path, mark: str) -> tuple[Weights, str]:
     ArgumentError
         For a file that holds no weights, or those of several models.
     """
-    found, keys = _read(path), []
-    while isinstance(found, dict) and not _is_state(found):
+    found, keys = _read(path), list[str]()
+    while isinstance(found, dict):
         key = next((name for name in (*_NESTED, *_AVERAGES) if isinstance(found.get(name), dict)), None)
         if key is None:
-            named = ", ".join(map(str, list(found)[:8])) or "nothing"
-            raise ArgumentError(f"--init {path} holds no weights by name, but {named}: save a model's state_dict()")
+            break
         keys.append(key)
         found = found[key]
-    if not isinstance(found, dict):
-        raise ArgumentError(f"--init {path} holds no weights by name: save a model's state_dict()")
-    state, prefix = _plain({str(name).replace("_orig_mod.", ""): value for name, value in found.items()}, path, mark)
+    held = found if isinstance(found, dict) else {}
+    weights = {name: value for name, value in held.items() if isinstance(value, Tensor)}  # numbers may stand beside
+    if not any(value.ndim for value in weights.values()):
+        named = ", ".join(map(str, list(held)[:8])) or f"one {type(found).__name__}"
+        raise ArgumentError(f"--init {path} holds no weights by name, but {named}: save a model's state_dict()")
+    state, prefix = _plain({str(name).replace("_orig_mod.", ""): value for name, value in weights.items()}, path, mark)
     where = [*keys, *([f"{prefix}*"] if prefix else [])]
     return state, f" ({' / '.join(where)})" if where else ""
 
@@ -59,10 +75,6 @@ def heads_in(path: Path) -> int | None:
     with safe_open(path, "pt") as file:
         said = (file.metadata() or {}).get("model.heads", "")
     return int(said) if said.isdecimal() else None
-
-
-def _is_state(found: dict[Any, Any]) -> bool:
-    return bool(found) and all(isinstance(value, Tensor) for value in found.values())
 
 
 def _plain(state: Weights, path: Path, mark: str) -> tuple[Weights, str]:

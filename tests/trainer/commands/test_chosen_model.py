@@ -10,7 +10,8 @@ import pytest
 
 from shardkit.errors import ArgumentError
 from tests.trainer.a_run import put_run
-from trainer.commands.chosen_model import backbone_note, with_model, with_run
+from trainer.commands.chosen_model import backbone_note, with_model
+from trainer.commands.run_model import with_run
 from trainer.commands.training import _with_model
 from trainer.models.backbone import TimmConfig
 from trainer.models.classifier import Classifier, HeadConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import timm
@@ -24,6 +24,7 @@ from trainer.models.formats import original_state
 from trainer.models.hiera import HieraConfig
 from trainer.models.initial import described_encoder, load_initial
 from trainer.models.mae import Mae, MaeConfig
+from trainer.models.positions import Mode
 from trainer.models.vit import VitConfig
 
 DECODER: dict[str, Any] = {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2}
@@ -247,3 +248,26 @@ def test_weights_whose_heads_are_known_are_refused_by_a_model_of_others(
     for source in ("vit_tiny_patch16_224.augreg_in21k", str(tmp_path / "ours.safetensors")):
         with pytest.raises(ArgumentError, match=r"it has 3 attention heads and this model 2, .*: use --model\.heads 3"):
             load_initial(_fresh(0, replace(MAE, heads=2)), source)
+
+
+@pytest.mark.parametrize("mode", ["absolute", "centered", "stretch"])
+@pytest.mark.parametrize("grid", [(4, 4), (3, 5)])
+def test_a_table_of_positions_is_known_by_its_formula(tmp_path: Path, mode: Mode, grid: tuple[int, int]) -> None:
+    config = replace(MAE, position=mode)
+    save_file(config.build().encoder_weights(grid), tmp_path / "ours.safetensors")
+    for own in get_args(Mode):
+        told = load_initial(_fresh(0, replace(MAE, position=own)), str(tmp_path / "ours.safetensors"))
+        assert "learned" not in told
+        assert (f"its positions were {mode} and are {own} here (--model.position {mode} keeps" in told) is (own != mode)
+
+
+def test_resampled_patches_and_the_part_of_a_decoder_that_is_missing_are_said(tmp_path: Path) -> None:
+    torch.save({"model": MAE.build().whole_weights((4, 4))}, tmp_path / "whole.pth")
+    told = load_initial(replace(MAE, decoder_depth=2).build(), str(tmp_path / "whole.pth"))
+    assert told.endswith(", of the decoder decoder_blocks.1 begins at random")
+    save_file(MAE.build().encoder_weights((4, 4)), tmp_path / "ours.safetensors")
+    stretched = replace(MAE, patch=16, position="stretch")
+    moved = {replace(MAE, patch=16): ", so that every position lies elsewhere", stretched: ", its positions were"}
+    for config, words in moved.items():
+        told = load_initial(_fresh(0, config), str(tmp_path / "ours.safetensors"))
+        assert f"its patches of 8 pixels resampled to 16{words}" in told

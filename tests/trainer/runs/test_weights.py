@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -151,6 +152,11 @@ ARGUMENTS = argparse.Namespace(lr=1, output_dir=Path("out"))
         (lambda s: {"model": s, "optimizer": {}, "epoch": 799, "args": ARGUMENTS}, "(model)"),
         (lambda s: {"state_dict": s, "state_dict_ema": {n: v * 0 for n, v in s.items()}}, "(state_dict)"),
         (lambda s: {"model_ema": s}, "(model_ema)"),
+        (lambda s: s | {"temperature": 3.0}, ""),
+        (
+            lambda s: {"model": s | {"epoch": 3}, "best": np.float64(0.3), "curve": np.ones(3), "n": np.int64(3)},
+            "(model)",
+        ),
         (lambda s: {"ema": {"module": _under("module.", s)}}, "(ema / module / module.*)"),
     ],
 )
@@ -177,6 +183,22 @@ def test_prefixes_are_found_where_a_backbone_is_begun_with_too(tmp_path: Path) -
         assert "(state_dict / module.encoder.*)" in load_initial(of, str(tmp_path / "wrapped.pth"))
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"width": 128, "heads": 4}, "use --model.width 192, and the heads that it had, mostly --model.heads 3"),
+        ({"depth": 1}, "blocks.1.norm1.weight is in the checkpoint and not in this model: use --model.depth 2"),
+        ({"depth": 4, "patch": 16}, "use --model.depth 2 --model.patch 8"),
+        ({"mlp_ratio": 2.0}, "use --model.mlp-ratio 4"),
+        ({"decoder_width": 64, "decoder_depth": 2}, "use --model.decoder-width 32 --model.decoder-depth 1"),
+    ],
+)
+def test_the_options_of_a_files_architecture_are_named(tmp_path: Path, changes: Any, told: str) -> None:
+    torch.save({"model": original_state(Mae(TINY), (4, 4), 3)}, tmp_path / "mae.pth")
+    with pytest.raises(ArgumentError, match=re.escape(told)):
+        load_initial(Mae(replace(TINY, **changes)), str(tmp_path / "mae.pth"))
+
+
 class _Payload:
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -191,6 +213,8 @@ class _Payload:
         (lambda mark: {"model": _Payload(mark)}, "holds posix.mkdir, which is no weights and could run code"),
         (lambda mark: _under("student.", _timm()) | _under("teacher.", _timm()), "several models, student., teacher."),
         (lambda mark: {"optimizer": {"a": 1}, "epoch": 3}, "no weights by name, but optimizer, epoch"),
+        (lambda mark: {"net": _timm(), "epoch": torch.tensor(3)}, "no weights by name, but net, epoch"),
+        (lambda mark: np.array([_Payload(mark)], dtype=object), "holds posix.mkdir, which is no weights"),
     ],
 )
 def test_the_true_obstacle_is_named_and_no_file_is_run(tmp_path: Path, content: Any, told: str) -> None:
