@@ -16,7 +16,7 @@ from shardkit.labels.split_names import Split
 from shardkit.storage import shown
 from shardkit.terminal.output import Terminal
 from trainer import parallel
-from trainer.augment import levels
+from trainer.augment import check_levels, levels
 from trainer.config import Config, LoaderConfig
 from trainer.loop import Loop
 from trainer.models.flops import peak_tflops
@@ -227,7 +227,7 @@ def open_loader(
     """
     c = config.loader
     normalise = _normalise(c)
-    return Loader(
+    loader = Loader(
         data,
         batching=from_text(c.batching),
         seed=config.run.seed,
@@ -246,6 +246,9 @@ def open_loader(
         attempts=c.attempts,
         deadline=c.deadline,
     )
+    if augmented and config.augment.rand:
+        check_levels(normalise, loader.normalised)
+    return loader
 
 
 def _normalise(config: LoaderConfig) -> Any:
