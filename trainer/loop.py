@@ -215,6 +215,7 @@ class Loop:
                 self.average.update()
             self.objective.stepped(self.world)
             return
+        self.objective.skipped(self.world)
         self.progress.skipped += 1
         if self.progress.skipped > self.config.run.max_skipped:
             raise TrainingError(

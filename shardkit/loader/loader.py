@@ -288,6 +288,11 @@ class Loader:
         """Digest of each member of a mixture, by name; of a dataset, its own under an empty name."""
         return {member.name: member.index.digest for member in self._index.members}
 
+    @property
+    def normalised(self) -> dict[str, Normalise]:
+        """How each of `members` is normalised: as its mixture says, or as this loader does."""
+        return {name: how.normalise for name, how in zip(self.members, self._config.members, strict=True)}
+
     def columns(self, *names: str) -> pa.Table:
         """Read columns of the manifest, all rows: `loader.columns("view", "age")`; ArgumentError for unknown ones."""
         return self._index.columns(*names)

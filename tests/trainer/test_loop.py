@@ -124,6 +124,13 @@ class _Spoiled(Masked):  # type: ignore[misc]  # final for others
 
     bad: frozenset[int] = frozenset()
     runs = 0
+    told: tuple[str, ...] = ()
+
+    def stepped(self, world: World) -> None:
+        self.told += ("stepped",)
+
+    def skipped(self, world: World) -> None:
+        self.told += ("skipped",)
 
     def run(self, model: Any, batch: Any) -> Any:
         out = super().run(model, batch)
@@ -149,6 +156,7 @@ def test_a_step_without_a_finite_loss_changes_nothing_and_is_counted(make_loop: 
     assert torch.isfinite(torch.stack(list(map(torch.sum, loop.average.state.values())))).all()
     told = read(loop.run / "metrics.jsonl")
     assert [record["skipped"] for record in told] == [0, 1, 1]
+    assert task.told == ("stepped", "skipped", "stepped")
     assert told[1]["loss"] is None
 
 

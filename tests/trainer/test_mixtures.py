@@ -73,6 +73,16 @@ def test_a_run_on_a_mixture_validates_on_its_labels_val_split_goes_on_and_is_rep
     assert shardkit(["replay", "--run", "run", "--step", "3", "-o", "step.png"]) == 0
 
 
+def test_randaugment_is_refused_where_a_member_has_another_black_and_white(
+    place: Path, train: Callable[..., tuple[int, str]]
+) -> None:
+    """It would take full scale's, and turn black into something else than white."""
+    assert shardkit(["mix", "cocktail.json", "one=shards/one:1", "--normalise", "one=zscore"]) == 0
+    code, told = train(1, "--loader.split", "all", "--augment.rand", "rand-m6")
+    assert code == 1
+    assert "--loader.normalise percentile, and the mixture normalises one by zscore: shardkit mix it without" in told
+
+
 @pytest.mark.deep
 def test_a_run_goes_on_with_other_labels_only_when_it_is_told_to(
     place: Path, train: Callable[..., tuple[int, str]], capsys: pytest.CaptureFixture[str]

@@ -4,6 +4,6 @@ Each module has an idea: what is drawn, and a function of an image and the numbe
 """
 
 from trainer.augment.config import AugmentConfig
-from trainer.augment.levels import Levels, levels
+from trainer.augment.levels import Levels, check_levels, levels
 
-__all__ = ["AugmentConfig", "Levels", "levels"]
+__all__ = ["AugmentConfig", "Levels", "check_levels", "levels"]

@@ -1,9 +1,13 @@
 """Which grey levels are black and white in an image that a loader has normalised."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from shardkit.errors import ArgumentError
+
+Normalise = str | tuple[float, float]
 CUT_OFF = ("percentile", "minmax", "fullscale")
 """Ways to normalise that give 0 to 1."""
 
@@ -26,7 +30,7 @@ class Levels:
         return 255.0 / max(self.white - self.black, 1e-6)
 
 
-def levels(normalise: str | tuple[float, float]) -> Levels | None:
+def levels(normalise: Normalise) -> Levels | None:
     """Return what a way to normalise makes of the least and the greatest grey level; None where each image has its own.
 
     Parameters
@@ -38,6 +42,30 @@ def levels(normalise: str | tuple[float, float]) -> Levels | None:
         mean, deviation = normalise
         return Levels(-mean / deviation, (1 - mean) / deviation)
     return Levels(0.0, 1.0) if normalise in CUT_OFF else None
+
+
+def check_levels(normalise: Normalise, members: Mapping[str, Normalise]) -> None:
+    """Refuse RandAugment on images that have other levels than it is told.
+
+    Parameters
+    ----------
+    normalise
+        What it is told: the loader's.
+    members
+        How the images of each member of a mixture are normalised.
+
+    Raises
+    ------
+    ArgumentError
+        Where that gives a member other levels.
+    """
+    for name, own in members.items():
+        if levels(own) != levels(normalise):
+            given, wanted = (how if isinstance(how, str) else ",".join(map(str, how)) for how in (own, normalise))
+            raise ArgumentError(
+                f"--augment.rand takes black and white to be those of --loader.normalise {wanted}, and the mixture"
+                f" normalises {name} by {given}: shardkit mix it without --normalise, or leave --augment.rand out"
+            )
 
 
 def covering(image: Tensor, known: Levels | None) -> Levels:

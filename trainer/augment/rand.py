@@ -29,9 +29,9 @@ def draw(random: Random, policy: RandPolicy) -> Operations:
 
 
 def _magnitude(random: Random, policy: RandPolicy) -> float:
-    if policy.deviation == float("inf"):
-        return random.uniform(0.0, policy.magnitude)
-    return min(max(random.gauss(policy.magnitude, policy.deviation), 0.0), policy.greatest)
+    even = policy.deviation == float("inf")
+    drawn = random.uniform(0.0, policy.magnitude) if even else random.gauss(policy.magnitude, policy.deviation)
+    return min(max(drawn, 0.0), policy.greatest)
 
 
 def argument(name: str, magnitude: float, sign: int, increasing: bool) -> float:

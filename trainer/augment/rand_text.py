@@ -5,9 +5,11 @@ import re
 from dataclasses import dataclass, replace
 
 from shardkit.errors import ArgumentError
+from trainer.values import require
 
 _UNIFORM = 100.0  # timm: a greater deviation means any magnitude up to m
-_PART = re.compile(r"(m|n|p|mstd|mmax|inc)([0-9]+(?:\.[0-9]+)?|inf)")
+_MEANT = "a text with p from 0 to 1 and a whole n from 1"
+_PART = re.compile(r"(m|n|p|mstd|mmax|inc)([0-9]+(?:\.[0-9]+)?|(?<=mstd)inf)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class RandPolicy:
     deviation
         Standard deviation of the magnitude, mstd; infinite: evenly from 0 to m.
     greatest
-        Greatest magnitude, mmax.
+        Greatest magnitude, mmax; 0 there is timm's default.
     increasing
         Whether a greater magnitude is always a greater change, inc.
     """
@@ -60,13 +62,15 @@ def from_text(text: str) -> RandPolicy:
             case "m":
                 policy = replace(policy, magnitude=number)
             case "n":
+                require("augment.rand", text, number >= 1 and number.is_integer(), _MEANT)
                 policy = replace(policy, operations=int(number))
             case "p":
+                require("augment.rand", text, number <= 1, _MEANT)
                 policy = replace(policy, chance=number)
             case "mstd":
                 policy = replace(policy, deviation=math.inf if number > _UNIFORM else number)
             case "mmax":
-                policy = replace(policy, greatest=number)
+                policy = replace(policy, greatest=number or RandPolicy().greatest)
             case "inc":
                 policy = replace(policy, increasing=bool(number))
     return policy

@@ -16,7 +16,7 @@ from shardkit.labels.split_names import Split
 from shardkit.storage import shown
 from shardkit.terminal.output import Terminal
 from trainer import parallel
-from trainer.augment import levels
+from trainer.augment import check_levels, levels
 from trainer.commands.chosen_model import backbone_note
 from trainer.commands.run_model import check_record, with_run
 from trainer.config import Config, LoaderConfig
@@ -234,7 +234,7 @@ def open_loader(
     """
     c = config.loader
     normalise = _normalise(c)
-    return Loader(
+    loader = Loader(
         data,
         batching=from_text(c.batching),
         seed=config.run.seed,
@@ -253,6 +253,9 @@ def open_loader(
         attempts=c.attempts,
         deadline=c.deadline,
     )
+    if augmented and config.augment.rand:
+        check_levels(normalise, loader.normalised)
+    return loader
 
 
 def _normalise(config: LoaderConfig) -> Any:

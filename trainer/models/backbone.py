@@ -28,6 +28,7 @@ from trainer.models.timm_names import parted
 from trainer.values import require
 
 _LAST_NORMS = ("norm", "fc_norm", "head.norm")
+_RUNNING = ("running_mean", "running_var", "num_batches_tracked")  # of batch normalisation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +92,7 @@ class TimmEncoder(Encoder):
             changes["norm_layer"] = partial(nn.LayerNorm, eps=norm_eps)
         self.encoder: Any = create(name, side, **changes)
         self.layout = layout(name, side)
+        self._before: list[Tensor] | None = None  # running statistics before the step
         for place in () if last_norm else _LAST_NORMS:
             owner, _, attribute = f"encoder.{place}".rpartition(".")
             held: Any = self.get_submodule(owner) if _has(self, owner) else None
@@ -178,6 +180,8 @@ class TimmEncoder(Encoder):
 
     def _run(self, images: Tensor, there: Tensor) -> Tensor:
         """Return timm's features; empty places are not run in training, so that they are in no statistics."""
+        if self.training and self._before is None:
+            self._before = [b.clone() for b in self._running()]
         if not self.training or bool(there.all()):
             return self.encoder.forward_features(images)  # type: ignore[no-any-return]
         if not there.any():
@@ -196,9 +200,20 @@ class TimmEncoder(Encoder):
     @torch.no_grad()
     def stepped(self) -> None:
         """Average the running statistics of batch normalisation over processes."""
-        held = [b for name, b in self.encoder.named_buffers() if name.endswith(("running_mean", "running_var"))]
+        held = [b for b in self._running() if b.is_floating_point()]
         if held and self.training:
-            parallel.average([b for b in held if b.is_floating_point()])
+            parallel.average(held)
+        self._before = None
+
+    @torch.no_grad()
+    def skipped(self) -> None:
+        """Take back what the step made of the running statistics."""
+        for now, before in zip(self._running(), self._before or (), strict=False):
+            now.copy_(before)
+        self._before = None
+
+    def _running(self) -> list[Tensor]:
+        return [b for name, b in self.encoder.named_buffers() if name.endswith(_RUNNING)]
 
     # --- layers
 

@@ -83,6 +83,9 @@ class Model(nn.Module, ABC):
     def stepped(self) -> None:
         """Follow an update of the weights, on all processes: running statistics."""
 
+    def skipped(self) -> None:
+        """Forget a step that changed no weights, on all processes: running statistics are as before it."""
+
     @property
     def first_kernel(self) -> str:
         """Name of the parameter, in files of other programs, that shows where what wraps their names ends."""

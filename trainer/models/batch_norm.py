@@ -71,3 +71,7 @@ class BatchNorm(nn.Module):
         if count > 1 and bool(torch.isfinite(mean + var).all()):
             self.running_mean.lerp_(mean.to(self.running_mean), _MOMENTUM)
             self.running_var.lerp_(var.clamp(min=0).to(self.running_var), _MOMENTUM)
+
+    def skipped(self) -> None:
+        """Forget a step that was not taken."""
+        self._sums = None

@@ -141,6 +141,12 @@ class Classifier(Model):
         if self.head.batch_norm is not None:
             self.head.batch_norm.stepped()
 
+    def skipped(self) -> None:
+        """Leave the running statistics as they were before the step."""
+        self.encoder.skipped()
+        if self.head.batch_norm is not None:
+            self.head.batch_norm.skipped()
+
     @property
     def initial(self) -> str | None:
         """See `Model`: the encoder's."""

@@ -96,6 +96,18 @@ class Objective(ABC):
         """
         self.model.stepped()
 
+    def skipped(self, world: World) -> None:
+        """Forget a step that changed no weights, as its loss or gradient was not finite: all is as before it.
+
+        Else what is left of it would flow into the next step, but not into that of a run that is resumed between them.
+
+        Parameters
+        ----------
+        world
+            As of `stepped`, in place of which this is called.
+        """
+        self.model.skipped()
+
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of what a task's scores are of."""

@@ -68,6 +68,12 @@ class TaskConfig:
         if not isinstance(model, EncoderConfig):
             kind = type(model).__name__.removesuffix("Config")
             raise ArgumentError(f"a {kind} has no encoder that a task could use: choose another --model")
+        if self.head.batch_norm and getattr(loader.batching, "batch_size", None) == 1:
+            raise ArgumentError(
+                "--objective.head.batch-norm normalises over a micro-batch's images, and one image becomes 0 whatever"
+                f" it is: give --loader.batching {loader.batching} a batch_size of 2 or more, or"
+                " --objective.head.no-batch-norm"
+            )
         labels = self.read(loader)
         of = self.made(labels)
         trained = TrainingTargets.of(of, split_rows(loader), self.kind)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from shardkit.errors import ArgumentError
 from trainer.augment import rand
-from trainer.augment.levels import Levels
+from trainer.augment.levels import Levels, check_levels
 from trainer.augment.rand_text import RandPolicy, from_text
 
 EIGHT = Levels(0.0, 255.0)
@@ -150,6 +150,14 @@ def test_a_text_means_what_it_means_to_timm(text: str) -> None:
         )  # fmt: skip
 
 
+def test_magnitudes_of_an_even_draw_are_cut_too() -> None:
+    policy = from_text("rand-m9-mstd101-mmax5")
+    drawn = [rand._magnitude(Random(seed), policy) for seed in range(200)]
+    assert max(drawn) == 5
+    assert min(drawn) < 1
+    assert from_text("rand-mmax0").greatest == 10, "timm's default"
+
+
 def test_a_great_deviation_is_an_even_draw() -> None:
     assert from_text("rand-m5-mstd101").deviation == math.inf
     drawn = [rand._magnitude(Random(seed), RandPolicy(magnitude=5.0, deviation=math.inf)) for seed in range(2000)]
@@ -158,9 +166,17 @@ def test_a_great_deviation_is_an_even_draw() -> None:
     assert np.mean(drawn) == pytest.approx(2.5, abs=0.15)
 
 
-@pytest.mark.parametrize("text", ["augmix-m3", "rand-x5", "rand-m", "rand-tweights", "rand-m6-mstd", "rand_m6", "m6"])
+@pytest.mark.parametrize(
+    "text", ["augmix-m3", "rand-x5", "rand-m", "rand-tweights", "rand-m6-mstd", "rand_m6", "m6", "rand-ninf"]
+)
 def test_a_text_of_another_kind_is_refused(text: str) -> None:
     with pytest.raises(ArgumentError, match=f"--augment.rand {text} is none of RandAugment's texts"):
+        from_text(text)
+
+
+@pytest.mark.parametrize("text", ["rand-p3", "rand-p1.01-m6", "rand-n2.7", "rand-n0"])
+def test_chances_above_1_and_parts_of_operations_are_refused(text: str) -> None:
+    with pytest.raises(ArgumentError, match=f"--augment.rand {text} must be a text with p from 0 to 1 and a whole n"):
         from_text(text)
 
 
@@ -193,3 +209,10 @@ def test_operations_are_drawn_as_often_and_with_the_arguments_as_timm_draws_them
     for name, values in ours.items():
         assert len(values) == pytest.approx(count / 15, rel=0.25)
         assert ks_2samp(values, seen[name]).pvalue > 1e-3, name
+
+
+def test_members_of_a_mixture_must_have_the_levels_that_it_is_told() -> None:
+    check_levels("percentile", {"one": "minmax", "two": "percentile"})
+    check_levels("none", {"one": "zscore"})  # each image has its own
+    with pytest.raises(ArgumentError, match=r"--loader.normalise 0.5,0.25, and the mixture normalises two by minmax"):
+        check_levels((0.5, 0.25), {"one": (0.5, 0.25), "two": "minmax"})

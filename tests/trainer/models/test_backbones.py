@@ -130,6 +130,22 @@ def test_batch_statistics_are_of_images_alone_and_a_frozen_backbone_keeps_its_ow
     assert model.training, "dropout stays on"
 
 
+def test_a_skipped_step_leaves_the_running_statistics_as_they_were(squares: Any) -> None:
+    torch.manual_seed(0)
+    model = TimmEncoder("test_efficientnet", SIDE).train()
+    model.features(squares())
+    model.stepped()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for image in (squares().images * torch.nan, squares().images * 2):
+        model.features(replace(squares(), images=image))
+    model.skipped()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    model.features(squares())
+    model.stepped()
+    assert not torch.equal(model.encoder.bn1.running_mean, before["encoder.bn1.running_mean"])
+
+
 def test_operations_are_those_of_its_modules() -> None:
     model = TimmConfig(name="vit_tiny_patch16_224").encoder()
     tokens, width, hidden = 197, 192, 768

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from shardkit import Resized
+from shardkit.errors import ArgumentError
 from trainer.models.blocks import drop_rates, kept
 from trainer.models.classifier import Classifier, HeadConfig
 from trainer.models.sequences import sequences
 from trainer.models.vit import VitConfig, VitEncoder
+from trainer.tasks.config import TaskConfig
 from trainer.tasks.targets import Targets
 from trainer.tasks.task import Task
 from trainer.tasks.training_targets import TrainingTargets
@@ -195,6 +199,36 @@ def test_batch_norm_counts_images_and_follows_once_a_step(make_packed: Any, make
     before = norm.running_mean.clone()
     norm.stepped()
     assert torch.equal(norm.running_mean, before), "evaluation leaves nothing behind"
+
+
+def test_batch_norm_forgets_a_step_that_is_skipped(make_packed: Any, make_binned: Any) -> None:
+    """Else a run that is resumed after it would go on otherwise."""
+    batches = [_batch(layout, make_packed, make_binned)[0] for layout in ("packed", "resized")]
+    means = []
+    for first in (batches[:1], []):
+        model = _classifier(HeadConfig(norm=False, batch_norm=True)).train()
+        for batch in first:
+            model(batch)
+        model.skipped()
+        model(batches[1])
+        model.stepped()
+        assert model.head.batch_norm is not None
+        means.append(model.head.batch_norm.running_mean)
+    assert torch.equal(*means)
+
+
+def test_batch_norm_of_one_image_a_micro_batch_is_refused() -> None:
+    """All of it would become 0, and the linear map would get no gradient."""
+
+    def build(batch_size: int, batch_norm: bool) -> None:
+        loader: Any = SimpleNamespace(batching=Resized(side=40, patch=8, batch_size=batch_size))
+        TaskConfig(head=HeadConfig(batch_norm=batch_norm)).build(CONFIG, loader)
+
+    with pytest.raises(ArgumentError, match=r"a batch_size of 2 or more, or --objective.head.no-batch-norm"):
+        build(1, True)
+    for batch_size, batch_norm in ((2, True), (1, False)):
+        with pytest.raises(ArgumentError, match="--labels is missing"):
+            build(batch_size, batch_norm)
 
 
 def test_a_head_normalises_as_its_encoder_does() -> None:
