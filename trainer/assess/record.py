@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.assess.scoring import MAIN
+from trainer.assess.seen import Seen
 from trainer.assess.study import Judged, Result
 from trainer.evaluate import predictions
 from trainer.evaluate.intervals import Estimate
@@ -46,7 +47,7 @@ class Table:
             yield site, source, method, sorted(results, key=lambda result: result.fraction)
 
 
-def notes(judged: Judged, seen: frozenset[str] | None) -> tuple[Note, ...]:
+def notes(judged: Judged, seen: Seen) -> tuple[Note, ...]:
     """Return what a reader should know.
 
     Parameters
@@ -54,18 +55,25 @@ def notes(judged: Judged, seen: frozenset[str] | None) -> tuple[Note, ...]:
     judged
         What was found.
     seen
-        Keys of the samples that the weights were trained on; None where nobody can tell.
+        What the weights were trained on.
     """
-    found: list[Note] = []
-    for site, keys in judged.tested.items():
-        if seen is None:
-            found.append(("plain", f"Whether images of {site} were in the pre-training is not known here."))
-        elif among := sum(key in seen for key in keys):
-            said = f"{among:,} of the {len(keys):,} images of {site} that are asked about were in the pre-training"
-            found.append(("alert", f"{said}, without their labels: the features may know them."))
-        else:
-            found.append(("good", f"No image of {site} that is asked about was in the pre-training."))
-    return tuple(found)
+    return tuple(note for site, keys in judged.tested.items() for note in _seen(site, keys, seen))
+
+
+def _seen(site: str, keys: Sequence[str], seen: Seen) -> Iterator[Note]:
+    labelled = sum(key in seen.labelled for key in keys)
+    plain = sum(key in seen.plain for key in keys)
+    before = "in the training of these weights" if seen.labelled else "in the pre-training"
+    asked = f"of the {len(keys):,} images of {site} that are asked about were"
+    if labelled:
+        yield "alert", f"{labelled:,} {asked} trained on, with labels: the features may know what is asked."
+    if plain:
+        yield "alert", f"{plain:,} {asked} in the pre-training, without their labels: the features may know them."
+    if not seen.whole:
+        more = "other images" if labelled or plain else "images"
+        yield "plain", f"Whether {more} of {site} were {before} is not known here."
+    elif not labelled and not plain:
+        yield "good", f"No image of {site} that is asked about was {before}."
 
 
 def write(out: Path, about: Mapping[str, Any], tables: Sequence[Table]) -> None:
