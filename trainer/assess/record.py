@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.assess.scoring import MAIN
+from trainer.assess.scoring import MAIN, scored_in
 from trainer.assess.seen import Seen
 from trainer.assess.study import Judged, Result
 from trainer.evaluate import predictions
@@ -57,7 +57,19 @@ def notes(judged: Judged, seen: Seen) -> tuple[Note, ...]:
     seen
         What the weights were trained on.
     """
-    return tuple(note for site, keys in judged.tested.items() for note in _seen(site, keys, seen))
+    told = [note for site, keys in judged.tested.items() for note in _seen(site, keys, seen)]
+    first = {result.site: result for result in reversed(judged.results)}
+    return (*told, *(("alert", sentence) for result in first.values() for sentence in _lacking(result)))
+
+
+def _lacking(result: Result) -> Iterator[str]:
+    """Name the classes that a mean is without, and those that not every fold could score."""
+    there = scored_in(result.fits, result.estimates.score)
+    for one, number in zip(result.estimates.of, there.sum(axis=0), strict=True):
+        if one.value is None:
+            yield f"{one.name} of {result.site} has no score, and counts in no mean: {one.reason}."
+        elif number < len(there):
+            yield f"{one.name} of {result.site} can be scored in {number} of {len(there)} folds: its score is of those."
 
 
 def _seen(site: str, keys: Sequence[str], seen: Seen) -> Iterator[Note]:
@@ -85,7 +97,7 @@ def write(out: Path, about: Mapping[str, Any], tables: Sequence[Table]) -> None:
                 _write_predictions(out / PREDICTIONS / table.labels, result)
     values = {**about, "tables": [_table(table) for table in tables]}
     with atomic_write(out / FILE) as fresh:
-        fresh.write_text(json.dumps(values, indent=1, default=str) + "\n")
+        fresh.write_text(json.dumps(values, indent=1, default=str, allow_nan=False) + "\n")
 
 
 def _write_predictions(folder: Path, result: Result) -> None:

@@ -45,8 +45,8 @@ class Result:
         How many that is, the mean over fits.
     estimates : Estimates
         The score with its interval, by class and as their mean.
-    draws : tuple of float
-        The mean over classes for each draw of the patients.
+    draws : tuple of float or None
+        The mean over classes for each draw of the patients; None where no class is scored.
     penalties : tuple of float
         Those chosen, of each fit; empty for k-NN.
     fits : tuple of tuple of Predictions
@@ -60,7 +60,7 @@ class Result:
     patients: float
     images: float
     estimates: Estimates
-    draws: tuple[float, ...]
+    draws: tuple[float | None, ...]
     penalties: tuple[float, ...]
     fits: tuple[tuple[Predictions, ...], ...] = field(repr=False)
 
