@@ -186,10 +186,27 @@ def test_other_weights_and_other_images_are_other_features(run: tuple[Path, Path
     [
         ([], "name a run, or a recipe and its weights"),
         (["--recipe", "nothing", "--init", "x.pth"], "recipe nothing is unknown"),
+        (["--k", "0"], "--k 0 must be 1 or more"),
+        (["--draws", "0"], "--draws 0 must be 1 or more"),
+        (["--replicates", "0"], "--replicates 0 must be 1 or more"),
+        (["--seed", "-1"], "--seed -1 must be 0 or more"),
+        (["--folds", "1"], "--folds 1 must be 2 or more, or 0 for a test split"),
+        (["--fractions", "10"], "--fractions 10 must be above 0 and at most 1: 10 % is 0.1"),
+        (["--fractions", "0.1", "0"], "--fractions 0 must be above 0"),
+        (["--fractions", "nan"], "--fractions nan must be above 0"),
     ],
 )
 def test_what_cannot_be_judged_is_told_in_a_sentence(
     words: list[str], told: str, run: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command(["assess", *words, "--data", str(run[0]), "--labels", "sizes", "--out", str(tmp_path)]) == 1
-    assert told in capsys.readouterr().err
+    assert told in " ".join(capsys.readouterr().err.split())
+
+
+def test_one_of_several_seeds_is_to_be_named(
+    run: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run[1], tmp_path / "seeds" / "seed_0")
+    words = ["assess", str(tmp_path / "seeds"), "--data", str(run[0]), "--labels", "sizes", "--out", str(tmp_path)]
+    assert command(words) == 1
+    assert "holds runs of 1 seeds: name one of them" in " ".join(capsys.readouterr().err.split())
