@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from shardkit.errors import ArgumentError
 from trainer.evaluate.kinds import Kind
 from trainer.tasks.targets import Blank, Uncertain
 
@@ -29,6 +30,11 @@ class StudyConfig:
         How often the patients who are asked about are drawn again for intervals.
     seed
         What folds and draws are drawn from.
+
+    Raises
+    ------
+    ArgumentError
+        For a number that nothing can be judged with.
     """
 
     fractions: tuple[float, ...] = FRACTIONS
@@ -37,6 +43,19 @@ class StudyConfig:
     k: int = NEIGHBOURS
     replicates: int = 2000
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name, least in (("k", 1), ("draws", 1), ("replicates", 1), ("seed", 0)):
+            if (value := getattr(self, name)) < least:
+                raise ArgumentError(f"--{name} {value} must be {least} or more")
+        if self.folds is not None and (self.folds < 0 or self.folds == 1):
+            raise ArgumentError(f"--folds {self.folds} must be 2 or more, or 0 for a test split")
+        for share in self.fractions:
+            if not 0 < share <= 1:
+                raise ArgumentError(f"--fractions {share:g} must be above 0 and at most 1: 10 % is 0.1")
+        if not self.fractions:
+            raise ArgumentError("--fractions needs a share of the patients, such as 0.1")
 
 
 @dataclass(frozen=True, kw_only=True)
