@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shardkit.terminal.words import counted
 from trainer.assess.scoring import MAIN, scored_in
 from trainer.assess.seen import Seen
 from trainer.assess.study import Judged, Result
@@ -14,6 +15,7 @@ from trainer.evaluate.intervals import Estimate
 from trainer.runs.files import atomic_write
 
 FILE, PREDICTIONS = "assess.json", "predictions"
+_NAMED = 5  # samples that a note names
 Note = tuple[str, str]
 """Kind (alert, good or plain) and sentence."""
 
@@ -58,8 +60,14 @@ def notes(judged: Judged, seen: Seen) -> tuple[Note, ...]:
         What the weights were trained on.
     """
     told = [note for site, keys in judged.tested.items() for note in _seen(site, keys, seen)]
+    told += [("alert", _unread(site, keys)) for site, keys in judged.unread.items() if keys]
     first = {result.site: result for result in reversed(judged.results)}
     return (*told, *(("alert", sentence) for result in first.values() for sentence in _lacking(result)))
+
+
+def _unread(site: str, keys: Sequence[str]) -> str:
+    named = ", ".join(key[:12] for key in keys[:_NAMED]) + (" and others" if len(keys) > _NAMED else "")
+    return f"{counted(len(keys), 'image')} of {site} could not be read, and nothing is learnt from or said of: {named}."
 
 
 def _lacking(result: Result) -> Iterator[str]:

@@ -201,6 +201,31 @@ def test_positives_and_negatives_in_different_folds_are_no_unknown_targets() -> 
     assert {one.reason for one in estimated(parted, "auc", 10).of} == {"no fold with a positive and a negative"}
 
 
+def test_images_that_could_not_be_read_are_left_out_of_all_and_named() -> None:
+    """Whichever features are lacking: all kinds are asked about the same images."""
+    here, there = place(), place(1, official=False, name="there")
+    lost = {"here": [0, int(np.flatnonzero(here.answers.split == "test")[0])], "there": [3]}
+    for of in (here, there):
+        of.features["noise"][lost[of.site.name]] = np.nan
+    judged = study([here, there], WHOLE)
+    for of in (here, there):
+        gone = {of.site.keys[row] for row in lost[of.site.name]}
+        assert not gone & set(judged.tested[of.site.name])
+        assert not gone & {key for r in judged.results if r.site == of.site.name for key in r.fits[0][0].keys}
+        assert set(judged.unread[of.site.name]) == gone
+    train = here.answers.split != "test"
+    assert {result.images for result in judged.results} == {train.sum() - train[lost["here"]].sum()}
+    told = [sentence for _, sentence in record.notes(judged, Seen(whole=True))]
+    assert "1 image of there could not be read, and nothing is learnt from or said of: 00000003." in told
+
+
+def test_features_that_are_no_numbers_are_refused() -> None:
+    of = place()
+    of.features["noise"][:] = np.nan
+    with pytest.raises(ArgumentError, match="no labelled image of here has features"):
+        study([of], QUICK)
+
+
 def test_folds_that_cannot_be_made_are_refused() -> None:
     with pytest.raises(ArgumentError, match="--folds 100 cannot be made of 60 patients"):
         study([place()], replace(QUICK, folds=100))
