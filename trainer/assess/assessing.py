@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from shardkit.terminal.output import Terminal
 from trainer.assess import page, record
 from trainer.assess.config import PolicyConfig, StudyConfig
 from trainer.assess.features import Images, Matrix, Pool, of_encoder, of_pixels, plain
-from trainer.assess.sites import answers, kind_of, seen_by, site
+from trainer.assess.seen import seen_by
+from trainer.assess.sites import answers, kind_of, site
 from trainer.assess.study import Place, study
 from trainer.assess.weights import of_recipe, of_run
 from trainer.commands.training import open_loader
@@ -59,7 +59,7 @@ def assess(asked: Assess, console: Terminal) -> None:
     console.plain(told)
     networks = {TRAINED: trained, **{name: weights.random(seed) for name, seed in RANDOM.items()}}
     sites = {name: _read(weights.loader, data, networks, asked) for name, data in _named(asked.data).items()}
-    seen = None if weights.data is None else seen_by(partial(_open, weights.loader, weights.data))
+    seen = seen_by(weights.source, _open)
     tables = []
     for labels in asked.labels:
         judged = study(_placed(asked.policy, labels, sites), asked.study)

@@ -94,13 +94,15 @@ def digest(model: nn.Module) -> str:
 
 
 def _kept(images: Images, loader: Loader, asked: Mapping[str, str | int], run: Callable[[Any], torch.Tensor]) -> Matrix:
-    """Return what the file holds, or read the images and write it."""
+    """Return what the file holds, or read the images and write it: once all could be read, for they may be mended."""
     depends = {"format": _FORMAT, "plan": str(loader.plan_spec), "normalise": images.normalise, **asked}
     depends["data"] = loader.state_dict()["manifest_digest"]
     path = images.folder / f"{hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:32]}.npy"
-    if path.exists():
-        return np.asarray(np.load(path, allow_pickle=False), np.float32)
+    if path.exists() and np.isfinite(kept := np.asarray(np.load(path, allow_pickle=False), np.float32)).all():
+        return kept
     found = _read(loader, run)
+    if not np.isfinite(found).all():
+        return found
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as fresh, fresh.open("wb") as file:
         np.save(file, found)

@@ -39,6 +39,8 @@ def strata(kind: Kind, targets: Floats) -> Rows:
 def folds(of: Rows, patients: Rows, number: int, seed: int) -> list[tuple[Rows, Rows]]:
     """Return train and test rows of each fold; every row is tested once, and no patient is on both sides.
 
+    Where all strata have fewer samples than there are folds, the smallest are taken together until one is large enough.
+
     Parameters
     ----------
     of
@@ -46,15 +48,26 @@ def folds(of: Rows, patients: Rows, number: int, seed: int) -> list[tuple[Rows, 
     patients
         int (n,), number of each sample's patient.
     number
-        Of folds.
+        Of folds: of patients, there are as many at least.
     seed
         What is drawn.
     """
+    of = _large_enough(of, number)
     dealer = StratifiedGroupKFold(number, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a class that is too rare to be in each fold
         dealt = list(dealer.split(of, of, patients))
     return [(train.astype(np.int64), test.astype(np.int64)) for train, test in dealt]
+
+
+def _large_enough(of: Rows, number: int) -> Rows:
+    """Return strata of which one has so many samples, as scikit-learn wants."""
+    _, at, size = np.unique(of, return_inverse=True, return_counts=True)
+    if size.max() >= number:
+        return of
+    smallest_first = np.argsort(size, kind="stable")
+    together = smallest_first[: np.searchsorted(np.cumsum(size[smallest_first]), number) + 1]
+    return np.asarray(np.where(np.isin(at, together), together[0], at), np.int64)
 
 
 def share(of: Rows, patients: Rows, fraction: float, seed: int) -> Rows:

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.assess.scoring import MAIN
+from shardkit.terminal.words import counted
+from trainer.assess.scoring import MAIN, scored_in
+from trainer.assess.seen import Seen
 from trainer.assess.study import Judged, Result
 from trainer.evaluate import predictions
 from trainer.evaluate.intervals import Estimate
 from trainer.runs.files import atomic_write
 
 FILE, PREDICTIONS = "assess.json", "predictions"
+_NAMED = 5  # samples that a note names
 Note = tuple[str, str]
 """Kind (alert, good or plain) and sentence."""
 
@@ -46,7 +49,7 @@ class Table:
             yield site, source, method, sorted(results, key=lambda result: result.fraction)
 
 
-def notes(judged: Judged, seen: frozenset[str] | None) -> tuple[Note, ...]:
+def notes(judged: Judged, seen: Seen) -> tuple[Note, ...]:
     """Return what a reader should know.
 
     Parameters
@@ -54,18 +57,43 @@ def notes(judged: Judged, seen: frozenset[str] | None) -> tuple[Note, ...]:
     judged
         What was found.
     seen
-        Keys of the samples that the weights were trained on; None where nobody can tell.
+        What the weights were trained on.
     """
-    found: list[Note] = []
-    for site, keys in judged.tested.items():
-        if seen is None:
-            found.append(("plain", f"Whether images of {site} were in the pre-training is not known here."))
-        elif among := sum(key in seen for key in keys):
-            said = f"{among:,} of the {len(keys):,} images of {site} that are asked about were in the pre-training"
-            found.append(("alert", f"{said}, without their labels: the features may know them."))
-        else:
-            found.append(("good", f"No image of {site} that is asked about was in the pre-training."))
-    return tuple(found)
+    told = [note for site, keys in judged.tested.items() for note in _seen(site, keys, seen)]
+    told += [("alert", _unread(site, keys)) for site, keys in judged.unread.items() if keys]
+    first = {result.site: result for result in reversed(judged.results)}
+    return (*told, *(("alert", sentence) for result in first.values() for sentence in _lacking(result)))
+
+
+def _unread(site: str, keys: Sequence[str]) -> str:
+    named = ", ".join(key[:12] for key in keys[:_NAMED]) + (" and others" if len(keys) > _NAMED else "")
+    return f"{counted(len(keys), 'image')} of {site} could not be read, and nothing is learnt from or said of: {named}."
+
+
+def _lacking(result: Result) -> Iterator[str]:
+    """Name the classes that a mean is without, and those that not every fold could score."""
+    there = scored_in(result.fits, result.estimates.score)
+    for one, number in zip(result.estimates.of, there.sum(axis=0), strict=True):
+        if one.value is None:
+            yield f"{one.name} of {result.site} has no score, and counts in no mean: {one.reason}."
+        elif number < len(there):
+            yield f"{one.name} of {result.site} can be scored in {number} of {len(there)} folds: its score is of those."
+
+
+def _seen(site: str, keys: Sequence[str], seen: Seen) -> Iterator[Note]:
+    labelled = sum(key in seen.labelled for key in keys)
+    plain = sum(key in seen.plain for key in keys)
+    before = "in the training of these weights" if seen.labelled else "in the pre-training"
+    asked = f"of the {len(keys):,} images of {site} that are asked about were"
+    if labelled:
+        yield "alert", f"{labelled:,} {asked} trained on, with labels: the features may know what is asked."
+    if plain:
+        yield "alert", f"{plain:,} {asked} in the pre-training, without their labels: the features may know them."
+    if not seen.whole:
+        more = "other images" if labelled or plain else "images"
+        yield "plain", f"Whether {more} of {site} were {before} is not known here."
+    elif not labelled and not plain:
+        yield "good", f"No image of {site} that is asked about was {before}."
 
 
 def write(out: Path, about: Mapping[str, Any], tables: Sequence[Table]) -> None:
@@ -77,7 +105,7 @@ def write(out: Path, about: Mapping[str, Any], tables: Sequence[Table]) -> None:
                 _write_predictions(out / PREDICTIONS / table.labels, result)
     values = {**about, "tables": [_table(table) for table in tables]}
     with atomic_write(out / FILE) as fresh:
-        fresh.write_text(json.dumps(values, indent=1, default=str) + "\n")
+        fresh.write_text(json.dumps(values, indent=1, default=str, allow_nan=False) + "\n")
 
 
 def _write_predictions(folder: Path, result: Result) -> None:

@@ -1,13 +1,12 @@
-"""A dataset to be asked about: who is in it, what its labels say, and which of its images pre-training has seen."""
+"""A dataset to be asked about: who is in it, and what its labels say."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from shardkit import Loader
-from shardkit.errors import ShardkitError
 from shardkit.labels import Labels
 from trainer.assess.parts import Rows
 from trainer.evaluate.kinds import Floats, Kind
@@ -106,19 +105,3 @@ def kind_of(labels: Labels, columns: Sequence[str]) -> Kind:
     """Return the kind of task that labels are for: by their binary columns, else categories, else numbers."""
     there = [labels.kinds[name] for name in (columns or labels.columns) if name in labels.kinds]
     return next((task for kind, task in _KINDS.items() if kind in there), "multilabel")
-
-
-def seen_by(open_run: Callable[[], Loader]) -> frozenset[str] | None:
-    """Return the keys of the samples that a run was trained on; None where its dataset cannot be opened.
-
-    Parameters
-    ----------
-    open_run
-        Opens the run's dataset with its split.
-    """
-    try:
-        loader = open_run()
-    except ShardkitError:
-        return None
-    keys, rows = loader.columns("key")["key"].to_numpy(), loader.plan.samples.rows
-    return frozenset(keys if rows is None else keys[rows])

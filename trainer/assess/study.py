@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from trainer.assess.parts import Rows
 from trainer.assess.scoring import MAIN, each, estimated
 from trainer.assess.sites import Answers, Site
 from trainer.evaluate.intervals import Estimates
-from trainer.evaluate.kinds import Floats, Kind
+from trainer.evaluate.kinds import Floats, Kind, Mask
 from trainer.evaluate.predictions import Predictions, PredictionsAbout, table_of
 
 KNN, LINEAR = "k-NN", "logistic"
@@ -29,6 +30,25 @@ class Place:
     site: Site
     answers: Answers
     features: Mapping[str, Matrix]
+
+    @cached_property
+    def labelled(self) -> Mask:
+        """bool (n,), whether anything is known of a sample."""
+        return np.asarray(~np.isnan(self.answers.targets).all(axis=1))
+
+    @cached_property
+    def unread(self) -> Mask:
+        """bool (n,), whether a sample has no features of one kind at least: it is left out of all."""
+        return np.any([~np.isfinite(values).all(axis=1) for values in self.features.values()], axis=0)
+
+    @property
+    def known(self) -> Mask:
+        """bool (n,), whether a sample can be learnt from, or asked about."""
+        return self.labelled & ~self.unread
+
+    def of(self, source: str, rows: Rows) -> Floats:
+        """Return features of some samples."""
+        return self.features[source][rows].astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -45,8 +65,8 @@ class Result:
         How many that is, the mean over fits.
     estimates : Estimates
         The score with its interval, by class and as their mean.
-    draws : tuple of float
-        The mean over classes for each draw of the patients.
+    draws : tuple of float or None
+        The mean over classes for each draw of the patients; None where no class is scored.
     penalties : tuple of float
         Those chosen, of each fit; empty for k-NN.
     fits : tuple of tuple of Predictions
@@ -60,7 +80,7 @@ class Result:
     patients: float
     images: float
     estimates: Estimates
-    draws: tuple[float, ...]
+    draws: tuple[float | None, ...]
     penalties: tuple[float, ...]
     fits: tuple[tuple[Predictions, ...], ...] = field(repr=False)
 
@@ -79,12 +99,15 @@ class Judged:
         Keys of the samples that were asked about, by site.
     results : tuple of Result
         What was found.
+    unread : mapping of str to tuple of str
+        Keys of labelled samples that are left out, as their images could not be read, by site.
     """
 
     kind: Kind
     asked: str
     tested: Mapping[str, tuple[str, ...]]
     results: tuple[Result, ...]
+    unread: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def sites(self) -> list[str]:
@@ -101,10 +124,21 @@ def study(places: Sequence[Place], config: StudyConfig) -> Judged:
         The first is learnt from, and asked about where it was not learnt from; the others are asked about only.
     config
         How.
+
+    Raises
+    ------
+    ArgumentError
+        For a split or folds that cannot be made, and a site without features.
     """
+    for place in places:
+        if place.labelled.any() and not place.known.any():
+            raise ArgumentError(
+                f"no labelled image of {place.site.data} has features that are numbers: run shardkit verify, and where"
+                " it finds nothing, the run has diverged: name an earlier checkpoint"
+            )
     first = places[0]
     trials, asked = _trials(first, config)
-    others = {place.site.name: _asked_elsewhere(place.answers) for place in places[1:]}
+    others = {place.site.name: _asked_elsewhere(place) for place in places[1:]}
     results = []
     for source in first.features:
         for method in (KNN, LINEAR):
@@ -112,13 +146,14 @@ def study(places: Sequence[Place], config: StudyConfig) -> Judged:
                 results += _judged(places, trials, others, source, method, fraction, config)
     rows = {first.site.name: np.unique(np.concatenate([test for _, test in trials])), **others}
     tested = {p.site.name: tuple(p.site.keys[row] for row in rows[p.site.name]) for p in places}
-    return Judged(first.answers.kind, asked, tested, tuple(results))
+    lost = {p.site.name: np.flatnonzero(p.labelled & p.unread) for p in places}
+    unread = {p.site.name: tuple(p.site.keys[row] for row in lost[p.site.name]) for p in places}
+    return Judged(first.answers.kind, asked, tested, tuple(results), unread)
 
 
 def _trials(place: Place, config: StudyConfig) -> tuple[list[tuple[Rows, Rows]], str]:
     """Return train and test rows of each part, and in words what they are. Train holds the val split, too."""
-    answers, patients = place.answers, place.site.numbers
-    known = ~np.isnan(answers.targets).all(axis=1)
+    answers, patients, known = place.answers, place.site.numbers, place.known
     official = (answers.split == "test").any()
     number = config.folds if config.folds is not None else 0 if official else FOLDS
     if number:
@@ -140,11 +175,10 @@ def _trials(place: Place, config: StudyConfig) -> tuple[list[tuple[Rows, Rows]],
     return [(train, test)], name
 
 
-def _asked_elsewhere(answers: Answers) -> Rows:
+def _asked_elsewhere(place: Place) -> Rows:
     """Return the rows of another site that are asked about: its official test split, or all that are labelled."""
-    known = ~np.isnan(answers.targets).all(axis=1)
-    test = known & (answers.split == "test")
-    return np.flatnonzero(test if test.any() else known)
+    test = place.known & (place.answers.split == "test")
+    return np.flatnonzero(test if test.any() else place.known)
 
 
 def _judged(
@@ -166,9 +200,9 @@ def _judged(
         drawn: dict[str, list[Predictions]] = {name: [] for name in fits}
         for draw in range(config.draws if fraction < 1 else 1):
             rows = train[parts.share(of, patients, fraction, config.seed + draw)]
-            known = Known(_finite(first, source, rows), first.answers.targets[rows], first.site.numbers[rows])
+            known = Known(first.of(source, rows), first.answers.targets[rows], first.site.numbers[rows])
             sizes.append((len(np.unique(known.patients)), len(rows)))
-            wanted = [_finite(place, source, asked[place.site.name]) for place in places]
+            wanted = [place.of(source, asked[place.site.name]) for place in places]
             scores, penalty = _scores(method, first.answers, known, np.concatenate(wanted), config)
             penalties += penalty
             ends = np.cumsum([len(one) for one in wanted])[:-1]
@@ -202,11 +236,6 @@ def _scores(
     if method == KNN:
         return knn(answers.kind, known.features, known.targets, asked, config.k), []
     return linear(answers.kind, known, asked, config.seed)
-
-
-def _finite(place: Place, source: str, rows: Rows) -> Floats:
-    """Return features; an image that could not be read has those of a grey nothing."""
-    return np.nan_to_num(place.features[source][rows].astype(np.float64))
 
 
 def _predictions(place: Place, source: str, method: str, rows: Rows, scores: npt.NDArray[np.float64]) -> Predictions:

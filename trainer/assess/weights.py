@@ -8,12 +8,14 @@ import torch
 
 from shardkit.errors import ArgumentError
 from trainer.config import LoaderConfig, from_flat
+from trainer.explain.opened import found
 from trainer.models.base import EncoderConfig
 from trainer.models.encoder import Encoder
 from trainer.models.initial import facts_of, load_initial
 from trainer.models.registry import described
 from trainer.recipes.registry import RECIPES
-from trainer.runs import checkpoint
+from trainer.runs import best, checkpoint, folder
+from trainer.tasks import trained
 
 
 @dataclass(frozen=True)
@@ -28,14 +30,14 @@ class Weights:
         The network.
     loader : LoaderConfig
         How images come in.
-    data : str or None
-        What a run was trained on; `loader.split` says which part of it. None where nobody says.
+    last_norm : bool
+        Whether the network ends with a norm; that of a task may lie in its head instead.
     """
 
     source: str
     model: EncoderConfig
     loader: LoaderConfig
-    data: str | None = None
+    last_norm: bool = True
 
     def trained(self) -> tuple[Encoder, str]:
         """Return the network with its weights, and a sentence on them."""
@@ -46,15 +48,23 @@ class Weights:
         """Return the network with random weights."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self.model.encoder()
+            return self.model.encoder(last_norm=self.last_norm)
 
 
 def of_run(run: Path) -> Weights:
-    """Return the network of a run, or of one of its checkpoints."""
-    path = checkpoint.named(run)
-    facts = facts_of(path)
-    options = facts["config"]
-    return Weights(str(path), _checked(described(_group(options, "model"))), _loader(options), str(facts["data"]))
+    """Return the network of a run, or of one of its checkpoints.
+
+    Raises
+    ------
+    ArgumentError
+        For what is no run, or a folder of several.
+    """
+    path, facts = found(run)
+    if trained.has_task(facts):
+        model, norm = _of_task(path)
+    else:
+        model, norm = _checked(described(_group(facts["config"], "model"))), True
+    return Weights(str(path), model, loader_of(facts), norm)
 
 
 def of_recipe(recipe: str, init: str | None) -> Weights:
@@ -70,7 +80,22 @@ def of_recipe(recipe: str, init: str | None) -> Weights:
     if recipe not in RECIPES:
         raise ArgumentError(f"recipe {recipe} is unknown: choose one of {', '.join(RECIPES)}")
     config = RECIPES[recipe].config
-    return Weights(init, _checked(config.model), config.loader)
+    facts = facts_of(checkpoint.named(Path(init))) if Path(init).is_dir() else {}
+    norm = _of_task(checkpoint.named(Path(init)))[1] if trained.has_task(facts) else True
+    return Weights(init, _checked(config.model), config.loader, norm)
+
+
+def loader_of(facts: folder.Facts) -> LoaderConfig:
+    """Return how a run's images came in; options that this version does not know say how fast they did."""
+    known = {f.name for f in fields(LoaderConfig)}
+    named = {name: value for name, value in _group(facts["config"], "loader").items() if name in known}
+    return replace(from_flat(LoaderConfig, {**named, "cache": None}))
+
+
+def _of_task(path: Path) -> tuple[EncoderConfig, bool]:
+    """Return the encoder of a run with a task, and whether it ends with a norm of its own."""
+    run = trained.opened(best.run_of(path), str(path))
+    return _checked(run.config.model), not run.task.head.norm
 
 
 def _checked(model: Any) -> EncoderConfig:
@@ -82,10 +107,3 @@ def _checked(model: Any) -> EncoderConfig:
 
 def _group(options: dict[str, Any], name: str) -> dict[str, Any]:
     return {key.removeprefix(f"{name}."): value for key, value in options.items() if key.startswith(f"{name}.")}
-
-
-def _loader(options: dict[str, Any]) -> LoaderConfig:
-    """Return how a run's images came in; options that this version does not know say how fast they did."""
-    known = {f.name for f in fields(LoaderConfig)}
-    found = {name: value for name, value in _group(options, "loader").items() if name in known}
-    return replace(from_flat(LoaderConfig, {**found, "cache": None}))

@@ -15,7 +15,6 @@ from trainer.models.base import Model
 from trainer.models.registry import described
 from trainer.runs import best, checkpoint, folder, unpickling
 from trainer.tasks import trained
-from trainer.tasks.config import TaskConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,7 @@ def open_run(run: Path, device: torch.device) -> Opened:
     """
     path, facts = found(run)
     kind, classes = "", tuple[str, ...]()
-    if _is_task(facts):
+    if trained.has_task(facts):
         of = trained.opened(best.run_of(path), str(path))
         kind, classes = of.task.kind, of.classes
         model: Model = of.classifier(len(classes))
@@ -125,7 +124,3 @@ def found(run: Path) -> tuple[Path, dict[str, Any]]:
         raise ArgumentError(f"{run} holds runs of {len(seeds)} seeds: name one of them, such as {seeds[0].parent}")
     path = checkpoint.named(run)
     return path, folder.facts(best.run_of(path))
-
-
-def _is_task(facts: dict[str, Any]) -> bool:
-    return bool(facts.get("objective", {}).get("kind") == TaskConfig.__name__.removesuffix("Config"))

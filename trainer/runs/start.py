@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -19,6 +19,9 @@ from trainer.runs import folder, unpickling
 from trainer.runs.checkpoint import Checkpoints
 from trainer.runs.folder import Facts
 from trainer.selection import Selection, selection_notes
+
+RANDOM: Final = "weights begin at random"
+"""What `run.json` says of weights that nothing had been trained on before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ def start(job: Job, loader: Loader, objective: Objective, world: World) -> Start
     path = Checkpoints(job.out, job.config.save.keep, world).latest().path
     last = None if path is None else _progress(path)
     notes = folder.compare(before["config"], flat(job.config), job.out) if before else []
-    weights = "weights begin at random"
+    weights = RANDOM
     if last is None and (init := job.init or objective.model.initial) is not None:
         weights = load_initial(objective.model, init, job.init_channels, objective.classes)
         notes.append(weights)

@@ -117,11 +117,16 @@ def opened(run: Path, which: str = BEST) -> Trained:
         There is no such run, or it has no task.
     """
     facts = folder.facts(run)
-    kind = facts.get("objective", {}).get("kind", "Masked")
-    if kind != TaskConfig.__name__.removesuffix("Config"):
+    if not has_task(facts):
+        kind = facts.get("objective", {}).get("kind", "Masked")
         raise ArgumentError(f"{run} is a run of the objective {kind}, without labels: fine-tune or probe it first")
     path = _checkpoint(run, which)
     return Trained(run, path, facts, unpickling.progress(path), _config(facts["config"]))
+
+
+def has_task(facts: Facts) -> bool:
+    """Return whether the run of a `run.json` learnt from labels."""
+    return bool(facts.get("objective", {}).get("kind") == TaskConfig.__name__.removesuffix("Config"))
 
 
 def _checkpoint(run: Path, which: str) -> Path:

@@ -10,9 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shardkit import Loader
 from tests.trainer.tasks.conftest import by_patient, put_labels
-from trainer.assess import features
+from trainer.assess import features, record
+from trainer.assess.seen import Seen, seen_by
+from trainer.assess.study import Judged
 from trainer.commands.cli import run as command
+from trainer.config import LoaderConfig
 from trainer.evaluate import predictions
 
 SMALL = """
@@ -75,6 +79,91 @@ def test_images_that_pre_training_saw_are_counted(
     assert (table["kind"], table["score"], table["asked"]) == ("regression", "mae", "2 folds by patient")
     told = " ".join(capsys.readouterr().out.split())
     assert f"of the {table['tested']['data']} images of data that are asked about were in the pre-training" in told
+
+
+@pytest.fixture(scope="module")
+def tuned(run: tuple[Path, Path]) -> Path:
+    """A run of the default head, begun with the other one, and trained on the val part."""
+    data, before = run
+    out = before.parent / "tuned"
+    words = ["finetune", "--data", str(data), "--out", str(out), "--init", str(before), "--labels", "sizes"]
+    batching = "packed:patch=8,level=1,per_step=2,tokens=512,remainder=drop"
+    words += ["--loader.split", "sizes:val", "--loader.batching", batching, "--objective.columns", "high"]
+    assert command([*words, "--run.steps", "1", "--val.every", "0", "--select.metric", "", "--log.pictures", "0"]) == 0
+    return out
+
+
+@pytest.mark.deep
+def test_a_fine_tuned_run_is_judged_and_what_it_and_its_pre_training_saw_is_said(
+    run: tuple[Path, Path], tuned: Path, tmp_path: Path
+) -> None:
+    words = ["assess", str(tuned), "--data", str(run[0]), "--labels", "sizes", "--out", str(tmp_path), "--folds", "2"]
+    assert command([*words, "--fractions", "1", "--replicates", "10", "--objective.columns", "high"]) == 0
+    (table,) = json.loads((tmp_path / "assess.json").read_text())["tables"]
+    labelled, plain = table["notes"]
+    assert "trained on, with labels" in labelled
+    assert "in the pre-training, without their labels" in plain
+
+
+def opened(config: LoaderConfig, data: str) -> Loader:
+    return Loader(data, batching=config.batching, seed=0, split=config.split, rank=0, world_size=1)
+
+
+def test_what_was_seen_is_followed_to_the_first_run(run: tuple[Path, Path], tuned: Path) -> None:
+    before, after = seen_by(str(run[1]), opened), seen_by(str(tuned), opened)
+    assert before.plain
+    assert (before.labelled, before.whole) == (frozenset(), True)
+    assert (after.plain, after.whole) == (before.plain, True)
+    assert after.labelled
+    assert not after.labelled & before.plain
+
+
+def test_a_frozen_encoder_has_learnt_nothing_from_labels(tuned: Path, tmp_path: Path) -> None:
+    probe = shutil.copytree(tuned, tmp_path / "probe")
+    facts = json.loads((probe / "run.json").read_text())
+    facts["config"]["objective.freeze"] = True
+    (probe / "run.json").write_text(json.dumps(facts))
+    found = seen_by(str(probe), opened)
+    assert found.plain
+    assert not found.labelled
+    assert found.whole
+
+
+@pytest.mark.parametrize(
+    ("which", "change"),
+    [
+        ("tuned", {"init": "gone"}),
+        ("tuned", {"data": "gone"}),
+        ("tuned", {"digest": "of what it was"}),
+        ("run", {"init": "weights.pth"}),
+        ("run", {"weights": "weights are those of timm's vit_small_patch16_224.mae"}),
+    ],
+)
+def test_what_cannot_be_followed_is_not_known(
+    which: str, change: dict[str, str], run: tuple[Path, Path], tuned: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(tuned if which == "tuned" else run[1], tmp_path / "copy")
+    facts = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(facts | change))
+    found = seen_by(str(copy), opened)
+    assert not found.whole
+    assert found.plain or found.labelled
+    assert not seen_by("vit_small_patch16_224.mae", opened).whole
+
+
+@pytest.mark.parametrize(
+    ("seen", "kinds"),
+    [
+        (Seen(), ["plain"]),
+        (Seen(whole=True), ["good"]),
+        (Seen(plain=frozenset("a")), ["alert", "plain"]),
+        (Seen(labelled=frozenset("ab"), plain=frozenset("a"), whole=True), ["alert", "alert"]),
+        (Seen(labelled=frozenset("z"), whole=True), ["good"]),
+    ],
+)
+def test_only_what_is_wholly_known_is_told_as_good(seen: Seen, kinds: list[str]) -> None:
+    judged = Judged("multilabel", "all", {"here": ("a", "b")}, ())
+    assert [kind for kind, _ in record.notes(judged, seen)] == kinds
 
 
 @pytest.mark.deep

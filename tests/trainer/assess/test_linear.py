@@ -83,6 +83,16 @@ def test_a_single_patient_or_a_single_class_still_gives_scores(kind: str) -> Non
     assert np.isfinite(scores).all()
 
 
+@pytest.mark.parametrize("kind", ["multilabel", "multiclass"])
+def test_few_patients_of_many_classes_still_give_scores(kind: str) -> None:
+    """Of no class there are as many samples as inner folds."""
+    rng = np.random.default_rng(8)
+    few = Known(rng.normal(size=(8, 5)), np.eye(14)[np.arange(8)], np.arange(8))
+    scores, penalties = linear(kind, few, rng.normal(size=(3, 5)))  # type: ignore[arg-type]
+    assert np.isfinite(scores).all()
+    assert set(penalties) <= {*PENALTIES}
+
+
 def test_numbers_are_found_by_ridge_regression() -> None:
     rng = np.random.default_rng(7)
     features: Floats = rng.normal(size=(150, 8))

@@ -34,6 +34,14 @@ def test_folds_ask_about_each_image_once_and_share_no_patient(hospital: tuple[Fl
         assert len(test) == pytest.approx(len(who) / number, rel=0.1)
 
 
+@pytest.mark.parametrize("sizes", [(1,) * 8, (2, 2, 2, 2), (4, 1, 3), (4, 4)])
+def test_folds_are_made_where_every_stratum_is_smaller_than_their_number(sizes: tuple[int, ...]) -> None:
+    of = np.repeat(np.arange(len(sizes)), sizes)
+    dealt = parts.folds(of, np.arange(len(of)), 5, seed=0)
+    assert sorted(np.concatenate([test for _, test in dealt]).tolist()) == list(range(len(of)))
+    assert all(len(test) for _, test in dealt)
+
+
 def test_a_share_has_all_images_of_its_patients_and_their_number(hospital: tuple[Floats, parts.Rows]) -> None:
     targets, who = hospital
     rows = parts.share(parts.strata("multilabel", targets), who, 0.1, seed=1)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from shardkit.errors import ArgumentError
-from trainer.assess import parts
+from trainer.assess import parts, record
 from trainer.assess.config import StudyConfig
 from trainer.assess.scoring import each, estimated
+from trainer.assess.seen import Seen
 from trainer.assess.sites import Answers, Site
 from trainer.assess.study import KNN, LINEAR, Judged, Place, study
 from trainer.evaluate.intervals import estimates
@@ -121,7 +125,7 @@ def test_another_site_is_asked_about_only() -> None:
 def test_a_mean_over_draws_is_told_with_what_each_draw_gave() -> None:
     few = next(r for r in study([place()], QUICK).results if r.fraction == 0.1)
     assert len(few.draws) == 2
-    assert few.estimates.mean.value == pytest.approx(np.mean(few.draws))
+    assert few.estimates.mean.value == pytest.approx(np.mean(np.array(few.draws, float)))
     assert few.patients == round(0.1 * len({p for p in range(PATIENTS) if p % 3}))
 
 
@@ -137,6 +141,89 @@ def test_one_fit_has_the_interval_of_its_predictions_and_folds_the_mean_of_their
     assert mean.high is not None
     assert mean.low < mean.value < mean.high
     assert each(parted.fits, "auc") == [pytest.approx(mean.value)]
+
+
+def rare(positives: int) -> Place:
+    """A site with a rare label beside its own, and without an official split."""
+    of = place(official=False)
+    targets = of.answers.targets.copy()
+    targets[:, 1] = 0
+    targets[np.flatnonzero(np.diff(of.site.numbers, prepend=-1))[: 7 * positives : 7], 1] = 1
+    return replace(of, answers=replace(of.answers, kind="multilabel", classes=("PA", "rare"), targets=targets))
+
+
+def test_a_class_that_few_folds_have_is_scored_in_those_and_that_is_said() -> None:
+    judged = study([rare(2)], replace(QUICK, replicates=10))
+    for result in judged.results:
+        often, seldom = result.estimates.of
+        folds = [summary("multilabel", fits[0].scores[:, 1:], fits[0].targets[:, 1:])["auc"] for fits in result.fits]
+        scored = [value for value in folds if value is not None]
+        assert 0 < len(scored) < 5
+        assert seldom.value is not None
+        assert often.value is not None
+        if result.fraction == 1:
+            assert seldom.value == pytest.approx(np.mean(scored))
+        assert result.estimates.mean.value == pytest.approx((often.value + seldom.value) / 2)
+        assert np.mean(np.array(result.draws, float)) == pytest.approx(result.estimates.mean.value)
+    told = [sentence for _, sentence in record.notes(judged, Seen(whole=True))]
+    assert f"rare of here can be scored in {len(scored)} of 5 folds: its score is of those." in told
+
+
+def test_a_class_that_no_fold_has_is_named_with_its_reason() -> None:
+    judged = study([rare(0)], replace(WHOLE, replicates=10))
+    assert [one.reason for one in judged.results[0].estimates.of][1] == "no positive"
+    told = [sentence for _, sentence in record.notes(judged, Seen(whole=True))]
+    assert "rare of here has no score, and counts in no mean: no positive." in told
+
+
+@pytest.mark.filterwarnings("error")
+def test_where_nothing_is_scored_a_draw_has_no_number(tmp_path: Path) -> None:
+    """A site that knows no target of the classes."""
+    here, there = place(), place(1, official=False, name="there")
+    blank = replace(there, answers=replace(there.answers, targets=np.full_like(there.answers.targets, np.nan)))
+    judged = study([here, blank], replace(WHOLE, replicates=10))
+    assert {result.draws for result in judged.results if result.site == "there"} == {(None,)}
+    record.write(tmp_path, {}, [record.Table("view", judged, ())])
+    (table,) = json.loads((tmp_path / "assess.json").read_text(), parse_constant=pytest.fail)["tables"]
+    assert {row["value"] for row in table["rows"] if row["site"] == "there"} == {None}
+
+
+def test_positives_and_negatives_in_different_folds_are_no_unknown_targets() -> None:
+    of = study([place(official=False)], replace(WHOLE, folds=2)).results[0].fits
+    parted = []
+    for at, fits in enumerate(of):
+        table = fits[0].table
+        for name in ("AP", "PA"):
+            column = table.schema.get_field_index(f"target.{name}")
+            kind = table.schema.field(column)
+            table = table.set_column(column, kind, pa.array([float(at == (name == "AP"))] * len(table), kind.type))
+        parted.append((replace(fits[0], table=table),))
+    assert {one.reason for one in estimated(parted, "auc", 10).of} == {"no fold with a positive and a negative"}
+
+
+def test_images_that_could_not_be_read_are_left_out_of_all_and_named() -> None:
+    """Whichever features are lacking: all kinds are asked about the same images."""
+    here, there = place(), place(1, official=False, name="there")
+    lost = {"here": [0, int(np.flatnonzero(here.answers.split == "test")[0])], "there": [3]}
+    for of in (here, there):
+        of.features["noise"][lost[of.site.name]] = np.nan
+    judged = study([here, there], WHOLE)
+    for of in (here, there):
+        gone = {of.site.keys[row] for row in lost[of.site.name]}
+        assert not gone & set(judged.tested[of.site.name])
+        assert not gone & {key for r in judged.results if r.site == of.site.name for key in r.fits[0][0].keys}
+        assert set(judged.unread[of.site.name]) == gone
+    train = here.answers.split != "test"
+    assert {result.images for result in judged.results} == {train.sum() - train[lost["here"]].sum()}
+    told = [sentence for _, sentence in record.notes(judged, Seen(whole=True))]
+    assert "1 image of there could not be read, and nothing is learnt from or said of: 00000003." in told
+
+
+def test_features_that_are_no_numbers_are_refused() -> None:
+    of = place()
+    of.features["noise"][:] = np.nan
+    with pytest.raises(ArgumentError, match="no labelled image of here has features"):
+        study([of], QUICK)
 
 
 def test_folds_that_cannot_be_made_are_refused() -> None:

@@ -1,0 +1,42 @@
+"""Features are kept once all images could be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trainer.assess import features
+
+WHOLE = np.arange(12, dtype=np.float32).reshape(4, 3)
+LACKING = np.where(np.arange(4)[:, None] == 2, np.nan, WHOLE).astype(np.float32)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> features.Images:
+    loader: Any = SimpleNamespace(plan_spec="plan", state_dict=lambda: {"manifest_digest": "of the manifest"})
+    return features.Images(lambda _: loader, "resized", "minmax", tmp_path)
+
+
+def test_an_image_that_could_not_be_read_is_read_again(
+    images: features.Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [LACKING, WHOLE]
+    monkeypatch.setattr(features, "_read", lambda *_: found.pop(0))
+    np.testing.assert_array_equal(features.of_pixels(images), LACKING)
+    assert not list(images.folder.iterdir())
+    for _ in range(2):  # the second time from the file
+        np.testing.assert_array_equal(features.of_pixels(images), WHOLE)
+
+
+def test_a_file_that_lacks_an_image_is_written_again(images: features.Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Older versions kept such files."""
+    monkeypatch.setattr(features, "_read", lambda *_: WHOLE)
+    features.of_pixels(images)
+    (path,) = images.folder.iterdir()
+    np.save(path, LACKING)
+    np.testing.assert_array_equal(features.of_pixels(images), WHOLE)
+    np.testing.assert_array_equal(np.load(path), WHOLE)

@@ -1,0 +1,76 @@
+"""Which images weights have been trained on: by their run, and by those that it began with, one after another."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from shardkit import Loader
+from shardkit.errors import ShardkitError
+from trainer.assess.weights import loader_of
+from trainer.config import LoaderConfig
+from trainer.models.initial import facts_of
+from trainer.runs import checkpoint, folder
+from trainer.runs.start import RANDOM
+from trainer.tasks import trained
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What weights have been trained on.
+
+    Attributes
+    ----------
+    plain, labelled : frozenset of str
+        Keys of samples, without labels and with them.
+    whole : bool
+        Whether that is all; else there may be more that nobody knows.
+    """
+
+    plain: frozenset[str] = frozenset()
+    labelled: frozenset[str] = frozenset()
+    whole: bool = False
+
+
+def seen_by(source: str, open_data: Callable[[LoaderConfig, str], Loader]) -> Seen:
+    """Return what weights have been trained on, as far as the runs that they went through are there.
+
+    Parameters
+    ----------
+    source
+        A run's folder, one of its checkpoints, or whatever else weights begin with: of that nothing is known.
+    open_data
+        Opens a run's dataset with its split.
+    """
+    keys: dict[bool, frozenset[str]] = {False: frozenset(), True: frozenset()}
+    at: str | None = source
+    whole, done = True, set[str]()
+    while at is not None:
+        facts = _facts(at)
+        if not facts or at in done:
+            return Seen(keys[False], keys[True])
+        done.add(at)
+        if not facts["config"].get("objective.freeze"):
+            own, all_of = _own(facts, open_data)
+            keys[trained.has_task(facts)] |= own
+            whole &= all_of
+        at = facts.get("init")
+    return Seen(keys[False], keys[True], whole and facts.get("weights", RANDOM) == RANDOM)
+
+
+def _facts(source: str) -> folder.Facts:
+    """Return what a run says of itself; nothing of weights that are no run's, or of one that is gone."""
+    try:
+        return facts_of(checkpoint.named(Path(source))) if Path(source).is_dir() else {}
+    except ShardkitError:
+        return {}
+
+
+def _own(facts: folder.Facts, open_data: Callable[[LoaderConfig, str], Loader]) -> tuple[frozenset[str], bool]:
+    """Return the keys of a run's split as it is now, and whether its dataset is as it was."""
+    try:
+        loader = open_data(loader_of(facts), str(facts["data"]))
+    except ShardkitError:
+        return frozenset(), False
+    keys, rows = loader.columns("key")["key"].to_numpy(), loader.plan.samples.rows
+    same = loader.state_dict()["manifest_digest"] == facts["digest"]
+    return frozenset(keys if rows is None else keys[rows]), bool(same)
