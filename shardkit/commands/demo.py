@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 
 from shardkit.build.progress import BuildProgressBar
@@ -20,9 +21,10 @@ from shardkit.dataset.verify import Summary, verify
 from shardkit.errors import ArgumentError
 from shardkit.privacy import KEY_BYTES, Pseudonyms
 from shardkit.storage import Store
-from shardkit.synthetic.export import Export, make_export, plan_export
+from shardkit.synthetic.export import expected, make_export, plan_export
 from shardkit.synthetic.findings import PART_OF, PARTS, write_findings
 from shardkit.terminal.output import Terminal
+from shardkit.terminal.words import listed
 
 _MARK = ".shardkit-demo"
 _OPTIONS = {"defects": 0.25, "scale": 0.25}
@@ -33,6 +35,7 @@ _FEWEST = 3  # images of each part of the body in each split
 
 def demo(out: Path, studies: int, seed: int, steps: int, workers: int, console: Terminal) -> int:
     """Make, build, verify and train on a small export below `out`; return the exit code."""
+    key = _key(studies, seed)
     _empty(out)
     started = time.monotonic()
     console.print(f"1. a synthetic PACS export of {studies} studies, one file in four defective", highlight=False)
@@ -41,7 +44,7 @@ def demo(out: Path, studies: int, seed: int, steps: int, workers: int, console: 
     console.print(f"2. shardkit build --source {out / 'pacs_export'} --out {out / 'shards'}", highlight=False)
     place = out / "shards"
     (out / "shards.private").mkdir()
-    (out / "shards.private" / KEY).write_bytes(_key(seed, _shown(export, studies, seed)))
+    (out / "shards.private" / KEY).write_bytes(key)
     options = {"shard_bytes": 64 << 20, "workers": workers}
     config = BuildConfig.of(str(out / "pacs_export"), str(place), out / "shards.private", **options)
     with BuildProgressBar(console) as progress:
@@ -108,27 +111,45 @@ def _train(out: Path, steps: int, console: Terminal) -> bool | None:
     return True
 
 
-def _shown(export: Export, studies: int, seed: int) -> list[tuple[str, str]]:
-    """Return patient and part of the body of each image in the dataset."""
-    written = {file.path for file in export.files if file.verdict == "written"}
-    specs = (spec for spec in plan_export(studies, seed=seed, **_OPTIONS) if spec.path in written)
-    return [(spec.study.patient.number, PART_OF[spec.region]) for spec in specs]
-
-
-def _key(seed: int, shown: list[tuple[str, str]]) -> bytes:
+def _key(studies: int, seed: int) -> bytes:
     """Make a pseudonym key of the seed, so that a demo repeats itself; its patients are invented and need no secret.
 
-    Of such keys the first with which each split shows all parts of the body several times, where there are enough
-    patients for that.
+    Raises
+    ------
+    ArgumentError
+        No key puts an image into each split.
     """
+    key, fewest = _best_key(studies, seed)
+    if not fewest:
+        least = next(more for more in count(studies + 1) if _best_key(more, seed)[1])
+        raise ArgumentError(
+            f"--studies {studies} are too few for {listed(SPLITS)}, each with patients of its own: take {least} or more"
+        )
+    return key
+
+
+def _best_key(studies: int, seed: int) -> tuple[bytes, int]:
+    """Return the key with which the rarest part of the body in a split is least rare, and images of the least split.
+
+    It is the first with which each split shows all parts several times, where there are enough patients for that.
+    """
+    specs = [spec for spec in plan_export(studies, seed=seed, **_OPTIONS) if expected(spec).verdict == "written"]
+    shown = Counter((spec.study.patient.number, PART_OF[spec.region]) for spec in specs)
+    best, most = b"", (-1, -1)
     for attempt in range(1000):
         text = f"shardkit demo {seed}" + (f" {attempt}" if attempt else "")
         key = hashlib.shake_256(text.encode()).digest(KEY_BYTES)
         name = Pseudonyms(key)
-        seen = Counter((name.split(name("patient", f"id {patient}")), part) for patient, part in shown)
-        if min(seen[split, part] for split in SPLITS for part in PARTS) >= _FEWEST:
+        splits = {patient: name.split(name("patient", f"id {patient}")) for patient, _ in shown}
+        seen = Counter[tuple[str, str]]()
+        for (patient, part), images in shown.items():
+            seen[splits[patient], part] += images
+        parts = [[seen[split, part] for part in PARTS] for split in SPLITS]
+        if (found := (min(map(min, parts)), min(map(sum, parts)))) > most:
+            best, most = key, found
+        if most[0] >= _FEWEST:
             break
-    return key
+    return best, most[1]
 
 
 def _empty(out: Path) -> None:

@@ -39,7 +39,8 @@ def explain(
     labels
         Labels table whose boxes are looked for: all of the split.
     method
-        gradcam, the usual one of a task; anomaly, of a masked autoencoder; or rollout, of a vision transformer.
+        gradcam, the usual one of a task; anomaly, of a masked autoencoder; or rollout, of our own vision
+        transformer.
     label
         Only this class; without it those of an image's boxes, and the most probable one where there are none.
     split

@@ -1,6 +1,6 @@
 """Boxes of the labels, and how well the maps of a run, and maps that know nothing, find them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,8 +13,6 @@ from trainer.explain.protocols import LEVELS, PROTOCOLS, THRESHOLDS, Fit, Fits, 
 
 RUN: Final = "run"
 SOURCES: Final = (RUN, *baselines.NAMES)
-
-Boxes = Mapping[str, Sequence[tuple[str, Box]]]
 
 
 def of_table(table: LabelTable, keys: set[str], label: str | None) -> dict[str, list[tuple[str, Box]]]:

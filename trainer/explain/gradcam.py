@@ -26,6 +26,8 @@ FEATURES: Final = "features"
 """In place of a layer's name: what the head is given."""
 VIT: Final = "blocks.-1.norm1"
 """A vision transformer's layer, by the convention of pytorch-grad-cam and EVA-X."""
+_ROWS: Final = {"NCHW": 2, "NHWC": 1}
+"""Which dimension of feature maps is rows; the next one is columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,15 +160,30 @@ def _placed(encoder: Encoder, batch: Batch, seen: Seen, name: str) -> Seen:
         if a.shape[1] - before == len(tokens.image) // tokens.places:
             return replace(seen, by_token=lambda x: x[:, before:].flatten(0, 1))
     if isinstance(batch, BinnedBatch) and a.ndim == 4 and len(a) == tokens.places:
-        return _of_maps(batch, seen)
+        own = encoder.layout.order if isinstance(encoder, TimmEncoder) else "NCHW"
+        if (placed := _of_maps(batch, seen, own)) is not None:
+            return placed
     raise ArgumentError(f"--layer {name} has an output of {tuple(a.shape)}, which has no place in an image")
 
 
-def _of_maps(batch: BinnedBatch, seen: Seen) -> Seen:
-    """Say where activations (B, channels, rows, cols) of a convolutional network lie."""
-    count, _, rows, cols = seen.activations.shape
-    device, stride = seen.activations.device, batch.images.shape[2] // rows
+def _of_maps(batch: BinnedBatch, seen: Seen, own: str) -> Seen | None:
+    """Say where feature maps lie; None for what is no grid over the images.
+
+    Channels are before rows and columns, or behind them. The model's own order does not tell: modules of one model
+    differ in it. It is asked only where both would fit.
+    """
+    shape, (height, width) = seen.activations.shape, batch.images.shape[2:]
+    strides = {
+        order: height // shape[row]
+        for order, row in _ROWS.items()
+        if height * shape[row + 1] == width * shape[row] and height % shape[row] == 0
+    }
+    if not strides:
+        return None
+    order = own if own in strides else next(iter(strides))
+    count, device, stride, row = len(seen.activations), seen.activations.device, strides[order], _ROWS[order]
+    rows, cols = shape[row : row + 2]
     yx = torch.cartesian_prod(torch.arange(rows, device=device), torch.arange(cols, device=device)).repeat(count, 1)
     image = torch.arange(count, device=device).repeat_interleave(rows * cols)
     tokens = Tokens(image, yx, real_tokens(yx, batch.sizes[image], stride), count, stride)
-    return Seen(seen.scores, seen.activations, tokens, lambda x: x.permute(0, 2, 3, 1).flatten(0, 2))
+    return Seen(seen.scores, seen.activations, tokens, lambda x: x.movedim((row, row + 1), (1, 2)).flatten(0, 2))

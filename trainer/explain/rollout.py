@@ -17,6 +17,7 @@ from shardkit.errors import ArgumentError
 from trainer.explain.maps import Tokens
 from trainer.models.base import Batch, Model
 from trainer.models.blocks import Attention
+from trainer.models.encoder import Encoder
 from trainer.models.masking import draw
 from trainer.models.sequences import without_padding
 from trainer.models.vit import VisionTransformer
@@ -32,7 +33,7 @@ def rollout(encoder: Model, batch: Batch, by: By) -> tuple[Tensor, Tokens]:
     Parameters
     ----------
     encoder
-        A vision transformer.
+        Our own vision transformer.
     batch
         Images of any size.
     by
@@ -46,11 +47,12 @@ def rollout(encoder: Model, batch: Batch, by: By) -> tuple[Tensor, Tokens]:
     Raises
     ------
     ArgumentError
-        For an encoder without attention over all of an image.
+        For any other encoder.
     """
     if not isinstance(encoder, VisionTransformer):
         raise ArgumentError(
-            f"a {type(encoder).__name__} has no attention of every patch to every other: use --method gradcam"
+            f"roll-out is made of our own vision transformer only, not of a {type(encoder).__name__}: use --method"
+            f" {'gradcam' if isinstance(encoder, Encoder) else 'anomaly'}"
         )
     of = without_padding(batch, encoder.patch)
     inputs: list[Tensor] = []

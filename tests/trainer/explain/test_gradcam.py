@@ -14,6 +14,9 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from timm.models import ConvNeXt, SwinTransformer, register_model
+from timm.models.convnext import convnext_tiny
+from timm.models.swin_transformer import swin_tiny_patch4_window7_224
 from torch import Tensor
 
 from shardkit import BinnedBatch, PackedBatch
@@ -25,6 +28,24 @@ from trainer.models.backbone import TimmConfig
 from trainer.models.classifier import Classifier, HeadConfig
 from trainer.models.hiera import HieraConfig
 from trainer.models.vit import VitConfig
+
+
+@register_model
+def swin_micro(pretrained: bool = False, **changes: Any) -> SwinTransformer:
+    """timm's own code with few parameters, by a name that only these tests know."""
+    small: dict[str, Any] = {"embed_dim": 12, "depths": (1, 1), "num_heads": (2, 2), "window_size": 4}
+    made = swin_tiny_patch4_window7_224(pretrained, **{**small, **changes})
+    assert isinstance(made, SwinTransformer)
+    return made
+
+
+@register_model
+def convnext_micro(pretrained: bool = False, img_size: object = None, **changes: Any) -> ConvNeXt:
+    """As above, of any size."""
+    made = convnext_tiny(pretrained, **{"depths": (1, 1, 1, 1), "dims": (8, 12, 16, 24), **changes})
+    assert isinstance(made, ConvNeXt)
+    return made
+
 
 ORACLE = np.load(Path(__file__).with_name("gradcam.npz"))
 SIZES = [(64, 48), (30, 77), (16, 16), (90, 40)]
@@ -162,6 +183,43 @@ def test_models_of_timm_have_the_map_of_their_own_gradients(
         assert grid.shape == wanted.shape
         assert torch.allclose(grid, wanted, atol=1e-5 * float(wanted.max()))
     assert len(seen.tokens.of(2)) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "channels", "stride"),
+    [
+        ("swin_micro", "encoder.layers.-1.blocks.-1.norm1", -1, 8),
+        ("swin_micro", "encoder.patch_embed.proj", 1, 4),
+        ("convnext_micro", "encoder.stages.-1.blocks.-1.norm", -1, 32),
+        ("convnext_micro", "encoder.stages.0.blocks.-1.conv_dw", 1, 4),
+    ],
+)
+def test_maps_with_channels_first_and_last_are_found_in_either_kind_of_model(
+    name: str, layer: str, channels: int, stride: int, make_binned: Binned
+) -> None:
+    """Swin has channels last and a convolution within; ConvNeXt has them first, and last within its blocks."""
+    torch.manual_seed(6)
+    side = 64
+    model = Classifier(TimmConfig(name=name, side=side).encoder(), 4, HeadConfig(std=0.5)).eval().requires_grad_(False)
+    batch = make_binned([torch.rand(side, side)], [(side, side)], side, side, 1)
+    seen = see(model, batch, layer)
+    grid = seen.tokens.grid(gradcam(seen, torch.tensor([2])), 0)
+    a, g = seen.activations.detach(), torch.autograd.grad(seen.scores[0, 2], seen.activations, retain_graph=True)[0]
+    a, g = (x[0].movedim(channels - (channels > 0), -1) for x in (a, g))
+    wanted = (a * g.mean((0, 1))).sum(-1).clamp(min=0)
+    assert seen.tokens.stride == stride
+    assert grid.shape == wanted.shape == (side // stride, side // stride)
+    assert wanted.max() > 0
+    assert torch.allclose(grid, wanted, atol=1e-6 * float(wanted.max()))
+
+
+def test_what_is_no_even_grid_over_the_image_is_refused(make_binned: Binned) -> None:
+    side = 100
+    model = Classifier(TimmConfig(name="resnet10t", side=side).encoder(), 4, HeadConfig()).eval().requires_grad_(False)
+    batch = make_binned([torch.rand(side, side)], [(side, side)], side, side, 1)
+    assert see(model, batch, "encoder.layer1").tokens.stride == 4
+    with pytest.raises(ArgumentError, match=r"layer2 has an output of \(1, 128, 13, 13\), which has no place in an"):
+        see(model, batch, "encoder.layer2")
 
 
 def _by_block(encoder: Any, model: Classifier, picture: Tensor, number: int, side: int) -> Tensor:

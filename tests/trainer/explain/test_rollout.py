@@ -12,6 +12,7 @@ from torch import Tensor
 from shardkit import BinnedBatch, PackedBatch
 from shardkit.errors import ArgumentError
 from trainer.explain.rollout import rollout
+from trainer.models.backbone import TimmConfig
 from trainer.models.hiera import HieraConfig
 from trainer.models.mae import MaeConfig
 from trainer.models.vit import VitConfig, VitEncoder
@@ -74,7 +75,7 @@ def test_a_bins_padding_is_left_out(make_packed: Packed, make_binned: Callable[.
     assert len(places.of(4)) == 0
 
 
-def test_a_pre_trained_run_is_rolled_out_whole_and_hiera_is_refused(make_packed: Packed) -> None:
+def test_a_pre_trained_run_is_rolled_out_whole(make_packed: Packed) -> None:
     torch.manual_seed(0)
     model = MaeConfig(patch=8, width=32, depth=2, heads=4, decoder_width=16, decoder_depth=1, decoder_heads=2).build()
     batch, _ = make_packed(SIZES, patch=8, tokens=256)
@@ -82,6 +83,17 @@ def test_a_pre_trained_run_is_rolled_out_whole_and_hiera_is_refused(make_packed:
     assert [len(tokens.of(slot)) for slot in range(6)] == [48, 40, 1, 45, 0, 0]
     assert share[tokens.image < 4].min() > 0, "nothing was hidden"
     assert not any(m._forward_pre_hooks for m in model.modules())
-    hiera = HieraConfig(arch="hiera_micro", side=96, decoder_width=32, decoder_depth=1, decoder_heads=2).build()
-    with pytest.raises(ArgumentError, match="has no attention of every patch to every other"):
-        rollout(hiera, batch, "mean")
+
+
+@pytest.mark.parametrize(
+    ("name", "method"), [("hiera", "gradcam"), ("vit_tiny_patch16_224", "gradcam"), ("masked hiera", "anomaly")]
+)
+def test_other_encoders_are_refused_as_not_ours_with_a_method_that_they_have(
+    name: str, method: str, make_packed: Packed
+) -> None:
+    hiera = HieraConfig(arch="hiera_micro", side=96, decoder_width=32, decoder_depth=1, decoder_heads=2)
+    made = {"hiera": hiera.encoder, "masked hiera": hiera.build}
+    model = made[name]() if name in made else TimmConfig(name=name, side=96).encoder()
+    said = rf"of our own vision transformer only, not of a {type(model).__name__}: use --method {method}"
+    with pytest.raises(ArgumentError, match=said):
+        rollout(model, make_packed(SIZES, patch=8, tokens=256)[0], "mean")
