@@ -138,7 +138,9 @@ class Loop:
         stop = False
         try:
             if self.validation is not None and self.progress.validated < self.progress.step:  # it was asked to stop
+                self._saved = -1  # what is there does not know of this validation
                 self._validate(self.validation)
+                self._save()
             while self.progress.step < self.steps and not self.selection.ended and not stop:
                 with window.step(self.progress.step):
                     stop = self._step()
@@ -297,7 +299,7 @@ class Loop:
                 after = f" ({found.told}; set aside as .damaged)" if found.damaged else ""
                 said = f"going on after step {self.progress.step}{after}"
                 self.log.console.print(said, highlight=False, soft_wrap=True)
-        self.log.begin(after=self.progress.step)
+        self.log.begin(self.progress.step, self.progress.validated)
 
 
 def _compile(objective: Objective, loader: Loader, backend: str) -> None:

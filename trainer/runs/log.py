@@ -105,12 +105,13 @@ class Log:
     _started: float = field(default_factory=time.monotonic)
     _writers: list[Writer] = field(default_factory=list)
 
-    def begin(self, after: int) -> None:
-        """Drop the lines of steps that will be trained again: those after `after`."""
+    def begin(self, after: int, validated: int) -> None:
+        """Drop the lines of what will be done again: of steps after `after`, and validations after `validated`."""
         if self.console is None:
             return
-        for path in (self.folder / METRICS_FILE, self.folder / VALIDATION_FILE):
-            kept = [line for line in read(path) if line["step"] <= after]
+        for name, last in ((METRICS_FILE, after), (VALIDATION_FILE, validated)):
+            path = self.folder / name
+            kept = [line for line in read(path) if line["step"] <= last]
             if path.exists():
                 with atomic_write(path) as fresh:
                     fresh.write_text("".join(json.dumps(line) + "\n" for line in kept))

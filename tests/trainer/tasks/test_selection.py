@@ -108,7 +108,8 @@ def _weights(path: Path) -> dict[str, torch.Tensor]:
 def _end(run: Path) -> tuple[Any, ...]:
     """Everything that two runs have to have in common to be the same."""
     last = sorted((run / "checkpoints").glob("step_????????"))[-1]
-    return _lines(run), last.name, unpickling.progress(last)["selection"], unpickling.progress(run / "best")["step"]
+    kept = unpickling.progress(run / "best")
+    return _lines(run), last.name, unpickling.progress(last)["selection"], kept["step"], kept["selection"]
 
 
 def _same(one: Path, two: Path) -> None:
@@ -195,21 +196,48 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(
     _same(tmp_path / "run", whole)
 
 
-@pytest.mark.deep
-def test_a_run_that_was_asked_to_stop_where_a_validation_was_due_makes_up_for_it(
-    whole: Path, words: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _stopped_at(words: Words, step: int) -> None:
+    """As by a signal that comes during a step."""
     own = Loop._accumulate
 
     def accumulate(self: Loop) -> Any:
-        if self.progress.step == 5:  # of the sixth step, which is followed by a validation
+        if self.progress.step == step - 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return own(self)
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Loop, "_accumulate", accumulate)
         assert command(words("finetune", *EARLY)) == 143
-    assert [line[0] for line in _lines(tmp_path / "run") if line[-1] is not None] == [2, 4]
+
+
+@pytest.mark.parametrize("of", ["a validation", "the best one", "the last one"])
+@pytest.mark.deep
+def test_a_run_that_was_asked_to_stop_where_a_validation_was_due_makes_up_for_it(
+    whole: Path, words: Words, tmp_path: Path, of: str
+) -> None:
+    best_step, last = unpickling.progress(whole / "best")["step"], int(_end(whole)[1][5:])
+    step = {"a validation": best_step + 4, "the best one": best_step, "the last one": last}[of]
+    _stopped_at(words, step)
+    assert [line[0] for line in _lines(tmp_path / "run") if line[-1] is not None] == list(range(2, step, 2))
+    for _ in range(2):  # nothing is measured twice
+        assert command(words("finetune", *EARLY)) == 0
+        _same(tmp_path / "run", whole)
+
+
+@pytest.mark.deep
+def test_a_validation_that_was_made_up_for_and_not_saved_is_made_again(
+    whole: Path, words: Words, tmp_path: Path
+) -> None:
+    """Its line is there once."""
+    _stopped_at(words, unpickling.progress(whole / "best")["step"] + 2)
+
+    def killed(self: Loop) -> None:
+        raise _Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Loop, "_save", killed)
+        with pytest.raises(_Killed):
+            command(words("finetune", *EARLY))
     assert command(words("finetune", *EARLY)) == 0
     _same(tmp_path / "run", whole)
 
