@@ -228,6 +228,23 @@ def test_a_class_that_cannot_be_learnt_is_told_and_its_absence_averaged_nowhere(
     ]
 
 
+def test_rows_of_blanks_alone_are_learnt_as_zeros_and_told(words: Words, own_dataset: Path, tmp_path: Path) -> None:
+    """A table whose only label is 1 or empty has its negatives in such rows."""
+
+    def one_or_empty(rows: list[dict[str, Any]]) -> None:
+        by_patient(rows)
+        for row in rows:
+            blank = dict.fromkeys(("wide", "never", "shape", "rows"))
+            row.update(blank, high=1 if row["high"] == 1 else None)
+
+    put_labels(own_dataset, "sizes", one_or_empty)
+    (note,) = _notes(words, tmp_path / "run", "--data", str(own_dataset))
+    of = _facts(tmp_path / "run")["objective"]
+    assert of["known"] == [_split(own_dataset, "train")] == [of["labelled"]]
+    blank = of["known"][0] - of["positive"][0]
+    assert note.startswith(f"{blank} images of the training split sizes:train have a row of blanks alone in the labels")
+
+
 def test_labels_that_know_no_image_of_the_val_split_choose_nothing(own_dataset: Path, refused: Refused) -> None:
     manifest = pq.read_table(own_dataset / "manifest.parquet", columns=["key", "split"]).to_pylist()
     held = {row["key"] for row in manifest if row["split"] == "val"}
