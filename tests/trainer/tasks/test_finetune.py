@@ -124,6 +124,14 @@ def test_tasks_run_on_binned_and_resized_batches(words: Words, tmp_path: Path, b
     assert line["metrics"]["auc"] is not None
 
 
+def test_a_run_begins_with_the_head_of_a_run_of_the_same_classes(words: Words, tmp_path: Path) -> None:
+    before, short = str(tmp_path / "before"), ("--run.steps", "1", "--val.every", "0", "--select.metric", "")
+    assert command(words("finetune", *LABELLED, *short, "--out", before)) == 0
+    assert _facts(tmp_path / "before")["classes"] == ["high"]
+    assert command(words("finetune", *LABELLED, *short, "--init", before)) == 0
+    assert _facts(tmp_path / "run")["weights"].startswith("weights of encoder and head are those of")
+
+
 # --- what is refused, and what is told
 
 
