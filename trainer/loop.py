@@ -123,7 +123,8 @@ class Loop:
         self.schedule = Schedule(
             kind=o.schedule, peak=o.lr, floor=o.floor, warmup=round(o.warmup * steps), total=steps, every=every
         )
-        self.checkpoints, self.selection = Checkpoints(run, config.save.keep, world), Selection(config.select)
+        self.checkpoints = Checkpoints(run, config.save.keep, world)
+        self.selection = Selection(config.select, validation.measured_on if validation else "")
         self._bins = BinLosses(loader, world.device)
         self._batches = self._endless()
         self._shown: tuple[Batch, Output] | None = None

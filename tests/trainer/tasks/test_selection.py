@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from shardkit.errors import ArgumentError
+from tests.trainer.tasks.conftest import by_patient, put_labels
 from trainer.commands.cli import run as command
 from trainer.config import SelectConfig
 from trainer.loop import Loop
@@ -76,6 +77,16 @@ def test_a_metric_that_is_not_measured_is_refused_with_those_that_are() -> None:
     selection = Selection(SelectConfig(metric="auc"))
     with pytest.raises(ArgumentError, match=r"auc is not measured: choose one of loss, accuracy"):
         selection.saw(1, Measured(0.1, 1, {}, {"accuracy": 0.5}, 0.0, Any))  # type: ignore[arg-type]
+
+
+def test_a_value_of_other_images_or_labels_does_not_compete() -> None:
+    of = [Selection(SelectConfig(metric="auc", patience=1), on) for on in ("now", "now", "now", "")]
+    before = of[0].facts() | {"step": 2, "value": 0.9, "since": 1}
+    for selection, on in zip(of[1:], ("now", "before", "before"), strict=True):
+        selection.load(before | {"measured_on": on})
+    assert [(one.chosen.step, one.ended) for one in of[1:]] == [(2, True), (None, False), (2, True)]
+    of[0].load({name: value for name, value in before.items() if name != "measured_on"})
+    assert of[0].chosen.step == 2, "of an older version, which does not say"
 
 
 # --- whole runs
@@ -240,6 +251,36 @@ def test_a_validation_that_was_made_up_for_and_not_saved_is_made_again(
             command(words("finetune", *EARLY))
     assert command(words("finetune", *EARLY)) == 0
     _same(tmp_path / "run", whole)
+
+
+@pytest.mark.deep
+def test_after_labels_changed_the_best_checkpoint_is_chosen_anew(
+    own_dataset: Path, words: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = Selection.saw
+
+    def saw(self: Selection, step: int, measured: Measured) -> bool:
+        measured.metrics["auc"] = 0.95 if step == 2 else 0.7
+        return own(self, step, measured)
+
+    def inverted(rows: list[dict[str, Any]]) -> None:
+        by_patient(rows)
+        for row in rows:
+            row["high"] = 1 - abs(row["high"])
+
+    monkeypatch.setattr(Selection, "saw", saw)
+    more = ("--data", str(own_dataset), "--objective.columns", "high", "--val.every", "2", "--run.steps")
+    assert command(words("finetune", *more, "4")) == 0
+    put_labels(own_dataset, "sizes", inverted)
+    assert command(words("finetune", *more, "8", "--run.on-new-data", "restart-epoch")) == 0
+    run, told = tmp_path / "run", " ".join(capsys.readouterr().out.split())
+    about = json.loads((run / "run.json").read_text())
+    assert about["changes"] == {"4": {"steps": 8, "targets_digest": about["objective"]["targets_digest"]}}
+    assert about["selection"]["step"] == unpickling.progress(run / "best")["step"] == 6
+    assert "what was measured before does not compare: the best checkpoint is chosen anew" in told
+    page = (run / "report.html").read_text()
+    assert "The labels changed after step 4: what was measured up to there does not compare." in page
+    assert "is that of step 6" in page
 
 
 def test_the_best_checkpoint_is_never_pruned_and_names_the_run(whole: Path) -> None:
