@@ -44,6 +44,8 @@ class RunProgress:
     ----------
     step, skipped : int
         Global steps done, and those of them that changed nothing because something was not finite.
+    uncounted : int
+        Those that changed nothing because no image counted in the loss, as where none has a label.
     images : float
         Images seen, over all processes.
     seconds : float
@@ -54,6 +56,7 @@ class RunProgress:
 
     step: int = 0
     skipped: int = 0
+    uncounted: int = 0
     images: float = 0.0
     seconds: float = 0.0
     validated: int = 0
@@ -183,11 +186,14 @@ class Loop:
             scale = scale * (self.config.optim.clip / (norm + 1e-6)).clamp(max=1)
         torch._foreach_mul_(grads, scale.to(grads[0].dtype))
         found = metrics.on_cpu({**sums, "norm": norm.double()})  # waits for the device
-        self._update(float(found["loss"]), float(found["norm"]))
+        if found["weight"] > 0:
+            self._update(float(found["loss"]), float(found["norm"]))
+        else:
+            self.progress.uncounted += 1
         self.progress.step += 1
         step = Step(self.progress.step, epoch, rate, waited, found)
         self.progress.images += step.images
-        self.log.skipped = self.progress.skipped
+        self.log.skipped, self.log.uncounted = self.progress.skipped, self.progress.uncounted
         self.log.add(step)
         return bool(found["stop"] > 0)
 
