@@ -44,6 +44,8 @@ class RunProgress:
     ----------
     step, skipped : int
         Global steps done, and those of them that changed nothing because something was not finite.
+    uncounted : int
+        Those that changed nothing because no image counted in the loss, as where none has a label.
     images : float
         Images seen, over all processes.
     seconds : float
@@ -54,6 +56,7 @@ class RunProgress:
 
     step: int = 0
     skipped: int = 0
+    uncounted: int = 0
     images: float = 0.0
     seconds: float = 0.0
     validated: int = 0
@@ -123,7 +126,8 @@ class Loop:
         self.schedule = Schedule(
             kind=o.schedule, peak=o.lr, floor=o.floor, warmup=round(o.warmup * steps), total=steps, every=every
         )
-        self.checkpoints, self.selection = Checkpoints(run, config.save.keep, world), Selection(config.select)
+        self.checkpoints = Checkpoints(run, config.save.keep, world)
+        self.selection = Selection(config.select, validation.measured_on if validation else "")
         self._bins = BinLosses(loader, world.device)
         self._batches = self._endless()
         self._shown: tuple[Batch, Output] | None = None
@@ -138,7 +142,9 @@ class Loop:
         stop = False
         try:
             if self.validation is not None and self.progress.validated < self.progress.step:  # it was asked to stop
+                self._saved = -1  # what is there does not know of this validation
                 self._validate(self.validation)
+                self._save()
             while self.progress.step < self.steps and not self.selection.ended and not stop:
                 with window.step(self.progress.step):
                     stop = self._step()
@@ -180,11 +186,14 @@ class Loop:
             scale = scale * (self.config.optim.clip / (norm + 1e-6)).clamp(max=1)
         torch._foreach_mul_(grads, scale.to(grads[0].dtype))
         found = metrics.on_cpu({**sums, "norm": norm.double()})  # waits for the device
-        self._update(float(found["loss"]), float(found["norm"]))
+        if found["weight"] > 0:
+            self._update(float(found["loss"]), float(found["norm"]))
+        else:
+            self.progress.uncounted += 1
         self.progress.step += 1
         step = Step(self.progress.step, epoch, rate, waited, found)
         self.progress.images += step.images
-        self.log.skipped = self.progress.skipped
+        self.log.skipped, self.log.uncounted = self.progress.skipped, self.progress.uncounted
         self.log.add(step)
         return bool(found["stop"] > 0)
 
@@ -298,7 +307,7 @@ class Loop:
                 after = f" ({found.told}; set aside as .damaged)" if found.damaged else ""
                 said = f"going on after step {self.progress.step}{after}"
                 self.log.console.print(said, highlight=False, soft_wrap=True)
-        self.log.begin(after=self.progress.step)
+        self.log.begin(self.progress.step, self.progress.validated)
 
 
 def _compile(objective: Objective, loader: Loader, backend: str) -> None:

@@ -1,7 +1,7 @@
 """Which checkpoint of a run is the best one by a metric of the validation, and when a run ends early."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from shardkit.errors import ArgumentError
@@ -38,6 +38,8 @@ class Chosen:
         Its metric.
     since : int
         Validations after it that were not better.
+    measured_on : str
+        As of `Validation`: names images and targets of the value; empty where an older version chose.
     """
 
     metric: str
@@ -45,6 +47,7 @@ class Chosen:
     step: int | None = None
     value: float | None = None
     since: int = 0
+    measured_on: str = ""
 
     @property
     def told(self) -> str:
@@ -61,10 +64,13 @@ class Selection:
     ----------
     config
         Metric, split and patience.
+    measured_on
+        Names images and targets of the validations to come; empty where none is to come.
     """
 
-    def __init__(self, config: SelectConfig) -> None:
-        self.config, self.chosen = config, Chosen(config.metric, config.split)
+    def __init__(self, config: SelectConfig, measured_on: str = "") -> None:
+        self.config = config
+        self.chosen = Chosen(config.metric, config.split, measured_on=measured_on)
 
     @property
     def ended(self) -> bool:
@@ -88,9 +94,9 @@ class Selection:
         value, before = known[name], self.chosen.value
         sign = -1 if less_is_better(name) else 1
         if value is None or not math.isfinite(value) or (before is not None and sign * value <= sign * before):
-            self.chosen = Chosen(name, self.config.split, self.chosen.step, before, self.chosen.since + 1)
+            self.chosen = replace(self.chosen, since=self.chosen.since + 1)
             return False
-        self.chosen = Chosen(name, self.config.split, step, float(value))
+        self.chosen = replace(self.chosen, step=step, value=float(value), since=0)
         return True
 
     def facts(self) -> dict[str, Any]:
@@ -98,6 +104,8 @@ class Selection:
         return asdict(self.chosen) if self.config.metric else {}
 
     def load(self, facts: dict[str, Any]) -> None:
-        """Go on with what a checkpoint said."""
+        """Go on with what a checkpoint said; begin anew where that was measured on other images or targets."""
         if self.config.metric and facts:
-            self.chosen = Chosen(**facts)
+            found, now = Chosen(**facts), self.chosen.measured_on
+            if not now or found.measured_on in ("", now):
+                self.chosen = replace(found, measured_on=now or found.measured_on)

@@ -1,5 +1,6 @@
 """The loss on images that are not trained on: every image of the split once, the same crops and masks each time."""
 
+import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -70,6 +71,13 @@ class Validation:
     def __init__(self, objective: Objective, loader: Loader, world: World, split: str = "val") -> None:
         self._objective, self._loader, self._split = objective, loader, split
         self._bins = BinLosses(loader, world.device)
+
+    @property
+    def measured_on(self) -> str:
+        """Names images and targets: values compare where it is the same."""
+        digest = self._loader.state_dict()["manifest_digest"]
+        said = digest, self._loader.plan_spec.labels, self._objective.facts.get("targets_digest", "")
+        return hashlib.sha256(" ".join(said).encode()).hexdigest()[:16]
 
     @torch.no_grad()
     def measure(self, model: nn.Module, autocast: Callable[[], AbstractContextManager[Any]]) -> Measured:

@@ -145,7 +145,8 @@ class LabelTable:
             known[:, i] = taken.is_valid().to_numpy(zero_copy_only=False)
             values[:, i] = taken.fill_null(0).to_numpy(zero_copy_only=False)
         split = self.table[SPLIT].take(at).to_numpy(zero_copy_only=False)
-        return Labels(self.columns, values, known, split, self.description.kinds, categories)
+        has_row = at.is_valid().to_numpy(zero_copy_only=False)
+        return Labels(self.columns, values, known, split, self.description.kinds, categories, has_row)
 
     def replacing(self, before: "LabelTable") -> "LabelTable":
         """Return the table as the version that takes another's place: that one itself where nothing is new."""
@@ -173,6 +174,8 @@ class Labels:
         Label -> its kind.
     categories : Mapping
         Label -> its categories, sorted; for labels of that kind.
+    has_row : numpy.ndarray
+        Shape (rows,), bool: whether the sample has a row in the table, be it of blanks alone.
     """
 
     columns: tuple[str, ...]
@@ -181,6 +184,7 @@ class Labels:
     split: npt.NDArray[np.object_]
     kinds: Mapping[str, Kind]
     categories: Mapping[str, tuple[str, ...]]
+    has_row: npt.NDArray[np.bool_]
 
     def column(self, name: str) -> npt.NDArray[np.float32]:
         """Return one label, NaN where nothing is known: shape (rows,), float32.

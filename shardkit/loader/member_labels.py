@@ -40,7 +40,7 @@ def joined(members: Sequence["Member"], name: str, url: str) -> Labels:
     kinds = _kinds(found, name)
     columns, rows = tuple(kinds), members[-1].rows.stop
     values, known_ = np.zeros((rows, len(columns)), np.float32), np.zeros((rows, len(columns)), np.bool_)
-    split = np.full(rows, None, object)
+    split, has_row = np.full(rows, None, object), np.zeros(rows, np.bool_)
     categories = {
         column: tuple(sorted({word for of in found.values() for word in of.categories.get(column, ())}))
         for column, kind in kinds.items()
@@ -49,12 +49,12 @@ def joined(members: Sequence["Member"], name: str, url: str) -> Labels:
     for member in members:
         if (of := found.get(member.name)) is not None:
             here = slice(member.rows.start, member.rows.stop)
-            split[here] = of.split
+            split[here], has_row[here] = of.split, of.has_row
             for at, column in enumerate(of.columns):
                 to = columns.index(column)
                 known_[here, to] = of.known[:, at]
                 values[here, to] = _renumbered(of, at, categories.get(column))
-    return Labels(columns, values, known_, split, kinds, categories)
+    return Labels(columns, values, known_, split, kinds, categories, has_row)
 
 
 def _kinds(found: Mapping[str, Labels], name: str) -> dict[str, Kind]:

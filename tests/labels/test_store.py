@@ -68,6 +68,7 @@ def test_labels_come_by_rows_of_the_manifest(store: Store) -> None:
     assert found.values.dtype == np.float32
     assert not found.values[~found.known].any()
     assert found.split.tolist() == ["test", None, "train", None, "test"]
+    assert found.has_row.tolist() == [True, False, True, True, True]
     with pytest.raises(ArgumentError, match="no label 'edema': there are Edema, age, view"):
         found.column("edema")
 

@@ -259,6 +259,9 @@ def test_labels_of_members_are_put_together_and_the_rest_is_unknown(
     here = slice(tars.start, tars.stop)
     assert np.array_equal(found.values[here, 0], alone.values[:, 0])
     assert np.array_equal(found.known[here, :2], alone.known)
+    assert np.array_equal(found.has_row[here], alone.has_row)
+    assert alone.has_row.any()
+    assert not found.has_row[: tars.start].any()
     assert found.split[here].tolist() == alone.split.tolist()
 
     def words(of: Any, row: int) -> str | None:

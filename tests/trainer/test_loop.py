@@ -21,7 +21,7 @@ from trainer.loop import Loop
 from trainer.models.mae import MaeConfig
 from trainer.objectives.masked import Masked
 from trainer.parallel import World
-from trainer.runs.log import Log, read
+from trainer.runs.log import Log, Step, read
 
 MODEL = MaeConfig(patch=8, width=32, depth=2, heads=2, decoder_width=32, decoder_depth=1, decoder_heads=2)
 CONFIG = Config(
@@ -158,6 +158,55 @@ def test_a_step_without_a_finite_loss_changes_nothing_and_is_counted(make_loop: 
     assert [record["skipped"] for record in told] == [0, 1, 1]
     assert task.told == ("stepped", "skipped", "stepped")
     assert told[1]["loss"] is None
+
+
+class _Unlabelled(Masked):  # type: ignore[misc]  # final for others
+    """No image of some runs of a micro-batch counts."""
+
+    none: frozenset[int] = frozenset()
+    runs = 0
+
+    def run(self, model: Any, batch: Any) -> Any:
+        out = super().run(model, batch)
+        self.runs += 1
+        return replace(out, weight=out.weight * (self.runs not in self.none))
+
+
+def test_a_step_without_an_image_that_counts_changes_nothing_and_is_no_loss(make_loop: Any) -> None:
+    """Momentum and weight decay would move the weights; a loss of 0 would look like one that was learnt."""
+    task = _Unlabelled(MODEL.build())
+    task.none = frozenset(range(5, 9))  # all of the second step
+    loop = make_loop(replace(CONFIG, run=replace(CONFIG.run, max_skipped=0)), steps=3, task=task)
+    weights: list[torch.Tensor] = []
+    step = loop._step
+
+    def watched() -> bool:
+        stop: bool = step()
+        weights.append(loop.objective.model.patch_embed.proj.weight.detach().clone())
+        return stop
+
+    loop._step = watched
+    assert loop.go()
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[1], weights[2])
+    told = read(loop.run / "metrics.jsonl")
+    assert [(record["loss"] is None, record["grad_norm"] is None) for record in told] == [
+        (at == 1,) * 2 for at in range(3)
+    ]
+    assert [(record["uncounted"], record["skipped"]) for record in told] == [(0, 0), (1, 0), (1, 0)]
+
+
+def test_the_loss_of_a_line_is_a_mean_over_the_images_that_count(tmp_path: Path) -> None:
+    names = ("loss", "weight", "images", "tokens", "padded_tokens", "flops", "padded_flops", "norm")
+    log = Log(tmp_path, ["one"], 3, None, 1, Terminal(quiet=True), False)
+    log.begin(0, 0)
+    for number, (loss, weight) in enumerate([(2.8, 4), (0, 0), (0.2, 1)], 1):
+        sums = dict(zip(names, (loss, weight, 4, 1, 1, 1, 1, 1), strict=True))
+        by_bin = {"loss_by_bin": torch.tensor([[loss], [weight]], dtype=torch.float64)}
+        log.add(Step(number, 0, 1e-3, 0.0, {n: torch.tensor(float(v)) for n, v in sums.items()} | by_bin))
+    log.line()
+    (line,) = read(tmp_path / "metrics.jsonl")
+    assert line["loss"] == pytest.approx(line["loss_by_bin"]["one"]) == pytest.approx(3 / 5)
 
 
 def test_too_many_of_them_end_the_run_with_a_sentence(make_loop: Any) -> None:

@@ -73,7 +73,7 @@ class PolicyConfig:
     ones
         Labels whose -1 counts as 1, whatever `uncertain` says.
     blank
-        What a blank counts as, of a sample that the table knows: zeros or ignore.
+        What a blank counts as, of a sample that has a row in the table: zeros or ignore.
     fold
         Categories that count as another, e.g. COVID-19=pneumonia.
     """

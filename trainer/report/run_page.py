@@ -177,6 +177,10 @@ def _verdicts(about: Record, records: Records) -> list[tuple[str, str]]:
         steps = "step was" if skipped == 1 else "steps were"
         why = "the loss or the gradient was not finite, and the weights stayed as they were"
         found.append(("alert", f"{skipped} {steps} skipped: {why}."))
+    if uncounted := int(_value(records[-1], "uncounted") or 0):
+        steps, own = ("step", "its") if uncounted == 1 else ("steps", "their")
+        why = f"no image of {own} batches counts in the loss, and the weights stayed as they were"
+        found.append(("", f"{uncounted} {steps} changed nothing: {why}."))
     return found
 
 

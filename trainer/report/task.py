@@ -35,6 +35,7 @@ def tiles(chosen: Record | None) -> list[Tile]:
 def verdicts(about: Record, chosen: Record | None) -> list[tuple[str, str]]:
     """(kind, sentence): what to beware of, and which checkpoint is meant where the run is named."""
     found = [("alert", _sentence(note)) for note in about.get("notes", [])]
+    found += [("alert", sentence) for sentence in _changed(about)]
     selection = about.get("selection", {})
     if selection.get("ended"):
         why = f"{selection['since']} validations without a better {selection['metric']}"
@@ -42,6 +43,18 @@ def verdicts(about: Record, chosen: Record | None) -> list[tuple[str, str]]:
     if chosen is not None:
         by = f"by the {chosen['metric']} of the {chosen['split']} split"
         found.append(("good", f"The best checkpoint, {by}, is that of step {chosen['step']:,}: it is kept in best."))
+    return found
+
+
+def _changed(about: Record) -> list[str]:
+    """Say where another dataset or other labels came."""
+    names = {"digest": "dataset", "targets_digest": "labels"}
+    found = []
+    for step, change in about.get("changes", {}).items():
+        if what := " and the ".join(word for name, word in names.items() if name in change):
+            found.append(
+                f"The {what} changed after step {int(step):,}: what was measured up to there does not compare."
+            )
     return found
 
 

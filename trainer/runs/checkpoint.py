@@ -150,9 +150,11 @@ class Checkpoints:
                 return
             part = path.with_suffix(".part")
             (part / "progress.json").write_text(json.dumps(facts, indent=1))
-            if path.exists():  # of steps that were trained again
-                shutil.rmtree(path)
+            old = path.with_suffix(".old.part")
+            if path.exists():  # trained or validated again: one of them has the name, but for a moment
+                path.rename(old)
             part.rename(path)
+            shutil.rmtree(old, ignore_errors=True)
             for old in sorted(self._folder.glob(f"{_PREFIX}????????"))[: -self._keep]:
                 shutil.rmtree(old)
 

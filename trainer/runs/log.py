@@ -51,19 +51,14 @@ class Step:
         return float(self.sums["images"])
 
     @property
-    def loss(self) -> float:
-        """Mean over the images that count."""
-        return float(self.sums["loss"]) / max(float(self.sums["weight"]), 1)
-
-    @property
     def norm(self) -> float:
         """Norm of the gradient, before clipping."""
         return float(self.sums["norm"])
 
     @property
-    def finite(self) -> bool:
-        """Whether loss and norm are finite."""
-        return math.isfinite(self.loss) and math.isfinite(self.norm)
+    def counts(self) -> bool:
+        """Whether an image counts in the loss, and loss and norm are finite."""
+        return float(self.sums["weight"]) > 0 and math.isfinite(float(self.sums["loss"])) and math.isfinite(self.norm)
 
 
 @dataclass
@@ -86,7 +81,7 @@ class Log:
         Of the first process; the others, which have none, write nothing.
     tensorboard, wandb
         Where numbers go besides; see `trainer.runs.writers`.
-    seconds, images, skipped
+    seconds, images, skipped, uncounted
         Counts of the whole run so far, for its lines.
     """
 
@@ -101,16 +96,18 @@ class Log:
     seconds: float = 0.0
     images: float = 0.0
     skipped: int = 0
+    uncounted: int = 0
     _since: list[Step] = field(default_factory=list)
     _started: float = field(default_factory=time.monotonic)
     _writers: list[Writer] = field(default_factory=list)
 
-    def begin(self, after: int) -> None:
-        """Drop the lines of steps that will be trained again: those after `after`."""
+    def begin(self, after: int, validated: int) -> None:
+        """Drop the lines of what will be done again: of steps after `after`, and validations after `validated`."""
         if self.console is None:
             return
-        for path in (self.folder / METRICS_FILE, self.folder / VALIDATION_FILE):
-            kept = [line for line in read(path) if line["step"] <= after]
+        for name, last in ((METRICS_FILE, after), (VALIDATION_FILE, validated)):
+            path = self.folder / name
+            kept = [line for line in read(path) if line["step"] <= last]
             if path.exists():
                 with atomic_write(path) as fresh:
                     fresh.write_text("".join(json.dumps(line) + "\n" for line in kept))
@@ -172,14 +169,15 @@ class Log:
     def _record(self, steps: list[Step], took: float) -> dict[str, Any]:
         last = steps[-1]
         total = {name: sum(float(s.sums[name]) for s in steps) for name in _COUNTS}
-        finite = [s for s in steps if s.finite]
-        sums, counts = torch.stack([s.sums["loss_by_bin"] for s in finite]).sum(0).tolist() if finite else ([], [])
+        counted = [s for s in steps if s.counts]
+        sums, counts = torch.stack([s.sums["loss_by_bin"] for s in counted]).sum(0).tolist() if counted else ([], [])
+        loss, weight = (sum(float(s.sums[name]) for s in counted) for name in ("loss", "weight"))
         rate = total["flops"] / took / self.devices / 1e12
         return {
             "step": last.number,
             "steps": self.steps,
             "epoch": last.epoch,
-            "loss": _mean([s.loss for s in finite]),
+            "loss": loss / weight if counted else None,
             "lr": last.lr,
             "images_per_s": total["images"] / took,
             "tokens_per_s": total["tokens"] / took,
@@ -188,15 +186,16 @@ class Log:
             "tflops": rate,
             "mfu": rate / self.peak if self.peak else None,
             "hfu": total["padded_flops"] / took / self.devices / 1e12 / self.peak if self.peak else None,
-            "grad_norm": _mean([s.norm for s in finite]),
+            "grad_norm": sum(s.norm for s in counted) / len(counted) if counted else None,
             "images": self.images,
             "skipped": self.skipped,
+            "uncounted": self.uncounted,
             "seconds": self.seconds,
             "eta": (self.steps - last.number) * took / len(steps),
             "loss_by_bin": {
                 name: loss / count for name, loss, count in zip(self.bins, sums, counts, strict=False) if count
             },
-            **_more(_metrics(finite)),
+            **_more(_metrics(counted)),
         }
 
     def _write(self, step: int, record: dict[str, Any], group: str) -> None:
@@ -215,12 +214,13 @@ def text(record: dict[str, Any]) -> str:
     share = _MISSING if record["mfu"] is None else f"{100 * record['mfu']:.1f} %"
     left = f"  {duration(record['eta'])} to go" if record["step"] < record["steps"] else ""
     skipped = f"  skipped {record['skipped']}" if record["skipped"] else ""
+    uncounted = f"  without an image that counts {record['uncounted']}" if record["uncounted"] else ""
     return (
         f"step {record['step']:>{len(str(record['steps']))}}/{record['steps']}  loss {loss}{_told(record)}  "
         f"lr {record['lr']:.2e}  {record['images_per_s']:,.1f} images/s  "
         f"{_thousands(record['tokens_per_s'])} tokens/s  pad {100 * record['padding']:.1f} %  "
         f"wait {100 * record['data_wait']:.0f} %  {record['tflops']:.3g} TFLOP/s  MFU {share}  "
-        f"norm {norm}{skipped}{left}"
+        f"norm {norm}{skipped}{uncounted}{left}"
     )
 
 
@@ -262,10 +262,6 @@ def _told(record: dict[str, Any]) -> str:
     """Return a record's metrics, for a line."""
     found = record.get("metrics", {}).items()
     return "".join(f"  {name} {_MISSING if value is None else f'{value:.5g}'}" for name, value in found)
-
-
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None
 
 
 def _thousands(value: float) -> str:

@@ -102,8 +102,9 @@ def start(job: Job, loader: Loader, objective: Objective, world: World) -> Start
     steps, done = _steps(before, last, job, loader), 0 if last is None else int(last["step"])
     finished = _finished(last, steps, done, job)
     anew = last is not None and not finished and _data_changed(before, last, job, loader, notes)
-    if not finished:
-        _check_targets(before, last, job, objective, notes)
+    relabelled = not finished and _targets_changed(before, last, job, objective, notes)
+    if (anew or relabelled) and job.config.select.metric:
+        notes.append("what was measured before does not compare: the best checkpoint is chosen anew")
     if done > steps:
         raise TrainingError(f"{job.out} has trained {done:,} steps: --run.steps and --run.epochs may not ask for fewer")
     about = _facts(before, last, job, loader, objective, world)
@@ -111,6 +112,8 @@ def start(job: Job, loader: Loader, objective: Objective, world: World) -> Start
     new: dict[str, Any] = {}
     if last is not None and anew:
         new |= {"digest": about["digest"], "data": shown(job.data), "epoch": last["loader"]["epoch"]}
+    if relabelled:
+        new["targets_digest"] = objective.facts["targets_digest"]
     if last is not None and before is not None and steps != (old := before.get("steps", steps)):
         new["steps"] = steps
         notes.append(
@@ -195,11 +198,13 @@ def _data_changed(before: Facts | None, last: Facts, job: Job, loader: Loader, n
     return True
 
 
-def _check_targets(before: Facts | None, last: Facts | None, job: Job, objective: Objective, notes: list[str]) -> None:
-    """Note that labels say something else than at the last checkpoint; refuse it unless the command says it shall."""
+def _targets_changed(
+    before: Facts | None, last: Facts | None, job: Job, objective: Objective, notes: list[str]
+) -> bool:
+    """Return whether labels say something else than before; raise TrainingError unless the command allows it."""
     was, now = (before or {}).get("objective", {}), objective.facts
     if last is None or was.get("targets_digest") in (None, now.get("targets_digest")):
-        return
+        return False
     if was["classes"] != now["classes"]:
         raise TrainingError(
             f"{job.out} holds a run of the classes {', '.join(was['classes'])}, and the labels have"
@@ -213,6 +218,7 @@ def _check_targets(before: Facts | None, last: Facts | None, job: Job, objective
     notes.append(
         f"the labels have changed since step {last['step']:,}: from here on the run learns from them as they are"
     )
+    return True
 
 
 def _labels(plan: str) -> list[str]:

@@ -40,7 +40,7 @@ class TaskConfig:
     ones
         Labels whose -1 counts as 1, whatever `uncertain` says.
     blank
-        What a blank counts as, of a sample that the table knows: zeros or ignore. Samples that it does not know have
+        What a blank counts as, of a sample that has a row in the table: zeros or ignore. Samples without a row have
         weight 0.
     fold
         Labels, or categories, that count as another one, e.g. COVID-19=pneumonia.
@@ -76,8 +76,15 @@ class TaskConfig:
             )
         labels = self.read(loader)
         of = self.made(labels)
-        trained = TrainingTargets.of(of, split_rows(loader), self.kind)
-        notes = trained.check(self.labels, leaks.split_name(loader))
+        rows, split = split_rows(loader), leaks.split_name(loader)
+        trained = TrainingTargets.of(of, rows, self.kind)
+        notes = trained.check(self.labels, split)
+        blank = int((labels.has_row & ~labels.known.any(1))[rows].sum())
+        if blank and self.kind == "multilabel" and self.blank == "zeros":
+            notes.append(
+                f"{blank:,} images of the training split {split} have a row of blanks alone in the labels"
+                f" {self.labels}: they count as 0, and not at all with --objective.blank ignore"
+            )
         weights = trained.weights(self.weights)
         notes += leaks.warnings(loader, self.labels, labels.split)
         encoder = model.encoder(last_norm=not self.head.norm)

@@ -58,5 +58,5 @@ def facts(loader: Loader, columns: tuple[str, ...]) -> Labels:
             known[:, at] = place.is_valid().to_numpy(zero_copy_only=False)
             found = place.fill_null(0).to_numpy(zero_copy_only=False)
         values[:, at] = np.where(known[:, at], found, 0)
-    split = np.full(table.num_rows, None, np.object_)
-    return Labels(names, values, known, split, {name: _KINDS[name] for name in names}, categories)
+    split, has_row = np.full(table.num_rows, None, np.object_), np.ones(table.num_rows, np.bool_)
+    return Labels(names, values, known, split, {name: _KINDS[name] for name in names}, categories, has_row)

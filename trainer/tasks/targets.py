@@ -57,7 +57,7 @@ class Policy:
     ones
         Labels whose -1 counts as 1, whatever `uncertain` says.
     blank
-        What a blank counts as, of a sample of which the table knows something; nothing is known of others.
+        What a blank counts as, of a sample that has a row in the table; nothing is known of others.
     """
 
     uncertain: Uncertain = "zeros"
@@ -99,7 +99,7 @@ def binary(
     up = doubtful & np.array([policy.uncertain == "ones" or name in policy.ones for name in names], np.bool_)
     values = np.where(doubtful, up, values).astype(np.float32)
     if policy.blank == "zeros":
-        known = np.broadcast_to(labels.known.any(1, keepdims=True), known.shape)
+        known = np.broadcast_to(labels.has_row[:, None], known.shape)
     if policy.uncertain == "ignore":
         known = known & (~doubtful | up)
     if not classes:

@@ -56,6 +56,11 @@ class Task(Objective):
         self._notes, self._facts = notes, _facts(of, trained, weights)
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """See `Objective`."""
+        return self.of.classes
+
+    @property
     def loss_meaning(self) -> str:
         """See `Objective`."""
         balanced = ", rare classes counting more" if bool((self.positive != 1).any()) else ""

@@ -81,6 +81,7 @@ COLLECTION = Collection(
         "labels are of studies: each image of a study gets them",
         "the 14 labels stand in another order than CheXpert's: columns go by name",
         "about 15,800 images have no view",
+        "some reports have no labels: their rows are blank, and there for the split",
         "JPEGs were equalised in their histograms, so grey levels compare with no other collection's",
         "the labels of the 2.1.0 test set are not read",
     ),

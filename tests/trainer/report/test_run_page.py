@@ -365,6 +365,7 @@ def test_skipped_steps_are_pointed_out(make: Make) -> None:
     assert "skipped" not in _page(make())
     assert "1 step was skipped" in _page(make(_records(skipped=1)))
     assert "3 steps were skipped" in _page(make(_records(skipped=3)))
+    assert "3 steps changed nothing: no image of their batches counts" in _page(make(_records(uncounted=3)))
 
 
 def test_names_that_are_no_unicode_do_not_stop_the_page(make: Make) -> None:

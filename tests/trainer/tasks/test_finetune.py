@@ -124,6 +124,14 @@ def test_tasks_run_on_binned_and_resized_batches(words: Words, tmp_path: Path, b
     assert line["metrics"]["auc"] is not None
 
 
+def test_a_run_begins_with_the_head_of_a_run_of_the_same_classes(words: Words, tmp_path: Path) -> None:
+    before, short = str(tmp_path / "before"), ("--run.steps", "1", "--val.every", "0", "--select.metric", "")
+    assert command(words("finetune", *LABELLED, *short, "--out", before)) == 0
+    assert _facts(tmp_path / "before")["classes"] == ["high"]
+    assert command(words("finetune", *LABELLED, *short, "--init", before)) == 0
+    assert _facts(tmp_path / "run")["weights"].startswith("weights of encoder and head are those of")
+
+
 # --- what is refused, and what is told
 
 
@@ -226,6 +234,23 @@ def test_a_class_that_cannot_be_learnt_is_told_and_its_absence_averaged_nowhere(
     assert _facts(tmp_path / "run")["notes"] == [
         "no image of the training split sizes:train has never: it cannot be learnt"
     ]
+
+
+def test_rows_of_blanks_alone_are_learnt_as_zeros_and_told(words: Words, own_dataset: Path, tmp_path: Path) -> None:
+    """A table whose only label is 1 or empty has its negatives in such rows."""
+
+    def one_or_empty(rows: list[dict[str, Any]]) -> None:
+        by_patient(rows)
+        for row in rows:
+            blank = dict.fromkeys(("wide", "never", "shape", "rows"))
+            row.update(blank, high=1 if row["high"] == 1 else None)
+
+    put_labels(own_dataset, "sizes", one_or_empty)
+    (note,) = _notes(words, tmp_path / "run", "--data", str(own_dataset))
+    of = _facts(tmp_path / "run")["objective"]
+    assert of["known"] == [_split(own_dataset, "train")] == [of["labelled"]]
+    blank = of["known"][0] - of["positive"][0]
+    assert note.startswith(f"{blank} images of the training split sizes:train have a row of blanks alone in the labels")
 
 
 def test_labels_that_know_no_image_of_the_val_split_choose_nothing(own_dataset: Path, refused: Refused) -> None:

@@ -41,8 +41,7 @@ def test_medical_mae_s_policy_gives_chexpert_its_published_positives(tmp_path: P
     frontal = np.array(["frontal" in path for path in paths])
     task = TaskConfig(labels="chexpert", columns=CHEXPERT, uncertain="zeros", ones=("Edema", "Atelectasis"))
     found = task.made(labels)
-    np.testing.assert_array_equal(found.known.all(1), labels.known.any(1))  # a blank is a no where anything is said
-    assert found.known.any(1).mean() > 0.99
+    assert found.known.all()  # a blank is a no
     counts = found.values[frontal].sum(0).astype(int)
     assert dict(zip(found.classes, counts.tolist(), strict=True)) == {
         "Edema": 61_493, "Atelectasis": 59_583, "Cardiomegaly": 23_385, "Consolidation": 12_983,

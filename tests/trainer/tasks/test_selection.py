@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from shardkit.errors import ArgumentError
+from tests.trainer.tasks.conftest import by_patient, put_labels
 from trainer.commands.cli import run as command
 from trainer.config import SelectConfig
 from trainer.loop import Loop
@@ -78,6 +79,16 @@ def test_a_metric_that_is_not_measured_is_refused_with_those_that_are() -> None:
         selection.saw(1, Measured(0.1, 1, {}, {"accuracy": 0.5}, 0.0, Any))  # type: ignore[arg-type]
 
 
+def test_a_value_of_other_images_or_labels_does_not_compete() -> None:
+    of = [Selection(SelectConfig(metric="auc", patience=1), on) for on in ("now", "now", "now", "")]
+    before = of[0].facts() | {"step": 2, "value": 0.9, "since": 1}
+    for selection, on in zip(of[1:], ("now", "before", "before"), strict=True):
+        selection.load(before | {"measured_on": on})
+    assert [(one.chosen.step, one.ended) for one in of[1:]] == [(2, True), (None, False), (2, True)]
+    of[0].load({name: value for name, value in before.items() if name != "measured_on"})
+    assert of[0].chosen.step == 2, "of an older version, which does not say"
+
+
 # --- whole runs
 
 EARLY = ["--objective.columns", "high", "--run.steps", "40", "--val.every", "2", "--save.every", "3"]
@@ -108,7 +119,8 @@ def _weights(path: Path) -> dict[str, torch.Tensor]:
 def _end(run: Path) -> tuple[Any, ...]:
     """Everything that two runs have to have in common to be the same."""
     last = sorted((run / "checkpoints").glob("step_????????"))[-1]
-    return _lines(run), last.name, unpickling.progress(last)["selection"], unpickling.progress(run / "best")["step"]
+    kept = unpickling.progress(run / "best")
+    return _lines(run), last.name, unpickling.progress(last)["selection"], kept["step"], kept["selection"]
 
 
 def _same(one: Path, two: Path) -> None:
@@ -195,23 +207,80 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(
     _same(tmp_path / "run", whole)
 
 
-@pytest.mark.deep
-def test_a_run_that_was_asked_to_stop_where_a_validation_was_due_makes_up_for_it(
-    whole: Path, words: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _stopped_at(words: Words, step: int) -> None:
+    """As by a signal that comes during a step."""
     own = Loop._accumulate
 
     def accumulate(self: Loop) -> Any:
-        if self.progress.step == 5:  # of the sixth step, which is followed by a validation
+        if self.progress.step == step - 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return own(self)
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Loop, "_accumulate", accumulate)
         assert command(words("finetune", *EARLY)) == 143
-    assert [line[0] for line in _lines(tmp_path / "run") if line[-1] is not None] == [2, 4]
+
+
+@pytest.mark.parametrize("of", ["a validation", "the best one", "the last one"])
+@pytest.mark.deep
+def test_a_run_that_was_asked_to_stop_where_a_validation_was_due_makes_up_for_it(
+    whole: Path, words: Words, tmp_path: Path, of: str
+) -> None:
+    best_step, last = unpickling.progress(whole / "best")["step"], int(_end(whole)[1][5:])
+    step = {"a validation": best_step + 4, "the best one": best_step, "the last one": last}[of]
+    _stopped_at(words, step)
+    assert [line[0] for line in _lines(tmp_path / "run") if line[-1] is not None] == list(range(2, step, 2))
+    for _ in range(2):  # nothing is measured twice
+        assert command(words("finetune", *EARLY)) == 0
+        _same(tmp_path / "run", whole)
+
+
+@pytest.mark.deep
+def test_a_validation_that_was_made_up_for_and_not_saved_is_made_again(
+    whole: Path, words: Words, tmp_path: Path
+) -> None:
+    """Its line is there once."""
+    _stopped_at(words, unpickling.progress(whole / "best")["step"] + 2)
+
+    def killed(self: Loop) -> None:
+        raise _Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Loop, "_save", killed)
+        with pytest.raises(_Killed):
+            command(words("finetune", *EARLY))
     assert command(words("finetune", *EARLY)) == 0
     _same(tmp_path / "run", whole)
+
+
+@pytest.mark.deep
+def test_after_labels_changed_the_best_checkpoint_is_chosen_anew(
+    own_dataset: Path, words: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = Selection.saw
+
+    def saw(self: Selection, step: int, measured: Measured) -> bool:
+        measured.metrics["auc"] = 0.95 if step == 2 else 0.7
+        return own(self, step, measured)
+
+    def inverted(rows: list[dict[str, Any]]) -> None:
+        by_patient(rows)
+        for row in rows:
+            row["high"] = 1 - abs(row["high"])
+
+    monkeypatch.setattr(Selection, "saw", saw)
+    more = ("--data", str(own_dataset), "--objective.columns", "high", "--val.every", "2", "--run.steps")
+    assert command(words("finetune", *more, "4")) == 0
+    put_labels(own_dataset, "sizes", inverted)
+    assert command(words("finetune", *more, "8", "--run.on-new-data", "restart-epoch")) == 0
+    run, told = tmp_path / "run", " ".join(capsys.readouterr().out.split())
+    about = json.loads((run / "run.json").read_text())
+    assert about["changes"] == {"4": {"steps": 8, "targets_digest": about["objective"]["targets_digest"]}}
+    assert about["selection"]["step"] == unpickling.progress(run / "best")["step"] == 6
+    assert "what was measured before does not compare: the best checkpoint is chosen anew" in told
+    page = (run / "report.html").read_text()
+    assert "The labels changed after step 4: what was measured up to there does not compare." in page
+    assert "is that of step 6" in page
 
 
 def test_the_best_checkpoint_is_never_pruned_and_names_the_run(whole: Path) -> None:

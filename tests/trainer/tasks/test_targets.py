@@ -20,8 +20,11 @@ from trainer.tasks.training_targets import TrainingTargets
 NAN = np.nan
 
 
-def _labels(**columns: Any) -> Labels:
-    """Labels of some rows: numbers with NaN for a blank are binary, words are categories."""
+def _labels(rows: list[bool] | None = None, **columns: Any) -> Labels:
+    """Labels of some images: numbers with NaN for a blank are binary, words are categories.
+
+    `rows` says which have a row; where it is not given, those with more than blanks.
+    """
     kinds: dict[str, Any] = {}
     categories: dict[str, tuple[str, ...]] = {}
     values = []
@@ -34,7 +37,8 @@ def _labels(**columns: Any) -> Labels:
         values.append(cells)
     array = np.array(values, np.float32).T
     split = np.full(len(array), None, np.object_)
-    return Labels(tuple(kinds), np.nan_to_num(array), ~np.isnan(array), split, kinds, categories)
+    has_row: Any = ~np.isnan(array).all(1) if rows is None else np.array(rows, np.bool_)
+    return Labels(tuple(kinds), np.nan_to_num(array), ~np.isnan(array), split, kinds, categories, has_row)
 
 
 # Two labels of five images: all four values of each, and an image of which nothing is known.
@@ -57,6 +61,14 @@ def test_uncertain_and_blank_count_as_the_policy_says(policy: Policy, edema: lis
     assert found.classes == ("edema", "mass")
     np.testing.assert_array_equal(np.where(found.known, found.values, NAN).T, [edema, mass])
     assert not found.values[~found.known].any()
+
+
+def test_a_row_of_blanks_alone_counts_as_a_row() -> None:
+    """As of a table whose only label is 1 or empty; the last image has no row."""
+    labels = _labels([True, True, True, False], fracture=[1, NAN, NAN, NAN])
+    found = targets.binary(labels, (), Policy())
+    np.testing.assert_array_equal(np.where(found.known, found.values, NAN)[:, 0], [1, 0, 0, NAN])
+    assert targets.binary(labels, (), Policy(blank="ignore")).known[:, 0].tolist() == [True, False, False, False]
 
 
 def test_labels_that_are_put_together_are_there_where_one_is() -> None:
