@@ -17,6 +17,7 @@ from shardkit.storage import shown
 from shardkit.terminal.output import Terminal
 from trainer import parallel
 from trainer.augment import levels
+from trainer.commands.going_on import objective_of
 from trainer.config import Config, LoaderConfig
 from trainer.loop import Loop
 from trainer.models.flops import peak_tflops
@@ -86,7 +87,7 @@ def _train(job: Job, world: World, console: Terminal | None, asked: list[int]) -
     writers.check(job.config.log.wandb)
     torch.manual_seed(job.config.run.seed)
     loader = open_loader(job.config, job.data, world.device, world.rank, world.size, augmented=True)
-    objective = job.config.objective.build(job.config.model, loader)
+    objective = objective_of(job, loader, world).build(job.config.model, loader)
     objective.model.check_batching(loader.batching)
     with folder.held(job.out, world):
         begun = start(job, loader, objective, world)

@@ -18,7 +18,6 @@ from trainer.evaluate.kinds import Floats
 from trainer.evaluate.predictions import PredictionsAbout
 from trainer.evaluate.results import LEAK
 from trainer.tasks.facts import FACTS
-from trainer.tasks.targets import the_column
 from trainer.tasks.trained import Trained
 
 _TEST = "test"
@@ -163,6 +162,7 @@ def asked_targets(of: Trained, loader: Loader, labels: str, classes: tuple[str, 
     """
     task = replace(of.task, labels=labels)
     said = task.read(loader)
+    task = task.of_run(of.facts, said)
     names = tuple(name for name in classes if name in said.columns) if task.kind == "regression" else classes
     found = task.made(said, names)
     values = np.full((len(found.values), len(classes)), np.nan)
@@ -174,7 +174,7 @@ def asked_targets(of: Trained, loader: Loader, labels: str, classes: tuple[str, 
     if absent := [name for name, there in zip(classes, known.any(axis=0), strict=True) if not there]:
         notes.append(f"The labels {labels} say nothing of {', '.join(absent)}.")
     if task.kind == "multiclass":
-        notes += _other_categories(said, the_column(said, task.columns), known[:, 0])
+        notes += _other_categories(said, task.chosen(said)[0], known[:, 0])
     return values, notes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from shardkit.errors import ArgumentError
 from shardkit.labels import Labels
 from trainer.tasks import targets
+from trainer.tasks.config import TaskConfig
 from trainer.tasks.facts import facts
 from trainer.tasks.targets import Policy, Targets
 from trainer.tasks.training_targets import TrainingTargets
@@ -124,6 +126,16 @@ def test_categories_are_one_hot_and_can_be_put_together() -> None:
     assert found.known.all(1).tolist() == [True] * 4 + [False]
     others = targets.categories(COVID, "word", {}, classes=("normal", "viral", "fungal"))
     assert others.known.all(1).tolist() == [False, True, False, True, False]
+
+
+def test_a_run_is_asked_by_the_label_that_it_learnt_from_where_a_table_has_it() -> None:
+    task, run = TaskConfig(labels="x", kind="multiclass"), {"objective": {"columns": ["word"]}}
+    assert task.chosen(COVID) == ("word",)
+    two = _labels(word=["normal", "viral"], source=["a", "b"])
+    assert task.of_run(run, two).made(two, ("normal", "viral")).values.argmax(1).tolist() == [0, 1]
+    other = _labels(finding=["viral", "normal"])
+    assert task.of_run(run, other).made(other, ("normal", "viral")).values.argmax(1).tolist() == [1, 0]
+    assert replace(task, columns=("source",)).of_run(run, two).columns == ("source",), "what is typed stays"
 
 
 def test_a_binary_label_has_two_categories_and_uncertain_ones_are_unknown() -> None:
