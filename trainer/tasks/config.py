@@ -123,11 +123,10 @@ class TaskConfig:
         """Return the targets that labels count as, by this policy; `classes` as of `targets`."""
         if self.kind == "regression":
             return targets.numbers(labels, classes or self.columns)
-        fold = dict(map(_pair, self.fold))
+        fold, policy = dict(map(_pair, self.fold)), Policy(self.uncertain, self.ones, self.blank)
         if self.kind == "multilabel":
-            policy = Policy(self.uncertain, self.ones, self.blank)
             return targets.binary(labels, self.columns, policy, fold, classes)
-        return targets.categories(labels, self.chosen(labels)[0], fold, classes)
+        return targets.categories(labels, self.chosen(labels)[0], fold, classes, policy)
 
 
 def _pair(text: str) -> tuple[str, str]:

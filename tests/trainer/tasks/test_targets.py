@@ -138,10 +138,24 @@ def test_a_run_is_asked_by_the_label_that_it_learnt_from_where_a_table_has_it() 
     assert replace(task, columns=("source",)).of_run(run, two).columns == ("source",), "what is typed stays"
 
 
-def test_a_binary_label_has_two_categories_and_uncertain_ones_are_unknown() -> None:
-    found = targets.categories(TWO, "edema", {})
-    assert found.classes == ("0", "1")
-    assert found.known[:, 0].tolist() == [True, True, False, False, False]
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        (Policy(), ["1", "0", "0", "0", None]),
+        (Policy("ones"), ["1", "0", "1", "0", None]),
+        (Policy("zeros", ("edema",), "ignore"), ["1", "0", "1", None, None]),
+        (Policy("ignore", (), "ignore"), ["1", "0", None, None, None]),
+    ],
+)
+def test_a_binary_label_has_two_categories_by_the_policy(policy: Policy, said: list[str | None]) -> None:
+    for classes in ((), ("0", "1")):
+        found = targets.categories(TWO, "edema", {}, classes, policy)
+        assert found.classes == ("0", "1")
+        words = [
+            found.classes[at] if known else None
+            for at, known in zip(found.values.argmax(1), found.known[:, 0], strict=True)
+        ]
+        assert words == said
 
 
 @pytest.mark.parametrize(
@@ -158,6 +172,11 @@ def test_a_binary_label_has_two_categories_and_uncertain_ones_are_unknown() -> N
         (lambda: targets.numbers(COVID, ()), "there is no number label: choose --objective.kind multiclass"),
         (lambda: targets.the_column(_labels(a=["x"], b=["y"]), ()), "choose one by --objective.columns, of a, b"),
         (lambda: targets.the_column(TWO, ()), "no label with categories: choose --objective.kind multilabel and"),
+        (
+            lambda: targets.the_column(TWO, ()),
+            "or --objective.columns of one binary label, whose classes are 0 and 1: ",
+        ),
+        (lambda: targets.categories(TWO, "edema", {}, policy=Policy(ones=("mass",))), "ones names mass, which is none"),
     ],
 )
 def test_what_cannot_be_a_target_is_refused_with_what_could(made: Any, said: str) -> None:
