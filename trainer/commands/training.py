@@ -18,6 +18,7 @@ from shardkit.terminal.output import Terminal
 from trainer import parallel
 from trainer.augment import check_levels, levels
 from trainer.commands.chosen_model import backbone_note
+from trainer.commands.going_on import objective_of
 from trainer.commands.run_model import check_record, with_run
 from trainer.config import Config, LoaderConfig
 from trainer.loop import Loop
@@ -93,7 +94,7 @@ def _train(job: Job, world: World, console: Terminal | None, asked: list[int]) -
     writers.check(job.config.log.wandb)
     torch.manual_seed(job.config.run.seed)
     loader = open_loader(job.config, job.data, world.device, world.rank, world.size, augmented=True)
-    objective = job.config.objective.build(job.config.model, loader)
+    objective = objective_of(job, loader, world).build(job.config.model, loader)
     objective.model.check_batching(loader.batching)
     with folder.held(job.out, world):
         begun = start(job, loader, objective, world)

@@ -17,7 +17,6 @@ from trainer.evaluate.results import LEAK
 from trainer.runs.folder import Facts
 from trainer.runs.training_data import GONE, Rows, split_at, split_rows, trained_at
 from trainer.tasks.facts import FACTS
-from trainer.tasks.targets import the_column
 from trainer.tasks.trained import Trained
 
 _TEST = "test"
@@ -182,6 +181,7 @@ def asked_targets(of: Trained, loader: Loader, labels: str, classes: tuple[str, 
     """
     task = replace(of.task, labels=labels)
     said = task.read(loader)
+    task = task.of_run(of.facts, said)
     names = tuple(name for name in classes if name in said.columns) if task.kind == "regression" else classes
     found = task.made(said, names)
     values = np.full((len(found.values), len(classes)), np.nan)
@@ -195,7 +195,7 @@ def asked_targets(of: Trained, loader: Loader, labels: str, classes: tuple[str, 
     there, notes = known.any(axis=0), list[str]()
     if task.kind == "multiclass":
         there = (values[rows] == 1).any(axis=0)
-        notes = _other_categories(said, the_column(said, task.columns), rows[~known[:, 0]])
+        notes = _other_categories(said, task.chosen(said)[0], rows[~known[:, 0]])
     if absent := [name for name, one in zip(classes, there, strict=True) if not one]:
         what = "know no image" if task.kind == "multiclass" else "say nothing"
         notes.append(f"The labels {labels} {what} of {', '.join(absent)} in this split.")

@@ -24,7 +24,8 @@ _TASKS = {
 _ABOUT = {
     "arc": "- One of 14 body regions: here the body part that DICOM headers name. --labels for a table of yours.\n",
     "fmd": "- Foreign material, or none, by a table of labels: --labels NAME. Theirs is private.\n",
-    "frac": "- A fracture, or none, by a table of labels: --labels NAME. Theirs is private; FracAtlas has such ones.\n",
+    "frac": "- A fracture, or none, by a table of labels: --labels NAME. Theirs is private; FracAtlas has such ones:\n"
+    "  --labels fracatlas --objective.columns fractured.\n",
 }
 _SCORES = {  # balanced accuracy in percent: random weights, ImageNet-21k, masked autoencoder
     "arc": (56.9, 92.2, 73.6),

@@ -1,7 +1,8 @@
 """A task as data: which labels, what they count as, and what stands on the encoder."""
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
 import torch
 from cyclopts import Parameter
@@ -93,7 +94,7 @@ class TaskConfig:
         mean, deviation = map(torch.from_numpy, trained.unit)
         classifier.head.offset.copy_(mean)
         classifier.head.scale.copy_(deviation)
-        return Task(classifier, of, trained, weights, tuple(notes))
+        return Task(classifier, of, trained, weights, tuple(notes), self.chosen(labels))
 
     def targets(self, loader: Loader, classes: tuple[str, ...] = ()) -> Targets:
         """Return the targets of all samples; `classes` are those of a run that has some."""
@@ -111,15 +112,35 @@ class TaskConfig:
             raise ArgumentError("--labels is missing: name a labels table of the dataset (shardkit labels), or facts")
         return facts(loader, self.columns) if self.labels == FACTS else loader.labels(self.labels)
 
+    def chosen(self, labels: Labels) -> tuple[str, ...]:
+        """Return the labels that are learnt from: those that are named, else all that fit."""
+        if self.kind == "multiclass":
+            return (targets.the_column(labels, self.columns),)
+        fitting = "binary" if self.kind == "multilabel" else "number"
+        return self.columns or tuple(name for name in labels.columns if labels.kinds[name] == fitting)
+
+    def of_run(self, facts: Mapping[str, Any], labels: Labels) -> "TaskConfig":
+        """Return the task with the labels that a run learnt from, where it names none and the table has any of them.
+
+        Parameters
+        ----------
+        facts
+            The run's `run.json`. Older ones name no labels.
+        labels
+            The table that is asked now.
+        """
+        learnt = tuple(facts.get("objective", {}).get("columns", ()))
+        known = not self.columns and any(name in labels.columns for name in learnt)
+        return replace(self, columns=learnt) if known else self
+
     def made(self, labels: Labels, classes: tuple[str, ...] = ()) -> Targets:
         """Return the targets that labels count as, by this policy; `classes` as of `targets`."""
         if self.kind == "regression":
             return targets.numbers(labels, classes or self.columns)
-        fold = dict(map(_pair, self.fold))
+        fold, policy = dict(map(_pair, self.fold)), Policy(self.uncertain, self.ones, self.blank)
         if self.kind == "multilabel":
-            policy = Policy(self.uncertain, self.ones, self.blank)
             return targets.binary(labels, self.columns, policy, fold, classes)
-        return targets.categories(labels, targets.the_column(labels, self.columns), fold, classes)
+        return targets.categories(labels, self.chosen(labels)[0], fold, classes, policy)
 
 
 def _pair(text: str) -> tuple[str, str]:

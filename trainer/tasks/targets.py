@@ -65,6 +65,9 @@ class Policy:
     blank: Blank = "zeros"
 
 
+USUAL = Policy()
+
+
 def binary(
     labels: Labels,
     columns: tuple[str, ...],
@@ -132,7 +135,13 @@ def _together(
     return Targets(tuple(of), one.astype(np.float32), one | zero)
 
 
-def categories(labels: Labels, column: str, fold: Mapping[str, str], classes: tuple[str, ...] = ()) -> Targets:
+def categories(
+    labels: Labels,
+    column: str,
+    fold: Mapping[str, str],
+    classes: tuple[str, ...] = (),
+    policy: Policy = USUAL,
+) -> Targets:
     """Return one-hot targets of a label's categories, or of a binary label's 0 and 1.
 
     Parameters
@@ -145,9 +154,14 @@ def categories(labels: Labels, column: str, fold: Mapping[str, str], classes: tu
         Categories that count as another one.
     classes
         Names of the classes, of a run that has them already; others count as unknown.
+    policy
+        What -1 and blanks of a binary label count as. Blanks of a label with categories are unknown.
     """
-    kind = labels.kinds.get(column, "category")
-    _, values, known = _taken(labels, (column,), "binary" if kind == "binary" else "category")
+    if labels.kinds.get(column) == "binary":
+        of_one = binary(labels, (column,), policy, classes=(column,) if classes else ())
+        values, known = of_one.values, of_one.known
+    else:
+        _, values, known = _taken(labels, (column,), "category")
     words = labels.categories.get(column, ("0", "1"))
     if not classes:
         check_names("--objective.fold", fold, words)
@@ -155,7 +169,7 @@ def categories(labels: Labels, column: str, fold: Mapping[str, str], classes: tu
     names = classes or tuple(sorted(set(folded)))
     number = np.array([names.index(word) if word in names else -1 for word in folded] or [-1])
     of = np.where(known[:, 0], number[np.clip(values[:, 0], 0, None).astype(np.int64)], -1)
-    there = (of >= 0) & (values[:, 0] >= 0)
+    there = of >= 0
     one_hot = (of[:, None] == np.arange(len(names))) & there[:, None]
     return Targets(names, one_hot.astype(np.float32), np.broadcast_to(there[:, None], one_hot.shape).copy())
 
@@ -221,4 +235,6 @@ def _kinds(labels: Labels, kind: str) -> str:
         for own, task in _FITTING.items()
         if (names := [name for name in labels.columns if labels.kinds[name] == own])
     ]
+    if kind == "category" and (names := [name for name in labels.columns if labels.kinds[name] == "binary"]):
+        parts.append(f"--objective.columns of one binary label, whose classes are 0 and 1: {', '.join(names)}")
     return ", or ".join(parts) or "another --labels: this one has no labels, but a split or boxes only"

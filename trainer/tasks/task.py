@@ -39,6 +39,8 @@ class Task(Objective):
         float32 (K,) both, how much a positive and a negative of each class count.
     notes
         What a user has to know of labels and split.
+    columns
+        The labels that the targets are made of.
     """
 
     def __init__(
@@ -48,12 +50,13 @@ class Task(Objective):
         trained: TrainingTargets,
         weights: tuple[Floats, Floats],
         notes: tuple[str, ...] = (),
+        columns: tuple[str, ...] = (),
     ) -> None:
         super().__init__(model)
         self.of, self.kind, self.head = of, trained.kind, model.head
         self.values, self.known = torch.from_numpy(of.values), torch.from_numpy(of.known)
         self.positive, self.negative = map(torch.from_numpy, weights)
-        self._notes, self._facts = notes, _facts(of, trained, weights)
+        self._notes, self._facts = notes, {"columns": list(columns), **_facts(of, trained, weights)}
 
     @property
     def classes(self) -> tuple[str, ...]:

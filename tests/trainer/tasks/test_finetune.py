@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
-from shardkit import Dataset, Loader, Packed
+from shardkit import Dataset, Loader, Packed, labels
+from shardkit.labels import LabelTable
+from shardkit.storage import Store
 from tests.trainer.tasks.conftest import by_patient, put_labels
 from trainer.commands.cli import run as command
 from trainer.models.classifier import Classifier
@@ -297,6 +301,30 @@ def test_labels_with_other_classes_are_no_way_to_go_on(own_dataset: Path, words:
     put_labels(own_dataset, "sizes", change)
     said = refused("finetune", "--data", str(own_dataset), *more, "2")
     assert "holds a run of the classes flat, square, upright, and the labels have flat, long, upright now" in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "gained"),
+    [("multiclass", "accuracy", pa.array(["a"])), ("multilabel", "auc", pa.array([1], pa.int8()))],
+)
+@pytest.mark.deep
+def test_a_run_keeps_to_its_labels_where_the_table_gains_others(
+    own_dataset: Path, words: Words, tmp_path: Path, kind: str, metric: str, gained: pa.Array
+) -> None:
+    data = ("--data", str(own_dataset))
+    more = (*data, "--labels", "plain", "--loader.split", "train", "--objective.kind", kind, "--select.metric", metric)
+    assert command(words("finetune", *more, "--run.steps", "1")) == 0
+    run, store = tmp_path / "run", Store(str(own_dataset))
+    before, table = _facts(run)["objective"], labels.read(store, "plain")
+    kinds: Any = {**table.description.kinds, "source": "category" if kind == "multiclass" else "binary"}
+    at = table.table.num_columns - 1
+    column = pa.chunked_array([gained] * table.table.num_rows)
+    wider = table.table.add_column(at, "source", column)
+    labels.write(store, LabelTable(replace(table.description, kinds=kinds), wider))
+    assert command(words("finetune", *more, "--run.steps", "2")) == 0
+    assert _facts(run)["objective"] == before
+    page = ("--labels", "plain", "--out", str(tmp_path / "page"), "--bootstrap", "100")
+    assert command(["evaluate", str(run), *data, *page]) == 0
 
 
 # --- several seeds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from shardkit.errors import ArgumentError
 from shardkit.labels import Labels
 from trainer.tasks import targets
+from trainer.tasks.config import TaskConfig
 from trainer.tasks.facts import facts
 from trainer.tasks.targets import Policy, Targets
 from trainer.tasks.training_targets import TrainingTargets
@@ -138,10 +140,34 @@ def test_categories_are_one_hot_and_can_be_put_together() -> None:
     assert others.known.all(1).tolist() == [False, True, False, True, False]
 
 
-def test_a_binary_label_has_two_categories_and_uncertain_ones_are_unknown() -> None:
-    found = targets.categories(TWO, "edema", {})
-    assert found.classes == ("0", "1")
-    assert found.known[:, 0].tolist() == [True, True, False, False, False]
+def test_a_run_is_asked_by_the_label_that_it_learnt_from_where_a_table_has_it() -> None:
+    task, run = TaskConfig(labels="x", kind="multiclass"), {"objective": {"columns": ["word"]}}
+    assert task.chosen(COVID) == ("word",)
+    two = _labels(word=["normal", "viral"], source=["a", "b"])
+    assert task.of_run(run, two).made(two, ("normal", "viral")).values.argmax(1).tolist() == [0, 1]
+    other = _labels(finding=["viral", "normal"])
+    assert task.of_run(run, other).made(other, ("normal", "viral")).values.argmax(1).tolist() == [1, 0]
+    assert replace(task, columns=("source",)).of_run(run, two).columns == ("source",), "what is typed stays"
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        (Policy(), ["1", "0", "0", "0", None]),
+        (Policy("ones"), ["1", "0", "1", "0", None]),
+        (Policy("zeros", ("edema",), "ignore"), ["1", "0", "1", None, None]),
+        (Policy("ignore", (), "ignore"), ["1", "0", None, None, None]),
+    ],
+)
+def test_a_binary_label_has_two_categories_by_the_policy(policy: Policy, said: list[str | None]) -> None:
+    for classes in ((), ("0", "1")):
+        found = targets.categories(TWO, "edema", {}, classes, policy)
+        assert found.classes == ("0", "1")
+        words = [
+            found.classes[at] if known else None
+            for at, known in zip(found.values.argmax(1), found.known[:, 0], strict=True)
+        ]
+        assert words == said
 
 
 @pytest.mark.parametrize(
@@ -158,6 +184,11 @@ def test_a_binary_label_has_two_categories_and_uncertain_ones_are_unknown() -> N
         (lambda: targets.numbers(COVID, ()), "there is no number label: choose --objective.kind multiclass"),
         (lambda: targets.the_column(_labels(a=["x"], b=["y"]), ()), "choose one by --objective.columns, of a, b"),
         (lambda: targets.the_column(TWO, ()), "no label with categories: choose --objective.kind multilabel and"),
+        (
+            lambda: targets.the_column(TWO, ()),
+            "or --objective.columns of one binary label, whose classes are 0 and 1: ",
+        ),
+        (lambda: targets.categories(TWO, "edema", {}, policy=Policy(ones=("mass",))), "ones names mass, which is none"),
     ],
 )
 def test_what_cannot_be_a_target_is_refused_with_what_could(made: Any, said: str) -> None:
