@@ -96,7 +96,7 @@ def _only(*names: str) -> Labels:
     """LUNGS of a site that has some of its columns."""
     at = [LUNGS.columns.index(name) for name in names]
     kinds: dict[str, Any] = dict.fromkeys(names, "binary")
-    return Labels(names, LUNGS.values[:, at], LUNGS.known[:, at], LUNGS.split, kinds, {})
+    return Labels(names, LUNGS.values[:, at], LUNGS.known[:, at], LUNGS.split, kinds, {}, LUNGS.has_row)
 
 
 @pytest.mark.parametrize("columns", [("bacterial", "viral"), ("pneumonia",), ()])
