@@ -189,6 +189,7 @@ class Loop:
         if found["weight"] > 0:
             self._update(float(found["loss"]), float(found["norm"]))
         else:
+            self.objective.skipped(self.world)
             self.progress.uncounted += 1
         self.progress.step += 1
         step = Step(self.progress.step, epoch, rate, waited, found)

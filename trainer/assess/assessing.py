@@ -5,22 +5,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from shardkit import Loader
 from shardkit.storage import shown
 from shardkit.terminal.output import Terminal
 from trainer.assess import page, record
 from trainer.assess.config import PolicyConfig, StudyConfig
 from trainer.assess.features import Images, Matrix, Pool, of_encoder, of_pixels, plain
-from trainer.assess.seen import seen_by
+from trainer.assess.seen import open_plain, seen_by
 from trainer.assess.sites import answers, kind_of, site
 from trainer.assess.study import Place, study
 from trainer.assess.weights import of_recipe, of_run
-from trainer.commands.training import open_loader
 from trainer.config import LoaderConfig
 from trainer.models.encoder import Encoder
-from trainer.recipes.registry import RECIPES
 from trainer.tasks.config import TaskConfig
 
 PIXELS, TRAINED = "32 x 32 pixels", "pre-trained"
@@ -59,7 +55,7 @@ def assess(asked: Assess, console: Terminal) -> None:
     console.plain(told)
     networks = {TRAINED: trained, **{name: weights.random(seed) for name, seed in RANDOM.items()}}
     sites = {name: _read(weights.loader, data, networks, asked) for name, data in _named(asked.data).items()}
-    seen = seen_by(weights.source, _open)
+    seen = seen_by(weights.source, open_plain)
     tables = []
     for labels in asked.labels:
         judged = study(_placed(asked.policy, labels, sites), asked.study)
@@ -85,17 +81,11 @@ def _read(config: LoaderConfig, data: str, networks: Mapping[str, Encoder], aske
     """Read all images of a dataset once a network, or take what was kept."""
 
     def opened(batching: str) -> Loader:
-        return _open(replace(config, split="all", batching=batching), data)
+        return open_plain(replace(config, split="all", batching=batching), data)
 
     images = Images(opened, config.batching, config.normalise, asked.features or asked.out / "features")
     features = {name: of_encoder(network, images, asked.pool) for name, network in networks.items()}
     return _Read(data, opened(plain(config.batching)), {**features, PIXELS: of_pixels(images)})
-
-
-def _open(config: LoaderConfig, data: str) -> Loader:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    recipe = RECIPES["tiny"].config  # of which nothing remains but how images come in
-    return open_loader(replace(recipe, loader=config), data, device, 0, 1)
 
 
 def _placed(policy: PolicyConfig, labels: str, sites: Mapping[str, _Read]) -> list[Place]:

@@ -1,14 +1,18 @@
 """Which images weights have been trained on: by their run, and by those that it began with, one after another."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
 
 from shardkit import Loader
 from shardkit.errors import ShardkitError
 from trainer.assess.weights import loader_of
+from trainer.commands.training import open_loader
 from trainer.config import LoaderConfig
 from trainer.models.initial import facts_of
+from trainer.recipes.registry import RECIPES
 from trainer.runs import checkpoint, folder
 from trainer.runs.start import RANDOM
 from trainer.tasks import trained
@@ -74,3 +78,10 @@ def _own(facts: folder.Facts, open_data: Callable[[LoaderConfig, str], Loader]) 
     keys, rows = loader.columns("key")["key"].to_numpy(), loader.plan.samples.rows
     same = loader.state_dict()["manifest_digest"] == facts["digest"]
     return frozenset(keys if rows is None else keys[rows]), bool(same)
+
+
+def open_plain(config: LoaderConfig, data: str) -> Loader:
+    """Open a dataset as a run has it, without its training."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    recipe = RECIPES["tiny"].config  # of which nothing remains but how images come in
+    return open_loader(replace(recipe, loader=config), data, device, 0, 1)

@@ -15,6 +15,7 @@ from shardkit.labels import LabelTable
 from shardkit.storage import shown
 from shardkit.terminal.output import Terminal
 from shardkit.terminal.words import listed
+from trainer.assess.seen import open_plain, seen_by
 from trainer.evaluate.asking import chosen_split
 from trainer.explain import finding, words
 from trainer.explain.anomaly import masks_a_round
@@ -28,7 +29,6 @@ from trainer.models.classifier import Classifier
 from trainer.runs import best
 from trainer.runs.files import atomic_write
 from trainer.runs.folder import Facts
-from trainer.runs.training_data import GONE, split_at, trained_at
 from trainer.tasks.facts import FACTS
 
 PAGE, BOXES, MAPS = "index.html", "boxes.json", "maps"
@@ -176,15 +176,21 @@ def _unread(keys: Sequence[str], read: Sequence[str]) -> list[str]:
 
 
 def _trained_on(opened: Opened, data: Dataset, keys: Sequence[str]) -> list[str]:
-    """Say how many of the images the run was trained on."""
-    if not trained_at(opened.facts, data):
-        return []
-    split = split_at(opened.facts, data)
-    if split is None:
-        return [f"{GONE[0].upper()}{GONE[1:]}."]
-    own = set(_split(data, str(split)).keys)
-    count = sum(key in own for key in keys)
-    return [f"The run was trained on {count:,} of these {len(keys):,} images (split {split})."] if count else []
+    """Say how many of the images the run, and those that it began with, were trained on, and what is not known."""
+    facts = opened.facts
+    moved = {str(facts["data"]): data.url} if facts["digest"] == data.description.digest else {}
+    seen = seen_by(str(opened.checkpoint), lambda config, place: open_plain(config, moved.get(place, place)))
+    count = sum(key in seen.plain or key in seen.labelled for key in keys)
+    who = "The run, or one that it began with," if facts.get("init") else "The run"
+    told = [f"{who} was trained on {count:,} of these {len(keys):,} images."] if count else []
+    return (
+        told
+        if seen.whole
+        else [
+            *told,
+            f"Whether {who[0].lower()}{who[1:]} was trained on {'others' if count else 'these images'} is not known.",
+        ]
+    )
 
 
 # ------------------------------------------------------------------------------------------------ what is written

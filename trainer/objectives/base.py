@@ -97,7 +97,7 @@ class Objective(ABC):
         self.model.stepped()
 
     def skipped(self, world: World) -> None:
-        """Forget a step that changed no weights, as its loss or gradient was not finite: all is as before it.
+        """Forget a step that changed no weights, as where its loss was not finite: all is as before it.
 
         Else what is left of it would flow into the next step, but not into that of a run that is resumed between them.
 

@@ -16,6 +16,7 @@ import torch
 
 from shardkit import Dataset
 from shardkit import labels as tables
+from shardkit.cli import run as shardkit
 from shardkit.labels import LabelsDescription, LabelTable
 from shardkit.loader.manifest_index import ManifestIndex
 from shardkit.storage import Store
@@ -89,7 +90,7 @@ def test_a_tasks_maps_are_held_against_all_boxes_of_its_classes(
     said = " ".join(capsys.readouterr().out.split())
     assert "Grad-CAM of task/checkpoints/step_00000001, step 1: 7 images, 8 boxes" in said
     assert "Boxes of Nodule are left out: the run has no such class." in said
-    assert "The run was trained on 7 of these 7 images (split train)." in said
+    assert "The run was trained on 7 of these 7 images." in said
     told = json.loads((place / "maps" / "boxes.json").read_text())
     assert told["about"]["layer"] == "blocks.-1.norm1"
     assert "crop" not in told["about"]["batching"]
@@ -186,6 +187,34 @@ def test_an_image_that_cannot_be_read_is_left_out_by_name_and_no_other_counts_fo
     assert command([*words, "--keys", bad.key, "--out", str(tmp_path / "one")]) == 1
     assert f"{bad.key} could not be read: run shardkit verify" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "one").exists()
+
+
+@pytest.mark.deep
+def test_training_images_are_told_of_a_mixture_of_runs_before_and_as_not_known_where_nobody_can_tell(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed = tmp_path / "mixed.json"
+    assert shardkit(["mix", str(mixed), f"a={place / 'data'}:1"]) == 0
+    words = ["pretrain", "--recipe", "mae", "--data", str(mixed), "--out", str(tmp_path / "run")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RECIPES, "mae", Recipe(CONFIG, "this test", ""))
+        assert command(words) == 0
+    shutil.copytree(place / "official", tmp_path / "later")
+    facts = json.loads((tmp_path / "later" / "run.json").read_text())
+    (tmp_path / "later" / "run.json").write_text(json.dumps({**facts, "init": str(tmp_path / "run")}))
+    train = Dataset(str(place / "data")).filter(split="train").keys[:2]
+    told = []
+    for run in ("run", "later"):
+        words = ["explain", str(tmp_path / run), "--data", str(place / "data"), "--method", "rollout"]
+        assert command([*words, "--keys", *train, "--out", str(tmp_path / "maps")]) == 0
+        told += json.loads((tmp_path / "maps" / "boxes.json").read_text())["notes"][1:]
+    assert told == [
+        f"{who} was trained on 2 of these 2 images." for who in ("The run", "The run, or one that it began with,")
+    ]
+    mixed.unlink()
+    words = ["explain", str(tmp_path / "run"), "--data", str(place / "data"), "--method", "rollout"]
+    assert command([*words, "--keys", *train, "--out", str(tmp_path / "maps")]) == 0
+    assert "Whether the run was trained on these images is not known." in " ".join(capsys.readouterr().out.split())
 
 
 def test_boxes_elsewhere_are_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from shardkit import BinnedBatch, PackedBatch
 from shardkit.errors import ArgumentError
 from trainer.explain.rollout import rollout
 from trainer.models.backbone import TimmConfig
+from trainer.models.base import Model
 from trainer.models.hiera import HieraConfig
 from trainer.models.mae import MaeConfig
 from trainer.models.vit import VitConfig, VitEncoder
@@ -92,7 +93,7 @@ def test_other_encoders_are_refused_as_not_ours_with_a_method_that_they_have(
     name: str, method: str, make_packed: Packed
 ) -> None:
     hiera = HieraConfig(arch="hiera_micro", side=96, decoder_width=32, decoder_depth=1, decoder_heads=2)
-    made: dict[str, Callable[[], Any]] = {"hiera": hiera.encoder, "masked hiera": hiera.build}
+    made: dict[str, Callable[[], Model]] = {"hiera": hiera.encoder, "masked hiera": hiera.build}
     model = made[name]() if name in made else TimmConfig(name=name, side=96).encoder()
     said = rf"of our own vision transformer only, not of a {type(model).__name__}: use --method {method}"
     with pytest.raises(ArgumentError, match=said):
