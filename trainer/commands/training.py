@@ -27,7 +27,7 @@ from trainer.parallel import World
 from trainer.report import run_page
 from trainer.runs import best, folder, writers
 from trainer.runs.log import Log
-from trainer.runs.start import Job, Start, start
+from trainer.runs.start import Job, Start, one_length, start
 from trainer.selection import LOSS
 from trainer.validation import Validation
 
@@ -38,7 +38,7 @@ SPLITS: Final = ("val", "test")
 
 def train(job: Job, console: Terminal) -> int:
     """Train, or go on where the run in its folder stopped, seed by seed; return the exit code."""
-    jobs = list(by_seed(_with_model(job)))
+    jobs = list(by_seed(_with_model(one_length(job))))
     world = parallel.start()
     try:
         with _asked_to_stop() as asked:
