@@ -75,6 +75,11 @@ def by_seed(job: Job) -> Iterator[Job]:
         return
     if (job.out / folder.FACTS).exists():
         raise ArgumentError(f"{job.out} holds a run, and cannot hold runs of --run.seeds: name another --out")
+    if "run.seed" in job.typed and not any(name.startswith("run.seeds") for name in job.typed):
+        raise ArgumentError(
+            f"the recipe {job.recipe} has several seeds, --run.seeds {' '.join(map(str, run.seeds))}: for one, give"
+            f" --run.seeds {run.seed} in place of --run.seed"
+        )
     if len(set(run.seeds)) < len(run.seeds) or "run.seed" in job.typed:
         raise ArgumentError("--run.seeds takes each seed once, and goes without --run.seed")
     for seed in run.seeds:
@@ -173,13 +178,15 @@ def _validation(
     parts = zip(held.members, held.plan.samples.of_members(), strict=True)
     if absent := [name for name, part in parts if part.start == part.end]:
         _say(console, f"validation: no image of {', '.join(absent)} is in the split {split}")
-    samples = held.plan.samples
-    if not objective.labelled(samples.row(np.arange(len(samples)))):
+    rows = held.plan.samples.row(np.arange(len(held.plan.samples)))
+    if not objective.labelled(rows):
         _without(config, f"the labels know no image of the {split} split", console)
         return None
     names = None if objective.judged is None else (LOSS, *objective.judged)
     if names is not None and config.select.metric not in ("", *names):
         raise ArgumentError(f"--select.metric {config.select.metric} is not measured: choose one of {', '.join(names)}")
+    if config.select.metric in objective.unmeasurable(rows):
+        _without(config, f"the labels of the {split} split are too few, or all the same, to measure it", console)
     return Validation(objective, held, world, word)
 
 
