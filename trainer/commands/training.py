@@ -17,13 +17,14 @@ from shardkit.storage import shown
 from shardkit.terminal.output import Terminal
 from trainer import parallel
 from trainer.augment import levels
+from trainer.commands.chosen_model import backbone_note, check_record, with_run
 from trainer.commands.going_on import objective_of
 from trainer.config import Config, LoaderConfig
 from trainer.loop import Loop
 from trainer.models.flops import peak_tflops
-from trainer.models.initial import described_encoder
 from trainer.objectives.base import Objective
 from trainer.parallel import World
+from trainer.recipes.registry import RECIPES
 from trainer.report import run_page
 from trainer.runs import best, folder, writers
 from trainer.runs.log import Log
@@ -38,11 +39,14 @@ SPLITS: Final = ("val", "test")
 
 def train(job: Job, console: Terminal) -> int:
     """Train, or go on where the run in its folder stopped, seed by seed; return the exit code."""
-    jobs = list(by_seed(_with_model(one_length(job))))
+    job = _with_model(one_length(job))
+    jobs = list(by_seed(job))
     world = parallel.start()
     try:
         with _asked_to_stop() as asked:
             said = console if world.is_main else None
+            if job.recipe in RECIPES and (note := backbone_note(RECIPES[job.recipe].config, job.config, job.typed)):
+                _say(said, note)
             done = all(_train(each, world, said, asked) for each in jobs)
     finally:
         parallel.stop()
@@ -53,10 +57,11 @@ def train(job: Job, console: Terminal) -> int:
 
 def _with_model(job: Job) -> Job:
     """Return the job with the model of the run that it begins with, where it names no other."""
-    if job.command == "pretrain" or job.init is None or any(name.partition(".")[0] == "model" for name in job.typed):
+    if job.init is None or "model" in job.typed:
         return job
-    model = described_encoder(job.init, job.config.model)
-    return job if model is None else replace(job, config=replace(job.config, model=model))
+    config = job.config if job.command == "pretrain" else with_run(job.config, job.init, job.typed)
+    check_record(config.model, job.init, job.typed)
+    return replace(job, config=config)
 
 
 def by_seed(job: Job) -> Iterator[Job]:

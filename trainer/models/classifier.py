@@ -13,8 +13,9 @@ from trainer.models.batch_norm import BatchNorm
 from trainer.models.encoder import Encoder, Features
 
 ENCODER: Final = "encoder."
+FC_NORM: Final = "head.fc_norm."
 HEAD: Final = "head.fc.weight"
-"""Names of parameters: how the encoder's begin, and one that nothing but a classifier has."""
+"""Names of parameters: how the encoder's begin, those of the head's norm, and one that only a classifier has."""
 
 
 Pool = Literal["mean", "token", "own"]

@@ -10,7 +10,7 @@ from timm.layers import resample_patch_embed
 from torch import Tensor
 
 from shardkit.errors import ArgumentError
-from trainer.models.base import Grey, Weights
+from trainer.models.base import FIRST_KERNEL, Grey, Weights
 from trainer.models.positions import Mode, positions
 
 if TYPE_CHECKING:  # they read and write their weights with this module
@@ -71,7 +71,8 @@ def original_state(model: "Mae", grid: tuple[int, int], channels: Literal[1, 3] 
 def load_original(model: "VisionTransformer", state: Weights, channels: Grey = "sum") -> list[str]:
     """Load a whole model, or an encoder alone, of the original or of timm.
 
-    Position tables and heads are left out; so are a decoder and a last norm that the model does not have.
+    Position tables and heads are left out; so are a decoder and a last norm that the model does not have. A last norm
+    begins anew where the weights have one after the pooling in its place (fc_norm), as fine-tuned ones do.
 
     Parameters
     ----------
@@ -94,17 +95,24 @@ def load_original(model: "VisionTransformer", state: Weights, channels: Grey = "
     """
     own = model.state_dict()
     absent = tuple(part for part in (*DECODER, "norm.") if not any(name.startswith(part) for name in own))
+    if not any(name.startswith("decoder_") for name in state):
+        absent += ("mask_token",)  # what an encoder of another kind (SimMIM) has in place of hidden patches
     taken: Weights = {}
     for name, value in state.items():
         if name in ("pos_embed", "decoder_pos_embed") or name.startswith(("head.", "fc_norm.", *absent)):
             continue
         if name not in own:
-            raise ArgumentError(f"{name} is in the checkpoint and not in this model: choose the architecture it is of")
-        taken[name] = _fitted(name, value, own[name], channels)
+            raise ArgumentError(f"{name} is in the checkpoint and not in this model: {_remedy(model, state)}")
+        if (fitted := _fitted(name, value, own[name], channels)).shape != own[name].shape:
+            raise ArgumentError(
+                f"{name} is {tuple(fitted.shape)} in the checkpoint and {tuple(own[name].shape)} in this model:"
+                f" {_remedy(model, state)}"
+            )
+        taken[name] = fitted
     missing = sorted(own.keys() - taken.keys())
-    if any(not name.startswith(DECODER) for name in missing):
-        lacking = next(name for name in missing if not name.startswith(DECODER))
-        raise ArgumentError(f"the checkpoint lacks {lacking}: choose the architecture it is of")
+    anew = ("norm.",) if any(name.startswith("fc_norm.") for name in state) else ()  # the head has it in its place
+    if lacking := [name for name in missing if not name.startswith((*DECODER, *anew))]:
+        raise ArgumentError(f"the checkpoint lacks {lacking[0]}: {_remedy(model, state)}")
     model.load_state_dict({**own, **taken})
     return missing
 
@@ -116,9 +124,30 @@ def _fitted(name: str, value: Tensor, own: Tensor, channels: Grey) -> Tensor:
         value = resample_patch_embed(value, list(own.shape[2:]))  # patches of another size (FlexiViT); same size: as is
     if name.startswith(_PREDICTION) and value.shape[0] == 3 * own.shape[0]:
         value = value.reshape(own.shape[0], 3, *own.shape[1:]).mean(1)  # rows are pixels, colours innermost
-    if value.shape != own.shape:
-        raise ArgumentError(f"{name} is {tuple(value.shape)} in the checkpoint and {tuple(own.shape)} in this model")
     return value
+
+
+def _remedy(model: "VisionTransformer", state: Weights) -> str:
+    """Return words on the options that make the model the one that weights are of, as far as they show it."""
+    kernel, c = state.get(FIRST_KERNEL), model.config
+    if kernel is None or kernel.ndim != 4:
+        return "choose the architecture it is of"
+    width, inner = kernel.shape[0], state.get("blocks.0.mlp.fc1.weight")
+    found: dict[str, float] = {"width": width, "depth": _blocks(state, "blocks."), "patch": kernel.shape[-1]}
+    if inner is not None:
+        found["mlp_ratio"] = inner.shape[0] / width
+    if (into := state.get("decoder_embed.weight")) is not None and hasattr(c, "decoder_width"):
+        found |= {"decoder_width": into.shape[0], "decoder_depth": _blocks(state, "decoder_blocks.")}
+    other = {name: value for name, value in found.items() if getattr(c, name) != value}
+    if not other:
+        return "choose the architecture it is of"
+    heads = f", and the heads that it had, mostly --model.heads {max(1, width // 64)}" if "width" in other else ""
+    options = " ".join(f"--model.{name.replace('_', '-')} {value:g}" for name, value in other.items())
+    return f"use {options}{heads}"
+
+
+def _blocks(state: Weights, prefix: str) -> int:
+    return len({name.split(".")[1] for name in state if name.startswith(prefix)})
 
 
 def to_grey(weight: Tensor, how: Grey = "sum") -> Tensor:

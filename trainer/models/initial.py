@@ -1,36 +1,38 @@
 """Weights to begin with: of timm by name, of a file, or of a checkpoint of ours. No file is run, whatever it holds."""
 
-import argparse
-import pathlib
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
-from math import isqrt
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, cast
+from types import MappingProxyType
+from typing import Any
 
-import torch
 from timm.models import get_pretrained_cfg
-from torch import Tensor, nn
+from torch import nn
 
 from shardkit.errors import ArgumentError
 from trainer.models.base import FIRST_KERNEL, Grey, Model, ModelConfig, Weights
-from trainer.models.classifier import ENCODER, HEAD, Classifier
-from trainer.models.formats import DECODER, position_table
+from trainer.models.classifier import ENCODER, FC_NORM, HEAD, Classifier
+from trainer.models.encoder import Encoder
+from trainer.models.formats import DECODER
+from trainer.models.left_out import is_last_norm, rest
 from trainer.models.registry import described
 from trainer.models.timm_names import parted, seen_in_pretraining, tags
 from trainer.models.vit import VisionTransformer, VitConfig
+from trainer.models.weight_files import heads_in, in_file
 from trainer.runs import checkpoint, folder
 
-_SAFE: list[Any] = [
-    argparse.Namespace,
-    pathlib.PosixPath,
-]  # what training programs put beside the weights: their arguments
-_NESTED = ("model", "state_dict", "model_state_dict", "model_state", "module")
-_AVERAGES = ("model_ema", "state_dict_ema", "ema")  # taken where nothing else is there
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_OF_A_HEAD = ("objective.kind", "objective.head.")
+"""How the names of options begin that say what a head's weights mean."""
 
 
-def load_initial(model: Model, source: str, channels: Grey = "sum", classes: Sequence[str] = ()) -> str:
+def load_initial(
+    model: Model,
+    source: str,
+    channels: Grey = "sum",
+    classes: Sequence[str] = (),
+    options: Mapping[str, Any] = _NOTHING,
+) -> str:
     """Begin with weights of elsewhere.
 
     Parameters
@@ -44,7 +46,9 @@ def load_initial(model: Model, source: str, channels: Grey = "sum", classes: Seq
     channels
         How kernels of three channels become ones of grey.
     classes
-        Names of the classifier's classes: the head of a run with the same ones is taken, too.
+        Names of the classifier's classes: the head of a run with the same ones is taken, too, where the options agree.
+    options
+        Options of the command, as `run.json` has them: of which kind its task is, and what its head stands on.
 
     Returns
     -------
@@ -58,40 +62,32 @@ def load_initial(model: Model, source: str, channels: Grey = "sum", classes: Seq
     """
     path = Path(source)
     if path.is_dir():
-        return from_run(model, checkpoint.named(path), classes)
-    mark = next((name for name in model.state_dict() if name.endswith(FIRST_KERNEL)), model.first_kernel)
-    state, where = _file(path, mark) if path.exists() else (_timm(source), "")
+        return from_run(model, checkpoint.named(path), classes, options)
+    state, where, heads = (*in_file(path, _mark(model)), heads_in(path)) if path.exists() else _timm(source)
     try:
         missing = model.load_weights(state, channels)
+        _check_heads(model, heads)
     except ArgumentError as error:
         raise ArgumentError(f"--init {source}: {error}") from None
     seen = "" if path.exists() else f", {seen_in_pretraining(source)}{_scale(source)}"
-    return f"weights are those of {source}{where}{seen}{_rest(model, state, bool(missing))}"
+    return f"weights are those of {source}{where}{seen}{rest(model, state, missing)}"
 
 
-def _rest(model: Model, state: Mapping[str, Any], lacking: bool, head: bool = False) -> str:
-    """Say what was left out, and what begins at random."""
+def _check_heads(model: Model, there: int | None) -> None:
     own = model.encoder if isinstance(model, Classifier) else model
-    parts = [", the decoder begins at random"] if lacking else []
-    if any(name.endswith("norm.weight") for name in _last_norms(state)) and not _last_norms(own.state_dict()):
-        parts.append(", without the last norm, in whose place the head has one of its own")
-    if "pos_embed" in state and isinstance(own, VisionTransformer) and not _is_formula(state["pos_embed"], own):
-        parts.append(", without the table of positions that it had learned: positions are a formula here")
-    if isinstance(model, Classifier) and not head:
-        parts.append(", the head begins at random")
-    return "".join(parts)
+    if there is not None and isinstance(own, VisionTransformer) and own.config.heads != there:
+        raise ArgumentError(
+            f"it has {there} attention heads and this model {own.config.heads}, which no weights show: use"
+            f" --model.heads {there}"
+        )
 
 
-def _last_norms(state: Mapping[str, Any]) -> list[str]:
-    return [name for name in state if name.removeprefix("encoder.") in ("norm.weight", "head.norm.weight")]
-
-
-def _is_formula(table: Tensor, model: VisionTransformer) -> bool:
-    """Return whether a table of positions holds what the formula gives."""
-    side, c = isqrt(table.shape[1] - 1), model.config
-    if side**2 + 1 != table.shape[1] or table.shape[2] != c.width:
-        return False
-    return torch.allclose(table[:, 1:].float(), position_table((side, side), c.width)[:, 1:], atol=1e-3)
+def _mark(model: Model) -> str:
+    """Return the name in files that shows where prefixes end: an encoder alone has it without one of ours."""
+    own = model.encoder if isinstance(model, Classifier) else model
+    if isinstance(own, Encoder):
+        return own.first_kernel
+    return next((name for name in own.state_dict() if name.endswith(FIRST_KERNEL)), own.first_kernel)
 
 
 def _scale(name: str) -> str:
@@ -105,7 +101,7 @@ def _scale(name: str) -> str:
     )
 
 
-def from_run(model: Model, path: Path, classes: Sequence[str] = ()) -> str:
+def from_run(model: Model, path: Path, classes: Sequence[str] = (), options: Mapping[str, Any] = _NOTHING) -> str:
     """Begin with a checkpoint's weights: all of them where it is of the same model, else those of the encoder.
 
     Parameters
@@ -114,7 +110,7 @@ def from_run(model: Model, path: Path, classes: Sequence[str] = ()) -> str:
         Takes the weights.
     path
         The checkpoint.
-    classes
+    classes, options
         As of `load_initial`.
 
     Returns
@@ -137,27 +133,42 @@ def from_run(model: Model, path: Path, classes: Sequence[str] = ()) -> str:
     before = ENCODER if labelled else ""
     state = dict(own.state_dict())
     taken = {f"{before}{name}": value for name, value in state.items()}
-    decoder = [name for name in taken if name.removeprefix(before).startswith(DECODER) and name not in there]
-    whole = {name: value for name, value in taken.items() if name not in decoder}
-    head = isinstance(model, Classifier) and labelled and bool(classes) and facts.get("classes") == [*classes]
-    if head:
+    whole, missing = dict(taken), [name for name in state if _may_lack(name, there) and f"{before}{name}" not in there]
+    for name in missing:
+        del whole[f"{before}{name}"]
+    other = _why_not_the_head(facts, classes, options) if labelled and isinstance(model, Classifier) else ""
+    if other is None:
         whole |= {name: value for name, value in model.state_dict().items() if name.startswith("head.")}
     checkpoint.fill(path, whole)
     own.load_state_dict({name: taken[f"{before}{name}"] for name in state})
     known = {name.removeprefix(before): None for name in there}
-    what = "weights of encoder and head are" if head else "the encoder's weights are"
-    return f"{what} those of {path}{began}{_rest(model, known, bool(decoder), head)}"
+    if other is None:
+        return f"weights of encoder and head are those of {path}{began}{rest(own, known, missing)}"
+    return f"the encoder's weights are those of {path}{began}{rest(model, known, missing)}{other}"
 
 
-def described_encoder(source: str, asked: ModelConfig | None = None) -> ModelConfig | None:
-    """Return the record of the encoder of a run that weights are to be taken of; None where they are no run's.
+def _may_lack(name: str, there: frozenset[str]) -> bool:
+    """Return whether a run need not have a parameter: one of a decoder, or the last norm where its head had one."""
+    return name.startswith(DECODER) or (f"{FC_NORM}weight" in there and is_last_norm(name))
+
+
+def _why_not_the_head(facts: Mapping[str, Any], classes: Sequence[str], options: Mapping[str, Any]) -> str | None:
+    """Return what a sentence says of the head of a run: nothing where its classes are others; None where it fits."""
+    if not classes or facts.get("classes") != [*classes]:
+        return ""
+    before = facts.get("config", {})
+    asked = {n: v for n, v in options.items() if n.startswith(_OF_A_HEAD) and n != "objective.head.std"}
+    other = [f"--{n.replace('_', '-')} {before.get(n)}" for n, value in asked.items() if before.get(n) != value]
+    return f", for that of the run had {' '.join(other)}" if other else None
+
+
+def described_encoder(source: str) -> ModelConfig | None:
+    """Return the record of the encoder of a run that weights are to be taken of; None where nothing describes one.
 
     Parameters
     ----------
     source
         As of `load_initial`.
-    asked
-        The command's record, whose stochastic depth stays: it is no part of an architecture.
 
     Raises
     ------
@@ -168,13 +179,11 @@ def described_encoder(source: str, asked: ModelConfig | None = None) -> ModelCon
         return None
     options = facts_of(checkpoint.named(Path(source))).get("config", {})
     if not options:
-        raise ArgumentError(f"--init {source} has no run.json that says which model it is of: add --model.* options")
+        return None
     found = described({name.removeprefix("model."): v for name, v in options.items() if name.startswith("model.")})
-    drop = getattr(asked, "drop_path", None)
     if isinstance(found, VitConfig):
-        own = {f.name: getattr(found, f.name) for f in fields(VitConfig)}
-        found = VitConfig(**own)
-    return found if drop is None or not hasattr(found, "drop_path") else replace(cast(Any, found), drop_path=drop)
+        return VitConfig(**{f.name: getattr(found, f.name) for f in fields(VitConfig)})
+    return found
 
 
 def facts_of(path: Path) -> dict[str, Any]:
@@ -183,61 +192,8 @@ def facts_of(path: Path) -> dict[str, Any]:
     return {} if run is None else folder.facts(run)
 
 
-def _file(path: Path, mark: str) -> tuple[Weights, str]:
-    """Return weights by plain names, and where in the file they were."""
-    found, keys = _read(path), []
-    while isinstance(found, dict) and not _is_state(found):
-        key = next((name for name in (*_NESTED, *_AVERAGES) if isinstance(found.get(name), dict)), None)
-        if key is None:
-            named = ", ".join(map(str, list(found)[:8])) or "nothing"
-            raise ArgumentError(f"--init {path} holds no weights by name, but {named}: save a model's state_dict()")
-        keys.append(key)
-        found = found[key]
-    if not isinstance(found, dict):
-        raise ArgumentError(f"--init {path} holds no weights by name: save a model's state_dict()")
-    state, prefix = _plain({str(name).replace("_orig_mod.", ""): value for name, value in found.items()}, path, mark)
-    where = [*keys, *([f"{prefix}*"] if prefix else [])]
-    return state, f" ({' / '.join(where)})" if where else ""
-
-
-def _is_state(found: dict[Any, Any]) -> bool:
-    return bool(found) and all(isinstance(value, Tensor) for value in found.values())
-
-
-def _plain(state: Weights, path: Path, mark: str) -> tuple[Weights, str]:
-    """Take from names what wrappers (DDP, Lightning, a larger model) put before them; return that prefix, too.
-
-    `mark` is a name of ours, which shows where the prefix ends.
-    """
-    end = mark if any(name.endswith(mark) for name in state) else FIRST_KERNEL
-    prefixes = sorted({name.removesuffix(end) for name in state if name.endswith(end)})
-    if end != FIRST_KERNEL:  # parts of a backbone may have kernels of that name, too
-        prefixes = [p for p in prefixes if not any(p != other and p.startswith(other) for other in prefixes)]
-    if len(prefixes) > 1:
-        raise ArgumentError(f"--init {path} holds several models, {', '.join(prefixes)}: save the state_dict of one")
-    prefix = prefixes[0] if prefixes else ""
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}, prefix
-
-
-def _read(path: Path) -> Any:
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        with torch.serialization.safe_globals(_SAFE):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if foreign is not None:
-            raise ArgumentError(
-                f"--init {path} holds {foreign[1]}, which is no weights and could run code, and was not read: in the"
-                " program that wrote it, save the model's state_dict() alone"
-            ) from None
-        raise ArgumentError(f"--init {path} cannot be read as weights: {type(error).__name__}") from error
-
-
-def _timm(name: str) -> Weights:
+def _timm(name: str) -> tuple[Weights, str, int | None]:
+    """Return weights, no words on where they were, and the number of attention heads where blocks have some."""
     import timm
 
     arch, tag = _known(name)
@@ -253,7 +209,8 @@ def _timm(name: str) -> Weights:
             f"the weights {name} could not be had from timm ({type(error).__name__}): download their file,"
             f" https://huggingface.co/timm/{name}, and name it with --init"
         ) from error
-    return found.state_dict()
+    heads = getattr(next((m for n, m in found.named_modules() if n == "blocks.0.attn"), None), "num_heads", None)
+    return found.state_dict(), "", heads
 
 
 def _known(name: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from timm.models import get_pretrained_cfg
 
 from shardkit.errors import ArgumentError
 
+_UNNAMED = "images that its tag does not name"
 _SETS = {  # parts of a tag: what its weights have seen
     "in1k": "ImageNet-1k",
     "in12k": "ImageNet-12k (a part of ImageNet-21k)",
@@ -30,6 +31,8 @@ _SETS = {  # parts of a tag: what its weights have seen
     "yfcc100m": "YFCC-100M",
     "jft": "JFT",
     "sa1b": "SA-1B",
+    "6m": _UNNAMED,
+    "indomain": _UNNAMED,
 }
 _WITHOUT_LABELS = {"mae", "dino", "fcmae", "mim", "data2vec", "ijepa"}
 _IMAGENET = {"tv": "1k", "tv2": "1k", "augreg": "21k", "mae": "1k", "dino": "1k", "fcmae": "1k"}
@@ -81,7 +84,8 @@ def seen_in_pretraining(name: str) -> str:
     labelled = None if config is None else classes.get(config.num_classes)
     if labelled is not None and labelled not in sets:
         sets.append(labelled)
-    if not sets:
-        return "pre-trained on images that its tag does not name"
+    before = parts[: parts.index("ft")] if "ft" in parts else []
+    if not sets or (before and not any(part in _SETS or part in _IMAGENET for part in before)):
+        sets = [_UNNAMED, *sets]
     alone = len(sets) == 1 and not labelled and not _WITHOUT_LABELS.isdisjoint(parts)
     return f"pre-trained on {', then on '.join(sets)}" + (", without its labels" if alone else "")

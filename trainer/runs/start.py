@@ -95,7 +95,7 @@ def start(job: Job, loader: Loader, objective: Objective, world: World) -> Start
     notes = folder.compare(before["config"], flat(job.config), job.out) if before else []
     weights = "weights begin at random"
     if last is None and (init := job.init or objective.model.initial) is not None:
-        weights = load_initial(objective.model, init, job.init_channels, objective.classes)
+        weights = load_initial(objective.model, init, job.init_channels, objective.classes, flat(job.config))
         notes.append(weights)
     steps, done = _steps(before, last, job, loader), 0 if last is None else int(last["step"])
     finished = _finished(last, steps, done, job)

@@ -181,6 +181,15 @@ def test_names_are_pinned_and_near_ones_named() -> None:
         ("vit_base_patch16_224.augreg_in21k_ft_in1k", "pre-trained on ImageNet-21k, then on ImageNet-1k"),
         ("vit_base_patch16_224.mae", "pre-trained on ImageNet-1k, without its labels"),
         ("convnext_tiny.in12k_ft_in1k", "pre-trained on ImageNet-12k (a part of ImageNet-21k), then on ImageNet-1k"),
+        (
+            "eva_giant_patch14_224.clip_ft_in1k",
+            "pre-trained on images that its tag does not name, then on ImageNet-1k",
+        ),
+        ("regnety_320.seer_ft_in1k", "pre-trained on images that its tag does not name, then on ImageNet-1k"),
+        ("hgnetv2_b0.ssld_stage2_ft_in1k", "pre-trained on images that its tag does not name, then on ImageNet-1k"),
+        ("nextvit_small.bd_ssld_6m_in1k", "pre-trained on images that its tag does not name, then on ImageNet-1k"),
+        ("regnety_320.seer", "pre-trained on images that its tag does not name"),
+        ("efficientnet_b1.ft_in1k", "pre-trained on ImageNet-1k"),
         ("vit_small_patch14_dinov2.lvd142m", "pre-trained on LVD-142M, which holds images found with ImageNet"),
     ],
 )

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,9 +17,12 @@ from torch import Tensor
 from shardkit.errors import ArgumentError, StorageError
 from trainer.config import OptimConfig
 from trainer.errors import TrainingError
+from trainer.models.backbone import TimmConfig
+from trainer.models.classifier import Classifier, HeadConfig
 from trainer.models.formats import original_state
 from trainer.models.initial import load_initial
 from trainer.models.mae import Mae, MaeConfig
+from trainer.models.vit import VitConfig
 from trainer.optim import optimizer
 from trainer.parallel import World
 from trainer.runs import checkpoint
@@ -138,19 +142,61 @@ ARGUMENTS = argparse.Namespace(lr=1, output_dir=Path("out"))
         (lambda s: _under("_orig_mod.", s), ""),
         (lambda s: _under("module._orig_mod.", s), "(module.*)"),
         (lambda s: {"state_dict": _under("model.", s), "epoch": 3}, "(state_dict / model.*)"),
+        (
+            lambda s: _under("encoder.", s | {"mask_token": torch.ones(1, 1, 32)}) | {"decoder.0.bias": torch.ones(2)},
+            "(encoder.*)",
+        ),
+        (lambda s: {"state_dict": _under("model.encoder.", s)}, "(state_dict / model.encoder.*)"),
+        (lambda s: {"state_dict": _under("module.base_encoder.", s)}, "(state_dict / module.base_encoder.*)"),
         (lambda s: {"state_dict": _under("net.backbone.", s) | {"loss.weight": torch.ones(2)}}, "net.backbone.*"),
         (lambda s: {"model": s, "optimizer": {}, "epoch": 799, "args": ARGUMENTS}, "(model)"),
         (lambda s: {"state_dict": s, "state_dict_ema": {n: v * 0 for n, v in s.items()}}, "(state_dict)"),
         (lambda s: {"model_ema": s}, "(model_ema)"),
+        (lambda s: s | {"temperature": 3.0}, ""),
+        (
+            lambda s: {"model": s | {"epoch": 3}, "best": np.float64(0.3), "curve": np.ones(3), "n": np.int64(3)},
+            "(model)",
+        ),
         (lambda s: {"ema": {"module": _under("module.", s)}}, "(ema / module / module.*)"),
     ],
 )
 def test_weights_are_found_in_what_programs_wrap_around_them(tmp_path: Path, wrap: Any, where: str) -> None:
     state, model = _timm(), Mae(TINY)
     torch.save(wrap(state), tmp_path / "wrapped.pth")
-    assert where in load_initial(model, str(tmp_path / "wrapped.pth"))
-    own = model.state_dict()
-    assert all(torch.equal(own[name], value) for name, value in state.items() if name in own and "embed" not in name)
+    task = Classifier(VitConfig(patch=8, width=192, depth=2, heads=3).encoder(), 3, HeadConfig(norm=False))
+    for of, own in ((model, model.state_dict()), (task, task.encoder.state_dict())):
+        told = load_initial(of, str(tmp_path / "wrapped.pth"))
+        assert where in told
+        assert of is task or "the decoder begins at random" in told
+        held = {name: value for name, value in state.items() if name in own and "embed" not in name}
+        assert held
+        assert _same(held, own)
+
+
+def test_prefixes_are_found_where_a_backbone_is_begun_with_too(tmp_path: Path) -> None:
+    import timm
+
+    state = timm.create_model("test_vit", in_chans=1, img_size=64, num_classes=3).state_dict()
+    torch.save({"state_dict": _under("module.encoder.", state)}, tmp_path / "wrapped.pth")
+    encoder = TimmConfig(name="test_vit", side=64).encoder()
+    for of in (encoder, Classifier(encoder, 3, HeadConfig(pool="own", norm=False))):
+        assert "(state_dict / module.encoder.*)" in load_initial(of, str(tmp_path / "wrapped.pth"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"width": 128, "heads": 4}, "use --model.width 192, and the heads that it had, mostly --model.heads 3"),
+        ({"depth": 1}, "blocks.1.norm1.weight is in the checkpoint and not in this model: use --model.depth 2"),
+        ({"depth": 4, "patch": 16}, "use --model.depth 2 --model.patch 8"),
+        ({"mlp_ratio": 2.0}, "use --model.mlp-ratio 4"),
+        ({"decoder_width": 64, "decoder_depth": 2}, "use --model.decoder-width 32 --model.decoder-depth 1"),
+    ],
+)
+def test_the_options_of_a_files_architecture_are_named(tmp_path: Path, changes: Any, told: str) -> None:
+    torch.save({"model": original_state(Mae(TINY), (4, 4), 3)}, tmp_path / "mae.pth")
+    with pytest.raises(ArgumentError, match=re.escape(told)):
+        load_initial(Mae(replace(TINY, **changes)), str(tmp_path / "mae.pth"))
 
 
 class _Payload:
@@ -167,6 +213,8 @@ class _Payload:
         (lambda mark: {"model": _Payload(mark)}, "holds posix.mkdir, which is no weights and could run code"),
         (lambda mark: _under("student.", _timm()) | _under("teacher.", _timm()), "several models, student., teacher."),
         (lambda mark: {"optimizer": {"a": 1}, "epoch": 3}, "no weights by name, but optimizer, epoch"),
+        (lambda mark: {"net": _timm(), "epoch": torch.tensor(3)}, "no weights by name, but net, epoch"),
+        (lambda mark: np.array([_Payload(mark)], dtype=object), "holds posix.mkdir, which is no weights"),
     ],
 )
 def test_the_true_obstacle_is_named_and_no_file_is_run(tmp_path: Path, content: Any, told: str) -> None:
