@@ -42,7 +42,7 @@ class Schedule:
 
 
 def _one_cycle(step: int, total: int, peak: float) -> float:
-    """Rise from peak / 25 over 30 % of the steps, fall to peak / 250,000: OneCycleLR of torch with its defaults."""
+    """Rise from peak / 25 over 30 % of the steps, fall to peak / 250,000: rates of torch's OneCycleLR, no betas."""
     start, end, top = peak / 25, peak / 25e4, 0.3 * total - 1
     last = total - 1
     if step <= top:

@@ -29,7 +29,7 @@ from trainer.recipes.registry import RECIPES
 from trainer.report import run_page
 from trainer.runs import best, folder, writers
 from trainer.runs.log import Log
-from trainer.runs.start import Job, Start, start
+from trainer.runs.start import Job, Start, one_length, start
 from trainer.selection import LOSS
 from trainer.validation import Validation
 
@@ -40,7 +40,7 @@ SPLITS: Final = ("val", "test")
 
 def train(job: Job, console: Terminal) -> int:
     """Train, or go on where the run in its folder stopped, seed by seed; return the exit code."""
-    job = _with_model(job)
+    job = _with_model(one_length(job))
     jobs = list(by_seed(job))
     world = parallel.start()
     try:
@@ -82,6 +82,11 @@ def by_seed(job: Job) -> Iterator[Job]:
         return
     if (job.out / folder.FACTS).exists():
         raise ArgumentError(f"{job.out} holds a run, and cannot hold runs of --run.seeds: name another --out")
+    if "run.seed" in job.typed and not any(name.startswith("run.seeds") for name in job.typed):
+        raise ArgumentError(
+            f"the recipe {job.recipe} has several seeds, --run.seeds {' '.join(map(str, run.seeds))}: for one, give"
+            f" --run.seeds {run.seed} in place of --run.seed"
+        )
     if len(set(run.seeds)) < len(run.seeds) or "run.seed" in job.typed:
         raise ArgumentError("--run.seeds takes each seed once, and goes without --run.seed")
     for seed in run.seeds:
@@ -180,13 +185,15 @@ def _validation(
     parts = zip(held.members, held.plan.samples.of_members(), strict=True)
     if absent := [name for name, part in parts if part.start == part.end]:
         _say(console, f"validation: no image of {', '.join(absent)} is in the split {split}")
-    samples = held.plan.samples
-    if not objective.labelled(samples.row(np.arange(len(samples)))):
+    rows = held.plan.samples.row(np.arange(len(held.plan.samples)))
+    if not objective.labelled(rows):
         _without(config, f"the labels know no image of the {split} split", console)
         return None
     names = None if objective.judged is None else (LOSS, *objective.judged)
     if names is not None and config.select.metric not in ("", *names):
         raise ArgumentError(f"--select.metric {config.select.metric} is not measured: choose one of {', '.join(names)}")
+    if config.select.metric in objective.unmeasurable(rows):
+        _without(config, f"the labels of the {split} split are too few, or all the same, to measure it", console)
     return Validation(objective, held, world, word)
 
 

@@ -76,6 +76,10 @@ class Objective(ABC):
         """Count the samples in rows of the manifest that count in the loss: of a task, those that labels know."""
         return len(rows)
 
+    def unmeasurable(self, rows: npt.NDArray[np.int64]) -> tuple[str, ...]:
+        """Return the metrics of `judge` that have no value on rows of the manifest, whatever the scores are."""
+        return ()
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user has to know before anything is trained, in sentences: `run.json` keeps them."""

@@ -10,6 +10,10 @@ from trainer.tasks.config import TaskConfig
 
 _BATCHES = "resized:batch_size=64,level=auto,patch=16,per_step=1,side=224"
 _NORMALISE = "0.507,0.224"
+_BETAS = """\
+- Betas stay .9 and .999 here. The public code's OneCycleLR has torch's defaults, which also move the first one from .95
+  to .85, where the rate is greatest, and back (cycle_momentum).
+"""
 
 RECIPES = {
     "medhiera-t224": Recipe(
@@ -29,7 +33,8 @@ RECIPES = {
 - No weight decay, so that lists of exceptions do not matter. With one, tables of positions are without it: the
   encoder's as in the public code, and the decoder's, which the public code does not name.
 - per_step=1 is for one rank, as theirs was: raise it, and lower batch_size, for more.
-""",
+"""
+        + _BETAS,
     ),
     "medhiera-t224-nih": Recipe(
         Config(
@@ -54,6 +59,7 @@ RECIPES = {
 - Normalised by (.516, .501, .503) / (.222, .225, .226) there; by their means here, as one channel.
 - --init runs/t224 for a pre-trained encoder.
 """
+        + _BETAS
         + OFFICIAL,
         "finetune",
     ),

@@ -35,7 +35,8 @@ _SCORES = {  # balanced accuracy in percent: random weights, ImageNet-21k, maske
 _TUNED_NOTES = """\
 - All weights train; class token and a linear map. lr is 3e-5 for the masked autoencoder and 1e-4 for the baselines.
 - One image a micro-batch and 64 of these a step there; about as many in four packs here. The rate changes by epoch.
-- Early stopping on the balanced accuracy of the validation split, patience 10 epochs, of some 750 images each.
+- Early stopping on the balanced accuracy of the validation split, patience 10 epochs, of some 750 images each:
+  --val.every 11 is such an epoch in steps of 64, whatever your labels have. Of n images take --val.every n / 64.
 - Their split was 75/10/15 by patient; test sets of 100 to 150 images and one seed: a point or two is chance.
 - Crops of 90 to 100 % of the area have sides 3:4 to 4:3. They were resized to the image's size, and are not here.
 - They divided images by their maximum; minmax moves their minimum to 0, too.

@@ -1,13 +1,14 @@
 """What a command begins with, or goes on from: everything is read before anything is written."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
 from shardkit import Loader
+from shardkit.errors import ArgumentError
 from shardkit.storage import shown
 from trainer.config import Config, flat
 from trainer.errors import TrainingError
@@ -169,14 +170,31 @@ def _steps(before: Facts | None, last: Facts | None, job: Job, loader: Loader) -
     return now.steps or max(1, round(now.epochs * len(loader.plan)))
 
 
+def one_length(job: Job) -> Job:
+    """Return the command with one length of the run: epochs that were typed go before the recipe's steps.
+
+    Raises
+    ------
+    ArgumentError
+        Where steps and epochs were typed.
+    """
+    if "run.epochs" not in job.typed:
+        return job
+    if "run.steps" in job.typed:
+        raise ArgumentError("--run.steps and --run.epochs both say how long the run is: give one of them")
+    return replace(job, config=replace(job.config, run=replace(job.config.run, steps=None)))
+
+
 def _length(job: Job) -> dict[str, Any]:
-    """Return the options that say how long a run is."""
-    return {f"run.{name}": getattr(job.config.run, name) for name in ("steps", "epochs")}
+    """Return what the command says of the run's length; nothing where it leaves it to the recipe."""
+    if "run.epochs" in job.typed:
+        return {"run.epochs": job.config.run.epochs, "run.steps": None}
+    return {"run.steps": job.config.run.steps} if "run.steps" in job.typed else {}
 
 
 def _typed(config: dict[str, Any], job: Job) -> bool:
     """Return whether the command asks for another length than the run was begun with."""
-    return any(name in job.typed and config.get(name) != value for name, value in _length(job).items())
+    return any(config.get(name) != value for name, value in _length(job).items())
 
 
 def _data_changed(before: Facts | None, last: Facts, job: Job, loader: Loader, notes: list[str]) -> bool:
@@ -268,4 +286,4 @@ def _trained(known: Facts, last: Facts | None, loader: Loader) -> list[Facts]:
 
 def _kept(config: dict[str, Any], job: Job) -> dict[str, Any]:
     """Return the run's length as it was, where the command says nothing of it."""
-    return {name: config[name] for name in _length(job) if name in config and name not in job.typed}
+    return {name: config[name] for name in ("run.steps", "run.epochs") if name in config and name not in _length(job)}

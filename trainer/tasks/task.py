@@ -89,6 +89,11 @@ class Task(Objective):
         """See `Objective`."""
         return int(self.of.known[rows].any(1).sum())
 
+    def unmeasurable(self, rows: npt.NDArray[np.int64]) -> tuple[str, ...]:
+        """See `Objective`."""
+        any_scores = np.repeat(np.arange(len(rows), dtype=np.float32)[:, None], len(self.of.classes), axis=1)
+        return tuple(name for name, value in self.judge(rows, any_scores).items() if value is None)
+
     def run(self, model: nn.Module, batch: Batch) -> Output:
         """See `Objective`."""
         scores: Tensor = model(batch)

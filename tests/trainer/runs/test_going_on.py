@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,9 @@ from trainer.config import OptimConfig
 from trainer.errors import TrainingError
 from trainer.models.mae import Mae, MaeConfig
 from trainer.optim import optimizer
+from trainer.recipes.registry import RECIPES
 from trainer.runs import checkpoint, unpickling
+from trainer.runs.start import Job, _steps, one_length
 from trainer.schedule import Schedule
 
 BATCHING = "packed:patch=8,level=1,per_step=2,tokens=512"
@@ -376,3 +380,29 @@ def test_a_step_of_the_log_is_found_in_its_epoch(trained: Path, dataset_folder: 
         at_step(trained, 1, str(grown[0]))
     with pytest.raises(ShardkitError, match=r"run\.json cannot be read"):
         at_step(trained / "checkpoints", 1, None)
+
+
+# --- how long a run is
+
+
+@pytest.mark.parametrize(
+    ("typed", "begun", "steps"),
+    [
+        ({"epochs": 10}, None, 70),
+        ({}, None, 300),
+        ({"steps": 20}, {"run.steps": None, "run.epochs": 10, "steps": 70}, 20),
+        ({"epochs": 1.0}, {"run.steps": 40, "run.epochs": 1.0, "steps": 40}, 7),
+        ({"epochs": 10}, {"run.steps": None, "run.epochs": 10, "steps": 69}, 69),
+        ({}, {"run.steps": None, "run.epochs": 10, "steps": 70}, 70),
+    ],
+)
+def test_what_is_typed_of_a_length_goes_before_the_recipe(
+    typed: dict[str, Any], begun: dict[str, Any] | None, steps: int
+) -> None:
+    """The recipe has 300 steps, and an epoch has 7. A run keeps its length where the command says nothing new."""
+    config = RECIPES["tiny-finetune"].config
+    config = replace(config, run=replace(config.run, **typed))
+    job = one_length(Job("tiny-finetune", config, "", Path("run"), None, frozenset(f"run.{name}" for name in typed)))
+    before = None if begun is None else {"config": begun, "steps": begun["steps"]}
+    loader: Any = SimpleNamespace(plan=range(7))
+    assert _steps(before, before and {"step": 1}, job, loader) == steps

@@ -159,6 +159,8 @@ def test_a_recipe_of_another_command_is_refused_with_the_right_one(refused: Refu
         (("--loader.split", "all"), "--select.metric auc has nothing to choose by, --loader.split all trains on the"),
         (("--val.every", "0"), "--select.metric auc has nothing to choose by, as --val.every is 0"),
         (("--labels", "two", "--loader.split", "two:train"), "has no image in the two:val split"),
+        (("--recipe", "krones-a", "--run.seed", "3"), "for one, give --run.seeds 3 in place of --run.seed"),
+        (("--run.epochs", "2"), "--run.steps and --run.epochs both say how long the run is: give one of them"),
         (("--run.seeds", "1", "--run.seed", "1"), "--run.seeds takes each seed once, and goes without --run.seed"),
     ],
 )
@@ -267,6 +269,21 @@ def test_labels_that_know_no_image_of_the_val_split_choose_nothing(own_dataset: 
     put_labels(own_dataset, "plain", change)
     said = refused("finetune", "--data", str(own_dataset), "--labels", "plain", "--loader.split", "train")
     assert "has nothing to choose by, the labels know no image of the val split" in said
+
+
+def test_a_val_split_without_a_positive_chooses_nothing(own_dataset: Path, refused: Refused) -> None:
+    """The AUC has no value there: a run with patience would have ended early, with no checkpoint."""
+    manifest = pq.read_table(own_dataset / "manifest.parquet", columns=["key", "split"]).to_pylist()
+    held = {row["key"] for row in manifest if row["split"] == "val"}
+
+    def change(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            if row["key"] in held:
+                row["high"] = row["wide"] = 0
+
+    put_labels(own_dataset, "plain", change)
+    said = refused("finetune", "--data", str(own_dataset), "--labels", "plain", "--loader.split", "train")
+    assert "--select.metric auc has nothing to choose by, the labels of the val split are too few, or all the" in said
 
 
 @pytest.mark.deep
