@@ -7,6 +7,7 @@ from trainer.evaluate.kinds import Floats, Kind
 
 TEMPERATURE = 0.07
 _LEAST = 1e-6  # of a probability, whose logarithm is a score
+_EQUAL = 1e-12  # similarities of equal features differ by their rounding
 _AT_ONCE = 1024  # samples
 
 
@@ -16,7 +17,8 @@ def knn(
     """Return scores of samples by the targets of their nearest neighbours.
 
     Neighbours are those of the greatest cosine similarity s, and vote with the weight exp(s / temperature). A class is
-    voted on by the nearest of the samples whose target is known for it.
+    voted on by the nearest of the samples whose target is known for it. Samples that are equally near as the last of
+    them share the votes that are left.
 
     Parameters
     ----------
@@ -56,9 +58,27 @@ def _votes(train: Floats, target: Floats, test: Floats, k: int, temperature: flo
         near = test[start : start + _AT_ONCE] @ train.T
         nearest = np.argpartition(-near, k - 1, axis=1)[:, :k]
         similar = np.take_along_axis(near, nearest, 1)
-        weights = np.exp((similar - similar.max(axis=1, keepdims=True)) / temperature)
-        parts.append((weights * target[nearest]).sum(axis=1) / weights.sum(axis=1))
+        votes = _mean(np.ones_like(similar), similar, target[nearest], temperature)
+        last = similar.min(axis=1, keepdims=True)
+        tied = (near >= last - _EQUAL).sum(axis=1) > k
+        if tied.any():
+            share = _shares(near[tied], last[tied], k)
+            votes[tied] = _mean(share, near[tied], target, temperature)
+        parts.append(votes)
     return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _mean(share: Floats, similar: Floats, target: Floats, temperature: float) -> Floats:
+    """Return weighted means of targets, (m,), where each sample has a share of a vote, (m, n)."""
+    weights = share * np.exp((similar - similar.max(axis=1, keepdims=True)) / temperature)
+    return np.asarray((weights * target).sum(axis=1) / weights.sum(axis=1))
+
+
+def _shares(near: Floats, last: Floats, k: int) -> Floats:
+    """Return 1 of samples nearer than the last neighbour, and of those as near as it a part of what is left of k."""
+    nearer, tied = near > last + _EQUAL, np.abs(near - last) <= _EQUAL
+    left = (k - nearer.sum(axis=1, keepdims=True)) / tied.sum(axis=1, keepdims=True)
+    return np.asarray(nearer + tied * left)
 
 
 def _unit(features: Floats) -> Floats:

@@ -60,3 +60,15 @@ def test_length_of_features_does_not_count() -> None:
 def test_fewer_samples_than_neighbours_all_vote() -> None:
     train, targets = samples(6, 2, 8)
     assert knn("multiclass", train, targets, train, k=20).shape == (6, 2)
+
+
+def test_samples_that_are_equally_near_share_the_last_votes_whatever_their_order() -> None:
+    """Half of 40 equal features have the label; another one is nearer, and one is far."""
+    train = np.vstack([np.ones((40, 3)), [[1.0, 1.0, 1.2]], [[-1.0, 0.0, 0.0]]])
+    targets = np.r_[np.ones(20), np.zeros(20), 1.0, 1.0][:, None]
+    test, order = np.array([[1.0, 1.0, 1.2]]), np.random.default_rng(9).permutation(42)
+    near = np.exp((np.array([1.0, 3.2 / np.sqrt(3 * 3.44)]) - 1) / TEMPERATURE)
+    wanted = (near[0] + 9.5 * near[1]) / (near[0] + 19 * near[1])
+    for rows in (np.arange(42), order):
+        found = expit(knn("multilabel", train[rows], targets[rows], test, k=20))
+        np.testing.assert_allclose(found, [[wanted]], rtol=1e-9)
