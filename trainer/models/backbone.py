@@ -163,7 +163,7 @@ class TimmEncoder(Encoder):
             real=real_tokens(yx, batch.sizes[image], self.patch) & (batch.weight[image] > 0),
             places=count,
             stride=self.patch,
-            class_token=found[:, 0] if of.prefix else None,
+            class_token=found[:, 0] if of.class_token else None,
             own=lambda tokens: self.encoder.forward_head(
                 of.features(tokens.view(count, -1, self.width), before), pre_logits=True
             ),
@@ -182,15 +182,30 @@ class TimmEncoder(Encoder):
         """Return timm's features; empty places are not run in training, so that they are in no statistics."""
         if self.training and self._before is None:
             self._before = [b.clone() for b in self._running()]
-        if not self.training or bool(there.all()):
+        if not self.training:
             return self.encoder.forward_features(images)  # type: ignore[no-any-return]
+        if bool(there.all()):
+            return self._trained_on(images)
         if not there.any():
             self.eval()
             found: Tensor = self.encoder.forward_features(images)
             self.train()
             return found
-        own = self.encoder.forward_features(images[there])
-        return own.new_zeros(len(images), *own.shape[1:]).index_put((there.nonzero()[:, 0],), own)  # type: ignore[no-any-return]
+        own = self._trained_on(images[there])
+        return own.new_zeros(len(images), *own.shape[1:]).index_put((there.nonzero()[:, 0],), own)
+
+    def _trained_on(self, images: Tensor) -> Tensor:
+        try:
+            found: Tensor = self.encoder.forward_features(images)
+            return found
+        except ValueError as error:  # torch's, of batch normalisation
+            if len(images) > 1 or "more than 1 value per channel" not in str(error):
+                raise
+            raise ArgumentError(
+                f"{self.name} normalises over the images of a micro-batch, and one image of {self.side} x {self.side}"
+                " pixels has a single value a channel: use a greater --model.side, or a --loader.batching with"
+                " batch_size of 2 or more and remainder=drop"
+            ) from error
 
     def own_pooling(self, how: Literal["mean", "token"]) -> Sequence[nn.Parameter]:
         """See `Encoder`."""
@@ -271,10 +286,13 @@ class TimmEncoder(Encoder):
         found = self._as_timm(dict(state))
         for name in own:
             value, wanted = found[name], own[name]
-            if value.shape != wanted.shape:
+            if value.shape != wanted.shape and value.ndim == 4:
                 value = adapt_input_conv(1, value) / (1 if channels == "sum" else 3)
             if value.shape != wanted.shape:
-                raise ArgumentError(f"{name} is {tuple(value.shape)} there and {tuple(wanted.shape)} in {self.name}")
+                raise ArgumentError(
+                    f"{name} is {tuple(value.shape)} there and {tuple(wanted.shape)} in {self.name}: choose the model"
+                    " and side that it is of; weights of three colours fit where the first layer is a convolution"
+                )
             own[name] = value
         self.encoder.load_state_dict(own)
         return []

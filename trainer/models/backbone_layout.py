@@ -31,6 +31,8 @@ class Layout:
         The grid of its tokens.
     prefix : int
         Number of tokens before those of the grid.
+    class_token : bool
+        Whether the first of them is a class token; registers are none.
     width, own_width : int
         Channels of its features, and of what its own pooling gives.
     flops : int
@@ -43,6 +45,7 @@ class Layout:
     rows: int
     cols: int
     prefix: int
+    class_token: bool
     width: int
     own_width: int
     flops: int
@@ -103,14 +106,22 @@ def layout(name: str, side: int) -> Layout:
     Raises
     ------
     ArgumentError
-        Where its features are no grid of tokens.
+        Where its features are no grid of tokens, or it cannot be run on such an image.
     """
     refused = ArgumentError(f"the features of {name} are no grid of tokens: choose another model")
     with torch.device("meta"):
         model: Any = create(name, side)
         image = torch.empty(2, 1, side, side)
     with FlopCounterMode(display=False) as counter:
-        found = model.forward_features(image)
+        try:
+            found = model.forward_features(image)
+        except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+            usual = model.pretrained_cfg.get("input_size", (0, 0, 224))[-1]
+            cause = str(error).strip().partition("\n")[0]
+            raise ArgumentError(
+                f"{name} takes no images of {side} x {side} pixels ({cause}): use --model.side {usual} with"
+                f" --loader.batching resized:side={usual}, or another model"
+            ) from error
         if not isinstance(found, Tensor):
             raise refused
         own = model.forward_head(found, pre_logits=True)
@@ -125,9 +136,10 @@ def layout(name: str, side: int) -> Layout:
             raise refused
     else:
         rows, cols = {"NCHW": found.shape[2:], "NHWC": found.shape[1:3], "NC": (1, 1)}[order]
-    made = Layout(order, rows, cols, prefix, width, int(own.shape[1]), flops, {})
+    class_token = prefix > 0 and _has_class_token(model)
+    made = Layout(order, rows, cols, prefix, class_token, width, int(own.shape[1]), flops, {})
     made.unused["mean"] = _unused(model, made.tokens(found))
-    if prefix:
+    if class_token:
         made.unused["token"] = _unused(model, found[:, 0])
     return made
 
@@ -146,6 +158,12 @@ def _order(found: Tensor, width: int, model: Any) -> Order | None:
 def _before(count: int, model: Any) -> int:
     known = getattr(model, "num_prefix_tokens", None)
     return int(known) if known is not None else count - isqrt(count) ** 2
+
+
+def _has_class_token(model: nn.Module) -> bool:
+    """Of models that do not say how many tokens go before, the one that does is a class token."""
+    known = hasattr(model, "num_prefix_tokens")
+    return not known or any(name.rpartition(".")[2] == "cls_token" for name, _ in model.named_parameters())
 
 
 def _unused(model: nn.Module, used: Tensor) -> frozenset[str]:

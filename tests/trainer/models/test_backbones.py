@@ -14,6 +14,7 @@ from torch import Tensor
 from shardkit import BinnedBatch, from_text
 from shardkit.errors import ArgumentError
 from trainer.models.backbone import TimmConfig, TimmEncoder
+from trainer.models.backbone_layout import layout
 from trainer.models.classifier import Classifier, HeadConfig
 from trainer.models.hiera import HieraConfig, HieraMae
 from trainer.models.registry import described
@@ -234,6 +235,32 @@ def test_no_stochastic_depth_is_none_also_where_timm_has_some_by_default() -> No
         rates = [module.drop_prob for module in model.modules() if isinstance(module, DropPath)]
         assert max(rates, default=0.0) == pytest.approx(drop_path)
     TimmConfig(name="densenet121", side=SIDE, drop_path=0.0).encoder()
+
+
+def test_registers_are_no_class_token(squares: Any) -> None:
+    with torch.device("meta"):
+        assert not layout("vit_base_patch16_reg4_gap_256", SIDE).class_token
+    assert layout("test_vit", SIDE).class_token
+
+
+def test_sides_that_cannot_be_run_are_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"crossvit_tiny_240 takes no images of 224 x 224 .*use --model.side 240"):
+        layout("crossvit_tiny_240", 224)
+
+
+def test_one_image_of_one_value_a_channel_is_refused_where_batches_are_normalised(squares: Any) -> None:
+    model = TimmEncoder("resnet18", 32).train()
+    with pytest.raises(ArgumentError, match=r"one image of 32 x 32 pixels has a single value a channel: use a greater"):
+        model.features(squares(32, count=1, places=2))
+    model.features(squares(32, count=2, places=2))
+
+
+def test_a_linear_kernel_of_colours_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = TimmEncoder("test_vit", SIDE)
+    state = {**model.encoder.state_dict(), "patch_embed.proj.weight": torch.zeros(64, 768)}
+    monkeypatch.setattr(model, "_as_timm", lambda _: state)
+    with pytest.raises(ArgumentError, match=r"proj.weight is \(64, 768\) there .* the first layer is a convolution"):
+        model.load_weights(state)
 
 
 def test_a_runs_options_find_its_model_again() -> None:
