@@ -17,7 +17,7 @@ from shardkit.storage import shown
 from shardkit.terminal.output import Terminal
 from trainer import parallel
 from trainer.augment import levels
-from trainer.commands.chosen_model import backbone_note, check_record, with_run
+from trainer.commands.chosen_model import backbone_note, check_record, with_model_of, with_run
 from trainer.commands.going_on import objective_of
 from trainer.config import Config, LoaderConfig
 from trainer.loop import Loop
@@ -39,13 +39,12 @@ SPLITS: Final = ("val", "test")
 
 def train(job: Job, console: Terminal) -> int:
     """Train, or go on where the run in its folder stopped, seed by seed; return the exit code."""
-    job = _with_model(one_length(job))
-    jobs = list(by_seed(job))
+    jobs = [_with_model(each) for each in by_seed(one_length(job))]
     world = parallel.start()
     try:
         with _asked_to_stop() as asked:
             said = console if world.is_main else None
-            if job.recipe in RECIPES and (note := backbone_note(RECIPES[job.recipe].config, job.config, job.typed)):
+            if job.recipe in RECIPES and (note := backbone_note(RECIPES[job.recipe].config, jobs[0].config, job.typed)):
                 _say(said, note)
             done = all(_train(each, world, said, asked) for each in jobs)
     finally:
@@ -56,9 +55,11 @@ def train(job: Job, console: Terminal) -> int:
 
 
 def _with_model(job: Job) -> Job:
-    """Return the job with the model of the run that it begins with, where it names no other."""
+    """Return the job with the model of its run, or at first of the one it begins with, where it names no other."""
     if job.init is None or "model" in job.typed:
         return job
+    if job.command != "pretrain" and (begun := folder.found(job.out)) is not None:
+        return replace(job, config=with_model_of(job.config, begun, job.init, job.typed))
     config = job.config if job.command == "pretrain" else with_run(job.config, job.init, job.typed)
     check_record(config.model, job.init, job.typed)
     return replace(job, config=config)
