@@ -12,6 +12,7 @@ from trainer.models.base import ModelConfig
 from trainer.models.classifier import HEAD
 from trainer.models.initial import described_encoder, facts_of
 from trainer.models.mae import MaeConfig
+from trainer.models.registry import described
 from trainer.models.vit import VitConfig
 from trainer.runs import checkpoint
 
@@ -46,6 +47,34 @@ def with_run(config: Config, source: str, typed: frozenset[str]) -> Config:
                 f"--init {source} has no run.json that says which model it is of: add --model.* options"
             )
         return config
+    return _with_found(config, found, source, typed)
+
+
+def with_model_of(config: Config, run: dict[str, Any], source: str, typed: frozenset[str]) -> Config:
+    """Return a command's values with the model of the run that it goes on with, whatever it began with.
+
+    Parameters
+    ----------
+    config, typed
+        As of `with_run`.
+    run
+        The run's `run.json`.
+    source
+        What `--init` names: it may be gone, or elsewhere.
+
+    Raises
+    ------
+    ArgumentError
+        As of `with_run`.
+    """
+    options = {name: value for name, value in run["config"].items() if name.startswith("model.")}
+    found = described({name.removeprefix("model."): value for name, value in options.items()})
+    return _with_found(config, found, source, typed)
+
+
+def _with_found(config: Config, found: ModelConfig, source: str, typed: frozenset[str]) -> Config:
+    """Return values with a model, but for what was typed of it."""
+    asked = changed_fields(typed, "model.")
     changed = {name: getattr(config.model, name) for name in _known(asked, found, source)}
     if isinstance(found, TimmConfig) and not same_backbone(found, config.model):
         return with_backbone(config, replace(found, **{"drop_path": 0.0, **changed}), changed_fields(typed))

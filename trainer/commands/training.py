@@ -19,7 +19,7 @@ from trainer import parallel
 from trainer.augment import check_levels, levels
 from trainer.commands.chosen_model import backbone_note
 from trainer.commands.going_on import objective_of
-from trainer.commands.run_model import check_record, with_run
+from trainer.commands.run_model import check_record, with_model_of, with_run
 from trainer.config import Config, LoaderConfig
 from trainer.loop import Loop
 from trainer.models.flops import peak_tflops
@@ -40,13 +40,12 @@ SPLITS: Final = ("val", "test")
 
 def train(job: Job, console: Terminal) -> int:
     """Train, or go on where the run in its folder stopped, seed by seed; return the exit code."""
-    job = _with_model(one_length(job))
-    jobs = list(by_seed(job))
+    jobs = [_with_model(each) for each in by_seed(one_length(job))]
     world = parallel.start()
     try:
         with _asked_to_stop() as asked:
             said = console if world.is_main else None
-            if job.recipe in RECIPES and (note := backbone_note(RECIPES[job.recipe].config, job.config, job.typed)):
+            if job.recipe in RECIPES and (note := backbone_note(RECIPES[job.recipe].config, jobs[0].config, job.typed)):
                 _say(said, note)
             done = all(_train(each, world, said, asked) for each in jobs)
     finally:
@@ -57,12 +56,13 @@ def train(job: Job, console: Terminal) -> int:
 
 
 def _with_model(job: Job) -> Job:
-    """Return the job with the model of the run that it begins with, where it names no other."""
-    init = job.init
-    if init is None or "model" in job.typed:
+    """Return the job with the model of its run, or at first of the one it begins with, where it names no other."""
+    if job.init is None or "model" in job.typed:
         return job
-    config = job.config if job.command == "pretrain" else with_run(job.config, init, job.typed)
-    check_record(config.model, init, job.typed)
+    if job.command != "pretrain" and (begun := folder.found(job.out)) is not None:
+        return replace(job, config=with_model_of(job.config, begun, job.init, job.typed))
+    config = job.config if job.command == "pretrain" else with_run(job.config, job.init, job.typed)
+    check_record(config.model, job.init, job.typed)
     return replace(job, config=config)
 
 

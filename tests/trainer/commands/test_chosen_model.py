@@ -117,3 +117,15 @@ def test_pre_training_from_a_task_compares_the_encoder_alone(tmp_path: Path) -> 
     assert _begun(run, replace(MAE, decoder_heads=8, decoder_depth=3))
     with pytest.raises(ArgumentError, match=r"use --model\.heads 8, or"):
         _begun(run, replace(MAE, heads=4))
+
+
+@pytest.mark.parametrize("model", [OWN, MAE, DENSE])
+def test_a_command_goes_on_with_its_runs_model_where_the_first_one_is_gone(tmp_path: Path, model: Any) -> None:
+    put_run(tmp_path / "out", model, model.build())
+    job = Job("tiny-finetune", RECIPES["tiny-finetune"].config, "data", tmp_path / "out", "gone", command="finetune")
+    assert _with_model(job).config.model == model
+    wider = replace(job, config=_typed(job.config, width=64), typed=frozenset({"model.width"}))
+    if model is not DENSE:
+        assert _with_model(wider).config.model == replace(model, width=64), "refused then, as it is not the run's"
+    first = replace(job, out=tmp_path / "other", init=str(put_run(tmp_path / "pre", OWN, OWN.build())))
+    assert _with_model(first).config.model == OWN
