@@ -173,19 +173,23 @@ DECODERS = {"webdataset": ["threads", "dali"], "zarr": ["threads"]}
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Tests marked `formats` run over shards of every format, with its decoders if they take one; others over tars.
 
-    Names in the mark choose formats. Whole builds in other formats than tars are deep: they are the longest tests.
+    Names in the mark choose formats. Other formats than tars are deep but in the tests of formats themselves: they
+    double the time of all that takes one.
     """
     if "form" not in metafunc.fixturenames:
         return
     mark = metafunc.definition.get_closest_marker("formats")
     forms = ["webdataset"] if mark is None else list(mark.args or FORMATS)
     if mark is not None and "decoder" in metafunc.fixturenames:
-        pairs = [(form, decoder) for form in forms for decoder in DECODERS[form]]
-        metafunc.parametrize(("form", "decoder"), pairs, indirect=["form"], scope="session")
+        values = [_of_format(metafunc, form, decoder) for form in forms for decoder in DECODERS[form]]
+        metafunc.parametrize(("form", "decoder"), values, indirect=["form"], scope="session")
     else:
-        whole = "builds" in metafunc.definition.path.parts
-        values = [pytest.param(f, marks=pytest.mark.deep) if whole and f != "webdataset" else f for f in forms]
-        metafunc.parametrize("form", values, indirect=True, scope="session")
+        metafunc.parametrize("form", [_of_format(metafunc, f) for f in forms], indirect=True, scope="session")
+
+
+def _of_format(metafunc: pytest.Metafunc, form: str, *more: str) -> Any:
+    plain = form == "webdataset" or "formats" in metafunc.definition.path.parts
+    return pytest.param(form, *more, marks=() if plain else pytest.mark.deep)
 
 
 @pytest.fixture(scope="session")

@@ -101,6 +101,7 @@ def test_an_old_build_that_was_killed_is_finished_as_if_nothing_had_been(copy: P
     assert all(p.stat().st_mtime_ns == at for p, at in stopped.items())
 
 
+@pytest.mark.deep
 def test_an_old_run_goes_on_with_the_same_losses(copy: Path) -> None:
     kind = "webdataset"
 

@@ -162,6 +162,7 @@ def test_preview_writes_the_level_as_a_picture(place: Path, tmp_path: Path, leve
         np.testing.assert_allclose(np.asarray(image), scaled, atol=1)
 
 
+@pytest.mark.deep
 def test_preview_refuses_what_is_not_there(place: Path, tmp_path: Path) -> None:
     key = contents.samples(Store(str(place / "out"))).to_pylist()[0]["key"]
     for words in (("nokey",), ("",), (key, "--level", 9), (key, "--level", -1)):

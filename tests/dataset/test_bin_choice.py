@@ -108,6 +108,7 @@ def test_the_order_of_the_images_does_not_matter(seed: int) -> None:
     assert optimise(heights[order], widths[order], 5, PATCH, SIDE) == bins
 
 
+@pytest.mark.deep
 @given(seeds, st.integers(288, 1200))
 @settings(max_examples=6, deadline=None)
 def test_free_bins_are_never_worse_than_the_thesis_grid(seed: int, n: int) -> None:

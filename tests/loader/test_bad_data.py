@@ -85,6 +85,7 @@ def test_one_bad_sample_does_not_stop_a_small_dataset(damaged: tuple[Path, int])
     assert loader.stats()["bad"] == 1
 
 
+@pytest.mark.deep
 def test_a_store_that_hangs_for_good_does_not_keep_the_process(dataset_folder: Path) -> None:
     """Opening a shard never returns, as on a dead network mount."""
     script = (

@@ -191,6 +191,7 @@ def _storm(seeds: Iterable[int], server: Server, calm: list[Steps], place: Path)
     return "\n".join(f"{kind}: {dict(counts)}" for kind, counts in sorted(table.items()))
 
 
+@pytest.mark.deep
 def test_a_store_in_trouble_changes_no_step_of_an_epoch(server: Server, calm: list[Steps], tmp_path: Path) -> None:
     assert "server killed:" in _storm(SHORT_FORM, server, calm, tmp_path)
 

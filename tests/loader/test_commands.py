@@ -99,6 +99,7 @@ def test_replay_draws_the_images_that_the_step_had(dataset_folder: Path, tmp_pat
     assert np.corrcoef(cell.ravel(), wanted.ravel())[0, 1] > 0.999, f"row {row} is not where it was"
 
 
+@pytest.mark.deep
 def test_a_default_run_s_state_is_replayed_and_a_filtered_one_s_is_refused(
     dataset_folder: Path, tmp_path: Path
 ) -> None:

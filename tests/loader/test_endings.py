@@ -84,6 +84,7 @@ print("last line", flush=True)
 """
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "script",
     [HALF_USED, *(pytest.param(one, marks=pytest.mark.deep) for one in (THREAD, FORKED))],

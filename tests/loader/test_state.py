@@ -174,6 +174,7 @@ def test_unusable_arguments_are_refused_at_the_start(dataset_folder: Path, chang
         Loader(dataset_folder, batching=BATCHINGS[0], **{**SMALL, **change})
 
 
+@pytest.mark.deep
 def test_bins_from_a_file_are_spelled_out_in_the_state(dataset_folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "bins.json"
     file.write_text("[[320, 320], [160, 320]]")

@@ -183,6 +183,7 @@ def test_the_thesis_bins_waste_on_the_published_sizes_what_was_published(radiogr
 # ------------------------------------------------------------------------------------------- worlds and resumption
 
 
+@pytest.mark.deep
 @given(seeds, windows, batchings(), st.data())
 @moderate
 def test_ranks_of_any_world_resume_one_state_and_see_the_same_steps_together(

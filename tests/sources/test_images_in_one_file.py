@@ -157,6 +157,7 @@ def test_the_same_build_again_takes_nothing_in(stacks: Path, run: Callable[..., 
     assert _ledger(stacks) == before
 
 
+@pytest.mark.deep
 def test_a_file_that_is_new_changed_or_gone_is_so_image_by_image(stacks: Path, run: Callable[..., Outcome]) -> None:
     run()
     np.save(stacks / "export" / "P9_stack.npy", _stack(9, count=3))
@@ -170,6 +171,7 @@ def test_a_file_that_is_new_changed_or_gone_is_so_image_by_image(stacks: Path, r
     assert "source_changed" not in flagged["P2_stack.npy#000"]
 
 
+@pytest.mark.deep
 def test_a_retry_takes_in_the_one_image_and_leaves_its_neighbours(stacks: Path, run: Callable[..., Outcome]) -> None:
     run()
     before = _ledger(stacks)

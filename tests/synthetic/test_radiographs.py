@@ -21,6 +21,7 @@ def test_sizes_reproduce_the_published_quartiles_and_token_count() -> None:
     assert max(heights.max(), widths.max()) <= 3072
 
 
+@pytest.mark.deep
 def test_lossless_ratios_spread_as_in_real_radiographs() -> None:
     heights, widths, region = synth_sizes(24, np.random.default_rng(1))
     ratios = []

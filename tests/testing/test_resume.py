@@ -55,6 +55,7 @@ class PlanLoader:
 # ------------------------------------------------------------------------------------------------------ kept
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "batching",
     [

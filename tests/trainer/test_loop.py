@@ -108,6 +108,7 @@ def test_an_epoch_of_mixed_sizes_runs_on_the_graphs_of_its_first_step(make_loop:
     torch._dynamo.reset()
 
 
+@pytest.mark.deep
 def test_compiled_blocks_train_as_plain_ones(make_loop: Any) -> None:
     plain = make_loop(steps=3)
     plain.go()
@@ -278,6 +279,7 @@ def test_pixels_of_a_step_weigh_by_image_in_the_bins_curves(make_loop: Any) -> N
         assert min(values) <= record["loss"] <= max(values)
 
 
+@pytest.mark.deep
 def test_the_profiler_writes_a_trace_of_its_window(make_loop: Any) -> None:
     loop = make_loop(replace(CONFIG, log=replace(CONFIG.log, profile=(1, 2))), steps=4)
     loop.go()

@@ -116,6 +116,7 @@ class _Project:
         return SimpleNamespace(define_metric=lambda *_, **__: None, log=self.lines.append, finish=lambda: None)
 
 
+@pytest.mark.deep
 def test_numbers_go_to_one_run_of_weights_and_biases(words: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     project = _Project()
     monkeypatch.setitem(sys.modules, "wandb", project)

@@ -125,6 +125,7 @@ def test_a_body_that_stays_short_is_an_error(kit: Any, serve: Any) -> None:
         kit.run(_read())
 
 
+@pytest.mark.deep
 def test_an_outage_of_any_length_below_the_deadline_costs_time_and_no_read(
     kit: Any, serve: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

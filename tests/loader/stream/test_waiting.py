@@ -93,6 +93,7 @@ def _said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
 
+@pytest.mark.deep
 def test_a_loader_waits_for_a_store_that_is_away_when_it_is_made(
     gateway: Gateway, dataset_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -98,6 +98,7 @@ def test_streamed_members_and_sizes_of_64_bits_are_read(tmp_path: Path) -> None:
     assert [read(tmp_path, f"a.zip/{name}") for name in ("x", "y")] == [DATA, DATA]
 
 
+@pytest.mark.deep
 def test_more_members_than_16_bits_count_are_listed(tmp_path: Path) -> None:
     """The end of the archive counts them modulo 65,536, as old programs do."""
     local = struct.Struct("<4s5H3L2H").pack(b"PK\3\4", 20, 0, 0, 0, 0, zlib.crc32(b"1"), 1, 1, 6, 0)

@@ -38,6 +38,7 @@ def run(synthetic: Callable[[str], Path], tmp_path_factory: pytest.TempPathFacto
     return data, folder / "run"
 
 
+@pytest.mark.deep
 def test_a_run_is_judged_by_each_table_and_its_images_are_read_once(
     run: tuple[Path, Path],
     tmp_path: Path,

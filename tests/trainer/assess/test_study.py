@@ -90,6 +90,7 @@ def test_features_of_those_asked_about_change_nobody_elses_score() -> None:
         np.testing.assert_array_equal(a.fits[0][0].scores[at], b.fits[0][0].scores[at])
 
 
+@pytest.mark.deep
 def test_the_official_split_counts_else_folds_and_the_manifests_where_asked() -> None:
     assert study([place()], WHOLE).asked == "the official test split of view"
     assert study([place(official=False)], WHOLE).asked == "5 folds by patient"

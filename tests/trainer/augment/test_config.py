@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -237,7 +238,8 @@ def test_a_value_that_cannot_be_drawn_from_ends_the_command_with_a_sentence(
 
 def test_a_loader_s_normalisation_tells_randaugment_what_black_and_white_are(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
-    monkeypatch.setattr(training, "Loader", lambda url, **given: seen.update(given))
+    opened = SimpleNamespace(normalised={"": (0.5, 0.25)})
+    monkeypatch.setattr(training, "Loader", lambda url, **given: seen.update(given) or opened)
     config = replace(
         RECIPES["tiny"].config,
         loader=LoaderConfig(batching="packed:patch=8,tokens=64", normalise="0.5,0.25"),

@@ -40,7 +40,7 @@ def test_an_option_of_the_model_changes_that_field_of_the_runs_model_alone(tmp_p
     assert with_run(_typed(tiny, drop_path=0.1), run, frozenset({option})).model == replace(OWN, drop_path=0.1)
     assert with_run(STUDY, run, frozenset()).model == replace(OWN, drop_path=0.2), "no part of an architecture"
     decoder = frozenset({"model.decoder-width", "model.position"})
-    assert with_run(_typed(tiny, decoder_width=7), run, decoder).model == replace(OWN, position="absolute")
+    assert with_run(_typed(tiny, decoder_width=8), run, decoder).model == replace(OWN, position="absolute")
 
 
 def test_the_head_pools_as_the_runs_backbone_does(tmp_path: Path) -> None:

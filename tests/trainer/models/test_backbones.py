@@ -227,6 +227,7 @@ def test_images_of_another_size_or_packed_ones_are_refused(squares: Any, make_pa
         TimmConfig(name="densenet121", drop_path=0.1).encoder()
 
 
+@pytest.mark.deep
 def test_no_stochastic_depth_is_none_also_where_timm_has_some_by_default() -> None:
     """As Swin has .1 and NesT .5."""
     for drop_path in (0.0, 0.2):

@@ -275,6 +275,7 @@ def test_a_start_that_fails_leaves_no_folder(words: Words, tmp_path: Path, said:
         assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.deep
 def test_weights_to_begin_with_are_not_needed_again(words: Words, tmp_path: Path, said: Any) -> None:
     torch.save(Mae(MODEL).state_dict(), tmp_path / "init.pth")
     ask = words(tmp_path / "run", "--init", str(tmp_path / "init.pth"))
