@@ -162,5 +162,6 @@ def test_a_batch_shape_of_one_file_is_planned_and_loaded_with_its_padding_counte
         Loader(dataset_folder, batching=narrow, device="cpu")
 
 
+@pytest.mark.deep
 def test_a_batch_shape_of_one_file_resumes_exactly(strip: str, dataset_folder: Path) -> None:
     assert_resumes_exactly(lambda: Loader(dataset_folder, batching=strip, normalise="none", device="cpu"), steps=2)

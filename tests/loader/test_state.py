@@ -209,6 +209,7 @@ def test_a_cache_smaller_than_a_shard_is_refused(dataset_folder: Path, tmp_path:
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.deep
 def test_a_second_iteration_ends_the_first_and_the_state_follows_one(dataset_folder: Path) -> None:
     loader = Loader(dataset_folder, batching=BATCHINGS[0], **SMALL)
     whole = _identity(Loader(dataset_folder, batching=BATCHINGS[0], **SMALL))

@@ -106,6 +106,7 @@ def test_plans_are_these_on_every_machine_and_with_every_version_of_numpy(
 # ---------------------------------------------------------------------------------------------------------- accounts
 
 
+@pytest.mark.deep
 @given(seeds, windows, batchings())
 @settings(max_examples=200, deadline=None)
 def test_every_sample_comes_once_and_what_is_repeated_or_dropped_is_counted(
@@ -207,6 +208,7 @@ def test_ranks_of_any_world_resume_one_state_and_see_the_same_steps_together(
         assert not any(plan.has(len(whole)) for plan in plans)
 
 
+@pytest.mark.deep
 @given(seeds, windows, batchings(), st.randoms())
 @moderate
 def test_steps_at_random_are_those_of_an_iteration(

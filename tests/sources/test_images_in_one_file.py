@@ -107,6 +107,7 @@ def test_the_contract_holds_image_by_image(stacks: Path) -> None:
     assert_image_source(Stacks(FileTree(str(stacks / "export"))), least=8)
 
 
+@pytest.mark.deep
 def test_every_image_has_a_verdict_and_a_name_of_its_own(stacks: Path, run: Callable[..., Outcome]) -> None:
     outcome = run()
     found = {path: row["reason"] for path, row in _ledger(stacks).items()}

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 # A process that reads members of random shards through a cache and checks them. Notes its reads of the store in a log.
 # argv: folder of shards, json of members, cache, limit, log, seed, reads, seconds that a read of the store takes.
 READING = """
@@ -139,6 +141,7 @@ def test_a_killed_fetch_leaves_no_data_and_the_next_process_goes_on(kit: Any, tm
     assert len(kit.shards(place)) == 1
 
 
+@pytest.mark.deep
 def test_processes_share_a_cache_of_little_more_than_a_shard_while_some_are_killed(
     kit: Any, tmp_path: Path, disk: Path, make_cache: Any
 ) -> None:

@@ -143,6 +143,7 @@ def whole(undisturbed: Path, words: Words) -> Path:
     return undisturbed
 
 
+@pytest.mark.deep
 def test_a_run_that_ended_early_says_so_and_trains_on_with_more_patience_only(
     whole: Path, words: Words, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
