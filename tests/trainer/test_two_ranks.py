@@ -58,7 +58,7 @@ loop = Loop(task, Batches(), config, run, world, log, 1000000)
 for _ in range(given["steps"]):
     loop._step()
 if world.is_main:
-    lines = [(s.loss, s.norm, s.images) for s in log._since]
+    lines = [(float(s.sums["loss"] / s.sums["weight"]), s.norm, s.images) for s in log._since]
     torch.save({"weights": task.model.state_dict(), "lines": lines}, sys.argv[2] + "/out.pt")
 parallel.stop()
 """

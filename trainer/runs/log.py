@@ -195,7 +195,7 @@ class Log:
             "loss_by_bin": {
                 name: loss / count for name, loss, count in zip(self.bins, sums, counts, strict=False) if count
             },
-            **_more(_metrics(steps)),
+            **_more(_metrics(counted or steps)),
         }
 
     def _write(self, step: int, record: dict[str, Any], group: str) -> None:
