@@ -15,6 +15,7 @@ from trainer.models.initial import facts_of
 from trainer.recipes.registry import RECIPES
 from trainer.runs import checkpoint, folder
 from trainer.runs.start import RANDOM
+from trainer.runs.training_data import split_rows
 from trainer.tasks import trained
 
 
@@ -75,9 +76,9 @@ def _own(facts: folder.Facts, open_data: Callable[[LoaderConfig, str], Loader]) 
         loader = open_data(loader_of(facts), str(facts["data"]))
     except ShardkitError:
         return frozenset(), False
-    keys, rows = loader.columns("key")["key"].to_numpy(), loader.plan.samples.rows
+    keys = loader.columns("key")["key"].to_numpy()[split_rows(loader)]
     same = loader.state_dict()["manifest_digest"] == facts["digest"]
-    return frozenset(keys if rows is None else keys[rows]), bool(same)
+    return frozenset(keys), bool(same)
 
 
 def open_plain(config: LoaderConfig, data: str) -> Loader:
