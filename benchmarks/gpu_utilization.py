@@ -122,18 +122,18 @@ def run(
     out
         JSON file for the figures; a plot goes beside it.
     """
-    where = _device(device)
+    where = chosen(device)
     default = DEFAULTS[where]
-    chosen = recipes or default.recipes
+    names = recipes or default.recipes
     with tempfile.TemporaryDirectory(prefix="shardkit-bench-") as folder:
         result = begin((__doc__ or "").partition("\n")[0], LIBRARIES)
         made: Record = {"studies": studies or default.studies, "scale": scale or default.scale}
         made["bins"] = "thesis" if made["scale"] == 1 else FEW_BINS  # the thesis' are for radiographs of full size
-        url = data or _dataset(Path(folder), seed=seed, **made)
-        cases = [
+        url = data or synthetic(Path(folder), seed=seed, **made)
+        every = [
             case
-            for recipe in chosen
-            for case in _cases(recipe, url, split, tokens or default.tokens, per_step, where, seed, epochs)
+            for recipe in names
+            for case in cases(recipe, url, split, tokens or default.tokens, per_step, where, seed, epochs)
         ]
         result["conditions"] = {
             "data": "a dataset named with --data" if data else {"synthetic": made},
@@ -143,14 +143,15 @@ def run(
             "seed": seed,
             "per_step": per_step,
         }
-        result["repeats"] = [_repeat(i, cases, url, where) for i in range(repeats)]
-    result["gpu"] = NO_GPU.format(" and ".join(chosen)) if where == "cpu" else result["repeats"][0]["rows"][0]["device"]
+        result["repeats"] = [_repeat(i, every, url, where) for i in range(repeats)]
+    result["gpu"] = NO_GPU.format(" and ".join(names)) if where == "cpu" else result["repeats"][0]["rows"][0]["device"]
     result["summary"] = summarise(result["repeats"])
     save(result, out, plots)
     show(result, Terminal(width=max(Terminal().width, 120)))
 
 
-def _device(wanted: str) -> Literal["cpu", "cuda"]:
+def chosen(wanted: str) -> Literal["cpu", "cuda"]:
+    """Return where to run: on a GPU where there is one, unless the CPU is asked for."""
     import torch
 
     if wanted == "cuda" and not torch.cuda.is_available():
@@ -158,7 +159,7 @@ def _device(wanted: str) -> Literal["cpu", "cuda"]:
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def _dataset(work: Path, *, studies: int, scale: float, bins: str, seed: int) -> str:
+def synthetic(work: Path, *, studies: int, scale: float, bins: str, seed: int) -> str:
     """Make a synthetic export's dataset, by the command."""
     from shardkit.synthetic.export import make_export
 
@@ -174,9 +175,10 @@ def _dataset(work: Path, *, studies: int, scale: float, bins: str, seed: int) ->
 # --- what runs
 
 
-def _cases(
+def cases(
     recipe: str, url: str, split: str, tokens: int | None, per_step: int, device: str, seed: int, epochs: int
 ) -> list[Case]:
+    """Return a recipe with every batching on a dataset; the options are those of `run`."""
     from benchmarks.gpu_programs import Case
     from shardkit import from_text
     from shardkit.loader.manifest_index import ManifestIndex

@@ -47,6 +47,7 @@ def questions() -> dict[str, ModuleType]:
     from benchmarks import (
         build,
         facts,
+        gpu_check,
         gpu_utilization,
         labels,
         loader,
@@ -65,6 +66,7 @@ def questions() -> dict[str, ModuleType]:
         "loader": loader,
         "loader-sweeps": loader_sweeps,
         "nas-baseline": nas_baseline,
+        "gpu-check": gpu_check,
         "gpu-utilization": gpu_utilization,
         "scale": scale,
         "zarr": zarr,

@@ -1,0 +1,55 @@
+"""The steps of `benchmarks gpu-check`: functions from where it runs to figures, each run in a process of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Skipped(Exception):  # noqa: N818 - no error
+    """Something that the step needs is not here; says what."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """On what the steps run.
+
+    Attributes
+    ----------
+    kind
+        Kind of device.
+    data
+        Folder or url of the dataset.
+    quick
+        Whether little time is there.
+    seed
+        Of the plan and the weights.
+    """
+
+    kind: Literal["cuda", "cpu"]
+    data: str
+    quick: bool
+    seed: int
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU is there."""
+        return self.kind == "cuda"
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The first GPU, or the CPU."""
+        import torch
+
+        return torch.device("cuda", 0) if self.on_gpu else torch.device("cpu")
+
+    def wait(self) -> None:
+        """Wait until the device has done what it was given."""
+        import torch
+
+        if self.on_gpu:
+            torch.cuda.synchronize(self.device)

@@ -1,0 +1,103 @@
+"""The loader's batches on the device: those of a CPU, and whole as long as somebody reads them."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.gpu_steps import Where
+from benchmarks.results import Record
+from shardkit import Loader
+from shardkit.loader.batch import Batch
+
+BATCHINGS = {
+    "packed": "packed:level=0,patch=48,per_step=1,tokens={tokens}",
+    "packed, content, crop, flip": "packed:content=true,crop=0.8/1.0,flip=0.5,level=1,patch=16,per_step=1,tokens={many}",
+    "binned": "binned:batch_size=4,bins=auto:12,level=1,patch=16,per_step=1",
+    "resized": "resized:batch_size=16,crop=0.5/1.0,flip=0.5,level=auto,patch=16,per_step=1,side=224",
+    "resized, padded": "resized:batch_size=16,fit=pad,level=1,patch=16,per_step=1,side=224",
+}
+NEAR = {"packed": 1e-6, "binned": 1e-6, "resized": 2e-3}
+"""How far values may differ, by batching, in shares of an image's range: rounding, and DALI's two resamplers'."""
+
+
+def batches(where: Where) -> Record:
+    """Load with the GPU's decoder, and with the CPU's before the GPU's graph; compare both with the CPU alone.
+
+    Returns
+    -------
+    dict
+        rows: of every batching and way, how many batches and values were compared, and how far they were off.
+    """
+    ways: dict[str, dict[str, Any]] = {"CPU decoder": {"device": where.device, "decoder": "threads"}}
+    ways["device decoder"] = {"device": where.device, "decoder": "dali"}
+    rows, wrong = [], []
+    for name, text in BATCHINGS.items():
+        text = text.format(tokens=23040 if where.on_gpu else 2048, many=65536 if where.on_gpu else 2048)
+        count = 2 if where.quick else 4
+        try:
+            known = [b.to("cpu") for b in islice(_loader(where, text, device="cpu", decoder="threads"), count)]
+            for way, options in ways.items():
+                found = [b.to("cpu") for b in islice(_loader(where, text, **options), count)]
+                row = {"batching": name, "way": way, **_compared(known, found)}
+                rows.append(row)
+                if row["others"] or row["most"] > NEAR[name.partition(",")[0]]:
+                    wrong.append(f"{name}, {way}: off by {row['most']:.3g}, fields that differ: {row['others']}")
+        except Exception as error:  # noqa: BLE001 - the next batching is to be tried
+            wrong.append(f"{name}: {type(error).__name__}: {str(error)[:200]}")
+    return {"rows": rows, "wrong": wrong}
+
+
+def _loader(where: Where, batching: str, **options: Any) -> Loader:
+    return Loader(where.data, batching=batching, split=None, seed=where.seed, normalise="minmax", **options)
+
+
+def _compared(known: list[Batch], found: list[Batch]) -> Record:
+    """Return how far images are off, and which other fields are not equal."""
+    off, others, values = 0.0, set[str](), 0
+    if len(known) != len(found):
+        others.add("number of batches")
+    for one, other in zip(known, found, strict=False):
+        for name in one.keys():
+            a, b = one[name], other[name]
+            if name in ("patches", "images"):
+                values += a.numel()
+                off = max(off, float((a.double() - b.double()).abs().max())) if a.shape == b.shape else float("inf")
+            elif not (torch.equal(a, b) if isinstance(a, Tensor) else a == b):
+                others.add(name)
+    return {"batches": len(known), "values": values, "most": off, "ulp_of_1": off / 2**-23, "others": sorted(others)}
+
+
+def streams(where: Where) -> Record:
+    """Read every batch late, behind much other work, and let it go at once: its sum must be that of a quiet reading.
+
+    A batch whose memory is used again, or whose copy is not awaited, has another one.
+    """
+    text = BATCHINGS["packed"].format(tokens=23040 if where.on_gpu else 2048)
+    count = 6 if where.quick else 20
+    quiet = []
+    for batch in islice(_loader(where, text, device=where.device), count):
+        where.wait()
+        quiet.append(_sums(batch))
+        where.wait()
+    busy, side = [], 8192 if where.on_gpu else 256
+    work = torch.rand(side, side, device=where.device)
+    for batch in islice(_loader(where, text, device=where.device, prefetch=2), count):
+        for _ in range(8):
+            work = (work @ work).clamp(-1, 1)
+        busy.append(_sums(batch))
+        del batch
+    where.wait()
+    same = [torch.equal(a, b) for a, b in zip(quiet, busy, strict=True)]
+    wrong = [] if all(same) else [f"{same.count(False)} of {len(same)} batches were not whole when they were read"]
+    return {"batches": len(same), "equal": sum(same), "wrong": wrong}
+
+
+def _sums(batch: Any) -> Tensor:
+    """Return sums of a batch's values, on the device: float64."""
+    whole = batch.patches.double().sum(), batch.patches.double().square().sum()
+    rest = batch.yx.double().sum(), batch.cu_seqlens.double().sum(), batch.rows.double().sum(), batch.hw.double().sum()
+    return torch.stack([*whole, *rest])
