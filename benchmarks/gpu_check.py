@@ -1,7 +1,7 @@
 """Whether all that only a GPU reaches works, and how fast: one step after another, that which tells most first.
 
-Each step runs in a process of its own with a time limit, so that neither an error nor a crash of a driver hides what
-comes after it, and the JSON is written anew after every step. A step ends in one of four ways: passed; wrong, where it
+Each step has a time limit, and runs in another process, a new one after a step that failed: neither an error nor a
+crash of a driver hides what comes after it. The JSON is written anew after every step. A step ends in one of four ways: passed; wrong, where it
 ran and a result is not what it has to be; failed, where it could not run; skipped, where something is missing here.
 
 Without a GPU the same steps run on the CPU, to test all this: no claim about a GPU.
@@ -9,15 +9,20 @@ Without a GPU the same steps run on the CPU, to test all this: no claim about a 
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
+import os
+import signal
 import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.table import Table
@@ -52,17 +57,28 @@ class Step:
     quick: float
 
 
+def _speeds(*cases: tuple[str, str]) -> dict[str, Step]:
+    """Return steps that measure recipes with batchings."""
+    found = {}
+    for recipe, name in cases:
+        own = partial(training.speed, recipe=recipe, name=name)
+        found[f"{recipe}, {name}"] = Step(f"How fast is training of {recipe}, {name}?", own, 90, 0)
+    return found
+
+
 STEPS = {
     "driver": Step("What GPU, driver and libraries are there?", driver.found, 60, 40),
-    "exact": Step("Does the GPU's decoder give the pixels that were encoded?", decoding.exact, 120, 60),
-    "attention": Step("Is attention on packed images right, and how fast?", attention.attention, 90, 60),
-    "batches": Step("Are the loader's batches those of a CPU?", loading.batches, 120, 60),
-    "streams": Step("Do batches stay whole while a model reads them?", loading.streams, 60, 30),
-    "steps": Step("Does training wait for the device, compile anew, or differ?", training.steps, 180, 80),
-    "commands": Step("Do the trainer's commands run, and go on after an end?", training.commands, 180, 90),
-    "decode": Step("How fast is the decoder alone?", decoding.speed, 90, 30),
-    "training": Step("How fast is training, and how busy is the GPU?", training.speed, 400, 0),
+    "exact": Step("Does the GPU's decoder give the pixels that were encoded?", decoding.exact, 90, 30),
+    "attention": Step("Is attention on packed images right, and how fast?", attention.attention, 40, 20),
+    "batches": Step("Are the loader's batches those of a CPU?", loading.batches, 60, 40),
+    "streams": Step("Do batches stay whole while a model reads them?", loading.streams, 40, 20),
+    "steps": Step("Does training wait for the device, compile anew, or differ?", training.steps, 150, 90),
+    "decode": Step("How fast is the decoder alone?", decoding.speed, 60, 20),
+    **_speeds(("thesis-b48", "Packed"), ("medmae-s16", "Resized")),
+    "commands": Step("Do the trainer's commands run, and go on after an end?", training.commands, 150, 0),
+    **_speeds(("thesis-b48", "Packed + content"), ("thesis-b48", "DBB"), ("thesis-b48", "Fixed")),
 }
+"""In the order in which they run."""
 
 
 def run(
@@ -111,52 +127,91 @@ def run(
         begun = time.monotonic()
         url = data or gpu_utilization.synthetic(Path(folder), seed=seed, **made)
         result["data"] = "a dataset named with --data" if data else {**made, "seconds": time.monotonic() - begun}
-        at = Where(where, url, quick, seed)
+        at = Where(where, url, quick, seed, "" if data else _labelled(Path(folder), url, made, seed))
+        worker = Worker()
         for name, step in STEPS.items():
             limit = step.quick if quick else step.limit
             if name in chosen and (limit or steps):
-                result["steps"][name] = {"question": step.question, **_done(step.run, at, limit or step.limit)}
-                result["gpu"] = result["gpu"] or result["steps"][name].get("figures", {}).get("gpu", "")
-                save(result, out, None)
+                found = worker.done(step.run, at, limit or step.limit)
+                result["steps"][name] = {"question": step.question, **found}
+                result["gpu"] = result["gpu"] or found.get("figures", {}).get("gpu", "")
+                save(result, out)
+        worker.end()
     save(result, out, plots)
     show(result, Terminal(width=max(Terminal().width, 120)))
 
 
-def _done(function: Callable[[Where], Record], at: Where, limit: float) -> Record:
-    """Run a step in a fresh process; say how it ended, and what it found."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_run, args=(function, at, sender))
-    begun = time.monotonic()
-    child.start()
-    sender.close()
-    found: Record = {"outcome": "failed"}
-    try:
-        if receiver.poll(limit):
-            found = receiver.recv()
-        else:
-            found["why"] = f"not done after {limit:.0f} s"
-    except EOFError:  # it died without a word
-        child.join(10)
-        found["why"] = f"its process ended with {child.exitcode}"
-    if child.is_alive():
-        child.join(10 if "figures" in found else 0)
-        child.kill()
-    child.join()
-    return {**found, "seconds": round(time.monotonic() - begun, 2)}
+def _labelled(work: Path, url: str, made: Record, seed: int) -> str:
+    """Join what the synthetic images show with their dataset, and return the table's name."""
+    from shardkit.commands.labelling import label
+    from shardkit.synthetic.export import plan_export
+    from shardkit.synthetic.findings import write_findings
+
+    plan = plan_export(made["studies"], seed=seed, defects=0.0, scale=made["scale"])
+    write_findings(work / "findings.csv", plan)
+    key = work / "private"  # as `synthetic` has it
+    label(url, name="region", table=str(work / "findings.csv"), by="path", private=key)
+    return "region"
 
 
-def _run(function: Callable[[Where], Record], at: Where, to: Connection) -> None:
+class Worker:
+    """A process that takes steps one by one, since it takes long to start; after one that did not end well, another."""
+
+    def __init__(self) -> None:
+        self._child: BaseProcess | None = None
+        self._pipe: Any = None
+
+    def done(self, function: Callable[[Where], Record], at: Where, limit: float) -> Record:
+        """Run a step; say how it ended, and what it found."""
+        begun = time.monotonic()
+        if self._child is None:
+            context = multiprocessing.get_context("spawn")
+            self._pipe, theirs = context.Pipe()
+            self._child = context.Process(target=_serve, args=(theirs,))
+            self._child.start()
+            theirs.close()
+        self._pipe.send((function, at))
+        try:
+            found: Record = self._pipe.recv() if self._pipe.poll(limit) else {"why": f"not done after {limit:.0f} s"}
+        except EOFError:  # it died without a word
+            self._child.join(10)
+            found = {"why": f"its process ended with {self._child.exitcode}"}
+        found.setdefault("outcome", "failed")
+        if found["outcome"] == "failed":  # after some errors nothing runs on a GPU any more in this process
+            self.end()
+        return {**found, "seconds": round(time.monotonic() - begun, 2)}
+
+    def end(self) -> None:
+        """End the process."""
+        if self._child is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._child.pid or 0, signal.SIGKILL)  # what it started, too
+            self._child.kill()
+            self._child.join()
+            self._pipe.close()
+        self._child = None
+
+
+def _serve(pipe: Any) -> None:
+    os.setsid()
+    while True:
+        function, at = pipe.recv()
+        pipe.send(_done(function, at))
+        gc.collect()
+
+
+def _done(function: Callable[[Where], Record], at: Where) -> Record:
     try:
         figures = function(at)
-        wrong = figures.pop("wrong", [])
-        to.send({"outcome": "wrong" if wrong else "passed", **({"why": wrong} if wrong else {}), "figures": figures})
     except Skipped as missing:
-        to.send({"outcome": "skipped", "why": str(missing)})
+        return {"outcome": "skipped", "why": str(missing)}
     except BaseException as error:  # noqa: BLE001 - whatever it is, the next step is to run
-        lines = traceback.format_exception(error)
         traceback.print_exception(error)
-        to.send({"outcome": "failed", "why": plain(f"{type(error).__name__}: {error}"), "where": plain(lines[-2])})
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        at_line = f"{Path(where.filename).name}:{where.lineno}"
+        return {"outcome": "failed", "why": plain(f"{type(error).__name__}: {error}"), "where": at_line}
+    wrong = figures.pop("wrong", [])
+    return {"outcome": "wrong" if wrong else "passed", **({"why": wrong} if wrong else {}), "figures": figures}
 
 
 def plain(text: str) -> str:

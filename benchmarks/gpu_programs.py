@@ -113,6 +113,7 @@ class Again:
 
     def __init__(self, loader: Loader, held: list[Batch] | None = None, warm: int = NEVER) -> None:
         self.batching, self.bins, self.state_dict = loader.batching, loader.bins, loader.state_dict
+        self.plan = loader.plan
         self._first = {**loader.state_dict(), "epoch": 0, "step": 0}
         self._loader, self._held, self._limit = loader, held, warm
 

@@ -28,12 +28,15 @@ class Where:
         Whether little time is there.
     seed
         Of the plan and the weights.
+    labels
+        Name of a table of labels of the dataset, with one column of classes; empty for none.
     """
 
     kind: Literal["cuda", "cpu"]
     data: str
     quick: bool
     seed: int
+    labels: str = ""
 
     @property
     def on_gpu(self) -> bool:
@@ -53,3 +56,15 @@ class Where:
 
         if self.on_gpu:
             torch.cuda.synchronize(self.device)
+
+
+def need_dali() -> None:
+    """Skip a step where DALI is missing, and say why it cannot be used."""
+    from shardkit.errors import ArgumentError
+    from shardkit.loader.graph import load_dali
+
+    try:
+        load_dali()
+    except ArgumentError as missing:
+        because = missing.__context__
+        raise Skipped(f"{missing} ({because})") from None

@@ -8,30 +8,33 @@ import sys
 import tempfile
 import time
 import warnings
+import traceback
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import fields
-from multiprocessing import get_context
+from dataclasses import fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch._dynamo.utils import counters
+from torch.profiler import profile
 
 from benchmarks import gpu_utilization
-from benchmarks.gpu_programs import Again, Case, Timed, held, measure, start
-from benchmarks.gpu_steps import Where
+from benchmarks.gpu_programs import NEVER, Again, Case, Timed, held, measure, start
+from benchmarks.gpu_steps import Skipped, Where
 from benchmarks.results import Record
 from trainer.commands.training import open_loader
+from trainer.config import Config
 from trainer.loop import Loop
 from trainer.models.base import Batch
 from trainer.models.masking import draw
 from trainer.models.sequences import sequences
+from trainer.recipes.registry import RECIPES
 from trainer.runs.log import Step
 
 NEAR = 0.02
 """How far losses may be apart, in shares: bfloat16, and what a compiler makes of it."""
-_STEPS, _BATCHES = 6, 4
+_STEPS, _BATCHES, _MOST = 6, 4, 12
 
 
 def cases(where: Where, recipe: str) -> list[Case]:
@@ -62,21 +65,56 @@ class Watched(Loop):
                 self.waits.append(Counter(places))
 
 
+class Noted(Timed):
+    """The log that keeps steps, and has something noted after each."""
+
+    note: Any
+
+    def add(self, step: Step) -> None:
+        """See `Log`."""
+        super().add(step)
+        self.note()
+
+
+def _configs(where: Where) -> dict[str, tuple[Config, bool]]:
+    """Return recipes on this dataset by name, and whether images are changed: pre-trained, and fine-tuned."""
+    found: dict[str, tuple[Config, bool]] = {}
+    for recipe in gpu_utilization.DEFAULTS[where.kind].recipes:
+        case = next(case for case in cases(where, recipe) if case.name in ("Packed", "Resized"))
+        found[recipe] = case.config(), False
+    for recipe in ("thesis-b48-frac", "medmae-s16-nih") if where.labels else ():
+        of = RECIPES[recipe].config
+        task = replace(of.objective, labels=where.labels, columns=(), kind="multiclass")  # type: ignore[call-arg]
+        packed = of.loader.batching.startswith("packed")
+        tokens = "packed:patch=48,per_step=2,tokens={}".format(23_040 if where.on_gpu else 768)
+        resized = "resized:batch_size={},patch=16,per_step=2,side=224".format(128 if where.on_gpu else 2)
+        loader = replace(of.loader, batching=tokens if packed else resized, split="all")
+        quiet = replace(of.log, every=NEVER, pictures=0, baseline=0, tensorboard=False)
+        select, run = replace(of.select, metric=""), replace(of.run, compile=of.run.compile and where.on_gpu)
+        own: Any = {"loader": loader, "objective": task, "log": quiet, "select": select, "run": run}
+        found[recipe] = replace(of, **own, save=replace(of.save, every=NEVER)), True
+    return found
+
+
 def steps(where: Where) -> Record:
-    """Take steps of every recipe on batches in memory, compiled as the recipe has it.
+    """Take steps of recipes on batches in memory, compiled as the recipe has it: pre-training, and fine-tuning.
 
     Returns
     -------
     dict
-        rows: of every recipe, the loss of the first step, and that without compiling, and of its first batch on the
-        device and the CPU in float32; graphs compiled until every shape was met and after that; graph breaks; and the
-        places where a step waits for the device, with how often.
+        rows: of every recipe, the loss of the first step, and that without compiling; that of its first batch on the
+        device and on the CPU in float32; graphs compiled until every shape was met and after that; graph breaks; the
+        places where a step waits for the device, with how often; and where a step's time goes.
     """
     rows, wrong = [], []
-    for recipe in gpu_utilization.DEFAULTS[where.kind].recipes:
-        case = next(case for case in cases(where, recipe) if case.name in ("Packed", "Resized"))
-        row = _looked_at(where, case)
-        rows.append({"recipe": recipe, "batching": case.batching, **row})
+    for recipe, (config, changed) in _configs(where).items():
+        try:
+            row = _looked_at(where, config, changed)
+        except Exception as error:  # noqa: BLE001 - the next recipe is to be tried
+            traceback.print_exception(error)
+            wrong.append(f"{recipe}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            continue
+        rows.append({"recipe": recipe, "batching": config.loader.batching, **row})
         for one, other in (("loss", "loss_uncompiled"), ("loss_on_device", "loss_on_cpu")):
             if not abs(row[one] - row[other]) <= NEAR * abs(row[other]):
                 wrong.append(f"{recipe}: {one} {row[one]:.6g}, {other} {row[other]:.6g}")
@@ -91,13 +129,13 @@ def steps(where: Where) -> Record:
     return {"rows": rows, "wrong": wrong}
 
 
-def _looked_at(where: Where, case: Case) -> Record:
-    world, config = start(case.device), case.config()
-    loader = open_loader(config, case.data, world.device, 0, 1)
+def _looked_at(where: Where, config: Config, changed: bool) -> Record:
+    loader = open_loader(config, where.data, start(where.kind).device, 0, 1, augmented=changed)
     batches = held(loader)[:_BATCHES]
     warm = sum(batch.position.last for batch in batches)
-    compiled = _taken(case, loader, batches, _STEPS, config.run.compile)
-    plain = _taken(case, loader, batches, 1, False)
+    count = max(_STEPS, 2 * warm)
+    plain = _taken(where, replace(config, run=replace(config.run, compile=False)), loader, batches, 1)
+    compiled = _taken(where, config, loader, batches, count)
     later: Counter[str] = sum(compiled["waits"][warm:], Counter())
     return {
         "loss": compiled["losses"][0],
@@ -106,73 +144,79 @@ def _looked_at(where: Where, case: Case) -> Record:
         "graphs": compiled["graphs"][warm - 1],
         "graphs_later": compiled["graphs"][-1] - compiled["graphs"][warm - 1],
         "graph_breaks": compiled["breaks"],
-        "waits_a_step": {place: number / max(1, _STEPS - warm) for place, number in sorted(later.items())},
+        "waits_a_step": {place: number / (count - warm) for place, number in sorted(later.items())},
         "step_seconds": compiled["seconds"],
-        **_on_both(case, loader, batches[0]),
+        "profile": compiled["profile"],
+        **_on_both(where, config, loader, batches[0]),
     }
 
 
-def _taken(case: Case, loader: Any, batches: list[Batch], count: int, compiled: bool) -> Record:
-    """Take steps over these batches from the first weights on."""
-    from dataclasses import replace
-
-    from torch._dynamo.utils import counters
-
+def _taken(where: Where, config: Config, loader: Any, batches: list[Batch], count: int) -> Record:
+    """Take steps over these batches from the first weights on; the last of several runs under torch's profiler."""
     torch.compiler.reset()
     counters.clear()
-    torch.manual_seed(case.seed)
-    config, again = case.config(), Again(loader, batches)
-    config = replace(config, run=replace(config.run, compile=compiled))
-    log, graphs = Noted(Path(), loader.bins()[0], count, None, devices=1, console=None, tensorboard=False), []
-    log.note = lambda: graphs.append(counters["stats"]["unique_graphs"])
+    torch.manual_seed(where.seed)
+    again: Any = Again(loader, batches)
+    log, graphs = Noted(Path(), loader.bins()[0], count, None, devices=1, console=None, tensorboard=False), list[int]()
+    profiler = profile(acc_events=True)
+
+    def note() -> None:
+        graphs.append(counters["stats"]["unique_graphs"])
+        if len(graphs) == count - 1:
+            profiler.start()
+
+    log.note = note
     with tempfile.TemporaryDirectory(prefix="shardkit-bench-") as folder:  # for the checkpoint at the end
-        as_loader: Any = again
-        objective = config.objective.build(config.model, as_loader)
-        loop = Watched(objective, as_loader, config, Path(folder), start(case.device), log, count)
+        objective = config.objective.build(config.model, loader)
+        loop = Watched(objective, again, config, Path(folder), start(where.kind), log, count)
         loop.waits = []
+        ended = log.add
+
+        def add(step: Step) -> None:
+            if count > 1 and len(graphs) == count - 1:
+                where.wait()
+                profiler.stop()
+            ended(step)
+
+        log.add = add  # type: ignore[method-assign]
         loop.go()
-    losses = [float(step.sums["loss"]) / float(step.sums["weight"]) for step in log.done]
-    ends = log.ends
     return {
-        "losses": losses,
+        "losses": [float(step.sums["loss"]) / float(step.sums["weight"]) for step in log.done],
         "graphs": graphs,
         "breaks": sum(counters["graph_break"].values()),
         "waits": loop.waits or [Counter[str]()] * count,
-        "seconds": [after - before for before, after in zip(ends, ends[1:], strict=False)],
+        "seconds": [after - before for before, after in pairwise(log.ends[:-1])],
+        "profile": _profiled(where, profiler) if count > 1 else {},
     }
 
 
-class Noted(Timed):
-    """The log that keeps steps, and has something noted after each."""
-
-    note: Any
-
-    def add(self, step: Step) -> None:
-        """See `Log`."""
-        super().add(step)
-        self.note()
-
-
-def _on_both(case: Case, loader: Any, batch: Batch) -> Record:
-    """Run a batch forward with the same weights on the device and on the CPU, in float32."""
-    torch.manual_seed(case.seed)
-    config = case.config()
-    objective = config.objective.build(config.model, loader)
+def _profiled(where: Where, profiler: Any) -> Record:
+    """Return milliseconds of a step on the device and on the CPU, and the names that took most of them."""
     found: Record = {}
-    masks = []
-    for name, device in (("loss_on_cpu", torch.device("cpu")), ("loss_on_device", torch.device(case.device))):
+    events = profiler.key_averages()
+    for name, of in (("device", "self_device_time_total"), ("cpu", "self_cpu_time_total")):
+        ranked = sorted(events, key=lambda event: -getattr(event, of))
+        total = sum(getattr(event, of) for event in events) / 1e3
+        most = [[event.key[:90], round(getattr(event, of) / 1e3, 3), event.count] for event in ranked[:_MOST]]
+        found[name] = {"ms": round(total, 3), "most": most}
+    return found
+
+
+def _on_both(where: Where, config: Config, loader: Any, batch: Batch) -> Record:
+    """Run a batch forward with the same weights on the device and on the CPU, in float32."""
+    torch.manual_seed(where.seed)
+    objective = config.objective.build(config.model, loader)
+    objective.model.eval()
+    ratio, found, masks = getattr(config.model, "mask_ratio", 0.0), Record(), []
+    for name, device in (("loss_on_cpu", torch.device("cpu")), ("loss_on_device", where.device)):
         objective.to(device)
         there = batch.to(device)
-        masks.append(draw(sequences(there, objective.patch), config.model.mask_ratio))  # type: ignore[attr-defined]
+        masks.append(draw(sequences(there, objective.patch), ratio))
         with torch.no_grad():
             output = objective.run(objective.model, there)
         found[name] = float(output.loss / output.images)
-    unlike = []
-    for one in fields(masks[0]):
-        a, b = (getattr(mask, one.name) for mask in masks)
-        if isinstance(a, Tensor) and not torch.equal(a, b.cpu()):
-            unlike.append(one.name)
-    return {**found, "unlike_cpu": unlike}
+    values = ((one.name, *(getattr(mask, one.name) for mask in masks)) for one in fields(masks[0]))
+    return {**found, "unlike_cpu": [name for name, a, b in values if not torch.equal(a, b.cpu())]}
 
 
 # --- commands
@@ -198,9 +242,8 @@ def commands(where: Where) -> Record:
         if where.on_gpu:
             tuned += ["--recipe", "thesis-b48-frac", "--loader.batching", "packed:patch=48,per_step=2,tokens=4096"]
         evaluated = ["evaluate", f"{name}/tuned", *data, "--labels", "region", "--out", f"{name}/page"]
-        steps_of_demo = [] if where.on_gpu else ["--steps", "2", "--studies", "24"]
         for words, stop in (
-            (["shardkit", "demo", "--out", f"{name}/demo", *steps_of_demo], 0),
+            (["shardkit", "demo", "--out", f"{name}/demo", "--steps", "20"], 0),
             (["trainer", *long, "--run.steps", "400" if where.on_gpu else "40"], 4),
             (["trainer", *long, "--run.steps", "400" if where.on_gpu else "40"], 6),
             (["trainer", *tuned], 0),
@@ -242,19 +285,12 @@ def _command(words: list[str], folder: Path, stop: int) -> Record:
 # --- speed
 
 
-def speed(where: Where) -> Record:
-    """Measure every recipe with every batching, as `gpu-utilization` does, once: model, loader, and both."""
-    rows, wrong = [], []
-    for recipe in gpu_utilization.DEFAULTS[where.kind].recipes:
-        for case in cases(where, recipe):
-            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-                try:
-                    found = pool.submit(measure, case).result()
-                except Exception as error:  # noqa: BLE001 - the next batching is to be tried
-                    wrong.append(f"{recipe}, {case.name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
-                    continue
-            found["epoch"].pop("rows")
-            limit = min(found["model"]["images_s"], found["loader"]["images_s"])
-            found["joint / limit"] = found["joint"]["images_s"] / limit
-            rows.append({"recipe": recipe, "name": case.name, "batching": case.batching, **found})
-    return {"rows": rows, "wrong": wrong}
+def speed(where: Where, recipe: str, name: str) -> Record:
+    """Measure a recipe with a batching, as `gpu-utilization` does, once: model, loader, and both."""
+    if not where.on_gpu:
+        raise Skipped("no GPU: python -m benchmarks gpu-utilization trains a smaller recipe on a CPU")
+    case = next(case for case in cases(where, recipe) if case.name == name)
+    found = measure(case)
+    found["epoch"].pop("rows")
+    found["joint / limit"] = found["joint"]["images_s"] / min(found["model"]["images_s"], found["loader"]["images_s"])
+    return {"recipe": recipe, "name": name, "batching": case.batching, **found}

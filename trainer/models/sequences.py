@@ -97,13 +97,14 @@ def from_binned(batch: BinnedBatch, patch: int) -> Sequences:
         -1,
     ).view(-1, 2)
     length = rows * cols
+    sides = (torch.full((count,), side, device=device, dtype=torch.int32) for side in (rows, cols))
     return Sequences(
         patches=patches.reshape(count * length, patch * patch),
         yx=yx.repeat(count, 1),
         image=torch.arange(count, device=device, dtype=torch.int32).repeat_interleave(length),
         cu_seqlens=torch.arange(count + 1, device=device, dtype=torch.int32) * length,
         hw=batch.sizes.int(),
-        grid=torch.tensor([rows, cols], device=device, dtype=torch.int32).expand(count, 2),
+        grid=torch.stack(list(sides), 1),  # not from a list: copying one to a GPU waits for it
         weight=batch.weight,
         seeds=batch.seeds,
         longest=length,
@@ -162,7 +163,7 @@ def shortened(cu_seqlens: Tensor, weight: Tensor, tokens: int) -> Tensor:
         `cu_seqlens` with ceil(tokens / 512) more cuts, a number that no batch changes.
     """
     count, device = weight.shape[0], weight.device
-    last = (torch.arange(1, count + 1, device=device) * (weight > 0)).max()
+    last = (torch.arange(1, count + 1, device=device) * (weight > 0)).amax(0, keepdim=True)  # (1,): () would be read
     every = torch.arange(0, ceil_div(tokens, _SHORT), device=device) * _SHORT
     cuts = (cu_seqlens[last] + every).clamp(max=tokens)
     return torch.cat([cu_seqlens, cuts]).sort().values
