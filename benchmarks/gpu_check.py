@@ -66,16 +66,23 @@ def _speeds(*cases: tuple[str, str]) -> dict[str, Step]:
     return found
 
 
+def _looks(*names: str) -> dict[str, Step]:
+    """Return steps that look at one recipe each."""
+    question = "Does training wait for the device, compile anew, or differ? Where does its time go?"
+    found = (Step(question, partial(training.steps, number=i), 60, 40 if i < 2 else 0) for i in range(len(names)))
+    return dict(zip(names, found, strict=True))
+
+
 STEPS = {
     "driver": Step("What GPU, driver and libraries are there?", driver.found, 60, 40),
     "exact": Step("Does the GPU's decoder give the pixels that were encoded?", decoding.exact, 90, 30),
     "attention": Step("Is attention on packed images right, and how fast?", attention.attention, 40, 20),
     "batches": Step("Are the loader's batches those of a CPU?", loading.batches, 60, 40),
     "streams": Step("Do batches stay whole while a model reads them?", loading.streams, 40, 20),
-    "steps": Step("Does training wait for the device, compile anew, or differ?", training.steps, 150, 90),
+    **_looks("steps", "more steps", "tuning steps", "more tuning steps"),
     "decode": Step("How fast is the decoder alone?", decoding.speed, 60, 20),
     **_speeds(("thesis-b48", "Packed"), ("medmae-s16", "Resized")),
-    "commands": Step("Do the trainer's commands run, and go on after an end?", training.commands, 150, 0),
+    "commands": Step("Do the trainer's commands run, and go on after an end?", training.commands, 300, 0),
     **_speeds(("thesis-b48", "Packed + content"), ("thesis-b48", "DBB"), ("thesis-b48", "Fixed")),
 }
 """In the order in which they run."""

@@ -8,7 +8,6 @@ import sys
 import tempfile
 import time
 import warnings
-import traceback
 from collections import Counter
 from dataclasses import fields, replace
 from itertools import pairwise
@@ -34,6 +33,8 @@ from trainer.runs.log import Step
 
 NEAR = 0.02
 """How far losses may be apart, in shares: bfloat16, and what a compiler makes of it."""
+TUNED = {"cuda": ("thesis-b48-frac", "medmae-s16-nih"), "cpu": ("tiny-finetune",)}
+"""Recipes that are fine-tuned, by kind of device."""
 _STEPS, _BATCHES, _MOST = 6, 4, 12
 
 
@@ -82,51 +83,52 @@ def _configs(where: Where) -> dict[str, tuple[Config, bool]]:
     for recipe in gpu_utilization.DEFAULTS[where.kind].recipes:
         case = next(case for case in cases(where, recipe) if case.name in ("Packed", "Resized"))
         found[recipe] = case.config(), False
-    for recipe in ("thesis-b48-frac", "medmae-s16-nih") if where.labels else ():
+    for recipe in TUNED[where.kind] if where.labels else ():
         of = RECIPES[recipe].config
         task = replace(of.objective, labels=where.labels, columns=(), kind="multiclass")  # type: ignore[call-arg]
-        packed = of.loader.batching.startswith("packed")
-        tokens = "packed:patch=48,per_step=2,tokens={}".format(23_040 if where.on_gpu else 768)
-        resized = "resized:batch_size={},patch=16,per_step=2,side=224".format(128 if where.on_gpu else 2)
-        loader = replace(of.loader, batching=tokens if packed else resized, split="all")
+        batching = of.loader.batching.replace("per_step=4", "per_step=2").replace("per_step=8", "per_step=2")
+        batching = batching.replace("remainder=drop", "remainder=fill")  # tiny's: few images are there
         quiet = replace(of.log, every=NEVER, pictures=0, baseline=0, tensorboard=False)
-        select, run = replace(of.select, metric=""), replace(of.run, compile=of.run.compile and where.on_gpu)
-        own: Any = {"loader": loader, "objective": task, "log": quiet, "select": select, "run": run}
-        found[recipe] = replace(of, **own, save=replace(of.save, every=NEVER)), True
+        own: Any = {"loader": replace(of.loader, batching=batching, split="all"), "objective": task, "log": quiet}
+        own |= {"select": replace(of.select, metric=""), "save": replace(of.save, every=NEVER)}
+        found[recipe] = replace(of, **own), True
     return found
 
 
-def steps(where: Where) -> Record:
-    """Take steps of recipes on batches in memory, compiled as the recipe has it: pre-training, and fine-tuning.
+def steps(where: Where, number: int) -> Record:
+    """Take steps of a recipe on batches in memory, compiled as the recipe has it: pre-training, or fine-tuning.
+
+    Parameters
+    ----------
+    where
+        On what.
+    number
+        Of the recipe: two of pre-training on a GPU and one on a CPU, then two of fine-tuning.
 
     Returns
     -------
     dict
-        rows: of every recipe, the loss of the first step, and that without compiling; that of its first batch on the
-        device and on the CPU in float32; graphs compiled until every shape was met and after that; graph breaks; the
-        places where a step waits for the device, with how often; and where a step's time goes.
+        The loss of the first step, and that without compiling; that of its first batch on the device and on the CPU in
+        float32; graphs compiled until every shape was met and after that; graph breaks; the places where a step waits
+        for the device, with how often; and where a step's time goes.
     """
-    rows, wrong = [], []
-    for recipe, (config, changed) in _configs(where).items():
-        try:
-            row = _looked_at(where, config, changed)
-        except Exception as error:  # noqa: BLE001 - the next recipe is to be tried
-            traceback.print_exception(error)
-            wrong.append(f"{recipe}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
-            continue
-        rows.append({"recipe": recipe, "batching": config.loader.batching, **row})
-        for one, other in (("loss", "loss_uncompiled"), ("loss_on_device", "loss_on_cpu")):
-            if not abs(row[one] - row[other]) <= NEAR * abs(row[other]):
-                wrong.append(f"{recipe}: {one} {row[one]:.6g}, {other} {row[other]:.6g}")
-        if row["graphs_later"]:
-            wrong.append(f"{recipe}: {row['graphs_later']} graphs were compiled after every shape was met")
-        if row["graph_breaks"]:
-            wrong.append(f"{recipe}: {row['graph_breaks']} graph breaks")
-        if row["unlike_cpu"]:
-            wrong.append(f"{recipe}: of the mask, {', '.join(row['unlike_cpu'])} differ from the CPU's")
-        if (waits := sum(row["waits_a_step"].values())) > 1:
-            wrong.append(f"{recipe}: {waits:g} waits for the device a step, not 1: {row['waits_a_step']}")
-    return {"rows": rows, "wrong": wrong}
+    known = list(_configs(where).items())
+    if number >= len(known):
+        raise Skipped("no GPU, where one more recipe is looked at; or no labels")
+    recipe, (config, changed) = known[number]
+    row, wrong = _looked_at(where, config, changed), list[str]()
+    for one, other in (("loss", "loss_uncompiled"), ("loss_on_device", "loss_on_cpu")):
+        if not abs(row[one] - row[other]) <= NEAR * abs(row[other]):
+            wrong.append(f"{one} {row[one]:.6g}, {other} {row[other]:.6g}")
+    if row["graphs_later"]:
+        wrong.append(f"{row['graphs_later']} graphs were compiled after every shape was met")
+    if row["graph_breaks"]:
+        wrong.append(f"{row['graph_breaks']} graph breaks")
+    if row["unlike_cpu"]:
+        wrong.append(f"of the mask, {', '.join(row['unlike_cpu'])} differ from the CPU's")
+    if (waits := sum(row["waits_a_step"].values())) > 1:
+        wrong.append(f"{waits:g} waits for the device a step, not 1: {row['waits_a_step']}")
+    return {"recipe": recipe, "batching": config.loader.batching, **row, "wrong": wrong}
 
 
 def _looked_at(where: Where, config: Config, changed: bool) -> Record:

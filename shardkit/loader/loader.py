@@ -183,13 +183,14 @@ class Loader:
         load_dali()
         self._cache, self._stats, self._buffers = at, Stats(), Buffers()
         self._prefetcher: Prefetcher | None = None
+        members = member_configs(self._index.members, decoder, self.device, normalise)
         self._config = PrefetchConfig(
-            members=member_configs(self._index.members, decoder, self.device, normalise),
+            members=members,
             dtype=dtype,
             device=self.device,
             read_ahead=self._reading.read_ahead,
             prefetch=prefetch,
-            threads=threads or devices.threads(self.device),
+            threads=threads or devices.threads(self.device, members[0].streams is not None),
             stream=devices.stream(self.device),
             augment=augment,
         )

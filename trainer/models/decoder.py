@@ -4,7 +4,7 @@ from abc import ABC
 from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainer.models.base import Model
 from trainer.models.blocks import Block, check_blocks
@@ -66,3 +66,27 @@ class MaskedAutoencoder(Model, ABC):
         )
         self.decoder_norm = nn.LayerNorm(c.decoder_width, eps=c.norm_eps)
         self.decoder_pred = nn.Linear(c.decoder_width, self.patch**2)
+
+    def with_mask_tokens(self, x: Tensor, source: Tensor) -> Tensor:
+        """Put the encoder's outputs where they belong, and the mask token everywhere else.
+
+        Outputs are copied to their places. Taken by an index from a table with the mask token, as elsewhere, the token's
+        gradient would be summed place after place, by far the longest part of a step on a GPU.
+
+        Parameters
+        ----------
+        x
+            (E, width), outputs.
+        source
+            int64 (N,), which output belongs in each place, each of them in one at most; E for the mask token.
+
+        Returns
+        -------
+        Tensor
+            (N, width).
+        """
+        outputs, places = x.shape[0], source.shape[0]
+        place = source.new_full((outputs + 1,), places)  # of each output; those that belong nowhere lie behind the last
+        place = place.scatter(0, source, torch.arange(places, device=x.device))[:outputs]
+        put = x.new_zeros(places + 1, x.shape[1]).index_copy(0, place, x)[:places]
+        return torch.where((source == outputs)[:, None], self.mask_token[0].to(x.dtype), put)

@@ -234,7 +234,7 @@ class HieraMae(MaskedAutoencoder):
         within = torch.arange(per, device=x.device).view(1, 1, self.inside, 1, self.inside)
         source = self._by_patch((visible.flatten().cumsum(0).view_as(visible) - 1) * per) + within
         source = torch.where(self._by_patch(visible), source, x.shape[0]).flatten()
-        y = torch.cat([x, self.mask_token[0].to(x.dtype)])[source].view(len(visible), -1, x.shape[1])
+        y = self.with_mask_tokens(x, source).view(len(visible), -1, x.shape[1])
         y = (y + self.decoder_pos_embed).flatten(0, 1)
         for block in self.decoder_blocks:
             y = block(y, of.cu_seqlens, of.longest)

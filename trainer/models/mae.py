@@ -140,10 +140,7 @@ class Mae(VisionTransformer, MaskedAutoencoder):
             (T, p * p).
         """
         c = self.config
-        x = self.decoder_embed(x)
-        hidden = mask.decoder == x.shape[0]
-        # Not gathered from one table with the mask token: its gradient would be a sum in whatever order threads come.
-        y = torch.where(hidden[:, None], self.mask_token[0].to(x.dtype), x[mask.decoder.clamp(max=x.shape[0] - 1)])
+        y = self.with_mask_tokens(self.decoder_embed(x), mask.decoder)
         grid = batch.grid[batch.image.long()]
         place = positions(batch.yx, grid, c.decoder_width, c.position, c.position_table).to(y.dtype)
         y = y.index_add(0, mask.patches, place)
