@@ -69,7 +69,7 @@ def _speeds(*cases: tuple[str, str]) -> dict[str, Step]:
 def _looks(*names: str) -> dict[str, Step]:
     """Return steps that look at one recipe each."""
     question = "Does training wait for the device, compile anew, or differ? Where does its time go?"
-    found = (Step(question, partial(training.steps, number=i), 60, 40 if i < 2 else 0) for i in range(len(names)))
+    found = (Step(question, partial(training.steps, number=i), 60, 60 if i < 2 else 0) for i in range(len(names)))
     return dict(zip(names, found, strict=True))
 
 
