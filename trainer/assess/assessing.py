@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from shardkit import Loader
+from shardkit.commands.normalising import normalise_text
 from shardkit.storage import shown
 from shardkit.terminal.output import Terminal
+from shardkit.terminal.words import listed
 from trainer.assess import page, record
 from trainer.assess.config import PolicyConfig, StudyConfig
 from trainer.assess.features import Images, Matrix, Pool, of_encoder, of_pixels, plain
@@ -54,7 +56,8 @@ def assess(asked: Assess, console: Terminal) -> None:
     trained, told = weights.trained()
     console.plain(told)
     networks = {TRAINED: trained, **{name: weights.random(seed) for name, seed in RANDOM.items()}}
-    sites = {name: _read(weights.loader, data, networks, asked) for name, data in _named(asked.data).items()}
+    named = _named(asked.data)
+    sites = {name: _read(weights.loader_at(data), data, networks, asked) for name, data in named.items()}
     seen = seen_by(weights.source, open_plain)
     tables = []
     for labels in asked.labels:
@@ -62,7 +65,7 @@ def assess(asked: Assess, console: Terminal) -> None:
         tables.append(record.Table(labels, judged, record.notes(judged, seen)))
         page.say(tables[-1], console)
     about: dict[str, Any] = {"weights": weights.source, "told": told, "data": list(asked.data), "pool": asked.pool}
-    about |= {"batching": weights.loader.batching, "normalise": weights.loader.normalise}
+    about |= {"batching": weights.loader.batching, "normalise": _grey_levels(sites)}
     about |= {"policy": asdict(asked.policy), "study": asdict(asked.study)}
     record.write(asked.out, about, tables)
     console.plain(f"see {page.write(asked.out, about, tables)}")
@@ -83,7 +86,7 @@ def _read(config: LoaderConfig, data: str, networks: Mapping[str, Encoder], aske
     def opened(batching: str) -> Loader:
         return open_plain(replace(config, split="all", batching=batching), data)
 
-    images = Images(opened, config.batching, config.normalise, asked.features or asked.out / "features")
+    images = Images(opened, config.batching, asked.features or asked.out / "features")
     features = {name: of_encoder(network, images, asked.pool) for name, network in networks.items()}
     return _Read(data, opened(plain(config.batching)), {**features, PIXELS: of_pixels(images)})
 
@@ -100,6 +103,13 @@ def _placed(policy: PolicyConfig, labels: str, sites: Mapping[str, _Read]) -> li
         classes = said.classes
         places.append(Place(site(of.loader, of.data, name), said, of.features))
     return places
+
+
+def _grey_levels(sites: Mapping[str, _Read]) -> str:
+    """Say how images were normalised: in a word where all were in one way."""
+    ways = {name: sorted({*map(normalise_text, of.loader.normalised.values())}) for name, of in sites.items()}
+    first, *others = (listed(way) for way in ways.values())
+    return first if {*others} <= {first} else "; ".join(f"{name}: {listed(way)}" for name, way in ways.items())
 
 
 def _named(data: Sequence[str]) -> dict[str, str]:
