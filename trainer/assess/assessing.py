@@ -1,13 +1,12 @@
 """An assessment from beginning to end: images are read once a network, then judged by each table of labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from shardkit import Loader
 from shardkit.commands.normalising import normalise_text
-from shardkit.storage import shown
 from shardkit.terminal.output import Terminal
 from shardkit.terminal.words import listed
 from trainer.assess import page, record
@@ -18,6 +17,7 @@ from trainer.assess.sites import answers, kind_of, site
 from trainer.assess.study import Place, study
 from trainer.assess.weights import of_recipe, of_run
 from trainer.config import LoaderConfig
+from trainer.evaluate.names import short_names
 from trainer.models.encoder import Encoder
 from trainer.tasks.config import TaskConfig
 
@@ -50,14 +50,14 @@ def assess(asked: Assess, console: Terminal) -> None:
     ArgumentError
         For weights, labels or splits that cannot be used.
     """
+    names = short_names(asked.data)
     weights = of_recipe(asked.recipe, asked.init) if asked.run is None else of_run(asked.run)
     if asked.batching is not None:
         weights = replace(weights, loader=replace(weights.loader, batching=asked.batching))
     trained, told = weights.trained()
     console.plain(told)
     networks = {TRAINED: trained, **{name: weights.random(seed) for name, seed in RANDOM.items()}}
-    named = _named(asked.data)
-    sites = {name: _read(weights.loader_at(data), data, networks, asked) for name, data in named.items()}
+    sites = {names[data]: _read(weights.loader_at(data), data, networks, asked) for data in asked.data}
     seen = seen_by(weights.source, open_plain)
     tables = []
     for labels in asked.labels:
@@ -110,12 +110,3 @@ def _grey_levels(sites: Mapping[str, _Read]) -> str:
     ways = {name: sorted({*map(normalise_text, of.loader.normalised.values())}) for name, of in sites.items()}
     first, *others = (listed(way) for way in ways.values())
     return first if {*others} <= {first} else "; ".join(f"{name}: {listed(way)}" for name, way in ways.items())
-
-
-def _named(data: Sequence[str]) -> dict[str, str]:
-    """Return datasets by the last part of their names, made different where they are not."""
-    found: dict[str, str] = {}
-    for at, one in enumerate(data):
-        name = shown(one).rstrip("/").rpartition("/")[2]
-        found[f"{name} ({at + 1})" if name in found else name] = one
-    return found

@@ -204,6 +204,14 @@ def test_what_cannot_be_judged_is_told_in_a_sentence(
     assert told in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_dataset_that_is_named_twice_is_no_second_site(
+    run: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twice = ["--data", str(run[0]), f"{run[0].parent}/run/../data/"]
+    assert command(["assess", str(run[1]), *twice, "--labels", "sizes", "--out", str(tmp_path), *QUICK]) == 1
+    assert "is named twice: name it once" in " ".join(capsys.readouterr().err.split())
+
+
 def test_one_of_several_seeds_is_to_be_named(
     run: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
