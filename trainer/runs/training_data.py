@@ -141,6 +141,27 @@ def _parts(facts: Facts, site: Dataset) -> list[Facts]:
     return [one for count, one in sorted(shared, key=lambda item: -item[0]) if count]
 
 
+def keys_of(facts: Facts, loader: Loader) -> tuple[frozenset[str], bool]:
+    """Return the keys of the images that a run was trained on, and whether that is known to be all of them.
+
+    It is not where the dataset or its split have changed since, or where they did while the run was trained: the
+    images of before are then known by some keys, or by none.
+
+    Parameters
+    ----------
+    facts
+        The run's.
+    loader
+        Of its dataset and split, as they are now.
+    """
+    keys = frozenset(loader.columns("key")["key"].to_numpy()[split_rows(loader)])
+    digests = set(loader.digests.values())
+    known = (
+        keys.issuperset(one["keys"]) if one["keys"] else one["digest"] in digests for one in facts.get("trained", ())
+    )
+    return keys, loader.state_dict()["manifest_digest"] == facts["digest"] and all(known)
+
+
 def split_at(facts: Facts, site: Dataset) -> Choice | None:
     """Return what a run's training split is at a dataset; None where it has no such split, or has it no more.
 

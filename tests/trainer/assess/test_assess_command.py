@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -136,12 +137,14 @@ def test_a_frozen_encoder_has_learnt_nothing_from_labels(tuned: Path, tmp_path: 
         ("tuned", {"init": "gone"}),
         ("tuned", {"data": "gone"}),
         ("tuned", {"digest": "of what it was"}),
+        ("run", {"trained": [{"name": "", "digest": "of what it was at first", "keys": ["0a"]}]}),
+        ("run", {"trained": [{"name": "", "digest": "of what it was at first", "keys": []}]}),
         ("run", {"init": "weights.pth"}),
         ("run", {"weights": "weights are those of timm's vit_small_patch16_224.mae"}),
     ],
 )
 def test_what_cannot_be_followed_is_not_known(
-    which: str, change: dict[str, str], run: tuple[Path, Path], tuned: Path, tmp_path: Path
+    which: str, change: dict[str, Any], run: tuple[Path, Path], tuned: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(tuned if which == "tuned" else run[1], tmp_path / "copy")
     facts = json.loads((copy / "run.json").read_text())
