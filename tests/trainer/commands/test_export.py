@@ -53,7 +53,7 @@ def _run(
     out: Path,
     config: MaeConfig | HieraConfig,
     data: str = "there",
-    members: dict[str, str] | None = None,
+    members: Any = (),
     **changes: str,
 ) -> Mae | HieraMae:
     """A run's folder with one checkpoint, of random weights; returns its model. Members: how they were normalised."""
@@ -65,7 +65,7 @@ def _run(
     checkpoints.wait()
     options = {**flat(replace(RECIPES["tiny"].config, model=config)), **changes}
     facts = {"recipe": "tiny", "config": options, "baseline": None, "data": data, "digest": "0" * 64}
-    trained = [{"name": name, "digest": "", "keys": [], "normalise": how} for name, how in (members or {}).items()]
+    trained = [{"name": name, "digest": "", "keys": [], "normalise": how} for name, how in dict(members).items()]
     folder.write(out, {**facts, "parameters": 1, "device": "CPU", "world_size": 1, "trained": trained})
     return model.eval()
 

@@ -99,5 +99,5 @@ def test_a_member_that_would_be_normalised_in_another_way_is_found_by_its_digest
     assert renormalised(facts, _loader(another="minmax")) == ("another", "zscore", "minmax")
     assert renormalised(facts, _loader(one="zscore", two=(0.5, 0.25))) is None
     assert renormalised(_facts({"name": "one", "digest": "1", "keys": []}), _loader(one="minmax")) is None
-    grown = SimpleNamespace(normalised={"two": "minmax"}, digests={"two": "grown"})
+    grown: Any = SimpleNamespace(normalised={"two": "minmax"}, digests={"two": "grown"})
     assert renormalised(facts, grown) == ("two", "0.5,0.25", "minmax")
