@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from shardkit.commands import console
+from shardkit.commands.normalising import normalise_of
 from shardkit.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -79,15 +80,5 @@ def _normalised(specs: "list[MemberSpec]", asked: tuple[str, ...]) -> "list[Memb
             raise ArgumentError(
                 f"--normalise {text} names no member: write NAME=HOW, as {next(iter(by_name), 'nih')}=zscore"
             )
-        by_name[name] = replace(by_name[name], normalise=_how(how))
+        by_name[name] = replace(by_name[name], normalise=normalise_of(how, f"--normalise {how}"))
     return [by_name[spec.name] for spec in specs]
-
-
-def _how(text: str) -> str | tuple[float, float]:
-    mean, comma, deviation = text.partition(",")
-    if not comma:
-        return text
-    try:
-        return float(mean), float(deviation)
-    except ValueError:
-        raise ArgumentError(f"--normalise {text} must be two numbers, mean,deviation, or a name") from None

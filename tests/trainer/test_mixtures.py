@@ -115,6 +115,23 @@ def test_other_weights_are_another_dataset(place: Path, train: Callable[..., tup
     assert "is not as it was at step 2" in told
 
 
+def test_a_run_does_not_go_on_with_other_grey_levels_of_a_member(
+    place: Path, train: Callable[..., tuple[int, str]]
+) -> None:
+    """A mixture's digest does not know them."""
+    mix = ["mix", "cocktail.json", "one=shards/one:1", "--normalise"]
+    assert shardkit([*mix, "one=0.5,0.25"]) == 0
+    assert train(2)[0] == 0
+    assert json.loads((place / "run" / "run.json").read_text())["trained"][0]["normalise"] == "0.5,0.25"
+    assert shardkit([*mix, "one=zscore"]) == 0
+    code, told = train(4)
+    assert code == 1
+    assert "run was trained with one normalised by 0.5,0.25, and not by zscore: shardkit mix the same" in told
+    assert shardkit([*mix, "one=0.5,0.25"]) == 0
+    assert train(4)[0] == 0
+    assert len(json.loads((place / "run" / "run.json").read_text())["trained"]) == 1
+
+
 def test_an_official_split_without_a_val_split_is_trained_on_without_validation(
     place: Path, train: Callable[..., tuple[int, str]]
 ) -> None:

@@ -1,13 +1,14 @@
 """An assessment from beginning to end: images are read once a network, then judged by each table of labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from shardkit import Loader
-from shardkit.storage import shown
+from shardkit.commands.normalising import normalise_text
 from shardkit.terminal.output import Terminal
+from shardkit.terminal.words import listed
 from trainer.assess import page, record
 from trainer.assess.config import PolicyConfig, StudyConfig
 from trainer.assess.features import Images, Matrix, Pool, of_encoder, of_pixels, plain
@@ -16,6 +17,7 @@ from trainer.assess.sites import answers, kind_of, site
 from trainer.assess.study import Place, study
 from trainer.assess.weights import of_recipe, of_run
 from trainer.config import LoaderConfig
+from trainer.evaluate.names import short_names
 from trainer.models.encoder import Encoder
 from trainer.tasks.config import TaskConfig
 
@@ -48,13 +50,14 @@ def assess(asked: Assess, console: Terminal) -> None:
     ArgumentError
         For weights, labels or splits that cannot be used.
     """
+    names = short_names(asked.data)
     weights = of_recipe(asked.recipe, asked.init) if asked.run is None else of_run(asked.run)
     if asked.batching is not None:
         weights = replace(weights, loader=replace(weights.loader, batching=asked.batching))
     trained, told = weights.trained()
     console.plain(told)
     networks = {TRAINED: trained, **{name: weights.random(seed) for name, seed in RANDOM.items()}}
-    sites = {name: _read(weights.loader, data, networks, asked) for name, data in _named(asked.data).items()}
+    sites = {names[data]: _read(weights.loader_at(data), data, networks, asked) for data in asked.data}
     seen = seen_by(weights.source, open_plain)
     tables = []
     for labels in asked.labels:
@@ -62,7 +65,7 @@ def assess(asked: Assess, console: Terminal) -> None:
         tables.append(record.Table(labels, judged, record.notes(judged, seen)))
         page.say(tables[-1], console)
     about: dict[str, Any] = {"weights": weights.source, "told": told, "data": list(asked.data), "pool": asked.pool}
-    about |= {"batching": weights.loader.batching, "normalise": weights.loader.normalise}
+    about |= {"batching": weights.loader.batching, "normalise": _grey_levels(sites)}
     about |= {"policy": asdict(asked.policy), "study": asdict(asked.study)}
     record.write(asked.out, about, tables)
     console.plain(f"see {page.write(asked.out, about, tables)}")
@@ -83,7 +86,7 @@ def _read(config: LoaderConfig, data: str, networks: Mapping[str, Encoder], aske
     def opened(batching: str) -> Loader:
         return open_plain(replace(config, split="all", batching=batching), data)
 
-    images = Images(opened, config.batching, config.normalise, asked.features or asked.out / "features")
+    images = Images(opened, config.batching, asked.features or asked.out / "features")
     features = {name: of_encoder(network, images, asked.pool) for name, network in networks.items()}
     return _Read(data, opened(plain(config.batching)), {**features, PIXELS: of_pixels(images)})
 
@@ -102,10 +105,8 @@ def _placed(policy: PolicyConfig, labels: str, sites: Mapping[str, _Read]) -> li
     return places
 
 
-def _named(data: Sequence[str]) -> dict[str, str]:
-    """Return datasets by the last part of their names, made different where they are not."""
-    found: dict[str, str] = {}
-    for at, one in enumerate(data):
-        name = shown(one).rstrip("/").rpartition("/")[2]
-        found[f"{name} ({at + 1})" if name in found else name] = one
-    return found
+def _grey_levels(sites: Mapping[str, _Read]) -> str:
+    """Say how images were normalised: in a word where all were in one way."""
+    ways = {name: sorted({*map(normalise_text, of.loader.normalised.values())}) for name, of in sites.items()}
+    first, *others = (listed(way) for way in ways.values())
+    return first if {*others} <= {first} else "; ".join(f"{name}: {listed(way)}" for name, way in ways.items())

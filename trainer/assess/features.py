@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from shardkit import Loader, from_text
+from shardkit.commands.normalising import normalise_text
 from trainer.models.base import Batch
 from trainer.models.classifier import pooled
 from trainer.models.encoder import Encoder
@@ -38,7 +39,7 @@ class Images:
     ----------
     open
         Opens them by a batching's text.
-    batching, normalise
+    batching
         How they come in.
     folder
         Where features are kept.
@@ -46,7 +47,6 @@ class Images:
 
     open: Callable[[str], Loader]
     batching: str
-    normalise: str
     folder: Path
 
 
@@ -95,7 +95,8 @@ def digest(model: nn.Module) -> str:
 
 def _kept(images: Images, loader: Loader, asked: Mapping[str, str | int], run: Callable[[Any], torch.Tensor]) -> Matrix:
     """Return what the file holds, or read the images and write it: once all could be read, for they may be mended."""
-    depends = {"format": _FORMAT, "plan": str(loader.plan_spec), "normalise": images.normalise, **asked}
+    normalise = " ".join(map(normalise_text, loader.normalised.values()))  # no digest of a mixture knows its members'
+    depends = {"format": _FORMAT, "plan": str(loader.plan_spec), "normalise": normalise, **asked}
     depends["data"] = loader.state_dict()["manifest_digest"]
     path = images.folder / f"{hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:32]}.npy"
     if path.exists() and np.isfinite(kept := np.asarray(np.load(path, allow_pickle=False), np.float32)).all():

@@ -15,7 +15,7 @@ from trainer.models.initial import facts_of
 from trainer.recipes.registry import RECIPES
 from trainer.runs import checkpoint, folder
 from trainer.runs.start import RANDOM
-from trainer.runs.training_data import split_rows
+from trainer.runs.training_data import keys_of
 from trainer.tasks import trained
 
 
@@ -71,14 +71,11 @@ def _facts(source: str) -> folder.Facts:
 
 
 def _own(facts: folder.Facts, open_data: Callable[[LoaderConfig, str], Loader]) -> tuple[frozenset[str], bool]:
-    """Return the keys of a run's split as it is now, and whether its dataset is as it was."""
+    """Return the keys of what a run was trained on itself, and whether that is all; nothing of data that is gone."""
     try:
-        loader = open_data(loader_of(facts), str(facts["data"]))
+        return keys_of(facts, open_data(loader_of(facts), str(facts["data"])))
     except ShardkitError:
         return frozenset(), False
-    keys = loader.columns("key")["key"].to_numpy()[split_rows(loader)]
-    same = loader.state_dict()["manifest_digest"] == facts["digest"]
-    return frozenset(keys), bool(same)
 
 
 def open_plain(config: LoaderConfig, data: str) -> Loader:

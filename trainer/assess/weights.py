@@ -1,11 +1,12 @@
 """Which network is judged: that of a run, or one of a recipe with weights of elsewhere; and the same one at random."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from shardkit import Dataset
 from shardkit.errors import ArgumentError
 from trainer.config import LoaderConfig, from_flat
 from trainer.explain.opened import found
@@ -15,6 +16,7 @@ from trainer.models.initial import facts_of, load_initial
 from trainer.models.registry import described
 from trainer.recipes.registry import RECIPES
 from trainer.runs import best, checkpoint, folder
+from trainer.runs.training_data import normalise_at
 from trainer.tasks import trained
 
 
@@ -32,17 +34,28 @@ class Weights:
         How images come in.
     last_norm : bool
         Whether the network ends with a norm; that of a task may lie in its head instead.
+    facts : dict
+        What `run.json` says, of a run's network; else empty.
     """
 
     source: str
     model: EncoderConfig
     loader: LoaderConfig
     last_norm: bool = True
+    facts: folder.Facts = field(default_factory=dict)
 
     def trained(self) -> tuple[Encoder, str]:
         """Return the network with its weights, and a sentence on them."""
         encoder = self.random(0)
         return encoder, load_initial(encoder, self.source)
+
+    def loader_at(self, data: str) -> LoaderConfig:
+        """Return how a dataset's images come in: with grey levels as the run saw them, where it was trained on them."""
+        try:
+            site = Dataset(data) if self.facts else None
+        except ArgumentError:  # a mixture, whose file says it of its members itself; what is nothing, the loader names
+            site = None
+        return self.loader if site is None else replace(self.loader, normalise=normalise_at(self.facts, site))
 
     def random(self, seed: int) -> Encoder:
         """Return the network with random weights."""
@@ -64,7 +77,7 @@ def of_run(run: Path) -> Weights:
         model, norm = _of_task(path)
     else:
         model, norm = _checked(described(_group(facts["config"], "model"))), True
-    return Weights(str(path), model, loader_of(facts), norm)
+    return Weights(str(path), model, loader_of(facts), norm, facts)
 
 
 def of_recipe(recipe: str, init: str | None) -> Weights:

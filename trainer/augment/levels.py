@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from shardkit.commands.normalising import normalise_text
 from shardkit.errors import ArgumentError
 
 Normalise = str | tuple[float, float]
@@ -61,7 +62,7 @@ def check_levels(normalise: Normalise, members: Mapping[str, Normalise]) -> None
     """
     for name, own in members.items():
         if levels(own) != levels(normalise):
-            given, wanted = (how if isinstance(how, str) else ",".join(map(str, how)) for how in (own, normalise))
+            given, wanted = map(normalise_text, (own, normalise))
             raise ArgumentError(
                 f"--augment.rand takes black and white to be those of --loader.normalise {wanted}, and the mixture"
                 f" normalises {name} by {given}: shardkit mix it without --normalise, or leave --augment.rand out"

@@ -17,6 +17,7 @@ from trainer.models.classifier import HEAD
 from trainer.models.registry import described
 from trainer.runs import best, checkpoint, folder, unpickling
 from trainer.runs.files import atomic_write
+from trainer.runs.training_data import members_normalised
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,9 @@ def export(asked: Export) -> str:
     checkpoint.weights(path, model, asked.average)
     state = (model.whole_weights if asked.whole else model.encoder_weights)(asked.grid, asked.channels)
     call = usage.call(model.timm_call(asked.grid), model.norm_eps, asked.channels, asked.out)
-    how = usage.preparation(options, size, asked.channels)
+    members = members_normalised(facts)
+    how = usage.preparation(options, members, size, asked.channels)
+    options |= {f"{usage.OF_MEMBER}{name}": normalise for name, normalise in members.items()}
     about = {**options, "step": unpickling.progress(path)["step"], "average": asked.average, "height": size[0]}
     about |= {"width": size[1], "channels": asked.channels, "image": how, **({} if asked.whole else {"call": call})}
     if asked.grid is not None:

@@ -11,6 +11,7 @@ import torch
 
 from shardkit import Loader, from_text
 from shardkit.commands import stopping
+from shardkit.commands.normalising import normalise_of
 from shardkit.errors import ArgumentError
 from shardkit.labels.split_names import Split
 from shardkit.storage import shown
@@ -20,7 +21,7 @@ from trainer.augment import check_levels, levels
 from trainer.commands.chosen_model import backbone_note
 from trainer.commands.going_on import objective_of
 from trainer.commands.run_model import check_record, with_model_of, with_run
-from trainer.config import Config, LoaderConfig
+from trainer.config import Config
 from trainer.loop import Loop
 from trainer.models.flops import peak_tflops
 from trainer.objectives.base import Objective
@@ -241,7 +242,7 @@ def open_loader(
         Whether images are changed as the run trains on them; everything that measures a model sees them as they are.
     """
     c = config.loader
-    normalise = _normalise(c)
+    normalise = normalise_of(c.normalise, f"--loader.normalise {c.normalise}")
     loader = Loader(
         data,
         batching=from_text(c.batching),
@@ -264,18 +265,6 @@ def open_loader(
     if augmented and config.augment.rand:
         check_levels(normalise, loader.normalised)
     return loader
-
-
-def _normalise(config: LoaderConfig) -> Any:
-    mean, comma, deviation = config.normalise.partition(",")
-    if not comma:
-        return config.normalise
-    try:
-        return float(mean), float(deviation)
-    except ValueError:
-        raise ArgumentError(
-            f"--loader.normalise {config.normalise} must be two numbers, mean,deviation, or a name"
-        ) from None
 
 
 def _say(console: Terminal | None, sentence: str) -> None:

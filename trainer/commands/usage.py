@@ -10,9 +10,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from shardkit import from_text, prepare
+from shardkit.commands.normalising import normalise_of
 from shardkit.errors import ArgumentError
 from trainer.models.base import Grid
 
+OF_MEMBER = "loader.normalise."
+"""Before the name of a mixture's member, in a file's metadata: how its grey levels were normalised."""
 _GREY = {
     "none": "grey levels as they are",
     "percentile": "the 0.5th percentile of its grey levels at 0 and the 99.5th at 1, cut off",
@@ -53,13 +56,15 @@ def call(model: tuple[str, dict[str, Any]], norm_eps: float, channels: int, out:
     )
 
 
-def preparation(options: dict[str, Any], size: Grid, channels: int) -> str:
+def preparation(options: dict[str, Any], members: Mapping[str, str], size: Grid, channels: int) -> str:
     """Return sentences on how an image looked to the run.
 
     Parameters
     ----------
     options
         Dotted names and values of the run.
+    members
+        How the members of its mixture were normalised, by name.
     size
         Rows and columns of an image in pixels.
     channels
@@ -67,12 +72,12 @@ def preparation(options: dict[str, Any], size: Grid, channels: int) -> str:
     """
     batching, normalise = from_text(options["loader.batching"]), options["loader.normalise"]
     side = batching.augmentation.side
-    mean, comma, deviation = normalise.partition(",")
-    grey = f"(x / (2**bits - 1) - {mean}) / {deviation} of grey levels x" if comma else _GREY[normalise]
+    others = {name: how for name, how in members.items() if how != normalise}
+    own = "".join(f"; of {name} instead, {_grey(how)}" for name, how in others.items())
     parts = [
         f"An image is float32 (batch, {channels}, {size[0]}, {size[1]}), MONOCHROME2"
         + (", the same three times" if channels == 3 else ""),
-        f"{grey} (--loader.normalise {normalise}; blank border and padding do not count)",
+        f"{_grey(normalise)} (--loader.normalise {normalise}; blank border and padding do not count){own}",
     ]
     if side is not None:
         parts.append(f"resized to {side} x {side} pixels (--loader.batching {batching})")
@@ -86,12 +91,21 @@ def preparation(options: dict[str, Any], size: Grid, channels: int) -> str:
     parts.append("padded with 0 at the bottom and right")
     return (
         "; ".join(parts)
-        + ". trainer.commands.usage.image(pixels, bits, about) gives such an image of (rows, cols) uint16 pixels, about"
-        " being a .safetensors file's metadata; and shardkit.Loader with these options does."
+        + f". trainer.commands.usage.image(pixels, bits, about{', member=NAME' if others else ''}) gives such an image"
+        " of (rows, cols) uint16 pixels, about being a .safetensors file's metadata; and shardkit.Loader with these"
+        " options does."
     )
 
 
-def image(pixels: npt.NDArray[np.uint16], bits: int, about: Mapping[str, str], padded: bool = False) -> Tensor:
+def _grey(normalise: str) -> str:
+    """Say what becomes of grey levels."""
+    how = normalise_of(normalise, f"--loader.normalise {normalise}")
+    return _GREY[how] if isinstance(how, str) else f"(x / (2**bits - 1) - {how[0]}) / {how[1]} of grey levels x"
+
+
+def image(
+    pixels: npt.NDArray[np.uint16], bits: int, about: Mapping[str, str], padded: bool = False, member: str = ""
+) -> Tensor:
     """Prepare an image for the model of an exported file, as the run's loader did.
 
     Parameters
@@ -100,6 +114,8 @@ def image(pixels: npt.NDArray[np.uint16], bits: int, about: Mapping[str, str], p
         As of `shardkit.prepare`.
     about
         The file's metadata, `safetensors.safe_open(file, "pt").metadata()`.
+    member
+        Which member of the run's mixture the image is of: its grey levels may have been normalised in a way of its own.
 
     Returns
     -------
@@ -109,10 +125,15 @@ def image(pixels: npt.NDArray[np.uint16], bits: int, about: Mapping[str, str], p
     Raises
     ------
     ArgumentError
-        For an image that is larger than those that the file was exported for.
+        For an image that is larger than those that the file was exported for, or a member that the file does not name.
     """
-    mean, comma, deviation = about["loader.normalise"].partition(",")
-    normalise: Any = (float(mean), float(deviation)) if comma else mean
+    members = {name.removeprefix(OF_MEMBER): how for name, how in about.items() if name.startswith(OF_MEMBER)}
+    if member and member not in members:
+        raise ArgumentError(
+            f"the file names no member {member} of a mixture: {', '.join(sorted(members)) or 'it names none'}"
+        )
+    how = members[member] if member else about["loader.normalise"]
+    normalise = normalise_of(how, f"--loader.normalise {how}")
     ready = prepare(pixels, bits, batching=about["loader.batching"], normalise=normalise, padded=padded)
     height, width = int(about["height"]), int(about["width"])
     below, right = height - ready.shape[1], width - ready.shape[2]

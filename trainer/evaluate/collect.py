@@ -20,7 +20,7 @@ from trainer.evaluate.predict import Question, predict
 from trainer.evaluate.predictions import UNREAD, PredictionsAbout
 from trainer.evaluate.results import FILE, VALIDATION
 from trainer.parallel import World
-from trainer.runs.training_data import trained_at
+from trainer.runs.training_data import normalise_at, trained_at
 from trainer.tasks import trained
 from trainer.tasks.trained import Trained
 
@@ -115,7 +115,9 @@ def _of_run(wanted: Wanted, run: _Run, sets: Mapping[str, Dataset], world: World
 
     def asked(data: str, split: str, labels: str, file: str) -> _Asked:
         about = asking.about(of, (run.name, run.seed), sets[data], sites[data], split, labels, of.classes)
-        about = replace(about, checkpoint=checkpoint, origin=run.origin)
+        how = normalise_at(of.facts, sets[data])
+        own = "" if how == of.config.loader.normalise else how
+        about = replace(about, checkpoint=checkpoint, origin=run.origin, normalise=own)
         return _Asked(of, about, data, folder / sites[data] / file)
 
     labels = wanted.labels or of.task.labels
@@ -149,7 +151,7 @@ def _predicted(asked: _Asked, world: World, say: Say) -> None:
     if parallel.from_first(lambda: _is_there(path, about), world):
         say(f"{what}: predicted already")
         return
-    loader = _open(of, asked.data, about.split, world)
+    loader = _open(of, asked.data, about, world)
     targets, notes = asking.asked_targets(of, loader, about.labels, about.classes)
     question = Question(replace(about, notes=(*about.notes, *notes)), loader, targets)
     network = of.classifier(len(about.classes)).to(world.device)
@@ -164,10 +166,11 @@ def _write(found: predictions.Predictions | None, path: Path) -> None:
     predictions.write(found, path)
 
 
-def _open(of: Trained, data: str, split: str, world: World) -> Loader:
+def _open(of: Trained, data: str, about: PredictionsAbout, world: World) -> Loader:
     """Open a split as the run saw images, without augmentation, every image once on any number of processes."""
     batching = replace(from_text(of.config.loader.batching), crop=None, flip=0.0, remainder="fill", per_step=world.size)
-    options = replace(of.config.loader, batching=str(batching), split=split, cache=None)
+    normalise = about.normalise or of.config.loader.normalise
+    options = replace(of.config.loader, batching=str(batching), split=about.split, cache=None, normalise=normalise)
     loader = open_loader(replace(of.config, loader=options), data, world.device, world.rank, world.size)
     if len(loader.members) > 1:
         raise ArgumentError(f"{data} is a mixture: name its datasets one by one, they are the sites of the page")

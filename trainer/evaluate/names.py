@@ -23,7 +23,9 @@ def short_names(places: Sequence[str]) -> dict[str, str]:
     whole = {one: _whole(one) for one in places}
     if len(set(whole.values())) < len(places):
         twice = next(one for at, one in enumerate(places) if whole[one] in [whole[other] for other in places[:at]])
-        raise ArgumentError(f"{shown(twice)} is named twice: name it once; another split of it takes another --out")
+        raise ArgumentError(
+            f"{shown(twice)} is named twice: name it once; another question about it takes another --out"
+        )
     parts = {one: _parts(place) for one, place in whole.items()}
     lengths = dict.fromkeys(parts, 1)
     while longer := [one for one in _alike(parts, lengths) if lengths[one] < len(parts[one])]:

@@ -56,6 +56,8 @@ class PredictionsAbout:
         Digest of the labels table that says who is in the split; empty where the manifest says it.
     origin : str
         Digest of the path of the run's folder, which tells runs of one name apart; empty where it is not known.
+    normalise : str
+        What happened to grey levels there, where that is not the run's `--loader.normalise`; else empty.
     """
 
     run: str
@@ -77,6 +79,7 @@ class PredictionsAbout:
     checkpoint: str = ""
     split_digest: str = ""
     origin: str = ""
+    normalise: str = ""
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "PredictionsAbout":

@@ -9,11 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from shardkit import Loader, from_text
+from shardkit import Dataset, Loader, from_text
+from shardkit.commands.normalising import normalise_of
 from shardkit.errors import ArgumentError
 from trainer.models.base import Model
 from trainer.models.registry import described
 from trainer.runs import best, checkpoint, folder, unpickling
+from trainer.runs.training_data import normalise_at
 from trainer.tasks import trained
 
 
@@ -52,7 +54,7 @@ def plain_batching(facts: dict[str, Any]) -> str:
 
 
 def plain_loader(facts: dict[str, Any], data: str, keys: Collection[str] | None, seed: int) -> Loader:
-    """Open a run's loader on some samples of a dataset.
+    """Open a run's loader on some samples of a dataset, whose grey levels are as the run saw them.
 
     Parameters
     ----------
@@ -66,8 +68,7 @@ def plain_loader(facts: dict[str, Any], data: str, keys: Collection[str] | None,
         Of what is drawn of each image: masks.
     """
     wanted = pa.array(sorted(keys), pa.string()) if keys is not None else None
-    normalise: Any = facts["config"]["loader.normalise"]
-    mean, comma, deviation = normalise.partition(",")
+    normalise = normalise_at(facts, Dataset(data))
     return Loader(
         data,
         batching=plain_batching(facts),
@@ -77,7 +78,7 @@ def plain_loader(facts: dict[str, Any], data: str, keys: Collection[str] | None,
         needs=() if wanted is None else ("key",),
         rank=0,
         world_size=1,
-        normalise=(float(mean), float(deviation)) if comma else normalise,
+        normalise=normalise_of(normalise, f"--loader.normalise {normalise}"),
     )
 
 

@@ -29,6 +29,7 @@ from trainer.models.classifier import Classifier
 from trainer.runs import best
 from trainer.runs.files import atomic_write
 from trainer.runs.folder import Facts
+from trainer.runs.training_data import normalise_at
 from trainer.tasks.facts import FACTS
 
 PAGE, BOXES, MAPS = "index.html", "boxes.json", "maps"
@@ -229,7 +230,7 @@ def _about(asked: Explain, opened: Opened, method: Method, data: Dataset, table:
         **own,
         "seed": asked.seed,
         "batching": plain_batching(opened.facts),
-        "normalise": opened.facts["config"]["loader.normalise"],
+        "normalise": normalise_at(opened.facts, data),
     }
 
 

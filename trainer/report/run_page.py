@@ -14,6 +14,7 @@ from trainer.report.curves import SMALL, WINDOW, Level, Line, Points, chart, smo
 from trainer.runs.files import atomic_write
 from trainer.runs.folder import facts
 from trainer.runs.log import METRICS_FILE, VALIDATION_FILE, duration, read
+from trainer.runs.training_data import members_normalised
 
 NAME = "report.html"
 _SMOOTH = f"{100 * WINDOW:.0f} %"
@@ -245,6 +246,9 @@ def _options(about: Record, config: Record) -> dict[str, list[list[str]]]:
     groups = {"run.json": [[name, _plain(about.get(name))] for name in names]}
     for name, value in config.items():
         groups.setdefault(name.partition(".")[0], []).append([name, _plain(value)])
+    for member, how in members_normalised(about).items():
+        if how != config.get("loader.normalise"):
+            groups.setdefault("loader", []).append([f"loader.normalise of {member}", how])
     return groups
 
 

@@ -96,6 +96,7 @@ def start(job: Job, loader: Loader, objective: Objective, world: World) -> Start
     path = Checkpoints(job.out, job.config.save.keep, world).latest().path
     last = None if path is None else _progress(path)
     notes = folder.compare(before["config"], flat(job.config), job.out) if before else []
+    _check_grey_levels(before, last, job, loader)
     weights = RANDOM
     if last is None and (init := job.init or objective.model.initial) is not None:
         weights = load_initial(objective.model, init, job.init_channels, objective.classes, flat(job.config))
@@ -151,6 +152,16 @@ def _check_objective(before: Facts | None, job: Job) -> None:
         raise TrainingError(
             f"{job.out} holds a run of the objective {was}, not {now}: go on with its recipe, name another --out, or"
             f" begin from its weights with --init {job.out}"
+        )
+
+
+def _check_grey_levels(before: Facts | None, last: Facts | None, job: Job, loader: Loader) -> None:
+    """Raise TrainingError where a mixture normalises a member in another way than the run has learnt from."""
+    if last is not None and before is not None and (other := training_data.renormalised(before, loader)) is not None:
+        name, was, now = other
+        raise TrainingError(
+            f"{job.out} was trained with {name or shown(job.data)} normalised by {was}, and not by {now}: shardkit mix"
+            f" the same --normalise again, name another --out, or begin from its weights with --init {job.out}"
         )
 
 
@@ -280,8 +291,7 @@ def _trained(known: Facts, last: Facts | None, loader: Loader) -> list[Facts]:
         return now
     same = known["digest"] == loader.state_dict()["manifest_digest"]
     older = [] if same else [{"name": "", "digest": known["digest"], "keys": []}]
-    before = known.get("trained", older)
-    return [*before, *(one for one in now if one not in before)]
+    return training_data.with_former(known.get("trained", older), now)
 
 
 def _kept(config: dict[str, Any], job: Job) -> dict[str, Any]:

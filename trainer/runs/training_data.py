@@ -1,4 +1,4 @@
-"""What a run is trained on, as `run.json` names it, and whether a dataset is that, or a part, a copy or more of it."""
+"""What a run is trained on, as `run.json` names it: whether a dataset is that, a part or more of it, and seen how."""
 
 import heapq
 from contextlib import suppress
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shardkit import Dataset, Loader
+from shardkit.commands.normalising import normalise_text
 from shardkit.errors import ArgumentError
 from shardkit.labels.split_names import Choice, Split
 
@@ -38,16 +39,54 @@ def told(loader: Loader) -> list[Facts]:
     Returns
     -------
     list of dict
-        Of each member that has samples in it (one for a dataset): `name` in the mixture, `digest`, and `keys`, the
-        smallest ones of those samples: a dataset that grew has another digest, but holds them still.
+        Of each member that has samples in it (one for a dataset): `name` in the mixture, `digest`, `keys`, the
+        smallest ones of those samples: a dataset that grew has another digest, but holds them still; and `normalise`,
+        what happens to its grey levels.
     """
     keys, rows = loader.columns("key")["key"], split_rows(loader)
     found = []
     for name, of in loader.members.items():
         own = keys.take(pa.array(rows[(rows >= of.start) & (rows < of.stop)])).to_pylist()
         if own:
-            found.append({"name": name, "digest": loader.digests[name], "keys": heapq.nsmallest(_KEYS, own)})
+            one = {"name": name, "digest": loader.digests[name], "keys": heapq.nsmallest(_KEYS, own)}
+            found.append({**one, "normalise": normalise_text(loader.normalised[name])})
     return found
+
+
+def with_former(former: list[Facts], now: list[Facts]) -> list[Facts]:
+    """Return what a run is trained on, after what it was trained on before; each once, though runs of before say less.
+
+    Parameters
+    ----------
+    former, now
+        As of `told`, of the run as it was, and as it goes on.
+    """
+    return [*(one for one in former if all(each | one != each for each in now)), *now]
+
+
+def renormalised(facts: Facts, loader: Loader) -> tuple[str, str, str] | None:
+    """Return a member whose grey levels become something else than in the run so far; None where all stay.
+
+    A mixture may be written anew with another `--normalise`, and its digest says nothing of that.
+
+    Parameters
+    ----------
+    facts
+        The run's. Runs of before do not say how their members were normalised.
+    loader
+        As the run is to go on.
+
+    Returns
+    -------
+    name, was, now
+        Its name, empty for a dataset; and both ways to normalise.
+    """
+    former = [one for one in facts.get("trained", ()) if "normalise" in one]
+    for name, how in loader.normalised.items():
+        same = [one for one in former if one["digest"] == loader.digests[name] or name == one["name"] != ""]
+        if same and (was := same[-1]["normalise"]) != (now := normalise_text(how)):
+            return name, was, now
+    return None
 
 
 def trained_at(facts: Facts, site: Dataset) -> bool:
@@ -60,11 +99,67 @@ def trained_at(facts: Facts, site: Dataset) -> bool:
     site
         The dataset, whole.
     """
-    members = facts.get("trained", [])
-    if site.description.digest in {facts["digest"], *(one["digest"] for one in members)}:
-        return True
-    keys = pa.array({key for one in members for key in one["keys"]}, pa.string())
-    return bool(pc.any(pc.is_in(site.table(["key"])["key"], keys)).as_py())
+    return site.description.digest == facts["digest"] or bool(_parts(facts, site))
+
+
+def normalise_at(facts: Facts, site: Dataset) -> str:
+    """Return what happens to the grey levels of a dataset's images, where a run is asked about them.
+
+    A mixture may say it of its members one by one, and the run has seen each of them so. Images of elsewhere are
+    normalised by the run's `--loader.normalise`.
+
+    Parameters
+    ----------
+    facts
+        The run's. Runs of before name no member's own way: theirs is `--loader.normalise`, too.
+    site
+        The dataset, whole.
+
+    Returns
+    -------
+    str
+        As `--loader.normalise` has it.
+    """
+    general = str(facts["config"]["loader.normalise"])
+    return next((str(one["normalise"]) for one in _parts(facts, site) if "normalise" in one), general)
+
+
+def members_normalised(facts: Facts) -> dict[str, str]:
+    """Return how a run saw the members of its mixture, by name; nothing of a single dataset, or of a run of before."""
+    return {one["name"]: one["normalise"] for one in facts.get("trained", ()) if one["name"] and "normalise" in one}
+
+
+def _parts(facts: Facts, site: Dataset) -> list[Facts]:
+    """Return what a dataset is, or has samples of, among what a run was trained on; what it shares most with first."""
+    newest_first = facts.get("trained", [])[::-1]
+    if same := [one for one in newest_first if one["digest"] == site.description.digest]:
+        return same
+    keys = {key for one in newest_first for key in one["keys"]}
+    known = site.table(["key"])["key"]
+    here = set(known.filter(pc.is_in(known, pa.array(keys, pa.string()))).to_pylist())
+    shared = [(len(here.intersection(one["keys"])), one) for one in newest_first]
+    return [one for count, one in sorted(shared, key=lambda item: -item[0]) if count]
+
+
+def keys_of(facts: Facts, loader: Loader) -> tuple[frozenset[str], bool]:
+    """Return the keys of the images that a run was trained on, and whether that is known to be all of them.
+
+    It is not where the dataset or its split have changed since, or where they did while the run was trained: the
+    images of before are then known by some keys, or by none.
+
+    Parameters
+    ----------
+    facts
+        The run's.
+    loader
+        Of its dataset and split, as they are now.
+    """
+    keys = frozenset(loader.columns("key")["key"].to_numpy()[split_rows(loader)])
+    digests = set(loader.digests.values())
+    known = (
+        keys.issuperset(one["keys"]) if one["keys"] else one["digest"] in digests for one in facts.get("trained", ())
+    )
+    return keys, loader.state_dict()["manifest_digest"] == facts["digest"] and all(known)
 
 
 def split_at(facts: Facts, site: Dataset) -> Choice | None:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -136,12 +137,14 @@ def test_a_frozen_encoder_has_learnt_nothing_from_labels(tuned: Path, tmp_path: 
         ("tuned", {"init": "gone"}),
         ("tuned", {"data": "gone"}),
         ("tuned", {"digest": "of what it was"}),
+        ("run", {"trained": [{"name": "", "digest": "of what it was at first", "keys": ["0a"]}]}),
+        ("run", {"trained": [{"name": "", "digest": "of what it was at first", "keys": []}]}),
         ("run", {"init": "weights.pth"}),
         ("run", {"weights": "weights are those of timm's vit_small_patch16_224.mae"}),
     ],
 )
 def test_what_cannot_be_followed_is_not_known(
-    which: str, change: dict[str, str], run: tuple[Path, Path], tuned: Path, tmp_path: Path
+    which: str, change: dict[str, Any], run: tuple[Path, Path], tuned: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(tuned if which == "tuned" else run[1], tmp_path / "copy")
     facts = json.loads((copy / "run.json").read_text())
@@ -202,6 +205,14 @@ def test_what_cannot_be_judged_is_told_in_a_sentence(
 ) -> None:
     assert command(["assess", *words, "--data", str(run[0]), "--labels", "sizes", "--out", str(tmp_path)]) == 1
     assert told in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_dataset_that_is_named_twice_is_no_second_site(
+    run: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twice = ["--data", str(run[0]), f"{run[0].parent}/run/../data/"]
+    assert command(["assess", str(run[1]), *twice, "--labels", "sizes", "--out", str(tmp_path), *QUICK]) == 1
+    assert "is named twice: name it once" in " ".join(capsys.readouterr().err.split())
 
 
 def test_one_of_several_seeds_is_to_be_named(

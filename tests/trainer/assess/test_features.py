@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,8 +19,13 @@ LACKING = np.where(np.arange(4)[:, None] == 2, np.nan, WHOLE).astype(np.float32)
 
 @pytest.fixture
 def images(tmp_path: Path) -> features.Images:
-    loader: Any = SimpleNamespace(plan_spec="plan", state_dict=lambda: {"manifest_digest": "of the manifest"})
-    return features.Images(lambda _: loader, "resized", "minmax", tmp_path)
+    return features.Images(lambda _: _loader("minmax"), "resized", tmp_path)
+
+
+def _loader(*normalised: str) -> Any:
+    """A loader of members that are normalised so."""
+    state = {"manifest_digest": "of the manifest"}
+    return SimpleNamespace(plan_spec="plan", state_dict=lambda: state, normalised=dict(enumerate(normalised)))
 
 
 def test_an_image_that_could_not_be_read_is_read_again(
@@ -40,3 +47,13 @@ def test_a_file_that_lacks_an_image_is_written_again(images: features.Images, mo
     np.save(path, LACKING)
     np.testing.assert_array_equal(features.of_pixels(images), WHOLE)
     np.testing.assert_array_equal(np.load(path), WHOLE)
+
+
+def test_members_that_a_mixture_normalises_in_another_way_have_other_features(
+    images: features.Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its digest is the same."""
+    monkeypatch.setattr(features, "_read", lambda *_: WHOLE)
+    for loader in (_loader("minmax", "minmax"), _loader("minmax", "zscore")):
+        features.of_pixels(replace(images, open=Mock(return_value=loader)))
+    assert len(list(images.folder.iterdir())) == 2

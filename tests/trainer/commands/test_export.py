@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -48,8 +49,14 @@ def hiera_nano(pretrained: bool = False, **changes: Any) -> Hiera:
     return made
 
 
-def _run(out: Path, config: MaeConfig | HieraConfig, data: str = "there", **changes: str) -> Mae | HieraMae:
-    """A run's folder with one checkpoint, of random weights; returns its model."""
+def _run(
+    out: Path,
+    config: MaeConfig | HieraConfig,
+    data: str = "there",
+    members: Any = (),
+    **changes: str,
+) -> Mae | HieraMae:
+    """A run's folder with one checkpoint, of random weights; returns its model. Members: how they were normalised."""
     torch.manual_seed(3)
     model = config.build()
     adam = optimizer(model, OptimConfig(lr=1e-3))
@@ -58,7 +65,8 @@ def _run(out: Path, config: MaeConfig | HieraConfig, data: str = "there", **chan
     checkpoints.wait()
     options = {**flat(replace(RECIPES["tiny"].config, model=config)), **changes}
     facts = {"recipe": "tiny", "config": options, "baseline": None, "data": data, "digest": "0" * 64}
-    folder.write(out, {**facts, "parameters": 1, "device": "CPU", "world_size": 1})
+    trained = [{"name": name, "digest": "", "keys": [], "normalise": how} for name, how in dict(members).items()]
+    folder.write(out, {**facts, "parameters": 1, "device": "CPU", "world_size": 1, "trained": trained})
     return model.eval()
 
 
@@ -171,6 +179,22 @@ def test_the_file_says_how_it_is_to_be_used(tmp_path: Path) -> None:
     assert about["image"] in said
     assert "halved 3 times" in about["image"]
     assert "(8 i, 8 j)" in about["image"]
+
+
+def test_an_image_of_a_mixture_s_member_is_prepared_as_that_member_was(tmp_path: Path) -> None:
+    batching = {"loader.batching": "packed:tokens=4096,patch=8", "loader.normalise": "minmax"}
+    _run(tmp_path / "run", VIT, members={"one": "0.5,0.25", "two": "minmax"}, **batching)
+    said = export(Export(run=tmp_path / "run", out=tmp_path / "e.safetensors", grid=(3, 4)))
+    assert "do not count); of one instead, (x / (2**bits - 1) - 0.5) / 0.25 of grey levels x; padded" in said
+    assert "usage.image(pixels, bits, about, member=NAME)" in said
+    with safe_open(tmp_path / "e.safetensors", "pt") as file:
+        about = file.metadata()
+    pixels = np.random.default_rng(0).integers(0, 1 << 12, (24, 32)).astype(np.uint16)
+    for member, normalise in (("", "minmax"), ("one", (0.5, 0.25)), ("two", "minmax")):
+        own = prepare(pixels, 12, batching=batching["loader.batching"], normalise=normalise)  # type: ignore[arg-type]
+        assert torch.equal(image(pixels, 12, about, member=member)[0], own)
+    with pytest.raises(ArgumentError, match="the file names no member three of a mixture: one, two"):
+        image(pixels, 12, about, member="three")
 
 
 @pytest.mark.parametrize("channels", [1, 3])

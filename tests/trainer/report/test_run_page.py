@@ -321,6 +321,14 @@ def test_what_the_loss_is_taken_over_is_what_the_configuration_says(make: Make) 
     assert "over hidden patches, of patches normalised by their own mean" in normalised
 
 
+def test_grey_levels_of_a_mixture_s_members_are_those_that_it_has_of_its_own(make: Make) -> None:
+    members = {"one": "zscore", "two": "minmax"}
+    trained = [{"name": name, "digest": name, "keys": [], "normalise": how} for name, how in members.items()]
+    shown = _texts(_page(make(config={"loader.normalise": "minmax"}, trained=trained)))
+    assert shown[shown.index("loader.normalise of one") + 1] == "zscore"
+    assert "loader.normalise of two" not in shown
+
+
 @pytest.mark.deep
 def test_twenty_thousand_lines_make_a_page_of_bounded_size_that_keeps_spikes(make: Make) -> None:
     records = _records(1) * 20_000

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from shardkit import Dataset, Loader
 from shardkit.cli import run as shardkit
-from trainer.runs.training_data import told, trained_at
+from trainer.runs.training_data import normalise_at, renormalised, told, trained_at, with_former
 
 
 def _told(data: str | Path, **options: Any) -> list[dict[str, Any]]:
@@ -24,6 +26,7 @@ def test_the_smallest_keys_of_the_training_split_are_named(dataset_folder: Path)
         [one] = _told(dataset_folder, split=split)
         assert one["keys"] == sorted(row["key"] for row in samples if row["split"] == split)[:64]
         assert one["digest"] == Dataset(str(dataset_folder)).description.digest
+        assert one["normalise"] == "percentile"
 
 
 @pytest.mark.deep
@@ -43,3 +46,58 @@ def test_a_mixture_names_each_member_that_is_trained_on(
     assert all(trained_at(facts, site) for site in sites)
     assert not trained_at({**facts, "trained": found[:1]}, sites[1])
     assert not trained_at({"digest": facts["digest"]}, sites[0]), "an older run names no samples"
+
+
+MEMBERS = [
+    {"name": "one", "digest": "1", "keys": ["0a"], "normalise": "zscore"},
+    {"name": "two", "digest": "2", "keys": ["0b", "0c"], "normalise": "0.5,0.25"},
+]
+
+
+def _facts(*trained: dict[str, Any]) -> dict[str, Any]:
+    return {"digest": "of the mixture", "config": {"loader.normalise": "percentile"}, "trained": list(trained)}
+
+
+def _site(digest: str, *keys: str) -> Any:
+    table = pa.table({"key": pa.array(keys, pa.string())})
+    return SimpleNamespace(description=SimpleNamespace(digest=digest), table=lambda columns: table.select(columns))
+
+
+def _loader(**normalised: Any) -> Any:
+    return SimpleNamespace(normalised=normalised, digests=dict.fromkeys(normalised, "1"))
+
+
+@pytest.mark.parametrize(
+    ("site", "way"),
+    [
+        (_site("1"), "zscore"),
+        (_site("2", "0a"), "0.5,0.25"),
+        (_site("grown", "0a", "0d"), "zscore"),
+        (_site("of both", "0a", "0b", "0c"), "0.5,0.25"),
+        (_site("elsewhere", "0d"), "percentile"),
+    ],
+)
+def test_a_member_s_own_grey_levels_are_those_of_a_dataset_that_it_is_or_is_a_part_of(site: Any, way: str) -> None:
+    assert normalise_at(_facts(*MEMBERS), site) == way
+    bare = [{name: value for name, value in one.items() if name != "normalise"} for one in MEMBERS]
+    assert normalise_at(_facts(*bare), site) == "percentile", "older runs do not know it"
+
+
+def test_the_latest_way_to_normalise_counts_and_a_record_of_before_is_filled_in() -> None:
+    one, two = MEMBERS
+    bare = {name: value for name, value in one.items() if name != "normalise"}
+    assert with_former([bare, two], [one]) == [two, one]
+    assert with_former([one], [one, two]) == [one, two]
+    grown = {**one, "digest": "grown"}
+    assert with_former([one], [grown]) == [one, grown]
+    assert normalise_at(_facts(one, {**one, "normalise": "minmax"}), _site("1")) == "minmax"
+
+
+def test_a_member_that_would_be_normalised_in_another_way_is_found_by_its_digest_or_name() -> None:
+    facts = _facts(*MEMBERS)
+    assert renormalised(facts, _loader(another="zscore")) is None
+    assert renormalised(facts, _loader(another="minmax")) == ("another", "zscore", "minmax")
+    assert renormalised(facts, _loader(one="zscore", two=(0.5, 0.25))) is None
+    assert renormalised(_facts({"name": "one", "digest": "1", "keys": []}), _loader(one="minmax")) is None
+    grown: Any = SimpleNamespace(normalised={"two": "minmax"}, digests={"two": "grown"})
+    assert renormalised(facts, grown) == ("two", "0.5,0.25", "minmax")
