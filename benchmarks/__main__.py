@@ -4,7 +4,7 @@ import sys
 
 from cyclopts import App
 
-from benchmarks import downstream, report
+from benchmarks import report
 
 app = App(
     name="benchmarks",
@@ -13,7 +13,6 @@ app = App(
 )
 for name, module in report.questions().items():
     app.command(module.run, name=name)
-app.command(downstream.run, name="downstream")
 app.command(report.run, name="report")
 
 

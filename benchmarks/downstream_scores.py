@@ -43,8 +43,16 @@ def measured(work: Path, folds: Sequence[str], curves: Mapping[str, tuple[str, s
         "folds": [row for make in (_frozen, _tuned) for row in make(work, folds)],
         "shares": _shares(work),
         "curves": [row for folder, name in curves.items() for row in _curve(work / folder, name)],
-        "boxes": _read(work / "explain" / "boxes.json"),
+        "boxes": _boxes(work / "explain" / "boxes.json"),
     }
+
+
+def _boxes(path: Path) -> Any:
+    """Read what boxes came to, None without any; the dataset by its name, for figures name no machine's folders."""
+    found = _read(path)
+    if found:
+        found["about"]["data"] = Path(found["about"]["data"]).name
+    return found
 
 
 def _read_predictions(path: Path, only: Set[str] | None) -> Predictions:

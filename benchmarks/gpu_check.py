@@ -28,10 +28,9 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from benchmarks import gpu_utilization
+from benchmarks.gpu_check_summary import plots, readme, said
 from benchmarks.gpu_steps import Skipped, Where, attention, decoding, driver, loading, training
-from benchmarks.drawing import bars
-from benchmarks.results import FOLDER, Record, begin, save, spread, table
-from shardkit.report import Plot
+from benchmarks.results import FOLDER, Record, begin, save
 from shardkit.terminal.output import Terminal
 
 __all__ = ["plots", "readme", "run"]
@@ -80,6 +79,7 @@ STEPS = {
     "batches": Step("Are the loader's batches those of a CPU?", loading.batches, 60, 40),
     "streams": Step("Do batches stay whole while a model reads them?", loading.streams, 40, 20),
     **_looks("steps", "more steps", "tuning steps", "more tuning steps"),
+    "loader": Step("What decodes faster beside this GPU, its decoder or threads?", loading.speed, 60, 40),
     "decode": Step("How fast is the decoder alone?", decoding.speed, 60, 20),
     **_speeds(("thesis-b48", "Packed"), ("medmae-s16", "Resized")),
     "commands": Step("Do the trainer's commands run, and go on after an end?", training.commands, 300, 0),
@@ -126,14 +126,15 @@ def run(
     on_gpu = where == "cuda"
     result = begin((__doc__ or "").partition("\n")[0], gpu_utilization.LIBRARIES)
     result["gpu"] = "" if on_gpu else gpu_utilization.NO_GPU.format("the recipe tiny")
-    result["quick"], result["steps"] = quick, {}
+    result["steps"] = {}
     with tempfile.TemporaryDirectory(prefix="shardkit-bench-") as folder:
         made: Record = {"studies": studies or ((60 if quick else 400) if on_gpu else 8)}
         made |= {"scale": scale or (1.0 if on_gpu else 0.15)}
         made["bins"] = "thesis" if made["scale"] == 1 else gpu_utilization.FEW_BINS
         begun = time.monotonic()
         url = data or gpu_utilization.synthetic(Path(folder), seed=seed, **made)
-        result["data"] = "a dataset named with --data" if data else {**made, "seconds": time.monotonic() - begun}
+        about = "a dataset named with --data" if data else {**made, "seconds": time.monotonic() - begun}
+        result["conditions"] = {"quick": quick, "seed": seed, "data": about}
         at = Where(where, url, quick, seed, "" if data else _labelled(Path(folder), url, made, seed))
         worker = Worker()
         for name, step in STEPS.items():
@@ -227,35 +228,10 @@ def plain(text: str) -> str:
     return " ".join(words)[:800]
 
 
-# --- what it comes to
-
-
 def show(result: Record, console: Terminal) -> None:
     """Print a line a step."""
     console.print(f"GPU: {result['gpu']}", highlight=False)
     lines = Table("step", "outcome", "seconds", "", box=None, pad_edge=False)
     for name, step in result["steps"].items():
-        lines.add_row(name, step["outcome"], f"{step['seconds']:.1f}", _said(step))
+        lines.add_row(name, step["outcome"], f"{step['seconds']:.1f}", said(name, step))
     console.print(lines)
-
-
-def _said(step: Record) -> str:
-    why = step.get("why", "")
-    return "; ".join(why) if isinstance(why, list) else str(why)
-
-
-def readme(result: Record) -> str:
-    """Return this benchmark's lines for benchmarks/README.md; a test holds them equal to the JSON."""
-    rows = [(name, step["question"], step["outcome"], _said(step) or "–") for name, step in result["steps"].items()]
-    return f"GPU: {result['gpu']}.\n\n" + table(["step", "question", "outcome", "what was wrong"], rows)
-
-
-def plots(result: Record) -> list[Plot]:
-    """Return how long the steps took, in the colours of how they ended."""
-    found = result["steps"]
-    series = {
-        outcome: [spread([step["seconds"]]) if step["outcome"] == outcome else None for step in found.values()]
-        for outcome in ("passed", "wrong", "failed", "skipped")
-        if any(step["outcome"] == outcome for step in found.values())
-    }
-    return [bars("What the check of a GPU found", list(found), series, unit="seconds that it took")]

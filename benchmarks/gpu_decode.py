@@ -1,7 +1,7 @@
 """How fast the loader's DALI graph decodes HTJ2K, by bin, level and images a batch: bytes in memory, nothing else runs.
 
 It is the loader's graph, `shardkit.loader.graph.Graph`: decode, clamp, normalise; output on the device. On a
-GPU that is DALI's `mixed` decoder (not run by its authors: no GPU was at hand), on a CPU its CPU decoder, where the
+GPU that is DALI's `mixed` decoder, on a CPU its CPU decoder, where the
 loader by default takes OpenJPH on threads instead.
 """
 

@@ -1,6 +1,6 @@
 """What `benchmarks gpu-utilization` measures, each in a process of its own, with the trainer's own loop and loader.
 
-The branches for a GPU have not been run by their authors: no GPU was at hand.
+On a GPU these have not been run to their end by their authors, who had one for minutes.
 """
 
 import gc

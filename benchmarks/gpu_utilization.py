@@ -12,8 +12,8 @@ has all of one size, and runs as it is. Mpx and tokens are the images' own, with
 them, HFU all that are run, padding and filler too but no recomputation. The decoder of the loader is measured alone, by
 bin, level and images a batch.
 
-Without a GPU the smallest recipe runs on the CPU, to test all this. What only a GPU reaches has not been run by its
-authors: no GPU was at hand.
+Without a GPU the smallest recipe runs on the CPU, to test all this. On a GPU it has not been run to its end by its
+authors, who had one for minutes: `gpu-check` asks for less.
 """
 
 from __future__ import annotations

@@ -46,6 +46,7 @@ def questions() -> dict[str, ModuleType]:
     """Name -> module with run, readme (Markdown of a result) and plots."""
     from benchmarks import (
         build,
+        downstream,
         facts,
         gpu_check,
         gpu_utilization,
@@ -66,6 +67,7 @@ def questions() -> dict[str, ModuleType]:
         "loader": loader,
         "loader-sweeps": loader_sweeps,
         "nas-baseline": nas_baseline,
+        "downstream": downstream,
         "gpu-check": gpu_check,
         "gpu-utilization": gpu_utilization,
         "scale": scale,

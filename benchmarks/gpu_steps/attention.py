@@ -68,7 +68,9 @@ def _errors(given: list[Tensor], cu: Tensor) -> dict[str, float]:
     pairs = {"output": (out, whole)} | {
         f"gradient of {name}": (a.grad, b.grad) for name, a, b in zip("qkv", (q, k, v), exact, strict=True)
     }
-    return {name: float((a.detach().double() - b.detach()).norm() / b.detach().norm()) for name, (a, b) in pairs.items()}
+    return {
+        name: float((a.detach().double() - b.detach()).norm() / b.detach().norm()) for name, (a, b) in pairs.items()
+    }
 
 
 def _plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -47,7 +48,10 @@ def batches(where: Where) -> Record:
         text = text.format(tokens=23040 if where.on_gpu else 2048, many=65536 if where.on_gpu else 2048)
         count = 2 if where.quick else 4
         try:
-            known = [b.to("cpu") for b in islice(_loader(where, text, device="cpu", decoder="threads", augment=change), count)]
+            known = [
+                b.to("cpu")
+                for b in islice(_loader(where, text, device="cpu", decoder="threads", augment=change), count)
+            ]
             for way, options in ways.items():
                 found = [b.to("cpu") for b in islice(_loader(where, text, augment=change, **options), count)]
                 row = {"batching": name, "way": way, **_compared(known, found)}
@@ -77,6 +81,37 @@ def _compared(known: list[Batch], found: list[Batch]) -> Record:
             elif not (torch.equal(a, b) if isinstance(a, Tensor) else a == b):
                 others.add(name)
     return {"batches": len(known), "values": values, "most": off, "ulp_of_1": off / 2**-23, "others": sorted(others)}
+
+
+def speed(where: Where) -> Record:
+    """Load epochs with the device's decoder and with threads; the first epoch does not count.
+
+    Returns
+    -------
+    dict
+        rows: of every batching and decoder, images and Mpx a second at the size they were decoded at.
+    """
+    need_dali()
+    rows = []
+    texts = {name: BATCHINGS[name].format(tokens=23040 if where.on_gpu else 4096) for name in ("packed", "resized")}
+    for name, text in texts.items():
+        for decoder in ("dali", "threads"):
+            loader = _loader(where, text, device=where.device, decoder=decoder, prefetch=2)
+            for _ in loader:
+                pass
+            before, begun, images = _decoded(loader), time.monotonic(), 0
+            for _ in range(1 if where.quick else 3):
+                for batch in loader:
+                    images += int((batch.rows >= 0).sum())
+            where.wait()
+            seconds, area = time.monotonic() - begun, _decoded(loader) - before
+            rates = {"images_s": images / seconds, "mpx_s": area / seconds}
+            rows.append({"batching": name, "decoder": decoder, "images": images, "mpx": area, **rates})
+    return {"rows": rows}
+
+
+def _decoded(loader: Loader) -> float:
+    return float(loader.stats()["mpx"])
 
 
 def streams(where: Where) -> Record:

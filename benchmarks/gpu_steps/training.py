@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch._C._autograd import DeviceType
 from torch._dynamo.utils import counters
 from torch.profiler import profile
 
@@ -188,19 +189,25 @@ def _taken(where: Where, config: Config, loader: Any, batches: list[Batch], coun
         "breaks": sum(counters["graph_break"].values()),
         "waits": loop.waits or [Counter[str]()] * count,
         "seconds": [after - before for before, after in pairwise(log.ends[:-1])],
-        "profile": _profiled(where, profiler) if count > 1 else {},
+        "profile": _profiled(profiler) if count > 1 else {},
     }
 
 
-def _profiled(where: Where, profiler: Any) -> Record:
+def _profiled(profiler: Any) -> Record:
     """Return milliseconds of a step on the device and on the CPU, and the names that took most of them."""
     found: Record = {}
     events = profiler.key_averages()
-    for name, of in (("device", "self_device_time_total"), ("cpu", "self_cpu_time_total")):
-        ranked = sorted(events, key=lambda event: -getattr(event, of))
-        total = sum(getattr(event, of) for event in events) / 1e3
-        most = [[event.key[:90], round(getattr(event, of) / 1e3, 3), event.count] for event in ranked[:_MOST]]
-        found[name] = {"ms": round(total, 3), "most": most}
+    kernels = [
+        event for event in events if event.device_type != DeviceType.CPU
+    ]  # operators have their kernels' time, too
+    operators = [event for event in events if event.device_type == DeviceType.CPU]
+    sides = {"device": (kernels, "self_device_time_total"), "cpu": (operators, "self_cpu_time_total")}
+    for name, (those, of) in sides.items():
+        most = sorted(those, key=lambda event: -getattr(event, of))[:_MOST]  # noqa: B023 - used at once
+        found[name] = {
+            "ms": round(sum(getattr(event, of) for event in those) / 1e3, 3),
+            "most": [[event.key[:90], round(getattr(event, of) / 1e3, 3), event.count] for event in most],
+        }
     return found
 
 

@@ -8,7 +8,7 @@ A whole stream is what the DICOM transfer syntax HTJ2K Lossless RPCL encapsulate
 "the width or height of the base resolution to be <= 64"). `levels` takes the shorter side, and `fault` checks.
 
 Below level 0 the wavelet's low-pass band may leave [0, 2**bits - 1] by a little. `decode` clamps it to that range;
-OpenJPEG and DALI's CPU decoder clamp at 0 and 65,535 (its GPU decoder has not been tried), plain OpenJPH wraps instead,
+OpenJPEG and DALI's decoders, on a CPU and on a GPU, clamp at 0 and 65,535, plain OpenJPH wraps instead,
 so with those take `min(x, 2**bits - 1)` after.
 """
 
