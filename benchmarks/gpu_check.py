@@ -1,8 +1,9 @@
 """Whether all that only a GPU reaches works, and how fast: one step after another, that which tells most first.
 
 Each step has a time limit, and runs in another process, a new one after a step that failed: neither an error nor a
-crash of a driver hides what comes after it. The JSON is written anew after every step. A step ends in one of four ways: passed; wrong, where it
-ran and a result is not what it has to be; failed, where it could not run; skipped, where something is missing here.
+crash of a driver hides what comes after it. The JSON is written anew after every step. A step ends in one of four ways:
+passed; wrong, where it ran and a result is not what it has to be; failed, where it could not run; skipped, where
+something is missing here.
 
 Without a GPU the same steps run on the CPU, to test all this: no claim about a GPU.
 """
@@ -213,7 +214,7 @@ def _done(function: Callable[[Where], Record], at: Where) -> Record:
         figures = function(at)
     except Skipped as missing:
         return {"outcome": "skipped", "why": str(missing)}
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the next step is to run
+    except BaseException as error:
         traceback.print_exception(error)
         where = traceback.extract_tb(error.__traceback__)[-1]
         at_line = f"{Path(where.filename).name}:{where.lineno}"

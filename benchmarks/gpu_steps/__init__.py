@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class Skipped(Exception):  # noqa: N818 - no error
+class Skipped(Exception):
     """Something that the step needs is not here; says what."""
 
 

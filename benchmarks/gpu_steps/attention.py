@@ -61,32 +61,38 @@ def _lengths(draw: np.random.Generator, tokens: int) -> list[int]:
 def _errors(given: list[Tensor], cu: Tensor) -> dict[str, float]:
     q, k, v = (x.detach().clone().requires_grad_() for x in given[:3])
     out = attend(q, k, v, cu, q.shape[0])
-    out.backward(given[3])
+    torch.autograd.backward(out, given[3])
     exact = [x.detach().double().requires_grad_() for x in given[:3]]
     whole = torch.cat([_plain(*(x[start:end] for x in exact)) for start, end in pairwise(cu.tolist())])
-    whole.backward(given[3].double())
+    torch.autograd.backward(whole, given[3].double())
     pairs = {"output": (out, whole)} | {
-        f"gradient of {name}": (a.grad, b.grad) for name, a, b in zip("qkv", (q, k, v), exact, strict=True)
+        f"gradient of {name}": (_gradient(a), _gradient(b)) for name, a, b in zip("qkv", (q, k, v), exact, strict=True)
     }
     return {
         name: float((a.detach().double() - b.detach()).norm() / b.detach().norm()) for name, (a, b) in pairs.items()
     }
 
 
+def _gradient(of: Tensor) -> Tensor:
+    assert of.grad is not None
+    return of.grad
+
+
 def _plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     a, b, c = (x.transpose(0, 1) for x in (q, k, v))
-    return ((a @ b.transpose(1, 2) * q.shape[-1] ** -0.5).softmax(-1) @ c).transpose(0, 1)
+    score = a @ b.transpose(1, 2) * q.shape[-1] ** -0.5
+    return torch.matmul(score.softmax(-1), c).transpose(0, 1)
 
 
 def _timed(where: Where, given: list[Tensor], cu: Tensor, lengths: list[int]) -> dict[str, float]:
     q, k, v = (x.detach().clone().requires_grad_() for x in given[:3])
-    padded = [pad_sequence(list(x.detach().split(lengths)), batch_first=True) for x in given]
+    padded = [pad_sequence(list(torch.split(x.detach(), lengths)), batch_first=True) for x in given]
     a, b, c = (x.transpose(1, 2).contiguous().detach().requires_grad_() for x in padded[:3])
     up, tokens, longest = padded[3].transpose(1, 2), q.shape[0], max(lengths)
     return {
-        "packed_ms": _ms(where, lambda: attend(q, k, v, cu, tokens).backward(given[3])),
-        "packed_bound_ms": _ms(where, lambda: attend(q, k, v, cu, longest).backward(given[3])),
-        "padded_ms": _ms(where, lambda: F.scaled_dot_product_attention(a, b, c).backward(up)),
+        "packed_ms": _ms(where, lambda: torch.autograd.backward(attend(q, k, v, cu, tokens), given[3])),
+        "packed_bound_ms": _ms(where, lambda: torch.autograd.backward(attend(q, k, v, cu, longest), given[3])),
+        "padded_ms": _ms(where, lambda: torch.autograd.backward(F.scaled_dot_product_attention(a, b, c), up)),
     }
 
 

@@ -22,13 +22,13 @@ def found(where: Where) -> Record:
             "capability": f"{of.major}.{of.minor}",
             "multiprocessors": of.multi_processor_count,
             "memory_mib": of.total_memory // _MIB,
-            "nccl": ".".join(map(str, torch.cuda.nccl.version())),
+            "nccl": ".".join(map(str, torch.cuda.nccl.version())),  # type: ignore[no-untyped-call]
             "bf16": torch.cuda.is_bf16_supported(),
         }
     for name, ask in {"dali": _dali, "driver": _driver, "nvimgcodec": _nvimgcodec}.items():
         try:
             figures[name] = ask()
-        except Exception as error:  # noqa: BLE001 - whatever a library without a GPU raises
+        except Exception as error:
             figures["missing"].append(f"{name}: {type(error).__name__}")
     return figures
 

@@ -20,7 +20,7 @@ from trainer.recipes.registry import RECIPES
 _THESIS, _MEDMAE = (RECIPES[name].config.augment for name in ("thesis-b48-frac", "medmae-s16-nih"))
 BATCHINGS = {
     "packed": "packed:level=0,patch=48,per_step=1,tokens={tokens}",
-    "packed, content, crop, flip": "packed:content=true,crop=0.8/1.0,flip=0.5,level=1,patch=16,per_step=1,tokens={many}",
+    "packed, content, crop, flip": "packed:content=true,crop=0.8/1.0,flip=0.5,level=1,per_step=1,tokens={many}",
     "binned": "binned:batch_size=4,bins=auto:12,level=1,patch=16,per_step=1",
     "resized": "resized:batch_size=16,crop=0.5/1.0,flip=0.5,level=auto,patch=16,per_step=1,side=224",
     "resized, padded": "resized:batch_size=16,fit=pad,level=1,patch=16,per_step=1,side=224",
@@ -58,7 +58,7 @@ def batches(where: Where) -> Record:
                 rows.append(row)
                 if row["others"] or not row["most"] <= NEAR[name.partition(",")[0]]:
                     wrong.append(f"{name}, {way}: off by {row['most']:.3g}, fields that differ: {row['others']}")
-        except Exception as error:  # noqa: BLE001 - the next batching is to be tried
+        except Exception as error:
             wrong.append(f"{name}: {type(error).__name__}: {str(error)[:200]}")
     return {"rows": rows, "wrong": wrong}
 
@@ -73,7 +73,7 @@ def _compared(known: list[Batch], found: list[Batch]) -> Record:
     if len(known) != len(found):
         others.add("number of batches")
     for one, other in zip(known, found, strict=False):
-        for name in one.keys():
+        for name in one.keys():  # noqa: SIM118 - a batch is no mapping
             a, b = one[name], other[name]
             if name in ("patches", "images"):
                 values += a.numel()

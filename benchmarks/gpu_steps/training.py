@@ -31,6 +31,7 @@ from trainer.models.masking import draw
 from trainer.models.sequences import sequences
 from trainer.recipes.registry import RECIPES
 from trainer.runs.log import Step
+from trainer.tasks.config import TaskConfig
 
 NEAR = 0.02
 """How far losses may be apart, in shares: bfloat16, and what a compiler makes of it."""
@@ -86,7 +87,8 @@ def _configs(where: Where) -> dict[str, tuple[Config, bool]]:
         found[recipe] = case.config(), False
     for recipe in TUNED[where.kind] if where.labels else ():
         of = RECIPES[recipe].config
-        task = replace(of.objective, labels=where.labels, columns=(), kind="multiclass")  # type: ignore[call-arg]
+        assert isinstance(of.objective, TaskConfig)
+        task = replace(of.objective, labels=where.labels, columns=(), kind="multiclass")
         batching = of.loader.batching.replace("per_step=4", "per_step=2").replace("per_step=8", "per_step=2")
         batching = batching.replace("remainder=drop", "remainder=fill")  # tiny's: few images are there
         quiet = replace(of.log, every=NEVER, pictures=0, baseline=0, tensorboard=False)
@@ -203,7 +205,7 @@ def _profiled(profiler: Any) -> Record:
     operators = [event for event in events if event.device_type == DeviceType.CPU]
     sides = {"device": (kernels, "self_device_time_total"), "cpu": (operators, "self_cpu_time_total")}
     for name, (those, of) in sides.items():
-        most = sorted(those, key=lambda event: -getattr(event, of))[:_MOST]  # noqa: B023 - used at once
+        most = sorted(those, key=lambda event: -getattr(event, of))[:_MOST]
         found[name] = {
             "ms": round(sum(getattr(event, of) for event in those) / 1e3, 3),
             "most": [[event.key[:90], round(getattr(event, of) / 1e3, 3), event.count] for event in most],

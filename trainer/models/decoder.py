@@ -70,8 +70,8 @@ class MaskedAutoencoder(Model, ABC):
     def with_mask_tokens(self, x: Tensor, source: Tensor) -> Tensor:
         """Put the encoder's outputs where they belong, and the mask token everywhere else.
 
-        Outputs are copied to their places. Taken by an index from a table with the mask token, as elsewhere, the token's
-        gradient would be summed place after place, by far the longest part of a step on a GPU.
+        Outputs are copied to their places. Were they taken by an index, as elsewhere, from a table that ends in the
+        mask token, a GPU would sum its gradient place after place, for all hidden patches.
 
         Parameters
         ----------
