@@ -273,7 +273,7 @@ def _command(words: list[str], folder: Path, stop: int) -> Record:
     """Run a command; with `stop`, ask it to stop once its log has so many steps."""
     program, *rest = words
     head = ["-m", "trainer"] if program == "trainer" else ["-c", "from shardkit.cli import main; main()"]
-    begun, log = time.monotonic(), folder / "run" / "log.jsonl"
+    begun, log = time.monotonic(), folder / "run" / "metrics.jsonl"
     with (folder / "said").open("w+") as said:
         child = subprocess.Popen([sys.executable, *head, *rest], stdout=said, stderr=subprocess.STDOUT)
         while stop and child.poll() is None:
