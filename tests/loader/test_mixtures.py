@@ -131,6 +131,16 @@ def test_bins_of_the_datasets_hold_the_images_of_all_members(mixed: Callable[...
     assert len(_images(Loader(mixed(**WEIGHTS), batching=BATCHINGS[1], **SMALL)))
 
 
+def test_one_bound_holds_for_images_of_all_members_in_every_epoch(mixed: Callable[..., Path]) -> None:
+    loader, most, bounds = Loader(mixed(**WEIGHTS), batching=Packed(tokens=2048, patch=8), **SMALL), 0, set()
+    for _ in range(3):
+        for batch in loader:
+            bounds.add(batch.longest)
+            most = max(most, *(batch.cu_seqlens.diff() * (batch.rows >= 0)).tolist())
+    (bound,) = bounds
+    assert bound - 128 < most <= bound < 2048
+
+
 # ------------------------------------------------------------------------------------------------------ exact resume
 
 
