@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch._dynamo.utils import counters
 from torch.profiler import profile
 
