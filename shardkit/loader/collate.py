@@ -146,8 +146,9 @@ class PackedBatch(Batch):
         cu_seqlens = np.full(sequences + 1, tokens, np.int32)
         cu_seqlens[: len(ends) + 1] = [0, *ends]
         image_of = np.repeat(np.arange(sequences, dtype=np.int32), np.diff(cu_seqlens))
-        sent = (canvas.send(array) for array in (yx, image_of, cu_seqlens, hw, rows, seeds))
-        return cls(patches, *sent, position, shape.longest)
+        send = canvas.send
+        places = send(yx), send(image_of), send(cu_seqlens)
+        return cls(patches, *places, send(hw), send(rows), send(seeds), position, shape.longest)
 
     def pixels(self, slot: int) -> Tensor:
         """See `Batch`."""

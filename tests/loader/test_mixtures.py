@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from shardkit import Binned, Loader, Packed, Resized
+from shardkit import Binned, Loader, Packed, PackedBatch, Resized
 from shardkit.dataset import mixture
 from shardkit.dataset.mixture import MemberSpec
 from shardkit.errors import ArgumentError, BadDataError, IntegrityError, RowError, StateError
@@ -135,6 +135,7 @@ def test_one_bound_holds_for_images_of_all_members_in_every_epoch(mixed: Callabl
     loader, most, bounds = Loader(mixed(**WEIGHTS), batching=Packed(tokens=2048, patch=8), **SMALL), 0, set()
     for _ in range(3):
         for batch in loader:
+            assert isinstance(batch, PackedBatch)
             bounds.add(batch.longest)
             most = max(most, *(batch.cu_seqlens.diff() * (batch.rows >= 0)).tolist())
     (bound,) = bounds

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from shardkit import Binned, Loader, Packed, Resized
+from shardkit import Binned, Loader, Packed, PackedBatch, Resized
 from trainer.models import blocks, masking
 from trainer.models.attention import attend
 from trainer.models.hiera import HieraConfig, HieraMae
@@ -48,7 +48,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
 
 
 def _mae(ratio: float, patch: int = 16) -> Mae:
-    return MaeConfig(patch=patch, **SMALL, **DECODER, mask_ratio=ratio).build()  # type: ignore[return-value]
+    return MaeConfig(patch=patch, **SMALL, **DECODER, mask_ratio=ratio).build()
 
 
 # ---------------------------------------------------------------------------------------------------- whole epochs
@@ -77,6 +77,7 @@ def test_over_epochs_of_packs_bounds_stay_as_they_are_and_far_below_the_pack(
         for batch in loader:
             with torch.no_grad():
                 model(batch)
+    assert isinstance(batch, PackedBatch)
     longest = batch.longest
     assert 128 <= longest <= tokens / 2
     assert told.bounds == {32: {max(512, int(longest * (1 - ratio)) + 1)}, 64: {max(512, longest + 1)}}
