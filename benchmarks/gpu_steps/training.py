@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch._C._autograd import DeviceType
 from torch._dynamo.utils import counters
 from torch.profiler import profile
@@ -227,7 +228,8 @@ def _on_both(where: Where, config: Config, loader: Any, batch: Batch) -> Record:
             output = objective.run(objective.model, there)
         found[name] = float(output.loss / output.images)
     values = ((one.name, *(getattr(mask, one.name) for mask in masks)) for one in fields(masks[0]))
-    return {**found, "unlike_cpu": [name for name, a, b in values if not torch.equal(a, b.cpu())]}
+    same = {name: torch.equal(a, b.cpu()) if isinstance(a, Tensor) else a == b for name, a, b in values}
+    return {**found, "unlike_cpu": [name for name, equal in same.items() if not equal]}
 
 
 # --- commands

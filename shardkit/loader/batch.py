@@ -114,7 +114,7 @@ class Batch(ABC):
     """Tensors of one micro-batch. `batch["rows"]` is `batch.rows`, and `{**batch}` a plain dictionary.
 
     A new kind is a dataclass, frozen, with slots and without a repr of its own, whose fields are tensors but for
-    `position`. It owns how images are laid out: `collate` puts them in, `pixels` takes one out.
+    `position` and plain numbers. It owns how images are laid out: `collate` puts them in, `pixels` takes one out.
     `shardkit.loader.collate.BATCHES` says which kind belongs to which `shardkit.plan.BatchShape`.
 
     What a model needs of any batch are `rows` and `weight`, so that a slot without an image counts for nothing, and

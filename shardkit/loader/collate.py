@@ -94,6 +94,9 @@ class PackedBatch(Batch):
         The plan's seed of each crop; 0 without an image.
     position : BatchPosition
         Where the batch stands in the plan.
+    longest : int
+        A bound on the patches of an image, the same in every batch; 0 where none but T is known. The sequence of what
+        is left over may be longer.
     """
 
     patches: Tensor
@@ -104,6 +107,7 @@ class PackedBatch(Batch):
     rows: Tensor
     seeds: Tensor
     position: BatchPosition
+    longest: int = 0
 
     @classmethod
     def collate(
@@ -143,7 +147,8 @@ class PackedBatch(Batch):
         cu_seqlens[: len(ends) + 1] = [0, *ends]
         image_of = np.repeat(np.arange(sequences, dtype=np.int32), np.diff(cu_seqlens))
         send = canvas.send
-        return cls(patches, send(yx), send(image_of), send(cu_seqlens), send(hw), send(rows), send(seeds), position)
+        places = send(yx), send(image_of), send(cu_seqlens)
+        return cls(patches, *places, send(hw), send(rows), send(seeds), position, shape.longest)
 
     def pixels(self, slot: int) -> Tensor:
         """See `Batch`."""

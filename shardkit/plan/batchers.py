@@ -227,11 +227,23 @@ class PackedBatcher(Batcher):
         Micro-batches of a global step.
     remainder : {"fill", "drop"}
         What becomes of the last packs.
+    longest : int, optional
+        A bound on the tokens of an image; default `tokens`.
     """
 
-    def __init__(self, tokens: int, images: int, window: int, patch: int, per_step: int, remainder: Remainder) -> None:
+    def __init__(
+        self,
+        tokens: int,
+        images: int,
+        window: int,
+        patch: int,
+        per_step: int,
+        remainder: Remainder,
+        longest: int | None = None,
+    ) -> None:
         super().__init__(images, per_step)
-        self._shape, self._window, self._patch, self._remainder = Pack(tokens, images), window, patch, remainder
+        self._shape = Pack(tokens, images, min(tokens, longest or tokens))
+        self._window, self._patch, self._remainder = window, patch, remainder
         self._waiting: Crops | None = None
 
     def feed(self, crops: Crops) -> list[MicroBatch]:
@@ -285,6 +297,10 @@ class PackedBatcher(Batcher):
                 f"manifest row {crops.row[at]} has {largest:,} tokens, above tokens={self._shape.tokens:,}:"
                 " raise it, or stream a level"
             )
+        # A GPU's attention would leave out what lies beyond, without a word.
+        assert not sizes or largest <= self._shape.longest, (
+            f"an image has {largest} tokens, above {self._shape.longest}"
+        )
 
     def finish(self, waiting: list[MicroBatch]) -> list[MicroBatch]:
         """See `Batcher`. The last step's images are spread over all its packs, so that no rank runs empty."""

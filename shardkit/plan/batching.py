@@ -19,7 +19,7 @@ from shardkit.plan.batchers import Batcher, DenseBatcher, PackedBatcher
 from shardkit.plan.crops import Augmentation
 from shardkit.plan.samples import Ints, Samples
 from shardkit.plan.shapes import Shape
-from shardkit.plan.sizes import uncropped
+from shardkit.plan.sizes import most_tokens, uncropped
 
 _NONE_GIVEN = (
     "Loader needs batching, which says how images become batches: packed (tokens of whole images in a row), binned"
@@ -28,6 +28,7 @@ _NONE_GIVEN = (
 )
 _TOKENS_PER_IMAGE = 256  # bounds the images of a pack where max_images is not given
 _FEWEST_IMAGES = 32
+_ROUND = 128  # tokens: what a bound is rounded up to, so that it stays as it is when images are added
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,10 @@ class Packed(Batching):
         """See `Batching`. An image of more tokens than a pack is refused when it comes up."""
         if self.remainder == "repeat":
             raise ArgumentError("packed fills its last packs with padding: use remainder=fill or drop")
-        return PackedBatcher(self.tokens, self.capacity, self.window, self.patch, self.per_step, self.remainder)
+        longest = ceil_div(most_tokens(samples, self.augmentation), _ROUND) * _ROUND
+        return PackedBatcher(
+            self.tokens, self.capacity, self.window, self.patch, self.per_step, self.remainder, longest
+        )
 
     @property
     def size_option(self) -> str:

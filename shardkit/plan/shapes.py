@@ -5,7 +5,7 @@ tensors.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -111,10 +111,13 @@ class Pack(BatchShape):
         Patches of the sequence.
     images : int
         Images that it holds at most.
+    longest : int
+        A bound on the patches of an image, the same in all packs of a plan; 0 where none but `tokens` is known.
     """
 
     tokens: int
     images: int
+    longest: int = field(default=0, repr=False)  # follows from samples and batching: no part of what a plan is named by
 
     def padded_tokens(self, patch: int) -> int:
         """See `BatchShape`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from dataclasses import fields
 from typing import Any
 
@@ -92,6 +93,14 @@ def test_a_packed_batch_holds_the_images_one_after_another_and_nought_behind_the
     assert [t.dtype for t in (batch.yx, batch.image, batch.cu_seqlens, batch.hw)] == [torch.int32] * 4
     assert [t.dtype for t in (batch.patches, batch.rows, batch.seeds)] == [torch.float32, torch.int64, torch.int64]
     assert batch.position is HERE
+    assert batch.longest == 0, "this shape knows no bound"
+
+
+def test_the_bound_of_the_plan_goes_with_a_batch_wherever_it_goes() -> None:
+    batch = _assembled(Pack(tokens=12, images=4, longest=5), [BatchItem(0, 0), None, BatchItem(1, 30)])
+    assert isinstance(batch, PackedBatch)
+    for one in (batch, batch.to("meta"), pickle.loads(pickle.dumps(batch))):
+        assert one["longest"] == one.longest == 5
 
 
 def test_a_pack_without_room_to_spare_and_one_without_images() -> None:

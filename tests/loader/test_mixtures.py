@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from shardkit import Binned, Loader, Packed, Resized
+from shardkit import Binned, Loader, Packed, PackedBatch, Resized
 from shardkit.dataset import mixture
 from shardkit.dataset.mixture import MemberSpec
 from shardkit.errors import ArgumentError, BadDataError, IntegrityError, RowError, StateError
@@ -53,6 +53,7 @@ def test_images_are_those_of_the_members_as_often_as_weights_say_each_with_its_g
     file = mixed(**{name: (WEIGHTS[name], how) for name, how in asked.items()})
     batching = Packed(tokens=512, patch=16, per_step=4)
     loader = Loader(file, batching=batching, normalise=normalise, **SMALL)
+    of_epoch = loader.account().samples, len(loader.plan.draws)  # of another epoch after it
     found = _images(loader)
     for name, how in asked.items():
         alone = Loader(members[name], batching=batching, normalise=how or normalise, **SMALL)
@@ -62,7 +63,7 @@ def test_images_are_those_of_the_members_as_often_as_weights_say_each_with_its_g
         assert sum(times) == pytest.approx(WEIGHTS[name] * len(wanted), abs=1)
         for key, (image,) in wanted.items():
             assert all(np.array_equal(image, other) for other in found.get(key, ()))
-    assert loader.account().samples == sum(map(len, found.values())) == len(loader.plan.draws)
+    assert {*of_epoch} == {sum(map(len, found.values()))}
 
 
 def test_images_are_cut_off_as_their_member_is_normalised_before_they_are_augmented(
@@ -129,6 +130,17 @@ def test_bins_of_the_datasets_hold_the_images_of_all_members(mixed: Callable[...
     assert index.bins.patch == 8
     assert set(index.bins.bins) == {bin for member in index.members for bin in member.index.bins.bins}
     assert len(_images(Loader(mixed(**WEIGHTS), batching=BATCHINGS[1], **SMALL)))
+
+
+def test_one_bound_holds_for_images_of_all_members_in_every_epoch(mixed: Callable[..., Path]) -> None:
+    loader, most, bounds = Loader(mixed(**WEIGHTS), batching=Packed(tokens=2048, patch=8), **SMALL), 0, set()
+    for _ in range(3):
+        for batch in loader:
+            assert isinstance(batch, PackedBatch)
+            bounds.add(batch.longest)
+            most = max(most, *(batch.cu_seqlens.diff() * (batch.rows >= 0)).tolist())
+    (bound,) = bounds
+    assert bound - 128 < most <= bound < 2048
 
 
 # ------------------------------------------------------------------------------------------------------ exact resume

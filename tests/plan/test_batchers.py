@@ -184,7 +184,8 @@ def test_packs_hold_no_more_than_their_tokens_and_images_and_no_image_twice_or_i
     plan = EpochPlan(samples, 0, 0, batching)
     for step in plan:
         for micro in step:
-            assert micro.shape == Pack(batching.tokens, batching.capacity)
+            assert isinstance(micro.shape, Pack)
+            assert (micro.shape.tokens, micro.shape.images) == (batching.tokens, batching.capacity)
             assert micro.real_tokens <= micro.padded_tokens == batching.tokens
             assert len(micro.crops) <= batching.capacity
             assert micro.cu_seqlens.tolist() == [0, *np.cumsum(micro.crops.tokens)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 
 from shardkit.dataset.bins import Bin, Bins
 from shardkit.errors import ArgumentError
-from shardkit.plan import Binned, Exact, Fixed, Packed, Resized, Samples, sizes
+from shardkit.plan import Binned, EpochPlan, Exact, Fixed, Pack, Packed, Resized, Samples, sizes
+from shardkit.plan.batchers import PackedBatcher
+from shardkit.plan.crops import crops
 from shardkit.plan.sizes import check_sizes
 
 # Rows, columns and content box of three images, in manifest rows 3, 5 and 8.
@@ -129,3 +132,67 @@ def test_bins_of_a_file_that_cannot_be_used_are_refused_by_its_name(tmp_path: Pa
 )
 def test_a_pack_holds_an_image_for_256_tokens_and_at_least_32(given: Any, images: int) -> None:
     assert given.capacity == images
+
+
+# ------------------------------------------------------------------------------------- the bound that attention is told
+
+
+VIEWS: list[dict[str, Any]] = [
+    {},
+    {"content": True},
+    {"level": 1},
+    {"level": 3, "content": True},
+    {"crop": (0.3, 1.0), "flip": 0.5},
+    {"crop": (1.0, 1.0), "ratio": (0.1, 10.0), "content": True, "level": 2},
+]
+
+
+def bounds(plan: EpochPlan) -> tuple[set[int], int]:
+    """The bounds of all packs, and the most tokens that an image has."""
+    micros = [micro for step in plan for micro in step]
+    assert all(isinstance(micro.shape, Pack) for micro in micros)
+    return {micro.shape.longest for micro in micros if isinstance(micro.shape, Pack)}, max(
+        int(m.crops.tokens.max(initial=0)) for m in micros
+    )
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=str)
+@pytest.mark.parametrize("seed", range(4))
+def test_no_image_of_any_epoch_has_more_tokens_than_the_one_bound_of_all_packs(
+    few_samples: Callable[..., Samples], view: dict[str, Any], seed: int
+) -> None:
+    samples = few_samples(seed)
+    members = np.array([0, samples.starts[1], len(samples)])
+    mixed = replace(samples, members=members, weights=(2.5, 1.0))
+    for these in (samples, mixed):
+        found = [bounds(EpochPlan(these, seed, epoch, Packed(tokens=10_112, patch=2, **view))) for epoch in range(3)]
+        (bound,) = set.union(*(one for one, _ in found))
+        most = max(most for _, most in found)
+        assert most <= bound <= 10_112
+        assert bound % 128 == 0
+        assert "crop" in view or bound - 128 < most, "no more than rounding asks for"
+
+
+def test_the_bound_is_of_the_split_and_never_above_the_pack(few_samples: Callable[..., Samples]) -> None:
+    samples = few_samples(1)
+    small = samples.select(samples.height * samples.width.astype(int) < 128 * 64, "small")
+    (all_of_them,), _ = bounds(EpochPlan(samples, 0, 0, Packed(tokens=9000, patch=4)))
+    (of_small,), most = bounds(EpochPlan(small, 0, 0, Packed(tokens=9000, patch=4)))
+    assert most <= of_small < all_of_them
+    (tight,), most = bounds(EpochPlan(small, 0, 0, Packed(tokens=most, patch=4)))
+    assert tight == most
+
+
+def test_an_image_above_the_bound_is_never_handed_out(few_samples: Callable[..., Samples]) -> None:
+    """As an error of ours would have it: a GPU's attention would leave tokens out."""
+    samples, batching = few_samples(0), Packed(tokens=3000, patch=4)
+    shown = crops(samples, np.arange(len(samples)), batching.augmentation, 0)
+    most = int(shown.tokens.max())
+    PackedBatcher(3000, 32, 8, 4, 1, "fill", most).feed(shown)
+    with pytest.raises(AssertionError, match=f"an image has {most} tokens, above {most - 1}"):
+        PackedBatcher(3000, 32, 8, 4, 1, "fill", most - 1).feed(shown)
+
+
+def test_what_a_plan_is_named_by_says_nothing_of_the_bound() -> None:
+    assert str(Pack(10, 3, 7)) == str(Pack(10, 3)) == "Pack(tokens=10, images=3)"
+    assert Pack(10, 3, 7) != Pack(10, 3), "they compile to other programs"

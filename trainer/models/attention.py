@@ -6,6 +6,7 @@ sees static shapes. Both were compared with float64, on an H200 too: `python -m 
 """
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, longest: int) ->
     cu_seqlens
         int32, where sequences begin, and n.
     longest
-        A bound on the length of a sequence, the same in every batch.
+        A bound on the length of a sequence, the same in every batch. CUDA leaves out what lies beyond, without a word;
+        elsewhere a longer sequence is an error.
 
     Returns
     -------
@@ -36,14 +38,16 @@ def attend(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, longest: int) ->
         q, k, v, wanted = q.to(kind), k.to(kind), v.to(kind), q.dtype
         out = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, longest, longest)
         return (out[0] if isinstance(out, tuple) else out).to(wanted)
-    found: Tensor = _segments(q, k, v, cu_seqlens)
+    found: Tensor = _segments(q, k, v, cu_seqlens, longest)
     return found
 
 
 @torch.library.custom_op("trainer::segments", mutates_args=())
-def _segments(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor) -> Tensor:
+def _segments(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, longest: int) -> Tensor:
     out = torch.zeros_like(q)
     for start, end in _spans(cu_seqlens):
+        if end - start > longest:
+            raise ValueError(f"a sequence of {end - start} tokens is longer than the bound, {longest}")
         out[start:end] = _one(q[start:end], k[start:end], v[start:end])
     return out
 
@@ -77,7 +81,7 @@ def _one(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 @_segments.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor) -> Tensor:
+def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, longest: int) -> Tensor:
     return torch.empty_like(q)
 
 
@@ -86,13 +90,13 @@ def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor) -> tupl
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
 
 
-def _keep(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
+def _keep(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:4])
 
 
 def _back(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
     q, k, v, cu_seqlens = ctx.saved_tensors  # type: ignore[attr-defined]
-    return (*_segments_backward(grad.contiguous(), q, k, v, cu_seqlens), None)
+    return (*_segments_backward(grad.contiguous(), q, k, v, cu_seqlens), None, None)
 
 
 _segments.register_autograd(_back, setup_context=_keep)

@@ -144,7 +144,7 @@ class Mae(VisionTransformer, MaskedAutoencoder):
         place = positions(batch.yx, grid, c.decoder_width, c.position, c.position_table).to(y.dtype)
         y = y.index_add(0, mask.patches, place)
         for block in self.decoder_blocks:
-            y = block(y, mask.decoder_cu, batch.longest + 1)
+            y = block(y, mask.decoder_cu, mask.decoder_longest)
         return self.decoder_pred(self.decoder_norm(y)[mask.patches])  # type: ignore[no-any-return]
 
     # --- what it costs

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.models.sequences import Sequences, shortened
+from trainer.models.sequences import Sequences, bound, shortened
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ class Mask:
         int32, where sequences begin, with filler cut into short ones.
     kept : Tensor
         int64 (S,), number of visible patches.
+    encoder_longest, decoder_longest : int
+        Bounds on the lengths of these sequences, the same in every batch.
     """
 
     masked: Tensor
@@ -40,6 +42,8 @@ class Mask:
     encoder_cu: Tensor
     decoder_cu: Tensor
     kept: Tensor
+    encoder_longest: int
+    decoder_longest: int
 
 
 def noise(of: Sequences) -> Tensor:
@@ -98,6 +102,13 @@ def cuts(of: Sequences, ratio: float) -> tuple[Tensor, Tensor]:
     return encoder.int(), decoder.int()
 
 
+def bounds(of: Sequences, ratio: float) -> tuple[int, int]:
+    """Return bounds on the lengths of the sequences of `cuts`, known without looking at a batch's tensors."""
+    longest, filler = (int(n * (1.0 - ratio)) + 1 for n in (of.longest, of.filler))  # rounded as `visible` does
+    left = of.weight.shape[0]  # what rounding leaves of `capacity`: less than a patch of each sequence
+    return bound(longest, max(filler, left)), bound(of.longest + 1, of.filler + 1)
+
+
 def draw(of: Sequences, ratio: float, drawn: Tensor | None = None) -> Mask:
     """Draw the mask of a batch.
 
@@ -128,6 +139,7 @@ def draw(of: Sequences, ratio: float, drawn: Tensor | None = None) -> Mask:
     decoder = torch.empty(count + tokens, dtype=torch.int64, device=device)
     decoder = decoder.scatter(0, patches, place).scatter(0, cu[:-1] + torch.arange(count, device=device), starts)
     encoder_cu, decoder_cu = cuts(of, ratio)
+    encoder_longest, decoder_longest = bounds(of, ratio)
     return Mask(
         masked=place == room,
         encoder=encoder,
@@ -136,4 +148,6 @@ def draw(of: Sequences, ratio: float, drawn: Tensor | None = None) -> Mask:
         encoder_cu=encoder_cu,
         decoder_cu=decoder_cu,
         kept=kept,
+        encoder_longest=encoder_longest,
+        decoder_longest=decoder_longest,
     )

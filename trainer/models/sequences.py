@@ -38,7 +38,9 @@ class Sequences:
     seeds : Tensor
         int64 (S,), from the plan.
     longest : int
-        A bound on the length of a sequence, the same in every batch.
+        A bound on the patches of an image, the same in every batch.
+    filler : int
+        Likewise of a sequence without an image. `shortened` cuts those that follow the last image.
     """
 
     patches: Tensor
@@ -50,6 +52,7 @@ class Sequences:
     weight: Tensor
     seeds: Tensor
     longest: int
+    filler: int
 
     @property
     def lengths(self) -> Tensor:
@@ -68,7 +71,7 @@ def grid_of(sizes: Tensor, patch: int) -> Tensor:
 
 
 def from_packed(batch: PackedBatch, patch: int) -> Sequences:
-    """Return a packed batch as it is. An image may be as long as the pack, which bounds all of them."""
+    """Return a packed batch as it is. Where no bound on its images is known, one may be as long as the pack."""
     return Sequences(
         patches=batch.patches,
         yx=batch.yx,
@@ -78,7 +81,8 @@ def from_packed(batch: PackedBatch, patch: int) -> Sequences:
         grid=grid_of(batch.hw, patch),
         weight=batch.weight,
         seeds=batch.seeds,
-        longest=batch.patches.shape[0],
+        longest=batch.longest or batch.patches.shape[0],
+        filler=batch.patches.shape[0],
     )
 
 
@@ -108,6 +112,7 @@ def from_binned(batch: BinnedBatch, patch: int) -> Sequences:
         weight=batch.weight,
         seeds=batch.seeds,
         longest=length,
+        filler=length,
     )
 
 
@@ -139,7 +144,8 @@ def without_padding(batch: BinnedBatch | PackedBatch, patch: int) -> Sequences:
         grid=torch.cat([grid_of(of.hw, patch), none]),
         weight=torch.cat([of.weight, of.weight.new_zeros(1)]),
         seeds=torch.cat([of.seeds, of.seeds.new_zeros(1)]),
-        longest=max(of.longest, _SHORT),  # padding is cut into pieces of that length
+        longest=of.longest,
+        filler=len(of.patches),
     )
 
 
@@ -167,6 +173,11 @@ def shortened(cu_seqlens: Tensor, weight: Tensor, tokens: int) -> Tensor:
     every = torch.arange(0, ceil_div(tokens, _SHORT), device=device) * _SHORT
     cuts = (cu_seqlens[last] + every).clamp(max=tokens)
     return torch.cat([cu_seqlens, cuts]).sort().values
+
+
+def bound(longest: int, filler: int) -> int:
+    """Return a bound on the sequences that `shortened` left, by bounds on those with an image and without one."""
+    return max(longest, min(filler, _SHORT))
 
 
 def valid_pixels(of: Sequences, patch: int) -> Tensor:

@@ -183,7 +183,7 @@ class VisionTransformer(Encoder, ABC):
         seeds, owner = batch.seeds, torch.where(mask.encoder < count, mask.encoder.clamp(max=count - 1), image)
         for i, (block, rate) in enumerate(zip(self.blocks, drop_rates(c.drop_path, c.depth), strict=True)):
             share = kept(seeds, i, rate)[:, owner, None] if rate and self.training else None
-            x = block(x, mask.encoder_cu, batch.longest + 1, share)
+            x = block(x, mask.encoder_cu, mask.encoder_longest, share)
         return self.norm(x)  # type: ignore[no-any-return]
 
 

@@ -94,6 +94,7 @@ def _features(model: Mae, image: Tensor) -> Tensor:
         weight=torch.ones(1),
         seeds=torch.zeros(1, dtype=torch.int64),
         longest=count,
+        filler=0,
     )
     mask = draw(of, 0.0)
     with torch.no_grad():

@@ -21,7 +21,7 @@ CONFIG = MaeConfig(
 IMAGE = (160, 160)  # 100 tokens
 
 
-def _attention(q: Any, k: Any, v: Any, cu_seqlens: Any, out_val: Any = None) -> int:
+def _attention(q: Any, k: Any, v: Any, cu_seqlens: Any, longest: int, out_val: Any = None) -> int:
     """Scores and their sum of values in our operator, whose lengths are in its arguments and not in its shapes."""
     squares = cu_seqlens.diff().long().square().sum().item()
     return int(2 * 2 * squares * q.shape[1] * q.shape[2])
