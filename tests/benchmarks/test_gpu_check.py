@@ -15,6 +15,7 @@ from benchmarks import gpu_check
 from benchmarks.gpu_check_summary import OUTCOMES, plots, readme, said
 from benchmarks.gpu_steps import Skipped, Where, attention, decoding, driver, loading, training
 from benchmarks.results import Record
+from trainer.models.attention import attend
 
 HERE = Where("cpu", "", quick=True, seed=0)
 
@@ -109,10 +110,9 @@ def test_an_image_that_is_off_by_one_grey_level_is_told(off: int, monkeypatch: p
 def test_attention_that_sees_a_neighbouring_image_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "_timed", lambda *given: {})
     assert attention.attention(HERE)["wrong"] == []
-    whole = attention.attend
 
     def blurred(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cu: torch.Tensor, longest: int) -> torch.Tensor:
-        return whole(q, k, v, torch.cat([cu[:1], cu[2:]]), longest)
+        return attend(q, k, v, torch.cat([cu[:1], cu[2:]]), longest)
 
     monkeypatch.setattr(attention, "attend", blurred)
     assert len(attention.attention(HERE)["wrong"]) == len(attention.SHAPES) * 4
