@@ -1,5 +1,6 @@
 """Processes and devices: join them, wrap a model, add numbers up. torchrun's environment says which process this is."""
 
+import gc
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -57,9 +58,10 @@ def start() -> World:
 
 
 def stop() -> None:
-    """Leave the other processes."""
+    """Leave the other processes. Who still holds a group, as a loop or a wrapped model does, should have let it go."""
     if dist.is_initialized():
         dist.destroy_process_group()
+        gc.collect()  # a group's threads end with it, and Python aborts where they live longer than it does
 
 
 def wrap_model(model: nn.Module, blocks: Sequence[nn.Module], how: Literal["ddp", "fsdp"], bf16: bool) -> nn.Module:

@@ -60,6 +60,7 @@ for _ in range(given["steps"]):
 if world.is_main:
     lines = [(float(s.sums["loss"] / s.sums["weight"]), s.norm, s.images) for s in log._since]
     torch.save({"weights": task.model.state_dict(), "lines": lines}, sys.argv[2] + "/out.pt")
+del loop, task, world  # their groups have threads, which must not live longer than Python
 parallel.stop()
 """
 

@@ -65,6 +65,7 @@ for _ in given:
     loop._step()
 if world.is_main:
     torch.save(task.model.state_dict(), run / "out.pt")
+del loop, task, world  # their groups have threads, which must not live longer than Python
 parallel.stop()
 """
 
