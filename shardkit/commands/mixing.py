@@ -68,7 +68,8 @@ def _print_shared(urls: list[str]) -> None:
             console.print(said, style="yellow", highlight=False, soft_wrap=True)
     if len(urls) > 1:
         names = " ".join(shlex.quote(shown(url)) for url in urls)
-        console.print(f"nearly the same images: shardkit overlap {names}", style="dim", highlight=False, soft_wrap=True)
+        hint = f"to look for nearly the same images: shardkit overlap {names}"
+        console.print(hint, style="dim", highlight=False, soft_wrap=True)
 
 
 def _normalised(specs: "list[MemberSpec]", asked: tuple[str, ...]) -> "list[MemberSpec]":

@@ -63,7 +63,7 @@ def test_mix_says_which_members_hold_the_same_images(members: dict[str, Path], s
     code, told = said("mix", "mix.json", f"a={url}", f"b={copy}")
     assert code == 0, told
     assert f"{url} and {copy} share {ManifestIndex(url).rows:,} images by their pixels" in told
-    assert f"nearly the same images: shardkit overlap {url} {copy}" in told
+    assert f"to look for nearly the same images: shardkit overlap {url} {copy}" in told
     code, told = said("mix", "mix.json", f"a={url}", f"b={members['zarr']}")
     assert "share" not in told.split("mix.json")[1]
 

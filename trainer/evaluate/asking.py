@@ -196,6 +196,7 @@ def asked_targets(of: Trained, loader: Loader, labels: str, classes: tuple[str, 
     if task.kind == "multiclass":
         there = (values[rows] == 1).any(axis=0)
         notes = _other_categories(said, task.chosen(said)[0], rows[~known[:, 0]])
+    notes += task.counted(said, rows)
     if absent := [name for name, one in zip(classes, there, strict=True) if not one]:
         what = "know no image" if task.kind == "multiclass" else "say nothing"
         notes.append(f"The labels {labels} {what} of {', '.join(absent)} in this split.")

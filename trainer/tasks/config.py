@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from cyclopts import Parameter
 
@@ -80,12 +82,7 @@ class TaskConfig:
         rows, split = split_rows(loader), leaks.split_name(loader)
         trained = TrainingTargets.of(of, rows, self.kind)
         notes = trained.check(self.labels, split)
-        blank = int((labels.has_row & ~labels.known.any(1))[rows].sum())
-        if blank and self.kind == "multilabel" and self.blank == "zeros":
-            notes.append(
-                f"{blank:,} images of the training split {split} have a row of blanks alone in the labels"
-                f" {self.labels}: they count as 0, and not at all with --objective.blank ignore"
-            )
+        notes += self.counted(labels, rows)
         weights = trained.weights(self.weights)
         notes += leaks.warnings(loader, self.labels, labels.split)
         encoder = model.encoder(last_norm=not self.head.norm)
@@ -132,6 +129,11 @@ class TaskConfig:
         learnt = tuple(facts.get("objective", {}).get("columns", ()))
         known = not self.columns and any(name in labels.columns for name in learnt)
         return replace(self, columns=learnt) if known else self
+
+    def counted(self, labels: Labels, rows: npt.NDArray[np.int64]) -> list[str]:
+        """Say what blanks and -1 of the labels that are learnt from count as, on samples of these rows."""
+        policy = Policy(self.uncertain, self.ones, self.blank)
+        return [] if self.kind == "regression" else targets.counted(labels, self.chosen(labels), policy, rows)
 
     def made(self, labels: Labels, classes: tuple[str, ...] = ()) -> Targets:
         """Return the targets that labels count as, by this policy; `classes` as of `targets`."""

@@ -174,6 +174,42 @@ def categories(
     return Targets(names, one_hot.astype(np.float32), np.broadcast_to(there[:, None], one_hot.shape).copy())
 
 
+def counted(labels: Labels, columns: Sequence[str], policy: Policy, rows: npt.NDArray[np.int64]) -> list[str]:
+    """Say of binary labels what their blanks and -1 count as, where they count, and how many there are.
+
+    Parameters
+    ----------
+    labels
+        By row.
+    columns
+        Those of them that are used; labels of other kinds are left out.
+    policy
+        What -1 and blanks count as.
+    rows
+        Of the samples that are asked about.
+    """
+    names = [name for name in columns if labels.kinds.get(name) == "binary"]
+    at = [labels.columns.index(name) for name in names]
+    values, known = labels.values[rows][:, at], labels.known[rows][:, at]
+    blank = dict(zip(names, (labels.has_row[rows][:, None] & ~known).sum(0).tolist(), strict=True))
+    unsure = dict(zip(names, (known & (values == UNCERTAIN)).sum(0).tolist(), strict=True))
+    as_one = [n for n in names if policy.uncertain == "ones" or n in policy.ones]
+    zero = {n: c for n, c in unsure.items() if n not in as_one and policy.uncertain == "zeros"}
+    groups = [
+        (
+            "Blanks count as 0 (--objective.blank zeros; ignore leaves them out)",
+            blank if policy.blank == "zeros" else {},
+        ),
+        ("Uncertain values (-1) count as 0 (--objective.uncertain zeros)", zero),
+        ("Uncertain values (-1) count as 1 (--objective.uncertain, --objective.ones)", {n: unsure[n] for n in as_one}),
+    ]
+    return [
+        f"{what}, on images of this split: {', '.join(f'{n} {c:,}' for n, c in found.items() if c)}."
+        for what, found in groups
+        if any(found.values())
+    ]
+
+
 def numbers(labels: Labels, columns: tuple[str, ...]) -> Targets:
     """Return targets of numbers, as they are."""
     names, values, known = _taken(labels, columns, "number")

@@ -246,3 +246,21 @@ def test_classes_that_a_site_says_nothing_of_are_unknown_and_named(
 def test_a_site_that_knows_no_class_is_refused(site: Callable[..., Dataset]) -> None:
     with pytest.raises(ArgumentError, match="choose other --labels"):
         asked_targets(_run(columns=("side",)), _loader(site()), "tab", ("up", "down"))
+
+
+@pytest.mark.parametrize("blank", ["zeros", "ignore"])
+def test_blanks_that_count_as_negative_are_told_beside_the_scores(site: Callable[..., Dataset], blank: Any) -> None:
+    at = site()
+    table = at.label_table("tab")
+    ill = pa.array([None if i % 3 else i % 2 for i in range(len(at))], pa.int8())
+    changed = table.table.set_column(table.table.column_names.index("ill"), "ill", ill)
+    labels.write(Store(at.url), replace(table, table=changed))
+    run = _run(kind="multilabel")
+    run.task = replace(run.task, blank=blank)
+    values, notes = asked_targets(run, _loader(at), "tab", ("ill",))
+    unsaid = ill.null_count
+    assert np.isnan(values[:, 0]).sum() == (0 if blank == "zeros" else unsaid)
+    told = [
+        f"Blanks count as 0 (--objective.blank zeros; ignore leaves them out), on images of this split: ill {unsaid}."
+    ]
+    assert notes == (told if blank == "zeros" else [])

@@ -65,6 +65,25 @@ def test_uncertain_and_blank_count_as_the_policy_says(policy: Policy, edema: lis
     assert not found.values[~found.known].any()
 
 
+@pytest.mark.parametrize("policy", [Policy(), Policy("ones"), Policy("ignore"), Policy("zeros", ("mass",), "ignore")])
+def test_what_counts_without_being_said_is_told_with_its_number(policy: Policy) -> None:
+    """What the sentences number is what a policy adds to what the labels say."""
+    rows = np.array([1, 2, 3, 4])
+    told = " ".join(targets.counted(TWO, ("edema", "mass"), policy, rows))
+    found, said = targets.binary(TWO, (), policy), TWO.known & (TWO.values >= 0)
+    for at, name in enumerate(("edema", "mass")):
+        added = (found.known & ~said)[rows, at]
+        of = [int(number) for number in re.findall(rf"{name} (\d+)", told)]
+        assert sum(of) == added.sum()
+    assert ("count as 1" in told) == bool((found.known & ~said & (found.values == 1))[rows].any())
+
+
+def test_labels_that_say_all_need_no_word() -> None:
+    assert targets.counted(TWO, ("edema", "mass"), Policy(), np.array([0])) == []
+    words = _labels(view=["AP", None])
+    assert targets.counted(words, ("view", "absent"), Policy(), np.array([0, 1])) == []
+
+
 def test_a_row_of_blanks_alone_counts_as_a_row() -> None:
     """As of a table whose only label is 1 or empty; the last image has no row."""
     labels = _labels([True, True, True, False], fracture=[1, NAN, NAN, NAN])
