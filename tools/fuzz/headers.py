@@ -157,7 +157,7 @@ HEADER = (
 def _split(draft: Draft, rng: Rng) -> str:
     if draft.native or len(draft.pixels) < 64:
         raise Unfit
-    # No fragment is empty: the decoders that are asked stop at one or refuse it, and tell nothing of ours, which goes on.
+    # No fragment is empty: the decoders that are asked stop at one or refuse it, and tell nothing of ours.
     cuts = np.unique(np.maximum(rng.integers(1, len(draft.pixels), int(rng.integers(1, 6))) // 2 * 2, 2))
     draft.fragments = tuple(int(n) for n in np.diff(cuts, prepend=0))
     return f"split in {len(draft.fragments) + 1} fragments"
