@@ -27,7 +27,7 @@ def check(places: Places) -> None:
             if (about.kind, {*about.classes}) != (other.kind, {*other.classes}):
                 raise ArgumentError(
                     f"{about.run} has other classes than {other.run}, and a page is of one task: evaluate them by two"
-                    f" commands, each with an --out of its own{f', or remove {place}' if place.exists() else ''}"
+                    f" commands, each with another --out{f', or remove {place}' if place.exists() else ''}"
                 )
             if about.run == other.run:
                 _check_one_run((path, about), (place, other))

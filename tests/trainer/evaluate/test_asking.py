@@ -255,8 +255,7 @@ def test_blanks_that_count_as_negative_are_told_beside_the_scores(site: Callable
     ill = pa.array([None if i % 3 else i % 2 for i in range(len(at))], pa.int8())
     changed = table.table.set_column(table.table.column_names.index("ill"), "ill", ill)
     labels.write(Store(at.url), replace(table, table=changed))
-    run = _run(kind="multilabel")
-    run.task = replace(run.task, blank=blank)
+    run = _run(kind="multilabel", blank=blank)
     values, notes = asked_targets(run, _loader(at), "tab", ("ill",))
     unsaid = ill.null_count
     assert np.isnan(values[:, 0]).sum() == (0 if blank == "zeros" else unsaid)

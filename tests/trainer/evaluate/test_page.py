@@ -341,5 +341,5 @@ def test_a_temperature_is_fitted_on_the_val_splits_of_all_datasets_of_the_traini
 def test_predictions_of_two_tasks_make_no_page(tmp_path: Path) -> None:
     put(tmp_path, run="one")
     put(tmp_path, run="two", **VIEW)
-    with pytest.raises(ArgumentError, match="evaluate them by two commands, each with an --out of its own, or remove"):
+    with pytest.raises(ArgumentError, match="evaluate them by two commands, each with another --out, or remove"):
         page(tmp_path)
