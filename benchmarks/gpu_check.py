@@ -105,7 +105,7 @@ def run(
     Parameters
     ----------
     quick
-        In under 3 minutes, without the figures of training; else under 8.
+        Without the figures of training, meant for 3 minutes; else for 8. Neither was seen whole on a GPU.
     data
         Folder or bucket url of a dataset made by shardkit build; default a synthetic one.
     studies

@@ -69,13 +69,14 @@ class Case:
     def config(self) -> Config:
         """Return the recipe's config with this batching, and without what writes or draws on the way."""
         of = RECIPES[self.recipe].config
-        return replace(
-            of,
-            loader=replace(of.loader, batching=self.batching, split=self.split),
-            run=replace(of.run, seed=self.seed),
-            save=replace(of.save, every=NEVER),
-            log=replace(of.log, every=NEVER, pictures=0, baseline=0, tensorboard=False, profile=None),
-        )
+        loader = replace(of.loader, batching=self.batching, split=self.split)
+        return quiet(replace(of, loader=loader, run=replace(of.run, seed=self.seed)))
+
+
+def quiet(config: Config) -> Config:
+    """Return a config without what writes or draws on the way."""
+    log = replace(config.log, every=NEVER, pictures=0, baseline=0, tensorboard=False, profile=None)
+    return replace(config, save=replace(config.save, every=NEVER), log=log)
 
 
 def start(device: str) -> World:

@@ -1,4 +1,4 @@
-"""The steps of `benchmarks gpu-check`: functions from where it runs to figures, each run in a process of its own."""
+"""The steps of `benchmarks gpu-check`: functions from where it runs to figures."""
 
 from __future__ import annotations
 

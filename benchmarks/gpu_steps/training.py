@@ -9,7 +9,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from torch._dynamo.utils import counters
 from torch.profiler import profile
 
 from benchmarks import gpu_utilization
-from benchmarks.gpu_programs import NEVER, Again, Case, Timed, held, measure, start
+from benchmarks.gpu_programs import Again, Case, Timed, held, measure, quiet, start
 from benchmarks.gpu_steps import Skipped, Where
 from benchmarks.results import Record
 from trainer.commands.training import open_loader
@@ -69,15 +69,24 @@ class Watched(Loop):
                 self.waits.append(Counter(places))
 
 
+@dataclass
 class Noted(Timed):
-    """The log that keeps steps, and has something noted after each."""
+    """The log that keeps steps, notes the graphs that there are after each, and profiles the last of several."""
 
-    note: Any
+    where: Where | None = None
+    graphs: list[int] = field(default_factory=list)
+    profiler: Any = None
 
     def add(self, step: Step) -> None:
         """See `Log`."""
+        if self.where is not None and self.profiler is not None:
+            self.where.wait()
+            self.profiler.stop()
         super().add(step)
-        self.note()
+        self.graphs.append(counters["stats"]["unique_graphs"])
+        if self.steps > 1 and len(self.graphs) == self.steps - 1:
+            self.profiler = profile(acc_events=True)
+            self.profiler.start()
 
 
 def _configs(where: Where) -> dict[str, tuple[Config, bool]]:
@@ -92,10 +101,8 @@ def _configs(where: Where) -> dict[str, tuple[Config, bool]]:
         task = replace(of.objective, labels=where.labels, columns=(), kind="multiclass")
         batching = of.loader.batching.replace("per_step=4", "per_step=2").replace("per_step=8", "per_step=2")
         batching = batching.replace("remainder=drop", "remainder=fill")  # tiny's: few images are there
-        quiet = replace(of.log, every=NEVER, pictures=0, baseline=0, tensorboard=False)
-        own: Any = {"loader": replace(of.loader, batching=batching, split="all"), "objective": task, "log": quiet}
-        own |= {"select": replace(of.select, metric=""), "save": replace(of.save, every=NEVER)}
-        found[recipe] = replace(of, **own), True
+        loader, select = replace(of.loader, batching=batching, split="all"), replace(of.select, metric="")
+        found[recipe] = quiet(replace(of, loader=loader, objective=task, select=select)), True
     return found
 
 
@@ -163,36 +170,20 @@ def _taken(where: Where, config: Config, loader: Any, batches: list[Batch], coun
     counters.clear()
     torch.manual_seed(where.seed)
     again: Any = Again(loader, batches)
-    log, graphs = Noted(Path(), loader.bins()[0], count, None, devices=1, console=None, tensorboard=False), list[int]()
-    profiler = profile(acc_events=True)
-
-    def note() -> None:
-        graphs.append(counters["stats"]["unique_graphs"])
-        if len(graphs) == count - 1:
-            profiler.start()
-
-    log.note = note
+    place, names = Path(), loader.bins()[0]
+    log = Noted(place, names, count, None, devices=1, console=None, tensorboard=False, where=where)
     with tempfile.TemporaryDirectory(prefix="shardkit-bench-") as folder:  # for the checkpoint at the end
         objective = config.objective.build(config.model, loader)
         loop = Watched(objective, again, config, Path(folder), start(where.kind), log, count)
         loop.waits = []
-        ended = log.add
-
-        def add(step: Step) -> None:
-            if count > 1 and len(graphs) == count - 1:
-                where.wait()
-                profiler.stop()
-            ended(step)
-
-        log.add = add  # type: ignore[method-assign]
         loop.go()
     return {
         "losses": [float(step.sums["loss"]) / float(step.sums["weight"]) for step in log.done],
-        "graphs": graphs,
+        "graphs": log.graphs,
         "breaks": sum(counters["graph_break"].values()),
         "waits": loop.waits or [Counter[str]()] * count,
         "seconds": [after - before for before, after in pairwise(log.ends[:-1])],
-        "profile": _profiled(profiler) if count > 1 else {},
+        "profile": _profiled(log.profiler) if log.profiler is not None else {},
     }
 
 

@@ -13,7 +13,7 @@ from shardkit.errors import ArgumentError
 Decoder = Literal["auto", "threads", "dali"]
 _ENOUGH = 6  # cores of a rank
 """With so many, threads decode faster than a GPU: on an H200 DALI's decoder gave 344 Mpx/s, with 8 threads as with 16,
-and OpenJPH 118 a thread and 1,280 in all, of radiographs of 4.4 Mpx (`python -m benchmarks gpu-check`)."""
+and OpenJPH 118 a thread and 1,280 in all, of radiographs of 4.4 Mpx. Seen once; `benchmarks gpu-check` asks anew."""
 
 
 def chosen(device: str | torch.device | None) -> torch.device:
