@@ -8,10 +8,11 @@ if TYPE_CHECKING:
     from shardkit.loader.batch import Batch
     from shardkit.loader.collate import BinnedBatch, PackedBatch
     from shardkit.loader.loader import Loader
+    from shardkit.loader.multi_view import MultiViewBatch
     from shardkit.loader.preparing import prepare
     from shardkit.loader.torch_dataset import TorchDataset
     from shardkit.looking.dataset import Dataset
-    from shardkit.plan import Batching, Binned, EpochPlan, Exact, Fixed, Packed, Resized, from_text
+    from shardkit.plan import Batching, Binned, EpochPlan, Exact, Fixed, Packed, Resized, View, from_text
 
 _HOMES = {
     "Batch": "loader.batch",
@@ -19,9 +20,12 @@ _HOMES = {
     "Dataset": "looking.dataset",
     "PackedBatch": "loader.collate",
     "Loader": "loader.loader",
+    "MultiViewBatch": "loader.multi_view",
     "TorchDataset": "loader.torch_dataset",
     "prepare": "loader.preparing",
-    **dict.fromkeys(("Batching", "Binned", "EpochPlan", "Exact", "Fixed", "Packed", "Resized", "from_text"), "plan"),
+    **dict.fromkeys(
+        ("Batching", "Binned", "EpochPlan", "Exact", "Fixed", "Packed", "Resized", "View", "from_text"), "plan"
+    ),
 }
 __all__ = [
     "Batch",
@@ -33,10 +37,12 @@ __all__ = [
     "Exact",
     "Fixed",
     "Loader",
+    "MultiViewBatch",
     "Packed",
     "PackedBatch",
     "Resized",
     "TorchDataset",
+    "View",
     "from_text",
     "prepare",
 ]

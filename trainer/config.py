@@ -80,16 +80,29 @@ class OptimConfig:
         Which parameters decay. matrices: all but biases, norms and what the model's no_weight_decay names. all: all.
     layer_decay
         Factor of the learning rate from an encoder's layer to the one before it, for fine-tuning; 1 is none.
+    weight_decay_end
+        Weight decay at the end of a cosine over the run that begins with weight_decay; without one, it is constant.
     schedule
-        cosine with linear warm-up, one cycle, or constant after linear warm-up.
+        cosine with linear warm-up, one cycle, constant after linear warm-up, or multistep: constant but for milestones.
     warmup
         Share of the steps in which the learning rate rises.
+    warmup_from
+        Learning rate that the warm-up rises from.
+    rise
+        Which ends of the rise are steps: its end (the first step is above warmup_from), its start (the last step is
+        below the greatest rate), or both.
     floor
         Learning rate at the end of the cosine.
+    milestones
+        Shares of the steps at which multistep multiplies the rate by gamma.
+    gamma
+        Factor of multistep.
     rate_by
         How often the learning rate changes: with every step, or with every epoch.
     clip
         Greatest norm of the gradient; without one, nothing is clipped.
+    clip_by
+        What is clipped: the gradient of the whole model, or that of each tensor for itself.
     ema
         Decay of a moving average of the weights; 0 keeps no average.
     """
@@ -101,13 +114,19 @@ class OptimConfig:
     momentum: float = 0.9
     trust: float = 0.001
     weight_decay: float = 0.05
+    weight_decay_end: float | None = None
     decay: Literal["matrices", "all"] = "matrices"
     layer_decay: float = 1.0
-    schedule: Literal["cosine", "onecycle", "constant"] = "cosine"
+    schedule: Literal["cosine", "onecycle", "constant", "multistep"] = "cosine"
     warmup: float = 0.05
+    warmup_from: float = 0.0
+    rise: Literal["end", "start", "both"] = "end"
     floor: float = 0.0
+    milestones: tuple[float, ...] = ()
+    gamma: float = 0.1
     rate_by: Literal["step", "epoch"] = "step"
     clip: float | None = None
+    clip_by: Literal["model", "tensor"] = "model"
     ema: float = 0.0
 
 

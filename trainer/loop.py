@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from shardkit import Binned, Exact, Loader
+from shardkit.errors import ArgumentError
 from trainer import metrics, optim, parallel
 from trainer.bins import BinLosses
 from trainer.config import Config
@@ -29,7 +31,7 @@ from trainer.runs import best
 from trainer.runs.checkpoint import Checkpoints, TrainingState
 from trainer.runs.log import Log, Step
 from trainer.runs.profiling import ProfilerWindow
-from trainer.schedule import Schedule
+from trainer.schedule import Schedule, cosine
 from trainer.selection import Selection
 from trainer.validation import Validation
 
@@ -109,6 +111,7 @@ class Loop:
         anew: bool = False,
         validation: Validation | None = None,
     ) -> None:
+        _check(config, objective)
         self.objective, self.loader, self.validation, self.config = objective, loader, validation, config
         self.run, self.world, self.log = run, world, log
         self.steps, self.asked, self.anew, self.progress = steps, asked, anew, RunProgress()
@@ -124,7 +127,16 @@ class Loop:
         o = config.optim
         every = len(loader.plan) if o.rate_by == "epoch" else 1
         self.schedule = Schedule(
-            kind=o.schedule, peak=o.lr, floor=o.floor, warmup=round(o.warmup * steps), total=steps, every=every
+            kind=o.schedule,
+            peak=o.lr,
+            floor=o.floor,
+            warmup=round(o.warmup * steps),
+            total=steps,
+            every=every,
+            start=o.warmup_from,
+            rise=o.rise,
+            milestones=o.milestones,
+            gamma=o.gamma,
         )
         self.checkpoints = Checkpoints(run, config.save.keep, world)
         self.selection = Selection(config.select, validation.measured_on if validation else "")
@@ -132,6 +144,7 @@ class Loop:
         self._batches = self._endless()
         self._shown: tuple[Batch, Output] | None = None
         self._saved = 0
+        self._waited = 0.0  # seconds for data, in this step
 
     # --- the run
 
@@ -175,16 +188,15 @@ class Loop:
         """Run one global step; return whether any process was asked to stop."""
         rate = self.schedule.at(self.progress.step)
         optim.set_rate(self.optimizer, rate)
+        if (end := self.config.optim.weight_decay_end) is not None:
+            decay = cosine(self.config.optim.weight_decay, end, self.progress.step / self.steps)
+            optim.set_decay(self.optimizer, decay)
         self.optimizer.zero_grad(set_to_none=True)
         sums, waited, epoch = self._accumulate()
         sums["stop"] = torch.full((), float(self.asked()), dtype=torch.float64, device=self.world.device)
         sums = metrics.over_processes(sums)
-        grads = optim.gradients(self.model)
-        scale = self.world.size / sums["weight"].clamp(min=1)  # exchanged gradients are means over processes
-        norm = optim.norm(grads) * scale
-        if self.config.optim.clip is not None:
-            scale = scale * (self.config.optim.clip / (norm + 1e-6)).clamp(max=1)
-        torch._foreach_mul_(grads, scale.to(grads[0].dtype))
+        self.objective.before_update(self.progress.step, self.steps)
+        norm = self._scaled(optim.gradients(self.model), sums["weight"])
         found = metrics.on_cpu({**sums, "norm": norm.double()})  # waits for the device
         if found["weight"] > 0:
             self._update(float(found["loss"]), float(found["norm"]))
@@ -198,14 +210,40 @@ class Loop:
         self.log.add(step)
         return bool(found["stop"] > 0)
 
+    def _scaled(self, grads: list[Tensor], images: Tensor) -> Tensor:
+        """Make gradients, in place, those of the mean over the step's images, clipped; return their norm before."""
+        scale, o = self.world.size / images.clamp(min=1), self.config.optim  # exchanged ones are means over processes
+        norm = optim.norm(grads) * scale
+        if o.clip is not None and o.clip_by == "model":
+            scale = scale * (o.clip / (norm + 1e-6)).clamp(max=1)
+        torch._foreach_mul_(grads, scale.to(grads[0].dtype))
+        if o.clip is not None and o.clip_by == "tensor":
+            optim.clip_each(grads, o.clip)
+        return norm
+
+    def _fetch(self) -> Batch:
+        """Return the next micro-batch of this process."""
+        before = time.monotonic()
+        batch = next(self._batches)
+        self._waited += time.monotonic() - before
+        return batch
+
+    def _begin(self) -> list[Batch]:
+        """Fetch the first micro-batch of a step, or all of them, and tell the objective; return what was fetched."""
+        held = [self._fetch()]
+        while self.objective.whole_steps and not held[-1].position.last:
+            held.append(self._fetch())
+        with self._autocast():
+            self.objective.begin_step(self.progress.step, self.steps, held, self.world)
+        return held
+
     def _accumulate(self) -> tuple[metrics.Sums, float, int]:
         """Run this process's micro-batches of a step; return sums by name, seconds waited for data, and the epoch."""
         sums: metrics.Sums = {"loss_by_bin": self._bins.zeros()}
-        waited = 0.0
+        self._waited = 0.0
+        held = self._begin()
         while True:
-            before = time.monotonic()
-            batch = next(self._batches)
-            waited += time.monotonic() - before
+            batch = held.pop(0) if held else self._fetch()
             with parallel.accumulating(self.model, batch.position.last):
                 with self._autocast():
                     output = self.objective.run(self.model, batch)
@@ -215,7 +253,7 @@ class Loop:
                 break
         if self.world.is_main and self._due(self.config.log.pictures, after=1):
             self._shown = batch, output
-        return sums, waited, batch.position.epoch
+        return sums, self._waited, batch.position.epoch
 
     def _update(self, loss: float, norm: float) -> None:
         """Change the weights, unless the loss or the gradient is not finite."""
@@ -309,6 +347,16 @@ class Loop:
                 said = f"going on after step {self.progress.step}{after}"
                 self.log.console.print(said, highlight=False, soft_wrap=True)
         self.log.begin(self.progress.step, self.progress.validated)
+
+
+def _check(config: Config, objective: Objective) -> None:
+    """Refuse weights sharded over ranks where something needs whole ones."""
+    if config.run.parallel == "ddp":
+        return
+    if not objective.shardable:
+        raise ArgumentError("--run.parallel fsdp shards weights that this objective needs whole: use ddp")
+    if config.optim.clip_by == "tensor":
+        raise ArgumentError("--optim.clip-by tensor needs whole gradients, which --run.parallel fsdp has not: use ddp")
 
 
 def _compile(objective: Objective, loader: Loader, backend: str) -> None:

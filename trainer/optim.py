@@ -1,6 +1,6 @@
 """Optimiser, its parameter groups, gradient norms, and a moving average of the weights."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -61,6 +61,28 @@ def set_rate(of: torch.optim.Optimizer, rate: float) -> None:
 def gradients(model: nn.Module) -> list[Tensor]:
     """Return the gradients of the parameters that have one."""
     return [p.grad for p in model.parameters() if p.grad is not None]
+
+
+def set_decay(of: torch.optim.Optimizer, decay: float) -> None:
+    """Set the weight decay of the groups that decay."""
+    for group in of.param_groups:
+        if group["weight_decay"]:
+            group["weight_decay"] = decay
+
+
+@torch.no_grad()
+def clip_each(grads: Sequence[Tensor], greatest: float) -> None:
+    """Scale each tensor's gradient down to a norm, in place, whatever the others have.
+
+    Parameters
+    ----------
+    grads
+        One a parameter; none is sharded over ranks.
+    greatest
+        Greatest norm of one tensor.
+    """
+    for own, norm in zip(grads, torch._foreach_norm(list(grads)), strict=True):
+        own.mul_((greatest / (norm + 1e-6)).clamp(max=1))
 
 
 def norm(grads: Iterable[Tensor]) -> Tensor:

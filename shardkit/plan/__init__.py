@@ -6,6 +6,7 @@ from shardkit.plan.crops import Crops
 from shardkit.plan.epoch import EpochPlan, EpochStats
 from shardkit.plan.samples import Samples
 from shardkit.plan.shapes import BatchShape, MicroBatch, Pack, Shape
+from shardkit.plan.views import View
 
 __all__ = [
     "BatchShape",
@@ -22,5 +23,6 @@ __all__ = [
     "Resized",
     "Samples",
     "Shape",
+    "View",
     "from_text",
 ]

@@ -21,7 +21,7 @@ from shardkit import BinnedBatch
 from shardkit.errors import ArgumentError
 from trainer import parallel
 from trainer.models.backbone_layout import create, layers, layout
-from trainer.models.base import Batch, Grey
+from trainer.models.base import Batch, Channels, Grey
 from trainer.models.blocks import check_drop_path
 from trainer.models.encoder import Encoder, Features, real_tokens
 from trainer.models.timm_names import parted
@@ -43,15 +43,22 @@ class TimmConfig:
         Height and width of an image in pixels.
     drop_path
         Stochastic depth in training, for models that have it; 0 is none, also where timm's own default is another.
+    channels
+        Channels of its first layer: 1, or 3, which are shown the grey image three times.
+    any_size
+        Take images of other sizes, too, as crops of several sizes are: a vision transformer interpolates its positions.
     """
 
     name: str
     side: int = 224
     drop_path: float = 0.0
+    channels: Channels = 1
+    any_size: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values of which no model can be made."""
         require("model.side", self.side, self.side >= 1, "1 or more")
+        require("model.channels", self.channels, self.channels in (1, 3), "1 or 3")
         check_drop_path(self.drop_path)
 
     def build(self) -> "TimmEncoder":
@@ -61,7 +68,9 @@ class TimmConfig:
     def encoder(self, last_norm: bool = True) -> "TimmEncoder":
         """See `ModelConfig`."""
         parted(self.name)
-        return TimmEncoder(self.name, self.side, self.drop_path, last_norm)
+        return TimmEncoder(
+            self.name, self.side, self.drop_path, last_norm, channels=self.channels, any_size=self.any_size
+        )
 
 
 @final
@@ -80,14 +89,27 @@ class TimmEncoder(Encoder):
         Whether features are normalised last, in the backbone or in its own pooling; without, there is no such norm.
     norm_eps
         Added to the variance of layer norms; None leaves it to timm.
+    channels
+        Channels of its first layer.
+    any_size
+        Whether it takes images of other sizes, too.
     """
 
     def __init__(
-        self, name: str, side: int, drop_path: float = 0.0, last_norm: bool = True, norm_eps: float | None = None
+        self,
+        name: str,
+        side: int,
+        drop_path: float = 0.0,
+        last_norm: bool = True,
+        norm_eps: float | None = None,
+        channels: Channels = 1,
+        any_size: bool = False,
     ) -> None:
         super().__init__()
-        self.name, self.side, self._eps = name, side, norm_eps
-        changes: dict[str, Any] = {"drop_path_rate": drop_path}
+        self.name, self.side, self.channels, self._eps, self._any_size = name, side, channels, norm_eps, any_size
+        changes: dict[str, Any] = {"drop_path_rate": drop_path, "in_chans": channels}
+        if any_size and layout(name, side).order == "NLC":
+            changes["dynamic_img_size"] = True
         if norm_eps is not None:
             changes["norm_layer"] = partial(nn.LayerNorm, eps=norm_eps)
         self.encoder: Any = create(name, side, **changes)
@@ -150,10 +172,11 @@ class TimmEncoder(Encoder):
     def features(self, batch: Batch) -> Features:
         """See `Encoder`."""
         batch = self._fitting(batch)
-        images = batch.images.to(next(self.parameters()).dtype)
+        images = self.coloured(batch.images).to(next(self.parameters()).dtype)
         found, of = self._run(images, batch.weight > 0), self.layout
         tokens, before, count = of.tokens(found), found[:, : of.prefix], len(images)
-        yx = torch.cartesian_prod(*(torch.arange(n, device=images.device) for n in (of.rows, of.cols)))
+        grid = (of.rows * images.shape[2] // self.side, of.cols * images.shape[3] // self.side)
+        yx = torch.cartesian_prod(*(torch.arange(n, device=images.device) for n in grid))
         image = torch.arange(count, device=images.device).repeat_interleave(len(yx))
         yx = yx.repeat(count, 1)
         return Features(
@@ -169,8 +192,14 @@ class TimmEncoder(Encoder):
             ),
         )
 
+    def coloured(self, images: Tensor) -> Tensor:
+        """Return images in the channels of the first layer, grey ones three times: (B, channels, H, W)."""
+        return images.expand(-1, self.channels, -1, -1)
+
     def _fitting(self, batch: Batch) -> BinnedBatch:
         found = "packed" if not isinstance(batch, BinnedBatch) else "{}x{}".format(*batch.images.shape[2:])
+        if self._any_size and isinstance(batch, BinnedBatch):
+            return batch
         if not isinstance(batch, BinnedBatch) or found != f"{self.side}x{self.side}":
             raise ArgumentError(
                 f"images are {found} and {self.name} takes {self.side}x{self.side}: choose batching"
@@ -287,7 +316,8 @@ class TimmEncoder(Encoder):
         for name in own:
             value, wanted = found[name], own[name]
             if value.shape != wanted.shape and value.ndim == 4:
-                value = adapt_input_conv(1, value) / (1 if channels == "sum" else 3)
+                value = adapt_input_conv(self.channels, value)
+                value = value / (3 if self.channels == 1 and channels == "mean" else 1)
             if value.shape != wanted.shape:
                 raise ArgumentError(
                     f"{name} is {tuple(value.shape)} there and {tuple(wanted.shape)} in {self.name}: choose the model"

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from timm.models import get_pretrained_cfg
-from torch import nn
+from torch import Tensor, nn
 
 from shardkit.errors import ArgumentError
 from trainer.models.base import FIRST_KERNEL, Grey, Model, ModelConfig, Weights
@@ -130,8 +130,8 @@ def from_run(model: Model, path: Path, classes: Sequence[str] = (), options: Map
     if not labelled and own is model:
         checkpoint.weights(path, model)
         return f"all weights are those of {path}{began}"
-    before = ENCODER if labelled else ""
     state = dict(own.state_dict())
+    before = ENCODER if _is_under(ENCODER, state, there) else ""
     taken = {f"{before}{name}": value for name, value in state.items()}
     whole, missing = dict(taken), [name for name in state if _may_lack(name, there) and f"{before}{name}" not in there]
     for name in missing:
@@ -145,6 +145,11 @@ def from_run(model: Model, path: Path, classes: Sequence[str] = (), options: Map
     if other is None:
         return f"weights of encoder and head are those of {path}{began}{rest(own, known, missing)}"
     return f"the encoder's weights are those of {path}{began}{rest(model, known, missing)}{other}"
+
+
+def _is_under(prefix: str, state: Mapping[str, Tensor], there: frozenset[str]) -> bool:
+    """Return whether a run has weights of these names under a prefix: of a task, or of a method with heads."""
+    return any(f"{prefix}{name}" in there for name in state)
 
 
 def _may_lack(name: str, there: frozenset[str]) -> bool:

@@ -33,7 +33,7 @@ class Objective(ABC):
         self.model = model
 
     @abstractmethod
-    def run(self, model: nn.Module, batch: Batch) -> Output:
+    def run(self, model: nn.Module, batch: Any) -> Output:
         """Run a batch.
 
         Parameters
@@ -89,6 +89,39 @@ class Objective(ABC):
     def facts(self) -> dict[str, Any]:
         """What `run.json` says of it beside its kind and meanings, as plain values."""
         return {}
+
+    whole_steps: bool = False
+    """Whether all micro-batches of a step that this process runs are needed before the first one is run."""
+
+    shardable: bool = True
+    """Whether weights may be sharded over processes (`--run.parallel fsdp`)."""
+
+    def begin_step(self, step: int, steps: int, batches: Sequence[Any], world: World) -> None:
+        """Prepare a global step, before its first micro-batch is run: temperatures, keys of all samples, schedules.
+
+        Parameters
+        ----------
+        step
+            Number of global steps done.
+        steps
+            Those of the whole run.
+        batches
+            The first micro-batch of this process; with `whole_steps` all of them. `batch.position` says which of the
+            step's each is, so that what is made of them can be the same on any number of processes.
+        world
+            Which process this is.
+        """
+        return
+
+    def before_update(self, step: int, steps: int) -> None:
+        """Change gradients, summed over images and exchanged, before they are scaled, clipped and used.
+
+        Parameters
+        ----------
+        step, steps
+            As of `begin_step`.
+        """
+        return
 
     def stepped(self, world: World) -> None:
         """Follow an update of the weights, on all processes: running statistics, averages, queues.
@@ -164,10 +197,10 @@ class Objective(ABC):
     # --- what it keeps beside the model
 
     def to(self, device: torch.device) -> None:
-        """Move to a device: the model, and tensors that are attributes."""
+        """Move to a device: the model, and tensors and modules that are attributes."""
         self.model.to(device)
         for name, value in vars(self).items():
-            if isinstance(value, Tensor):
+            if isinstance(value, (Tensor, nn.Module)):
                 setattr(self, name, value.to(device))
 
     def state_dict(self) -> dict[str, Tensor]:

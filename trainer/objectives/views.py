@@ -1,0 +1,77 @@
+"""What objectives on several views of a sample share."""
+
+from abc import ABC
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shardkit import BinnedBatch, MultiViewBatch
+from shardkit.errors import ArgumentError
+from trainer.models.sequences import grid_of
+from trainer.objectives.base import Objective
+
+
+def views_of(batch: Any, least: int = 1) -> list[BinnedBatch]:
+    """Return a batch's views one by one: B images each, in the order of the batching.
+
+    Parameters
+    ----------
+    batch
+        From `MultiView`, or images of one size, which are one view.
+    least
+        Number of views that the objective needs.
+
+    Raises
+    ------
+    ArgumentError
+        Where there are fewer.
+    """
+    found = [batch] if isinstance(batch, BinnedBatch) else []
+    if isinstance(batch, MultiViewBatch):
+        for number, images in enumerate(batch.views):
+            whole, count = batch.binned(number), images.shape[1]
+            found += [_part(whole, slice(i * count, (i + 1) * count)) for i in range(len(images))]
+    if len(found) < least:
+        raise ArgumentError(
+            f"this objective needs {least} views of a sample: use --loader.batching multiview:views=..."
+        )
+    return found
+
+
+def _part(batch: BinnedBatch, at: slice) -> BinnedBatch:
+    return BinnedBatch(batch.images[at], batch.sizes[at], batch.rows[at], batch.seeds[at], batch.position)
+
+
+class ViewObjective(Objective, ABC):
+    """An objective on square views: what its batches cost."""
+
+    shardable = False
+
+    def tokens(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """See `Objective`: those of all views."""
+        found = [self._of_one(view) for view in views_of(batch)]
+        return torch.stack([own for own, _ in found]).sum(0), torch.stack([run for _, run in found]).sum()
+
+    def _of_one(self, view: BinnedBatch) -> tuple[Tensor, Tensor]:
+        own = grid_of(view.sizes, self.patch).double().prod(1) * view.weight
+        return own, own.new_full((), view.images.numel() // view.images.shape[1] // self.patch**2)
+
+    def run_flops(self, batch: Any) -> Tensor:
+        """See `Objective`: those of the encoder on all views, in proportion to their tokens."""
+        _, run = self.tokens(batch)
+        whole = self.model.run_flops(views_of(batch)[0])
+        _, of_one = self._of_one(views_of(batch)[0])
+        return whole * run / of_one
+
+
+def batched(views: Sequence[BinnedBatch]) -> BinnedBatch:
+    """Put views of one size after one another in one batch."""
+    return BinnedBatch(
+        images=torch.cat([view.images for view in views]),
+        sizes=torch.cat([view.sizes for view in views]),
+        rows=torch.cat([view.rows for view in views]),
+        seeds=torch.cat([view.seeds for view in views]),
+        position=views[0].position,
+    )
