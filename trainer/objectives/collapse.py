@@ -7,6 +7,7 @@ from torch import Tensor
 
 _LEAST = {"feature_deviation": 0.05, "effective_rank": 2.0, "teacher_entropy": 0.01}
 """Below these a method has collapsed, whatever its loss is."""
+_BEGUN = 0.1  # share of the steps
 
 
 @torch.no_grad()
@@ -56,7 +57,12 @@ def entropy(probabilities: Tensor, weight: Tensor) -> Tensor:
     p = probabilities.detach().double()
     found = -torch.xlogy(p, p).sum(1) / torch.log(torch.tensor(float(p.shape[1]), dtype=torch.float64))
     weight = weight.double()
-    return torch.stack([(found * weight).sum(), weight.sum()])
+    return torch.stack([torch.where(weight > 0, found * weight, 0.0).sum(), weight.sum()])
+
+
+def settled(step: int, steps: int) -> bool:
+    """Return whether a run has begun to learn: random weights, too, give all images nearly the same features."""
+    return step >= _BEGUN * steps
 
 
 def alarm(found: Mapping[str, float | None]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from shardkit.errors import ArgumentError
 from shardkit.report import Tile, number, render
+from trainer.objectives import collapse
 from trainer.objectives.losses import Loss
 from trainer.objectives.masked import PICTURE_MEANING, loss_meaning
 from trainer.report import by_bin, pictures, task
@@ -178,11 +179,20 @@ def _verdicts(about: Record, records: Records) -> list[tuple[str, str]]:
         steps = "step was" if skipped == 1 else "steps were"
         why = "the loss or the gradient was not finite, and the weights stayed as they were"
         found.append(("alert", f"{skipped} {steps} skipped: {why}."))
+    if said := _collapsed(records):
+        found.append(("alert", f"{said[0].upper()}{said[1:]}."))
     if uncounted := int(_value(records[-1], "uncounted") or 0):
         steps, own = ("step", "its") if uncounted == 1 else ("steps", "their")
         why = f"no image of {own} batches counts in the loss, and the weights stayed as they were"
         found.append(("", f"{uncounted} {steps} changed nothing: {why}."))
     return found
+
+
+def _collapsed(records: Records) -> str:
+    """Say that features of the last tenth of the log have collapsed; empty where they have not."""
+    last = [record["metrics"] for record in records[-max(1, len(records) // 10) :] if record.get("metrics")]
+    means = {name: _mean(last, name) for name in dict.fromkeys(name for each in last for name in each)}
+    return collapse.alarm(means) if collapse.settled(records[-1]["step"], records[-1]["steps"]) else ""
 
 
 def _masked(config: Record) -> dict[str, str]:

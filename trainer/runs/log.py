@@ -13,6 +13,7 @@ from torch import Tensor
 
 from shardkit.terminal.output import Terminal
 from trainer import metrics
+from trainer.objectives import collapse
 from trainer.runs.files import atomic_write
 from trainer.runs.writers import Writer, writers
 from trainer.validation import Measured
@@ -100,6 +101,7 @@ class Log:
     _since: list[Step] = field(default_factory=list)
     _started: float = field(default_factory=time.monotonic)
     _writers: list[Writer] = field(default_factory=list)
+    _alarmed: str = ""
 
     def begin(self, after: int, validated: int) -> None:
         """Drop the lines of what will be done again: of steps after `after`, and validations after `validated`."""
@@ -130,6 +132,7 @@ class Log:
         record = self._record(steps, took)
         self._append(METRICS_FILE, record, text(record))
         self._write(record["step"], record, "")
+        self._alarm(record)
 
     def validated(self, step: int, measured: Measured, best: bool = False) -> None:
         """Write what was measured after a step; its time counts as the run's, and not as a line's.
@@ -159,6 +162,13 @@ class Log:
         """Close the writers: no line follows."""
         for writer in self._writers:
             writer.close()
+
+    def _alarm(self, record: dict[str, Any]) -> None:
+        """Say once that features collapse, and again where they do after they did not."""
+        said = collapse.alarm(record.get("metrics", {})) if collapse.settled(record["step"], self.steps) else ""
+        if said and not self._alarmed and self.console is not None:
+            self.console.print(f"step {record['step']}: {said}", highlight=False, soft_wrap=True)
+        self._alarmed = said
 
     def _append(self, name: str, record: dict[str, Any], said: str) -> None:
         with (self.folder / name).open("a") as file:
