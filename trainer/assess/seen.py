@@ -11,10 +11,9 @@ from shardkit.errors import ShardkitError
 from trainer.assess.weights import loader_of
 from trainer.commands.training import open_loader
 from trainer.config import LoaderConfig
-from trainer.models.initial import facts_of
+from trainer.models.initial import RANDOM, facts_of
 from trainer.recipes.registry import RECIPES
 from trainer.runs import checkpoint, folder
-from trainer.runs.start import RANDOM
 from trainer.runs.training_data import keys_of
 from trainer.tasks import trained
 

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 
@@ -13,16 +13,13 @@ from shardkit.storage import shown
 from trainer.config import Config, flat
 from trainer.errors import TrainingError
 from trainer.models.base import Grey
-from trainer.models.initial import load_initial
+from trainer.models.initial import RANDOM, facts_of, load_initial
 from trainer.objectives.base import Objective
 from trainer.parallel import World, from_first
 from trainer.runs import folder, training_data, unpickling
 from trainer.runs.checkpoint import Checkpoints
 from trainer.runs.folder import Facts
 from trainer.selection import Selection, selection_notes
-
-RANDOM: Final = "weights begin at random"
-"""What `run.json` says of weights that nothing had been trained on before."""
 
 
 @dataclass(frozen=True, slots=True)
