@@ -77,8 +77,8 @@ def _own(facts: folder.Facts, open_data: Callable[[LoaderConfig, str], Loader]) 
         return frozenset(), False
 
 
-def open_plain(config: LoaderConfig, data: str) -> Loader:
-    """Open a dataset as a run has it, without its training."""
+def open_plain(config: LoaderConfig, data: str, weighted: bool = True) -> Loader:
+    """Open a dataset as a run has it, without its training; unless `weighted`, a mixture shows each image once."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     recipe = RECIPES["tiny"].config  # of which nothing remains but how images come in
-    return open_loader(replace(recipe, loader=config), data, device, 0, 1)
+    return open_loader(replace(recipe, loader=config), data, device, 0, 1, weighted=weighted)

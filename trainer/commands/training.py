@@ -180,7 +180,7 @@ def _validation(
     batching = str(replace(from_text(config.loader.batching), crop=None, flip=0.0, remainder="fill"))
     plain = replace(config, loader=replace(config.loader, batching=batching, split=split))
     try:
-        held = open_loader(plain, job.data, world.device, world.rank, world.size)
+        held = open_loader(plain, job.data, world.device, world.rank, world.size, weighted=False)
     except ArgumentError as error:
         raise ArgumentError(f"the {split} split cannot be measured, {error}; --val.every 0 leaves it out") from None
     parts = zip(held.members, held.plan.samples.of_members(), strict=True)
@@ -224,12 +224,21 @@ def _no_validation(job: Job, loader: Loader, split: str) -> str:
 
 
 def open_loader(
-    config: Config, data: str, device: torch.device, rank: int, size: int, augmented: bool = False
+    config: Config,
+    data: str,
+    device: torch.device,
+    rank: int,
+    weighted
+        Whether a mixture shows images as often as its weights say; else each once, as a mean over images needs it.
+    size: int,
+    augmented: bool = False,
+    weighted: bool = True,
 ) -> Loader:
     """Open the run's loader.
 
     Parameters
     ----------
+        weighted=weighted,
     config
         Of the run.
     data
