@@ -157,7 +157,7 @@ def test_a_recipe_of_another_command_is_refused_with_the_right_one(refused: Refu
         (("--objective.fold", "high"), "--objective.fold high must be old=new"),
         (("--select.metric", "acu"), "--select.metric acu is not measured: choose one of loss, auc, ap"),
         (("--loader.split", "all"), "--select.metric auc has nothing to choose by, --loader.split all trains on the"),
-        (("--val.every", "0"), "--select.metric auc has nothing to choose by, as --val.every is 0"),
+        (("--val.every", "0"), "--select.metric auc has nothing to choose by, as --val.every is 0: give a --val.every"),
         (("--labels", "two", "--loader.split", "two:train"), "has no image in the two:val split"),
         (("--recipe", "krones-a", "--run.seed", "3"), "for one, give --run.seeds 3 in place of --run.seed"),
         (("--run.epochs", "2"), "--run.steps and --run.epochs both say how long the run is: give one of them"),
@@ -290,11 +290,17 @@ def test_a_val_split_without_a_positive_chooses_nothing(own_dataset: Path, refus
                 row["high"] = row["wide"] = 0
 
     put_labels(own_dataset, "plain", change)
-    said = refused("finetune", "--data", str(own_dataset), "--labels", "plain", "--loader.split", "train")
+    words = ["--data", str(own_dataset), "--labels", "plain", "--loader.split", "train"]
+    said = refused("finetune", *words)
     assert "--select.metric auc has nothing to choose by, the labels of the val split are too few, or all the" in said
 
 
 @pytest.mark.deep
+    assert ": choose by a metric that they do give, --select.metric loss or accuracy" in said
+    assert "train on" not in said, "it does, on our own split"
+    said = refused("finetune", *words[:-2], "--objective.columns", "high", *words[-2:])
+    assert "the labels of high of the val split are too few" in said
+    assert "or more classes with --objective.columns, or give --select.metric '' to choose no checkpoint" in said
 def test_labels_that_have_changed_are_told_as_a_changed_dataset_is(
     own_dataset: Path, words: Words, refused: Refused, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
