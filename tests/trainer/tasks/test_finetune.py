@@ -160,6 +160,8 @@ def test_a_recipe_of_another_command_is_refused_with_the_right_one(refused: Refu
         (("--val.every", "0"), "--select.metric auc has nothing to choose by, as --val.every is 0: give a --val.every"),
         (("--labels", "two", "--loader.split", "two:train"), "has no image in the two:val split"),
         (("--recipe", "krones-a", "--run.seed", "3"), "for one, give --run.seeds 3 in place of --run.seed"),
+        (("--labels", "two", "--loader.split", "two:train"), ": give --loader.split two:train/train, which holds out"),
+        (("--loader.split", "plain:train"), "plain has no official split: name train, val or test alone, which are"),
         (("--run.epochs", "2"), "--run.steps and --run.epochs both say how long the run is: give one of them"),
         (("--run.seeds", "1", "--run.seed", "1"), "--run.seeds takes each seed once, and goes without --run.seed"),
     ],
