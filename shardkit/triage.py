@@ -23,7 +23,7 @@ NO_MODALITY = "NONE"
 DROPS = {
     "apple_double": "what macOS keeps beside a file, named ._*: no image",
     "not_in_collection": "its tables, masks, previews: no image of the collection",
-    "not_an_image": "reports, presentation states, key objects, segmentations, DICOMDIRs",
+    "not_an_image": "reports, presentation states, key objects, segmentations, DICOMDIRs; tables, text and documents",
     "no_pixel_data": "an image header without pixels",
     "not_integer_pixels": "floating-point pixel data",
     "not_grayscale": "colour or palette",

@@ -3,6 +3,7 @@
 A collection gives its own table; `--facts` names one. Only the process that lists has it: each entry carries its row.
 """
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,6 +73,8 @@ class KnownFacts:
         Tables of labels that come with the facts.
     said : sequence of str
         What to say first at the end.
+    own : bytes, optional
+        Path of the table itself, where it lies among the files: it is no image, and needs no row.
 
     Attributes
     ----------
@@ -87,12 +90,15 @@ class KnownFacts:
         known: Collection | None = None,
         labels: Mapping[str, LabelRows] | None = None,
         said: Sequence[str] = (),
+        own: bytes | None = None,
     ) -> None:
         self._labels, self._said = dict(labels or {}), list(said)
         stored, names, hashes = _listed(entries)
         inside = np.ones(len(names), bool)
         if known is not None:
             inside = pc.match_substring_regex(names, pattern=known.images).to_numpy(zero_copy_only=False).astype(bool)
+        if own is not None:
+            inside &= pc.not_equal(stored, pa.scalar(own, pa.binary())).to_numpy(zero_copy_only=False).astype(bool)
         self._always = {} if known is None else dict(known.always)
         self._known, self._table = known is not None, table
         self._columns = [name for name in table.table.column_names if name not in ("path", "split")]
@@ -111,7 +117,7 @@ class KnownFacts:
         place = self._placed(entry.path)
         row = _ABSENT if place is None else int(self._row[place])
         if row == _OUTSIDE:
-            return replace(entry, kind="outside")
+            return replace(entry, kind="outside" if self._known else "table")
         if row == _AMBIGUOUS:
             return replace(entry, kind="ambiguous")
         if place is None or row == _ABSENT:
@@ -253,13 +259,22 @@ def known_facts(
         return None
     table = read_facts(facts, columns)
     root = "" if is_remote(url) else str(local_path(url).absolute())
-    known = KnownFacts(source.list(), table, root, labels=_splits(table))
+    known = KnownFacts(source.list(), table, root, labels=_splits(table), own=_below(str(facts), url))
     if not known.rows["matched"] and not known.rows["ambiguous"]:
         raise ArgumentError(
             f"no row of {table.name} names a file of --source: write paths below it, or unique file names, and name"
             " their column with --facts-columns path=COLUMN"
         )
     return known
+
+
+def _below(facts: str, url: str) -> bytes | None:
+    """Return the path of a table below the source, as its files are listed; None where it lies elsewhere."""
+    if is_remote(url) or is_remote(facts):
+        inside = facts.startswith(f"{url.rstrip('/')}/")
+        return facts[len(url.rstrip("/")) + 1 :].encode() if inside else None
+    table, root = local_path(facts).resolve(), local_path(url).resolve()
+    return os.fsencode(table.relative_to(root)) if table.is_relative_to(root) else None
 
 
 def _splits(table: FactsTable) -> dict[str, LabelRows]:

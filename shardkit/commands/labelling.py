@@ -84,6 +84,7 @@ def label(
     """
     from shardkit.build.exclusive import alone
     from shardkit.labels.joining import join
+    from shardkit.labels.joining.matching import NotTold
     from shardkit.labels.reading import tables
     from shardkit.labels.reading.cells import Meaning
     from shardkit.storage import Store
@@ -111,6 +112,8 @@ def label(
             joined = join.label(dataset, name, rows, place)
     except join.NoMatch as error:
         raise ArgumentError(f"{error}; {_advice(dataset, table, options, place)}") from None
+    except NotTold as error:
+        raise ArgumentError(f"{error.why}; {_advice(dataset, table, options, place)}") from None
     _print_joined(joined, name)
     _print_leaks(joined, dataset, place)
     return 0

@@ -72,6 +72,9 @@ class Loader:
         Epoch to begin with, from 0.
     split : str, optional
         train (the default), val or test; None or "all" for all; or the official one of a labels table, "nih14:train".
+    weighted : bool
+        Whether an epoch of a mixture shows samples as often as their members' weights say; else each once, as where
+        something is measured. Such a loader has a digest of its own, and its states fit no other.
     where : callable, optional
         Which samples to take: from a table of the manifest's columns that `needs` names to a boolean a row.
     needs : tuple of str
@@ -136,6 +139,7 @@ class Loader:
         seed: int = 0,
         epoch: int = 0,
         split: str | None = "train",
+        weighted: bool = True,
         where: Where | None = None,
         needs: tuple[str, ...] = (),
         window: int = WINDOW,
@@ -172,7 +176,7 @@ class Loader:
             max_bad=max_bad,
             wrap=wrap,
         )
-        self._index = open_index(str(url), deadline)
+        self._index = open_index(str(url), deadline, weighted)
         samples, self._filtered = self._index.samples(self._split, where, needs), where is not None
         spec = spec_of(samples, self._split, self._filtered, window, self.batching)
         self._course = Course(samples, spec, seed, epoch, self._index.digest, self._index.url)

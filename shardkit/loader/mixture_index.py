@@ -25,7 +25,7 @@ from shardkit.storage import Store, is_remote, local_path, shown
 from shardkit.storage.waiting import DEADLINE
 
 
-def open_index(url: str, deadline: float = DEADLINE) -> Index:
+def open_index(url: str, deadline: float = DEADLINE, weighted: bool = True) -> Index:
     """Open a dataset, or a mixture by its file.
 
     Parameters
@@ -34,6 +34,8 @@ def open_index(url: str, deadline: float = DEADLINE) -> Index:
         Folder or bucket of a dataset, or path or url of a mixture's file.
     deadline : float
         Seconds that a read waits for a store that is away.
+    weighted : bool
+        Whether the weights of a mixture's members count; else all are 1.
 
     Raises
     ------
@@ -44,7 +46,10 @@ def open_index(url: str, deadline: float = DEADLINE) -> Index:
     StorageError
         Where a store cannot be read in time.
     """
-    return MixtureIndex(url, deadline) if mixture.is_mixture(url) else ManifestIndex(url, deadline)
+    if not mixture.is_mixture(url):
+        return ManifestIndex(url, deadline)
+    members = mixture.read(url, deadline)
+    return MixtureIndex(url, deadline, members if weighted else [replace(spec, weight=1.0) for spec in members])
 
 
 class MixtureIndex(Index):

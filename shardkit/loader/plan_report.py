@@ -147,7 +147,7 @@ def show(
     console.print()
     if len(index.members) > 1:
         names = [member.name for member in index.members]
-        console.print(shares_table(shares(plan.samples, names)))
+        console.print(shares_table(shares(plan, names)))
         if absent := without(plan.samples, names):
             said = f"no sample of {absent} is in the split {plan_spec.split or 'all'}"
             console.print(said, style="yellow", highlight=False, soft_wrap=True)

@@ -16,6 +16,7 @@ Kind = Literal[
     "too_long",
     "unreadable",
     "outside",
+    "table",
     "ambiguous",
     "encrypted",
     "damaged",
@@ -37,6 +38,7 @@ _VERDICTS: dict[Kind, tuple[str, str]] = {
     "too_long": ("io_error", "its path is longer than the system opens: move its folder up, or shorten its name"),
     "unreadable": ("io_error", "the name cannot be opened: check its permissions"),
     "outside": ("not_in_collection", "it lies in the tree, and is no image of the collection"),
+    "table": ("not_an_image", "the table that --facts names"),
     "ambiguous": (
         "facts_ambiguous",
         "rows of the facts that name it differ, or name other files, too: name whole paths",
@@ -102,7 +104,7 @@ class Entry:
     def require_file(self) -> None:
         """Raise the verdict on a name that no file can be read of: Dropped or Quarantined."""
         if self.kind != "file":
-            raise (Dropped if self.kind == "outside" else Quarantined)(*_VERDICTS[self.kind])
+            raise (Dropped if self.kind in ("outside", "table") else Quarantined)(*_VERDICTS[self.kind])
 
 
 def _suffix(part: int) -> bytes:

@@ -10,7 +10,7 @@ from shardkit.storage.failures import (
     translate_errors,
 )
 from shardkit.storage.remote import is_remote, shown
-from shardkit.storage.store import NO_RETRIES, Store, local_path, no_folder
+from shardkit.storage.store import NO_RETRIES, Store, local_path, nearest, no_folder
 
 __all__ = [
     "AWAY",
@@ -22,6 +22,7 @@ __all__ = [
     "Unusable",
     "is_remote",
     "local_path",
+    "nearest",
     "no_folder",
     "reason",
     "shown",

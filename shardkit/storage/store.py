@@ -276,9 +276,28 @@ def no_folder(path: Path) -> str:
         return ""
     if path.exists():
         return f"{path} is a file, not a folder"
+    near = nearest(path, folders=True)
+    return f"the folder {path} does not exist" + (f"; there is {near}" if near else "")
+
+
+def nearest(path: Path, folders: bool = False) -> Path | None:
+    """Return what lies beside a path that is not there, under nearly its name.
+
+    Parameters
+    ----------
+    path : Path
+        What was asked for.
+    folders : bool
+        Whether to look at folders alone.
+
+    Returns
+    -------
+    Path or None
+        The one whose name is nearest; None where none is near.
+    """
     try:
-        beside = [p.name for p in path.parent.iterdir() if p.is_dir()]
+        beside = [p.name for p in path.parent.iterdir() if p.is_dir() or not folders]
     except OSError:
-        beside = []
+        return None
     near = get_close_matches(path.name, beside, 1)
-    return f"the folder {path} does not exist" + (f"; there is {path.parent / near[0]}" if near else "")
+    return path.parent / near[0] if near else None

@@ -24,7 +24,10 @@ def listed(words: Sequence[str]) -> str:
 
 
 def no_such_split(table: str, word: str, there: Sequence[str]) -> str:
-    """Say that a labels table has no such official split, and which it has."""
+    """Say that a labels table has no such official split, and which it has, or what to name instead."""
     if not there:
-        return f"{table} has no official split"
+        return (
+            f"{table} has no official split: name train, val or test alone, which are our own by patient, or label it"
+            " again with --split-column"
+        )
     return f"{table} has the split{'s' * (len(there) > 1)} {listed(sorted(there))}, not {word}"

@@ -98,6 +98,17 @@ def test_every_row_and_file_is_accounted_for_and_patients_are_as_the_table_says(
     assert rows["flags"] == [[]] * 3  # a patient is known, in the conversion as well
 
 
+def test_a_table_below_the_source_is_listed_as_what_it_is(place: Path, run: Run) -> None:
+    """It is no image, and no file that lacks a row."""
+    inside = place / "source" / "a" / "facts.csv"
+    (place / "facts.csv").rename(inside)
+    (place / "source" / "notes.csv").write_text("another table\n")
+    outcome = run(facts=inside)
+    assert outcome.counts["dropped"] == {"not_an_image": 1}
+    assert outcome.counts["quarantined"] == {"facts_ambiguous": 1, "not_dicom": 2}, "b/5.png and notes.csv"
+    assert outcome.told[0].endswith("files without a row: 2")
+
+
 def test_the_split_of_a_table_is_a_table_of_labels_and_leaves_the_hash_split(place: Path, run: Run) -> None:
     run(facts=place / "facts.csv")
     table = labels.read(Store(str(place / "out")), "facts").table

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from shardkit import labels
 from shardkit.storage import Store
 from tests.labels.conftest import Place
@@ -54,3 +56,18 @@ def test_a_table_that_matches_nothing_says_which_column_would(
     other = place.table(["image", "Edema"], rows, "pictures.csv")
     code, _, err = run(*words[:5], other, *words[6:], "--by", "path")
     assert "; image names files that are here with another extension: write the names without one" in err
+
+
+def test_where_no_file_states_what_rows_name_a_column_that_would_match_is_proposed(
+    place: Place, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    """As of PNG files, whose studies nobody knows."""
+    (tmp_path / "pseudonym.key").write_bytes((place.private / "pseudonym.key").read_bytes())
+    ledger = pq.read_table(place.private / "ledger.parquet")
+    pq.write_table(ledger.drop_columns(["accession"]), tmp_path / "ledger.parquet")
+    table = place.table(["study", "image", "Edema"], [[f"s{i}", path, 1] for i, path in enumerate(place.written())])
+    words = ["--name", "x", "--table", table, "--private", tmp_path, "--by", "accession", "--column", "study"]
+    code, _, err = run("label", place.dataset, *words)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "--by accession cannot be used: the ledger tells it of no file" in err
+    assert err.endswith("; in the first rows --by path --column 'image' matches\n")

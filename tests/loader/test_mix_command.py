@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from shardkit import Loader, Packed
@@ -66,6 +68,20 @@ def test_mix_says_which_members_hold_the_same_images(members: dict[str, Path], s
     assert f"to look for nearly the same images: shardkit overlap {url} {copy}" in told
     code, told = said("mix", "mix.json", f"a={url}", f"b={members['zarr']}")
     assert "share" not in told.split("mix.json")[1]
+
+
+def test_what_a_plan_says_of_a_mixture_is_its_epochs_and_what_mix_says_is_a_mean(
+    members: dict[str, Path], said: Any
+) -> None:
+    """Of weight 0.3, an epoch shows a sample more or less than another one."""
+    rows = ManifestIndex(str(members["tars"])).rows
+    told = said("mix", "mix.json", f"a={members['tars']}:1.3", f"b={members['zarr']}:0.3")[1]
+    assert re.search(r"\ball [\d,]+ [\d.,]+ about [\d,]+", told), told
+    plan = Loader("mix.json", batching=TEXT, split=None, device="cpu").plan
+    of_a = int((plan.draws.sample(np.arange(len(plan.draws))) < rows).sum())
+    told = said("plan", "mix.json", "--batching", TEXT, "--split", "all")[1]
+    assert re.search(rf"\ba {rows} [\d.,]+ 1\.3 {of_a} ", told), told
+    assert re.search(rf"\ball [\d,]+ [\d.,]+ {len(plan.draws)}\b", told), told
 
 
 def test_plan_and_replay_take_a_mixture(members: dict[str, Path], said: Any) -> None:

@@ -66,6 +66,14 @@ def test_images_are_those_of_the_members_as_often_as_weights_say_each_with_its_g
     assert {*of_epoch} == {sum(map(len, found.values()))}
 
 
+def test_without_weights_each_image_is_shown_once_as_where_something_is_measured(mixed: Callable[..., Path]) -> None:
+    loader = Loader(mixed(**WEIGHTS), batching=BATCHINGS[0], weighted=False, **SMALL)
+    found = _images(loader)
+    assert [len(images) for images in found.values()] == [1] * sum(map(len, loader.members.values()))
+    plain = Loader(mixed(**dict.fromkeys(WEIGHTS, 1.0)), batching=BATCHINGS[0], **SMALL)
+    assert loader.state_dict()["manifest_digest"] == plain.state_dict()["manifest_digest"]
+
+
 def test_images_are_cut_off_as_their_member_is_normalised_before_they_are_augmented(
     mixed: Callable[..., Path],
 ) -> None:

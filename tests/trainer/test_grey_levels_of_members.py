@@ -14,9 +14,10 @@ import pytest
 from shardkit import Dataset
 from shardkit.cli import run as shardkit
 from tests.trainer.tasks.conftest import by_patient, put_labels
-from trainer.assess.weights import of_run
+from trainer.assess.weights import of_recipe, of_run
 from trainer.commands.cli import run as command
 from trainer.evaluate.predictions import read
+from trainer.recipes.registry import RECIPES
 
 SMALL = """
 --labels sizes --objective.columns high wide --model.width 16 --model.depth 1 --model.heads 2
@@ -88,6 +89,17 @@ def test_it_is_assessed_so_on_that_member_and_as_ever_elsewhere(
 
     assert ways("run") == ["zscore", "percentile", "percentile"], "the mixture says it by itself"
     assert ways("old") == ["percentile"] * 3
+
+
+def test_on_a_recipe_s_network_the_weights_of_a_run_get_the_run_s_grey_levels_and_it_is_said(
+    place: Path, large_and_small: Path
+) -> None:
+    weights = of_recipe("tiny", str(place / "plain"))
+    ways = [weights.loader_at(str(each)).normalise for each in (large_and_small, place / "mixed.json")]
+    assert ways == ["zscore", "zscore"]
+    own = RECIPES["tiny"].config.loader.normalise
+    assert weights.note == f"; images are normalised as for that run, by zscore, not as in the recipe tiny, by {own}"
+    assert of_recipe("tiny", str(place / "old")).note == ""
 
 
 @pytest.mark.deep

@@ -84,7 +84,7 @@ def _read(config: LoaderConfig, data: str, networks: Mapping[str, Encoder], aske
     """Read all images of a dataset once a network, or take what was kept."""
 
     def opened(batching: str) -> Loader:
-        return open_plain(replace(config, split="all", batching=batching), data)
+        return open_plain(replace(config, split="all", batching=batching), data, weighted=False)
 
     images = Images(opened, config.batching, asked.features or asked.out / "features")
     features = {name: of_encoder(network, images, asked.pool) for name, network in networks.items()}

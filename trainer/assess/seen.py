@@ -11,10 +11,9 @@ from shardkit.errors import ShardkitError
 from trainer.assess.weights import loader_of
 from trainer.commands.training import open_loader
 from trainer.config import LoaderConfig
-from trainer.models.initial import facts_of
+from trainer.models.initial import RANDOM, facts_of
 from trainer.recipes.registry import RECIPES
 from trainer.runs import checkpoint, folder
-from trainer.runs.start import RANDOM
 from trainer.runs.training_data import keys_of
 from trainer.tasks import trained
 
@@ -78,8 +77,8 @@ def _own(facts: folder.Facts, open_data: Callable[[LoaderConfig, str], Loader]) 
         return frozenset(), False
 
 
-def open_plain(config: LoaderConfig, data: str) -> Loader:
-    """Open a dataset as a run has it, without its training."""
+def open_plain(config: LoaderConfig, data: str, weighted: bool = True) -> Loader:
+    """Open a dataset as a run has it, without its training; unless `weighted`, a mixture shows each image once."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     recipe = RECIPES["tiny"].config  # of which nothing remains but how images come in
-    return open_loader(replace(recipe, loader=config), data, device, 0, 1)
+    return open_loader(replace(recipe, loader=config), data, device, 0, 1, weighted=weighted)

@@ -35,7 +35,9 @@ class Weights:
     last_norm : bool
         Whether the network ends with a norm; that of a task may lie in its head instead.
     facts : dict
-        What `run.json` says, of a run's network; else empty.
+        What `run.json` says of the run that the weights are of; else empty.
+    note : str
+        What else is to be said of the weights, at the end of a sentence.
     """
 
     source: str
@@ -43,11 +45,12 @@ class Weights:
     loader: LoaderConfig
     last_norm: bool = True
     facts: folder.Facts = field(default_factory=dict)
+    note: str = ""
 
     def trained(self) -> tuple[Encoder, str]:
         """Return the network with its weights, and a sentence on them."""
         encoder = self.random(0)
-        return encoder, load_initial(encoder, self.source)
+        return encoder, load_initial(encoder, self.source) + self.note
 
     def loader_at(self, data: str) -> LoaderConfig:
         """Return how a dataset's images come in: with grey levels as the run saw them, where it was trained on them."""
@@ -83,6 +86,8 @@ def of_run(run: Path) -> Weights:
 def of_recipe(recipe: str, init: str | None) -> Weights:
     """Return a recipe's network with weights of elsewhere.
 
+    Those of a run get grey levels as the run saw them, for frozen features are worth less on others.
+
     Raises
     ------
     ArgumentError
@@ -95,7 +100,12 @@ def of_recipe(recipe: str, init: str | None) -> Weights:
     config = RECIPES[recipe].config
     facts = facts_of(checkpoint.named(Path(init))) if Path(init).is_dir() else {}
     norm = _of_task(checkpoint.named(Path(init)))[1] if trained.has_task(facts) else True
-    return Weights(init, _checked(config.model), config.loader, norm)
+    loader, own = config.loader, facts.get("config", {}).get("loader.normalise")
+    if own is None:
+        return Weights(init, _checked(config.model), loader, norm)
+    note = f"; images are normalised as for that run, by {own}, not as in the recipe {recipe}, by {loader.normalise}"
+    seen = replace(loader, normalise=own)
+    return Weights(init, _checked(config.model), seen, norm, facts, note if own != loader.normalise else "")
 
 
 def loader_of(facts: folder.Facts) -> LoaderConfig:

@@ -14,12 +14,13 @@ from shardkit.commands import stopping
 from shardkit.commands.normalising import normalise_of
 from shardkit.errors import ArgumentError
 from shardkit.labels.split_names import Split
-from shardkit.storage import shown
 from shardkit.terminal.output import Terminal
 from trainer import parallel
 from trainer.augment import check_levels, levels
+from trainer.commands import no_validation
 from trainer.commands.chosen_model import backbone_note
 from trainer.commands.going_on import objective_of
+from trainer.commands.no_validation import Lacking
 from trainer.commands.run_model import check_record, with_model_of, with_run
 from trainer.config import Config
 from trainer.loop import Loop
@@ -36,7 +37,6 @@ from trainer.validation import Validation
 
 SEED: Final = "seed_"
 """Of a seed's number in the name of its folder."""
-SPLITS: Final = ("val", "test")
 
 
 def train(job: Job, console: Terminal) -> int:
@@ -174,13 +174,13 @@ def _validation(
     """Return the validation on a split, where it is wanted, not trained on and not empty."""
     config, word = job.config, job.config.select.split
     split = str(Split.read(config.loader.split).called(word))
-    if lacking := _no_validation(job, loader, split):
-        _without(config, lacking, console)
+    if lacking := no_validation.beforehand(config, job.data, loader, split):
+        _told(lacking, config, console)
         return None
     batching = str(replace(from_text(config.loader.batching), crop=None, flip=0.0, remainder="fill"))
     plain = replace(config, loader=replace(config.loader, batching=batching, split=split))
     try:
-        held = open_loader(plain, job.data, world.device, world.rank, world.size)
+        held = open_loader(plain, job.data, world.device, world.rank, world.size, weighted=False)
     except ArgumentError as error:
         raise ArgumentError(f"the {split} split cannot be measured, {error}; --val.every 0 leaves it out") from None
     parts = zip(held.members, held.plan.samples.of_members(), strict=True)
@@ -188,43 +188,31 @@ def _validation(
         _say(console, f"validation: no image of {', '.join(absent)} is in the split {split}")
     rows = held.plan.samples.row(np.arange(len(held.plan.samples)))
     if not objective.labelled(rows):
-        _without(config, f"the labels know no image of the {split} split", console)
+        _told(no_validation.unlabelled(split), config, console)
         return None
     names = None if objective.judged is None else (LOSS, *objective.judged)
     if names is not None and config.select.metric not in ("", *names):
         raise ArgumentError(f"--select.metric {config.select.metric} is not measured: choose one of {', '.join(names)}")
-    if config.select.metric in objective.unmeasurable(rows):
-        _without(config, f"the labels of the {split} split are too few, or all the same, to measure it", console)
+    if config.select.metric in (unmeasurable := objective.unmeasurable(rows)):
+        _told(no_validation.unmeasured(objective, split, unmeasurable), config, console)
     return Validation(objective, held, world, word)
 
 
-def _without(config: Config, lacking: str, console: Terminal | None) -> None:
+def _told(lacking: Lacking, config: Config, console: Terminal | None) -> None:
     """Say why there is no validation; refuse it where a checkpoint has to be chosen by one."""
-    if config.select.metric:
-        raise ArgumentError(
-            f"--select.metric {config.select.metric} has nothing to choose by, {lacking}: give --select.metric '' to"
-            " choose no checkpoint, or train on a split beside which there is a val split, as our own by patient"
-            " (--loader.split train) mostly has; of an official split without one, as nih14:train, nih14:train/train"
-            " holds out a part"
-        )
+    lacking.refuse(config.select.metric)
     if config.val.every:
-        _say(console, f"no validation: {lacking}")
-
-
-def _no_validation(job: Job, loader: Loader, split: str) -> str:
-    """Return why nothing is measured on a split; empty where it is."""
-    config = job.config
-    if not config.val.every:
-        return "as --val.every is 0"
-    if config.loader.split in ("all", split):
-        return f"--loader.split {config.loader.split} trains on the {config.select.split} split"
-    if not any(map(loader.splits.get, split.split(","))) and (split in SPLITS or len(loader.members) == 1):
-        return f"{shown(job.data)} has no image in the {split} split, so that over-fitting will not show"
-    return ""
+        _say(console, f"no validation: {lacking.why}")
 
 
 def open_loader(
-    config: Config, data: str, device: torch.device, rank: int, size: int, augmented: bool = False
+    config: Config,
+    data: str,
+    device: torch.device,
+    rank: int,
+    size: int,
+    augmented: bool = False,
+    weighted: bool = True,
 ) -> Loader:
     """Open the run's loader.
 
@@ -240,6 +228,8 @@ def open_loader(
         Number of this process, and of all.
     augmented
         Whether images are changed as the run trains on them; everything that measures a model sees them as they are.
+    weighted
+        Whether a mixture shows images as often as its weights say; else each once, as a mean over images needs it.
     """
     c = config.loader
     normalise = normalise_of(c.normalise, f"--loader.normalise {c.normalise}")
@@ -248,6 +238,7 @@ def open_loader(
         batching=from_text(c.batching),
         seed=config.run.seed,
         split=None if c.split == "all" else c.split,
+        weighted=weighted,
         window=c.window,
         rank=rank,
         world_size=size,

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
 from shardkit.errors import ArgumentError
+from shardkit.storage import nearest
 from trainer.models.base import FIRST_KERNEL, Grey, Model, ModelConfig, Weights
 from trainer.models.classifier import ENCODER, FC_NORM, HEAD, Classifier
 from trainer.models.encoder import Encoder
@@ -22,6 +23,8 @@ from trainer.models.weight_files import heads_in, in_file
 from trainer.runs import checkpoint, folder
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+RANDOM: Final = "weights begin at random"
+"""The sentence on weights that are no one else's."""
 _OF_A_HEAD = ("objective.kind", "objective.head.")
 """How the names of options begin that say what a head's weights mean."""
 
@@ -126,7 +129,7 @@ def from_run(model: Model, path: Path, classes: Sequence[str] = (), options: Map
     there = checkpoint.names(path)
     labelled, own = HEAD in there, model.encoder if isinstance(model, Classifier) else model
     facts = facts_of(path)
-    began = f", which began so: {facts['weights']}" if facts.get("weights") else ""
+    began = _began(facts.get("weights"))
     if not labelled and own is model:
         checkpoint.weights(path, model)
         return f"all weights are those of {path}{began}"
@@ -143,8 +146,15 @@ def from_run(model: Model, path: Path, classes: Sequence[str] = (), options: Map
     own.load_state_dict({name: taken[f"{before}{name}"] for name in state})
     known = {name.removeprefix(before): None for name in there}
     if other is None:
-        return f"weights of encoder and head are those of {path}{began}{rest(own, known, missing)}"
-    return f"the encoder's weights are those of {path}{began}{rest(model, known, missing)}{other}"
+        return f"weights of encoder and head are those of {path}{rest(own, known, missing)}{began}"
+    return f"the encoder's weights are those of {path}{rest(model, known, missing)}{other}{began}"
+
+
+def _began(weights: str | None) -> str:
+    """Say what the run of a checkpoint began with, at the end of a sentence; nothing where that is not known."""
+    if not weights:
+        return ""
+    return "; that run began at random" if weights == RANDOM else f"; when that run began, {weights}"
 
 
 def _is_under(prefix: str, state: Mapping[str, Tensor], there: frozenset[str]) -> bool:
@@ -222,4 +232,8 @@ def _known(name: str) -> tuple[str, str]:
     try:
         return parted(name)
     except ArgumentError as error:
-        raise ArgumentError(f"--init {name} is neither a file nor a run, and {error}") from None
+        near = nearest(Path(name))
+        if near is not None and "/" in name:  # a path, and no name of timm's
+            raise ArgumentError(f"--init {name} does not exist; there is {near}") from None
+        there = f" (there is {near})" if near is not None else ""
+        raise ArgumentError(f"--init {name} is neither a file nor a run{there}, and {error}") from None

@@ -32,6 +32,16 @@ PICTURE_MEANING = (
     "Hidden patches are grey in the second column and predicted in the third. In the fourth, black is no error, and"
     " white one of a third of the image’s range or more. Each line has its own image’s range of grey levels."
 )
+_NORM_PIX = (
+    " The model predicts patches normalised by their own mean and deviation (norm_pix), and what is drawn of a hidden"
+    " patch has the true mean and deviation of that very patch back: its brightness and contrast are given, not"
+    " predicted."
+)
+
+
+def picture_meaning(norm_pix: bool) -> str:
+    """Return what is seen on pictures of a masked autoencoder, by its model's options."""
+    return PICTURE_MEANING + (_NORM_PIX if norm_pix else "")
 
 
 def loss_meaning(norm_pix: bool, over: Loss = "masked") -> str:
@@ -75,7 +85,7 @@ class Masked(Objective):
     @property
     def picture_meaning(self) -> str:
         """See `Objective`."""
-        return PICTURE_MEANING
+        return picture_meaning(self.norm_pix)
 
     def run(self, model: nn.Module, batch: Batch) -> MaskedOutput:
         """See `Objective`."""

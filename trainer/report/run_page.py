@@ -9,7 +9,7 @@ from shardkit.errors import ArgumentError
 from shardkit.report import Tile, number, render
 from trainer.objectives import collapse
 from trainer.objectives.losses import Loss
-from trainer.objectives.masked import PICTURE_MEANING, loss_meaning
+from trainer.objectives.masked import loss_meaning, picture_meaning
 from trainer.report import by_bin, pictures, task
 from trainer.report.curves import SMALL, WINDOW, Level, Line, Points, chart, smoothed
 from trainer.runs.files import atomic_write
@@ -198,7 +198,8 @@ def _collapsed(records: Records) -> str:
 def _masked(config: Record) -> dict[str, str]:
     """Say what the objective of a run is that was begun before objectives said so."""
     over: Loss = "all" if config.get("model.loss") == "all" else "masked"
-    return {"loss": loss_meaning(bool(config.get("model.norm_pix")), over), "picture": PICTURE_MEANING}
+    norm_pix = bool(config.get("model.norm_pix"))
+    return {"loss": loss_meaning(norm_pix, over), "picture": picture_meaning(norm_pix)}
 
 
 # ------------------------------------------------------------------------------------------------- sections

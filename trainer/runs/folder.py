@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from shardkit.errors import ArgumentError
-from shardkit.storage import locks
+from shardkit.storage import locks, no_folder
 from trainer.errors import TrainingError
 from trainer.parallel import World, from_first
 from trainer.runs.files import atomic_write
@@ -35,7 +35,7 @@ def facts(run: Path) -> Facts:
     """
     path = run / FACTS
     if not path.exists():
-        raise ArgumentError(f"{run} has no {FACTS}: name the --out of a run")
+        raise ArgumentError(no_folder(run) or f"{run} has no {FACTS}: name the --out of a run")
     try:
         found = json.loads(path.read_text())
     except ValueError:

@@ -1,28 +1,26 @@
 """What a command begins with, or goes on from: everything is read before anything is written."""
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 
 from shardkit import Loader
-from shardkit.errors import ArgumentError
+from shardkit.errors import ArgumentError, ShardkitError
 from shardkit.storage import shown
 from trainer.config import Config, flat
 from trainer.errors import TrainingError
 from trainer.models.base import Grey
-from trainer.models.initial import load_initial
+from trainer.models.initial import RANDOM, facts_of, load_initial
 from trainer.objectives.base import Objective
 from trainer.parallel import World, from_first
-from trainer.runs import folder, training_data, unpickling
+from trainer.runs import checkpoint, folder, training_data, unpickling
 from trainer.runs.checkpoint import Checkpoints
 from trainer.runs.folder import Facts
 from trainer.selection import Selection, selection_notes
-
-RANDOM: Final = "weights begin at random"
-"""What `run.json` says of weights that nothing had been trained on before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +271,11 @@ def _facts(
             "picture": objective.picture_meaning,
             **objective.facts,
         },
-        "notes": [*objective.notes, *selection_notes(job.config.select)],
+        "notes": [
+            *objective.notes,
+            *selection_notes(job.config.select),
+            *_other_grey_levels(job.init if last is None else known.get("init"), job, loader),
+        ],
         "data": shown(job.data),
         "digest": loader.state_dict()["manifest_digest"],
         "trained": _trained(known, last, loader) if world.is_main else [],
@@ -282,6 +284,15 @@ def _facts(
         "device": torch.cuda.get_device_name() if world.device.type == "cuda" else "CPU",
         "world_size": world.size,
     }
+
+
+def _other_grey_levels(init: str | None, job: Job, loader: Loader) -> list[str]:
+    """Say that the run whose weights are taken has seen other grey levels; nothing where it is gone, or is no run."""
+    if init is None or not Path(init).is_dir():
+        return []
+    with suppress(ShardkitError):  # it was there when this run began
+        return training_data.unlike(facts_of(checkpoint.named(Path(init))), init, loader, job.config.loader.normalise)
+    return []
 
 
 def _trained(known: Facts, last: Facts | None, loader: Loader) -> list[Facts]:

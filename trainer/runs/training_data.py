@@ -13,6 +13,7 @@ from shardkit import Dataset, Loader
 from shardkit.commands.normalising import normalise_text
 from shardkit.errors import ArgumentError
 from shardkit.labels.split_names import Choice, Split
+from shardkit.terminal.words import listed
 
 GONE = "the run was trained on images of this dataset, by a split that it has no more: on which ones is not known"
 """Where `split_at` finds none."""
@@ -87,6 +88,36 @@ def renormalised(facts: Facts, loader: Loader) -> tuple[str, str, str] | None:
         if same and (was := same[-1]["normalise"]) != (now := normalise_text(how)):
             return name, was, now
     return None
+
+
+def unlike(facts: Facts, init: str, loader: Loader, normalise: str) -> list[str]:
+    """Say that weights have seen grey levels of another kind than those that they are trained on next.
+
+    Parameters
+    ----------
+    facts
+        Of the run that the weights are of. Runs of before name no member's own way.
+    init
+        What they are called.
+    loader
+        What they are trained on next.
+    normalise
+        Its `--loader.normalise`: a mixture may say something else of its members.
+
+    Returns
+    -------
+    list of str
+        A sentence; none where the run has seen images of all these ways, or does not say.
+    """
+    was = {str(one["normalise"]) for one in facts.get("trained", ()) if "normalise" in one}
+    was = was or {str(how) for how in (facts.get("config", {}).get("loader.normalise"),) if how is not None}
+    now = {normalise_text(how) for how in loader.normalised.values()} - was
+    if not was or not now:
+        return []
+    usable = len(was) == 1 and now == {normalise}
+    remedy = f"; --loader.normalise {listed(sorted(was))} gives them what they know" if usable else ""
+    ways = f"normalised by {listed(sorted(was))}, and here images are by {listed(sorted(now))}"
+    return [f"the weights of {init} were trained on images {ways}{remedy}"]
 
 
 def trained_at(facts: Facts, site: Dataset) -> bool:

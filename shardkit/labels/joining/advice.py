@@ -19,6 +19,7 @@ from shardkit.storage import Store
 
 _ROWS = 500  # of the table that are tried
 _ENOUGH = 0.1  # share of them that has to match
+_BY_CHANCE = 0.5  # of the best column's share: names of files may be numbers, as labels are
 _SHOWN = 3
 
 
@@ -44,9 +45,9 @@ def advice(dataset: str, place: str, by: By, private: Path) -> str:
     samples = contents.samples(store, ["key", "study", "patient"], described)
     table, _ = tables.read_place(place, "--table")
     targets, pseudonyms = read_targets(private, samples), read_key(private, described)
-    found = sorted(_matching(table.slice(0, _ROWS), samples, targets, pseudonyms))
+    found = _best(sorted(_matching(table.slice(0, _ROWS), samples, targets, pseudonyms)))
     if found:
-        ways = " or ".join(f"--by {way} --column '{column}'" for _, _, way, column in found[:_SHOWN])
+        ways = " or ".join(f"--by {way} --column '{column}'" for way, column in found[:_SHOWN])
         return f"in the first rows {ways} matches"
     if column := _other_extension(table.slice(0, _ROWS), samples, targets, pseudonyms):
         return f"{column} names files that are here with another extension: write the names without one"
@@ -70,6 +71,15 @@ def _matching(
             share = float((counts > 0).mean()) if len(counts) else 0.0
             if share >= _ENOUGH:
                 yield -share, order, way, column
+
+
+def _best(found: list[tuple[float, int, By, str]]) -> list[tuple[By, str]]:
+    """Return the first way of each column, the best column first; those that match far less do so by chance."""
+    ways: dict[str, By] = {}
+    for share, _, way, column in found:
+        if share < _BY_CHANCE * found[0][0]:
+            ways.setdefault(column, way)
+    return [(way, column) for column, way in ways.items()]
 
 
 def _other_extension(table: pa.Table, samples: pa.Table, targets: Targets, name: Pseudonyms) -> str | None:

@@ -25,6 +25,18 @@ _FOLDER = "^[^/]*/"
 _DEEPEST = 32
 
 
+class NotTold(ArgumentError):
+    """The ledger does not tell what rows are to be joined by."""
+
+    def __init__(self, by: By) -> None:
+        others = "path, name, sop, study or patient" if by == "accession" else "path, name or key"
+        self.why = (
+            f"--by {by} cannot be used: the ledger tells it of no file, because the files state none, or were built"
+            " before it was kept"
+        )
+        super().__init__(f"{self.why}; use --by {others}, or build again into another --out")
+
+
 @dataclass(frozen=True)
 class Matches:
     """What each distinct reference names: target `targets[starts[i]:starts[i + 1]]` for reference i."""
@@ -78,7 +90,7 @@ def match(references: pa.Array, by: By, targets: Targets, keys: pa.Array, name: 
 
     Raises
     ------
-    ArgumentError
+    NotTold
         The ledger does not tell what `by` needs.
     """
     references = pc.utf8_trim_whitespace(references)
@@ -89,17 +101,9 @@ def match(references: pa.Array, by: By, targets: Targets, keys: pa.Array, name: 
         return _once(references, Names(keys.take(pc.if_else(pc.less(own, 0), None, own))))
     column = {"sop": targets.sop, "study": targets.study, "accession": targets.accession, "patient": targets.patient}
     if not column[by].null_count < len(column[by]):
-        raise ArgumentError(_untold(by))
+        raise NotTold(by)
     wanted = pseudonyms(references, by, name)
     return _once(pc.utf8_slice_codeunits(wanted, 0, UID_DIGITS) if by == "sop" else wanted, Names(column[by]))
-
-
-def _untold(by: By) -> str:
-    others = "path, name, sop, study or patient" if by == "accession" else "path, name or key"
-    return (
-        f"--by {by} cannot be used: the ledger tells it of no file, because the files state none, or were built before"
-        f" it was kept; use --by {others}, or build again into another --out"
-    )
 
 
 def pseudonyms(references: pa.Array, by: By, name: Pseudonyms) -> pa.Array:

@@ -89,6 +89,7 @@ def test_every_code_is_reached_by_a_test_here_or_named_as_belonging_elsewhere() 
 ENDS = {
     **dict.fromkeys(("file", "unreadable", "too_long"), ("quarantined", "io_error")),
     "outside": ("dropped", "not_in_collection"),
+    "table": ("dropped", "not_an_image"),
     "ambiguous": ("quarantined", "facts_ambiguous"),
     "encrypted": ("quarantined", "encrypted"),
     "damaged": ("quarantined", "archive_damaged"),

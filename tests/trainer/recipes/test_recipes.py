@@ -107,5 +107,5 @@ def test_a_run_s_loader_gets_what_its_configuration_says(monkeypatch: pytest.Mon
     assert seen == values | {
         "url": "shards", "batching": from_text(text), "seed": 0, "split": None, "rank": 1, "world_size": 2,
         "device": torch.device("cpu"), "normalise": (0.5, 0.25), "cache": Path("c"), "cache_bytes": 2**29,
-        "augment": None,
+        "augment": None, "weighted": True,
     }  # fmt: skip

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html import unescape
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,8 @@ import numpy as np
 import pytest
 
 from shardkit.errors import ArgumentError
+from trainer.models.mae import MaeConfig
+from trainer.objectives.masked import Masked
 from trainer.objectives.pictures import save
 from trainer.report import run_page
 
@@ -319,6 +322,17 @@ def test_what_the_loss_is_taken_over_is_what_the_configuration_says(make: Make) 
     assert "over all patches, padding too, each" in _page(make(config={"model.loss": "all"}))
     normalised = _page(make(config={"model.loss": "masked", "model.norm_pix": True}))
     assert "over hidden patches, of patches normalised by their own mean" in normalised
+
+
+def test_a_page_says_what_pictures_of_a_run_with_norm_pix_are_given_of_the_image_itself(make: Make) -> None:
+    run = make(config={"model.norm_pix": True})
+    save(np.zeros((4, 4), np.uint8), run / "pictures" / "step_00000100.png")
+    assert "its brightness and contrast are given, not predicted" in _page(run)
+    assert "in the third. In the fourth" in _page(run)
+    config: Any = MaeConfig(patch=8, width=32, depth=1, heads=2, decoder_width=32, decoder_depth=1, decoder_heads=2)
+    for norm_pix in (False, True):
+        said = Masked(replace(config, norm_pix=norm_pix).build()).picture_meaning
+        assert ("given, not predicted" in said) is norm_pix
 
 
 def test_grey_levels_of_a_mixture_s_members_are_those_that_it_has_of_its_own(make: Make) -> None:

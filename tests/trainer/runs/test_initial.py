@@ -54,11 +54,16 @@ def test_a_pre_trained_runs_encoder_gets_a_fresh_head(tmp_path: Path, config: An
     told = load_initial(model, str(run))
     _same(model.encoder, trained.state_dict())
     assert torch.equal(model.head.fc.weight, before)
-    assert told.startswith(
-        f"the encoder's weights are those of {run}/checkpoints/step_00000007, which began so: weights"
-    )
-    assert told.endswith(", the head begins at random")
+    assert told.startswith(f"the encoder's weights are those of {run}/checkpoints/step_00000007, ")
+    assert told.endswith(", the head begins at random; that run began at random")
     assert ("without the last norm, in whose place the head has one of its own" in told) is norm
+
+
+def test_what_the_run_began_with_is_told_last(tmp_path: Path) -> None:
+    before = "all weights are those of runs/first/best; that run began at random"
+    run = put_run(tmp_path / "run", MAE, MAE.build(), weights=before)
+    told = load_initial(MAE.build(), str(run))
+    assert told == f"all weights are those of {run}/checkpoints/step_00000007; when that run began, {before}"
 
 
 @pytest.mark.parametrize(("classes", "taken"), [(("a", "b", "c"), True), (("a", "c", "b"), False), ((), False)])

@@ -12,7 +12,7 @@ import pytest
 
 from shardkit import Dataset, Loader
 from shardkit.cli import run as shardkit
-from trainer.runs.training_data import normalise_at, renormalised, told, trained_at, with_former
+from trainer.runs.training_data import normalise_at, renormalised, told, trained_at, unlike, with_former
 
 
 def _told(data: str | Path, **options: Any) -> list[dict[str, Any]]:
@@ -101,3 +101,15 @@ def test_a_member_that_would_be_normalised_in_another_way_is_found_by_its_digest
     assert renormalised(_facts({"name": "one", "digest": "1", "keys": []}), _loader(one="minmax")) is None
     grown: Any = SimpleNamespace(normalised={"two": "minmax"}, digests={"two": "grown"})
     assert renormalised(facts, grown) == ("two", "0.5,0.25", "minmax")
+
+
+def test_weights_that_have_seen_other_grey_levels_are_told_of_with_the_option_that_gives_them_these() -> None:
+    alone = {"config": {"loader.normalise": "minmax"}}
+    said = "the weights of run were trained on images normalised by minmax, and here images are by 0.5,0.25"
+    remedy = "; --loader.normalise minmax gives them what they know"
+    for facts in (alone, _facts({**MEMBERS[0], "normalise": "minmax"})):
+        assert unlike(facts, "run", _loader(a=(0.5, 0.25)), "0.5,0.25") == [said + remedy]
+        assert unlike(facts, "run", _loader(a=(0.5, 0.25)), "zscore") == [said], "the mixture says it, not the option"
+        assert unlike(facts, "run", _loader(a="minmax"), "minmax") == []
+    assert unlike(_facts(*MEMBERS), "run", _loader(a="zscore"), "zscore") == [], "it has seen such images, too"
+    assert unlike({}, "run", _loader(a="zscore"), "zscore") == []

@@ -256,6 +256,17 @@ def test_what_cannot_be_begun_with_is_told_in_a_sentence(tmp_path: Path, make: A
         load_initial(Mae(TINY), str(path))
 
 
+def test_a_run_or_file_with_nearly_the_name_is_proposed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs" / "tiny").mkdir(parents=True)
+    (tmp_path / "runs" / "mae_vit.pth").touch()
+    monkeypatch.chdir(tmp_path / "runs")
+    for typed, there in (("tinny", "tiny"), ("mae_vti.pth", "mae_vit.pth")):
+        with pytest.raises(ArgumentError, match=rf"--init .*/{typed} does not exist; there is .*/runs/{there}$"):
+            load_initial(Mae(TINY), str(tmp_path / "runs" / typed))
+        with pytest.raises(ArgumentError, match=rf"neither a file nor a run \(there is {there}\), and .* no model"):
+            load_initial(Mae(TINY), typed)
+
+
 def test_weights_alone_can_be_read_from_a_checkpoint(tmp_path: Path) -> None:
     state = _state(0)
     checkpoints = Checkpoints(tmp_path, 2, ALONE)

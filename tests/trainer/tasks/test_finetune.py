@@ -132,8 +132,9 @@ def test_a_run_begins_with_the_head_of_a_run_of_the_same_classes(words: Words, t
     before, short = str(tmp_path / "before"), ("--run.steps", "1", "--val.every", "0", "--select.metric", "")
     assert command(words("finetune", *LABELLED, *short, "--out", before)) == 0
     assert _facts(tmp_path / "before")["classes"] == ["high"]
-    assert command(words("finetune", *LABELLED, *short, "--init", before)) == 0
+    assert command(words("finetune", *LABELLED, *short, "--init", before, "--loader.normalise", "zscore")) == 0
     assert _facts(tmp_path / "run")["weights"].startswith("weights of encoder and head are those of")
+    assert f"the weights of {before} were trained on images normalised by" in _facts(tmp_path / "run")["notes"][-1]
 
 
 # --- what is refused, and what is told
@@ -157,8 +158,10 @@ def test_a_recipe_of_another_command_is_refused_with_the_right_one(refused: Refu
         (("--objective.fold", "high"), "--objective.fold high must be old=new"),
         (("--select.metric", "acu"), "--select.metric acu is not measured: choose one of loss, auc, ap"),
         (("--loader.split", "all"), "--select.metric auc has nothing to choose by, --loader.split all trains on the"),
-        (("--val.every", "0"), "--select.metric auc has nothing to choose by, as --val.every is 0"),
+        (("--val.every", "0"), "--select.metric auc has nothing to choose by, as --val.every is 0: give a --val.every"),
         (("--labels", "two", "--loader.split", "two:train"), "has no image in the two:val split"),
+        (("--labels", "two", "--loader.split", "two:train"), ": give --loader.split two:train/train, which holds out"),
+        (("--loader.split", "plain:train"), "plain has no official split: name train, val or test alone, which are"),
         (("--recipe", "krones-a", "--run.seed", "3"), "for one, give --run.seeds 3 in place of --run.seed"),
         (("--run.epochs", "2"), "--run.steps and --run.epochs both say how long the run is: give one of them"),
         (("--run.seeds", "1", "--run.seed", "1"), "--run.seeds takes each seed once, and goes without --run.seed"),
@@ -290,8 +293,14 @@ def test_a_val_split_without_a_positive_chooses_nothing(own_dataset: Path, refus
                 row["high"] = row["wide"] = 0
 
     put_labels(own_dataset, "plain", change)
-    said = refused("finetune", "--data", str(own_dataset), "--labels", "plain", "--loader.split", "train")
+    words = ["--data", str(own_dataset), "--labels", "plain", "--loader.split", "train"]
+    said = refused("finetune", *words)
     assert "--select.metric auc has nothing to choose by, the labels of the val split are too few, or all the" in said
+    assert ": choose by a metric that they do give, --select.metric loss or accuracy" in said
+    assert "train on" not in said, "it does, on our own split"
+    said = refused("finetune", *words[:-2], "--objective.columns", "high", *words[-2:])
+    assert "the labels of high of the val split are too few" in said
+    assert "or more classes with --objective.columns, or give --select.metric '' to choose no checkpoint" in said
 
 
 @pytest.mark.deep
