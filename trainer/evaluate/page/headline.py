@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from shardkit.report import SERIES, Plot, colour, svg
 from shardkit.terminal.words import counted
-from trainer.evaluate.falls import Fall
+from trainer.evaluate.falls import Fall, both_score
 from trainer.evaluate.intervals import Estimate
 from trainer.evaluate.page.words import (
     images,
@@ -127,7 +127,8 @@ def _told(fall: Fall) -> str:
         f" {shown(fall.by)} {more} ({shown(fall.low)} to {shown(fall.high)})"
     )
     if not fall.classes == fall.best.scored == fall.entry.scored:
-        told += f", over the {counted(len(fall.classes), 'class', 'classes')} that both score"
+        what = "that both score" if fall.classes == both_score(fall.best, fall.entry) else "with an interval at both"
+        told += f", over the {counted(len(fall.classes), 'class', 'classes')} {what}"
     return f"{told}. {_against_chance(fall.entry, f'the {in_sentence(score)} there')}".strip()
 
 
