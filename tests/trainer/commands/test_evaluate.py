@@ -104,7 +104,7 @@ def test_a_split_is_not_replaced_by_another_and_a_moved_run_is_not_asked_again(
 ) -> None:
     monkeypatch.chdir(dataset_folder)
     wanted = Wanted(
-        runs=(run,), data=(".",), labels="", splits=("val",), checkpoint="best", validation=False, out=tmp_path
+        runs=(run,), data=(".",), labels=(), splits=("val",), checkpoint="best", validation=False, out=tmp_path
     )
     said: list[str] = []
     assert collect(wanted, said.append)
@@ -136,6 +136,10 @@ def test_the_mean_absolute_error_is_not_called_a_mean_error(
         (["--page-only", "--bootstrap", "5"], "--bootstrap 5"),
         (["--page-only"], "leave --page-only out"),
         (["RUN", "--data", "a", "b", "c", "--split", "test", "all"], "one for each of the 3"),
+        (
+            ["RUN", "--data", "a", "b", "--labels", "x", "y", "z"],
+            "--labels takes one name, or one for each of the 2 datasets of --data, not 3",
+        ),
         (["RUN", "--data", "shards", "--thresholds", "0.5", "2"], "between 0 and 1"),
     ],
 )
