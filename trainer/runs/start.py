@@ -10,6 +10,7 @@ import torch
 from shardkit import Loader
 from shardkit.errors import ArgumentError
 from shardkit.storage import shown
+from shardkit.terminal.words import listed
 from trainer.config import Config, flat
 from trainer.errors import TrainingError
 from trainer.models.base import Grey
@@ -103,8 +104,12 @@ def start(job: Job, loader: Loader, objective: Objective, world: World) -> Start
         notes.append(weights)
     steps, done = _steps(before, last, job, loader), 0 if last is None else int(last["step"])
     finished = _finished(last, steps, done, job)
-    anew = last is not None and not finished and _data_changed(before, last, job, loader, notes)
-    relabelled = not finished and _targets_changed(before, last, job, objective, notes)
+    anew = relabelled = False
+    if last is not None and finished:
+        notes += _changed_since(before, last, job, loader, objective)
+    elif last is not None:
+        anew = _data_changed(before, last, job, loader, notes)
+        relabelled = _targets_changed(before, last, job, objective, notes)
     if (anew or relabelled) and job.config.select.metric:
         notes.append("what was measured before does not compare: the best checkpoint is chosen anew")
     if done > steps:
@@ -210,12 +215,10 @@ def _typed(config: dict[str, Any], job: Job) -> bool:
 
 def _data_changed(before: Facts | None, last: Facts, job: Job, loader: Loader, notes: list[str]) -> bool:
     """Return whether the epoch has to begin anew; raise TrainingError unless the command says that it shall."""
-    state, was = loader.state_dict(), last["loader"]
-    now = state["manifest_digest"], _labels(str(state["format"]))
-    if now == (was.get("manifest_digest"), _labels(str(was.get("format")))):
+    if not _other_data(last, loader):
         return False
     # By a command that ended before its first checkpoint.
-    accepted = before is not None and (before["digest"], _labels(before.get("plan", ""))) == now
+    accepted = before is not None and (before["digest"], _labels(before.get("plan", ""))) == _data(loader.state_dict())
     if job.config.run.on_new_data == "refuse" and not accepted:
         raise TrainingError(
             f"{shown(job.data)} is not as it was at step {last['step']:,} of {job.out}: samples were added, or it is"
@@ -227,12 +230,40 @@ def _data_changed(before: Facts | None, last: Facts, job: Job, loader: Loader, n
     return True
 
 
-def _targets_changed(
-    before: Facts | None, last: Facts | None, job: Job, objective: Objective, notes: list[str]
-) -> bool:
+def _other_data(last: Facts, loader: Loader) -> bool:
+    """Return whether samples, or the labels that choose them, are others than at a checkpoint."""
+    return _data(loader.state_dict()) != _data(last["loader"])
+
+
+def _data(state: Facts) -> tuple[str | None, list[str]]:
+    return state.get("manifest_digest"), _labels(str(state.get("format")))
+
+
+def _other_targets(before: Facts | None, objective: Objective) -> bool:
+    """Return whether labels say something else than a run learnt; of runs without labels, or older ones, nothing."""
+    was = (before or {}).get("objective", {}).get("targets_digest")
+    return was not in (None, objective.facts.get("targets_digest"))
+
+
+def _changed_since(before: Facts | None, last: Facts, job: Job, loader: Loader, objective: Objective) -> list[str]:
+    """Say that a finished run has not seen its data, or its labels, as they are now: nothing is trained on them."""
+    changed = {"dataset": _other_data(last, loader), "labels": _other_targets(before, objective)}
+    what = [name for name, other in changed.items() if other]
+    if not what:
+        return []
+    verb = "has" if what == ["dataset"] else "have"
+    told = (
+        f"the {listed(what)} of {shown(job.data)} {verb} changed since {job.out} was trained, and it has not learnt"
+        " from what is there now: name another --out for a run that does, or train on with a greater --run.steps and"
+        " --run.on-new-data restart-epoch"
+    )
+    return [told]
+
+
+def _targets_changed(before: Facts | None, last: Facts, job: Job, objective: Objective, notes: list[str]) -> bool:
     """Return whether labels say something else than before; raise TrainingError unless the command allows it."""
     was, now = (before or {}).get("objective", {}), objective.facts
-    if last is None or was.get("targets_digest") in (None, now.get("targets_digest")):
+    if not _other_targets(before, objective):
         return False
     if was["classes"] != now["classes"]:
         raise TrainingError(

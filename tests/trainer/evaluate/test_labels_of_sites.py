@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from tests.trainer.evaluate.folders import page, put
 from tests.trainer.tasks.conftest import by_patient, put_labels
 from trainer.commands.cli import run as command
 from trainer.evaluate.page.write import SCORES
-from trainer.evaluate.predictions import read
+from trainer.evaluate.predictions import Predictions, read, write
 
 SMALL = """
 --labels sizes --objective.columns high wide --model.width 16 --model.depth 1 --model.heads 2
@@ -77,13 +78,21 @@ def test_sites_are_asked_about_labels_of_their_own_names(
     assert [read(path).about.labels for path in files] == ["sizes", "measured"]
 
 
-def test_the_page_says_what_happened_to_grey_levels(place: Path, tmp_path: Path) -> None:
+def test_the_page_says_what_happened_to_grey_levels(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["evaluate", str(place / "run"), "--data", str(place / "one"), "--bootstrap", "100", "--no-pictures"]
     assert command([*words, "--out", str(tmp_path)]) == 0
     assert json.loads((tmp_path / SCORES).read_text())["runs"][0]["about"][0]["normalise"] == "zscore"
     row = re.search(r"run at one.*?</tr>", (tmp_path / "index.html").read_text().split('id="files"')[1], re.S)
     assert row is not None
     assert "zscore" in row[0]
+    path = tmp_path / "run" / "one" / "predictions.parquet"
+    made = read(path)
+    write(Predictions(replace(made.about, normalise=""), made.table), path)  # as they were kept before
+    capsys.readouterr()
+    assert command([*words, "--out", str(tmp_path)]) == 0
+    assert "predicted already" in capsys.readouterr().out
 
 
 def test_labels_that_changed_under_their_name_replace_nothing(
