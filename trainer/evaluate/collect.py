@@ -200,7 +200,7 @@ def _autocast(of: Trained, world: World) -> Callable[[], AbstractContextManager[
     return lambda: torch.autocast(world.device.type, torch.bfloat16)
 
 
-def _is_there(path: Path, about: PredictionsAbout, normalise: str) -> bool:
+def _is_there(path: Path, about: PredictionsAbout, normalise: str = "") -> bool:
     """Return whether predictions are there and of the same, of all images: those that were not read may be sound now.
 
     Other notes, and a run's folder that moved, are of no account. Older files do not say that grey levels are those of

@@ -83,6 +83,26 @@ def test_the_split_of_the_training_is_called_a_leak(
     assert "Leak: the run was trained on images of this split" in capsys.readouterr().out.replace("\n", " ")
 
 
+def test_a_run_that_it_began_with_is_followed(
+    dataset_folder: Path, evaluate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for out, split, init in ((first, "test", None), (second, "train", first)):
+        words = ["finetune", "--data", str(dataset_folder), "--out", str(out), "--loader.split", split, *SMALL.split()]
+        assert command([*words, *([] if init is None else ["--init", str(init)])]) == 0
+    capsys.readouterr()
+    assert evaluate(str(second), "--data", str(dataset_folder), "--no-pictures") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Leak: the run began with weights that were trained, with labels, on images of this split" in told
+    shutil.rmtree(first)
+    shutil.rmtree(tmp_path / "page")
+    capsys.readouterr()
+    assert evaluate(str(second), "--data", str(dataset_folder), "--no-pictures") == 0
+    assert "were trained on images of this split is not known: first is no run, or is gone." in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
 def test_nothing_is_predicted_that_could_not_stand_on_the_page(
     run: Path,
     dataset_folder: Path,
