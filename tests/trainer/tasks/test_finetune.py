@@ -323,7 +323,12 @@ def test_a_finished_run_says_that_its_labels_have_changed_since_and_stays_as_it_
     capsys.readouterr()
     assert command(again) == 0
     assert "changed since" not in capsys.readouterr().out
-    put_labels(own_dataset, "sizes", lambda rows: (by_patient(rows), rows[0].update(high=1 - abs(rows[0]["high"]))))
+
+    def change(rows: list[dict[str, Any]]) -> None:
+        by_patient(rows)
+        rows[0]["high"] = 1 - abs(rows[0]["high"])
+
+    put_labels(own_dataset, "sizes", change)
     assert command(again) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert f"have changed since {tmp_path / 'run'} was trained, and it has not learnt from what is there now" in told
