@@ -1,6 +1,5 @@
 """What a command begins with, or goes on from: everything is read before anything is written."""
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -10,7 +9,6 @@ import torch
 from shardkit import Loader
 from shardkit.errors import ArgumentError
 from shardkit.storage import shown
-from shardkit.terminal.words import listed
 from trainer.config import Config, flat
 from trainer.errors import TrainingError
 from trainer.models.base import Grey
@@ -18,6 +16,7 @@ from trainer.models.initial import load_initial
 from trainer.objectives.base import Objective
 from trainer.parallel import World, from_first
 from trainer.runs import folder, training_data, unpickling
+from trainer.runs.changed import changed_since, data_of, data_of_run, other_targets
 from trainer.runs.checkpoint import Checkpoints
 from trainer.runs.folder import Facts
 from trainer.selection import Selection, selection_notes
@@ -106,7 +105,7 @@ def start(job: Job, loader: Loader, objective: Objective, world: World) -> Start
     finished = _finished(last, steps, done, job)
     anew = relabelled = False
     if last is not None and finished:
-        notes += _changed_since(before, last, job, loader, objective)
+        notes += changed_since(before, last, loader, objective, job.data, job.out)
     elif last is not None:
         anew = _data_changed(before, last, job, loader, notes)
         relabelled = _targets_changed(before, last, job, objective, notes)
@@ -215,10 +214,11 @@ def _typed(config: dict[str, Any], job: Job) -> bool:
 
 def _data_changed(before: Facts | None, last: Facts, job: Job, loader: Loader, notes: list[str]) -> bool:
     """Return whether the epoch has to begin anew; raise TrainingError unless the command says that it shall."""
-    if not _other_data(last, loader):
+    now = data_of(loader.state_dict())
+    if now == data_of(last["loader"]):
         return False
     # By a command that ended before its first checkpoint.
-    accepted = before is not None and (before["digest"], _labels(before.get("plan", ""))) == _data(loader.state_dict())
+    accepted = before is not None and data_of_run(before) == now
     if job.config.run.on_new_data == "refuse" and not accepted:
         raise TrainingError(
             f"{shown(job.data)} is not as it was at step {last['step']:,} of {job.out}: samples were added, or it is"
@@ -230,40 +230,10 @@ def _data_changed(before: Facts | None, last: Facts, job: Job, loader: Loader, n
     return True
 
 
-def _other_data(last: Facts, loader: Loader) -> bool:
-    """Return whether samples, or the labels that choose them, are others than at a checkpoint."""
-    return _data(loader.state_dict()) != _data(last["loader"])
-
-
-def _data(state: Facts) -> tuple[str | None, list[str]]:
-    return state.get("manifest_digest"), _labels(str(state.get("format")))
-
-
-def _other_targets(before: Facts | None, objective: Objective) -> bool:
-    """Return whether labels say something else than a run learnt; of runs without labels, or older ones, nothing."""
-    was = (before or {}).get("objective", {}).get("targets_digest")
-    return was not in (None, objective.facts.get("targets_digest"))
-
-
-def _changed_since(before: Facts | None, last: Facts, job: Job, loader: Loader, objective: Objective) -> list[str]:
-    """Say that a finished run has not seen its data, or its labels, as they are now: nothing is trained on them."""
-    changed = {"dataset": _other_data(last, loader), "labels": _other_targets(before, objective)}
-    what = [name for name, other in changed.items() if other]
-    if not what:
-        return []
-    verb = "has" if what == ["dataset"] else "have"
-    told = (
-        f"the {listed(what)} of {shown(job.data)} {verb} changed since {job.out} was trained, and it has not learnt"
-        " from what is there now: name another --out for a run that does, or train on with a greater --run.steps and"
-        " --run.on-new-data restart-epoch"
-    )
-    return [told]
-
-
 def _targets_changed(before: Facts | None, last: Facts, job: Job, objective: Objective, notes: list[str]) -> bool:
     """Return whether labels say something else than before; raise TrainingError unless the command allows it."""
     was, now = (before or {}).get("objective", {}), objective.facts
-    if not _other_targets(before, objective):
+    if not other_targets(before, objective):
         return False
     if was["classes"] != now["classes"]:
         raise TrainingError(
@@ -279,11 +249,6 @@ def _targets_changed(before: Facts | None, last: Facts, job: Job, objective: Obj
         f"the labels have changed since step {last['step']:,}: from here on the run learns from them as they are"
     )
     return True
-
-
-def _labels(plan: str) -> list[str]:
-    """Return what a plan says of the labels that chose the samples."""
-    return re.findall(" labels=([0-9a-f]+) ", plan)
 
 
 def _facts(
