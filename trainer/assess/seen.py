@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
@@ -11,9 +10,9 @@ from shardkit.errors import ShardkitError
 from trainer.assess.weights import loader_of
 from trainer.commands.training import open_loader
 from trainer.config import LoaderConfig
-from trainer.models.initial import RANDOM, facts_of
 from trainer.recipes.registry import RECIPES
-from trainer.runs import checkpoint, folder
+from trainer.runs import folder
+from trainer.runs.lineage import facts_at, lineage
 from trainer.runs.training_data import keys_of
 from trainer.tasks import trained
 
@@ -46,27 +45,16 @@ def seen_by(source: str, open_data: Callable[[LoaderConfig, str], Loader]) -> Se
         Opens a run's dataset with its split.
     """
     keys: dict[bool, frozenset[str]] = {False: frozenset(), True: frozenset()}
-    at: str | None = source
-    whole, done = True, set[str]()
-    while at is not None:
-        facts = _facts(at)
-        if not facts or at in done:
-            return Seen(keys[False], keys[True])
-        done.add(at)
+    if not (last := facts_at(source)):
+        return Seen()
+    line = lineage(last)
+    whole = line.whole
+    for facts in line.runs:
         if not facts["config"].get("objective.freeze"):
             own, all_of = _own(facts, open_data)
             keys[trained.has_task(facts)] |= own
             whole &= all_of
-        at = facts.get("init")
-    return Seen(keys[False], keys[True], whole and facts.get("weights", RANDOM) == RANDOM)
-
-
-def _facts(source: str) -> folder.Facts:
-    """Return what a run says of itself; nothing of weights that are no run's, or of one that is gone."""
-    try:
-        return facts_of(checkpoint.named(Path(source))) if Path(source).is_dir() else {}
-    except ShardkitError:
-        return {}
+    return Seen(keys[False], keys[True], whole)
 
 
 def _own(facts: folder.Facts, open_data: Callable[[LoaderConfig, str], Loader]) -> tuple[frozenset[str], bool]:

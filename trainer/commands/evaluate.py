@@ -21,7 +21,7 @@ def evaluate(
     *runs: Path,
     out: Path,
     data: Annotated[tuple[str, ...], _WORDS] = (),
-    labels: str = "",
+    labels: Annotated[tuple[str, ...], _WORDS] = (),
     split: Annotated[tuple[str, ...], _WORDS] = (),
     checkpoint: str = "best",
     temperature: Annotated[bool, Parameter(negative="")] = False,
@@ -45,7 +45,7 @@ def evaluate(
     data
         Folders or bucket urls of datasets: the sites.
     labels
-        Name of the labels table; default: that of the run's training.
+        Name of the labels table, one for all sites, or one for each; default: that of the run's training.
     split
         One for all sites, or one for each: test, all, or a labels table's, e.g. nih14:test. Default: the test split
         beside the one that the run was trained on; at other sites the official one of the labels where there is one.
@@ -67,7 +67,7 @@ def evaluate(
     from trainer.evaluate.page.write import write
     from trainer.evaluate.results import Settings, evaluation, found
 
-    _check(runs, data, split, thresholds, bootstrap, page_only)
+    _check(runs, data, {"--labels": labels, "--split": split}, thresholds, bootstrap, page_only)
     console = Terminal()
     if not page_only and not _predict(runs, data, labels, split, checkpoint, temperature, out, console):
         return 0
@@ -86,7 +86,7 @@ def evaluate(
 def _check(
     runs: tuple[Path, ...],
     data: tuple[str, ...],
-    split: tuple[str, ...],
+    by_site: dict[str, tuple[str, ...]],
     thresholds: tuple[float, ...],
     bootstrap: int,
     page_only: bool,
@@ -95,8 +95,11 @@ def _check(
         raise ArgumentError("--page-only makes the page from its folder: leave out runs and --data")
     if not page_only and not (runs and data):
         raise ArgumentError("evaluate takes RUN and --data, or --page-only")
-    if len(split) > 1 and len(split) != len(data):
-        raise ArgumentError(f"--split takes one name, or one for each of the {len(data)} datasets of --data")
+    for option, names in by_site.items():
+        if len(names) > 1 and len(names) != len(data):
+            raise ArgumentError(
+                f"{option} takes one name, or one for each of the {len(data)} datasets of --data, not {len(names)}"
+            )
     if any(not 0 < one < 1 for one in thresholds):
         raise ArgumentError("--thresholds are probabilities between 0 and 1")
     if bootstrap < _FEWEST:
@@ -106,7 +109,7 @@ def _check(
 def _predict(
     runs: tuple[Path, ...],
     data: tuple[str, ...],
-    labels: str,
+    labels: tuple[str, ...],
     split: tuple[str, ...],
     checkpoint: str,
     temperature: bool,

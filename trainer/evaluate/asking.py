@@ -1,6 +1,7 @@
 """What a run is asked about a site: which split, with which targets, and what a reader has to know of both."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -15,9 +16,10 @@ from trainer.evaluate.kinds import Floats
 from trainer.evaluate.predictions import PredictionsAbout
 from trainer.evaluate.results import LEAK
 from trainer.runs.folder import Facts
+from trainer.runs.lineage import lineage
 from trainer.runs.training_data import GONE, Rows, split_at, split_rows, trained_at
 from trainer.tasks.facts import FACTS
-from trainer.tasks.trained import Trained
+from trainer.tasks.trained import Trained, has_task
 
 _TEST = "test"
 
@@ -126,6 +128,7 @@ def _notes(of: Trained, site: Dataset, split: str, table: LabelTable | None) -> 
         )
     if trained_at(of.facts, site):
         found += _seen(of, site, split) + _chosen_on(of, site, split)
+    found += _seen_before(of, site, split)
     if table is not None and table.description.dataset != digest:
         found.append("The dataset has grown since its labels were joined: shardkit label joins them again.")
     return found
@@ -133,9 +136,41 @@ def _notes(of: Trained, site: Dataset, split: str, table: LabelTable | None) -> 
 
 def _seen(of: Trained, site: Dataset, split: str) -> list[str]:
     """Say how much of the split was trained on; of a dataset that has grown since, as it is now."""
-    trained_on = split_at(of.facts, site)
-    if trained_on is None:
+    if split_at(of.facts, site) is None:
         return [f"{LEAK}{GONE}."]
+    both = _in_common(of.facts, site, split)
+    return [f"{LEAK}the run was trained on images of this split, or of its patients: {both} in common."] if both else []
+
+
+def _seen_before(of: Trained, site: Dataset, split: str) -> list[str]:
+    """Say how much of the split runs were trained on that the run began with, and what is not known of them."""
+    line, found = lineage(of.facts), list[str]()
+    for later, facts in pairwise(line.runs):
+        if _left_nothing(facts, later) or not trained_at(facts, site):
+            continue
+        labelled = has_task(facts)
+        begin, how = (LEAK, "with labels") if labelled else ("", "without labels")
+        if split_at(facts, site) is None:
+            found.append(f"{begin}of a run that it began with, trained {how}: {GONE}.")
+        elif both := _in_common(facts, site, split):
+            who = f"{'the' if labelled else 'The'} run began with weights that were trained, {how},"
+            found.append(f"{begin}{who} on images of this split, or of its patients: {both} in common.")
+    if line.before:
+        found.append(
+            "Whether weights that the run began with were trained on images of this split is not known:"
+            f" {line.before} is no run, or is gone."
+        )
+    return list(dict.fromkeys(found))
+
+
+def _left_nothing(facts: Facts, later: Facts) -> bool:
+    """Return whether nothing that a run learnt is in a later one: it trained a head alone, which is not the later's."""
+    return bool(facts["config"].get("objective.freeze")) and facts.get("classes") != later.get("classes")
+
+
+def _in_common(facts: Facts, site: Dataset, split: str) -> str:
+    """Count what of a split a run was trained on, in words; empty where there is nothing."""
+    trained_on = split_at(facts, site)
     trained, asked = (
         site.table(["key", "patient", "group"], None if name == "all" else name) for name in (str(trained_on), split)
     )
@@ -144,9 +179,7 @@ def _seen(of: Trained, site: Dataset, split: str) -> list[str]:
         both = set(trained[column].drop_null().to_pylist()) & set(asked[column].drop_null().to_pylist())
         if both:
             found.append(f"{len(both):,} {what}{'' if len(both) == 1 else 's'}")
-    if not found:
-        return []
-    return [f"{LEAK}the run was trained on images of this split, or of its patients: {', '.join(found)} in common."]
+    return ", ".join(found)
 
 
 def _chosen_on(of: Trained, site: Dataset, split: str) -> list[str]:

@@ -22,6 +22,7 @@ from trainer.evaluate.results import FILE, VALIDATION
 from trainer.parallel import World
 from trainer.runs.training_data import normalise_at, trained_at
 from trainer.tasks import trained
+from trainer.tasks.facts import FACTS
 from trainer.tasks.trained import Trained
 
 Say = Callable[[str], None]
@@ -37,8 +38,8 @@ class Wanted:
         Folders of runs, or of seeds of one.
     data : tuple of str
         Datasets: the sites.
-    labels : str
-        Name of the labels table; empty for that of the run's training.
+    labels : tuple of str
+        Names of labels tables: one for all sites or one for each; none for that of the run's training.
     splits : tuple of str
         One for all sites or one for each; none for the test split that fits the run.
     checkpoint : str
@@ -51,7 +52,7 @@ class Wanted:
 
     runs: tuple[Path, ...]
     data: tuple[str, ...]
-    labels: str
+    labels: tuple[str, ...]
     splits: tuple[str, ...]
     checkpoint: str
     validation: bool
@@ -116,13 +117,12 @@ def _of_run(wanted: Wanted, run: _Run, sets: Mapping[str, Dataset], world: World
     def asked(data: str, split: str, labels: str, file: str) -> _Asked:
         about = asking.about(of, (run.name, run.seed), sets[data], sites[data], split, labels, of.classes)
         how = normalise_at(of.facts, sets[data])
-        own = "" if how == of.config.loader.normalise else how
-        about = replace(about, checkpoint=checkpoint, origin=run.origin, normalise=own)
+        about = replace(about, checkpoint=checkpoint, origin=run.origin, normalise=how)
         return _Asked(of, about, data, folder / sites[data] / file)
 
-    labels = wanted.labels or of.task.labels
     for at, (data, site) in enumerate(sets.items()):
-        yield asked(data, _split(wanted.splits, at) or asking.chosen_split(of.facts, site, labels), labels, FILE)
+        labels = _labels(_own(wanted.labels, at) or of.task.labels, site)
+        yield asked(data, _own(wanted.splits, at) or asking.chosen_split(of.facts, site, labels), labels, FILE)
     if wanted.validation and of.task.kind != "regression":
         held = {data: split for data, site in sets.items() if (split := asking.validation_split(of, site))}
         if not held:
@@ -140,15 +140,32 @@ def _no_validation(of: Trained, here: list[str]) -> str:
     return f"--temperature is fitted on the val split that {of.run} had: name its dataset in --data{one_of}"
 
 
-def _split(splits: tuple[str, ...], at: int) -> str:
-    return splits[at if len(splits) > 1 else 0] if splits else ""
+def _labels(name: str, site: Dataset) -> str:
+    """Return the name of a site's labels table.
+
+    Raises
+    ------
+    ArgumentError
+        The site has no such table, as sites may call theirs differently.
+    """
+    if name != FACTS:
+        try:
+            site.label_table(name)
+        except ArgumentError as error:
+            raise ArgumentError(f"{error}; --labels takes one name for each dataset, too, as --data has them") from None
+    return name
+
+
+def _own(names: tuple[str, ...], at: int) -> str:
+    """Return the name that a site has, of one for all or one for each; empty where there are none."""
+    return names[at if len(names) > 1 else 0] if names else ""
 
 
 def _predicted(asked: _Asked, world: World, say: Say) -> None:
     """Predict a split, unless it is there for the same weights, dataset and labels."""
     of, about, path = asked.of, asked.about, asked.path
     what = f"{about.run}{'' if about.seed is None else f', seed {about.seed}'} at {about.site}, split {about.split}"
-    if parallel.from_first(lambda: _is_there(path, about), world):
+    if parallel.from_first(lambda: _is_there(path, about, of.config.loader.normalise), world):
         say(f"{what}: predicted already")
         return
     loader = _open(of, asked.data, about, world)
@@ -169,8 +186,8 @@ def _write(found: predictions.Predictions | None, path: Path) -> None:
 def _open(of: Trained, data: str, about: PredictionsAbout, world: World) -> Loader:
     """Open a split as the run saw images, without augmentation, every image once on any number of processes."""
     batching = replace(from_text(of.config.loader.batching), crop=None, flip=0.0, remainder="fill", per_step=world.size)
-    normalise = about.normalise or of.config.loader.normalise
-    options = replace(of.config.loader, batching=str(batching), split=about.split, cache=None, normalise=normalise)
+    how = about.normalise
+    options = replace(of.config.loader, batching=str(batching), split=about.split, cache=None, normalise=how)
     loader = open_loader(replace(of.config, loader=options), data, world.device, world.rank, world.size)
     if len(loader.members) > 1:
         raise ArgumentError(f"{data} is a mixture: name its datasets one by one, they are the sites of the page")
@@ -183,15 +200,17 @@ def _autocast(of: Trained, world: World) -> Callable[[], AbstractContextManager[
     return lambda: torch.autocast(world.device.type, torch.bfloat16)
 
 
-def _is_there(path: Path, about: PredictionsAbout) -> bool:
+def _is_there(path: Path, about: PredictionsAbout, normalise: str = "") -> bool:
     """Return whether predictions are there and of the same, of all images: those that were not read may be sound now.
 
-    Other notes, and a run's folder that moved, are of no account.
+    Other notes, and a run's folder that moved, are of no account. Older files do not say that grey levels are those of
+    the run's `normalise`.
     """
     try:
         there = predictions.read(path).about
     except ShardkitError:
         return False
+    there = replace(there, normalise=there.normalise or normalise)
     return _bare(there) == _bare(about) and not any(UNREAD in note for note in there.notes)
 
 

@@ -26,7 +26,8 @@ class Fall:
     best, entry : Entry
         The run at the other site, and at this one.
     classes : tuple of str
-        What both scores are means of: the classes that both sites score.
+        What both scores are means of: the classes that both sites score; if one of these has no interval at a site,
+        and so neither has their mean, those that have one at both.
     here, there : Estimate
         The score at `best`, and at `entry`.
     by, low, high : float
@@ -76,17 +77,31 @@ def only(of: Predictions, classes: Collection[str]) -> Predictions:
 
 
 def _fall(best: Entry, entry: Entry) -> Fall | None:
-    common = tuple(name for name in best.scored if name in entry.scored)
-    if not common:
-        return None
-    estimates = [of.on(common).overall.mean for of in (best, entry)]
-    if any(one.low is None for one in estimates):
-        return None
+    scored = both_score(best, entry)
+    certain = tuple(name for name in scored if name in _certain(best) & _certain(entry))
+    for classes in (scored, certain):
+        estimates = [of.on(classes).overall.mean for of in (best, entry)] if classes else []
+        if estimates and all(one.low is not None for one in estimates):
+            return _between(best, entry, classes, *estimates)
+    return None
+
+
+def _between(best: Entry, entry: Entry, classes: tuple[str, ...], here: Estimate, there: Estimate) -> Fall:
     less = entry.headline.patients.score in LESS_IS_BETTER
-    (one, a, b), (two, c, d) = (_turned(of, less) for of in estimates)
+    (one, a, b), (two, c, d) = (_turned(of, less) for of in (here, there))
     by = one - two
     low, high = by - math.hypot(one - a, d - two), by + math.hypot(b - one, two - c)
-    return Fall(best, entry, common, estimates[0], estimates[1], by, low, high)
+    return Fall(best, entry, classes, here, there, by, low, high)
+
+
+def both_score(best: Entry, entry: Entry) -> tuple[str, ...]:
+    """Return the classes that a run has a score of at two sites, in their order."""
+    return tuple(name for name in best.scored if name in entry.scored)
+
+
+def _certain(entry: Entry) -> set[str]:
+    """Return the classes whose score has an interval."""
+    return {one.name for one in entry.headline.overall.of if one.low is not None}
 
 
 def _turned(of: Estimate, less: bool) -> tuple[float, float, float]:

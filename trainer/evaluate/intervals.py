@@ -2,14 +2,16 @@
 
 A replicate draws as many patients as there are, with replacement. An interval is between percentiles of the replicates.
 A replicate in which a class has no positive or no negative has no score for it: it is left out for that class, and for
-the mean over classes, so that every mean is over the same classes; how many were used is told.
+the mean over classes, so that every mean is over the same classes; how many were used is told. Where a class that the
+mean is over has no interval, the mean has none.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from shardkit.terminal.words import counted
 from trainer.evaluate.by_class import NO_NEGATIVE, NO_POSITIVE, NO_TARGET
 from trainer.evaluate.kinds import Floats
 from trainer.evaluate.predictions import Predictions
@@ -61,7 +63,7 @@ class Estimates:
     of : tuple of Estimate
         One a class.
     mean : Estimate
-        Of the classes that can be scored.
+        Of the classes that can be scored; its interval is of these very classes, or there is none.
     images, patients, unknown : int
         How many there are, and how many images are of unknown patients: each counts as a patient of its own.
     replicates : int
@@ -193,8 +195,9 @@ def put_together(
     scored = ~np.isnan(value)
     known = {"no class can be scored": int(scored.sum()) and FEWEST}
     mean = _estimate("mean", mean_over(value[None], scored)[0], mean_over(drawn, scored), level, known, made)
-    if mean.low is not None and all(one.low is None for one in each):  # then nothing of the mean could vary, either
-        mean = replace(mean, low=None, high=None, reason=next(one.reason for one in each if one.value is not None))
+    fixed = [one for one in each if one.value is not None and one.low is None]
+    if mean.low is not None and fixed:  # replicates in which these do not vary would tell of the other classes alone
+        mean = replace(mean, low=None, high=None, reason=_reason(fixed, int(scored.sum())))
     patients = int(of.patients.max(initial=-1)) + 1
     return Estimates(score, each, mean, len(of), patients, of.patients_unknown, len(drawn), level)
 
@@ -216,6 +219,16 @@ def percentiles(drawn: Floats, level: float = LEVEL) -> tuple[float, float]:
     """
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def _reason(fixed: Sequence[Estimate], scored: int) -> str:
+    """Say why a mean has no interval, of its classes that have none."""
+    first, *others = fixed
+    if len(fixed) == scored and all(one.reason == first.reason for one in others):
+        return first.reason
+    if not others:
+        return f"{first.name} has none ({first.reason})"
+    return f"{len(fixed):,} of {counted(scored, 'class', 'classes')} have none, such as {first.name} ({first.reason})"
 
 
 def _weights(patients: int, replicates: int, seed: int) -> Iterator[Floats]:

@@ -24,7 +24,8 @@ def check(out: Path, asked: Places) -> None:
     Raises
     ------
     ArgumentError
-        A file is of another dataset or split, another run of the same name, or another task, or cannot be read.
+        A file is of another dataset or split, of labels that have changed since, of another run of the same name, or
+        of another task, or cannot be read.
     """
     paths = {path for path, _ in asked}
     there = [(path, predictions.read(path).about) for path in found(out) if path not in paths]
@@ -35,6 +36,7 @@ def check(out: Path, asked: Places) -> None:
                 raise ArgumentError(
                     f"{path} is of another {what}, {_named(old, name)}, not {_named(about, name)}: {_REMEDY} it"
                 )
+        _check_contents(path, about, old)
     older = [*there, *((path, old) for path, _, old in replaced)]
     for path, old in older:
         for _, about in asked:
@@ -44,6 +46,18 @@ def check(out: Path, asked: Places) -> None:
                     f" --out, or remove {path}"
                 )
     together.check([*there, *asked])
+
+
+def _check_contents(path: Path, about: PredictionsAbout, old: PredictionsAbout) -> None:
+    """Refuse tables of labels that have changed under their names: old scores would be gone without a word."""
+    tables = {"labels_digest": f"labels {old.labels}", "split_digest": f"labels of the split {old.split}"}
+    for digest, what in tables.items():
+        was, now = getattr(old, digest), getattr(about, digest)
+        if was and now and was != now:
+            raise ArgumentError(
+                f"{path} is of the {what} as they were ({was[:12]}), and they have changed since ({now[:12]}):"
+                f" {_REMEDY} it"
+            )
 
 
 def _about(path: Path) -> PredictionsAbout | None:

@@ -57,7 +57,8 @@ class PredictionsAbout:
     origin : str
         Digest of the path of the run's folder, which tells runs of one name apart; empty where it is not known.
     normalise : str
-        What happened to grey levels there, where that is not the run's `--loader.normalise`; else empty.
+        What happened to grey levels, as `--loader.normalise` has it; older files may leave it empty where that is what
+        the run's says.
     """
 
     run: str

@@ -182,6 +182,11 @@ class Evaluation:
         return sorted(values, key=lambda site: (-max(values[site], default=-math.inf), site))
 
     @property
+    def labels(self) -> list[str]:
+        """Names of the labels tables, each once."""
+        return list(dict.fromkeys(entry.first.about.labels for entry in self.entries))
+
+    @property
     def kind(self) -> Kind:
         """Kind of the task."""
         return self.entries[0].first.about.kind

@@ -1,6 +1,5 @@
 """What a command begins with, or goes on from: everything is read before anything is written."""
 
-import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from trainer.models.initial import RANDOM, facts_of, load_initial
 from trainer.objectives.base import Objective
 from trainer.parallel import World, from_first
 from trainer.runs import checkpoint, folder, training_data, unpickling
+from trainer.runs.changed import changed_since, data_of, data_of_run, other_targets
 from trainer.runs.checkpoint import Checkpoints
 from trainer.runs.folder import Facts
 from trainer.selection import Selection, selection_notes
@@ -101,8 +101,12 @@ def start(job: Job, loader: Loader, objective: Objective, world: World) -> Start
         notes.append(weights)
     steps, done = _steps(before, last, job, loader), 0 if last is None else int(last["step"])
     finished = _finished(last, steps, done, job)
-    anew = last is not None and not finished and _data_changed(before, last, job, loader, notes)
-    relabelled = not finished and _targets_changed(before, last, job, objective, notes)
+    anew = relabelled = False
+    if last is not None and finished:
+        notes += changed_since(before, last, loader, objective, job.data, job.out)
+    elif last is not None:
+        anew = _data_changed(before, last, job, loader, notes)
+        relabelled = _targets_changed(before, last, job, objective, notes)
     if (anew or relabelled) and job.config.select.metric:
         notes.append("what was measured before does not compare: the best checkpoint is chosen anew")
     if done > steps:
@@ -208,12 +212,11 @@ def _typed(config: dict[str, Any], job: Job) -> bool:
 
 def _data_changed(before: Facts | None, last: Facts, job: Job, loader: Loader, notes: list[str]) -> bool:
     """Return whether the epoch has to begin anew; raise TrainingError unless the command says that it shall."""
-    state, was = loader.state_dict(), last["loader"]
-    now = state["manifest_digest"], _labels(str(state["format"]))
-    if now == (was.get("manifest_digest"), _labels(str(was.get("format")))):
+    now = data_of(loader.state_dict())
+    if now == data_of(last["loader"]):
         return False
     # By a command that ended before its first checkpoint.
-    accepted = before is not None and (before["digest"], _labels(before.get("plan", ""))) == now
+    accepted = before is not None and data_of_run(before) == now
     if job.config.run.on_new_data == "refuse" and not accepted:
         raise TrainingError(
             f"{shown(job.data)} is not as it was at step {last['step']:,} of {job.out}: samples were added, or it is"
@@ -225,12 +228,10 @@ def _data_changed(before: Facts | None, last: Facts, job: Job, loader: Loader, n
     return True
 
 
-def _targets_changed(
-    before: Facts | None, last: Facts | None, job: Job, objective: Objective, notes: list[str]
-) -> bool:
+def _targets_changed(before: Facts | None, last: Facts, job: Job, objective: Objective, notes: list[str]) -> bool:
     """Return whether labels say something else than before; raise TrainingError unless the command allows it."""
     was, now = (before or {}).get("objective", {}), objective.facts
-    if last is None or was.get("targets_digest") in (None, now.get("targets_digest")):
+    if not other_targets(before, objective):
         return False
     if was["classes"] != now["classes"]:
         raise TrainingError(
@@ -246,11 +247,6 @@ def _targets_changed(
         f"the labels have changed since step {last['step']:,}: from here on the run learns from them as they are"
     )
     return True
-
-
-def _labels(plan: str) -> list[str]:
-    """Return what a plan says of the labels that chose the samples."""
-    return re.findall(" labels=([0-9a-f]+) ", plan)
 
 
 def _facts(

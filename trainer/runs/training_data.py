@@ -40,17 +40,20 @@ def told(loader: Loader) -> list[Facts]:
     Returns
     -------
     list of dict
-        Of each member that has samples in it (one for a dataset): `name` in the mixture, `digest`, `keys`, the
-        smallest ones of those samples: a dataset that grew has another digest, but holds them still; and `normalise`,
-        what happens to its grey levels.
+        Of each member (one for a dataset): `name` in the mixture, `digest`, `keys`, the smallest ones of its samples in
+        the split: a dataset that grew has another digest, but holds them still; and `normalise`, what happens to its
+        grey levels. A member that has none in the split, but maybe in those that a checkpoint is chosen by, is known
+        by `held`, the smallest keys of all of its samples.
     """
     keys, rows = loader.columns("key")["key"], split_rows(loader)
     found = []
     for name, of in loader.members.items():
         own = keys.take(pa.array(rows[(rows >= of.start) & (rows < of.stop)])).to_pylist()
-        if own:
-            one = {"name": name, "digest": loader.digests[name], "keys": heapq.nsmallest(_KEYS, own)}
-            found.append({**one, "normalise": normalise_text(loader.normalised[name])})
+        one = {"name": name, "digest": loader.digests[name], "keys": heapq.nsmallest(_KEYS, own)}
+        one["normalise"] = normalise_text(loader.normalised[name])
+        if not own:
+            one["held"] = heapq.nsmallest(_KEYS, keys.slice(of.start, len(of)).to_pylist())
+        found.append(one)
     return found
 
 
@@ -121,7 +124,7 @@ def unlike(facts: Facts, init: str, loader: Loader, normalise: str) -> list[str]
 
 
 def trained_at(facts: Facts, site: Dataset) -> bool:
-    """Return whether a run was trained on samples of a dataset.
+    """Return whether a dataset was in a run's training: its samples, or as a member of its mixture with other splits.
 
     Parameters
     ----------
@@ -165,10 +168,11 @@ def _parts(facts: Facts, site: Dataset) -> list[Facts]:
     newest_first = facts.get("trained", [])[::-1]
     if same := [one for one in newest_first if one["digest"] == site.description.digest]:
         return same
-    keys = {key for one in newest_first for key in one["keys"]}
+    own = [{*one["keys"], *one.get("held", ())} for one in newest_first]
+    keys = {key for each in own for key in each}
     known = site.table(["key"])["key"]
     here = set(known.filter(pc.is_in(known, pa.array(keys, pa.string()))).to_pylist())
-    shared = [(len(here.intersection(one["keys"])), one) for one in newest_first]
+    shared = [(len(here & each), one) for each, one in zip(own, newest_first, strict=True)]
     return [one for count, one in sorted(shared, key=lambda item: -item[0]) if count]
 
 

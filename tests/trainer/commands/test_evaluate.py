@@ -83,6 +83,26 @@ def test_the_split_of_the_training_is_called_a_leak(
     assert "Leak: the run was trained on images of this split" in capsys.readouterr().out.replace("\n", " ")
 
 
+def test_a_run_that_it_began_with_is_followed(
+    dataset_folder: Path, evaluate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for out, split, init in ((first, "test", None), (second, "train", first)):
+        words = ["finetune", "--data", str(dataset_folder), "--out", str(out), "--loader.split", split, *SMALL.split()]
+        assert command([*words, *([] if init is None else ["--init", str(init)])]) == 0
+    capsys.readouterr()
+    assert evaluate(str(second), "--data", str(dataset_folder), "--no-pictures") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Leak: the run began with weights that were trained, with labels, on images of this split" in told
+    shutil.rmtree(first)
+    shutil.rmtree(tmp_path / "page")
+    capsys.readouterr()
+    assert evaluate(str(second), "--data", str(dataset_folder), "--no-pictures") == 0
+    assert "were trained on images of this split is not known: first is no run, or is gone." in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
 def test_nothing_is_predicted_that_could_not_stand_on_the_page(
     run: Path,
     dataset_folder: Path,
@@ -104,7 +124,7 @@ def test_a_split_is_not_replaced_by_another_and_a_moved_run_is_not_asked_again(
 ) -> None:
     monkeypatch.chdir(dataset_folder)
     wanted = Wanted(
-        runs=(run,), data=(".",), labels="", splits=("val",), checkpoint="best", validation=False, out=tmp_path
+        runs=(run,), data=(".",), labels=(), splits=("val",), checkpoint="best", validation=False, out=tmp_path
     )
     said: list[str] = []
     assert collect(wanted, said.append)
@@ -136,6 +156,10 @@ def test_the_mean_absolute_error_is_not_called_a_mean_error(
         (["--page-only", "--bootstrap", "5"], "--bootstrap 5"),
         (["--page-only"], "leave --page-only out"),
         (["RUN", "--data", "a", "b", "c", "--split", "test", "all"], "one for each of the 3"),
+        (
+            ["RUN", "--data", "a", "b", "--labels", "x", "y", "z"],
+            "--labels takes one name, or one for each of the 2 datasets of --data, not 3",
+        ),
         (["RUN", "--data", "shards", "--thresholds", "0.5", "2"], "between 0 and 1"),
     ],
 )

@@ -158,6 +158,89 @@ def test_what_was_trained_on_is_a_leak_and_what_was_not_is_none(site: Callable[.
     assert _notes(_run(digest="another"), at, "train") == (), "another dataset, of which nothing was trained on"
 
 
+def _earlier(at: Dataset, split: str = "train", labelled: bool = True, **more: Any) -> dict[str, Any]:
+    """Return what a run of before says of itself, which was trained on a dataset."""
+    kind = {"kind": "Task" if labelled else "Masked"}
+    return {
+        "digest": at.description.digest,
+        "config": {"loader.split": split, "objective.freeze": more.pop("freeze", False)},
+        "objective": kind,
+        **more,
+    }
+
+
+@pytest.fixture
+def before(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trained]:
+    """(what runs of before say of themselves, by their folders) -> a run on another dataset that began with `one`."""
+
+    def made(**runs: dict[str, Any]) -> Trained:
+        monkeypatch.setattr("trainer.runs.lineage.facts_at", lambda source: runs.get(source, {}))
+        of = _run()
+        of.facts.update(init="one", classes=["left"])
+        return of
+
+    return made
+
+
+def test_what_runs_of_before_were_trained_on_with_labels_is_a_leak(
+    site: Callable[..., Dataset], before: Callable[..., Trained]
+) -> None:
+    at = site()
+    of = before(one={**_earlier(at, "val"), "digest": "elsewhere", "init": "two"}, two=_earlier(at))
+    [note] = _notes(of, at, "train")
+    assert note == (
+        f"{LEAK}the run began with weights that were trained, with labels, on images of this split, or of its patients:"
+        f" {note.split('patients: ')[1]}"
+    )
+    assert f"{at.splits['train']:,} images" in note
+    assert _notes(of, at, "test") == ()
+
+
+def test_what_runs_of_before_saw_without_labels_is_told_and_no_leak(
+    site: Callable[..., Dataset], before: Callable[..., Trained]
+) -> None:
+    at = site()
+    [note] = _notes(before(one=_earlier(at, labelled=False)), at, "train")
+    assert note.startswith("The run began with weights that were trained, without labels, on images of this split")
+
+
+@pytest.mark.parametrize(("classes", "told"), [(["left"], True), (["others"], False)])
+def test_a_head_that_was_trained_alone_counts_where_it_may_have_been_taken(
+    site: Callable[..., Dataset], before: Callable[..., Trained], classes: list[str], told: bool
+) -> None:
+    at = site()
+    of = before(one=_earlier(at, freeze=True, classes=classes))
+    assert any(note.startswith(LEAK) for note in _notes(of, at, "train")) == told
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"init": "runs/gone"}, "gone is no run, or is gone."),
+        ({"init": "vit.pth", "weights": "weights are those of vit.pth"}, "vit.pth is no run, or is gone."),
+        ({"init": "a.mae", "weights": "weights are those of a.mae, pre-trained on ImageNet-1k"}, ""),
+        ({"init": "gone", "weights": "all weights are those of gone, which began so: pre-trained on X"}, "gone is no"),
+        ({"init": None, "weights": "weights begin at random"}, ""),
+    ],
+)
+def test_weights_of_which_nothing_is_known_are_told(
+    site: Callable[..., Dataset], facts: dict[str, Any], said: str
+) -> None:
+    of = _run()
+    of.facts.update(facts)
+    notes = _notes(of, site(), "train")
+    assert len(notes) == bool(said)
+    assert not said or said in notes[0]
+
+
+def test_a_member_of_which_only_other_splits_have_images_was_in_the_training(site: Callable[..., Dataset]) -> None:
+    at = site()
+    member = {"name": "m", "digest": "before it grew", "keys": [], "held": at.keys[:3], "normalise": "zscore"}
+    of = _run("train", "of the mixture", [member], {"split": "val"})
+    assert validation_split(of, at) == "val"
+    assert any("chosen by its score on this split" in note for note in _notes(of, at, "val"))
+
+
 @pytest.mark.parametrize(
     ("trained", "asked", "chosen", "told"),
     [

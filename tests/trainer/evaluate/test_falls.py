@@ -22,14 +22,21 @@ from trainer.evaluate.results import FILE, Evaluation, evaluation, found
 SIX = tuple("abcdef")
 
 
-def _site(folder: Path, site: str, kind: Kind, unknown: Sequence[str], sharp: dict[str, float]) -> Predictions:
-    """Write predictions at a site whose labels know nothing of some classes; all sites have the same scores."""
+def _site(
+    folder: Path, site: str, kind: Kind, unknown: Sequence[str], sharp: dict[str, float], alone: str = ""
+) -> Predictions:
+    """Write predictions at a site whose labels know nothing of some classes; all sites have the same scores.
+
+    Of the class `alone` one patient has it.
+    """
     about = replace(ABOUT, site=site, kind=kind, classes=tuple(sharp))
     random = np.random.default_rng(5)
     if kind == "multiclass":
         targets = np.eye(len(sharp))[np.arange(600) % len(sharp)]
     else:
         targets = (random.random((600, len(sharp))) < 0.3).astype(np.float64)
+    if alone:
+        targets[:, [*sharp].index(alone)] = np.arange(600) == 0
     scores = targets * list(sharp.values()) + random.normal(size=targets.shape)
     for at, name in enumerate(sharp):
         if name in unknown and kind == "multiclass":
@@ -71,6 +78,19 @@ def test_a_fall_on_common_classes_has_their_numbers(tmp_path: Path) -> None:
     assert fall.classes == ("hard",)
     assert told[0].startswith(f"ft: the mean AUC falls from {areas[0]:.3f} at nih to {areas[1]:.3f} at hannover")
     assert "over the 1 class that both score." in told[0]
+
+
+def test_a_class_without_an_interval_is_left_out_of_a_fall_and_nothing_is_said_of_chance(tmp_path: Path) -> None:
+    sharp = {"easy": 3.0, "rare": 0.0}
+    one = _site(tmp_path, "nih", "multilabel", (), sharp, alone="rare")
+    two = _site(tmp_path, "hannover", "multilabel", (), {"easy": 0.0, "rare": 0.0}, alone="rare")
+    of, told = _told(tmp_path)
+    assert [entry.headline.overall.mean.low for entry in of.entries] == [None, None]
+    (fall,) = (fall for fall in of.falls if fall.low > 0)
+    areas = [roc_auc_score(here.targets[:, 0], here.scores[:, 0]) for here in (one, two)]
+    assert [fall.here.value, fall.there.value] == pytest.approx(areas)
+    assert "over the 1 class with an interval at both." in told[0]
+    assert not any("chance" in sentence for sentence in told)
 
 
 def test_recalls_are_compared_of_the_categories_that_both_sites_have(tmp_path: Path) -> None:

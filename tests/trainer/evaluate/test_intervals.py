@@ -139,6 +139,38 @@ def test_what_cannot_vary_has_a_score_and_no_interval() -> None:
     assert estimates(alone, "mae", replicates=10).of[0].reason == "known targets are of one patient only"
 
 
+def _one_patient(*classes: int) -> Predictions:
+    """Return predictions of three classes, some of which have positives of one patient alone."""
+    random = np.random.default_rng(3)
+    targets = (random.random((120, 3)) < 0.4).astype(float)
+    for at in classes:
+        targets[:, at] = 0
+        targets[:2, at] = 1
+    patient = [f"{at // 2:x}" for at in range(120)]
+    return predictions(targets + random.normal(size=(120, 3)), targets, patient=patient)
+
+
+@pytest.mark.parametrize(
+    ("alone", "said"),
+    [
+        ((), ""),
+        ((1,), "class 1 has none (positives are of one patient only)"),
+        ((0, 2), "2 of 3 classes have none, such as class 0 (positives are of one patient only)"),
+        ((0, 1, 2), "positives are of one patient only"),
+    ],
+)
+def test_a_mean_over_a_class_without_an_interval_has_none_and_says_whose_is_missing(
+    alone: tuple[int, ...], said: str
+) -> None:
+    of = _one_patient(*alone)
+    found = estimates(of, "auc", replicates=200)
+    assert [one.low is None for one in found.of] == [at in alone for at in range(3)]
+    assert found.mean.value == pytest.approx(np.mean([one.value for one in found.of if one.value is not None]))
+    assert (found.mean.low is None, found.mean.high is None, found.mean.reason) == (bool(alone), bool(alone), said)
+    brier = estimates(of, "brier", replicates=200)
+    assert brier.mean.low is not None, "squared errors need no positives"
+
+
 def test_a_score_that_the_kind_does_not_have_is_refused() -> None:
     with pytest.raises(ArgumentError, match="a multilabel task has no score mae: choose one of auc, ap"):
         estimates(clustered(4, 1), "mae")

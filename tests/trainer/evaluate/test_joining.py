@@ -29,8 +29,8 @@ def _asked(folder: Path, **about: Any) -> list[tuple[Path, PredictionsAbout]]:
     "about",
     [
         {"checkpoint": "c2"},
-        {"labels_digest": "ef56"},
         {"origin": "moved"},
+        {"split_digest": "12ab"},
         {"site": "hannover", "digest": "ef56"},
         {"run": "scratch", "origin": "o2", "checkpoint": "c2", "digest": "ef56", "split": "val"},
         {"run": "scratch", "classes": ABOUT.classes[::-1]},
@@ -48,6 +48,7 @@ def test_what_is_of_the_same_or_stands_beside_it_joins(tmp_path: Path, about: di
         ({"split": "val"}, "another split, test, not val"),
         ({"digest": "ef56"}, "another dataset"),
         ({"labels": "view"}, "another table of labels"),
+        ({"labels_digest": "ef56"}, r"the labels findings as they were \(cd34\), and they have changed since \(ef56\)"),
         ({"origin": "o2", "checkpoint": "c2"}, "another run that is called ft"),
         ({"origin": "o2", "checkpoint": "c2", "site": "hannover"}, "another run that is called ft"),
         ({"seed": 0}, "single run in one of"),
@@ -62,6 +63,13 @@ def test_what_would_replace_or_stand_beside_something_else_is_refused_with_the_p
         check(tmp_path, _asked(tmp_path, **about))
     assert str(tmp_path / "ft" / "nih" / FILE) in str(refused.value)
     assert "another --out" in str(refused.value)
+
+
+def test_an_official_split_that_has_changed_is_refused_though_its_name_is_the_same(tmp_path: Path) -> None:
+    put(tmp_path, **KNOWN, split="tab:test", split_digest="12ab")
+    check(tmp_path, _asked(tmp_path, split="tab:test", split_digest="12ab"))
+    with pytest.raises(ArgumentError, match=r"labels of the split tab:test as they were \(12ab\)"):
+        check(tmp_path, _asked(tmp_path, split="tab:test", split_digest="34cd"))
 
 
 def test_a_file_that_is_of_no_use_is_replaced(tmp_path: Path) -> None:

@@ -110,9 +110,36 @@ def test_a_class_without_positives_is_no_score_and_in_no_mean(tmp_path: Path) ->
     assert [one["value"] for one in scores["auc"]["patients"]["of"]] == pytest.approx([areas[0], None, areas[1]])
     assert scores["auc"]["patients"]["mean"]["value"] == pytest.approx(np.mean(areas))
     text = _text(html)
-    assert "mean of 2 of 3 classes: the others cannot be scored" in text
-    assert "Not scored, no positive: Hernia." in text
-    assert "Means are over the 2 of 3 classes that can be scored." in text
+    assert "mean of 2 of 3 classes: the others have none" in text
+    assert "No AUC, average precision, balanced accuracy and sensitivity of Hernia: no positive." in text
+    assert (
+        "Means are over the classes that can be scored: 2 of 3 for AUC, average precision, balanced accuracy and"
+        " sensitivity; 3 of 3 for specificity and Brier score." in text
+    )
+    of = {name: sum(one["value"] is not None for one in found["patients"]["of"]) for name, found in scores.items()}
+    assert (of["auc"], of["sensitivity"], of["specificity"], of["brier"]) == (2, 2, 3, 3)
+
+
+def test_a_mean_of_a_regression_says_of_how_many_targets_it_is(tmp_path: Path) -> None:
+    made = put(tmp_path, kind="regression", classes=("age", "size"))
+    table = made.table.set_column(
+        made.table.column_names.index("target.size"), "target.size", pa.array([7.0] * len(made))
+    )
+    store(Predictions(made.about, table), tmp_path / "ft" / "nih" / FILE)
+    text = _text(page(tmp_path))
+    assert "No R² of size: all targets are equal." in text
+    assert "1 of 2 for R²; 2 of 2 for mean absolute error, root mean square error, median" in text
+
+
+def test_a_class_that_nothing_is_known_of_has_no_score(tmp_path: Path) -> None:
+    made = put(tmp_path)
+    table = made.table.set_column(
+        made.table.column_names.index("target.Mass"), "target.Mass", pa.nulls(len(made), pa.float64())
+    )
+    store(Predictions(made.about, table), tmp_path / "ft" / "nih" / FILE)
+    text = _text(page(tmp_path))
+    assert "No score of Mass: no known target." in text
+    assert "Means are over the 1 of 2 classes that can be scored." in text
 
 
 def test_several_runs_stand_side_by_side_and_are_compared_on_the_same_images(tmp_path: Path) -> None:

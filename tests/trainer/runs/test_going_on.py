@@ -333,7 +333,9 @@ def test_a_run_goes_on_with_a_dataset_that_grew_only_when_told_to(
     out, length = tmp_path / "run", ("--run.steps", "8")
     assert command(words(out, *length, data=before)) == 0
     assert command(words(out, *length, data=after)) == 0, "finished all the same"
-    assert "has all its 8 steps" in said()
+    told = said()
+    assert "has all its 8 steps" in told
+    assert f"the dataset of {after} has changed since {out} was trained" in " ".join(told.split())
     _back_to(out, 6)
     epoch = unpickling.progress(_place(out, 6))["loader"]["epoch"]
     assert command(words(out, *length, data=after)) == 1

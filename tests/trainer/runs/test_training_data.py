@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -46,6 +47,30 @@ def test_a_mixture_names_each_member_that_is_trained_on(
     assert all(trained_at(facts, site) for site in sites)
     assert not trained_at({**facts, "trained": found[:1]}, sites[1])
     assert not trained_at({"digest": facts["digest"]}, sites[0]), "an older run names no samples"
+
+
+def test_a_member_without_an_image_in_the_training_split_is_known_by_its_other_ones() -> None:
+    keys = pa.table({"key": pa.array(["0c", "0a", "0e", "0b", "0d"])})
+    loader: Any = SimpleNamespace(
+        plan=SimpleNamespace(samples=_Samples([0, 1])),
+        columns=lambda name: keys,
+        members={"one": range(2), "two": range(2, 5)},
+        digests={"one": "1", "two": "2"},
+        normalised={"one": "percentile", "two": "zscore"},
+    )
+    one, two = told(loader)
+    assert one == {"name": "one", "digest": "1", "keys": ["0a", "0c"], "normalise": "percentile"}
+    assert two == {"name": "two", "digest": "2", "keys": [], "normalise": "zscore", "held": ["0b", "0d", "0e"]}
+    facts = _facts(one, two)
+    assert normalise_at(facts, _site("2")) == "zscore", "its val split is seen so in the training"
+    assert normalise_at(facts, _site("grown", "0d", "0f")) == "zscore"
+
+
+class _Samples(list[int]):
+    """Rows of a split."""
+
+    def row(self, at: Any) -> Any:
+        return np.array(self)[at]
 
 
 MEMBERS = [

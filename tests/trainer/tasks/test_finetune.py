@@ -323,6 +323,28 @@ def test_labels_that_have_changed_are_told_as_a_changed_dataset_is(
     assert command(words("finetune", *longer)) == 0, "from there on they are the run's"
 
 
+def test_a_finished_run_says_that_its_labels_have_changed_since_and_stays_as_it_is(
+    own_dataset: Path, words: Words, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = words("finetune", "--data", str(own_dataset), "--run.steps", "1", *LABELLED)
+    assert command(again) == 0
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    capsys.readouterr()
+    assert command(again) == 0
+    assert "changed since" not in capsys.readouterr().out
+
+    def change(rows: list[dict[str, Any]]) -> None:
+        by_patient(rows)
+        rows[0]["high"] = 1 - abs(rows[0]["high"])
+
+    put_labels(own_dataset, "sizes", change)
+    assert command(again) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"have changed since {tmp_path / 'run'} was trained, and it has not learnt from what is there now" in told
+    assert "name another --out for a run that does" in told
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+
+
 def test_labels_with_other_classes_are_no_way_to_go_on(own_dataset: Path, words: Words, refused: Refused) -> None:
     more = ("--objective.columns", "shape", "--objective.kind", "multiclass", "--run.steps")
     assert command(words("finetune", "--data", str(own_dataset), *more, "1")) == 0

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 from shardkit.report import number
+from shardkit.terminal.words import listed
 from trainer.evaluate.intervals import Estimate
-from trainer.evaluate.page.words import NONE, at, each, interval, name_of, overall, shown
+from trainer.evaluate.page.words import NONE, at, each, in_sentence, interval, name_of, overall, shown
 from trainer.evaluate.results import Entry, Evaluation
 
 _BY_CLASS = {
@@ -29,7 +30,7 @@ class Table:
     head, rows, foot
         Cells; those of rows are text or Markup.
     left
-        Why classes are not scored, a sentence each.
+        Why classes lack scores, and of how many classes means are, a sentence each.
     """
 
     title: str
@@ -99,13 +100,33 @@ def _delong(entry: Entry, k: int) -> Markup:
 
 
 def _left(entry: Entry) -> list[str]:
-    """Say of which classes there is no score, and why."""
-    reasons: dict[str, list[str]] = {}
-    for one in entry.headline.patients.of:
-        if one.value is None:
-            reasons.setdefault(one.reason, []).append(one.name)
-    there = len(entry.first.classes) - sum(map(len, reasons.values()))
-    found = [f"Not scored, {why}: {', '.join(names)}." for why, names in reasons.items()]
-    if found and len(entry.headline.patients.of) > 1:
-        found.append(f"Means are over the {there} of {len(entry.first.classes)} classes that can be scored.")
+    """Say which scores classes lack, and why; and of how many classes means are, which differs from score to score."""
+    kind, classes = entry.first.about.kind, entry.first.classes
+    scores = {score: entry.scores[score].patients.of for score in _BY_CLASS[kind]}
+    lacking: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for k, name in enumerate(classes):
+        reasons: dict[str, list[str]] = {}
+        for score, of in scores.items():
+            if of[k].value is None:
+                reasons.setdefault(of[k].reason, []).append(score)
+        for why, which in reasons.items():
+            lacking.setdefault((why, tuple(which)), []).append(name)
+    found = [f"No {_words(which, kind)} of {', '.join(names)}: {why}." for (why, which), names in lacking.items()]
+    if found and len(classes) > 1:
+        found.append(_counted(scores, len(classes), "targets" if kind == "regression" else "classes"))
     return found
+
+
+def _counted(scores: dict[str, tuple[Estimate, ...]], all_of: int, what: str) -> str:
+    """Say of how many classes the mean of each score is."""
+    counts: dict[int, list[str]] = {}
+    for score, of in scores.items():
+        counts.setdefault(sum(one.value is not None for one in of), []).append(in_sentence(score))
+    if len(counts) == 1:
+        return f"Means are over the {next(iter(counts))} of {all_of} {what} that can be scored."
+    each_of = "; ".join(f"{count} of {all_of} for {listed(names)}" for count, names in sorted(counts.items()))
+    return f"Means are over the {what} that can be scored: {each_of}."
+
+
+def _words(scores: tuple[str, ...], kind: str) -> str:
+    return "score" if scores == _BY_CLASS[kind] else listed([in_sentence(score) for score in scores])

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from shardkit.report import SERIES, Plot, colour, svg
 from shardkit.terminal.words import counted
-from trainer.evaluate.falls import Fall
+from trainer.evaluate.falls import Fall, both_score
 from trainer.evaluate.intervals import Estimate
 from trainer.evaluate.page.words import (
     images,
@@ -63,17 +63,20 @@ def chance(entry: Entry) -> float | None:
 
 def cells(of: Evaluation) -> list[tuple[str, list[Cell | None]]]:
     """Return a row for each run and a cell for each site, None where the run was not asked about it."""
-    fallen = {(fall.entry.run, fall.entry.site) for fall in falls(of)}
+    fallen, several_labels = {(fall.entry.run, fall.entry.site) for fall in falls(of)}, len(of.labels) > 1
+    asked = {run: [of.of(run, site) for site in of.sites] for run in of.runs}
     return [
-        (run, [None if (entry := of.of(run, site)) is None else _cell(entry, fallen) for site in of.sites])
-        for run in of.runs
+        (run, [None if one is None else _cell(one, fallen, several_labels) for one in entries])
+        for run, entries in asked.items()
     ]
 
 
-def _cell(entry: Entry, fallen: set[tuple[str, str]]) -> Cell:
+def _cell(entry: Entry, fallen: set[tuple[str, str]], several_labels: bool) -> Cell:
     found = overall(entry.headline)
     about = entry.first.about
     lines = [f"split {about.split}", images(entry.first), positives(entry.first)]
+    if several_labels:
+        lines.insert(0, f"labels {about.labels}")
     if entry.headline.deviation is not None:
         lines.append(f"{len(entry.seeds)} seeds, deviation {shown(entry.headline.deviation)}")
     if words := scored(entry, entry.headline):
@@ -127,7 +130,8 @@ def _told(fall: Fall) -> str:
         f" {shown(fall.by)} {more} ({shown(fall.low)} to {shown(fall.high)})"
     )
     if not fall.classes == fall.best.scored == fall.entry.scored:
-        told += f", over the {counted(len(fall.classes), 'class', 'classes')} that both score"
+        what = "that both score" if fall.classes == both_score(fall.best, fall.entry) else "with an interval at both"
+        told += f", over the {counted(len(fall.classes), 'class', 'classes')} {what}"
     return f"{told}. {_against_chance(fall.entry, f'the {in_sentence(score)} there')}".strip()
 
 

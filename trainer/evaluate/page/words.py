@@ -24,6 +24,7 @@ NAMES = {
 }
 """What scores are called."""
 NONE = "–"
+_PROPER = ("brier",)  # named after a person
 _FEW = 3  # classes whose positives are told one by one
 
 
@@ -35,7 +36,7 @@ def name_of(score: str) -> str:
 def in_sentence(score: str) -> str:
     """Return what a score is called within a sentence."""
     found = name_of(score)
-    return found if found.isupper() else found[0].lower() + found[1:]
+    return found if found.isupper() or score in _PROPER else found[0].lower() + found[1:]
 
 
 def mean_name(entry: Entry) -> str:
@@ -99,7 +100,7 @@ def scored(entry: Entry, score: OverSeeds) -> str:
     """Return of how many classes a mean is, where that is not all of them."""
     classes, there = len(entry.first.classes), sum(one.value is not None for one in score.patients.of)
     alone = len(score.patients.of) == 1
-    return "" if alone or there == classes else f"mean of {there} of {classes} classes: the others cannot be scored"
+    return "" if alone or there == classes else f"mean of {there} of {classes} classes: the others have none"
 
 
 def at(entry: Entry) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from shardkit.report import number, render
 from shardkit.terminal.words import counted
 from trainer.evaluate.page import classes, comparisons, curves, decisions, errors, groups, headline, numbers, origins
-from trainer.evaluate.page.words import in_sentence, mean_name
+from trainer.evaluate.page.words import NONE, in_sentence, mean_name
 from trainer.evaluate.record import as_json
 from trainer.evaluate.results import Evaluation
 from trainer.runs.files import atomic_write
@@ -34,14 +34,14 @@ def write(of: Evaluation, folder: Path, pictures: bool = True) -> Path:
         The page.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    about = of.entries[0].first.about
+    labels = ", ".join(of.labels)
     parts = _parts(of, folder, pictures)
     page = render(
         "evaluation.html",
         "trainer.evaluate.page",
-        title=f"{about.labels} at {', '.join(of.sites)}: evaluation",
+        title=f"{labels} at {', '.join(of.sites)}: evaluation",
         kind="Evaluation",
-        name=f"{about.labels}: {', '.join(of.runs)}",
+        name=f"{labels}: {', '.join(of.runs)}",
         contents={name: title for name, (title, found) in parts.items() if found},
         task=_task(of),
         score=mean_name(of.entries[0]),
@@ -103,7 +103,7 @@ def _files(of: Evaluation, places: bool) -> list[list[str]]:
             data = a.data if places else a.site
             rows.append(
                 [f"{a.run}{seed} at {a.site}", data, a.digest[:12], a.split, a.labels, a.labels_digest[:12],
-                 f"{number(a.step)}, {chosen}"]
+                 a.normalise or NONE, f"{number(a.step)}, {chosen}"]
             )  # fmt: skip
     return rows
 
