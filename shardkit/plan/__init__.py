@@ -4,6 +4,7 @@ from shardkit.plan.base import Batching
 from shardkit.plan.batching import Binned, Exact, Fixed, Packed, Resized, from_text
 from shardkit.plan.crops import Crops
 from shardkit.plan.epoch import EpochPlan, EpochStats
+from shardkit.plan.multi_view import MultiView, ViewsShape
 from shardkit.plan.samples import Samples
 from shardkit.plan.shapes import BatchShape, MicroBatch, Pack, Shape
 from shardkit.plan.views import View
@@ -18,11 +19,13 @@ __all__ = [
     "Exact",
     "Fixed",
     "MicroBatch",
+    "MultiView",
     "Pack",
     "Packed",
     "Resized",
     "Samples",
     "Shape",
     "View",
+    "ViewsShape",
     "from_text",
 ]

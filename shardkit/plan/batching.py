@@ -1,9 +1,8 @@
-"""The kinds of batching: five records of how samples become micro-batches, and their text.
+"""The kinds of batching: six records of how samples become micro-batches, and their text.
 
 `Packed(tokens=12288, patch=48)` is `packed:patch=48,tokens=12288` in a command, in a loader's state and in a message.
 """
 
-import ast
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,13 +16,15 @@ from shardkit.errors import ArgumentError
 from shardkit.plan.base import Batching
 from shardkit.plan.batchers import Batcher, DenseBatcher, PackedBatcher
 from shardkit.plan.crops import Augmentation
+from shardkit.plan.multi_view import MultiView
 from shardkit.plan.samples import Ints, Samples
 from shardkit.plan.shapes import Shape
 from shardkit.plan.sizes import most_tokens, uncropped
 
 _NONE_GIVEN = (
     "Loader needs batching, which says how images become batches: packed (tokens of whole images in a row), binned"
-    " (padded to their bin), resized (to side x side), fixed (padded to side x side) or exact (one by one), e.g."
+    " (padded to their bin), resized (to side x side), fixed (padded to side x side), exact (one by one) or multiview"
+    " (several crops of each, resized), e.g."
     ' Loader(url, batching="packed:tokens=24576,patch=48")'
 )
 _TOKENS_PER_IMAGE = 256  # bounds the images of a pack where max_images is not given
@@ -231,7 +232,9 @@ class Resized(Batching):
         return DenseBatcher([Shape(self.batch_size, self.side, self.side)], self.patch, self.per_step, self.remainder)
 
 
-KINDS: dict[str, type[Batching]] = {kind.__name__.lower(): kind for kind in (Fixed, Exact, Binned, Packed, Resized)}
+KINDS: dict[str, type[Batching]] = {
+    kind.__name__.lower(): kind for kind in (Fixed, Exact, Binned, Packed, Resized, MultiView)
+}
 """Kinds of batching by the word that their text begins with."""
 
 
@@ -270,19 +273,10 @@ def from_text(text: str) -> Batching:
         name, equals, value = word.partition("=")
         if not equals or name not in known:
             raise ArgumentError(f"batching {text!r}: {word!r} is none of {kind}'s name=value pairs: {sorted(known)}")
-        arguments[name] = _value(value)
+        arguments[name] = KINDS[kind].read(name, value)
     try:
         return KINDS[kind](**arguments)
     except TypeError:
         raise ArgumentError(
             f"batching {text!r} lacks a value or has one of the wrong type: see docs/batches.md"
         ) from None
-
-
-def _value(text: str) -> Any:
-    if "/" in text and not text.endswith(".json"):
-        return tuple(_value(part) for part in text.split("/"))
-    try:
-        return ast.literal_eval(text.capitalize() if text in ("true", "false", "none") else text)
-    except (ValueError, SyntaxError):
-        return text
