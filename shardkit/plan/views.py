@@ -71,6 +71,11 @@ class View:
             raise ArgumentError(f"{name}={getattr(self, name)} of a View must be {wanted}")
 
     @property
+    def changes_greys(self) -> bool:
+        """Whether grey levels may change at all."""
+        return self.changes_range or self.blur > 0
+
+    @property
     def changes_range(self) -> bool:
         """Whether grey levels change in a way that needs to know black and white: a blur does not."""
         return self.jitter > 0 or self.solarise > 0
