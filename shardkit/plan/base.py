@@ -1,7 +1,7 @@
 """What a batching is: a record of how samples become micro-batches, that can be written as text and read back."""
 
 from abc import ABC, abstractmethod
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 from shardkit.errors import ArgumentError
@@ -123,6 +123,13 @@ class Batching(ABC):
     def settled(self) -> "Batching":
         """Return the same with what it takes from files spelled out: files may change, and a state names it."""
         return self
+
+    def plain(self) -> "Batching":
+        """Return a batching that shows each image once, whole, as programs that measure something want it.
+
+        It has no random crop and no mirror images, and fills its last batches with padding.
+        """
+        return replace(self, crop=None, flip=0.0, remainder="fill")
 
     @classmethod
     def read(cls, name: str, text: str) -> Any:

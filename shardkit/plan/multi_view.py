@@ -7,6 +7,7 @@ from shardkit.errors import ArgumentError
 from shardkit.plan.base import Batching
 from shardkit.plan.batchers import Batcher, DenseBatcher
 from shardkit.plan.crops import Augmentation, Crops, Level, view_crops
+from shardkit.plan.resized import Resized
 from shardkit.plan.samples import Samples
 from shardkit.plan.shapes import BatchShape
 from shardkit.plan.views import View
@@ -91,6 +92,17 @@ class MultiView(Batching):
                 raise ArgumentError(f"side={view.side} of a View must be a multiple of patch={self.patch}")
         shape = ViewsShape(self.batch_size, self.views)
         return DenseBatcher([shape], self.patch, self.per_step, self.remainder)
+
+    def plain(self) -> Batching:
+        """See `Batching`: the central square, resized to the largest view."""
+        of = self.augmentation
+        shared: dict[str, Any] = {
+            "patch": self.patch,
+            "per_step": self.per_step,
+            "content": self.content,
+            "level": self.level,
+        }
+        return Resized(side=of.side or 0, batch_size=self.batch_size, **shared)
 
     @classmethod
     def read(cls, name: str, text: str) -> Any:

@@ -93,7 +93,7 @@ def test_all_together_come_in_the_order_of_the_published_runs(change: Any, image
 
 
 def test_every_image_changes_by_its_own_numbers_whatever_is_beside_it(change: Any, images: torch.Tensor) -> None:
-    view = View(40, jitter=0.3, blur=0.3, solarise=0.3)
+    view = View(40, jitter=0.2, blur=0.2, solarise=0.2)
     drawn = greys(view, np.arange(6, dtype=np.uint64) + np.uint64(20))
     together = change(images, drawn, view=view)
     for at in range(6):
