@@ -106,8 +106,8 @@ class PackedBatch(Batch):
         return grid.permute(0, 2, 1, 3).reshape(down * side, across * side)[:height, :width]
 
 
-Loaded = BinnedBatch | PackedBatch | MultiViewBatch | Any
-"""What a loader hands out, for type checkers: one of these or, if somebody adds a shape, another `Batch`."""
+Loaded = BinnedBatch | PackedBatch | Any
+"""What a loader hands out, for type checkers: these two, or `MultiViewBatch` or a `Batch` that somebody adds."""
 
 BATCHES: dict[type[BatchShape], type[Batch]] = {
     Shape: BinnedBatch,

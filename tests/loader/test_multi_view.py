@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from shardkit import Loader, MultiView, MultiViewBatch, Resized, View, prepare
+from shardkit import Loader, MultiView, Resized, View, prepare
 from shardkit.codecs import htj2k
 from shardkit.errors import ArgumentError
 from shardkit.loader.graph import Graph, GraphConfig
@@ -41,7 +41,7 @@ OPTIONS: dict[str, Any] = {"split": None, "device": "cpu", "seed": 2, "window": 
 Seen = dict[tuple[int, int], npt.NDArray[np.float32]]  # (manifest row, view) -> image
 
 
-def _seen(batches: Iterable[MultiViewBatch]) -> Seen:
+def _seen(batches: Iterable[Any]) -> Seen:
     """All views of all samples; checks on the way that a sample comes once, and that places without one are 0."""
     found: Seen = {}
     for batch in batches:
@@ -85,7 +85,8 @@ def _single(loader: Loader, crops: Crops, side: int) -> list[npt.NDArray[np.floa
 @pytest.mark.parametrize("decoder", ["threads", "dali"])
 def test_every_view_is_what_a_single_crop_of_the_plan_gives(synthetic: Any, batching: MultiView, decoder: Any) -> None:
     loader = Loader(synthetic("webdataset"), batching=batching, decoder=decoder, **OPTIONS)
-    micro, batch = loader.plan[0][0], next(iter(loader))
+    micro = loader.plan[0][0]
+    batch: Any = next(iter(loader))
     kinds = [view for view in batching.views for _ in range(view.n)]
     for number, (view, crops) in enumerate(zip(kinds, micro.views(), strict=True)):
         drawn = greys(view, crops.seed)
@@ -112,6 +113,7 @@ def test_the_first_view_is_what_a_loader_of_single_crops_shows(dataset_folder: P
 def test_views_of_a_view_are_a_batch_with_the_plan_s_seeds(dataset_folder: Path) -> None:
     loader = Loader(dataset_folder, batching=PLAIN, **OPTIONS)
     micros = [micro for step in loader.plan for micro in step]
+    batch: Any
     for micro, batch in zip(micros, loader, strict=True):
         views = micro.views()
         for number, (first, view) in enumerate(((0, LARGE), (2, SMALL))):
@@ -161,8 +163,13 @@ def test_members_of_a_mixture_are_each_changed_by_their_own_black_and_white(mixe
 
 @pytest.mark.parametrize("decoder", ["threads", "dali"])
 def test_a_sample_is_read_and_decoded_once(synthetic: Any, decoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, real = [], htj2k.decode
-    monkeypatch.setattr(htj2k, "decode", lambda *given, **more: calls.append(1) or real(*given, **more))
+    calls, real = list[int](), htj2k.decode
+
+    def counted(data: bytes, level: int, *more: Any) -> Any:
+        calls.append(level)
+        return real(data, level, *more)
+
+    monkeypatch.setattr(htj2k, "decode", counted)
     loader = Loader(synthetic("webdataset"), batching=GREYS, decoder=decoder, **OPTIONS)
     micros = [micro for step in loader.plan for micro in step]
     samples = len(_seen(loader)) // 5
@@ -236,8 +243,8 @@ def test_a_sample_that_cannot_be_read_is_replaced_with_all_its_views(synthetic: 
     data = bytearray((folder / detail.shard.shard).read_bytes())
     data[detail.start(level) + detail.prefix(level) // 2] ^= 1
     (folder / detail.shard.shard).write_bytes(bytes(data))
-    sound = next(iter(Loader(synthetic("webdataset"), batching=GREYS, **OPTIONS)))
-    found = next(iter(Loader(folder, batching=GREYS, max_bad=0.5, **OPTIONS)))
+    sound: Any = next(iter(Loader(synthetic("webdataset"), batching=GREYS, **OPTIONS)))
+    found: Any = next(iter(Loader(folder, batching=GREYS, max_bad=0.5, **OPTIONS)))
     source = micro.substitutes(1)[0]
     rows = sound.rows.tolist()
     assert found.rows.tolist() == [rows[0], rows[source], *rows[2:]]
@@ -253,7 +260,7 @@ def test_where_nothing_can_be_read_places_count_for_nothing(synthetic: Any, tmp_
     for shard in folder.rglob("*.tar"):
         shard.write_bytes(bytes(shard.stat().st_size))
     loader = Loader(folder, batching=GREYS, max_bad=1.0, **OPTIONS)
-    batch = next(iter(loader))
+    batch: Any = next(iter(loader))
     assert _seen([batch]) == {}
     assert not batch.weight.any()
     assert loader.stats()["decodes_per_sample"] == 0.0
@@ -269,7 +276,7 @@ def test_a_program_changes_every_view_by_its_own_seed(dataset_folder: Path) -> N
 
     loader = Loader(dataset_folder, batching=GREYS, augment=augment, **OPTIONS)
     plain = _seen(Loader(dataset_folder, batching=GREYS, **OPTIONS))
-    batch = next(iter(loader))
+    batch: Any = next(iter(loader))
     micro = loader.plan[0][0]
     for number, crops in enumerate(micro.views()):
         side = 48 if number < 2 else 16
@@ -281,7 +288,7 @@ def test_a_program_changes_every_view_by_its_own_seed(dataset_folder: Path) -> N
 
 
 def test_a_batch_travels_whole_and_says_what_it_holds(dataset_folder: Path) -> None:
-    batch = next(iter(Loader(dataset_folder, batching=PLAIN, dtype=torch.bfloat16, **OPTIONS)))
+    batch: Any = next(iter(Loader(dataset_folder, batching=PLAIN, dtype=torch.bfloat16, **OPTIONS)))
     assert [view.dtype for view in batch.views] == [torch.bfloat16] * 2
     other = batch.to("meta")
     assert {view.device.type for view in other.views} == {"meta"}

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as tv
+from torchvision.transforms import v2  # type: ignore[import-untyped]
+from torchvision.transforms.v2 import functional as tv  # type: ignore[import-untyped]
 
 from shardkit.errors import ArgumentError
 from shardkit.loader.photometric import changed, changing
@@ -28,7 +28,7 @@ def images() -> torch.Tensor:
 def change(request: pytest.FixtureRequest) -> Any:
     """(images, greys, share, view) -> a changed copy, as a tensor."""
 
-    def run(images: torch.Tensor, drawn: Greys, share: Any = PLAIN, view: View = VIEW) -> torch.Tensor:
+    def run(images: torch.Tensor, drawn: Greys, share: Any = PLAIN, view: View = VIEW) -> Any:
         share = np.repeat(share, len(images), 0) if len(share) == 1 else share
         if request.param == "tensor":
             return changed(images.clone(), drawn, share, view)
