@@ -155,7 +155,12 @@ class Graph:
 def cut_off(images: list[torch.Tensor], prepared: list[Prepared]) -> None:
     """Cut images off at 0 and 1, in place, where that is asked for: of a mixture, maybe of some members alone.
 
-    images: as `Graph.run` makes them of `prepared`.
+    Parameters
+    ----------
+    images : list of Tensor
+        What `Graph.run` made.
+    prepared : list of Prepared
+        What it was given.
     """
     for image in (image for image, of in zip(images, cycle(prepared)) if of.clip):
         if image.device.type == "cpu":

@@ -64,7 +64,9 @@ class MultiView(Batching):
     Other Parameters
     ----------------
     patch, per_step, content, remainder
-        See `Batching`. Views have crop, ratio and flip of their own.
+        See `Batching`.
+    crop, ratio, flip
+        Left out: views have their own.
     """
 
     views: tuple[View, ...]
