@@ -31,7 +31,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from benchmarks import loader_data, machine
+from benchmarks import loader_data, loader_views, machine
 from benchmarks.loader_data import Data, Source
 from benchmarks.loader_peers import MODULES, SHUFFLED, SIDE, Record
 from benchmarks.loader_programs import LIBRARIES, PATCH, READS, TOKENS
@@ -47,6 +47,9 @@ TOLERANCE = {"full": 1e-4, str(SIDE): 0.02}  # of an image's mean; at 224, for o
 LEVEL = 2  # whose share of the bytes is measured
 Program = Literal["shardkit", "mosaic", "litdata", "webdataset", "dicom"]
 Place = Literal["disk", "s3", "nas"]
+Part = Literal["single", "views"]
+PARTS: tuple[Part, ...] = ("single", "views")
+VIEWS_FILES = 60  # of the part views
 
 
 def run(
@@ -58,6 +61,7 @@ def run(
     shard_mib: int = 32,
     programs: Annotated[list[Program] | None, Parameter(consume_multiple=True)] = None,
     sources: Annotated[list[Place] | None, Parameter(consume_multiple=True)] = None,
+    parts: Annotated[list[Part] | None, Parameter(consume_multiple=True)] = None,
     peers_python: Path | None = None,
     rgw: Path | None = None,
     latency_ms: float = 1.0,
@@ -82,6 +86,9 @@ def run(
         Those to run, shardkit always among them; default all. One that is not installed and not left out is an error.
     sources
         Where the data lie; default all.
+    parts
+        single: single images, against other loaders. views: several views of each, see `loader_views`; alone it takes
+        three minutes on two cores. Default both. What is not run stays in the JSON file as it is.
     peers_python
         Interpreter that runs the peers; default this one. Some pin an old NumPy: `pip install '.[peers]'` in an
         environment of its own.
@@ -95,23 +102,32 @@ def run(
     out
         JSON file for the figures.
     """
+    result = json.loads(out.read_text()) if out.exists() else {}
+    chosen, console = parts or PARTS, Terminal(width=max(Terminal().width, 130))
     with tempfile.TemporaryDirectory(prefix="shardkit-bench-") as folder, ExitStack() as stack:
         bench = Bench(Path(folder), str(peers_python or sys.executable))
-        wanted = [p for p in MODULES if programs is None or p in programs]
-        bench.require(wanted)
-        result = begin((__doc__ or "").partition("\n")[0], LIBRARIES)
-        result["peers"] = bench.child("describe", peers=True)
-        data = loader_data.make(bench.data, files, scale, seed, shard_mib, wanted, bench.child)
-        opened = [
-            stack.enter_context(_source(name, data, bench.work, rgw, latency_ms, gbit)) for name in sources or SOURCES
-        ]
-        result["conditions"] = {"files": files, "scale": scale, "seed": seed} | _conditions(data, opened)
-        groups = _groups(data, opened)
-        result["repeats"] = [_repeat(i, repeats, groups, data, bench) for i in range(repeats)]
-        result["level_2"] = _level_2(data, bench)
-        result["summary"] = summarise(result)
-    save(result, out, plots)
-    show(result, Terminal(width=max(Terminal().width, 130)))
+        if "single" in chosen:
+            wanted = [p for p in MODULES if programs is None or p in programs]
+            bench.require(wanted)
+            kept = {"views": result["views"]} if "views" in result else {}
+            result = begin((__doc__ or "").partition("\n")[0], LIBRARIES) | kept
+            result["peers"] = bench.child("describe", peers=True)
+            data = loader_data.make(bench.data, files, scale, seed, shard_mib, wanted, bench.child)
+            names = sources or SOURCES
+            opened = [stack.enter_context(_source(name, data, bench.work, rgw, latency_ms, gbit)) for name in names]
+            result["conditions"] = {"files": files, "scale": scale, "seed": seed} | _conditions(data, opened)
+            groups = _groups(data, opened)
+            result["repeats"] = [_repeat(i, repeats, groups, data, bench) for i in range(repeats)]
+            result["level_2"] = _level_2(data, bench)
+            result["summary"] = summarise(result)
+        if "views" in chosen:
+            most = min(files, VIEWS_FILES)
+            result["views"] = loader_views.measure(bench, most, repeats, scale, seed, shard_mib)
+    save(result, out, plots if "summary" in result else None)
+    if "single" in chosen:
+        show(result, console)
+    if "views" in chosen:
+        loader_views.show(result["views"], console)
 
 
 def _source(name: str, data: Data, work: Path, rgw: Path | None, latency_ms: float, gbit: float) -> Any:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 from rich.table import Table
 
+from benchmarks import loader_views
 from benchmarks.drawing import bars
 from benchmarks.loader_peers import READERS
 from benchmarks.results import Record, spread
@@ -269,6 +270,7 @@ def readme(result: Record) -> str:
         + " ".join(f"{HEADINGS[source]}: {facts['sources'][source]}." for source in sources)
         + "\n\n"
         + "\n".join([*lines, "", *goals])
+        + (f"\n\n{loader_views.readme(result['views'])}" if "views" in result else "")
     )
 
 

@@ -6,17 +6,18 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from shardkit.loader.batch import Batch
-    from shardkit.loader.collate import BinnedBatch, PackedBatch
+    from shardkit.loader.binned import BinnedBatch
+    from shardkit.loader.collate import PackedBatch
     from shardkit.loader.loader import Loader
     from shardkit.loader.multi_view import MultiViewBatch
     from shardkit.loader.preparing import prepare
     from shardkit.loader.torch_dataset import TorchDataset
     from shardkit.looking.dataset import Dataset
-    from shardkit.plan import Batching, Binned, EpochPlan, Exact, Fixed, Packed, Resized, View, from_text
+    from shardkit.plan import Batching, Binned, EpochPlan, Exact, Fixed, MultiView, Packed, Resized, View, from_text
 
 _HOMES = {
     "Batch": "loader.batch",
-    "BinnedBatch": "loader.collate",
+    "BinnedBatch": "loader.binned",
     "Dataset": "looking.dataset",
     "PackedBatch": "loader.collate",
     "Loader": "loader.loader",
@@ -24,7 +25,8 @@ _HOMES = {
     "TorchDataset": "loader.torch_dataset",
     "prepare": "loader.preparing",
     **dict.fromkeys(
-        ("Batching", "Binned", "EpochPlan", "Exact", "Fixed", "Packed", "Resized", "View", "from_text"), "plan"
+        ("Batching", "Binned", "EpochPlan", "Exact", "Fixed", "MultiView", "Packed", "Resized", "View", "from_text"),
+        "plan",
     ),
 }
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "Exact",
     "Fixed",
     "Loader",
+    "MultiView",
     "MultiViewBatch",
     "Packed",
     "PackedBatch",

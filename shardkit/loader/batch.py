@@ -159,7 +159,8 @@ class Batch(ABC):
             What each of the n crops shows; None where nothing could be read. Filled slots follow in this order.
         images : list of Tensor
             Pixels of those items that are not None, in order: float32 (1, rows, cols), padded with 0 to the shape's
-            `padded_size`, on the device. They may be changed.
+            `padded_size`, on the device. They may be changed. Of several views, the first one of all items, then the
+            second, as `MicroBatch.views` has them.
         position : BatchPosition
             Where the batch stands in the plan.
         canvas : Canvas
@@ -175,6 +176,16 @@ class Batch(ABC):
         slot : int
             Index in `rows`, where that is not -1.
         """
+
+    def every_view(self, slot: int) -> list[Tensor]:
+        """Return all that is shown of one sample, in the order of `MicroBatch.views`: as `pixels`, but several views.
+
+        Parameters
+        ----------
+        slot : int
+            Index in `rows`, where that is not -1.
+        """
+        return [self.pixels(slot)]
 
     @property
     def weight(self) -> Tensor:

@@ -9,64 +9,10 @@ from torch import Tensor
 
 from shardkit.dataset.rounding import ceil_div
 from shardkit.loader.batch import Batch, BatchItem, BatchPosition, Canvas
+from shardkit.loader.binned import BinnedBatch
+from shardkit.loader.multi_view import MultiViewBatch
+from shardkit.plan.multi_view import ViewsShape
 from shardkit.plan.shapes import BatchShape, MicroBatch, Pack, Shape
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class BinnedBatch(Batch):
-    """B images of one size; from all batchings but `Packed`.
-
-    Attributes
-    ----------
-    images : Tensor of float, (B, 1, H, W)
-        Images, padded with 0 at the bottom and right.
-    sizes : Tensor of int64, (B, 2)
-        True rows and columns of each; 0 x 0 for a slot that holds no image.
-    rows : Tensor of int64, (B,)
-        Manifest row of each; -1 without an image.
-    seeds : Tensor of int64, (B,)
-        The plan's seed of each crop; 0 without an image.
-    position : BatchPosition
-        Where the batch stands in the plan.
-    """
-
-    images: Tensor
-    sizes: Tensor
-    rows: Tensor
-    seeds: Tensor
-    position: BatchPosition
-
-    @classmethod
-    def collate(
-        cls,
-        micro: MicroBatch,
-        items: list[BatchItem | None],
-        images: list[Tensor],
-        position: BatchPosition,
-        canvas: Canvas,
-    ) -> Self:
-        """See `Batch`. Crop i lies in slot i."""
-        shape = micro.shape
-        assert isinstance(shape, Shape)
-        out = canvas.empty((shape.images, 1, shape.height, shape.width))
-        sizes = np.zeros((shape.images, 2), np.int64)
-        rows = np.full(shape.images, -1, np.int64)
-        seeds = np.zeros(shape.images, np.int64)
-        following = iter(images)
-        for slot in range(shape.images):
-            item = items[slot] if slot < len(items) else None
-            if item is None:
-                out[slot].zero_()
-                continue
-            canvas.put(out[slot], next(following))
-            sizes[slot] = micro.crops.out_height[item.crop], micro.crops.out_width[item.crop]
-            rows[slot], seeds[slot] = item.row, micro.crops.seed[item.crop].astype(np.int64)
-        return cls(out, canvas.send(sizes), canvas.send(rows), canvas.send(seeds), position)
-
-    def pixels(self, slot: int) -> Tensor:
-        """See `Batch`."""
-        height, width = self.sizes[slot].tolist()
-        return self.images[slot, 0, :height, :width]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -161,9 +107,13 @@ class PackedBatch(Batch):
 
 
 Loaded = BinnedBatch | PackedBatch | Any
-"""What a loader hands out, for type checkers: these two or, if somebody adds a shape, another `Batch`."""
+"""What a loader hands out, for type checkers: these two, or `MultiViewBatch` or a `Batch` that somebody adds."""
 
-BATCHES: dict[type[BatchShape], type[Batch]] = {Shape: BinnedBatch, Pack: PackedBatch}
+BATCHES: dict[type[BatchShape], type[Batch]] = {
+    Shape: BinnedBatch,
+    Pack: PackedBatch,
+    ViewsShape: MultiViewBatch,
+}
 """Kinds of batches by the shape that the plan gives their micro-batches."""
 
 

@@ -2,15 +2,17 @@
 
     encoded -> decode UINT16 -> clamp -> slice or resize -> flip -> normalise + pad -> torch, by DLPack
 
-One graph serves both devices; what a batching does not ask for is not in it. Images may come decoded, by OpenJPH on
-the loader's threads, which gives the same pixels: nearly twice as fast as DALI's decoder on a CPU, and several times as
-fast as its decoder on an H200 (`decoders.image(device="mixed")`), where a rank has cores enough; see device.py.
+What follows the clamp is there once for each view of a sample. One graph serves both devices; what a batching does not
+ask for is not in it. Images may come decoded, by OpenJPH on the loader's threads, which gives the same pixels: nearly
+twice as fast as DALI's decoder on a CPU, and several times as fast as its decoder on an H200
+(`decoders.image(device="mixed")`), where a rank has cores enough; see device.py.
 """
 
 import ctypes
 import os
 import weakref
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,8 @@ class GraphConfig:
         Images that it is given at once, at most.
     threads : int
         Threads that run it.
+    views : int
+        Views that it makes of each image.
     """
 
     device_id: int | None
@@ -50,6 +54,7 @@ class GraphConfig:
     resize: bool
     max_images: int
     threads: int
+    views: int = 1
 
     @classmethod
     def of(
@@ -61,10 +66,11 @@ class GraphConfig:
             device_id=(device.index or 0) if device.type == "cuda" else None,
             decode=decode,
             slice=not resize and (augmentation.content or augmentation.crop is not None),
-            flip=augmentation.flip > 0,
+            flip=augmentation.flip > 0 or any(view.flip > 0 for view in augmentation.views),
             resize=resize,
             max_images=max_images,
             threads=threads,
+            views=sum(view.n for view in augmentation.views) or 1,
         )
 
 
@@ -88,7 +94,8 @@ class Graph:
         Returns
         -------
         list of Tensor
-            float32 (1, rows, cols) of each, on the graph's device; padding is 0.
+            float32 (1, rows, cols) of each, on the graph's device; padding is 0. Of several views, the first one of
+            all images, then the second.
 
         Raises
         ------
@@ -104,24 +111,30 @@ class Graph:
             self._feed("data", [p.data if config.decode else p.data[..., None] for p in images])
             self._feed("mean", [_floats(p.mean) for p in images])
             self._feed("std", [_floats(p.std) for p in images])
-            self._feed("rows", [np.float32(p.pad[0]) for p in images])
-            self._feed("cols", [np.float32(p.pad[1]) for p in images])
             if config.decode:
                 self._feed("top", [np.array([p.top], np.uint16) for p in images])
-            if config.slice:
-                self._feed("start", [np.array(p.start, np.int32) for p in images])
-                self._feed("shape", [np.array(p.shape, np.int32) for p in images])
-            if config.flip:
-                self._feed("flip", [np.int32(p.flip) for p in images])
-            if config.resize:
-                self._feed("size", [_floats(*p.size) for p in images])
-                self._feed("roi_start", [_floats(*p.roi_start) for p in images])
-                self._feed("roi_end", [_floats(*p.roi_end) for p in images])
-            (out,) = self._pipeline.run()
+            for number, views in enumerate(zip(*(p.views for p in images), strict=True)):
+                self._feed_view(number, views)
+            outs = self._pipeline.run()
         except RuntimeError as error:
             self.close()  # DALI: "Current pipeline object is no longer valid"
             raise IntegrityError(f"DALI could not decode a batch: {' '.join(str(error).split())[:400]}") from error
-        return [torch.utils.dlpack.from_dlpack(out[i]) for i in range(len(images))]
+        return [torch.utils.dlpack.from_dlpack(out[i]) for out in outs for i in range(len(images))]
+
+    def _feed_view(self, number: int, views: tuple[Prepared, ...]) -> None:
+        """Say what is shown of each image in one of its views."""
+        config = self._config
+        self._feed(f"rows{number}", [np.float32(p.pad[0]) for p in views])
+        self._feed(f"cols{number}", [np.float32(p.pad[1]) for p in views])
+        if config.slice:
+            self._feed(f"start{number}", [np.array(p.start, np.int32) for p in views])
+            self._feed(f"shape{number}", [np.array(p.shape, np.int32) for p in views])
+        if config.flip:
+            self._feed(f"flip{number}", [np.int32(p.flip) for p in views])
+        if config.resize:
+            self._feed(f"size{number}", [_floats(*p.size) for p in views])
+            self._feed(f"roi_start{number}", [_floats(*p.roi_start) for p in views])
+            self._feed(f"roi_end{number}", [_floats(*p.roi_end) for p in views])
 
     def _feed(self, name: str, values: list[Any]) -> None:
         self._pipeline.feed_input(name, values)
@@ -140,8 +153,16 @@ class Graph:
 
 
 def cut_off(images: list[torch.Tensor], prepared: list[Prepared]) -> None:
-    """Cut images off at 0 and 1, in place, where that is asked for: of a mixture, maybe of some members alone."""
-    for image in (image for image, of in zip(images, prepared, strict=True) if of.clip):
+    """Cut images off at 0 and 1, in place, where that is asked for: of a mixture, maybe of some members alone.
+
+    Parameters
+    ----------
+    images : list of Tensor
+        What `Graph.run` made.
+    prepared : list of Prepared
+        What it was given.
+    """
+    for image in (image for image, of in zip(images, cycle(prepared)) if of.clip):
         if image.device.type == "cpu":
             np.clip(image.numpy(), 0.0, 1.0, out=image.numpy())
         else:
@@ -199,28 +220,33 @@ def _build(config: GraphConfig) -> Any:
         else:
             image = given("data", types.UINT16, 3, layout="HWC", no_copy=True)
             image = image.gpu() if gpu else image
+        mean, std = given("mean", types.FLOAT, 1), given("std", types.FLOAT, 1)
+        return tuple(view(image, mean, std, number) for number in range(config.views))
+
+    def view(image: Any, mean: Any, std: Any, number: int) -> Any:
+        def its(name: str, kind: Any, ndim: int) -> Any:
+            return given(f"{name}{number}", kind, ndim)
+
         if config.slice:
-            image = fn.slice(
-                image, start=given("start", types.INT32, 1), shape=given("shape", types.INT32, 1), axes=[0, 1]
-            )
+            image = fn.slice(image, start=its("start", types.INT32, 1), shape=its("shape", types.INT32, 1), axes=[0, 1])
         if config.resize:
             image = fn.resize(
                 image,
-                size=given("size", types.FLOAT, 1),
-                roi_start=given("roi_start", types.FLOAT, 1),
-                roi_end=given("roi_end", types.FLOAT, 1),
+                size=its("size", types.FLOAT, 1),
+                roi_start=its("roi_start", types.FLOAT, 1),
+                roi_end=its("roi_end", types.FLOAT, 1),
                 interp_type=types.INTERP_TRIANGULAR,
                 antialias=True,
                 dtype=types.FLOAT,
             )
         if config.flip:
-            image = fn.flip(image, horizontal=given("flip", types.INT32, 0))
+            image = fn.flip(image, horizontal=its("flip", types.INT32, 0))
         return fn.crop_mirror_normalize(
             image,
-            mean=given("mean", types.FLOAT, 1),
-            std=given("std", types.FLOAT, 1),
-            crop_h=given("rows", types.FLOAT, 0),
-            crop_w=given("cols", types.FLOAT, 0),
+            mean=mean,
+            std=std,
+            crop_h=its("rows", types.FLOAT, 0),
+            crop_w=its("cols", types.FLOAT, 0),
             crop_pos_x=0.0,
             crop_pos_y=0.0,
             out_of_bounds_policy="pad",

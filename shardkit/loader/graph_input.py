@@ -1,6 +1,6 @@
 """What the graph is given for each image: pixels, the part that is shown, and how grey levels are normalised."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from shardkit.errors import ArgumentError
 from shardkit.loader.sample_index import Detail
+from shardkit.plan.crops import Crops
 from shardkit.plan.shapes import MicroBatch
 
 Normalise = Literal["none", "percentile", "minmax", "fullscale", "zscore"] | tuple[float, float]
@@ -53,6 +54,10 @@ class Prepared:
         Output is (grey level - mean) / std.
     clip : bool
         Whether that is cut off at 0 and 1.
+    share : tuple of float
+        Scale and offset that turn the output into shares of the range from black to white.
+    more : tuple of Prepared
+        Further views of the same image.
     """
 
     data: Pixels
@@ -67,6 +72,13 @@ class Prepared:
     mean: float
     std: float
     clip: bool = False
+    share: tuple[float, float] = (1.0, 0.0)
+    more: tuple["Prepared", ...] = ()
+
+    @property
+    def views(self) -> tuple["Prepared", ...]:
+        """All views of the image, the first one being itself."""
+        return (self, *self.more)
 
 
 def roi(region: tuple[int, int, int, int], level: int) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -128,8 +140,16 @@ def bounds(
     return first, max(last - first, 1.0)
 
 
-def prepared(pixels: Pixels, micro: MicroBatch, at: int, detail: Detail, bits: int, mode: Normalise) -> Prepared:
-    """Gather what the graph needs for one crop of a micro-batch.
+def prepared(
+    pixels: Pixels,
+    micro: MicroBatch,
+    at: int,
+    detail: Detail,
+    bits: int,
+    mode: Normalise,
+    views: list[Crops] | None = None,
+) -> Prepared:
+    """Gather what the graph needs for one sample of a micro-batch.
 
     Parameters
     ----------
@@ -138,18 +158,17 @@ def prepared(pixels: Pixels, micro: MicroBatch, at: int, detail: Detail, bits: i
     micro : MicroBatch
         What the plan says.
     at : int
-        Index of the crop.
+        Index of the sample.
     detail : Detail
         What the manifest says of the sample.
     bits : int
         Bit depth of the sample.
     mode : str or tuple of float
         How to normalise.
+    views : list of Crops, optional
+        What `micro.views()` gives, where that is known.
     """
-    crops = micro.crops
-    size = (int(crops.out_height[at]), int(crops.out_width[at]))
-    number, region = detail.number, crops.region[at].tolist()
-    start, end = roi((region[0], region[1], region[2], region[3]), int(crops.level[at]))
+    number = detail.number
     mean, std = bounds(
         mode,
         bits,
@@ -158,9 +177,21 @@ def prepared(pixels: Pixels, micro: MicroBatch, at: int, detail: Detail, bits: i
         (number("p0_5"), number("p99_5")),
         (number("mean"), number("std")),
     )
+    share = (mode[1], mode[0]) if isinstance(mode, tuple) else (1.0, 0.0)
+    views = micro.views() if views is None else views
+    first, *more = (_view(pixels, micro, crops, at, (1 << bits) - 1, (mean, std), mode in CLIPPED) for crops in views)
+    return replace(first, share=share, more=tuple(more))
+
+
+def _view(
+    pixels: Pixels, micro: MicroBatch, crops: Crops, at: int, top: int, scale: tuple[float, float], clip: bool
+) -> Prepared:
+    size = (int(crops.out_height[at]), int(crops.out_width[at]))
+    region = crops.region[at].tolist()
+    start, end = roi((region[0], region[1], region[2], region[3]), int(crops.level[at]))
     return Prepared(
         data=pixels,
-        top=(1 << bits) - 1,
+        top=top,
         start=(int(crops.top[at]), int(crops.left[at])),
         shape=(int(crops.height[at]), int(crops.width[at])),
         roi_start=start,
@@ -168,7 +199,7 @@ def prepared(pixels: Pixels, micro: MicroBatch, at: int, detail: Detail, bits: i
         size=size,
         pad=micro.shape.padded_size(*size, micro.patch),
         flip=bool(crops.flip[at]),
-        mean=mean,
-        std=std,
-        clip=mode in CLIPPED,
+        mean=scale[0],
+        std=scale[1],
+        clip=clip,
     )

@@ -23,6 +23,7 @@ from shardkit.errors import ArgumentError
 from shardkit.labels import Labels
 from shardkit.labels.split_names import Split
 from shardkit.loader import device as devices
+from shardkit.loader import photometric
 from shardkit.loader.augmenting import Augment
 from shardkit.loader.batch import BatchPosition
 from shardkit.loader.buffers import Buffers
@@ -197,6 +198,7 @@ class Loader:
             threads=threads or devices.threads(self.device, members[0].streams is not None),
             stream=devices.stream(self.device),
             augment=augment,
+            views=photometric.changing(self.batching.augmentation.views, [how.normalise for how in members]),
         )
 
     def __iter__(self) -> Iterator[Loaded]:

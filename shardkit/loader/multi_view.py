@@ -4,14 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from shardkit.loader.batch import Batch, BatchItem, BatchPosition, Canvas
-from shardkit.loader.collate import BinnedBatch
+from shardkit.loader.binned import BinnedBatch
+from shardkit.plan.multi_view import ViewsShape
 from shardkit.plan.shapes import MicroBatch
-
-_GOLDEN = -7046029254386353131  # 2**64 / golden ratio, as a signed number: parts the seeds of views
+from shardkit.plan.views import apart
+from shardkit.terminal import reprs
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -46,14 +48,14 @@ class MultiViewBatch(Batch):
         Returns
         -------
         BinnedBatch
-            n * B images: the first view of all samples, then the second. Each has a seed of its own.
+            n * B images: the first view of all samples, then the second. Each has the seed that the plan gives it.
         """
         images = self.views[number]
         n, _, _, height, width = images.shape
         there = (self.rows >= 0).to(torch.int64)
         sizes = there[:, None] * torch.tensor([height, width], device=there.device)
         before = sum(len(view) for view in self.views[:number])
-        parts = torch.arange(before, before + n, device=there.device)[:, None] * _GOLDEN
+        parts = torch.arange(before, before + n, device=there.device)[:, None] * apart(1)
         return BinnedBatch(
             images=images.flatten(0, 1),
             sizes=sizes.repeat(n, 1),
@@ -71,12 +73,41 @@ class MultiViewBatch(Batch):
         position: BatchPosition,
         canvas: Canvas,
     ) -> Self:
-        """See `Batch`."""
-        raise NotImplementedError
+        """See `Batch`. Sample i lies in place i."""
+        shape, crops = micro.shape, micro.crops
+        assert isinstance(shape, ViewsShape)
+        rows, seeds = np.full(shape.images, -1, np.int64), np.zeros(shape.images, np.int64)
+        for place, item in enumerate(items):
+            if item is not None:
+                rows[place], seeds[place] = item.row, crops.seed[item.crop].astype(np.int64)
+        following, views = iter(images), []
+        for view in shape.views:
+            out = canvas.empty((view.n, shape.images, 1, view.side, view.side))
+            for number in range(view.n):
+                for place, row in enumerate(rows.tolist()):
+                    if row < 0:
+                        out[number, place].zero_()
+                    else:
+                        canvas.put(out[number, place], next(following))
+            views.append(out)
+        return cls(tuple(views), canvas.send(rows), canvas.send(seeds), position)
 
     def pixels(self, slot: int) -> Tensor:
         """See `Batch`. The first view of the sample."""
-        return self.views[0][0, slot, 0]
+        return self.every_view(slot)[0]
+
+    def every_view(self, slot: int) -> list[Tensor]:
+        """See `Batch`."""
+        return [view[number, slot, 0] for view in self.views for number in range(len(view))]
+
+    def record_stream(self, stream: Any) -> None:
+        """See `Batch`."""
+        for tensor in (*self.views, self.rows, self.seeds):
+            tensor.record_stream(stream)
+
+    def _facts(self) -> reprs.Facts:
+        sizes = "; ".join(str(tuple(view.shape)) for view in self.views)
+        return {"views": f"{str(self.views[0].dtype).removeprefix('torch.')} {sizes}", **Batch._facts(self)}
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}

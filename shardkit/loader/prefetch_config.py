@@ -11,6 +11,7 @@ from shardkit.loader import device as devices
 from shardkit.loader.augmenting import Augment
 from shardkit.loader.graph_input import CLIPPED, Normalise
 from shardkit.loader.index import Member
+from shardkit.plan.views import View
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,8 @@ class PrefetchConfig:
         for each.
     augment : callable, optional
         Changes each image; see `shardkit.Loader`.
+    views : tuple of View
+        Those of the batching, where grey levels of one change; else none.
     """
 
     members: tuple[MemberConfig, ...]
@@ -98,6 +101,7 @@ class PrefetchConfig:
     max_bad: float = 0.0
     stream: torch.cuda.Stream | None = None
     augment: Augment | None = None
+    views: tuple[View, ...] = ()
 
     @property
     def decode(self) -> bool:
@@ -106,5 +110,6 @@ class PrefetchConfig:
 
     @property
     def clip(self) -> bool:
-        """Whether all images are cut off at 0 and 1 as they are laid out; those that `augment` gets are before."""
-        return self.augment is None and all(member.normalise in CLIPPED for member in self.members)
+        """Whether all images are cut off at 0 and 1 as they are laid out; those that are changed are before."""
+        unchanged = self.augment is None and not self.views
+        return unchanged and all(member.normalise in CLIPPED for member in self.members)

@@ -22,7 +22,7 @@ import torch
 
 from shardkit.codecs.placement import Placement
 from shardkit.errors import ArgumentError, BadDataError, IntegrityError, ShardkitError
-from shardkit.loader import augmenting, closing
+from shardkit.loader import augmenting, closing, photometric
 from shardkit.loader.batch import Batch, BatchItem, BatchPosition, Canvas
 from shardkit.loader.buffers import Buffers
 from shardkit.loader.collate import collate
@@ -34,6 +34,7 @@ from shardkit.loader.sample_index import Detail
 from shardkit.loader.stats import Shares, Stats
 from shardkit.loader.stream.fetch import Fetcher, Got, Want
 from shardkit.loader.stream.files import Threads
+from shardkit.plan.crops import Crops
 from shardkit.plan.shapes import MicroBatch
 from shardkit.terminal.output import logger
 
@@ -60,9 +61,11 @@ class _Handed:
 class _Pending:
     position: BatchPosition
     micro: MicroBatch
+    views: list[Crops]
     details: list[Detail]
     gate: asyncio.Event
     size: int
+    decodes: deque[int] = field(default_factory=deque)  # a crop's index, whenever it is decoded; threads append
     future: "Future[list[Prepared | ShardkitError]] | None" = None
 
 
@@ -215,7 +218,7 @@ class Prefetcher:
             span = (detail.start(level), detail.prefix(level), detail.hash(level))
             wants.append(Want(detail.object(level), *span, f"the image {detail.key}"))
         size = sum(want.length for want in wants)
-        item = _Pending(position, micro, details, asyncio.Event(), size)
+        item = _Pending(position, micro, micro.views(), details, asyncio.Event(), size)
 
         async def prepare(got: list[Got]) -> list[Prepared | ShardkitError]:
             await item.gate.wait()
@@ -239,12 +242,14 @@ class Prefetcher:
         level, bits = int(crops.level[at]), int(detail.number("bits"))
         begun, member = time.perf_counter(), self._config.members[detail.shard.member]
         try:
+            if not self._config.decode:
+                item.decodes.append(at)
             pixels = _pixels(member, data, level, bits, detail.placement)
         except ShardkitError as error:
             return IntegrityError(f"{detail.shard.name}: the image {detail.key} cannot be decoded: {error}")
         took = 0.0 if self._config.decode else time.perf_counter() - begun
         self._stats.decoded(detail, level, len(data), took)
-        return prepared(pixels, item.micro, at, detail, bits, member.normalise)
+        return prepared(pixels, item.micro, at, detail, bits, member.normalise, item.views)
 
     # --- graph and collation
 
@@ -252,13 +257,20 @@ class Prefetcher:
         begun = time.perf_counter()
         images, shown = self._run_graph(item, ready)
         normalised = time.perf_counter()
+        if self._config.views:
+            chosen = _chosen(ready, shown)
+            photometric.change(self._config.views, item.views, shown, images, chosen, self._decoders)
+            cut_off(images, chosen)  # a blur's weights sum to 1 within rounding
+            self._finished()
         if self._config.augment is not None:
-            augmenting.change(self._config.augment, item.micro, shown, images, item.details)
+            augmenting.change(self._config.augment, item.views, shown, images, item.details)
             self._finished()
         changed = time.perf_counter()
         batch = collate(item.micro, shown, images, item.position, self._canvas)
         self._finished()  # whole before anybody sees it
-        self._stats.built(item.micro, normalised - begun, changed - normalised, time.perf_counter() - changed)
+        self._stats.built(
+            item.micro, len(item.decodes), normalised - begun, changed - normalised, time.perf_counter() - changed
+        )
         return batch
 
     def _finished(self) -> None:
@@ -301,12 +313,13 @@ class Prefetcher:
         told: set[int] = set()
         shown = self._substituted(item, ready, told)
         try:
-            return self._images(_chosen(ready, shown)), shown
+            return self._images(item, _chosen(ready, shown)), shown
         except IntegrityError as failed:
             # Sound by its hash and not decodable all the same: find out which, one by one, and go on without it.
             for at, image in enumerate(ready):
                 if isinstance(image, Prepared):
                     try:
+                        item.decodes.extend([at] * self._config.decode)
                         self._graph.run([image])
                     except IntegrityError as error:
                         key = item.details[at].key
@@ -314,9 +327,11 @@ class Prefetcher:
             if len(ready) > 1 and not any(isinstance(image, Prepared) for image in ready):
                 raise failed  # the graph is at fault, not every image
             shown = self._substituted(item, ready, told)
-            return self._images(_chosen(ready, shown)), shown
+            return self._images(item, _chosen(ready, shown)), shown
 
-    def _images(self, chosen: list[Prepared]) -> list[torch.Tensor]:
+    def _images(self, item: _Pending, chosen: list[Prepared]) -> list[torch.Tensor]:
+        if self._config.decode:
+            item.decodes.extend(range(len(chosen)))
         images = self._graph.run(chosen)
         if not self._canvas.clip:
             cut_off(images, chosen)

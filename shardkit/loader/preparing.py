@@ -1,6 +1,6 @@
 """One image, prepared as a Loader does it, without a dataset: for programs that use what was trained with one."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +35,8 @@ def prepare(
     bits : int
         Bit depth.
     batching : Batching or str
-        As of `shardkit.Loader`. What decides an image counts: resized or not, patch, level, content.
+        As of `shardkit.Loader`. What decides an image counts: resized or not, patch, level, content. Of `MultiView` it
+        is the central square, resized to the largest view.
     normalise : str or tuple of float
         As of `shardkit.Loader`.
     padded : bool
@@ -67,13 +68,13 @@ def prepare(
         levels=LEVELS,
         box=np.array([[box[side] for side in ("top", "left", "height", "width")]]),
     )
-    micro = EpochPlan(samples, 0, 0, _alone(of, rows, cols))[0][0]
+    alone = _alone(of, rows, cols)
+    micro = EpochPlan(samples, 0, 0, alone)[0][0]
     level = int(micro.crops.level[0])
     small = htj2k.decode(htj2k.encode(pixels), level, bits, Placement(rows, cols, rows, cols)) if level else pixels
     facts = asdict(content.statistics(pixels, found.mask, padded=padded))
     ready = prepared(small, micro, 0, _detail(facts), bits, normalise)
-    plain = replace(of.augmentation, crop=None, flip=0.0)
-    graph = Graph(GraphConfig.of(plain, torch.device("cpu"), decode=False, max_images=1, threads=1))
+    graph = Graph(GraphConfig.of(alone.augmentation, torch.device("cpu"), decode=False, max_images=1, threads=1))
     try:
         (image,) = graph.run([ready])
         return image.clamp(0, 1) if ready.clip else image.clone()

@@ -18,9 +18,12 @@ from shardkit.storage import translate_errors
 
 _CELL, _GAP, _TEXT = 224, 8, 30  # pixels
 _COLUMNS = 8
-_MOST = 512  # images on a page
+_VIEWS = 12  # views of a sample on a line
+_MOST = 512  # images on a page, views counted one by one
 
+Pixels = npt.NDArray[np.float32]
 Grey = npt.NDArray[np.uint8]
+Cell = tuple[Grey, str]
 
 
 def from_state(url: str, path: Path) -> Loader:
@@ -83,8 +86,8 @@ def open_loader(url: str, plan_spec: PlanSpec, seed: int, epoch: int) -> Loader:
 def replay(loader: Loader, step: int, out: Path) -> str:
     """Write a step's images as a PNG.
 
-    Augmentations come from the plan, so these are the very crops of the run, each stretched to its own grey levels;
-    what could not be read then and can now is shown.
+    Augmentations come from the plan, so these are the very crops of the run, each stretched to its own grey levels,
+    or to those of all views of its sample; what could not be read then and can now is shown.
 
     Parameters
     ----------
@@ -109,47 +112,61 @@ def replay(loader: Loader, step: int, out: Path) -> str:
     if step < 0 or not plan.has(step):
         raise ArgumentError(f"epoch {epoch} has {len(plan):,} steps, and no step {step}")
     loader.load_state_dict({**loader.state_dict(), "step": step})
-    cells: list[tuple[Grey, str]] = []
-    count = 0
+    samples: list[list[Cell]] = []
+    count = most = 0
     for batch in loader:
-        for pixels, row in _images(batch):
-            count += 1
-            if len(cells) < _MOST:
-                label = f"micro-batch {batch.position.micro}, {pixels.shape[0]} x {pixels.shape[1]}"
-                cells.append((_grey(pixels), f"{loader.key(row)[:20]}\n{label}"))
+        for views, row in _images(batch):
+            count, most = count + 1, max(most, len(views))
+            if len(samples) * most < _MOST:
+                samples.append(_cells(views, f"{loader.key(row)[:20]}\nmicro-batch {batch.position.micro}"))
         if batch.position.last:
             break
-    page = _page(cells)
+    page = _page(samples)
     with translate_errors(str(out)):
         page.save(out, "PNG")
-    left = f", the first {_MOST} of them shown" if count > _MOST else ""
-    return f"{out}: {count:,} images of step {step:,} of epoch {epoch}{left}"
+    each = f", {most} views of each" if most > 1 else ""
+    left = f", the first {len(samples)} of them shown" if count > len(samples) else ""
+    return f"{out}: {count:,} images of step {step:,} of epoch {epoch}{each}{left}"
 
 
-def _images(batch: Batch) -> Iterator[tuple[npt.NDArray[np.float32], int]]:
-    """Go through a batch's images: pixels, and manifest row."""
+def _images(batch: Batch) -> Iterator[tuple[list[Pixels], int]]:
+    """Go through a batch's images: pixels of each view, and manifest row."""
     for at, row in enumerate(batch.rows.tolist()):
         if row >= 0:
-            yield batch.pixels(at).float().numpy(), row
+            yield [view.float().numpy() for view in batch.every_view(at)], row
 
 
-def _grey(pixels: npt.NDArray[np.float32]) -> Grey:
+def _cells(views: list[Pixels], label: str) -> list[Cell]:
+    """Stretch the grey levels of a sample to 0..255, those of its views alike, so that changes of them are seen."""
+    low, high = min(float(view.min()) for view in views), max(float(view.max()) for view in views)
+    cells = []
+    for number, view in enumerate(views, 1):
+        name = f" view {number}" if len(views) > 1 else ""
+        cells.append((_grey(view, low, high), f"{label},{name} {view.shape[0]} x {view.shape[1]}"))
+    return cells
+
+
+def _grey(pixels: Pixels, low: float, high: float) -> Grey:
     """Stretch to 0..255 and shrink into a cell."""
-    low, high = float(pixels.min()), float(pixels.max())
     scaled = (pixels - low) * (255.0 / max(high - low, 1e-6))
     image = Image.fromarray(np.rint(scaled).astype(np.uint8))
     image.thumbnail((_CELL, _CELL), Image.Resampling.BOX)
     return np.asarray(image)
 
 
-def _page(cells: list[tuple[Grey, str]]) -> Image.Image:
-    columns = min(_COLUMNS, max(len(cells), 1))
-    rows = ceil_div(max(len(cells), 1), columns)
+def _page(samples: list[list[Cell]]) -> Image.Image:
+    """Lay out the views of a sample side by side, each sample on lines of its own; single views one after another."""
+    views = max(map(len, samples), default=1)
+    lines = ceil_div(views, _VIEWS) if views > 1 else 1
+    columns = ceil_div(views, lines) if views > 1 else min(_COLUMNS, max(len(samples), 1))
+    rows = lines * len(samples) if views > 1 else ceil_div(max(len(samples), 1), columns)
     height = _CELL + _TEXT + _GAP
     page = Image.new("L", (columns * (_CELL + _GAP) + _GAP, rows * height + _GAP), 24)
     pen = ImageDraw.Draw(page)
-    for number, (pixels, label) in enumerate(cells):
-        left, top = _GAP + number % columns * (_CELL + _GAP), _GAP + number // columns * height
-        page.paste(Image.fromarray(pixels), (left + (_CELL - pixels.shape[1]) // 2, top))
-        pen.text((left, top + _CELL + 2), label, fill=230)
+    for sample, cells in enumerate(samples):
+        for view, (pixels, label) in enumerate(cells):
+            number = sample * lines * columns + view if views > 1 else sample
+            left, top = _GAP + number % columns * (_CELL + _GAP), _GAP + number // columns * height
+            page.paste(Image.fromarray(pixels), (left + (_CELL - pixels.shape[1]) // 2, top))
+            pen.text((left, top + _CELL + 2), label, fill=230)
     return page

@@ -57,12 +57,15 @@ class Stats:
     ----------
     batches, images : int
         Batches that were made, and images in them.
+    decodes : int
+        Decodes that these batches took, again ones included; none for an image whose bytes could not be read.
     tokens, padded_tokens : int
         Tokens of images, and tokens with padding included.
     wait_s : float
         Seconds that the consumer waited for batches.
     graph_s, augment_s, assemble_s : float
-        Seconds that the producer normalised images, had them augmented, and laid them out in batches.
+        Seconds that the producer normalised images, changed the grey levels of views and had images augmented, and laid
+        them out in batches.
     bad : list of str
         What was wrong with samples of this epoch.
     bins : dict of BinStats
@@ -71,6 +74,7 @@ class Stats:
 
     batches: int = 0
     images: int = 0
+    decodes: int = 0
     tokens: int = 0
     padded_tokens: int = 0
     wait_s: float = 0.0
@@ -110,10 +114,11 @@ class Stats:
             of.mpx += halved(int(detail.number("height")), level) * halved(int(detail.number("width")), level) / 1e6
             of.decode_s += seconds
 
-    def built(self, micro: MicroBatch, graph_s: float, augment_s: float, assemble_s: float) -> None:
+    def built(self, micro: MicroBatch, decodes: int, graph_s: float, augment_s: float, assemble_s: float) -> None:
         """Count that the producer finished a batch."""
         self.batches += 1
         self.images += len(micro.crops)
+        self.decodes += decodes
         self.tokens += micro.real_tokens + micro.repeated_tokens
         self.padded_tokens += micro.padded_tokens
         self.graph_s += graph_s
@@ -140,6 +145,7 @@ class Stats:
         return {
             "batches": self.batches,
             "images": self.images,
+            "decodes_per_sample": self.decodes / self.images if self.images else 0.0,
             "mpx": sum(row["mpx"] for row in bins.values()),
             "tokens": self.tokens,
             "padded_tokens": self.padded_tokens,

@@ -1,13 +1,11 @@
 """What a batching is: a record of how samples become micro-batches, that can be written as text and read back."""
 
-import math
 from abc import ABC, abstractmethod
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
-import numpy as np
-
 from shardkit.errors import ArgumentError
+from shardkit.plan import values
 from shardkit.plan.batchers import Batcher, Remainder
 from shardkit.plan.crops import Augmentation, Level
 from shardkit.plan.samples import Ints, Samples
@@ -32,7 +30,7 @@ class Batching(ABC):
     content : bool
         Whether only the content box is shown.
     level : int or "auto"
-        Halvings of every image; "auto", with `Resized`, the most that still cover the output.
+        Halvings of every image; "auto", with `Resized` and `MultiView`, the most that still cover the output.
     crop : tuple of float, optional
         Least and greatest area share of a random crop, drawn from the plan's seed; None for no crop.
     ratio : tuple of float
@@ -62,14 +60,14 @@ class Batching(ABC):
         for f in fields(self):
             value = getattr(self, f.name)
             if f.type in (int, int | None) and not (value is None and f.default is None):
-                self.require(f.name, _whole(value, 1), "a whole number of at least 1")
+                self.require(f.name, values.whole(value, 1), "a whole number of at least 1")
         crop, pair = (1.0, 1.0) if self.crop is None else self.crop, "a tuple of two"
         for name, sound, wanted in (
             ("content", type(self.content) is bool, "true or false"),
-            ("level", self.level == "auto" or _whole(self.level, 0), "auto, or 0 or more"),
-            ("crop", _ascending(crop) and crop[1] <= 1, f"{pair} area shares, least first, above 0 and up to 1"),
-            ("ratio", _ascending(self.ratio), f"{pair} width / height ratios, least first, above 0"),
-            ("flip", _number(self.flip) and 0 <= self.flip <= 1, "a chance between 0 and 1"),
+            ("level", self.level == "auto" or values.whole(self.level, 0), "auto, or 0 or more"),
+            ("crop", values.ascending(crop) and crop[1] <= 1, f"{pair} area shares, least first, above 0 and up to 1"),
+            ("ratio", values.ascending(self.ratio), f"{pair} width / height ratios, least first, above 0"),
+            ("flip", values.share(self.flip), "a chance between 0 and 1"),
             ("remainder", self.remainder in ("fill", "repeat", "drop"), "fill, repeat or drop"),
         ):
             self.require(name, sound, wanted)
@@ -126,6 +124,18 @@ class Batching(ABC):
         """Return the same with what it takes from files spelled out: files may change, and a state names it."""
         return self
 
+    def plain(self) -> "Batching":
+        """Return a batching that shows each image once, whole, as programs that measure something want it.
+
+        It has no random crop and no mirror images, and fills its last batches with padding.
+        """
+        return replace(self, crop=None, flip=0.0, remainder="fill")
+
+    @classmethod
+    def read(cls, name: str, text: str) -> Any:
+        """Read the value of a field from what `str` wrote of it."""
+        return values.read(text)
+
     def __str__(self) -> str:
         """Write it as text; see `text_of`."""
         return text_of(self)
@@ -137,18 +147,5 @@ def text_of(batching: Batching) -> str:
     for f in fields(batching):
         value = getattr(batching, f.name)
         if f.default is MISSING or value != f.default:
-            words.append(f"{f.name}={'/'.join(map(str, value)) if isinstance(value, tuple) else value}")
+            words.append(f"{f.name}={values.written(value)}")
     return f"{type(batching).__name__.lower()}:{','.join(words)}".rstrip(":")
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= least)
-
-
-def _ascending(pair: Any) -> bool:
-    """Whether it is two numbers above 0, least first."""
-    return isinstance(pair, tuple) and len(pair) == 2 and all(map(_number, pair)) and 0 < pair[0] <= pair[1]

@@ -4,7 +4,7 @@ A batcher is fed crops in the epoch's order and hands out micro-batches as they 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -69,7 +69,7 @@ class DenseBatcher(Batcher):
 
     Parameters
     ----------
-    shapes : list of Shape, optional
+    shapes : sequence of Shape or ViewsShape, optional
         One a class; None where each image is its own.
     patch : int
         Side of a patch in pixels.
@@ -85,7 +85,7 @@ class DenseBatcher(Batcher):
 
     def __init__(
         self,
-        shapes: list[Shape] | None,
+        shapes: Sequence[BatchShape] | None,
         patch: int,
         per_step: int,
         remainder: Remainder,
@@ -117,9 +117,10 @@ class DenseBatcher(Batcher):
             self._remember(done)
         return done
 
-    def _classes(self, crops: Crops) -> Iterator[tuple[Shape, Ints]]:
+    def _classes(self, crops: Crops) -> Iterator[tuple[BatchShape, Ints]]:
         """Shape and the indices of its crops, in order, of every class that is there."""
         index: npt.NDArray[np.integer[Any]]
+        shapes: Sequence[BatchShape]
         if self._shapes is None:  # each image its own
             sides = (ceil_div(side, self._patch) * self._patch for side in (crops.out_height, crops.out_width))
             sizes, index = np.unique(np.stack(list(sides), 1), axis=0, return_inverse=True)
@@ -136,7 +137,9 @@ class DenseBatcher(Batcher):
                 yield shape, order[ends[number] : ends[number + 1]]
 
     @staticmethod
-    def _check(crops: Crops, shape: Shape) -> None:
+    def _check(crops: Crops, shape: BatchShape) -> None:
+        if not isinstance(shape, Shape):
+            return
         over = (crops.out_height > shape.height) | (crops.out_width > shape.width)
         if over.any():
             at = int(over.argmax())

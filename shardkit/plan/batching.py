@@ -1,12 +1,11 @@
-"""The kinds of batching: five records of how samples become micro-batches, and their text.
+"""The kinds of batching: six records of how samples become micro-batches, and their text.
 
 `Packed(tokens=12288, patch=48)` is `packed:patch=48,tokens=12288` in a command, in a loader's state and in a message.
 """
 
-import ast
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -16,14 +15,16 @@ from shardkit.dataset.rounding import ceil_div, halved
 from shardkit.errors import ArgumentError
 from shardkit.plan.base import Batching
 from shardkit.plan.batchers import Batcher, DenseBatcher, PackedBatcher
-from shardkit.plan.crops import Augmentation
+from shardkit.plan.multi_view import MultiView
+from shardkit.plan.resized import Resized
 from shardkit.plan.samples import Ints, Samples
 from shardkit.plan.shapes import Shape
 from shardkit.plan.sizes import most_tokens, uncropped
 
 _NONE_GIVEN = (
     "Loader needs batching, which says how images become batches: packed (tokens of whole images in a row), binned"
-    " (padded to their bin), resized (to side x side), fixed (padded to side x side) or exact (one by one), e.g."
+    " (padded to their bin), resized (to side x side), fixed (padded to side x side), exact (one by one) or multiview"
+    " (several crops of each, resized), e.g."
     ' Loader(url, batching="packed:tokens=24576,patch=48")'
 )
 _TOKENS_PER_IMAGE = 256  # bounds the images of a pack where max_images is not given
@@ -194,44 +195,9 @@ class Packed(Batching):
         return ceil_div(height, self.patch) * ceil_div(width, self.patch)
 
 
-@dataclass(frozen=True)
-class Resized(Batching):
-    """`batch_size` images a micro-batch, each resized to one square.
-
-    Attributes
-    ----------
-    side : int
-        Pixels of the square's side, a multiple of `patch`.
-    batch_size : int
-        Images of a micro-batch.
-    fit : {"crop", "pad"}
-        What of an image is shown where no random `crop` is asked for: the central square (crop), or all of it in its
-        own proportions with padding (pad).
-
-    Other Parameters
-    ----------------
-    patch, per_step, content, level, crop, ratio, flip, remainder
-        See `Batching`.
-    """
-
-    side: int
-    batch_size: int = 1
-    fit: Literal["crop", "pad"] = "crop"
-
-    @property
-    def augmentation(self) -> Augmentation:
-        """How images become crops."""
-        base = (self.patch, self.content, self.level, self.crop, self.ratio, self.flip)
-        return Augmentation(*base, side=self.side, fit=self.fit)
-
-    def batcher(self, samples: Samples) -> Batcher:
-        """See `Batching`."""
-        self.require("side", self.side % self.patch == 0, f"a multiple of patch={self.patch}")
-        self.require("fit", self.fit in ("crop", "pad"), "crop or pad")
-        return DenseBatcher([Shape(self.batch_size, self.side, self.side)], self.patch, self.per_step, self.remainder)
-
-
-KINDS: dict[str, type[Batching]] = {kind.__name__.lower(): kind for kind in (Fixed, Exact, Binned, Packed, Resized)}
+KINDS: dict[str, type[Batching]] = {
+    kind.__name__.lower(): kind for kind in (Fixed, Exact, Binned, Packed, Resized, MultiView)
+}
 """Kinds of batching by the word that their text begins with."""
 
 
@@ -270,19 +236,10 @@ def from_text(text: str) -> Batching:
         name, equals, value = word.partition("=")
         if not equals or name not in known:
             raise ArgumentError(f"batching {text!r}: {word!r} is none of {kind}'s name=value pairs: {sorted(known)}")
-        arguments[name] = _value(value)
+        arguments[name] = KINDS[kind].read(name, value)
     try:
         return KINDS[kind](**arguments)
     except TypeError:
         raise ArgumentError(
             f"batching {text!r} lacks a value or has one of the wrong type: see docs/batches.md"
         ) from None
-
-
-def _value(text: str) -> Any:
-    if "/" in text and not text.endswith(".json"):
-        return tuple(_value(part) for part in text.split("/"))
-    try:
-        return ast.literal_eval(text.capitalize() if text in ("true", "false", "none") else text)
-    except (ValueError, SyntaxError):
-        return text

@@ -6,7 +6,7 @@ centre.
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from shardkit.dataset.rounding import ceil_div
 from shardkit.plan.samples import Ints, Samples
 from shardkit.plan.shuffle import Words, mix, uniform
+from shardkit.plan.views import View, view_seed
 
 Level = int | Literal["auto"]
 _TRIES = 10
@@ -32,6 +33,8 @@ class Augmentation:
         Pixels of the side of the square that a crop is resized to; None keeps the size it has.
     fit : {"crop", "pad"}
         What is shown in the square where there is no random crop: see `shardkit.plan.Resized`.
+    views : tuple of View
+        Several crops of each sample; `side` is then the greatest of theirs, and crop and flip are theirs.
     """
 
     patch: int
@@ -42,6 +45,11 @@ class Augmentation:
     flip: float
     side: int | None = None
     fit: Literal["crop", "pad"] = "crop"
+    views: tuple[View, ...] = ()
+
+    def of(self, view: View) -> "Augmentation":
+        """Return how images become crops of one kind of view."""
+        return replace(self, crop=view.crop, ratio=view.ratio, flip=view.flip, side=view.side, views=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,15 +133,59 @@ def crops(samples: Samples, index: Ints, augmentation: Augmentation, key: int, t
     seed = mix(key, row)
     if turn is not None:
         seed = np.where(turn > 0, mix(_AGAIN, seed + turn.astype(np.uint64)), seed)
-    region = samples.regions(index, augmentation.content)
-    if augmentation.crop is not None:
-        region = _cropped(region, augmentation, seed)
-    elif augmentation.side is not None and augmentation.fit == "crop":
-        region = _central_square(region)
+    whole = samples.regions(index, augmentation.content)
     if augmentation.level == "auto":
-        level = _covering_level(samples.regions(index, augmentation.content), augmentation, samples.levels)
+        kinds = [augmentation.of(view) for view in augmentation.views] or [augmentation]
+        level = np.min([_covering_level(whole, kind, samples.levels) for kind in kinds], axis=0)
     else:
         level = np.full(len(index), augmentation.level, np.int64)
+    if augmentation.views:
+        made = _made(index, row, seed, whole, level, replace(augmentation, side=None))
+        tokens = sum(view.n * ceil_div(view.side, augmentation.patch) ** 2 for view in augmentation.views)
+        return replace(made, tokens=np.full(len(index), tokens, np.int64))
+    return _made(index, row, seed, _shown(whole, augmentation, seed), level, augmentation)
+
+
+def view_crops(crops: Crops, views: tuple[View, ...], patch: int) -> list[Crops]:
+    """Make the crops of each view of some samples, from what `crops` made of these: the regions that views lie in.
+
+    Parameters
+    ----------
+    crops : Crops
+        Regions, levels and seeds of n samples.
+    views : tuple of View
+        Kinds of views.
+    patch : int
+        Side of a patch in pixels.
+
+    Returns
+    -------
+    list of Crops
+        One of n crops for each view: all those of the first `View`, then those of the second. Each view has a seed of
+        its own; what is drawn depends on it and on the region alone.
+    """
+    found: list[Crops] = []
+    for view in views:
+        augmentation = Augmentation(patch, False, 0, view.crop, view.ratio, view.flip, side=view.side)
+        seed = np.concatenate([view_seed(crops.seed, len(found) + i) for i in range(view.n)])
+        each = crops.take(np.tile(np.arange(len(crops)), view.n))
+        region = _shown(each.region, augmentation, seed)
+        made = _made(each.index, each.row, seed, region, each.level, augmentation)
+        found += [made.take(slice(i * len(crops), (i + 1) * len(crops))) for i in range(view.n)]
+    return found
+
+
+def _shown(region: Ints, augmentation: Augmentation, seed: Words) -> Ints:
+    """Find what is shown of regions, in full-resolution pixels."""
+    if augmentation.crop is not None:
+        return _cropped(region, augmentation, seed)
+    if augmentation.side is not None and augmentation.fit == "crop":
+        return _central_square(region)
+    return region
+
+
+def _made(index: Ints, row: Ints, seed: Words, region: Ints, level: Ints, augmentation: Augmentation) -> Crops:
+    """Make the crops that show these rectangles."""
     top, left, height, width = at_level(region, level)
     out_height, out_width = _resized(height, width, augmentation)
     flip = _draw(seed, _FLIP) < augmentation.flip

@@ -71,6 +71,18 @@ class BatchShape(ABC):
             Those of `others` that fit, best first.
         """
 
+    def views_of(self, crops: Crops, patch: int) -> list[Crops]:
+        """Return the crops of each view that is shown of samples: one, those of the micro-batch, in most shapes.
+
+        Parameters
+        ----------
+        crops : Crops
+            Those of the micro-batch.
+        patch : int
+            Side of a patch in pixels.
+        """
+        return [crops]
+
 
 @dataclass(frozen=True, slots=True)
 class Shape(BatchShape):
@@ -144,7 +156,7 @@ class MicroBatch:
     patch : int
         Side of a patch in pixels.
     crops : Crops
-        What is shown of each of its n images, in their order.
+        What is shown of each of its n images, in their order; of several views, the region that they lie in.
     repeated : ndarray of bool, (n,)
         Whether the epoch had this sample before.
     """
@@ -158,6 +170,10 @@ class MicroBatch:
     def of(cls, shape: BatchShape, patch: int, crops: Crops) -> "MicroBatch":
         """Make one of samples that the epoch has not had yet."""
         return cls(shape, patch, crops, np.zeros(len(crops), np.bool_))
+
+    def views(self) -> list[Crops]:
+        """Return the crops of each view, n in each; where there is one view only, `crops`. Made when asked for."""
+        return self.shape.views_of(self.crops, self.patch)
 
     @property
     def padded_tokens(self) -> int:

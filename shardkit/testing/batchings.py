@@ -5,8 +5,9 @@ def test_my_batching():
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import fields
-from itertools import zip_longest
+from itertools import product, zip_longest
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from shardkit.dataset.bins import Bin, Bins
 from shardkit.loader.batch import Batch, BatchItem, BatchPosition, Canvas
 from shardkit.loader.buffers import Buffers
 from shardkit.loader.collate import collate
-from shardkit.plan import Batching, EpochPlan, MicroBatch, Samples, from_text
+from shardkit.plan import Batching, Crops, EpochPlan, MicroBatch, Samples, from_text
 
 _SAMPLES, _PATCHES = 50, 5
 _POSITION = BatchPosition(epoch=0, step=0, micro=0, micros=1, last=True)
@@ -84,10 +85,14 @@ def _assert_shape(plan: EpochPlan, micro: MicroBatch, name: str) -> None:
     assert len(crops) <= shape.images <= plan.images, f"{name}: {len(crops)} images, {shape.images}, {plan.images}"
     tokens = micro.real_tokens + micro.repeated_tokens
     assert tokens <= micro.padded_tokens, f"{name}: {tokens} tokens of images, and {micro.padded_tokens} with padding"
-    for at in range(len(crops)):
-        size = int(crops.out_height[at]), int(crops.out_width[at])
+    views = micro.views()
+    of_views = sum(view.tokens for view in views)
+    assert np.array_equal(of_views, crops.tokens), f"{name}: {crops.tokens} tokens, and {of_views} in its views"
+    for view, at in product(views, range(len(crops))):
+        size = int(view.out_height[at]), int(view.out_width[at])
         rows, cols = shape.padded_size(*size, micro.patch)
         assert min(rows - size[0], cols - size[1]) >= 0, f"{name}: {size} pixels are padded to {rows} x {cols}"
+    for at in range(len(crops)):
         others = np.flatnonzero(crops.row != crops.row[at]).tolist()
         assert set(micro.substitutes(at)) <= set(others), f"{name}: image {at} stands in for itself"
 
@@ -97,7 +102,8 @@ def _assert_batch(micro: MicroBatch, missing: set[int], what: str) -> list[Any]:
     crops, n = micro.crops, range(len(micro.crops))
     items = [None if i in missing else BatchItem(i, int(crops.row[i])) for i in n]
     shown = [item for item in items if item is not None]
-    images = [_image(micro, item.crop) for item in shown]
+    views = micro.views()
+    images = [_image(micro, view, item.crop) for view in views for item in shown]
     canvas = Canvas(torch.device("cpu"), torch.float32, clip=False, buffers=_Used())
     batch = collate(micro, items, [image.clone() for image in images], _POSITION, canvas)
     assert isinstance(batch, Batch), f"{what}: is no Batch"
@@ -106,21 +112,33 @@ def _assert_batch(micro: MicroBatch, missing: set[int], what: str) -> list[Any]:
     assert batch.rows[slots].tolist() == [item.row for item in shown], f"{what}: rows are {batch.rows.tolist()}"
     seeds = [int(crops.seed[item.crop].astype(np.int64)) for item in shown]
     assert batch.seeds[slots].tolist() == seeds, f"{what}: seeds are not those of the plan"
-    for slot, item, image in zip(slots, shown, images, strict=True):
-        size = int(crops.out_height[item.crop]), int(crops.out_width[item.crop])
-        assert batch.pixels(slot).equal(image[0, : size[0], : size[1]]), f"{what}: slot {slot} shows another image"
-    tensors = [value for f in fields(batch) if isinstance(value := getattr(batch, f.name), Tensor)]  # type: ignore[arg-type]
+    for at, (slot, item) in enumerate(zip(slots, shown, strict=True)):
+        wanted = [
+            image[0, : view.out_height[item.crop], : view.out_width[item.crop]]
+            for view, image in zip(views, images[at :: len(shown)], strict=True)
+        ]
+        seen = batch.every_view(slot)
+        assert len(seen) == len(wanted), f"{what}: slot {slot} shows {len(seen)} images, and the plan {len(wanted)}"
+        assert all(map(Tensor.equal, seen, wanted)), f"{what}: slot {slot} shows another image"
+        assert batch.pixels(slot).equal(wanted[0]), f"{what}: slot {slot} has other pixels"
+    tensors = list(_tensors(batch))
     inside = sum(int(image.count_nonzero()) for image in images)
     values = sum(int(tensor.count_nonzero()) for tensor in tensors if tensor.is_floating_point())
     assert values == inside, f"{what}: what no image covers is not 0, or an image is there twice"
     return [(tensor.dtype, tuple(tensor.shape)) for tensor in tensors]
 
 
-def _image(micro: MicroBatch, at: int) -> Tensor:
+def _tensors(batch: Batch) -> Iterator[Tensor]:
+    for f in fields(batch):  # type: ignore[arg-type]
+        value = getattr(batch, f.name)
+        yield from (each for each in (value if isinstance(value, tuple) else (value,)) if isinstance(each, Tensor))
+
+
+def _image(micro: MicroBatch, view: Crops, at: int) -> Tensor:
     """Random values above 0, and padding of 0, as the graph gives them."""
-    height, width = int(micro.crops.out_height[at]), int(micro.crops.out_width[at])
+    height, width = int(view.out_height[at]), int(view.out_width[at])
     out = torch.zeros(1, *micro.shape.padded_size(height, width, micro.patch))
-    drawn = torch.rand(height, width, generator=torch.Generator().manual_seed(int(micro.crops.row[at])))
+    drawn = torch.rand(height, width, generator=torch.Generator().manual_seed(int(view.seed[at] >> np.uint64(1))))
     out[0, :height, :width] = 1 + drawn
     return out
 

@@ -22,10 +22,12 @@ from shardkit.plan import (
     EpochPlan,
     Exact,
     Fixed,
+    MultiView,
     Packed,
     Resized,
     Samples,
     Shape,
+    View,
     from_text,
 )
 from shardkit.plan.base import text_of
@@ -55,7 +57,31 @@ def any_of(kind: Any, required: Sequence[str] = (), **own: Any) -> st.SearchStra
     return st.fixed_dictionaries({name: fields[name] for name in required}, optional=optional).map(lambda a: kind(**a))
 
 
+views = st.builds(
+    View,
+    counts,
+    shares,
+    counts,
+    ratios,
+    *[st.floats(0, 1)] * 5,
+    sigma=ratios,
+    solarise=st.floats(0, 1),
+)
+own = ("crop", "ratio", "flip")  # of views
+
+
+def multi_view(**fields: Any) -> MultiView:
+    return MultiView(**{name: value for name, value in fields.items() if name not in own})
+
+
 batchings = st.one_of(
+    any_of(
+        multi_view,
+        ["views"],
+        views=st.lists(views, min_size=1, max_size=3).map(tuple),
+        batch_size=counts,
+        level=st.integers(0, 9) | st.just("auto"),
+    ),
     any_of(Fixed, ["side"], side=counts, batch_size=counts),
     any_of(Exact),
     any_of(Binned, bins=bins, batch_size=some, tokens=some, group=some),
@@ -105,6 +131,10 @@ def test_what_decides_a_plan_is_read_back_from_its_text(
             "resized:content=True,level=auto,crop=0.2/1.0,side=224,batch_size=64",
         ),
         (Resized(224, crop=(np.float64(0.2), np.float64(1))), "resized:crop=0.2/1.0,side=224"),
+        (
+            MultiView((View(224, (0.4, 1.0), n=2), View(96, (0.05, 0.4), n=8, blur=0.5)), 64, level=2),
+            "multiview:level=2,views=224:crop=0.4/1.0:n=2+96:crop=0.05/0.4:n=8:blur=0.5,batch_size=64",
+        ),
     ],
 )
 def test_texts_hold_what_differs_from_the_defaults(batching: Batching, text: str) -> None:
@@ -120,6 +150,7 @@ def test_texts_hold_what_differs_from_the_defaults(batching: Batching, text: str
         ("resized:side=224,content=true,crop=none", Resized(224, content=True)),
         ("binned:tokens=64,group=None,bins=thesis", Binned("thesis", tokens=64)),
         ("resized:side=32,ratio=1/1", Resized(32, ratio=(1, 1))),
+        ("multiview:views=32:n=2:crop=0.4/1+16,level=auto", MultiView((View(32, (0.4, 1), 2), View(16)))),
     ],
 )
 def test_texts_are_read_leniently(text: str, batching: Batching) -> None:
@@ -144,6 +175,17 @@ def test_texts_are_read_leniently(text: str, batching: Batching) -> None:
         ("resized:side=224,crop=low/high", ["crop=('low', 'high')"]),
         ("resized:side=224,level=most", ["level=most"]),
         ("binned:bins=480,tokens=64", ["bins=480 of Binned"]),
+        ("multiview", ["'multiview' lacks a value"]),
+        ("multiview:views=", ["side= of a View must be a whole number of at least 1"]),
+        ("multiview:views=224:n=0", ["n=0 of a View"]),
+        ("multiview:views=224:n=2+96:crop=0.1/2", ["crop=(0.1, 2) of a View", "up to 1"]),
+        ("multiview:views=224:ratio=2/1", ["ratio=(2, 1) of a View"]),
+        ("multiview:views=224:sigma=0/1", ["sigma=(0, 1) of a View"]),
+        ("multiview:views=224:solarise=1.5", ["solarise=1.5 of a View must be a number from 0 to 1"]),
+        ("multiview:views=224:hue=0.1", ["'hue=0.1'", "'jitter'"]),
+        ("multiview:views=224,flip=0.5", ["flip=0.5 of MultiView must be left out: each View has its own"]),
+        ("multiview:views=224,crop=0.1/1", ["crop=(0.1, 1) of MultiView"]),
+        ("multiview:views=224,ratio=1/1", ["ratio=(1, 1) of MultiView"]),
         ("binned:bins=/data/b,c.json,tokens=64", ["'c.json'"]),
     ],
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from shardkit import Binned, Exact, Fixed, Packed, PackedBatch, Resized
+from shardkit import Binned, Exact, Fixed, MultiView, Packed, PackedBatch, Resized, View
 from shardkit.dataset.bins import Bin, Bins
 from shardkit.errors import ArgumentError
 from shardkit.plan import Batching, Crops, MicroBatch, Samples
@@ -33,6 +33,8 @@ PACKED = Packed(tokens=64, max_images=4, per_step=2)
         Exact(per_step=3),
         Resized(64, batch_size=5, fit="pad", per_step=2),
         Resized(64, level="auto", crop=(0.3, 1.0), remainder="drop"),
+        MultiView((View(32, (0.4, 1.0), n=2), View(16, (0.05, 0.4), n=3)), batch_size=4, per_step=2),
+        MultiView((View(32),), batch_size=3, per_step=3, remainder="repeat", level=1),
     ],
     ids=str,
 )

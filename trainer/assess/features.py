@@ -6,7 +6,7 @@ A file's name is the hash of all that its values depend on: the dataset, how its
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,7 +52,7 @@ class Images:
 
 def plain(batching: str) -> str:
     """Return a batching that shows each image once, whole."""
-    return str(replace(from_text(batching), crop=None, flip=0.0, remainder="fill"))
+    return str(from_text(batching).plain())
 
 
 def of_encoder(encoder: Encoder, images: Images, pool: Pool) -> Matrix:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from shardkit import Loader, from_text
+from shardkit import Loader, MultiView, from_text
 from shardkit.commands import stopping
 from shardkit.commands.normalising import normalise_of
 from shardkit.errors import ArgumentError
@@ -26,6 +26,7 @@ from trainer.config import Config
 from trainer.loop import Loop
 from trainer.models.flops import peak_tflops
 from trainer.objectives.base import Objective
+from trainer.objectives.views import ViewObjective
 from trainer.parallel import World
 from trainer.recipes.registry import RECIPES
 from trainer.report import run_page
@@ -101,6 +102,7 @@ def _train(job: Job, world: World, console: Terminal | None, asked: list[int]) -
     torch.manual_seed(job.config.run.seed)
     loader = open_loader(job.config, job.data, world.device, world.rank, world.size, augmented=True)
     objective = objective_of(job, loader, world).build(job.config.model, loader)
+    _check_views(objective, loader)
     objective.model.check_batching(loader.batching)
     with folder.held(job.out, world):
         begun = start(job, loader, objective, world)
@@ -112,6 +114,15 @@ def _train(job: Job, world: World, console: Terminal | None, asked: list[int]) -
                 _say(console, begun.finished)
             _say(console, f"report: {run_page.write(job.out)}")
     return done
+
+
+def _check_views(objective: Objective, loader: Loader) -> None:
+    """Refuse several views of a sample for an objective that would not know what to do with them."""
+    if isinstance(loader.batching, MultiView) and not isinstance(objective, ViewObjective):
+        raise ArgumentError(
+            "this objective is of single images, and --loader.batching multiview shows several views of each: use"
+            f" resized:side={loader.batching.augmentation.side} with its batch_size and crop"
+        )
 
 
 def _go(

@@ -185,8 +185,7 @@ def _write(found: predictions.Predictions | None, path: Path) -> None:
 
 def _open(of: Trained, data: str, about: PredictionsAbout, world: World) -> Loader:
     """Open a split as the run saw images, without augmentation, every image once on any number of processes."""
-    batching = replace(from_text(of.config.loader.batching), crop=None, flip=0.0, remainder="fill", per_step=world.size)
-    how = about.normalise
+    batching, how = replace(from_text(of.config.loader.batching).plain(), per_step=world.size), about.normalise
     options = replace(of.config.loader, batching=str(batching), split=about.split, cache=None, normalise=how)
     loader = open_loader(replace(of.config, loader=options), data, world.device, world.rank, world.size)
     if len(loader.members) > 1:

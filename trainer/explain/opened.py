@@ -50,7 +50,7 @@ class Opened:
 def plain_batching(facts: dict[str, Any]) -> str:
     """Return a run's batching without random crops and flips, one micro-batch a step, no sample left out."""
     batching = from_text(facts["config"]["loader.batching"])
-    return str(replace(batching, crop=None, flip=0.0, remainder="fill", per_step=1))
+    return str(replace(batching.plain(), per_step=1))
 
 
 def plain_loader(facts: dict[str, Any], data: str, keys: Collection[str] | None, seed: int) -> Loader:

@@ -1,0 +1,67 @@
+"""A batch of images of one size."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from torch import Tensor
+
+from shardkit.loader.batch import Batch, BatchItem, BatchPosition, Canvas
+from shardkit.plan.shapes import MicroBatch, Shape
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class BinnedBatch(Batch):
+    """B images of one size; from all batchings but `Packed`.
+
+    Attributes
+    ----------
+    images : Tensor of float, (B, 1, H, W)
+        Images, padded with 0 at the bottom and right.
+    sizes : Tensor of int64, (B, 2)
+        True rows and columns of each; 0 x 0 for a slot that holds no image.
+    rows : Tensor of int64, (B,)
+        Manifest row of each; -1 without an image.
+    seeds : Tensor of int64, (B,)
+        The plan's seed of each crop; 0 without an image.
+    position : BatchPosition
+        Where the batch stands in the plan.
+    """
+
+    images: Tensor
+    sizes: Tensor
+    rows: Tensor
+    seeds: Tensor
+    position: BatchPosition
+
+    @classmethod
+    def collate(
+        cls,
+        micro: MicroBatch,
+        items: list[BatchItem | None],
+        images: list[Tensor],
+        position: BatchPosition,
+        canvas: Canvas,
+    ) -> Self:
+        """See `Batch`. Crop i lies in slot i."""
+        shape = micro.shape
+        assert isinstance(shape, Shape)
+        out = canvas.empty((shape.images, 1, shape.height, shape.width))
+        sizes = np.zeros((shape.images, 2), np.int64)
+        rows = np.full(shape.images, -1, np.int64)
+        seeds = np.zeros(shape.images, np.int64)
+        following = iter(images)
+        for slot in range(shape.images):
+            item = items[slot] if slot < len(items) else None
+            if item is None:
+                out[slot].zero_()
+                continue
+            canvas.put(out[slot], next(following))
+            sizes[slot] = micro.crops.out_height[item.crop], micro.crops.out_width[item.crop]
+            rows[slot], seeds[slot] = item.row, micro.crops.seed[item.crop].astype(np.int64)
+        return cls(out, canvas.send(sizes), canvas.send(rows), canvas.send(seeds), position)
+
+    def pixels(self, slot: int) -> Tensor:
+        """See `Batch`."""
+        height, width = self.sizes[slot].tolist()
+        return self.images[slot, 0, :height, :width]
