@@ -159,7 +159,7 @@ def _replaced(embedding: nn.Module, token: Tensor, hidden: Tensor, there: Tensor
             raise ArgumentError("simmim needs patch embeddings with channels last: choose another model")
         own = hidden if len(x) == len(hidden) else hidden[there]
         cells = isqrt(x.shape[1]) if x.ndim == 3 else x.shape[1]
-        mask = enlarged(own, cells // own.shape[1]).view(*x.shape[:-1], 1)
+        mask = enlarged(own, cells // own.shape[1]).reshape(*x.shape[:-1], 1)
         return torch.where(mask, token.view(-1).to(x.dtype), x)
 
     hook = embedding.register_forward_hook(replace)
