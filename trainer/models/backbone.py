@@ -300,7 +300,9 @@ class TimmEncoder(Encoder):
     def exported_size(self, grid: Grid | None) -> tuple[int, int]:
         """See `Model`: its images have one size."""
         if grid is not None:
-            raise ArgumentError(f"--grid is not for {self.name}: its images have {self.side} pixels a side, leave it out")
+            raise ArgumentError(
+                f"--grid is not for {self.name}: its images have {self.side} pixels a side, leave it out"
+            )
         return self.side, self.side
 
     @property

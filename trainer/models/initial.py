@@ -133,11 +133,11 @@ def from_run(model: Model, path: Path, classes: Sequence[str] = (), options: Map
     labelled, own = HEAD in there, _own(model)
     facts = facts_of(path)
     began = f", which began so: {facts['weights']}" if facts.get("weights") else ""
-    if not labelled and (own is model or (isinstance(model, WithHeads) and model.state_dict().keys() <= there)):
-        checkpoint.weights(path, model)
-        return f"all weights are those of {path}{began}"
     state = dict(own.state_dict())
     before = place(state, there)
+    if not labelled and (model.state_dict().keys() <= there if own is not model else not before):
+        checkpoint.weights(path, model)
+        return f"all weights are those of {path}{began}"
     taken = {f"{before}{name}": value for name, value in state.items()}
     whole, missing = dict(taken), [name for name in state if _may_lack(name, there) and f"{before}{name}" not in there]
     for name in missing:

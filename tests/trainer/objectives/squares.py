@@ -15,9 +15,7 @@ SWIN = ("window_size=2", "embed_dim=16", "depths=(1,1,1,1)", "num_heads=(1,1,1,1
 
 def shared_bias(channels: Channels = 1, drop_path: float = 0.0, side: int = 96) -> TimmConfig:
     changes = (*BEIT, "init_values=0.1", "global_pool=token")
-    return TimmConfig(
-        name="beit_base_patch16_224", side=side, drop_path=drop_path, channels=channels, changes=changes
-    )
+    return TimmConfig(name="beit_base_patch16_224", side=side, drop_path=drop_path, channels=channels, changes=changes)
 
 
 def swin(channels: Channels = 1, side: int = 64) -> TimmConfig:

@@ -241,7 +241,9 @@ def test_a_skipped_step_leaves_the_running_statistics_as_they_were() -> None:
     before = {name: value.clone() for name, value in objective.model.state_dict().items()}
     for seed in (1, 2):
         objective.run(objective.model, squares(64, 2, seed=seed))
-    assert not torch.equal(objective.model.state_dict()["decoder.stages.0.1.running_mean"], before["decoder.stages.0.1.running_mean"])
+    assert not torch.equal(
+        objective.model.state_dict()["decoder.stages.0.1.running_mean"], before["decoder.stages.0.1.running_mean"]
+    )
     objective.model.skipped()
     for name, value in objective.model.state_dict().items():
         assert torch.equal(value, before[name]), name

@@ -93,7 +93,9 @@ def test_squares_are_hidden_by_seed_and_as_many_as_published() -> None:
         share = hidden.float().mean(0)
         assert share.min() > 0.35, "no square is preferred"
         assert share.max() < 0.85
-    model = _objective(TimmConfig(name="swin_base_patch4_window7_224", side=192, changes=("window_size=6", "depths=(1,1,1,1)"))).model
+    model = _objective(
+        TimmConfig(name="swin_base_patch4_window7_224", side=192, changes=("window_size=6", "depths=(1,1,1,1)"))
+    ).model
     assert (model.count, model.rows) == (22, 6)
 
 
@@ -142,7 +144,9 @@ def test_the_embeddings_of_hidden_pixels_are_the_token_and_no_others(
     for b in range(2):
         for y in range(cells):
             for x in range(cells):
-                wanted = torch.full_like(plain[b, 0], 3.0) if hidden[b, y * patch, x * patch] else plain[b, y * cells + x]
+                wanted = (
+                    torch.full_like(plain[b, 0], 3.0) if hidden[b, y * patch, x * patch] else plain[b, y * cells + x]
+                )
                 right &= torch.equal(given[b, y * cells + x], wanted)
     assert right is (not wrong)
 

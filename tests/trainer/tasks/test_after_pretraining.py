@@ -30,8 +30,10 @@ SMALL = f"""
 METHODS = {"simmim": SIMMIM, "inpainting": INPAINTING}
 
 
-def _pretrain(method: str, data: Path, out: Path, *more: str) -> int:
-    words = f"pretrain {METHODS[method]} {SMALL}".split()
+def _pretrain(method: str, data: Path, out: Path, *more: str, steps: int = 3) -> int:
+    given = "--optim.lr" in more
+    words = f"pretrain {METHODS[method]} {SMALL.replace('--optim.lr 0.001', '') if given else SMALL}".split()
+    words[words.index("--run.steps") + 1] = str(steps)
     return command([*words, "--data", str(data), "--out", str(out), *more])
 
 
@@ -57,7 +59,7 @@ def test_pictures_are_drawn_and_the_page_says_what_they_are(trained: Any) -> Non
         with Image.open(run / "pictures" / f"{name}.png") as picture:
             assert picture.width > 400
     facts = json.loads((run / "run.json").read_text())
-    assert ("hidden" in facts["objective"]["picture"], "features" in facts["objective"]["meaning"]) == (True, True)
+    assert ("hidden" in facts["objective"]["picture"], "features" in facts["objective"]["loss"]) == (True, True)
     assert (facts["baseline"] is None) is (method == "simmim")
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["metrics"].keys() >= {"feature_deviation", "effective_rank"}
@@ -109,6 +111,7 @@ def test_the_encoder_goes_out_to_timm_and_its_features_are_the_same(
         timm.create_model("test_vit", in_chans=1, num_classes=0).load_state_dict(load_file(out))
 
 
+@pytest.mark.deep
 def test_tasks_begin_with_the_encoder(
     trained: Any, words: Callable[..., list[str]], labelled_dataset: Path, tmp_path: Path, capsys: Any
 ) -> None:
@@ -126,15 +129,31 @@ def test_tasks_begin_with_the_encoder(
     assert {name for name in found if name.startswith("encoder.")} <= same
     assert command(["finetune", *data, "--out", str(tmp_path / "f"), "--init", str(before), *ask, *batching,
                     "--run.steps", "1", "--val.every", "0", "--select.metric", "", "--log.pictures", "0"]) == 0  # fmt: skip
-    assert command(["evaluate", str(run), *data, "--bootstrap", "50", "--out", str(tmp_path / "page")]) == 0
+    assert (
+        command(["evaluate", str(run), *data, "--bootstrap", "100", "--split", "all", "--out", str(tmp_path / "page")])
+        == 0
+    )
     judged = ["assess", str(before), *data, "--labels", "sizes", "--objective.columns", "high", "--out"]
     assert command([*judged, str(tmp_path / "assess"), "--fractions", "1", "--replicates", "10"]) == 0
 
 
-def test_one_method_goes_on_from_the_other_s_encoder_alone(labelled_dataset: Path, tmp_path: Path, capsys: Any) -> None:
-    config = "--model.name test_efficientnet --model.side 64"
-    assert _pretrain("inpainting", labelled_dataset, tmp_path / "one", "--run.steps", "1") == 0
-    again = ("--run.steps", "1", "--objective.mask-ratio", "0.5", "--init", str(tmp_path / "one"))
-    assert _pretrain("inpainting", labelled_dataset, tmp_path / "two", *again) == 0
-    assert "all weights are those of" in " ".join(capsys.readouterr().out.split())
-    assert config in INPAINTING
+@pytest.mark.deep
+def test_pre_training_begins_with_a_run_of_its_own_or_another_method(
+    trained: Any, labelled_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All weights of the same network, else the encoder's; an exported file has the encoder."""
+    method, run = trained
+    out, there = tmp_path / "encoder.pth", _all_of(checkpoint.named(run))
+    assert command(["export", str(run), "--out", str(out)]) == 0
+    whole = "all weights are those of", there.keys()
+    part = "what the method puts on it begins at random", {n for n in there if n.startswith("encoder.")}
+    for source, (words, names) in ((run, whole), (out, part)):
+        capsys.readouterr()
+        again, still = tmp_path / source.name.replace(".", "-"), ("--optim.lr", "1e-30", "--optim.weight-decay", "0")
+        assert _pretrain(method, labelled_dataset, again, "--init", str(source), *still, steps=1) == 0
+        assert words in " ".join(capsys.readouterr().out.split())
+        found = _all_of(checkpoint.named(again))
+        kept = {n for n in found if torch.equal(found[n], there[n]) and not n.endswith(("_mean", "_var", "_tracked"))}
+        weights = {n for n in names if not n.endswith(("_mean", "_var", "_tracked"))}
+        assert kept >= weights
+        assert (kept >= {n for n in there if not n.endswith(("_mean", "_var", "_tracked"))}) is (source == run)
