@@ -2,8 +2,8 @@
 
 Its weights have timm's names. Batch normalisation sees no empty places; each process normalises by its own micro-batch,
 and running statistics are the mean over processes. Stochastic depth is drawn from the plan's seeds. Dropout, which no
-recipe has, is drawn from torch's random numbers, whose state is in checkpoints: a run goes on exactly, but another number
-of processes draws other ones.
+recipe has, is drawn from torch's random numbers, whose state is in checkpoints: a run goes on exactly, but another
+number of processes draws other ones.
 """
 
 import logging

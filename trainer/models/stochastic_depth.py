@@ -44,7 +44,7 @@ class Drawn:
 
 
 @final
-class PlannedDropPath(DropPath):  # type: ignore[misc]  # timm has no types
+class PlannedDropPath(DropPath):
     """timm's stochastic depth (Huang et al. 2016), drawn from seeds.
 
     Parameters
@@ -65,13 +65,13 @@ class PlannedDropPath(DropPath):  # type: ignore[misc]  # timm has no types
         if not self.drop_prob or not self.training:
             return x
         if (kept := self._drawn.kept(len(x), self.drop_prob)) is None:
-            return super().forward(x)  # type: ignore[no-any-return]
+            return super().forward(x)  # type: ignore[no-any-return, no-untyped-call]
         scale = 1 / (1 - self.drop_prob) if self.scale_by_keep else 1.0
         return x * (kept.to(x.dtype) * scale).view(-1, *[1] * (x.ndim - 1))
 
 
 def planned(model: nn.Module) -> Drawn:
-    """Put `PlannedDropPath` in place of all of a model's layers of stochastic depth; return what they are drawn from."""
+    """Put `PlannedDropPath` in place of all of a model's stochastic depth; return what it is drawn from."""
     drawn = Drawn()
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):

@@ -146,7 +146,7 @@ class InpaintingModel(WithHeads):
             return empty
         if there.all():
             return self.decoder(deepest, maps)  # type: ignore[no-any-return]
-        own = self.decoder(deepest[there], maps)  # the encoder ran, and its maps are, of these alone
+        own: Tensor = self.decoder(deepest[there], maps)  # the encoder ran, and its maps are, of these alone
         return own.new_zeros(len(there), *own.shape[1:]).index_put((there.nonzero()[:, 0],), own)
 
     @contextmanager
@@ -228,8 +228,9 @@ class Inpainting(Objective):
     def loss_meaning(self) -> str:
         """See `Objective`."""
         return (
-            "Mean squared error over all pixels of an image, hidden or not, as it is normalised, each image counting the"
-            " same; padding does not count. It does not say how useful the features are: only a task with labels does."
+            "Mean squared error over all pixels of an image, hidden or not, as it is normalised, each image counting"
+            " the same; padding does not count. It does not say how useful the features are: only a task with labels"
+            " does."
         )
 
     @property

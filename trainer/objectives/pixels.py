@@ -10,8 +10,8 @@ from torch import Tensor
 
 from shardkit import BinnedBatch
 from shardkit.errors import ArgumentError
-from trainer.models.base import ModelConfig
 from trainer.models.backbone import TimmEncoder
+from trainer.models.base import ModelConfig
 from trainer.models.masking import hashed
 from trainer.models.output import Output
 from trainer.objectives.pictures import dense_panels

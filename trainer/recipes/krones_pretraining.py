@@ -29,12 +29,12 @@ _SIMMIM = Recipe(
     _SOURCE,
     _NOTES
     + """\
-- SimMIM with its own numbers elsewhere: crops (.67, 1) and flips, squares of 32 pixels, 30 of 49 hidden, stochastic depth
-  .1, the gradient of the whole model clipped at 5. No AUC of it is published that we know: those are of GMML, SiT and
-  DINO.
+- SimMIM with its own numbers elsewhere: crops (.67, 1) and flips, squares of 32 pixels, 30 of 49 hidden, stochastic
+  depth .1, the gradient of the whole model clipped at 5. No AUC of it is published that we know: those are of GMML, SiT
+  and DINO.
 - ViT-S/16 is timm's BEiT at that size with one table of relative positions for all blocks, no absolute ones, a layer
   scale of .1 and a last norm, as SimMIM's code has it; its keys have no bias.
-- Weight decay is constant; that of GMML, SiT and DINO rises.
+- Weight decay is constant, as SimMIM's; in the code of GMML, SiT and DINO it rises.
 """,
 )
 

@@ -50,8 +50,8 @@ _INPAINTING = Recipe(
     _SOURCE,
     """\
 - DenseNet-121 in a U-Net, as segmentation_models_pytorch makes one. Fine-tuning takes the encoder alone.
-- Patches of 16 pixels, 3 of 4 hidden: zeros after normalisation, so that a hidden pixel has the data set's mean. The loss
-  is over all pixels, hidden or not.
+- Patches of 16 pixels, 3 of 4 hidden: zeros after normalisation, so that a hidden pixel has the data set's mean. The
+  loss is over all pixels, hidden or not.
 - timm's DenseNet has a ReLU behind its last norm, theirs has not; the other maps of the U-Net are the same.
 - lr: 1.5e-4, which the code scales by 2048/256 to 1.2e-3; betas .9 and .95, weight decay .05. Warm-up of 40 epochs.
 - Batch normalisation is over a micro-batch, 256 images; running statistics are the mean over processes.

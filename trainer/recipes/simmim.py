@@ -17,7 +17,7 @@ _NOTES = """\
 - fp16; here bf16.
 """
 SHARED_BIAS = ("use_rel_pos_bias=False", "use_shared_rel_pos_bias=True", "init_values=0.1", "global_pool=token")
-"""What makes SimMIM's vision transformer of timm's BEiT: one table of relative positions for all blocks, a last norm."""
+"""What makes SimMIM's vision transformer of timm's BEiT: a table of relative positions for all blocks, a last norm."""
 
 
 def _batching(side: int) -> str:
@@ -56,7 +56,7 @@ RECIPES = {
     "simmim-b16": _published(
         TimmConfig(name="beit_base_patch16_224", drop_path=0.1, changes=SHARED_BIAS),
         "- ViT-B/16, stochastic depth .1; 30 of 49 squares are hidden, 120 of 196 patches.\n"
-        "- The model is timm's BEiT with one table of relative positions for all blocks, no absolute ones, a layer scale\n"
-        "  of .1 and a last norm: the code's. Its keys have no bias, as in BEiT and in the code.\n",
+        "- The model is timm's BEiT with one table of relative positions for all blocks, no absolute ones, a layer\n"
+        "  scale of .1 and a last norm: the code's. Its keys have no bias, as in BEiT and in the code.\n",
     ),
 }

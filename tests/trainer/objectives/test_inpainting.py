@@ -75,7 +75,7 @@ def test_the_mean_of_losses_is_that_of_all_real_pixels(wrong: str, channels: int
 
 @pytest.mark.parametrize("wrong", ["", "before normalisation", "32 pixels", "half"])
 def test_three_of_four_patches_are_zeros_of_the_normalised_image(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = {"32 pixels": {"unit": 32}, "half": {"mask_ratio": 0.5}}.get(wrong, {})
+    options: dict[str, Any] = {"32 pixels": {"unit": 32}, "half": {"mask_ratio": 0.5}}.get(wrong, {})
     objective, batch = _objective(**options), squares(64, 3)
     seen: list[Tensor] = []
     if wrong == "before normalisation":  # a black pixel is far below the mean
@@ -126,7 +126,7 @@ class _Other(nn.Module):
                 own = maps[stride] * (0 if self.wrong == "no skips" else 1)
                 x = torch.cat([own, x] if self.wrong == "skips first" else [x, own], 1)
             x = block(x)
-        return self.of.head(x)
+        return self.of.head(x)  # type: ignore[no-any-return]
 
 
 def _conv(x: Tensor, layer: nn.Conv2d) -> Tensor:
@@ -152,7 +152,12 @@ def _decoded(of: UnetDecoder, deepest: Tensor, maps: dict[int, Tensor]) -> Tenso
             x = torch.cat([x, maps[stride]])
         assert isinstance(block, nn.Sequential)
         for at in (0, 3):
-            x, norm = _conv(x, block[at]), block[at + 1]
+            layer, norm = block[at], block[at + 1]
+            assert isinstance(layer, nn.Conv2d)
+            assert isinstance(norm, nn.BatchNorm2d)
+            assert norm.running_var is not None
+            assert norm.running_mean is not None
+            x = _conv(x, layer)
             scale = norm.weight / (norm.running_var + norm.eps).sqrt()
             x = ((x - norm.running_mean[:, None, None]) * scale[:, None, None] + norm.bias[:, None, None]).clamp(min=0)
     return _conv(x, of.head)

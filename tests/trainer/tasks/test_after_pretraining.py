@@ -107,7 +107,7 @@ def test_the_encoder_goes_out_to_timm_and_its_features_are_the_same(
     trained_ones = {n for n, p in encoder.encoder.named_parameters() if p.requires_grad}
     assert (len(changed) > 5) is average
     assert changed <= trained_ones, "running statistics are the last ones"
-    with pytest.raises(RuntimeError, match="size mismatch|Missing|Unexpected"):
+    with pytest.raises(RuntimeError, match="in loading state_dict"):
         timm.create_model("test_vit", in_chans=1, num_classes=0).load_state_dict(load_file(out))
 
 
@@ -127,8 +127,10 @@ def test_tasks_begin_with_the_encoder(
     there, found = _all_of(checkpoint.named(before)), _all_of(checkpoint.named(run))
     same = {name for name in found if name in there and torch.equal(found[name], there[name])}
     assert {name for name in found if name.startswith("encoder.")} <= same
-    assert command(["finetune", *data, "--out", str(tmp_path / "f"), "--init", str(before), *ask, *batching,
-                    "--run.steps", "1", "--val.every", "0", "--select.metric", "", "--log.pictures", "0"]) == 0  # fmt: skip
+    once = ["--run.steps", "1", "--val.every", "0", "--select.metric", "", "--log.pictures", "0"]
+    assert (
+        command(["finetune", *data, "--out", str(tmp_path / "f"), "--init", str(before), *ask, *batching, *once]) == 0
+    )
     assert (
         command(["evaluate", str(run), *data, "--bootstrap", "100", "--split", "all", "--out", str(tmp_path / "page")])
         == 0
