@@ -12,8 +12,9 @@ from shardkit import Loader, from_text
 from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ArgumentError, ShardkitError
 from trainer.commands import usage
-from trainer.models.base import Weights
+from trainer.models.base import EncoderConfig, Model, ModelConfig, Weights
 from trainer.models.classifier import HEAD
+from trainer.models.initial import place
 from trainer.models.registry import described
 from trainer.runs import best, checkpoint, folder, unpickling
 from trainer.runs.files import atomic_write
@@ -29,7 +30,7 @@ class Export:
     grid: tuple[int, int] | None = None
     whole: bool = False
     average: bool = False
-    channels: Literal[1, 3] = 1
+    channels: Literal[1, 3] | None = None
 
 
 def export(asked: Export) -> str:
@@ -51,18 +52,19 @@ def export(asked: Export) -> str:
             " began from, or go on from it with --init"
         )
     values = {name.removeprefix("model."): v for name, v in options.items() if name.startswith("model.")}
-    model = described(values).build()
+    model, under = _model(described(values), checkpoint.names(path))
+    channels = asked.channels or model.channels
     if asked.grid is None and model.needs_grid:
         asked = replace(asked, grid=usual_grid(str(facts["data"]), options["loader.batching"]))
     size = model.exported_size(asked.grid)
-    checkpoint.weights(path, model, asked.average)
-    state = (model.whole_weights if asked.whole else model.encoder_weights)(asked.grid, asked.channels)
-    call = usage.call(model.timm_call(asked.grid), model.norm_eps, asked.channels, asked.out)
+    checkpoint.weights(path, model, asked.average, under)
+    state = (model.whole_weights if asked.whole else model.encoder_weights)(asked.grid, channels)
+    call = usage.call(model.timm_call(asked.grid), model.exported_eps, channels, asked.out)
     members = members_normalised(facts)
-    how = usage.preparation(options, members, size, asked.channels)
+    how = usage.preparation(options, members, size, channels)
     options |= {f"{usage.OF_MEMBER}{name}": normalise for name, normalise in members.items()}
     about = {**options, "step": unpickling.progress(path)["step"], "average": asked.average, "height": size[0]}
-    about |= {"width": size[1], "channels": asked.channels, "image": how, **({} if asked.whole else {"call": call})}
+    about |= {"width": size[1], "channels": channels, "image": how, **({} if asked.whole else {"call": call})}
     if asked.grid is not None:
         about["grid"] = "x".join(map(str, asked.grid))
     _write(asked, state, {name: str(value) for name, value in about.items()})
@@ -72,6 +74,14 @@ def export(asked: Export) -> str:
         "" if asked.grid is None else "; for another grid of patches export again, timm's resampling changes features"
     )
     return f"{asked.out} holds the encoder of {path}{only}:\n\n{call}\n\n{how}"
+
+
+def _model(config: ModelConfig, there: frozenset[str]) -> tuple[Model, str]:
+    """Return the model to export, and what comes before its names in a checkpoint: heads of a method stay behind."""
+    model = config.build()
+    if not (under := place(model.state_dict(), there)):
+        return model, ""
+    return (config.encoder() if isinstance(config, EncoderConfig) else model), under
 
 
 def usual_grid(data: str, text: str) -> tuple[int, int] | None:
