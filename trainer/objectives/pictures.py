@@ -24,7 +24,13 @@ _WIDEST = 1.5  # of a cell's width by its height
 
 @torch.no_grad()
 def triptychs(
-    of: Sequences, output: MaskedOutput, patch: int, norm_pix: bool, images: int = 6, height: int = 240
+    of: Sequences,
+    output: MaskedOutput,
+    patch: int,
+    norm_pix: bool,
+    images: int = 6,
+    height: int = 240,
+    seen: Tensor | None = None,
 ) -> Grey:
     """Draw a grid with a line for each of the first images.
 
@@ -45,6 +51,8 @@ def triptychs(
         Number of images to show.
     height
         Height of a line in pixels.
+    seen
+        (T, p * p), what the model saw, where it was corrupted and not hidden; `output.masked` is (T, p * p) then, too.
 
     Returns
     -------
@@ -52,13 +60,13 @@ def triptychs(
         (rows, cols).
     """
     shown = torch.nonzero(of.weight > 0).flatten()[:images].tolist()
-    cells = [[_scaled(panel, height) for panel in _panels(of, output, patch, norm_pix, at)] for at in shown]
+    cells = [[_scaled(panel, height) for panel in _panels(of, output, patch, norm_pix, at, seen)] for at in shown]
     width = max((cell.shape[1] for line in cells for cell in line), default=height)
     return _framed(
         cells,
         (
             "input",
-            f"masked {100 * _hidden_share(of, output, shown):.0f} %",
+            f"{'masked' if seen is None else 'corrupted'} {100 * _hidden_share(of, output, shown):.0f} %",
             "reconstruction",
             f"difference x {_CONTRAST}",
         ),
@@ -85,10 +93,13 @@ def _hidden_share(of: Sequences, output: MaskedOutput, shown: list[int]) -> floa
     return float(output.masked.cpu()[chosen].float().mean()) if shown else 0.0
 
 
-def _panels(of: Sequences, output: MaskedOutput, patch: int, norm_pix: bool, at: int) -> list[Grey]:
+def _panels(
+    of: Sequences, output: MaskedOutput, patch: int, norm_pix: bool, at: int, corrupted: Tensor | None
+) -> list[Grey]:
     """Draw the four pictures of one image."""
     own = slice(*of.cu_seqlens[at : at + 2].tolist())
-    target, masked = of.patches[own].float().cpu(), output.masked[own].cpu()[:, None]
+    target, masked = of.patches[own].float().cpu(), output.masked[own].cpu()
+    masked = masked.reshape(len(masked), -1)  # patches, or their pixels
     predicted = output.prediction[own].float().cpu()
     if norm_pix:
         mean, deviation = moments(target, valid_pixels(of, patch)[own].cpu())
@@ -104,7 +115,7 @@ def _panels(of: Sequences, output: MaskedOutput, patch: int, norm_pix: bool, at:
     seen, guessed, there = grey(target), grey(made), made.isfinite()
     panels = (
         seen,
-        torch.where(masked, float(HIDDEN), seen),
+        torch.where(masked, float(HIDDEN), seen) if corrupted is None else grey(corrupted[own].float().cpu()),
         torch.where(there, guessed, 0.0),
         torch.where(there, (_CONTRAST * (guessed - seen).abs()).clamp(max=255), 255.0),
     )
