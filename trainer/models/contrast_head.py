@@ -1,5 +1,6 @@
 """A perceptron on class tokens for a contrast: linear maps, each normalised over the images of a micro-batch."""
 
+from itertools import pairwise
 from typing import final
 
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ class ContrastHead(nn.Module):
     def __init__(self, width: int, hidden: int, out: int) -> None:
         super().__init__()
         sizes = (width, hidden, hidden, out)
-        self.maps = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.maps = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(sizes))
         self.norms = nn.ModuleList(BatchNorm(b, _EPS, affine=at < 2) for at, b in enumerate(sizes[1:]))
 
     def forward(self, tokens: Tensor, there: Tensor) -> Tensor:

@@ -63,10 +63,11 @@ class CorruptionConfig:
         other = sorted({how for how in loader.normalised.values() if isinstance(how, str) and how != "zscore"})
         if not other:
             return ()
-        return (
-            f"{self.fill} in place of pixels are for grey levels of mean 0 and deviation 1, and these are normalised by"
-            f" {', '.join(other)}: --loader.normalise zscore, or a dataset's mean,deviation",
+        said = (
+            f"{self.fill} in place of pixels: this is for grey levels of mean 0 and deviation 1, and these are by"
+            f" {', '.join(other)}: --loader.normalise zscore, or a dataset's mean,deviation"
         )
+        return (said,)
 
 
 @dataclass(frozen=True, slots=True)

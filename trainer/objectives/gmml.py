@@ -96,8 +96,8 @@ class Gmml(ViewObjective):
     def loss_meaning(self) -> str:
         """See `Objective`."""
         return (
-            "Mean absolute error over the pixels of corrupted blocks, one mean a micro-batch. It does not say how useful"
-            " the features are: only a task with labels does."
+            "Mean absolute error over the pixels of corrupted blocks, one mean a micro-batch. It does not say how"
+            " useful the features are: only a task with labels does."
         )
 
     @property

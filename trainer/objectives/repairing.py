@@ -17,8 +17,8 @@ from trainer.objectives.pictures import triptychs
 from trainer.objectives.views import batched
 
 PICTURE_MEANING = (
-    "The first view: as it is, corrupted, and with its blocks as they were reconstructed. In the fourth column, black is"
-    " no error, and white one of a third of the image’s range or more. Each line has its own image’s range of grey"
+    "The first view: as it is, corrupted, and with its blocks as they were reconstructed. In the fourth column, black"
+    " is no error, and white one of a third of the image’s range or more. Each line has its own image’s range of grey"
     " levels."
 )
 
