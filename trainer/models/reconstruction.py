@@ -1,15 +1,16 @@
 """Encoders of timm's under a head that gives every pixel: what methods share that repair corrupted images."""
 
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, final
 
 from torch import Tensor, nn
 
-from shardkit import BinnedBatch
 from shardkit.errors import ArgumentError
 from trainer.models.backbone import TimmConfig, TimmEncoder
 from trainer.models.base import ModelConfig
+from trainer.models.encoder import Features
 from trainer.models.with_heads import WithHeads
 
 
@@ -64,16 +65,16 @@ class Repairer(WithHeads, ABC):
             raise ArgumentError("this method is for vision transformers of timm's: use --model timm:NAME")
         encoder = config.encoder()
         vit: Any = encoder.encoder
-        if not encoder.layout.class_token or not all(hasattr(vit, n) for n in ("blocks", "forward_intermediates")):
+        if not encoder.layout.class_token or not hasattr(vit, "blocks"):
             raise ArgumentError(f"{config.name} is no vision transformer with a class token: choose another --model")
         super().__init__(encoder)
         self.reconstruction = ReconstructionHead(encoder.width, encoder.patch, encoder.channels)
 
     @property
-    def depth(self) -> int:
-        """Number of the encoder's blocks."""
+    def all_layers(self) -> Sequence[nn.Module]:
+        """The encoder's blocks."""
         vit: Any = self.encoder.encoder
-        return len(vit.blocks)
+        return [*vit.blocks]
 
     def check_batching(self, batching: Any) -> None:
         """See `Model`: every view has the encoder's size."""
@@ -92,29 +93,33 @@ class Repairer(WithHeads, ABC):
         return found
 
 
-def run_whole(
-    encoder: TimmEncoder, batch: BinnedBatch, taps: Sequence[int] = ()
-) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Run a vision transformer on all places.
+def tokens_of(features: Features) -> Tensor:
+    """Return patch tokens image by image: (S, n, width)."""
+    return features.tokens.view(features.places, -1, features.tokens.shape[1])
+
+
+@contextmanager
+def outputs_of(blocks: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """Collect what blocks give in a forward pass, as it is and in their order."""
+    found: list[Tensor] = []
+    hooks = [block.register_forward_hook(lambda module, given, out: found.append(out)) for block in blocks]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def with_empty_places(found: Tensor, there: Tensor) -> Tensor:
+    """Return what was made of the images alone with zeros in empty places: (n or S, ...) -> (S, ...).
 
     Parameters
     ----------
-    encoder
-        Of a `Repairer`.
-    batch
-        Images of the encoder's size, of 1 channel or of its own number.
-    taps
-        Numbers of blocks, from 1, ascending.
-
-    Returns
-    -------
-    tuple of Tensor, Tensor and list of Tensor
-        Normalised class tokens (B, width) and patch tokens (B, n, width), and raw patch tokens after those blocks.
+    found
+        Of the images, or of all places.
+    there
+        bool (S,), whether there is an image.
     """
-    vit: Any = encoder.encoder
-    images = encoder.coloured(batch.images).to(next(encoder.parameters()).dtype)
-    if taps:
-        found, raw = vit.forward_intermediates(images, indices=[tap - 1 for tap in taps], output_fmt="NLC")
-    else:
-        found, raw = vit.forward_features(images), []
-    return found[:, 0], found[:, encoder.layout.prefix :], raw
+    if len(found) == len(there):
+        return found
+    return found.new_zeros(len(there), *found.shape[1:]).index_put((there.nonzero()[:, 0],), found)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from shardkit import BinnedBatch, Loader
 from trainer.models.base import ModelConfig
-from trainer.models.reconstruction import Repairer, run_whole
+from trainer.models.reconstruction import Repairer, outputs_of, with_empty_places
 from trainer.objectives import collapse
 from trainer.objectives.corruption import CorruptionConfig
 from trainer.objectives.repairing import PICTURE_MEANING, RepairedOutput, absolute_error, damaged, drawn
@@ -57,7 +57,7 @@ class GmmlModel(Repairer):
 
     def __init__(self, config: ModelConfig, blocks: Sequence[int] = ()) -> None:
         super().__init__(config)
-        depth = self.depth
+        depth = len(self.all_layers)
         self.blocks = tuple(blocks) or tuple(sorted({max(1, round(share * depth)) for share in _SHARES}))
         rising = [*self.blocks] == sorted(set(self.blocks)) and self.blocks[0] >= 1
         # Blocks after the last one would never be trained.
@@ -65,8 +65,11 @@ class GmmlModel(Repairer):
 
     def forward(self, batch: BinnedBatch) -> tuple[Tensor, Tensor]:
         """Return repaired images (B, C, H, W), and class tokens (B, width)."""
-        token, _, raw = run_whole(self.encoder, batch, self.blocks)
-        return self.repaired(self.last_norm(torch.stack(raw).mean(0))), token
+        with outputs_of([self.all_layers[number - 1] for number in self.blocks]) as raw:
+            features = self.encoder.features(batch)
+        mean = torch.stack(raw).mean(0)[:, self.encoder.layout.prefix :]
+        assert features.class_token is not None  # `Repairer` refuses others
+        return self.repaired(with_empty_places(self.last_norm(mean), batch.weight > 0)), features.class_token
 
 
 @final
@@ -121,4 +124,4 @@ class Gmml(ViewObjective):
 
     def picture(self, batch: Any, output: RepairedOutput) -> npt.NDArray[np.uint8]:
         """Draw input, corrupted input, reconstruction and difference."""
-        return drawn(views_of(batch)[0], output, self.patch)
+        return drawn(views_of(batch)[0], output)

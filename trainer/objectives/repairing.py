@@ -10,10 +10,9 @@ from torch import Tensor
 
 from shardkit import BinnedBatch
 from trainer.models.backbone import TimmEncoder
-from trainer.models.output import MaskedOutput, Output
-from trainer.models.sequences import Sequences, from_binned
+from trainer.models.output import Output
 from trainer.objectives.corruption import CorruptionConfig, corrupt
-from trainer.objectives.pictures import triptychs
+from trainer.objectives.pictures import dense_panels
 from trainer.objectives.views import batched
 
 PICTURE_MEANING = (
@@ -93,16 +92,10 @@ class RepairedOutput(Output):
     mask: Tensor
 
 
-def drawn(view: BinnedBatch, output: RepairedOutput, patch: int) -> npt.NDArray[np.uint8]:
-    """Draw input, corrupted input, reconstruction and difference, of the first channel."""
-
-    def patches(images: Tensor) -> Sequences:
-        return from_binned(replace(view, images=images[:, :1].contiguous()), patch)
-
-    masked = MaskedOutput(
-        output.losses,
-        output.weight,
-        prediction=patches(output.prediction.to(view.images.dtype)).patches,
-        masked=patches(output.mask).patches,
+def drawn(view: BinnedBatch, output: RepairedOutput) -> npt.NDArray[np.uint8]:
+    """Draw input, corrupted input, input with repaired blocks, and difference."""
+    clean, made = view.images.float(), output.prediction.float()
+    share = output.mask[output.weight > 0].double().mean().nan_to_num()
+    return dense_panels(
+        clean, output.seen, torch.where(output.mask, made, clean), view.sizes, f"corrupted {100 * share:.0f} %"
     )
-    return triptychs(patches(view.images), masked, patch, norm_pix=False, seen=patches(output.seen).patches)

@@ -15,7 +15,7 @@ from trainer import metrics, parallel
 from trainer.models.backbone import TimmEncoder
 from trainer.models.base import ModelConfig
 from trainer.models.contrast_head import ContrastHead
-from trainer.models.reconstruction import Repairer, run_whole
+from trainer.models.reconstruction import Repairer, tokens_of
 from trainer.objectives import collapse
 from trainer.objectives.contrast import contrast
 from trainer.objectives.corruption import CorruptionConfig
@@ -94,8 +94,10 @@ class SitModel(Repairer):
 
     def forward(self, batch: BinnedBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Return repaired images (B, C, H, W), what is compared (B, out), and class tokens (B, width)."""
-        token, patches, _ = run_whole(self.encoder, batch)
-        return self.repaired(patches), self.contrast(token, batch.weight > 0), token
+        features = self.encoder.features(batch)
+        token = features.class_token
+        assert token is not None  # `Repairer` refuses encoders without
+        return self.repaired(tokens_of(features)), self.contrast(token, batch.weight > 0), token
 
     def stepped(self) -> None:
         """Let running statistics follow a step."""
@@ -117,8 +119,7 @@ class _Branch(nn.Module):
         self.encoder, self.contrast = encoder, head
 
     def forward(self, batch: BinnedBatch) -> Tensor:
-        token, _, _ = run_whole(self.encoder, batch)
-        found: Tensor = self.contrast(token, batch.weight > 0)
+        found: Tensor = self.contrast(self.encoder.features(batch).class_token, batch.weight > 0)
         return found
 
 
@@ -257,4 +258,4 @@ class Sit(ViewObjective):
 
     def picture(self, batch: Any, output: RepairedOutput) -> npt.NDArray[np.uint8]:
         """Draw input, corrupted input, reconstruction and difference."""
-        return drawn(views_of(batch)[0], output, self.patch)
+        return drawn(views_of(batch)[0], output)

@@ -128,7 +128,7 @@ def _hooked(objective: Gmml, batch: MultiViewBatch, blocks: tuple[int, ...]) -> 
 
 def test_the_head_sees_the_mean_of_blocks_6_8_10_and_12_through_an_identical_norm() -> None:
     """With the norm's weights those of an identity, as torch begins."""
-    objective, batch = _made(), batch_of(2)
+    objective, batch = _made(), batch_of(2, (True,) * 3)
     norm: Any = objective.model.encoder.encoder.norm  # type: ignore[attr-defined]
     torch.nn.init.ones_(norm.weight)
     torch.nn.init.zeros_(norm.bias)
