@@ -64,8 +64,8 @@ class CorruptionConfig:
         if not other:
             return ()
         said = (
-            f"{self.fill} in place of pixels: this is for grey levels of mean 0 and deviation 1, and these are by"
-            f" {', '.join(other)}: --loader.normalise zscore, or a dataset's mean,deviation"
+            f"{self.fill} in place of pixels are for grey levels of mean 0 and deviation 1, and these are normalised by"
+            f" {', '.join(other)}: give --loader.normalise the dataset's mean,deviation"
         )
         return (said,)
 
