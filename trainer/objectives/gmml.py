@@ -86,6 +86,8 @@ class Gmml(ViewObjective):
         Sentences for the user.
     """
 
+    model: GmmlModel
+
     def __init__(self, model: GmmlModel, config: GmmlConfig, notes: tuple[str, ...] = ()) -> None:
         super().__init__(model)
         self.config, self._encoder, self._notes = config, model.encoder, notes

@@ -148,6 +148,7 @@ class Sit(ViewObjective):
         Sentences for the user.
     """
 
+    model: SitModel
     whole_steps = True
 
     def __init__(self, model: SitModel, config: SitConfig, notes: tuple[str, ...] = ()) -> None:

@@ -46,8 +46,8 @@ def _views(batch: MultiViewBatch, channels: int) -> list[tuple[Tensor, Tensor, T
 
 def _repaired(objective: Gmml, seen: Tensor, wrong: str = "") -> Tensor:
     """The model written out: blocks one by one, their mean, the norm, the head patch by patch."""
-    vit: Any = objective.model.encoder.encoder  # type: ignore[attr-defined]
-    head: Any = objective.model.reconstruction  # type: ignore[attr-defined]
+    vit: Any = objective.model.encoder.encoder
+    head: Any = objective.model.reconstruction
     x, raw = vit._pos_embed(vit.patch_embed(seen)), []
     taps = {"5-7-9-11": (5, 7, 9, 11), "the last block alone": (12,)}.get(wrong, (6, 8, 10, 12))
     for number, block in enumerate(vit.blocks, 1):
@@ -129,12 +129,13 @@ def _hooked(objective: Gmml, batch: MultiViewBatch, blocks: tuple[int, ...]) -> 
 def test_the_head_sees_the_mean_of_blocks_6_8_10_and_12_through_an_identical_norm() -> None:
     """With the norm's weights those of an identity, as torch begins."""
     objective, batch = _made(), batch_of(2, (True,) * 3)
-    norm: Any = objective.model.encoder.encoder.norm  # type: ignore[attr-defined]
+    norm: Any = objective.model.encoder.encoder.norm
     torch.nn.init.ones_(norm.weight)
     torch.nn.init.zeros_(norm.bias)
 
     def normed(x: Tensor) -> Tensor:
-        return (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, unbiased=False) + norm.eps).sqrt()
+        found: Tensor = (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, unbiased=False) + norm.eps).sqrt()
+        return found
 
     raw, given = _hooked(objective, batch, (6, 8, 10, 12))
     torch.testing.assert_close(given, normed(sum(raw[1:], raw[0]) / 4)[:, 1:], rtol=0, atol=1e-12)

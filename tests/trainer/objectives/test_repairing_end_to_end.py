@@ -15,7 +15,7 @@ from tests.trainer.objectives.two_views import SIDE, micro
 from trainer.commands.cli import run as command
 from trainer.models.classifier import Classifier, HeadConfig
 from trainer.models.initial import load_initial
-from trainer.runs import checkpoint
+from trainer.runs import checkpoint, unpickling
 from trainer.runs.checkpoint import latest
 
 BATCHES = {
@@ -35,9 +35,8 @@ def _tensors(out: Path) -> dict[str, torch.Tensor]:
     path = latest(out / "checkpoints")
     assert path is not None
     assert path.name.endswith("3")
-    held = {name: torch.empty(0) for name in checkpoint.names(path)}
-    shapes = checkpoint.unpickling.shapes(path)
-    held = {name: torch.empty(shapes[f"model.{name}"] or ()) for name in held}
+    shapes = unpickling.shapes(path)
+    held = {name: torch.empty(shapes[f"model.{name}"] or ()) for name in checkpoint.names(path)}
     checkpoint.fill(path, held)
     return held
 

@@ -58,9 +58,7 @@ def _head(head: Any, tokens: Tensor, there: list[int], wrong: str) -> Tensor:
         groups = [[*range(len(tokens))]]
     if wrong == "statistics of each view":
         half = len(tokens) // 2
-        return torch.cat(
-            [_head(head, part, [at for at in range(half) if at in there], "") for part in tokens.split(half)]
-        )
+        return torch.cat([_head(head, part, [at for at in range(half) if at in there], "") for part in tokens.chunk(2)])
     x = tokens
     for at in range(3):
         x = _norm(x @ head.maps[at].weight.T, groups[0], head.norms[at])
@@ -108,12 +106,15 @@ def _keys(objective: Sit, batch: MultiViewBatch, channels: int, wrong: str) -> l
     there = _there(batch)
     token = network.encoder.encoder.forward_features(seen if wrong == "teacher sees blocks" else clean)[:, 0]
     both = _head(network.contrast, token, there + [len(batch.rows) + at for at in there], wrong)
-    return [*both.split(len(batch.rows))]
+    return [*both.chunk(2)]
 
 
 def _contrast(q: Tensor, own: Tensor, others: list[Tensor], wrong: str) -> Tensor:
     """One query against the keys of all images; loops over them."""
-    length = (lambda v: v) if wrong == "no length 1" else (lambda v: v / v.norm())
+
+    def length(v: Tensor) -> Tensor:
+        return v if wrong == "no length 1" else v / torch.sqrt((v * v).sum())
+
     temperature = 1.0 if wrong == "no temperature" else T
     scores = [float(length(q) @ length(k)) / temperature for k in others]
     factor = {"missing 2T": 1.0, "missing 2": T}.get(wrong, 2 * T)
@@ -130,7 +131,7 @@ def _loss(objective: Sit, step: list[MultiViewBatch], at: int, channels: int, wr
     clean, seen, mask = _views(batch, channels)
     shown = clean if wrong == "student sees no blocks" else seen
     token = model.encoder.encoder.forward_features(shown)[:, 0]
-    queries = _head(model.contrast, token, there + [places + i for i in there], wrong).split(places)
+    queries = _head(model.contrast, token, there + [places + i for i in there], wrong).chunk(2)
     keys = [_keys(objective, other, channels, wrong) for other in step]
     made, target = _repaired(model.encoder.encoder, model.reconstruction, shown, wrong), clean
     if wrong == "target with blocks":
@@ -236,14 +237,15 @@ def test_an_image_that_does_not_count_has_a_finite_loss_and_gradient() -> None:
 
 def _theirs(head: ContrastHead) -> nn.Sequential:
     parts: list[nn.Module] = []
+    maps: Any = head.maps
+    norms: Any = head.norms
     for at, after in enumerate((nn.ReLU(), nn.GELU(), nn.Identity())):
-        rows, cols = head.maps[at].weight.shape  # type: ignore[union-attr]
-        own: Any = nn.Linear(int(cols), int(rows), bias=False)
-        norm = nn.BatchNorm1d(int(rows), affine=at < 2)
-        own.weight.data.copy_(head.maps[at].weight)
+        rows, cols = maps[at].weight.shape
+        own, norm = nn.Linear(cols, rows, bias=False), nn.BatchNorm1d(rows, affine=at < 2)
+        own.weight.data.copy_(maps[at].weight)
         if at < 2:
-            norm.weight.data.copy_(head.norms[at].weight)  # type: ignore[arg-type]
-            norm.bias.data.copy_(head.norms[at].bias)  # type: ignore[arg-type]
+            norm.weight.data.copy_(norms[at].weight)
+            norm.bias.data.copy_(norms[at].bias)
         parts += [own, norm, after]
     return nn.Sequential(*parts).double()
 
@@ -341,7 +343,7 @@ def test_all_that_is_trained_goes_through_the_model() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_its_encoder_loads_strictly_into_timm_s_model(channels: Channels) -> None:
     theirs = timm.create_model("vit_micro", in_chans=channels, num_classes=0, img_size=SIDE)
-    state = _made(channels).model.encoder.state_dict()  # type: ignore[union-attr]
+    state = _made(channels).model.encoder.state_dict()
     theirs.load_state_dict({name.removeprefix("encoder."): v for name, v in state.items()})
 
 
