@@ -6,9 +6,9 @@ base rate by the batch, the product is given.
 
 from typing import Final
 
-from trainer.recipes import krones, medhiera, medmae, thesis, tiny
+from trainer.recipes import dino, krones, medhiera, medmae, medmae_moco, thesis, tiny
 from trainer.recipes.base import Recipe
 
-_STUDIES = (thesis, medmae, medhiera, krones, tiny)
+_STUDIES = (thesis, medmae, medhiera, krones, dino, medmae_moco, tiny)
 
 RECIPES: Final[dict[str, Recipe]] = {name: recipe for study in _STUDIES for name, recipe in study.RECIPES.items()}
