@@ -19,7 +19,7 @@ from tests.trainer.objectives.views_made import ALONE, loader, model, objective,
 from trainer.models.vit import VitConfig
 from trainer.objectives.dino import DinoConfig, distillation_loss
 
-STEPS, RATE = 3, 0.5
+STEPS, RATE = 3, 0.1
 WRONG = [
     "centre before loss",
     "centred logits in the average",
