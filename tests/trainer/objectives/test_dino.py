@@ -252,7 +252,10 @@ def test_validation_changes_nothing_and_uses_running_statistics() -> None:
     assert made._seen is None
 
 
-@pytest.mark.parametrize(("epochs", "wanted"), [(0, [0.07] * 4), (1, [0.04, 0.07, 0.07, 0.07]), (3, [0.04, 0.055, 0.07, 0.07])])  # fmt: skip
+@pytest.mark.parametrize(
+    ("epochs", "wanted"),
+    [(0, [0.07] * 4), (1, [0.04, 0.07, 0.07, 0.07]), (3, [0.04, 0.055, 0.07, 0.07])],
+)
 def test_the_teacher_s_temperature_rises_by_epoch_with_both_ends(epochs: int, wanted: list[float]) -> None:
     made = DinoConfig(teacher_temperature=0.07, temperature_epochs=epochs)
     assert [made.temperature(e) for e in range(4)] == pytest.approx(wanted, rel=1e-15)
@@ -289,7 +292,9 @@ def test_no_weight_is_left_without_a_gradient() -> None:
 
 def test_one_view_is_refused_with_what_to_do() -> None:
     made = objective("dino", "vit")
-    one = BinnedBatch(torch.zeros(2, 1, 32, 32), torch.full((2, 2), 32), torch.arange(2), torch.arange(2), views().position)  # fmt: skip
+    whole = views(places=2)
+    sizes = torch.full((2, 2), 32)
+    one = BinnedBatch(whole.views[0][0], sizes, whole.rows, whole.seeds, whole.position)
     with pytest.raises(ArgumentError, match="multiview"):
         made.run(made.model, one)
 

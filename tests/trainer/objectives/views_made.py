@@ -31,9 +31,7 @@ SIDES = {"vit": 32, "cnn": 64}
 @register_model
 def vit_micro(pretrained: bool = False, **changes: Any) -> VisionTransformer:
     """timm's own code with few parameters, by a name that only tests know."""
-    made = vit_tiny_patch16_224(
-        pretrained, **{"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, **changes}
-    )
+    made = vit_tiny_patch16_224(pretrained, **{"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, **changes})
     assert isinstance(made, VisionTransformer)
     return made
 
