@@ -17,7 +17,6 @@ _NOTES = """\
 - The clip of 3 is that of each tensor, not of the model. Biases and norms do not decay; class token and positions do.
 - The gain of the outputs is 1 (--objective.norm-last-layer, the code's default). Without, the student's is learnt and
   the teacher's stays 1.
-- Stochastic depth is timm's, drawn from torch's random numbers: another number of processes draws others.
 - fp16; here bf16.
 """
 
