@@ -183,9 +183,9 @@ class Dino(ViewObjective):
     def picture_meaning(self) -> str:
         """See `Objective`."""
         return (
-            "Each line is an image, what its class token attends to in the teacher's last block (mean over heads; no"
-            " such column for encoders without one), and the images of the same micro-batch whose teacher's features"
-            " are the most alike, with their cosines, and the least alike one."
+            "Each line is an image as the teacher sees it, what its class token attends to in the teacher's last block"
+            " (white is the most, black nothing; only timm's vision transformers have these columns), and the images"
+            " of the same micro-batch whose teacher's features are the most alike, with the least alike one at the end."
         )
 
     # --- a step

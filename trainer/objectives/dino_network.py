@@ -103,8 +103,8 @@ class DinoNetwork(WithHeads):
         """
         groups = [batched(list(same)) for _, same in groupby(views, key=lambda view: view.images.shape)]
         found = torch.cat([feature(self.encoder.features(group)) for group in groups])
-        count = len(views)
-        return found.unflatten(0, (count, -1)), self.head(found).unflatten(0, (count, -1))
+        logits, shape = self.head(found), (len(views), len(views[0].rows), -1)
+        return found.view(shape), logits.view(shape)
 
     def check_batching(self, batching: Any) -> None:
         """See `Model`: the encoder's size is that of the first view."""

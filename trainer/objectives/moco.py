@@ -157,7 +157,7 @@ class Moco(ViewObjective):
             logits = contrastive_logits(exact(queries), keys, self.queue.to(keys.dtype), self.config.temperature)
         weight = key.weight
         found = (logits[:, :1] > logits[:, 1:]).all(1)
-        metrics = {"first": mean_of(found, weight), **collapse.of_features(features, weight)}
+        metrics = {"top1": mean_of(found, weight), **collapse.of_features(features, weight)}
         return Output(logits.logsumexp(1) - logits[:, 0], weight, metrics=metrics)
 
     def _stored(self, view: BinnedBatch) -> Tensor:

@@ -44,7 +44,7 @@ def attention_and_neighbours(encoder: Encoder, batch: BinnedBatch) -> Grey:
     count = min(_ALIKE, len(there) - 1)
     lines, headings = [], ["image"]
     if maps is not None:
-        headings += ["attention, mean of heads", "head 1", f"head {maps.shape[1]}"][: 1 + min(_HEADS, maps.shape[1])]
+        headings += ["attention, mean", "head 1", f"head {maps.shape[1]}"][: 1 + min(_HEADS, maps.shape[1])]
     headings += [f"alike, {rank + 1}" for rank in range(count)] + (["least alike"] if count else [])
     for at in there[:_LINES]:
         cells = [pictures.grey_of(images[at])]
@@ -75,7 +75,7 @@ class _LastAttention:
     def __init__(self, encoder: Any) -> None:
         blocks = getattr(getattr(encoder, "encoder", None), "blocks", None)
         last = getattr(blocks[-1], "attn", None) if isinstance(blocks, torch.nn.Sequential) and len(blocks) else None
-        layout = getattr(encoder, "layout", None)
+        layout: Any = getattr(encoder, "layout", None)
         there = layout is not None and layout.class_token and hasattr(last, "qkv") and hasattr(last, "num_heads")
         self._attn: Any = last if there else None
         self._prefix = layout.prefix if there else 0
@@ -101,4 +101,5 @@ class _LastAttention:
         scores = (attn.q_norm(q[:, :, :1]) * attn.scale) @ attn.k_norm(k).transpose(-2, -1)
         shares = scores.softmax(-1)[:, :, 0, self._prefix :]
         side = round(shares.shape[-1] ** 0.5)
-        return shares.unflatten(-1, (side, -1))
+        found: Tensor = shares.unflatten(-1, (side, -1))
+        return found

@@ -240,9 +240,11 @@ def _complete(optimizer: torch.optim.Optimizer) -> None:
 
     The first step that changes them would begin so. A checkpoint without would not load: torch asks for all or none.
     """
-    own = [p for group in optimizer.param_groups for p in group["params"]]
+    own: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
     known = next((p for p in own if p in optimizer.state), None)
-    for p in own if known is not None else ():
+    if known is None:
+        return
+    for p in own:
         if p not in optimizer.state:
             like = optimizer.state[known].items()
             optimizer.state[p] = {n: _zeros(v, p, known) for n, v in like}

@@ -39,7 +39,7 @@ WRONG = [
 def _logits(weights: dict[str, Tensor], net: Any, images: Tensor, gain: bool) -> Tensor:
     """One view through timm's encoder and the head by hand."""
     named = {n.removeprefix("encoder.encoder."): w for n, w in weights.items() if n.startswith("encoder.")}
-    x = torch.func.functional_call(net.encoder.encoder, named, (images,))
+    x: Tensor = torch.func.functional_call(net.encoder.encoder, named, (images,))
     for at in (0, 2, 4):
         x = F.linear(x, weights[f"head.mlp.{at}.weight"], weights[f"head.mlp.{at}.bias"])
         x = x if at == 4 else 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))
@@ -208,7 +208,7 @@ def test_places_without_an_image_count_in_nothing(kind: str) -> None:
 
 def test_the_teacher_has_no_stochastic_depth_and_starts_as_weights_that_were_loaded() -> None:
     torch.manual_seed(0)
-    made = DinoConfig(outputs=24, hidden=16, bottleneck=8).build(model("vit", drop_path=0.5), loader(3, 4))
+    made: Any = DinoConfig(outputs=24, hidden=16, bottleneck=8).build(model("vit", drop_path=0.5), loader(3, 4))
     made.model.train()
     rates = {m.drop_prob for m in made.model.modules() if hasattr(m, "drop_prob")}
     assert max(rates) == 0.5
@@ -264,7 +264,7 @@ def test_the_teacher_s_temperature_rises_by_epoch_with_both_ends(epochs: int, wa
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_encoder_loads_strictly_into_timm_and_images_of_one_channel_run(channels: Any) -> None:
     torch.manual_seed(0)
-    made = DinoConfig(outputs=24, hidden=16, bottleneck=8).build(model("vit", channels=channels), loader(3, 4))
+    made: Any = DinoConfig(outputs=24, hidden=16, bottleneck=8).build(model("vit", channels=channels), loader(3, 4))
     made.model.train()
     assert made.run(made.model, views()).losses.shape == (3,)
     own = timm.create_model("vit_micro", num_classes=0, in_chans=channels, img_size=32)
@@ -274,7 +274,7 @@ def test_the_encoder_loads_strictly_into_timm_and_images_of_one_channel_run(chan
 def test_our_own_encoder_is_trained_too() -> None:
     torch.manual_seed(0)
     config = VitConfig(patch=8, width=32, depth=2, heads=2, drop_path=0.2)
-    made = DinoConfig(outputs=24, hidden=16, bottleneck=8).build(config, loader(3, 4))
+    made: Any = DinoConfig(outputs=24, hidden=16, bottleneck=8).build(config, loader(3, 4))
     made.model.train()
     out = made.run(made.model, views())
     out.loss.backward()

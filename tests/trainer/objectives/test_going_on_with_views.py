@@ -24,7 +24,13 @@ Run = tuple[Any, torch.optim.Optimizer]
 def _begun(method: str, kind: str, seed: int, freeze: int = 1) -> Run:
     torch.manual_seed(seed)
     if method == "dino":
-        small = {"outputs": 24, "hidden": 16, "bottleneck": 8, "temperature_epochs": 2, "teacher_temperature": 0.07}
+        small: dict[str, Any] = {
+            "outputs": 24,
+            "hidden": 16,
+            "bottleneck": 8,
+            "temperature_epochs": 2,
+            "teacher_temperature": 0.07,
+        }
         made: Any = DinoConfig(**small, freeze_last=freeze).build(model(kind, drop_path=0.2), loader(4, 2))
     else:
         made = MocoConfig(queue=24, width=8, momentum=0.9).build(model(kind), loader(4, 2))

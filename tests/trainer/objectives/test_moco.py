@@ -92,7 +92,7 @@ def test_validation_uses_keys_of_its_own_and_leaves_the_queue() -> None:
     with torch.no_grad():
         found = made.run(made.model, views(5, side=64))
         key = made.follower.network(views(5, side=64).binned(0))[1]
-    assert set(found.metrics) == {"first", "feature_deviation", "effective_rank"}
+    assert set(found.metrics) == {"top1", "feature_deviation", "effective_rank"}
     assert torch.isfinite(key).all()
     for name, value in {**made.model.state_dict(), **made.state_dict()}.items():
         assert torch.equal(value, before[name]), name
@@ -110,7 +110,7 @@ def test_keys_begin_with_weights_that_were_loaded_after_it_was_built() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_encoder_loads_strictly_into_timm(channels: Any) -> None:
     torch.manual_seed(0)
-    made = MocoConfig(queue=36, width=8).build(model("cnn", channels=channels), loader(3, 4))
+    made: Any = MocoConfig(queue=36, width=8).build(model("cnn", channels=channels), loader(3, 4))
     made.model.train()
     batch = views(side=64)
     made.begin_step(0, 3, [batch], ALONE)
@@ -121,7 +121,7 @@ def test_the_encoder_loads_strictly_into_timm(channels: Any) -> None:
 
 
 def test_densenet_s_head_is_the_one_that_the_recipe_names() -> None:
-    made = MocoConfig(queue=36).build(replace(model("cnn"), name="densenet121", side=32), loader(3, 4))
+    made: Any = MocoConfig(queue=36).build(replace(model("cnn"), name="densenet121", side=32), loader(3, 4))
     shapes = [tuple(p.shape) for n, p in made.model.head.named_parameters() if n.endswith("weight")]
     assert shapes == [(1024, 1024), (128, 1024)]
 

@@ -67,7 +67,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def _embedded(net: Any, weights: dict[str, Tensor], images: Tensor) -> Tensor:
     """Images through timm's network, normalised together, and the head by hand."""
     own = {n.removeprefix("encoder.encoder."): w for n, w in weights.items() if n.startswith("encoder.")}
-    x = torch.func.functional_call(net.encoder.encoder, own, (images.double(),))
+    x: Tensor = torch.func.functional_call(net.encoder.encoder, own, (images.double(),))
     x = (x @ weights["head.0.weight"].T + weights["head.0.bias"]).clamp(min=0)
     x = x @ weights["head.2.weight"].T + weights["head.2.bias"]
     return x / x.square().sum(1, keepdim=True).sqrt()
@@ -95,7 +95,7 @@ def by_loops(made: Any, wrong: str = "") -> dict[str, Any]:
         order = hashed(seeds, torch.full_like(seeds, -1_000_003)).argsort()
         if wrong == "no shuffle":
             order = torch.arange(len(order))
-        shuffled = torch.cat([_embedded(net, of, images[g]) for g in order.split(PLACES)])
+        shuffled = torch.cat([_embedded(net, of, images[g]) for g in torch.split(order, PLACES)])
         keys: list[Any] = [None] * len(order)
         for place, image in enumerate(order.tolist()):
             keys[place if wrong == "no unshuffle" else image] = shuffled[place]
@@ -141,7 +141,7 @@ def by_loops(made: Any, wrong: str = "") -> dict[str, Any]:
 
 
 def _differ(found: dict[str, Any], wanted: dict[str, Any]) -> float:
-    worst = max(abs(a - b) for a, b in zip(found["losses"], wanted["losses"], strict=True))
+    worst: float = max(abs(a - b) for a, b in zip(found["losses"], wanted["losses"], strict=True))
     worst = max(worst, float((found["kept"]["queue"] - wanted["queue"]).abs().max()))
     for name, p in wanted["query"].items():
         worst = max(worst, float((found["weights"][name] - p.detach()).abs().max()))

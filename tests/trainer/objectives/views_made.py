@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from timm.models import register_model
 from timm.models.resnet import ResNet, resnet10t
 from timm.models.vision_transformer import VisionTransformer, vit_tiny_patch16_224
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from shardkit import MultiViewBatch
 from shardkit.loader.batch import BatchPosition
+from shardkit.terminal.output import Terminal
 from trainer.config import Config, LoaderConfig, LogConfig, OptimConfig, RunConfig
 from trainer.loop import Loop
 from trainer.models.backbone import TimmConfig
@@ -132,7 +132,7 @@ def trained(
         run=RunConfig(precision="fp32", compile=False),
         log=LogConfig(pictures=0, tensorboard=False),
     )
-    log = Log(folder, ["all"], 99, None, world.size, Console(quiet=True), False)
+    log = Log(folder, ["all"], 99, None, world.size, Terminal(quiet=True), False)
     loop = Loop(made, Batches(batches), config, folder, world, log, steps)  # type: ignore[arg-type]
     for _ in range(steps):
         loop._step()
