@@ -42,7 +42,7 @@ def _run(method: str, data: Path, out: Path) -> None:
 
 def _all(path: Path) -> dict[str, Any]:
     """Everything that a checkpoint holds but random states."""
-    shapes = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
+    shapes: dict[str, Any] = dict(dcp.FileSystemReader(path).read_metadata().state_dict_metadata)
     held = {n: torch.empty(m.size, dtype=m.properties.dtype) for n, m in shapes.items() if hasattr(m, "size")}
     dcp.load(held, checkpoint_id=path, no_dist=True)
     return {n: v for n, v in held.items() if not n.startswith("rng.")}
