@@ -194,7 +194,7 @@ class TimmEncoder(Encoder):
         images = self.coloured(batch.images).to(next(self.parameters()).dtype)
         found, of = self._run(images, batch.weight > 0, batch.seeds), self.layout
         tokens, before, count = of.tokens(found), found[:, : of.prefix], len(images)
-        grid = (of.rows * images.shape[2] // self.side, of.cols * images.shape[3] // self.side)
+        grid = of.grid(found, images.shape[2] / self.side, images.shape[3] / self.side)
         yx = torch.cartesian_prod(*(torch.arange(n, device=images.device) for n in grid))
         image = torch.arange(count, device=images.device).repeat_interleave(len(yx))
         yx = yx.repeat(count, 1)

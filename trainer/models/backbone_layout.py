@@ -60,6 +60,14 @@ class Layout:
             return found[:, self.prefix :]
         return found.reshape(len(found), -1, self.width)
 
+    def grid(self, found: Tensor, down: float = 1.0, across: float = 1.0) -> tuple[int, int]:
+        """Return rows and columns of the tokens in features of images that are so many times as large."""
+        if self.order == "NCHW":
+            return int(found.shape[2]), int(found.shape[3])
+        if self.order == "NHWC":
+            return int(found.shape[1]), int(found.shape[2])
+        return round(self.rows * down), round(self.cols * across)
+
     def features(self, tokens: Tensor, before: Tensor) -> Tensor:
         """Return tokens as the model has its features; the inverse of `tokens`.
 

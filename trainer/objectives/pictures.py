@@ -1,5 +1,6 @@
 """What a masked autoencoder sees and makes of it, side by side: input, masked, reconstruction, difference."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -197,3 +198,34 @@ def _framed(cells: list[list[Grey]], headings: tuple[str, ...], height: int, wid
             left, top = corner[0] + (width - panel.shape[1]) // 2, corner[1] + (height - panel.shape[0]) // 2
             page.paste(Image.fromarray(panel), (left, top))
     return np.array(page)  # a copy, to be written to
+
+
+def grey_of(image: Tensor, low: float | None = None) -> Grey:
+    """Return an image as grey levels, black where it is least (or `low`) and white where it is greatest.
+
+    Parameters
+    ----------
+    image
+        Float (rows, cols), on the CPU.
+    low
+        Value that is black.
+    """
+    least, most = float(image.min()) if low is None else low, float(image.max())
+    return ((image - least) * (255 / max(most - least, 1e-12))).clamp(0, 255).round().to(torch.uint8).numpy()
+
+
+def table(lines: Sequence[Sequence[Grey]], headings: Sequence[str], height: int = 160) -> Grey:
+    """Draw lines of pictures below headings.
+
+    Parameters
+    ----------
+    lines
+        uint8 (rows, cols) each, as many a line as there are headings; fewer leave the rest empty.
+    headings
+        One a column.
+    height
+        Height of a line in pixels.
+    """
+    cells = [[_scaled(panel, height) for panel in line] for line in lines]
+    width = max((cell.shape[1] for line in cells for cell in line), default=height)
+    return _framed(cells, tuple(headings), height, width)

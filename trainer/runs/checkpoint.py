@@ -189,6 +189,7 @@ class TrainingState:
 
     def tensors(self) -> dict[str, Any]:
         """Return all of it, nested and in torch's own names."""
+        _complete(self.optimizer)
         weights, moments = get_state_dict(self.model, self.optimizer, options=_FLAT)
         rng = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
@@ -231,6 +232,29 @@ class TrainingState:
             if "cuda" in own:
                 torch.cuda.set_rng_state(own["cuda"])
         return facts
+
+
+@torch.no_grad()
+def _complete(optimizer: torch.optim.Optimizer) -> None:
+    """Give moments of 0 to parameters that no step has changed, as a frozen layer's, where others have moments.
+
+    The first step that changes them would begin so. A checkpoint without would not load: torch asks for all or none.
+    """
+    own: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
+    known = next((p for p in own if p in optimizer.state), None)
+    if known is None:
+        return
+    for p in own:
+        if p not in optimizer.state:
+            like = optimizer.state[known].items()
+            optimizer.state[p] = {n: _zeros(v, p, known) for n, v in like}
+
+
+def _zeros(value: Any, own: Tensor, known: Tensor) -> Any:
+    """Return what a parameter begins with in place of another one's moment, count of steps, or None."""
+    if not isinstance(value, Tensor):
+        return value
+    return torch.zeros_like(own if value.shape == known.shape else value)
 
 
 def newest(folder: Path) -> Found:
