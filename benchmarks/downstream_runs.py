@@ -123,6 +123,7 @@ class Jobs:
         took = {
             "seconds": round(spent.get("seconds", 0) + time.perf_counter() - begun, 1),
             "cpu_seconds": round(spent.get("cpu_seconds", 0) + used.ru_utime + used.ru_stime, 1),
+            "peak_mib": max(spent.get("peak_mib", 0), used.ru_maxrss // 1024),
             "starts": spent.get("starts", 0) + 1,
             "load": round(os.getloadavg()[0], 1),
         }

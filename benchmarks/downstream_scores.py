@@ -109,20 +109,20 @@ def _rows(run: str, site: str, parts: Sequence[Sequence[Predictions]]) -> Iterat
 
 def _shares(work: Path) -> list[Record]:
     """Return scores by the share of the patients whose labels are used, of the first fold."""
-    return [
-        {**row, "task": task} for row in _assessed(work / f"assess-pretrain-{FIRST}") for row, task in _by_task(row)
-    ]
+    return assessed(work / f"assess-pretrain-{FIRST}")
 
 
 def _curve(folder: Path, name: tuple[str, str]) -> list[Record]:
-    rows = [row for row in _assessed(folder) if row["features"] == "pre-trained" and row["fraction"] == 1]
-    return [{"varied": name[0], "at": name[1], **of, "task": task} for row in rows for of, task in _by_task(row)]
+    rows = [row for row in assessed(folder) if row["features"] == "pre-trained" and row["fraction"] == 1]
+    return [{"varied": name[0], "at": name[1], **row} for row in rows]
 
 
-def _assessed(folder: Path) -> list[Record]:
+def assessed(folder: Path) -> list[Record]:
+    """Return what an assessment says, a row for each of its features, sites, methods, shares and tasks."""
     found = _read(folder / "assess.json")
     rows = [row for table in found["tables"] for row in table["rows"]] if found else []
-    return [{("features" if name == "source" else name): value for name, value in row.items()} for row in rows]
+    named = [{("features" if name == "source" else name): value for name, value in row.items()} for row in rows]
+    return [{**of, "task": task} for row in named for of, task in _by_task(row)]
 
 
 def _by_task(row: Record) -> Iterator[tuple[Record, str]]:
