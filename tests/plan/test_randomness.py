@@ -13,8 +13,7 @@ import pytest
 from scipy import stats
 
 from shardkit.dataset.bins import Bin, Bins
-from shardkit.plan import Samples
-from shardkit.plan.batching import Resized
+from shardkit.plan import Resized, Samples
 from shardkit.plan.crops import crops
 from shardkit.plan.shuffle import Order, key_of, mix, uniform
 

@@ -6,9 +6,19 @@ base rate by the batch, the product is given.
 
 from typing import Final
 
-from trainer.recipes import dino, krones, krones_pretraining, krones_repairing, medhiera, medmae, medmae_moco, simmim, thesis, tiny
+from trainer.recipes import (
+    dino,
+    krones,
+    krones_pretraining,
+    medhiera,
+    medmae,
+    medmae_moco,
+    simmim,
+    thesis,
+    tiny,
+)
 from trainer.recipes.base import Recipe
 
-_STUDIES = (thesis, medmae, medmae_moco, medhiera, krones, krones_pretraining, krones_repairing, simmim, dino, tiny)
+_STUDIES = (thesis, medmae, medmae_moco, medhiera, krones, krones_pretraining, simmim, dino, tiny)
 
 RECIPES: Final[dict[str, Recipe]] = {name: recipe for study in _STUDIES for name, recipe in study.RECIPES.items()}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from torch import Tensor
 
+from shardkit.terminal.output import Terminal
 from trainer import metrics
 from trainer.objectives import collapse
 from trainer.report import run_page
@@ -64,7 +65,7 @@ def _step(number: int, deviation: float) -> Step:
 
 
 def test_a_run_says_once_that_it_collapses_and_not_in_its_first_steps(tmp_path: Path) -> None:
-    said = Console(record=True, width=200, quiet=False, file=(tmp_path / "said").open("w"))
+    said = Terminal(record=True, width=200, file=(tmp_path / "said").open("w"))
     log = Log(tmp_path, ["a"], 100, None, 1, said, False)
     log.begin(0, 0)
     for number, deviation in ((5, 0.001), (10, 0.5), (20, 0.001), (30, 0.001), (40, 0.5), (50, 0.001)):
@@ -77,10 +78,18 @@ def test_a_run_says_once_that_it_collapses_and_not_in_its_first_steps(tmp_path: 
 
 @pytest.mark.parametrize(("deviation", "told"), [(0.001, True), (0.5, False)])
 def test_the_page_of_a_run_says_that_it_has_collapsed(tmp_path: Path, deviation: float, told: bool) -> None:
-    log = Log(tmp_path, ["a"], 100, None, 1, Console(quiet=True), False)
+    log = Log(tmp_path, ["a"], 100, None, 1, Terminal(quiet=True), False)
     log.begin(0, 0)
     log.add(_step(100, deviation))
     log.line()
-    facts = {"recipe": "r", "config": {}, "init": None, "baseline": None, "data": "d", "digest": "0", "parameters": 1}
+    facts: dict[str, Any] = {
+        "recipe": "r",
+        "config": {},
+        "init": None,
+        "baseline": None,
+        "data": "d",
+        "digest": "0",
+        "parameters": 1,
+    }
     (tmp_path / "run.json").write_text(json.dumps({**facts, "device": "CPU", "world_size": 1}))
     assert ("have become nearly one" in run_page.write(tmp_path).read_text()) == told
