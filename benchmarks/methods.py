@@ -31,8 +31,8 @@ _IMAGES = 32  # of a step
 _SIDE = 128
 _LEAN = ("--log.no-tensorboard", "--log.pictures", "0", "--log.baseline", "0", "--loader.threads", "1")
 _SAME = ("--run.precision", "fp32", "--run.no-compile", "--val.every", "0", "--save.every", "400")
-_VIT = ("--model.name", "test_vit", "--model.side", str(_SIDE), "--model.drop-path", "0")
-_CNN = ("--model.name", "test_resnet", "--model.side", str(_SIDE))
+_VIT = ("--model", "timm:test_vit", "--model.side", str(_SIDE))
+_CNN = ("--model", "timm:test_resnet", "--model.side", str(_SIDE))
 _MAE = ("--model.patch", "16", "--model.width", "64", "--model.depth", "6", "--model.heads", "2")
 _ADAM = ("--optim.lr", "1e-3", "--optim.warmup", "0.1")
 _SINGLE = f"resized:batch_size={_IMAGES},crop=0.2/1.0,flip=0.5,level=auto,patch=16,per_step=1,remainder=drop"

@@ -280,7 +280,7 @@ class Loop:
             "images": (batch.rows >= 0).double().sum(),
             "tokens": own.sum(),
             "padded_tokens": run,
-            "flops": self.objective.flops(own).sum(),
+            "flops": self.objective.own_flops(batch).sum(),
             "padded_flops": self.objective.run_flops(batch),
         }
         metrics.add(sums, {**new, **metrics.named(output.metrics)})

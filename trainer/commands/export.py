@@ -12,9 +12,9 @@ from shardkit import Loader, from_text
 from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ArgumentError, ShardkitError
 from trainer.commands import usage
-from trainer.models.base import EncoderConfig, Model, ModelConfig, Weights
+from trainer.models.base import Weights
 from trainer.models.classifier import HEAD
-from trainer.models.initial import place
+from trainer.models.initial import without_heads
 from trainer.models.registry import described
 from trainer.runs import best, checkpoint, folder, unpickling
 from trainer.runs.files import atomic_write
@@ -52,7 +52,7 @@ def export(asked: Export) -> str:
             " began from, or go on from it with --init"
         )
     values = {name.removeprefix("model."): v for name, v in options.items() if name.startswith("model.")}
-    model, under = _model(described(values), checkpoint.names(path))
+    model, under = without_heads(described(values), checkpoint.names(path))
     channels = asked.channels or model.channels
     if asked.grid is None and model.needs_grid:
         asked = replace(asked, grid=usual_grid(str(facts["data"]), options["loader.batching"]))
@@ -74,14 +74,6 @@ def export(asked: Export) -> str:
         "" if asked.grid is None else "; for another grid of patches export again, timm's resampling changes features"
     )
     return f"{asked.out} holds the encoder of {path}{only}:\n\n{call}\n\n{how}"
-
-
-def _model(config: ModelConfig, there: frozenset[str]) -> tuple[Model, str]:
-    """Return the model to export, and what comes before its names in a checkpoint: heads of a method stay behind."""
-    model = config.build()
-    if not (under := place(model.state_dict(), there)):
-        return model, ""
-    return (config.encoder() if isinstance(config, EncoderConfig) else model), under
 
 
 def usual_grid(data: str, text: str) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from shardkit.errors import ArgumentError
 from shardkit.storage import nearest
-from trainer.models.base import FIRST_KERNEL, Grey, Model, ModelConfig, Weights
+from trainer.models.base import FIRST_KERNEL, EncoderConfig, Grey, Model, ModelConfig, Weights
 from trainer.models.classifier import ENCODER, FC_NORM, HEAD, Classifier
 from trainer.models.encoder import Encoder
 from trainer.models.formats import DECODER
@@ -137,7 +137,7 @@ def from_run(model: Model, path: Path, classes: Sequence[str] = (), options: Map
     facts = facts_of(path)
     began = _began(facts.get("weights"))
     state = dict(own.state_dict())
-    before = place(state, there)
+    before = _place(state, there)
     if not labelled and (model.state_dict().keys() <= there if own is not model else not before):
         checkpoint.weights(path, model)
         return f"all weights are those of {path}{began}"
@@ -163,9 +163,29 @@ def _began(weights: str | None) -> str:
     return "; that run began at random" if weights == RANDOM else f"; when that run began, {weights}"
 
 
-def place(state: Mapping[str, Tensor], there: frozenset[str]) -> str:
+def _place(state: Mapping[str, Tensor], there: frozenset[str]) -> str:
     """Return what comes before an encoder's names in a run: something in that of a task, or of a method with heads."""
     return ENCODER if any(f"{ENCODER}{name}" in there for name in state) else ""
+
+
+def without_heads(config: ModelConfig, there: frozenset[str]) -> tuple[Model, str]:
+    """Build the model of a run that has no task: the encoder alone, where a method put heads on it.
+
+    Parameters
+    ----------
+    config
+        Describes the run's model.
+    there
+        Names of the run's weights.
+
+    Returns
+    -------
+    tuple of Model and str
+        The model, with random weights, and what comes before its names in the run.
+    """
+    model = config.build()
+    under = _place(model.state_dict(), there)
+    return (config.encoder() if under and isinstance(config, EncoderConfig) else model), under
 
 
 def _may_lack(name: str, there: frozenset[str]) -> bool:

@@ -228,6 +228,10 @@ class Objective(ABC):
         """Return the operations of training on images of so many tokens: float64 (S,) -> float64 (S,)."""
         return self.model.flops(tokens)
 
+    def own_flops(self, batch: Any) -> Tensor:
+        """Return the operations of training on each image of a batch, without padding: float64 (S,)."""
+        return self.flops(self.tokens(batch)[0])
+
     def run_flops(self, batch: Batch) -> Tensor:
         """Return the operations of training on a batch as it is run, padding and filler too: float64 ()."""
         return self.model.run_flops(batch)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from shardkit import Loader
 from trainer import parallel
 from trainer.metrics import mean_of
+from trainer.models.backbone import TimmConfig
 from trainer.models.base import EncoderConfig, ModelConfig
 from trainer.models.output import Output
 from trainer.objectives import collapse
@@ -98,6 +99,8 @@ class DinoConfig:
     def build(self, model: ModelConfig, loader: Loader) -> "Dino":
         """Build the objective: two networks on the encoder that `model` describes, alike at first."""
         described = encoder_config(model, "DINO")
+        if isinstance(described, TimmConfig):  # views have several sizes
+            described = replace(described, any_size=True)
         still = replace(cast(Any, described), drop_path=0.0) if hasattr(described, "drop_path") else described
         student, teacher = self._network(described, self.norm_last_layer), self._network(still, True)
         return Dino(self, student, teacher)
@@ -189,6 +192,10 @@ class Dino(ViewObjective):
         )
 
     # --- a step
+
+    def cost(self, number: int) -> float:
+        """See `ViewObjective`: the teacher sees the first views, too."""
+        return 4 / 3 if number < self.config.globals else 1.0
 
     def begin_step(self, step: int, steps: int, batches: Sequence[Any], world: World) -> None:
         """See `Objective`. Before the first step the teacher takes the student's weights, which may be of a file."""

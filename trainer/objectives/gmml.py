@@ -64,12 +64,11 @@ class GmmlModel(Repairer):
         require("objective.blocks", self.blocks, rising and self.blocks[-1] == depth, f"ascending, from 1 to {depth}")
 
     def forward(self, batch: BinnedBatch) -> tuple[Tensor, Tensor]:
-        """Return repaired images (B, C, H, W), and class tokens (B, width)."""
+        """Return repaired images (B, C, H, W), and the means of patch tokens (B, width)."""
         with outputs_of([self.all_layers[number - 1] for number in self.blocks]) as raw:
             features = self.encoder.features(batch)
         mean = torch.stack(raw).mean(0)[:, self.encoder.layout.prefix :]
-        assert features.class_token is not None  # `Repairer` refuses others
-        return self.repaired(with_empty_places(self.last_norm(mean), batch.weight > 0)), features.class_token
+        return self.repaired(with_empty_places(self.last_norm(mean), batch.weight > 0)), features.mean()
 
 
 @final
@@ -114,11 +113,11 @@ class Gmml(ViewObjective):
         """See `Objective`."""
         views = views_of(batch)
         found, weight, places = damaged(views, self._encoder, self.config.corruption), views[0].weight, len(batch.rows)
-        prediction, token = model(found.batch)
+        prediction, mean = model(found.batch)
         return RepairedOutput(
             absolute_error(prediction, found.clean, found.mask, weight),
             weight,
-            metrics=collapse.of_features(token[:places], weight),
+            metrics=collapse.of_features(mean[:places], weight),
             seen=found.batch.images[:places],
             prediction=prediction[:places].detach(),
             mask=found.mask[:places],

@@ -140,6 +140,10 @@ class Moco(ViewObjective):
 
     # --- a step
 
+    def cost(self, number: int) -> float:
+        """See `ViewObjective`: keys are made without gradients."""
+        return 1.0 if number == 0 else 1 / 3
+
     def begin_step(self, step: int, steps: int, batches: Sequence[Any], world: World) -> None:
         """Make keys of the step's images, shuffled; before the first step they are the query encoder's weights."""
         if step == 0:

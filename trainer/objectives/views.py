@@ -58,12 +58,36 @@ class ViewObjective(Objective, ABC):
         own = grid_of(view.sizes, self.patch).double().prod(1) * view.weight
         return own, own.new_full((), view.images.numel() // view.images.shape[1] // self.patch**2)
 
+    def cost(self, number: int) -> float:
+        """Return what a view costs, in operations of training the encoder on it: a pass without gradients is a third.
+
+        Parameters
+        ----------
+        number
+            Of the view, from 0.
+        """
+        return 1.0
+
+    def own_flops(self, batch: Any) -> Tensor:
+        """See `Objective`: the encoder's operations on all views, in proportion to their pixels."""
+        found = [
+            self.cost(number) * self._share(view) * self.model.flops(self._of_one(view)[0])
+            for number, view in enumerate(views_of(batch))
+        ]
+        return torch.stack(found).sum(0)
+
     def run_flops(self, batch: Any) -> Tensor:
-        """See `Objective`: those of the encoder on all views, in proportion to their tokens."""
-        _, run = self.tokens(batch)
-        whole = self.model.run_flops(views_of(batch)[0])
-        _, of_one = self._of_one(views_of(batch)[0])
-        return whole * run / of_one
+        """See `Objective`: as `own_flops`, empty places too."""
+        found = [
+            self.cost(number) * self._share(view) * self.model.run_flops(view)
+            for number, view in enumerate(views_of(batch))
+        ]
+        return torch.stack(found).sum()
+
+    def _share(self, view: BinnedBatch) -> float:
+        """Return how many pixels a view has, as a share of what a model of one size is counted for."""
+        side = getattr(getattr(self.model, "encoder", None), "side", None)
+        return view.images.shape[2] * view.images.shape[3] / side**2 if side else 1.0
 
 
 def batched(views: Sequence[BinnedBatch]) -> BinnedBatch:

@@ -12,7 +12,7 @@ _NOTES = """\
 - Biases, norms and tables of relative positions do not decay, the mask token does, as in the code.
 - Squares of 32 pixels, ceil(.6 n) of n hidden; their embedding is one learned token. Loss: the mean absolute error of
   hidden pixels of a micro-batch of 128 images, as they had it on a GPU.
-- Weights begin as timm's do.
+- Weights begin as timm's do. Their fine-tuning pools the mean of the patches (pool mean of finetune).
 - Images of ImageNet there, normalised by its colours; here radiographs, by their own percentiles.
 - fp16; here bf16.
 """

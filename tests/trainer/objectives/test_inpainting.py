@@ -75,8 +75,8 @@ def test_the_mean_of_losses_is_that_of_all_real_pixels(wrong: str, channels: int
 
 @pytest.mark.parametrize("wrong", ["", "before normalisation", "32 pixels", "half"])
 def test_three_of_four_patches_are_zeros_of_the_normalised_image(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    changes: dict[str, dict[str, Any]] = {"32 pixels": {"unit": 32}, "half": {"mask_ratio": 0.5}}
-    objective, batch = _objective(**changes.get(wrong, {})), squares(64, 3)
+    changed: dict[str, dict[str, Any]] = {"32 pixels": {"unit": 32}, "half": {"mask_ratio": 0.5}}
+    objective, batch = _objective(**changed.get(wrong, {})), squares(64, 3)
     seen: list[Tensor] = []
     if wrong == "before normalisation":  # a black pixel is far below the mean
         own = Tensor.masked_fill

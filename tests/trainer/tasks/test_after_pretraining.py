@@ -59,7 +59,7 @@ def test_pictures_are_drawn_and_the_page_says_what_they_are(trained: Any) -> Non
         with Image.open(run / "pictures" / f"{name}.png") as picture:
             assert picture.width > 400
     facts = json.loads((run / "run.json").read_text())
-    assert ("hidden" in facts["objective"]["picture"], "features" in facts["objective"]["loss"]) == (True, True)
+    assert ("Hidden squares" in facts["objective"]["picture"], "features" in facts["objective"]["loss"]) == (True, True)
     assert (facts["baseline"] is None) is (method == "simmim")
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["metrics"].keys() >= {"feature_deviation", "effective_rank"}
@@ -159,3 +159,11 @@ def test_pre_training_begins_with_a_run_of_its_own_or_another_method(
         weights = {n for n in names if not n.endswith(("_mean", "_var", "_tracked"))}
         assert kept >= weights
         assert (kept >= {n for n in there if not n.endswith(("_mean", "_var", "_tracked"))}) is (source == run)
+
+
+def test_maps_of_what_looks_odd_need_a_masked_autoencoder(
+    trained: Any, labelled_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, run = trained
+    assert command(["explain", str(run), "--data", str(labelled_dataset), "--out", str(tmp_path / "maps")]) == 1
+    assert "anomaly maps need a masked autoencoder, and" in " ".join(capsys.readouterr().err.split())
