@@ -134,7 +134,7 @@ def export(
     grid: tuple[int, int] | None = None,
     whole: bool = False,
     average: bool = False,
-    in_chans: Literal[1, 3] = 1,
+    in_chans: Literal[1, 3] | None = None,
 ) -> None:
     """Write a run's weights as a file for timm, or for programs that read the original masked autoencoders.
 
@@ -152,7 +152,7 @@ def export(
     average
         The average of the weights instead of the last ones.
     in_chans
-        1, or 3 for colour images, of which grey ones have the same features.
+        1, or 3 for colour images, of which grey ones have the same features; by default as the run has them.
     """
     from trainer.commands.export import Export
     from trainer.commands.export import export as write

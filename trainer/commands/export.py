@@ -14,6 +14,7 @@ from shardkit.errors import ArgumentError, ShardkitError
 from trainer.commands import usage
 from trainer.models.base import Weights
 from trainer.models.classifier import HEAD
+from trainer.models.initial import without_heads
 from trainer.models.registry import described
 from trainer.runs import best, checkpoint, folder, unpickling
 from trainer.runs.files import atomic_write
@@ -29,7 +30,7 @@ class Export:
     grid: tuple[int, int] | None = None
     whole: bool = False
     average: bool = False
-    channels: Literal[1, 3] = 1
+    channels: Literal[1, 3] | None = None
 
 
 def export(asked: Export) -> str:
@@ -51,18 +52,19 @@ def export(asked: Export) -> str:
             " began from, or go on from it with --init"
         )
     values = {name.removeprefix("model."): v for name, v in options.items() if name.startswith("model.")}
-    model = described(values).build()
+    model, under = without_heads(described(values), checkpoint.names(path))
+    channels = asked.channels or model.channels
     if asked.grid is None and model.needs_grid:
         asked = replace(asked, grid=usual_grid(str(facts["data"]), options["loader.batching"]))
     size = model.exported_size(asked.grid)
-    checkpoint.weights(path, model, asked.average)
-    state = (model.whole_weights if asked.whole else model.encoder_weights)(asked.grid, asked.channels)
-    call = usage.call(model.timm_call(asked.grid), model.norm_eps, asked.channels, asked.out)
+    checkpoint.weights(path, model, asked.average, under)
+    state = (model.whole_weights if asked.whole else model.encoder_weights)(asked.grid, channels)
+    call = usage.call(model.timm_call(asked.grid), model.exported_eps, channels, asked.out)
     members = members_normalised(facts)
-    how = usage.preparation(options, members, size, asked.channels)
+    how = usage.preparation(options, members, size, channels)
     options |= {f"{usage.OF_MEMBER}{name}": normalise for name, normalise in members.items()}
     about = {**options, "step": unpickling.progress(path)["step"], "average": asked.average, "height": size[0]}
-    about |= {"width": size[1], "channels": asked.channels, "image": how, **({} if asked.whole else {"call": call})}
+    about |= {"width": size[1], "channels": channels, "image": how, **({} if asked.whole else {"call": call})}
     if asked.grid is not None:
         about["grid"] = "x".join(map(str, asked.grid))
     _write(asked, state, {name: str(value) for name, value in about.items()})

@@ -25,7 +25,7 @@ _GREY = {
 }
 
 
-def call(model: tuple[str, dict[str, Any]], norm_eps: float, channels: int, out: Path) -> str:
+def call(model: tuple[str, dict[str, Any]], norm_eps: float | None, channels: int, out: Path) -> str:
     """Return Python code that makes timm's model and loads the encoder into it.
 
     Parameters
@@ -33,7 +33,7 @@ def call(model: tuple[str, dict[str, Any]], norm_eps: float, channels: int, out:
     model
         Name and arguments, see `Model.timm_call`.
     norm_eps
-        Number added to a norm's variance.
+        Number added to a norm's variance; None leaves norms to timm.
     channels
         Channels of the images.
     out
@@ -43,13 +43,14 @@ def call(model: tuple[str, dict[str, Any]], norm_eps: float, channels: int, out:
     kept = {"in_chans": channels, "num_classes": 0, **own}
     words = ", ".join(f"{key}={value!r}" for key, value in kept.items())
     safe = out.suffix == ".safetensors"
+    norm = "" if norm_eps is None else ", norm_layer=norm"
     load = f"load_file({str(out)!r})" if safe else f"torch.load({str(out)!r}, weights_only=True)"
     return "\n".join(
         [
-            "import functools, timm, torch",
+            "import functools, timm, torch" if norm else "import timm, torch",
             *(["from safetensors.torch import load_file"] if safe else []),
-            f"norm = functools.partial(torch.nn.LayerNorm, eps={norm_eps!r})",
-            f"model = timm.create_model({name!r}, {words}, norm_layer=norm)",
+            *([f"norm = functools.partial(torch.nn.LayerNorm, eps={norm_eps!r})"] if norm else []),
+            f"model = timm.create_model({name!r}, {words}{norm})",
             f"model.load_state_dict({load})",
             "model.eval()",
         ]

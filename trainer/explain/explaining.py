@@ -18,6 +18,8 @@ from trainer.explain.opened import Opened
 from trainer.explain.rollout import By, rollout
 from trainer.models.base import Batch, Model
 from trainer.models.classifier import Classifier
+from trainer.models.decoder import MaskedAutoencoder
+from trainer.models.encoder import Encoder
 
 Method = Literal["anomaly", "rollout", "gradcam"]
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
@@ -136,6 +138,11 @@ def check(opened: Opened, method: Method) -> None:
         raise ArgumentError(
             f"anomaly maps need a decoder, and {opened.checkpoint} is a run of a task, which has none: name the run of"
             " pretrain that it began with, or use --method gradcam"
+        )
+    if method == "anomaly" and isinstance(opened.model, Encoder) and not isinstance(opened.model, MaskedAutoencoder):
+        raise ArgumentError(
+            f"anomaly maps need a masked autoencoder, and {opened.checkpoint} is a run of another method: use --method"
+            " rollout for our vision transformer, or name a run of finetune or probe that began with it"
         )
 
 

@@ -13,6 +13,7 @@ from shardkit import Dataset, Loader, from_text
 from shardkit.commands.normalising import normalise_of
 from shardkit.errors import ArgumentError
 from trainer.models.base import Model
+from trainer.models.initial import without_heads
 from trainer.models.registry import described
 from trainer.runs import best, checkpoint, folder, unpickling
 from trainer.runs.training_data import normalise_at
@@ -107,8 +108,8 @@ def open_run(run: Path, device: torch.device) -> Opened:
         model: Model = of.classifier(len(classes))
     else:
         named = {n.removeprefix("model."): v for n, v in facts["config"].items() if n.startswith("model.")}
-        model = described(named).build()
-        checkpoint.weights(path, model)
+        model, under = without_heads(described(named), checkpoint.names(path))
+        checkpoint.weights(path, model, under=under)
     model.eval().requires_grad_(False).to(device)
     return Opened(path, int(unpickling.progress(path)["step"]), facts, model, kind, classes)
 

@@ -1,8 +1,9 @@
 """Any backbone of timm's as an encoder of square images of one size: baselines, and our Hiera.
 
 Its weights have timm's names. Batch normalisation sees no empty places; each process normalises by its own micro-batch,
-and running statistics are the mean over processes. Stochastic depth and dropout are drawn from torch's random numbers,
-whose state is in checkpoints: a run goes on exactly, but another number of processes draws other ones.
+and running statistics are the mean over processes. Stochastic depth is drawn from the plan's seeds. Dropout, which no
+recipe has, is drawn from torch's random numbers, whose state is in checkpoints: a run goes on exactly, but another
+number of processes draws other ones.
 """
 
 import logging
@@ -19,16 +20,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from shardkit import BinnedBatch
 from shardkit.errors import ArgumentError
-from trainer import parallel
-from trainer.models.backbone_layout import create, layers, layout
-from trainer.models.base import Batch, Channels, Grey
+from trainer.models.backbone_layout import arguments, create, layers, layout, sized
+from trainer.models.base import Batch, Channels, Grey, Grid, Weights
 from trainer.models.blocks import check_drop_path
 from trainer.models.encoder import Encoder, Features, real_tokens
+from trainer.models.formats import to_colour, to_grey
+from trainer.models.running import Running
+from trainer.models.stochastic_depth import planned
 from trainer.models.timm_names import parted
 from trainer.values import require
 
 _LAST_NORMS = ("norm", "fc_norm", "head.norm")
-_RUNNING = ("running_mean", "running_var", "num_batches_tracked")  # of batch normalisation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,8 @@ class TimmConfig:
         Channels of its first layer: 1, or 3, which are shown the grey image three times.
     any_size
         Take images of other sizes, too, as crops of several sizes are: a vision transformer interpolates its positions.
+    changes
+        Arguments of timm's that make another architecture of its model, as name=value: embed_dim=384 num_heads=6.
     """
 
     name: str
@@ -54,12 +58,14 @@ class TimmConfig:
     drop_path: float = 0.0
     channels: Channels = 1
     any_size: bool = False
+    changes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse values of which no model can be made."""
         require("model.side", self.side, self.side >= 1, "1 or more")
         require("model.channels", self.channels, self.channels in (1, 3), "1 or 3")
         check_drop_path(self.drop_path)
+        arguments(self.changes)
 
     def build(self) -> "TimmEncoder":
         """Build the model, with random weights."""
@@ -69,7 +75,13 @@ class TimmConfig:
         """See `ModelConfig`."""
         parted(self.name)
         return TimmEncoder(
-            self.name, self.side, self.drop_path, last_norm, channels=self.channels, any_size=self.any_size
+            self.name,
+            self.side,
+            self.drop_path,
+            last_norm,
+            channels=self.channels,
+            any_size=self.any_size,
+            changes=self.changes,
         )
 
 
@@ -93,6 +105,8 @@ class TimmEncoder(Encoder):
         Channels of its first layer.
     any_size
         Whether it takes images of other sizes, too.
+    changes
+        Arguments of timm's, see `TimmConfig`.
     """
 
     def __init__(
@@ -104,22 +118,27 @@ class TimmEncoder(Encoder):
         norm_eps: float | None = None,
         channels: Channels = 1,
         any_size: bool = False,
+        changes: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.name, self.side, self.channels, self._eps, self._any_size = name, side, channels, norm_eps, any_size
-        changes: dict[str, Any] = {"drop_path_rate": drop_path, "in_chans": channels}
-        if any_size and layout(name, side).order == "NLC":
-            changes["dynamic_img_size"] = True
+        self._changes, self.layout = changes, layout(name, side, changes)
+        given: dict[str, Any] = {"drop_path_rate": drop_path, "in_chans": channels, **self._architecture}
         if norm_eps is not None:
-            changes["norm_layer"] = partial(nn.LayerNorm, eps=norm_eps)
-        self.encoder: Any = create(name, side, **changes)
-        self.layout = layout(name, side)
-        self._before: list[Tensor] | None = None  # running statistics before the step
+            given["norm_layer"] = partial(nn.LayerNorm, eps=norm_eps)
+        self.encoder: Any = create(name, side, **given)
+        self._running, self._drawn = Running(self.encoder), planned(self.encoder)
         for place in () if last_norm else _LAST_NORMS:
             owner, _, attribute = f"encoder.{place}".rpartition(".")
             held: Any = self.get_submodule(owner) if _has(self, owner) else None
             if isinstance(getattr(held, attribute, None), nn.Module):
                 setattr(held, attribute, nn.Identity())
+
+    @property
+    def _architecture(self) -> dict[str, Any]:
+        """The arguments of timm's, beside the size of images, that decide which weights it has and what they do."""
+        dynamic = {"dynamic_img_size": True} if self._any_size and self.layout.order == "NLC" else {}
+        return {**arguments(self._changes), **dynamic}
 
     @property
     def patch(self) -> int:
@@ -173,7 +192,7 @@ class TimmEncoder(Encoder):
         """See `Encoder`."""
         batch = self._fitting(batch)
         images = self.coloured(batch.images).to(next(self.parameters()).dtype)
-        found, of = self._run(images, batch.weight > 0), self.layout
+        found, of = self._run(images, batch.weight > 0, batch.seeds), self.layout
         tokens, before, count = of.tokens(found), found[:, : of.prefix], len(images)
         grid = (of.rows * images.shape[2] // self.side, of.cols * images.shape[3] // self.side)
         yx = torch.cartesian_prod(*(torch.arange(n, device=images.device) for n in grid))
@@ -207,12 +226,13 @@ class TimmEncoder(Encoder):
             )
         return batch
 
-    def _run(self, images: Tensor, there: Tensor) -> Tensor:
+    def _run(self, images: Tensor, there: Tensor, seeds: Tensor) -> Tensor:
         """Return timm's features; empty places are not run in training, so that they are in no statistics."""
-        if self.training and self._before is None:
-            self._before = [b.clone() for b in self._running()]
+        if self.training:
+            self._running.begin()
         if not self.training:
             return self.encoder.forward_features(images)  # type: ignore[no-any-return]
+        self._drawn.begin(seeds[there])
         if bool(there.all()):
             return self._trained_on(images)
         if not there.any():
@@ -241,34 +261,24 @@ class TimmEncoder(Encoder):
         there = dict(self.encoder.named_parameters())
         return [there[name] for name in self.layout.unused.get(how, ()) if name in there]
 
-    @torch.no_grad()
     def stepped(self) -> None:
         """Average the running statistics of batch normalisation over processes."""
-        held = [b for b in self._running() if b.is_floating_point()]
-        if held and self.training:
-            parallel.average(held)
-        self._before = None
+        self._running.stepped()
 
-    @torch.no_grad()
     def skipped(self) -> None:
         """Take back what the step made of the running statistics."""
-        for now, before in zip(self._running(), self._before or (), strict=False):
-            now.copy_(before)
-        self._before = None
-
-    def _running(self) -> list[Tensor]:
-        return [b for name, b in self.encoder.named_buffers() if name.endswith(_RUNNING)]
+        self._running.skipped()
 
     # --- layers
 
     @property
     def layers(self) -> int:
         """See `Encoder`: as timm numbers them, a classifier being the last."""
-        return max(layers(self.name, self.side).values())
+        return max(layers(self.name, self.side, self._changes).values())
 
     def layer_of(self, name: str) -> int:
         """See `Encoder`."""
-        return layers(self.name, self.side).get(name.removeprefix("encoder."), self.layers)
+        return layers(self.name, self.side, self._changes).get(name.removeprefix("encoder."), self.layers)
 
     def no_weight_decay(self) -> frozenset[str]:
         """Return what timm names."""
@@ -284,6 +294,39 @@ class TimmEncoder(Encoder):
     def run_flops(self, batch: Batch) -> Tensor:
         """See `Model`: the same for every place of a batch."""
         return batch.weight.new_full((), 3.0 * self.layout.flops * len(batch.weight), dtype=torch.float64)
+
+    # --- weights of other programs, out
+
+    def exported_size(self, grid: Grid | None) -> tuple[int, int]:
+        """See `Model`: its images have one size."""
+        if grid is not None:
+            raise ArgumentError(
+                f"--grid is not for {self.name}: its images have {self.side} pixels a side, leave it out"
+            )
+        return self.side, self.side
+
+    @property
+    def exported_eps(self) -> float | None:
+        """See `Model`: timm's own, which the call leaves as they are, unless others were asked for."""
+        return self._eps
+
+    def encoder_weights(self, grid: Grid | None, channels: Channels = 1) -> Weights:
+        """See `Model`."""
+        state, first = dict(self.encoder.state_dict()), self.first_kernel
+        if channels == self.channels:
+            return state
+        layer = self.encoder.get_submodule(first.rpartition(".")[0])
+        if not isinstance(layer, nn.Conv2d) or "Std" in type(layer).__name__:
+            raise ArgumentError(
+                f"the first layer of {self.name} is no plain convolution, whose kernels could be those of {channels}"
+                f" channels: export with --in-chans {self.channels}"
+            )
+        state[first] = to_colour(state[first]) if channels == 3 else to_grey(state[first])
+        return state
+
+    def timm_call(self, grid: Grid | None) -> tuple[str, dict[str, Any]]:
+        """See `Model`."""
+        return parted(self.name)[0], {**sized(self.name, self.side), **self._architecture}
 
     # --- weights of other programs, in
 
@@ -339,7 +382,12 @@ class TimmEncoder(Encoder):
         try:
             with _quiet():
                 loaded, marked = (
-                    create(model, self.side, **changes, pretrained_cfg_overlay={"state_dict": dict(v)}).state_dict()
+                    create(
+                        model,
+                        self.side,
+                        **{**arguments(self._changes), **changes},
+                        pretrained_cfg_overlay={"state_dict": dict(v)},
+                    ).state_dict()
                     for v in (state, nothing)
                 )
         except (ArgumentError, KeyError) as error:

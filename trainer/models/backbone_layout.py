@@ -3,6 +3,7 @@
 All of it is found by running the model once without values (torch's meta device): timm has no one record of it.
 """
 
+import ast
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isqrt
@@ -76,6 +77,33 @@ class Layout:
         return torch.cat([before, tokens], 1) if self.order == "NLC" else tokens[:, 0]
 
 
+def arguments(changes: tuple[str, ...]) -> dict[str, Any]:
+    """Return arguments of timm's by name, from texts such as embed_dim=384: values are Python's, else words.
+
+    Raises
+    ------
+    ArgumentError
+        For a text that is no name=value.
+    """
+    found: dict[str, Any] = {}
+    for text in changes:
+        name, sign, value = text.partition("=")
+        if not sign or not name.isidentifier():
+            raise ArgumentError(f"--model.changes {text} must be name=value, as in embed_dim=384")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name] = value
+    return found
+
+
+def sized(name: str, side: int) -> dict[str, Any]:
+    """Return the argument of timm's that makes a model for images of one size, where it needs one."""
+    usual = timm.models.get_pretrained_cfg(name) or timm.models.get_pretrained_cfg(name.partition(".")[0])
+    fixed = usual is None or (usual.fixed_input_size and usual.input_size[-1] != side)
+    return {"img_size": (side, side)} if fixed else {}
+
+
 def create(name: str, side: int, **changes: Any) -> nn.Module:
     """Make a model of timm's for images of one size, without a classifier unless `changes` say so.
 
@@ -84,11 +112,9 @@ def create(name: str, side: int, **changes: Any) -> nn.Module:
     ArgumentError
         Where it takes no images of that size, or no such changes.
     """
-    usual = timm.models.get_pretrained_cfg(name) or timm.models.get_pretrained_cfg(name.partition(".")[0])
-    fixed = usual is None or (usual.fixed_input_size and usual.input_size[-1] != side)
-    sized = {"img_size": (side, side)} if fixed else {}
+    own = {"pretrained": False, "in_chans": 1, "num_classes": 0, **sized(name, side), **changes}
     try:
-        made = timm.create_model(name, **{"pretrained": False, "in_chans": 1, "num_classes": 0, **sized, **changes})
+        made = timm.create_model(name, **own)
     except (TypeError, AssertionError, RuntimeError, ValueError) as error:
         if "drop_path_rate" in str(error):
             if changes["drop_path_rate"] == 0:
@@ -100,8 +126,8 @@ def create(name: str, side: int, **changes: Any) -> nn.Module:
 
 
 @lru_cache
-def layout(name: str, side: int) -> Layout:
-    """Find out what a model makes of an image.
+def layout(name: str, side: int, changes: tuple[str, ...] = ()) -> Layout:
+    """Find out what a model makes of an image; `changes` as of `arguments`.
 
     Raises
     ------
@@ -110,7 +136,7 @@ def layout(name: str, side: int) -> Layout:
     """
     refused = ArgumentError(f"the features of {name} are no grid of tokens: choose another model")
     with torch.device("meta"):
-        model: Any = create(name, side)
+        model: Any = create(name, side, **arguments(changes))
         image = torch.empty(2, 1, side, side)
     with FlopCounterMode(display=False) as counter:
         try:
@@ -175,7 +201,7 @@ def _unused(model: nn.Module, used: Tensor) -> frozenset[str]:
 
 
 @lru_cache
-def layers(name: str, side: int) -> dict[str, int]:
+def layers(name: str, side: int, changes: tuple[str, ...] = ()) -> dict[str, int]:
     """Return the layer of each parameter, for learning rates that decay towards the first, as timm groups them.
 
     The last layer is that of a classifier.
@@ -186,7 +212,7 @@ def layers(name: str, side: int) -> dict[str, int]:
         For a model whose layers timm does not know.
     """
     with torch.device("meta"):
-        model: Any = create(name, side, num_classes=1)
+        model: Any = create(name, side, num_classes=1, **arguments(changes))
     if not hasattr(model, "group_matcher"):
         raise ArgumentError(f"timm does not number the layers of {name}: use --optim.layer-decay 1")
     found: dict[str, int] = group_parameters(model, model.group_matcher(coarse=False), reverse=True)

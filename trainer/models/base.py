@@ -27,6 +27,9 @@ class Model(nn.Module, ABC):
     A model says what its operations cost. One that other programs know reads and writes weights by their names, too.
     """
 
+    channels: Channels = 1
+    """Channels of its first layer."""
+
     @property
     @abstractmethod
     def patch(self) -> int:
@@ -167,6 +170,11 @@ class Model(nn.Module, ABC):
         """Number added to a norm's variance, which no file of weights says."""
         raise NotImplementedError
 
+    @property
+    def exported_eps(self) -> float | None:
+        """That number for `timm.create_model`; None where timm's own norms are right."""
+        return self.norm_eps
+
     def encoder_weights(self, grid: Grid | None, channels: Channels = 1) -> Weights:
         """Return the encoder's weights for the model of timm that `timm_call` names; they load strictly.
 
@@ -180,8 +188,14 @@ class Model(nn.Module, ABC):
         raise NotImplementedError
 
     def whole_weights(self, grid: Grid | None, channels: Channels = 1) -> Weights:
-        """Return all weights, by the names of the public code that the model comes from; as `encoder_weights`."""
-        raise NotImplementedError
+        """Return all weights, by the names of the public code that the model comes from; as `encoder_weights`.
+
+        Raises
+        ------
+        ArgumentError
+            For a model without such code.
+        """
+        raise ArgumentError("--whole is for masked autoencoders, whose public code has a decoder: leave it out")
 
     def timm_call(self, grid: Grid | None) -> tuple[str, dict[str, Any]]:
         """Return name and arguments for `timm.create_model` of the encoder, beside channels, classes and norms."""

@@ -44,7 +44,7 @@ def position_table(grid: tuple[int, int], width: int, mode: Mode = "absolute", t
     return torch.cat([torch.zeros(1, width), places])[None]
 
 
-def encoder_state(model: "Mae", grid: tuple[int, int], channels: Literal[1, 3] = 1) -> Weights:
+def encoder_state(model: "VisionTransformer", grid: tuple[int, int], channels: Literal[1, 3] = 1) -> Weights:
     """Return the encoder's weights for timm's vision transformer of this grid; they load strictly.
 
     `trainer.commands.usage` says how that model is made.

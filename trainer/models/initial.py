@@ -10,7 +10,7 @@ from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
 from shardkit.errors import ArgumentError
-from trainer.models.base import FIRST_KERNEL, Grey, Model, ModelConfig, Weights
+from trainer.models.base import FIRST_KERNEL, EncoderConfig, Grey, Model, ModelConfig, Weights
 from trainer.models.classifier import ENCODER, FC_NORM, HEAD, Classifier
 from trainer.models.encoder import Encoder
 from trainer.models.formats import DECODER
@@ -19,6 +19,7 @@ from trainer.models.registry import described
 from trainer.models.timm_names import parted, seen_in_pretraining, tags
 from trainer.models.vit import VisionTransformer, VitConfig
 from trainer.models.weight_files import heads_in, in_file
+from trainer.models.with_heads import WithHeads
 from trainer.runs import checkpoint, folder
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -74,7 +75,7 @@ def load_initial(
 
 
 def _check_heads(model: Model, there: int | None) -> None:
-    own = model.encoder if isinstance(model, Classifier) else model
+    own = _own(model)
     if there is not None and isinstance(own, VisionTransformer) and own.config.heads != there:
         raise ArgumentError(
             f"it has {there} attention heads and this model {own.config.heads}, which no weights show: use"
@@ -84,10 +85,15 @@ def _check_heads(model: Model, there: int | None) -> None:
 
 def _mark(model: Model) -> str:
     """Return the name in files that shows where prefixes end: an encoder alone has it without one of ours."""
-    own = model.encoder if isinstance(model, Classifier) else model
+    own = _own(model)
     if isinstance(own, Encoder):
         return own.first_kernel
     return next((name for name in own.state_dict() if name.endswith(FIRST_KERNEL)), own.first_kernel)
+
+
+def _own(model: Model) -> Model:
+    """Return the encoder of a task or a method; a model that has none is its own."""
+    return model.encoder if isinstance(model, Classifier | WithHeads) else model
 
 
 def _scale(name: str) -> str:
@@ -124,14 +130,14 @@ def from_run(model: Model, path: Path, classes: Sequence[str] = (), options: Map
         For a checkpoint of another architecture, or one that cannot be read.
     """
     there = checkpoint.names(path)
-    labelled, own = HEAD in there, model.encoder if isinstance(model, Classifier) else model
+    labelled, own = HEAD in there, _own(model)
     facts = facts_of(path)
     began = f", which began so: {facts['weights']}" if facts.get("weights") else ""
-    if not labelled and own is model:
+    state = dict(own.state_dict())
+    before = _place(state, there)
+    if not labelled and (model.state_dict().keys() <= there if own is not model else not before):
         checkpoint.weights(path, model)
         return f"all weights are those of {path}{began}"
-    state = dict(own.state_dict())
-    before = ENCODER if _is_under(ENCODER, state, there) else ""
     taken = {f"{before}{name}": value for name, value in state.items()}
     whole, missing = dict(taken), [name for name in state if _may_lack(name, there) and f"{before}{name}" not in there]
     for name in missing:
@@ -147,9 +153,29 @@ def from_run(model: Model, path: Path, classes: Sequence[str] = (), options: Map
     return f"the encoder's weights are those of {path}{began}{rest(model, known, missing)}{other}"
 
 
-def _is_under(prefix: str, state: Mapping[str, Tensor], there: frozenset[str]) -> bool:
-    """Return whether a run has weights of these names under a prefix: of a task, or of a method with heads."""
-    return any(f"{prefix}{name}" in there for name in state)
+def _place(state: Mapping[str, Tensor], there: frozenset[str]) -> str:
+    """Return what comes before an encoder's names in a run: something in that of a task, or of a method with heads."""
+    return ENCODER if any(f"{ENCODER}{name}" in there for name in state) else ""
+
+
+def without_heads(config: ModelConfig, there: frozenset[str]) -> tuple[Model, str]:
+    """Build the model of a run that has no task: the encoder alone, where a method put heads on it.
+
+    Parameters
+    ----------
+    config
+        Describes the run's model.
+    there
+        Names of the run's weights.
+
+    Returns
+    -------
+    tuple of Model and str
+        The model, with random weights, and what comes before its names in the run.
+    """
+    model = config.build()
+    under = _place(model.state_dict(), there)
+    return (config.encoder() if under and isinstance(config, EncoderConfig) else model), under
 
 
 def _may_lack(name: str, there: frozenset[str]) -> bool:

@@ -12,6 +12,7 @@ from trainer.models.classifier import Classifier
 from trainer.models.formats import DECODER, position_table
 from trainer.models.positions import Mode
 from trainer.models.vit import VisionTransformer, VitConfig
+from trainer.models.with_heads import WithHeads
 
 _LAST_NORMS = ("norm.", "fc_norm.", "head.norm.")
 
@@ -29,7 +30,8 @@ def rest(model: Model, state: Mapping[str, Any], missing: Sequence[str]) -> str:
         Names of the parameters that they had no values for.
     """
     task = isinstance(model, Classifier)
-    own = model.encoder if isinstance(model, Classifier) else model
+    heads = isinstance(model, WithHeads)
+    own = model.encoder if isinstance(model, Classifier | WithHeads) else model
     parts = [_decoder(own, missing)]
     if any(map(is_last_norm, state)) and not any(map(is_last_norm, own.state_dict())):
         parts.append(", without the last norm, in whose place the head has one of its own")
@@ -40,6 +42,8 @@ def rest(model: Model, state: Mapping[str, Any], missing: Sequence[str]) -> str:
         parts += [_patches(state.get(FIRST_KERNEL), own.config), _positions(state.get("pos_embed"), own.config)]
     if task:
         parts.append(", the head begins at random")
+    if heads:
+        parts.append(", what the method puts on it begins at random")
     return "".join(parts)
 
 

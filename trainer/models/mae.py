@@ -6,11 +6,10 @@ The encoder loads strictly into `timm.create_model("vit_...")`, the whole into t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 from torch import Tensor, nn
 
-from shardkit.errors import ArgumentError
 from trainer.models import formats
 from trainer.models.base import Batch, Channels, Grid, Weights
 from trainer.models.decoder import MaskedAutoencoder, check_decoder
@@ -157,40 +156,9 @@ class Mae(VisionTransformer, MaskedAutoencoder):
         """See `Model`: three forward passes' worth of the batch as it is run."""
         return 3.0 * run_flops(self.config, sequences(batch, self.patch))
 
-    # --- weights of other programs, in and out
-
-    @property
-    def needs_grid(self) -> bool:
-        """Whether a file is for one grid: yes, for positions are a formula here and a table in a file."""
-        return True
-
-    def exported_size(self, grid: Grid | None) -> tuple[int, int]:
-        """See `Model`: the grid's patches in pixels."""
-        if grid is None or min(grid) < 1:
-            raise ArgumentError(
-                "--grid ROWS COLUMNS is needed: positions are a formula here and a table in the file, made for images"
-                f" of so many patches of {self.patch} pixels; the run's dataset, which has some, cannot be opened"
-            )
-        return grid[0] * self.patch, grid[1] * self.patch
-
-    def encoder_weights(self, grid: Grid | None, channels: Channels = 1) -> Weights:
-        """See `Model`: for timm's vision transformer of this grid."""
-        assert grid is not None
-        return formats.encoder_state(self, grid, channels)
+    # --- weights of other programs, out; of the encoder, see `VisionTransformer`
 
     def whole_weights(self, grid: Grid | None, channels: Channels = 1) -> Weights:
         """See `Model`: by the names of `facebookresearch/mae`."""
         assert grid is not None
         return formats.original_state(self, grid, channels)
-
-    def timm_call(self, grid: Grid | None) -> tuple[str, dict[str, Any]]:
-        """See `Model`: timm's ViT-B, of which only the kind of blocks stays."""
-        c = self.config
-        return "vit_base_patch16_224", {
-            "img_size": self.exported_size(grid),
-            "patch_size": c.patch,
-            "embed_dim": c.width,
-            "depth": c.depth,
-            "num_heads": c.heads,
-            "mlp_ratio": c.mlp_ratio,
-        }

@@ -7,16 +7,17 @@ import math
 from abc import ABC
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
-from trainer.models.base import Batch, Grey
+from shardkit.errors import ArgumentError
+from trainer.models.base import Batch, Channels, Grey, Grid, Weights
 from trainer.models.blocks import Block, check_blocks, check_drop_path, drop_rates, initialise_linear, kept
 from trainer.models.encoder import Encoder, Features, real_tokens
 from trainer.models.flops import encoder_flops, encoder_run_flops
-from trainer.models.formats import load_original
+from trainer.models.formats import encoder_state, load_original
 from trainer.models.masking import Mask, draw
 from trainer.models.positions import Mode, check_positions, positions
 from trainer.models.sequences import Sequences, without_padding
@@ -185,6 +186,39 @@ class VisionTransformer(Encoder, ABC):
             share = kept(seeds, i, rate)[:, owner, None] if rate and self.training else None
             x = block(x, mask.encoder_cu, mask.encoder_longest, share)
         return self.norm(x)  # type: ignore[no-any-return]
+
+    # --- weights of other programs, out
+
+    @property
+    def needs_grid(self) -> bool:
+        """Whether a file is for one grid: yes, for positions are a formula here and a table in a file."""
+        return True
+
+    def exported_size(self, grid: Grid | None) -> tuple[int, int]:
+        """See `Model`: the grid's patches in pixels."""
+        if grid is None or min(grid) < 1:
+            raise ArgumentError(
+                "--grid ROWS COLUMNS is needed: positions are a formula here and a table in the file, made for images"
+                f" of so many patches of {self.patch} pixels; the run's dataset, which has some, cannot be opened"
+            )
+        return grid[0] * self.patch, grid[1] * self.patch
+
+    def encoder_weights(self, grid: Grid | None, channels: Channels = 1) -> Weights:
+        """See `Model`: for timm's vision transformer of this grid."""
+        assert grid is not None
+        return encoder_state(self, grid, channels)
+
+    def timm_call(self, grid: Grid | None) -> tuple[str, dict[str, Any]]:
+        """See `Model`: timm's ViT-B, of which only the kind of blocks stays."""
+        c = self.config
+        return "vit_base_patch16_224", {
+            "img_size": self.exported_size(grid),
+            "patch_size": c.patch,
+            "embed_dim": c.width,
+            "depth": c.depth,
+            "num_heads": c.heads,
+            "mlp_ratio": c.mlp_ratio,
+        }
 
 
 @final

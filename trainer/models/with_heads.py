@@ -100,6 +100,11 @@ class WithHeads(Model, ABC):
         """See `Model`."""
         return self.encoder.norm_eps
 
+    @property
+    def exported_eps(self) -> float | None:
+        """See `Model`."""
+        return self.encoder.exported_eps
+
     def encoder_weights(self, grid: Grid | None, channels: Channels = 1) -> Weights:
         """See `Model`."""
         return self.encoder.encoder_weights(grid, channels)

@@ -282,22 +282,40 @@ def named(path: Path) -> Path:
     return path
 
 
-def weights(path: Path, model: nn.Module, average: bool = False) -> None:
+def weights(path: Path, model: nn.Module, average: bool = False, under: str = "") -> None:
     """Load a checkpoint's weights, or their average, into a model on one process.
+
+    Buffers, and parameters that were not trained, have no average: they are as they were last.
+
+    Parameters
+    ----------
+    path
+        The checkpoint.
+    model
+        Takes the weights.
+    average
+        Whether the average is taken.
+    under
+        What comes before the model's names there, where it was a part of a larger one.
 
     Raises
     ------
     TrainingError
         For a checkpoint of another model, one without an average, or one that cannot be read.
     """
-    held, kind = dict(model.state_dict()), "average" if average else "model"
-    own = {name: held[name] for name, _ in model.named_parameters() if name in held} if average else held
+    held = dict(model.state_dict())
     with _readable(path):
-        if average and not any(name.startswith("average.") for name in unpickling.shapes(path)):
+        there = unpickling.shapes(path)
+        if average and not any(name.startswith("average.") for name in there):
             raise TrainingError(f"{path} holds no average of the weights: its run had --optim.ema 0")
-        _check_shapes(path, kind, own)
-        unpickling.load({kind: own}, path, alone=True)
-        model.load_state_dict({**held, **own})
+        own: dict[str, dict[str, Tensor]] = {}
+        for name, value in held.items():
+            kind = "average" if average and f"average.{under}{name}" in there else "model"
+            own.setdefault(kind, {})[f"{under}{name}"] = value
+        for kind, values in own.items():
+            _check_shapes(path, kind, values)
+        unpickling.load(own, path, alone=True)
+        model.load_state_dict(held)
 
 
 def names(path: Path) -> frozenset[str]:
