@@ -52,19 +52,83 @@ def triptychs(
         (rows, cols).
     """
     shown = torch.nonzero(of.weight > 0).flatten()[:images].tolist()
-    cells = [[_scaled(panel, height) for panel in _panels(of, output, patch, norm_pix, at)] for at in shown]
+    lines = [_panels(of, output, patch, norm_pix, at) for at in shown]
+    return _page(lines, f"masked {100 * _hidden_share(of, output, shown):.0f} %", height)
+
+
+@torch.no_grad()
+def dense_panels(
+    images: Tensor,
+    corrupted: Tensor,
+    reconstruction: Tensor,
+    sizes: Tensor,
+    heading: str = "corrupted",
+    count: int = 6,
+    height: int = 240,
+) -> Grey:
+    """Draw a grid as `triptychs` does, of images of one size.
+
+    Parameters
+    ----------
+    images
+        float (B, 1, H, W), as they were.
+    corrupted
+        (B, C, H, W), as the model saw them: the mean over channels is drawn; what is not finite was hidden, and is
+        grey.
+    reconstruction
+        (B, C, H, W), as the model made them; likewise, but what is not finite is black.
+    sizes
+        int (B, 2), rows and columns of each image in pixels; 0 where there is none, which is left out.
+    heading
+        Of the second column.
+    count
+        Number of images to show.
+    height
+        Height of a line in pixels.
+
+    Returns
+    -------
+    ndarray of uint8
+        (rows, cols).
+    """
+    lines = []
+    for at in torch.nonzero(sizes.prod(1) > 0).flatten()[:count].tolist():
+        rows, cols = sizes[at].tolist()
+        image, seen, made = (x[at, :, :rows, :cols].float().mean(0).cpu() for x in (images, corrupted, reconstruction))
+        drawn = _drawn(image, image, seen, made)
+        lines.append([panel.numpy() for panel in drawn])
+    return _page(lines, heading, height)
+
+
+def _page(lines: list[list[Grey]], second: str, height: int) -> Grey:
+    cells = [[_scaled(panel, height) for panel in line] for line in lines]
     width = max((cell.shape[1] for line in cells for cell in line), default=height)
-    return _framed(
-        cells,
-        (
-            "input",
-            f"masked {100 * _hidden_share(of, output, shown):.0f} %",
-            "reconstruction",
-            f"difference x {_CONTRAST}",
-        ),
-        height,
-        width,
+    return _framed(cells, ("input", second, "reconstruction", f"difference x {_CONTRAST}"), height, width)
+
+
+def _drawn(image: Tensor, whole: Tensor, corrupted: Tensor, made: Tensor) -> list[Tensor]:
+    """Return the four pictures of an image as bytes; its own range is that of grey levels.
+
+    Parameters
+    ----------
+    image
+        Its own pixels.
+    whole, corrupted, made
+        Of any one shape: all pixels, those that the model saw (not finite where hidden), and what it made of them.
+    """
+    low, high = float(image.min()), float(image.max())
+
+    def grey(values: Tensor) -> Tensor:
+        return (values - low).mul_(255 / max(high - low, 1e-12)).clamp_(0, 255)
+
+    seen, shown, guessed, there = grey(whole), grey(corrupted), grey(made), made.isfinite()
+    panels = (
+        seen,
+        torch.where(corrupted.isfinite(), shown, float(HIDDEN)),
+        torch.where(there, guessed, 0.0),
+        torch.where(there, (_CONTRAST * (guessed - seen).abs()).clamp(max=255), 255.0),
     )
+    return [panel.round_().to(torch.uint8) for panel in panels]
 
 
 def save(picture: Grey, path: Path) -> None:
@@ -96,20 +160,9 @@ def _panels(of: Sequences, output: MaskedOutput, patch: int, norm_pix: bool, at:
     made = torch.where(masked, predicted, target)
     yx, (rows, cols) = of.yx[own].cpu().long(), of.hw[at].tolist()
     image = _laid_out(target, yx, patch)[:rows, :cols]
-    low, high = float(image.min()), float(image.max())
-
-    def grey(values: Tensor) -> Tensor:
-        return (values - low).mul_(255 / max(high - low, 1e-12)).clamp_(0, 255)
-
-    seen, guessed, there = grey(target), grey(made), made.isfinite()
-    panels = (
-        seen,
-        torch.where(masked, float(HIDDEN), seen),
-        torch.where(there, guessed, 0.0),
-        torch.where(there, (_CONTRAST * (guessed - seen).abs()).clamp(max=255), 255.0),
-    )
     # As bytes before they are laid out: a radiograph may have ten million pixels.
-    return [_laid_out(panel.round_().to(torch.uint8), yx, patch)[:rows, :cols].numpy() for panel in panels]
+    drawn = _drawn(image, target, target.masked_fill(masked, torch.nan), made)
+    return [_laid_out(panel, yx, patch)[:rows, :cols].numpy() for panel in drawn]
 
 
 def _laid_out(patches: Tensor, yx: Tensor, patch: int) -> Tensor:

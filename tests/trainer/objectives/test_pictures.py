@@ -17,7 +17,7 @@ from shardkit.dataset.rounding import ceil_div
 from trainer.models.output import MaskedOutput
 from trainer.models.sequences import Sequences, sequences, valid_pixels
 from trainer.objectives import losses, pictures
-from trainer.objectives.pictures import HIDDEN, save, triptychs
+from trainer.objectives.pictures import HIDDEN, dense_panels, save, triptychs
 
 PATCH = 8
 INPUT, MASKED, MADE, ERROR = range(4)
@@ -262,3 +262,39 @@ def test_an_error_of_a_sixth_of_the_range_is_half_as_bright_as_white(make: Any) 
     output = _output(of, of.patches + (1 - 2 * (of.patches > 0.5).float()) / 6)
     (line,) = _cells(triptychs(of, output, PATCH, False, height=40), 40, 28)
     assert set(line[ERROR][_hidden(of, output, 0, 40, 28)].tolist()) <= {127, 128}
+
+
+def test_dense_images_are_drawn_as_patches_are(make: Any, make_binned: Any) -> None:
+    _, images = make([(40, 28), (37, 21)])
+    batch = make_binned(images, [(40, 28), (37, 21)], 40, 32, 3)
+    of = sequences(batch, PATCH)
+    output = _output(of, of.patches.square())
+    wanted = triptychs(of, output, PATCH, False, height=40)
+    hidden, made = torch.zeros(3, 1, 40, 32, dtype=torch.bool), batch.images.clone()
+    for at in range(2):
+        own = _hidden(of, output, at, *batch.sizes[at].tolist())
+        hidden[at, 0, : own.shape[0], : own.shape[1]] = torch.from_numpy(own)
+    made = torch.where(hidden, batch.images.square(), batch.images)
+    seen = batch.images.masked_fill(hidden, torch.nan)
+    share = float(output.masked[of.image < 2].float().mean())
+    found = dense_panels(batch.images, seen, made, batch.sizes, f"masked {100 * share:.0f} %", height=40)
+    assert np.array_equal(found, wanted)
+    colours = (made + torch.tensor([-0.1, 0.0, 0.1])[:, None, None]).double()
+    third = dense_panels(batch.images, seen.expand(-1, 3, -1, -1), colours, batch.sizes, height=40)
+    head = pictures._HEADING
+    assert np.abs(third[head:].astype(int) - wanted[head:]).max() <= 2, "the mean over channels"
+    assert len(_cells(dense_panels(batch.images, seen, made, batch.sizes, count=1, height=40), 40, 28)) == 1
+
+
+def test_what_replaced_pixels_is_shown_in_the_image_s_range_and_errors_of_what_is_not_finite_are_white() -> None:
+    image = torch.linspace(0, 1, 64).view(1, 1, 8, 8)
+    noise, made = image.clone(), image.clone()
+    noise[..., :2] = torch.tensor([-5.0, 5.0])
+    made[..., 0] = torch.inf
+    (line,) = _cells(dense_panels(image, noise, made, torch.tensor([[8, 8]]), height=8), 8, 8)
+    assert (line[MASKED][:, 0] == 0).all()
+    assert (line[MASKED][:, 1] == 255).all()
+    assert np.array_equal(line[MASKED][:, 2:], line[INPUT][:, 2:])
+    assert (line[MADE][:, 0] == 0).all()
+    assert (line[ERROR][:, 0] == 255).all()
+    assert not line[ERROR][:, 1:].any()
