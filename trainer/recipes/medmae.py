@@ -2,9 +2,11 @@
 
 from trainer.augment import AugmentConfig
 from trainer.config import Config, LoaderConfig, OptimConfig, RunConfig, SelectConfig, ValConfig
+from trainer.models.backbone import TimmConfig
 from trainer.models.classifier import HeadConfig
 from trainer.models.mae import MaeConfig
 from trainer.models.vit import VitConfig
+from trainer.objectives.inpainting import InpaintingConfig
 from trainer.recipes.base import Recipe
 from trainer.recipes.findings import CHEXPERT5, NIH14, OFFICIAL
 from trainer.tasks.config import TaskConfig
@@ -37,6 +39,27 @@ def _medmae(width: int, heads: int, decoder_depth: int, note: str) -> Recipe:
     )
 
 
+_INPAINTING = Recipe(
+    Config(
+        model=TimmConfig(name="densenet121"),
+        loader=LoaderConfig(batching=_RESIZED, normalise=_NORMALISE),
+        optim=OptimConfig(lr=1.2e-3, warmup=0.05),  # 40 of 800 epochs
+        objective=InpaintingConfig(mask_ratio=0.75, unit=16),
+        run=RunConfig(epochs=800),
+    ),
+    _SOURCE,
+    """\
+- DenseNet-121 in a U-Net, as segmentation_models_pytorch makes one. Fine-tuning takes the encoder alone.
+- Patches of 16 pixels, 3 of 4 hidden: zeros after normalisation, so that a hidden pixel has the data set's mean. The
+  loss is over all pixels, hidden or not.
+- timm's DenseNet has a ReLU behind its last norm, theirs has not; the other maps of the U-Net are the same.
+- lr: 1.5e-4, which the code scales by 2048/256 to 1.2e-3; betas .9 and .95, weight decay .05. Warm-up of 40 epochs.
+- Batch normalisation is over a micro-batch, 256 images; running statistics are the mean over processes.
+- They resized to 256, then cropped (RandomResizedCrop 0.5-1, bicubic) to 224; here the crop is of the full image and
+  resized once. One grey channel here, three equal ones there.
+- fp16; here bf16.
+""",
+)
 _HEAD = HeadConfig(pool="mean", norm=True, std=2e-5)
 _NIH = TaskConfig(labels="nih14", columns=NIH14, head=_HEAD)
 _CHEXPERT = TaskConfig(
@@ -119,6 +142,7 @@ _PROBE = Recipe(
 RECIPES = {
     "medmae-s16": _medmae(384, 6, 2, "- ViT-S/16, a decoder of 2 blocks, 512 wide.\n"),
     "medmae-b16": _medmae(768, 12, 8, "- ViT-B/16: a decoder of 2 blocks in the paper, of 8 in the code.\n"),
+    "medmae-densenet121-mae": _INPAINTING,
     "medmae-s16-nih": _tuned(384, 6, "nih", _NIH, 75_312),
     "medmae-b16-nih": _tuned(768, 12, "nih", _NIH, 75_312),
     "medmae-s16-chexpert": _tuned(384, 6, "chexpert", _CHEXPERT, 191_027),

@@ -6,9 +6,9 @@ base rate by the batch, the product is given.
 
 from typing import Final
 
-from trainer.recipes import krones, medhiera, medmae, thesis, tiny
+from trainer.recipes import krones, krones_pretraining, medhiera, medmae, simmim, thesis, tiny
 from trainer.recipes.base import Recipe
 
-_STUDIES = (thesis, medmae, medhiera, krones, tiny)
+_STUDIES = (thesis, medmae, medhiera, krones_pretraining, krones, simmim, tiny)
 
 RECIPES: Final[dict[str, Recipe]] = {name: recipe for study in _STUDIES for name, recipe in study.RECIPES.items()}

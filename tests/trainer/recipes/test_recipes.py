@@ -17,6 +17,16 @@ from trainer.config import LoaderConfig, defaulting_to, flat, from_flat
 from trainer.models.vit import VitConfig
 from trainer.recipes.registry import RECIPES
 
+BEIT = ["use_rel_pos_bias=False", "use_shared_rel_pos_bias=True", "init_values=0.1", "global_pool=token"]
+SIMMIM: dict[str, Any] = {
+    "model.channels": 1, "objective.mask_ratio": 0.6, "objective.unit": 32, "optim.name": "adamw",
+    "optim.betas": [0.9, 0.999], "optim.clip": 5.0, "optim.clip_by": "model",
+}  # fmt: skip
+STEPS: dict[str, Any] = {
+    "optim.lr": 1e-4 * 2048 / 512, "optim.weight_decay": 0.05, "optim.warmup": 10 / 800,
+    "optim.warmup_from": 5e-7 * 2048 / 512, "optim.rise": "start", "optim.schedule": "multistep",
+    "optim.milestones": [700 / 800], "optim.gamma": 0.1, "run.epochs": 800,
+}  # fmt: skip
 PUBLISHED: dict[str, dict[str, Any]] = {
     "thesis-b48": {
         "model.patch": 48, "model.width": 768, "model.depth": 12, "model.heads": 12, "model.decoder_width": 512,
@@ -33,6 +43,24 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "medhiera-t224": {
         "model.arch": "hiera_tiny_224", "model.mask_ratio": 0.6, "optim.name": "adam", "optim.schedule": "onecycle",
         "optim.lr": 1e-4, "optim.weight_decay": 0.0, "run.epochs": 80,
+    },
+    "medmae-densenet121-mae": {
+        "model.name": "densenet121", "objective.mask_ratio": 0.75, "objective.unit": 16, "optim.name": "adamw",
+        "optim.lr": 1.2e-3, "optim.betas": [0.9, 0.95], "optim.weight_decay": 0.05, "optim.warmup": 40 / 800,
+        "run.epochs": 800,
+    },
+    "krones-simmim": {
+        **SIMMIM, "model.name": "beit_base_patch16_224", "model.changes": ["embed_dim=384", "num_heads=6", *BEIT],
+        "model.drop_path": 0.1, "optim.lr": 1e-4, "optim.floor": 1e-6, "optim.weight_decay": 0.04,
+        "optim.warmup": 10 / 1000, "optim.rise": "both", "optim.schedule": "cosine", "run.epochs": 1000,
+    },
+    "simmim-swin-b192": {
+        **SIMMIM, **STEPS, "model.name": "swin_base_patch4_window7_224", "model.changes": ["window_size=6"],
+        "model.side": 192, "model.drop_path": 0.0,
+    },
+    "simmim-b16": {
+        **SIMMIM, **STEPS, "model.name": "beit_base_patch16_224", "model.changes": BEIT, "model.side": 224,
+        "model.drop_path": 0.1,
     },
 }  # fmt: skip
 
@@ -61,6 +89,39 @@ def test_global_batches_are_those_of_the_papers() -> None:
     assert (medmae.crop, medmae.flip) == ((0.5, 1.0), 0.5)
     hiera = from_text(RECIPES["medhiera-t224"].config.loader.batching)
     assert hiera.batch_size * hiera.per_step == 64  # type: ignore[attr-defined]
+    squares: Any = {
+        "medmae-densenet121-mae": (2048, (0.5, 1.0), 224), "krones-simmim": (256, (0.67, 1.0), 224),
+        "simmim-swin-b192": (2048, (0.67, 1.0), 192), "simmim-b16": (2048, (0.67, 1.0), 224),
+    }  # fmt: skip
+    for name, wanted in squares.items():
+        of: Any = from_text(RECIPES[name].config.loader.batching)
+        assert (of.batch_size * of.per_step, of.crop, of.side) == wanted, name
+        assert of.flip == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "hidden", "width", "heads"),
+    [("krones-simmim", 30, 384, 6), ("simmim-b16", 30, 768, 12), ("simmim-swin-b192", 22, 1024, 32)],
+)
+def test_simmim_s_networks_are_those_of_its_code(name: str, hidden: int, width: int, heads: int) -> None:
+    config: Any = RECIPES[name].config
+    with torch.device("meta"):
+        model = config.objective.build(config.model, None).model
+    model.check_batching(from_text(config.loader.batching))
+    assert model.count == hidden
+    tables = {n: tuple(p.shape) for n, p in model.named_parameters() if n.endswith("relative_position_bias_table")}
+    count = sum(p.numel() for p in model.parameters())
+    if "swin" in name:
+        assert {rows for rows, _ in tables.values()} == {11**2}, "windows of 6 x 6"
+        published, grey = 87_768_224 - 1000 * (width + 1), 2 * 16 * 128  # Swin-B with a classifier, of three colours
+        smaller = (13**2 - 11**2) * (2 * 4 + 2 * 8 + 18 * 16 + 2 * heads)  # tables
+        assert count == published - grey - smaller + 128 + (width + 1) * 32**2
+        return
+    assert list(tables.values()) == [(27**2 + 3, heads)], "one for all blocks"
+    assert not any("pos_embed" in n for n, _ in model.named_parameters())
+    block = 12 * width**2 + (2 + 1 + 5 + 4 + 2) * width  # keys have no bias; two norms, two layer scales
+    around = (256 + 1) * width + 1 * width + 2 * width + 732 * heads + width  # embedding, class token, norm, mask token
+    assert count == 12 * block + around + (width + 1) * 256
 
 
 def test_options_change_single_values_of_a_recipe_and_leave_the_rest() -> None:
