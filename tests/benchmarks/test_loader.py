@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks import loader_views
+
 pytestmark = pytest.mark.deep  # whole benchmarks: half a minute and more
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,3 +136,21 @@ def test_a_peer_that_is_not_installed_is_an_error_that_says_what_to_do(tmp_path:
     assert "mosaicml-streaming, litdata" in done.stderr
     assert "pip install '.[peers]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_several_views_are_measured_alone_and_leave_the_other_figures(tmp_path: Path) -> None:
+    out = tmp_path / "loader.json"
+    out.write_text('{"question": "kept"}')
+    words = ["--parts", "views", "--out", str(out)]
+    done = subprocess.run([*COMMAND, *words], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    views = found["views"]
+    assert found["question"] == "kept"
+    assert {row["program"] for row in views["rows"]} == set(loader_views.PROGRAMS)
+    for row in views["rows"]:
+        assert row["samples"] == views["conditions"]["samples"]
+        assert row["views_s"] == pytest.approx(10 * row["samples"] / row["seconds"])
+    decodes = {row["program"]: row["decodes_per_sample"] for row in views["rows"]}
+    assert decodes == {"shardkit": 1.0, "png": 1.0, "htj2k": 10.0}
+    assert all(f"| {name} |" in loader_views.readme(views) for name in loader_views.PROGRAMS.values())
