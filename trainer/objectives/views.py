@@ -71,7 +71,7 @@ class ViewObjective(Objective, ABC):
     def own_flops(self, batch: Any) -> Tensor:
         """See `Objective`: the encoder's operations on all views, in proportion to their pixels."""
         found = [
-            self.cost(number) * self._share(view) * self.model.flops(self._of_one(view)[0])
+            self.cost(number) * self._pixels(view) * self.model.flops(self._of_one(view)[0])
             for number, view in enumerate(views_of(batch))
         ]
         return torch.stack(found).sum(0)
@@ -79,12 +79,12 @@ class ViewObjective(Objective, ABC):
     def run_flops(self, batch: Any) -> Tensor:
         """See `Objective`: as `own_flops`, empty places too."""
         found = [
-            self.cost(number) * self._share(view) * self.model.run_flops(view)
+            self.cost(number) * self._pixels(view) * self.model.run_flops(view)
             for number, view in enumerate(views_of(batch))
         ]
         return torch.stack(found).sum()
 
-    def _share(self, view: BinnedBatch) -> float:
+    def _pixels(self, view: BinnedBatch) -> float:
         """Return how many pixels a view has, as a share of what a model of one size is counted for."""
         side = getattr(getattr(self.model, "encoder", None), "side", None)
         return view.images.shape[2] * view.images.shape[3] / side**2 if side else 1.0

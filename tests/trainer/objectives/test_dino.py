@@ -267,7 +267,7 @@ def test_the_encoder_loads_strictly_into_timm_and_images_of_one_channel_run(chan
     made: Any = DinoConfig(outputs=24, hidden=16, bottleneck=8).build(model("vit", channels=channels), loader(3, 4))
     made.model.train()
     assert made.run(made.model, views()).losses.shape == (3,)
-    own = timm.create_model("vit_micro", num_classes=0, in_chans=channels, img_size=32)
+    own = timm.create_model("vit_of_views", num_classes=0, in_chans=channels, img_size=32)
     own.load_state_dict(made.model.encoder.encoder.state_dict(), strict=True)
 
 

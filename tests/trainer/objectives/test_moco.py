@@ -116,7 +116,7 @@ def test_the_encoder_loads_strictly_into_timm(channels: Any) -> None:
     made.begin_step(0, 3, [batch], ALONE)
     made.run(made.model, batch).loss.backward()
     assert [n for n, p in made.model.named_parameters() if p.grad is None] == []
-    own = timm.create_model("resnet_micro", num_classes=0, in_chans=channels)
+    own = timm.create_model("resnet_of_views", num_classes=0, in_chans=channels)
     own.load_state_dict(made.model.encoder.encoder.state_dict(), strict=True)
 
 

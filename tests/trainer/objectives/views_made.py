@@ -29,7 +29,7 @@ SIDES = {"vit": 32, "cnn": 64}
 
 
 @register_model
-def vit_micro(pretrained: bool = False, **changes: Any) -> VisionTransformer:
+def vit_of_views(pretrained: bool = False, **changes: Any) -> VisionTransformer:
     """timm's own code with few parameters, by a name that only tests know."""
     made = vit_tiny_patch16_224(pretrained, **{"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, **changes})
     assert isinstance(made, VisionTransformer)
@@ -37,7 +37,7 @@ def vit_micro(pretrained: bool = False, **changes: Any) -> VisionTransformer:
 
 
 @register_model
-def resnet_micro(pretrained: bool = False, **changes: Any) -> ResNet:
+def resnet_of_views(pretrained: bool = False, **changes: Any) -> ResNet:
     """The same with batch norms; it takes images of any size."""
     changes.pop("img_size", None)
     made = resnet10t(pretrained, **{"channels": (8, 8, 16, 16), "stem_width": 8, **changes})
@@ -72,7 +72,7 @@ def steps_of(rank: int, size: int, steps: int, side: int, micros: int = 4, empty
 
 def model(kind: str, **changes: Any) -> TimmConfig:
     """The record of a micro model, vit or cnn."""
-    name = {"vit": "vit_micro", "cnn": "resnet_micro"}[kind]
+    name = {"vit": "vit_of_views", "cnn": "resnet_of_views"}[kind]
     return TimmConfig(name=name, side=SIDES[kind], any_size=True, **changes)
 
 
