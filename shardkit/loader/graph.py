@@ -239,12 +239,15 @@ def _build(config: GraphConfig) -> Any:
                 antialias=True,
                 dtype=types.FLOAT,
             )
-        if config.flip:
-            image = fn.flip(image, horizontal=its("flip", types.INT32, 0))
+        flip = its("flip", types.INT32, 0) if config.flip else 0
+        whole = config.views > 1  # squares without padding, which would be mirrored, too
+        if config.flip and not whole:
+            image = fn.flip(image, horizontal=flip)
         return fn.crop_mirror_normalize(
             image,
             mean=mean,
             std=std,
+            mirror=flip if whole else 0,
             crop_h=its("rows", types.FLOAT, 0),
             crop_w=its("cols", types.FLOAT, 0),
             crop_pos_x=0.0,
