@@ -71,16 +71,29 @@ class Method:
 _CHANGED = "jitter=0.8:blur=0.5"
 _TWO = f"{_SIDE}:n=2:crop=0.2/1.0:{_CHANGED}"
 _CROPS = f"{_SIDE}:n=2:crop=0.4/1.0:{_CHANGED}+64:n=4:crop=0.05/0.4:{_CHANGED}"
+_DINO = ("--objective.outputs", "1024", "--objective.hidden", "256", "--objective.bottleneck", "64")
+_SIT = ("--objective.hidden", "512", "--objective.out", "128")
+_MOCO = (
+    "--objective.queue",
+    "1024",
+    "--objective.momentum",
+    "0.99",
+    "--optim.name",
+    "adamw",
+    "--optim.decay",
+    "matrices",
+)
 METHODS = {
     "mae": Method("masked autoencoder", "ViT", "tiny", (*_MAE, "--model.mlp-ratio", "3", *_ADAM)),
     "simmim": Method("SimMIM", "ViT", "krones-simmim", (*_VIT, *_ADAM)),
     "gmml": Method("GMML", "ViT", "krones-gmml", (*_VIT, *_ADAM), f"{_SIDE}:n=2:crop=0.2/1.0:jitter=0.3:blur=0.1"),
-    "sit": Method("SiT", "ViT", "krones-sit", (*_VIT, *_ADAM), _TWO),
-    "dino": Method("DINO", "ViT", "krones-dino-s16", (*_VIT, *_ADAM), _CROPS),
-    "moco": Method("MoCo v2", "ViT", "medmae-densenet121-moco", (*_VIT, *_ADAM), _TWO),
-    "moco-cnn": Method("MoCo v2", "ResNet", "medmae-densenet121-moco", (*_CNN, *_ADAM), _TWO),
+    "sit": Method("SiT", "ViT", "krones-sit", (*_VIT, *_ADAM, *_SIT), _TWO),
+    "dino": Method("DINO", "ViT", "krones-dino-s16", (*_VIT, *_ADAM, *_DINO), _CROPS),
+    "moco": Method("MoCo v2", "ViT", "medmae-densenet121-moco", (*_VIT, *_ADAM, *_MOCO), _TWO),
+    "moco-cnn": Method("MoCo v2", "ResNet", "medmae-densenet121-moco", (*_CNN, *_ADAM, *_MOCO), _TWO),
     "inpainting": Method("in-painting", "ResNet", "medmae-densenet121-mae", (*_CNN, *_ADAM)),
 }
+"""With AdamW at one rate; heads and queues are small, as steps are few."""
 
 
 def run(

@@ -10,6 +10,7 @@ import pytest
 from benchmarks import methods, methods_summary
 from benchmarks.downstream_runs import Job
 from shardkit import from_text
+from trainer.commands.chosen_model import without_model
 from trainer.commands.cli import application
 from trainer.recipes.registry import RECIPES
 
@@ -36,9 +37,9 @@ def test_methods_have_equal_steps_and_images_of_the_same_patients(name: str) -> 
 
 @pytest.mark.parametrize("name", JOBS)
 def test_commands_have_options_that_exist(name: str) -> None:
-    words = list(JOBS[name].words)
+    words, backbone = without_model(list(JOBS[name].words))
     recipe = option(JOBS[name], "--recipe") if "--recipe" in words else "tiny"
-    application(recipe).parse_args(words, exit_on_error=False, print_error=False)
+    application(recipe, backbone=backbone).parse_args(words, exit_on_error=False, print_error=False)
 
 
 @pytest.fixture

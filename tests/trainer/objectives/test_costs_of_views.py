@@ -17,7 +17,9 @@ from trainer.objectives.moco import MocoConfig
 from trainer.objectives.sit import SitConfig
 
 LOADER: Any = SimpleNamespace(batching=SimpleNamespace(batch_size=4, per_step=1), normalised={})
-COSTS = {  # of two views of the encoder's size and, of DINO, four of half its side: in trainings of the encoder
+COSTS: dict[
+    str, tuple[Any, int, float]
+] = {  # of two views of the encoder's size and, of DINO, four of half its side: in trainings of the encoder
     "gmml": (GmmlConfig(), 0, 2.0),
     "sit": (SitConfig(hidden=16, out=8), 0, 2 * 4 / 3),
     "moco": (MocoConfig(queue=8, width=8), 0, 1 + 1 / 3),
