@@ -7,7 +7,6 @@ are asked for views (AP or PA) and sexes of the other patients, beside those of 
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -144,7 +143,7 @@ def planned(steps: int, data: Path, work: Path) -> Iterator[Job]:
 
 
 def _measured(name: str, work: Path, took: dict[str, Record]) -> Record:
-    """Return what a method took and came to; speed is that of the later half of its log, on one core."""
+    """Return what a method took and came to; speed is by seconds of a core, which what runs beside it hardly changes."""
     lines = [json.loads(line) for line in (work / "runs" / name / "metrics.jsonl").read_text().splitlines()]
     late = lines[len(lines) // 2 :]
     facts = json.loads((work / "runs" / name / "run.json").read_text())
@@ -152,8 +151,7 @@ def _measured(name: str, work: Path, took: dict[str, Record]) -> Record:
         **asdict(METHODS[name]),
         "batching": METHODS[name].batching,
         "parameters": facts["parameters"],
-        "images_per_s": statistics.median(line["images_per_s"] for line in late),
-        "data_wait": statistics.median(line["data_wait"] for line in late),
+        "images_per_core_s": lines[-1]["images"] / took[name]["cpu_seconds"],
         "loss": [lines[0]["loss"], lines[-1]["loss"]],
         "metrics": late[-1].get("metrics", {}),
         "took": took[name],

@@ -19,10 +19,11 @@ def readme(result: Record) -> str:
     begin = (
         f"{of['steps']:,} steps of {of['images']} NIH images of {of['side']} pixels each, without labels; frozen"
         " features, mean of tokens, learnt and asked on NIH by patient (one of three folds), AUC (95 % by patient)."
-        f" Images/s, all views of an image being one, and memory are of pre-training on one core of {machine['cpu']}."
+        f" Images a second of a core of {machine['cpu']}, all views of an image being one, and memory are of"
+        " pre-training, start and all."
         f" Form {of['form']}."
     )
-    titles = ["method", "images/s", "MiB", *(f"{task}, {judge}" for task in TASKS for judge in _JUDGES)]
+    titles = ["method", "images/core-s", "MiB", *(f"{task}, {judge}" for task in TASKS for judge in _JUDGES)]
     return f"{begin}\n\n{table(titles, [_line(*row) for row in _rows(result)])}"
 
 
@@ -55,7 +56,7 @@ def _rows(result: Record) -> list[tuple[str, Record | None, list[Record]]]:
 
 
 def _line(name: str, of: Record | None, scores: list[Record]) -> list[str]:
-    spent = ["–", "–"] if of is None else [f"{of['images_per_s']:,.0f}", f"{of['took']['peak_mib']:,}"]
+    spent = ["–", "–"] if of is None else [f"{of['images_per_core_s']:,.0f}", f"{of['took']['peak_mib']:,}"]
     return [name, *spent, *(_cell(_score(scores, task, judge)) for task in TASKS for judge in _JUDGES)]
 
 

@@ -52,7 +52,7 @@ def result() -> dict[str, Any]:
     ]
     took = {"peak_mib": 1234}
     found = {
-        name: {"name": of.name, "network": of.network, "images_per_s": 99.6, "took": took, "scores": scores}
+        name: {"name": of.name, "network": of.network, "images_per_core_s": 99.6, "took": took, "scores": scores}
         for name, of in methods.METHODS.items()
     }
     conditions = {"form": "full", "steps": 800, "images": 32, "side": 128, "cores": 2}

@@ -1,21 +1,20 @@
 """An encoder with a head: scores of classes, from the mean of an image's tokens or from its class token."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, final
+from typing import Final, Literal, final
 
 import torch
 from torch import Tensor, nn
 
 from shardkit.errors import ArgumentError
-from trainer.models.base import Batch, Grey, Model
+from trainer.models.base import Batch
 from trainer.models.batch_norm import BatchNorm
 from trainer.models.encoder import Encoder, Features
+from trainer.models.with_heads import ENCODER, WithHeads
 
-ENCODER: Final = "encoder."
 FC_NORM: Final = "head.fc_norm."
 HEAD: Final = "head.fc.weight"
-"""Names of parameters: how the encoder's begin, those of the head's norm, and one that only a classifier has."""
+"""Names of parameters: how those of the head's norm begin, and one that only a classifier has."""
 
 
 Pool = Literal["mean", "token", "own"]
@@ -88,7 +87,7 @@ def pooled(features: Features, how: Pool) -> Tensor:
 
 
 @final
-class Classifier(Model):
+class Classifier(WithHeads):
     """Scores of classes.
 
     Parameters
@@ -102,21 +101,11 @@ class Classifier(Model):
     """
 
     def __init__(self, encoder: Encoder, classes: int, config: HeadConfig) -> None:
-        super().__init__()
+        super().__init__(encoder)
         width = encoder.own_width if config.pool == "own" else encoder.width
-        self.encoder, self.head = encoder, Head(width, classes, config, encoder.norm_eps)
+        self.head = Head(width, classes, config, encoder.norm_eps)
         for unused in () if config.pool == "own" else encoder.own_pooling(config.pool):
             unused.requires_grad_(False)
-
-    @property
-    def patch(self) -> int:
-        """Side of a token in pixels."""
-        return self.encoder.patch
-
-    @property
-    def all_blocks(self) -> Sequence[nn.Module]:
-        """The encoder's."""
-        return self.encoder.all_blocks
 
     def forward(self, batch: Batch) -> Tensor:
         """Return scores of a batch with S places: (S, classes)."""
@@ -126,49 +115,14 @@ class Classifier(Model):
         """Return the encoder's names."""
         return frozenset(f"{ENCODER}{name}" for name in self.encoder.no_weight_decay())
 
-    @property
-    def layers(self) -> int:
-        """The encoder's: the head is of its last one."""
-        return self.encoder.layers
-
-    def layer_of(self, name: str) -> int:
-        """See `Model`."""
-        return self.encoder.layer_of(name.removeprefix(ENCODER)) if name.startswith(ENCODER) else self.layers
-
     def stepped(self) -> None:
         """Let the running statistics follow a step."""
-        self.encoder.stepped()
+        super().stepped()
         if self.head.batch_norm is not None:
             self.head.batch_norm.stepped()
 
     def skipped(self) -> None:
         """Leave the running statistics as they were before the step."""
-        self.encoder.skipped()
+        super().skipped()
         if self.head.batch_norm is not None:
             self.head.batch_norm.skipped()
-
-    @property
-    def initial(self) -> str | None:
-        """See `Model`: the encoder's."""
-        return self.encoder.initial
-
-    @property
-    def first_kernel(self) -> str:
-        """See `Model`: the encoder's."""
-        return self.encoder.first_kernel
-
-    def load_weights(self, state: Mapping[str, Tensor], channels: Grey = "sum") -> list[str]:
-        """See `Model`: the encoder's; a head of another program is left out."""
-        return self.encoder.load_weights(state, channels)
-
-    def check_batching(self, batching: Any) -> None:
-        """See `Model`."""
-        self.encoder.check_batching(batching)
-
-    def flops(self, tokens: Tensor) -> Tensor:
-        """See `Model`: the encoder's, for the head costs next to nothing."""
-        return self.encoder.flops(tokens)
-
-    def run_flops(self, batch: Batch) -> Tensor:
-        """See `Model`."""
-        return self.encoder.run_flops(batch)

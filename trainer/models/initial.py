@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from shardkit.errors import ArgumentError
 from shardkit.storage import nearest
 from trainer.models.base import FIRST_KERNEL, EncoderConfig, Grey, Model, ModelConfig, Weights
-from trainer.models.classifier import ENCODER, FC_NORM, HEAD, Classifier
+from trainer.models.classifier import FC_NORM, HEAD, Classifier
 from trainer.models.encoder import Encoder
 from trainer.models.formats import DECODER
 from trainer.models.left_out import is_last_norm, rest
@@ -20,7 +20,7 @@ from trainer.models.registry import described
 from trainer.models.timm_names import parted, seen_in_pretraining, tags
 from trainer.models.vit import VisionTransformer, VitConfig
 from trainer.models.weight_files import heads_in, in_file
-from trainer.models.with_heads import WithHeads
+from trainer.models.with_heads import ENCODER, WithHeads
 from trainer.runs import checkpoint, folder
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -96,7 +96,7 @@ def _mark(model: Model) -> str:
 
 def _own(model: Model) -> Model:
     """Return the encoder of a task or a method; a model that has none is its own."""
-    return model.encoder if isinstance(model, Classifier | WithHeads) else model
+    return model.encoder if isinstance(model, WithHeads) else model
 
 
 def _scale(name: str) -> str:

@@ -30,8 +30,7 @@ def rest(model: Model, state: Mapping[str, Any], missing: Sequence[str]) -> str:
         Names of the parameters that they had no values for.
     """
     task = isinstance(model, Classifier)
-    heads = isinstance(model, WithHeads)
-    own = model.encoder if isinstance(model, Classifier | WithHeads) else model
+    own = model.encoder if isinstance(model, WithHeads) else model
     parts = [_decoder(own, missing)]
     if any(map(is_last_norm, state)) and not any(map(is_last_norm, own.state_dict())):
         parts.append(", without the last norm, in whose place the head has one of its own")
@@ -42,7 +41,7 @@ def rest(model: Model, state: Mapping[str, Any], missing: Sequence[str]) -> str:
         parts += [_patches(state.get(FIRST_KERNEL), own.config), _positions(state.get("pos_embed"), own.config)]
     if task:
         parts.append(", the head begins at random")
-    if heads:
+    elif own is not model:
         parts.append(", what the method puts on it begins at random")
     return "".join(parts)
 

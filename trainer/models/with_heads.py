@@ -1,26 +1,28 @@
-"""An encoder with what a method of pre-training puts on it; only the encoder is of use afterwards."""
+"""An encoder with what a task, or a method of pre-training, puts on it."""
 
 from abc import ABC
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor, nn
 
 from trainer.models.base import Batch, Channels, Grey, Grid, Model, Weights
-from trainer.models.classifier import ENCODER
 from trainer.models.encoder import Encoder
+
+ENCODER: Final = "encoder."
+"""How the names of the encoder's parameters begin."""
 
 
 class WithHeads(Model, ABC):
-    """A network that a method trains: `encoder`, and heads as further attributes, which tasks and exports leave out.
+    """A network that a task or a method trains: `encoder`, and heads as further attributes, which exports leave out.
 
-    A method derives from it and writes `forward`, through which all that is trained has to go, so that gradients are
+    It derives from this and writes `forward`, through which all that is trained has to go, so that gradients are
     exchanged.
 
     Parameters
     ----------
     encoder
-        Whose weights the method is for.
+        What is kept of a method.
     """
 
     def __init__(self, encoder: Encoder) -> None:

@@ -18,8 +18,7 @@ from shardkit import BinnedBatch, Loader
 from shardkit.errors import ArgumentError
 from trainer.models.backbone import TimmEncoder
 from trainer.models.base import ModelConfig
-from trainer.models.classifier import ENCODER
-from trainer.models.with_heads import WithHeads
+from trainer.models.with_heads import ENCODER, WithHeads
 from trainer.objectives import collapse
 from trainer.objectives.base import Objective
 from trainer.objectives.pixels import (
