@@ -143,7 +143,7 @@ def planned(steps: int, data: Path, work: Path) -> Iterator[Job]:
 
 
 def _measured(name: str, work: Path, took: dict[str, Record]) -> Record:
-    """Return what a method took and came to; speed is by seconds of a core, which what runs beside it hardly changes."""
+    """Return what a method took and came to; speed is by seconds of a core, which other programs hardly change."""
     lines = [json.loads(line) for line in (work / "runs" / name / "metrics.jsonl").read_text().splitlines()]
     late = lines[len(lines) // 2 :]
     facts = json.loads((work / "runs" / name / "run.json").read_text())
