@@ -10,7 +10,7 @@ from shardkit.errors import ArgumentError
 from shardkit.plan import values
 from shardkit.plan.shuffle import Words, key_of, uniform
 
-_APART = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: parts the seeds of views
+_APART = 0xD1342543DE82EF95  # parts the seeds of views; see `apart`
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,9 @@ class View:
 def apart(number: int) -> int:
     """Return what is added to a sample's seed for the seed of its view `number`, from 0: a signed 64-bit number.
 
-    Sums of 64 bits drop what is carried out of them, signed or not.
+    Sums of 64 bits drop what is carried out of them, signed or not. What a trainer draws of seeds, such as masks, noise
+    and stochastic depth, adds multiples of SplitMix64's 0x9E3779B97F4A7C15 to them: with that number here, too, a view
+    would have the draws of another one, a place further on. Multiples of this one are far from all small ones of it.
     """
     return ((number * _APART + (1 << 63)) % (1 << 64)) - (1 << 63)
 

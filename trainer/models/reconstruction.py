@@ -69,6 +69,8 @@ class Repairer(WithHeads, ABC):
             raise ArgumentError(f"{config.name} is no vision transformer with a class token: choose another --model")
         super().__init__(encoder)
         self.reconstruction = ReconstructionHead(encoder.width, encoder.patch, encoder.channels)
+        for unused in encoder.own_pooling("token"):
+            unused.requires_grad_(False)
 
     @property
     def all_layers(self) -> Sequence[nn.Module]:

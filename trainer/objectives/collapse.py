@@ -37,10 +37,15 @@ def of_features(features: Tensor, weight: Tensor) -> dict[str, Tensor]:
 
 
 def effective_rank(x: Tensor) -> Tensor:
-    """Return in how many directions rows differ, by the entropy of singular values: (n, width) -> ()."""
-    share = torch.linalg.svdvals(x - x.mean(0))
+    """Return in how many directions rows differ, by the entropy of singular values: (n, width) -> ().
+
+    Of values that are not finite it is NaN, as another mean is: torch's decomposition raises an error of them, and a
+    step with them is to be skipped, not to end the run.
+    """
+    finite = x.isfinite().all()
+    share = torch.linalg.svdvals(torch.where(finite, x - x.mean(0), 0.0))
     share = share / share.sum().clamp(min=1e-12)
-    return torch.exp(-torch.xlogy(share, share).sum())
+    return torch.where(finite, torch.exp(-torch.xlogy(share, share).sum()), torch.nan)
 
 
 @torch.no_grad()

@@ -11,7 +11,8 @@ import torch
 from scipy import stats
 
 from shardkit.plan.shuffle import key_of, mix
-from trainer.models.masking import capacity, cuts, draw, noise, visible
+from shardkit.plan.views import view_seed
+from trainer.models.masking import capacity, cuts, draw, hashed, noise, visible
 from trainer.models.sequences import from_binned, sequences
 
 LEAST = 1e-4
@@ -83,3 +84,10 @@ def test_sequences_are_bounded_by_what_no_batch_of_the_layout_exceeds(make_packe
     """CUDA's attention plans for it: an image may fill a pack, and fills its bin."""
     assert sequences(make_packed([(64, 48)], tokens=700)[0], 16).longest == 700
     assert sequences(make_binned([torch.zeros(64, 48)], [(64, 48)], 96, 64, 2), 16).longest == 24
+
+
+def test_views_of_a_sample_have_draws_of_their_own_at_all_places() -> None:
+    seed, places = np.array([123456789], np.uint64), torch.arange(-300, 300)
+    seeds = torch.tensor([int(view_seed(seed, number).astype(np.int64)[0]) for number in range(12)])
+    drawn = hashed(seeds[:, None].expand(-1, len(places)), places.expand(len(seeds), -1))
+    assert len(drawn.unique()) == drawn.numel(), "a view has the draws of another one, some places further on"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from shardkit.terminal.output import Terminal
+from tests.trainer.objectives.views_made import objective, steps_of, trained
 from trainer import metrics
 from trainer.objectives import collapse
 from trainer.report import run_page
@@ -47,6 +48,25 @@ def test_places_without_an_image_are_in_no_sign() -> None:
     assert _measured(features, weight) == _measured(other, weight)
     none = _measured(features, torch.zeros(8))
     assert none == {"feature_deviation": None, "effective_rank": None}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_features_that_are_not_finite_have_no_signs_and_end_nothing(value: float) -> None:
+    features = torch.randn(4, 8)
+    features[1, 2] = value
+    assert _measured(features, torch.ones(4)) == {"feature_deviation": None, "effective_rank": None}
+    assert _measured(features, torch.tensor([1.0, 0, 1, 1]))["effective_rank"] is not None
+
+
+@pytest.mark.parametrize("method", ["dino", "moco"])
+def test_a_step_whose_images_are_not_finite_is_skipped_and_leaves_nothing(method: str, tmp_path: Path) -> None:
+    batches = steps_of(0, 1, 2, 32, micros=1)
+    batches[1].views[0][:, 0] = math.nan
+    found = [trained(objective(method, "vit"), batches, steps, tmp_path) for steps in (1, 2)]
+    assert math.isnan(found[1]["losses"][1])
+    for part in ("weights", "kept"):
+        for name, value in ((n, v) for n, v in found[0][part].items() if n != "temperature"):  # of the epoch
+            torch.testing.assert_close(found[1][part][name], value, rtol=0, atol=0)
 
 
 def test_entropy_is_a_share_of_that_of_equal_probabilities() -> None:

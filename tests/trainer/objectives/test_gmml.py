@@ -10,17 +10,21 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from timm.models import register_model
+from timm.models.beit import Beit, beit_base_patch16_224
 from torch import Tensor
 from torch.nn import functional as F
 
 from shardkit import MultiViewBatch
 from shardkit.errors import ArgumentError
-from tests.trainer.objectives.two_views import PATCH, SIDE, batch_of, micro, shaken
+from tests.trainer.objectives.two_views import ALONE, PATCH, SIDE, batch_of, micro, shaken
+from trainer.models.backbone import TimmConfig
 from trainer.models.base import Channels
 from trainer.models.vit import VitConfig
 from trainer.objectives.corruption import CorruptionConfig, corrupt
 from trainer.objectives.gmml import Gmml, GmmlConfig, GmmlModel
 from trainer.objectives.pictures import _HEADING, _MARGIN
+from trainer.objectives.sit import Sit, SitConfig, SitModel
 
 CORRUPTION = CorruptionConfig()
 
@@ -218,3 +222,23 @@ def test_its_picture_shows_what_was_seen_pixel_by_pixel_and_repairs_blocks_alone
     assert not cells[3][~inside].any()
     assert (cells[0][inside] != cells[1][inside]).mean() > 0.5
     assert (cells[1][inside] != cells[2][inside]).mean() > 0.5
+
+
+@register_model
+def beit_micro(pretrained: bool = False, **changes: Any) -> Beit:
+    """timm's own code with a norm that only its own pooling of the mean uses."""
+    own = {"embed_dim": 16, "depth": 4, "num_heads": 2, "patch_size": PATCH}
+    made = beit_base_patch16_224(pretrained, **{**own, **changes})
+    assert isinstance(made, Beit)
+    return made
+
+
+@pytest.mark.parametrize("method", ["gmml", "sit"])
+@pytest.mark.parametrize("name", ["beit_micro", "vit_micro"])
+def test_all_that_is_trained_takes_part_as_several_processes_need_it(method: str, name: str) -> None:
+    config = TimmConfig(name=name, side=SIDE)
+    made: Any = Gmml(GmmlModel(config), GmmlConfig()) if method == "gmml" else Sit(SitModel(config, 8, 4), SitConfig())
+    batch = batch_of(0, dtype=torch.float32)
+    made.begin_step(0, 1, [batch], ALONE)
+    made.run(made.model, batch).loss.backward()
+    assert [n for n, p in made.model.named_parameters() if p.requires_grad and p.grad is None] == []
