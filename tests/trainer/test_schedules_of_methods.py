@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
 
 from tests.trainer.objectives.views_made import ALONE, objective, steps_of, trained
 from trainer.config import OptimConfig
@@ -76,6 +77,17 @@ def _reaching_its_end() -> list[float]:
 def test_what_is_off_by_one_is_seen(wrong: list[float], stored: list[float]) -> None:
     assert len(wrong) == len(stored)
     assert wrong != pytest.approx(stored, rel=1e-3, abs=0)
+
+
+def test_simmim_s_rates_are_timm_s_whose_milestones_come_a_step_early() -> None:
+    """And so is a cosine behind a warm-up that begins at its start."""
+    given: dict[str, Any] = {"warmup_t": 10, "warmup_lr_init": 5e-7}
+    multistep, falling = (torch.optim.SGD([torch.zeros(1)], lr=4e-4) for _ in range(2))
+    theirs = MultiStepLRScheduler(multistep, decay_t=[71], decay_rate=0.1, warmup_prefix=False, **given)
+    assert [theirs._get_lr(step)[0] for step in range(80)] == pytest.approx(SIMMIM, rel=1e-13)
+    cosines = CosineLRScheduler(falling, t_initial=70, lr_min=1e-5, warmup_prefix=True, **given)
+    own = Schedule(peak=4e-4, floor=1e-5, start=5e-7, warmup=10, total=80, rise="start")
+    assert [cosines._get_lr(step)[0] for step in range(80)] == pytest.approx(_rates(own), rel=1e-13)
 
 
 def test_dino_s_warm_up_is_numpy_s_linspace_at_its_real_length() -> None:

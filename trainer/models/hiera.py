@@ -25,6 +25,7 @@ from trainer.models.hiera_formats import hiera_state, load_timm
 from trainer.models.masking import draw
 from trainer.models.output import MaskedOutput
 from trainer.models.sequences import Sequences, from_binned
+from trainer.models.stochastic_depth import planned
 from trainer.objectives.losses import losses
 
 POOLED: Final = 2  # times that queries are pooled: units of 8 x 8 tokens end as 2 x 2, a token for 16 x 16 pixels
@@ -123,6 +124,7 @@ class HieraMae(MaskedAutoencoder):
         )
         self.add_decoder(width, c, _MLP_RATIO)
         self.decoder_pos_embed = nn.Parameter(torch.zeros(1, (self.rows * self.inside) ** 2, c.decoder_width))
+        self._drawn = planned(self.encoder)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -166,7 +168,7 @@ class HieraMae(MaskedAutoencoder):
         Parameters
         ----------
         batch
-            Images of side x side pixels; masks follow its seeds.
+            Images of side x side pixels; masks and stochastic depth follow its seeds.
 
         Returns
         -------
@@ -186,6 +188,7 @@ class HieraMae(MaskedAutoencoder):
             )
         visible = ~draw(from_binned(batch, self.unit), self.config.mask_ratio).masked.view(-1, self.rows**2)
         of = from_binned(batch, self.patch)
+        self._drawn.begin(batch.seeds)
         prediction = self.decode(self.encode(batch.images, visible), visible, of)
         masked = ~self._by_patch(visible).flatten()
         errors = losses(prediction, of, masked, self.patch, self.config.norm_pix)

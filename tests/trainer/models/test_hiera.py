@@ -151,6 +151,19 @@ def test_at_224_pixels_19_of_49_mask_units_are_visible_and_patches_are_16_pixels
     assert len(model.blocks) == 1 + 2 + 7 + 2
 
 
+def test_stochastic_depth_is_that_of_the_seeds_and_not_of_torch_s_random_numbers(batch: BinnedBatch) -> None:
+    model, found = _random(replace(SMALL, drop_path=0.5)).train(), []
+    for state, other in ((0, 0), (1, 0), (0, 1)):
+        torch.manual_seed(state)
+        visible = torch.ones(3, 16, dtype=torch.bool)
+        model._drawn.begin(batch.seeds + 100 * other)
+        found.append(model.encode(batch.images, visible).detach())
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+    (loss,) = {float(model(batch).loss.detach()) for _ in range(2)}
+    assert loss > 0
+
+
 @torch.no_grad()
 def test_masks_are_those_of_the_seeds(model: HieraMae, batch: BinnedBatch) -> None:
     def masks(*seeds: int) -> Tensor:

@@ -21,7 +21,7 @@ from trainer.models.backbone import TimmConfig, TimmEncoder
 from trainer.models.vit import VitConfig
 from trainer.objectives import simmim
 from trainer.objectives.pixels import enlarged, hidden_units, real_pixels
-from trainer.objectives.simmim import SimMim, SimMimConfig, masked_error
+from trainer.objectives.simmim import SimMim, SimMimConfig, SimMimModel, masked_error
 
 LOADER: Any = None  # not looked at
 
@@ -83,8 +83,7 @@ def test_the_mean_of_losses_is_the_batch_s_formula(wrong: str, channels: int) ->
 def test_squares_are_hidden_by_seed_and_as_many_as_published() -> None:
     for side, count, of in ((224, 30, 49), (192, 22, 36)):
         rows = side // 32
-        assert math.ceil(0.6 * of) == count
-        assert math.floor(0.6 * of) != count, "floor is another number"
+        assert of == rows**2
         seeds = torch.arange(64) * 7919
         hidden = hidden_units(seeds, rows, rows, count)
         assert (hidden.sum((1, 2)) == count).all()
@@ -93,10 +92,19 @@ def test_squares_are_hidden_by_seed_and_as_many_as_published() -> None:
         share = hidden.float().mean(0)
         assert share.min() > 0.35, "no square is preferred"
         assert share.max() < 0.85
-    model = _objective(
-        TimmConfig(name="swin_base_patch4_window7_224", side=192, changes=("window_size=6", "depths=(1,1,1,1)"))
-    ).model
-    assert (model.count, model.rows) == (22, 6)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_the_number_of_hidden_squares_is_rounded_up(wrong: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if wrong:
+        monkeypatch.setattr(simmim, "ceil", math.floor)
+    found = []
+    with torch.device("meta"):
+        for side, changes in ((224, ()), (192, ("window_size=6", "depths=(1,1,1,1)"))):
+            config = TimmConfig(name="swin_base_patch4_window7_224", side=side, changes=changes)
+            model = SimMimModel(config.encoder(), SimMimConfig())
+            found.append((model.count, model.rows**2))
+    assert found == ([(29, 49), (21, 36)] if wrong else [(30, 49), (22, 36)])
 
 
 @pytest.mark.parametrize("unit", [32, 16])

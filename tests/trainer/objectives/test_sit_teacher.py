@@ -138,6 +138,21 @@ def test_validation_needs_no_step_tells_images_of_a_micro_batch_apart_and_change
         objective.run(objective.model, batch)
 
 
+def test_a_step_that_is_skipped_leaves_all_as_it_was_and_nothing_of_it_flows_into_the_next() -> None:
+    skipping, plain = _made(), _made()
+    for step, objectives in enumerate(((skipping, plain), (skipping,), (skipping, plain))):
+        batch = batch_of(1 + step)
+        for made in objectives:
+            made.begin_step(step, STEPS, [batch], ALONE)
+            made.run(made.model, batch)
+            if len(objectives) == 1:
+                made.skipped(ALONE)
+            else:
+                made.stepped(ALONE)
+        for name, value in {**plain.model.state_dict(), **plain.state_dict()}.items():
+            assert torch.equal(value, {**skipping.model.state_dict(), **skipping.state_dict()}[name]), name
+
+
 def test_all_that_is_trained_goes_through_the_model() -> None:
     objective, batch = _made(), batch_of(1)
     objective.begin_step(1, STEPS, [batch], ALONE)
