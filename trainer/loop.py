@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from shardkit import Binned, Exact, Loader
-from shardkit.errors import ArgumentError
+from shardkit import Loader
 from trainer import metrics, optim, parallel
 from trainer.bins import BinLosses
 from trainer.config import Config
@@ -27,6 +25,7 @@ from trainer.models.output import Output
 from trainer.objectives import pictures
 from trainer.objectives.base import Objective
 from trainer.parallel import World
+from trainer.preparing import check_whole, compile_blocks
 from trainer.runs import best
 from trainer.runs.checkpoint import Checkpoints, TrainingState
 from trainer.runs.log import Log, Step
@@ -34,8 +33,6 @@ from trainer.runs.profiling import ProfilerWindow
 from trainer.schedule import Schedule, cosine
 from trainer.selection import Selection
 from trainer.validation import Validation
-
-_GRAPHS = 64  # of one function; past its limit of 8 torch would go on uncompiled without a word
 
 
 @dataclass
@@ -111,14 +108,14 @@ class Loop:
         anew: bool = False,
         validation: Validation | None = None,
     ) -> None:
-        _check(config, objective)
+        check_whole(config, objective)
         self.objective, self.loader, self.validation, self.config = objective, loader, validation, config
         self.run, self.world, self.log = run, world, log
         self.steps, self.asked, self.anew, self.progress = steps, asked, anew, RunProgress()
         objective.to(world.device)
         objective.model.train()
         if config.run.compile:
-            _compile(objective, loader, config.run.compile_backend)
+            compile_blocks(objective, loader, config.run.compile_backend)
         bf16 = config.run.precision == "bf16"
         self.model = parallel.wrap_model(objective.model, objective.blocks, config.run.parallel, bf16)
         self._autocast = (lambda: torch.autocast(world.device.type, torch.bfloat16)) if bf16 else nullcontext
@@ -126,18 +123,7 @@ class Loop:
         self.average = optim.Average(self.model, config.optim.ema) if config.optim.ema else None
         o = config.optim
         every = len(loader.plan) if o.rate_by == "epoch" else 1
-        self.schedule = Schedule(
-            kind=o.schedule,
-            peak=o.lr,
-            floor=o.floor,
-            warmup=round(o.warmup * steps),
-            total=steps,
-            every=every,
-            start=o.warmup_from,
-            rise=o.rise,
-            milestones=o.milestones,
-            gamma=o.gamma,
-        )
+        self.schedule = Schedule.of(o, steps, every)
         self.checkpoints = Checkpoints(run, config.save.keep, world)
         self.selection = Selection(config.select, validation.measured_on if validation else "")
         self._bins = BinLosses(loader, world.device)
@@ -196,7 +182,8 @@ class Loop:
         sums["stop"] = torch.full((), float(self.asked()), dtype=torch.float64, device=self.world.device)
         sums = metrics.over_processes(sums)
         self.objective.before_update(self.progress.step, self.steps)
-        norm = self._scaled(optim.gradients(self.model), sums["weight"])
+        scale = self.world.size / sums["weight"].clamp(min=1)  # exchanged gradients are means over processes
+        norm = optim.scaled(optim.gradients(self.model), scale, self.config.optim)
         found = metrics.on_cpu({**sums, "norm": norm.double()})  # waits for the device
         if found["weight"] > 0:
             self._update(float(found["loss"]), float(found["norm"]))
@@ -209,17 +196,6 @@ class Loop:
         self.log.skipped, self.log.uncounted = self.progress.skipped, self.progress.uncounted
         self.log.add(step)
         return bool(found["stop"] > 0)
-
-    def _scaled(self, grads: list[Tensor], images: Tensor) -> Tensor:
-        """Make gradients, in place, those of the mean over the step's images, clipped; return their norm before."""
-        scale, o = self.world.size / images.clamp(min=1), self.config.optim  # exchanged ones are means over processes
-        norm = optim.norm(grads) * scale
-        if o.clip is not None and o.clip_by == "model":
-            scale = scale * (o.clip / (norm + 1e-6)).clamp(max=1)
-        torch._foreach_mul_(grads, scale.to(grads[0].dtype))
-        if o.clip is not None and o.clip_by == "tensor":
-            optim.clip_each(grads, o.clip)
-        return norm
 
     def _fetch(self) -> Batch:
         """Return the next micro-batch of this process."""
@@ -347,24 +323,3 @@ class Loop:
                 said = f"going on after step {self.progress.step}{after}"
                 self.log.console.print(said, highlight=False, soft_wrap=True)
         self.log.begin(self.progress.step, self.progress.validated)
-
-
-def _check(config: Config, objective: Objective) -> None:
-    """Refuse weights sharded over ranks where something needs whole ones."""
-    if config.run.parallel == "ddp":
-        return
-    if not objective.shardable:
-        raise ArgumentError("--run.parallel fsdp shards weights that this objective needs whole: use ddp")
-    if config.optim.clip_by == "tensor":
-        raise ArgumentError("--optim.clip-by tensor needs whole gradients, which --run.parallel fsdp has not: use ddp")
-
-
-def _compile(objective: Objective, loader: Loader, backend: str) -> None:
-    """Compile the blocks one by one: blocks of one shape share a graph, and the code around them is not compiled.
-
-    Shapes are static where batches have one shape; with many bins dimensions become dynamic with the second.
-    """
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _GRAPHS)
-    dynamic = None if isinstance(loader.batching, (Binned, Exact)) else False
-    for block in objective.blocks:
-        block.compile(fullgraph=True, dynamic=dynamic, backend=backend)

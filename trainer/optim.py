@@ -81,6 +81,28 @@ def set_decay(of: torch.optim.Optimizer, decay: float) -> None:
 
 
 @torch.no_grad()
+def scaled(grads: list[Tensor], scale: Tensor, config: OptimConfig) -> Tensor:
+    """Scale gradients, in place, and clip them; return their norm before they are clipped: float32 ().
+
+    Parameters
+    ----------
+    grads
+        Of all parameters that have one.
+    scale
+        (), what they are multiplied by.
+    config
+        What is clipped, and to which norm.
+    """
+    before = norm(grads) * scale
+    if config.clip is not None and config.clip_by == "model":
+        scale = scale * (config.clip / (before + 1e-6)).clamp(max=1)
+    torch._foreach_mul_(grads, scale.to(grads[0].dtype))
+    if config.clip is not None and config.clip_by == "tensor":
+        clip_each(grads, config.clip)
+    return before
+
+
+@torch.no_grad()
 def clip_each(grads: Sequence[Tensor], greatest: float) -> None:
     """Scale each tensor's gradient down to a norm, in place, whatever the others have.
 

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from trainer.config import OptimConfig
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
@@ -40,6 +42,22 @@ class Schedule:
     rise: Literal["end", "start", "both"] = "end"
     milestones: tuple[float, ...] = ()
     gamma: float = 0.1
+
+    @classmethod
+    def of(cls, config: OptimConfig, steps: int, every: int) -> "Schedule":
+        """Return the schedule of a run of so many steps, whose rate stays for `every` of them."""
+        return cls(
+            kind=config.schedule,
+            peak=config.lr,
+            floor=config.floor,
+            warmup=round(config.warmup * steps),
+            total=steps,
+            every=every,
+            start=config.warmup_from,
+            rise=config.rise,
+            milestones=config.milestones,
+            gamma=config.gamma,
+        )
 
     def at(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
