@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from shardkit.errors import ArgumentError
 from trainer.config import OptimConfig
 
 _SCALE = "lr_scale"  # timm's name; groups without have the schedule's rate
@@ -20,7 +21,16 @@ def optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     With `decay="matrices"` biases, norms and what the model's `no_weight_decay()` names do not decay. With layer decay
     each layer has two groups, and their rates are the schedule's times a power of `layer_decay`: that of the number of
     layers up to the last one (Clark et al. 2020; Bao et al. 2022).
+
+    Raises
+    ------
+    ArgumentError
+        For a weight decay that is to change from 0: groups that do not decay are known by their 0.
     """
+    if config.weight_decay_end is not None and not config.weight_decay:
+        raise ArgumentError(
+            "--optim.weight-decay-end changes --optim.weight-decay, which is 0: begin with a small number above it"
+        )
     groups = list(_groups(model, config).values())
     o = config
     if o.name == "lars":

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from shardkit.errors import ArgumentError
 from trainer import optim
 from trainer.config import OptimConfig
 from trainer.models.hiera import HieraConfig, HieraMae
@@ -125,3 +126,11 @@ def test_an_average_moves_towards_the_weights_by_what_its_decay_leaves() -> None
         seen.append(average.state["weight"].item())
     assert seen == [1.5, 1.875]
     assert set(average.state) == {"weight"}
+
+
+def test_a_weight_decay_that_would_rise_from_0_is_refused_as_nothing_would_decay() -> None:
+    with pytest.raises(ArgumentError, match=r"--optim\.weight-decay-end changes --optim\.weight-decay, which is 0"):
+        optim.optimizer(nn.Linear(3, 3), OptimConfig(lr=0.1, weight_decay=0.0, weight_decay_end=0.4))
+    made = optim.optimizer(nn.Linear(3, 3), OptimConfig(lr=0.1, weight_decay=0.04, weight_decay_end=0.4))
+    optim.set_decay(made, 0.4)
+    assert [group["weight_decay"] for group in made.param_groups] == [0.4, 0.0]
