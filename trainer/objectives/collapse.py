@@ -8,6 +8,7 @@ from torch import Tensor
 _LEAST = {"feature_deviation": 0.05, "effective_rank": 2.0, "teacher_entropy": 0.01}
 """Below these a method has collapsed, whatever its loss is."""
 _BEGUN = 0.1  # share of the steps
+_FEWEST = 4  # images of which a rank is told: that of 3 is 2 at most, which would always be too low
 
 
 @torch.no_grad()
@@ -27,13 +28,14 @@ def of_features(features: Tensor, weight: Tensor) -> dict[str, Tensor]:
         For `Output.metrics`. feature_deviation: standard deviation over images of features of length 1, mean over
         channels, times the root of the width: 0 for one feature of all, 1 for directions drawn at random (Chen and He
         2021). effective_rank: exp of the entropy of the singular values of centred features, each divided by their sum:
-        1 to B - 1 (Roy and Vetterli 2007).
+        1 to B - 1 (Roy and Vetterli 2007); of fewer than 4 images it is not measured.
     """
     x = torch.nn.functional.normalize(features.detach().float(), dim=1)[weight > 0]
     if len(x) < 2:
         return {name: x.new_zeros(2, dtype=torch.float64) for name in ("feature_deviation", "effective_rank")}
     deviation = x.std(0, unbiased=False).mean() * x.shape[1] ** 0.5
-    return {"feature_deviation": _once(deviation), "effective_rank": _once(effective_rank(x))}
+    rank = _once(effective_rank(x)) if len(x) >= _FEWEST else x.new_zeros(2, dtype=torch.float64)
+    return {"feature_deviation": _once(deviation), "effective_rank": rank}
 
 
 def effective_rank(x: Tensor) -> Tensor:

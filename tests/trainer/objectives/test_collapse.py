@@ -41,6 +41,13 @@ def test_the_effective_rank_is_the_number_of_directions_that_differ_alike(direct
     assert float(collapse.effective_rank(signs @ base.double())) == pytest.approx(directions)
 
 
+@pytest.mark.parametrize("images", [2, 3, 4, 5])
+def test_few_images_that_differ_as_much_as_they_can_are_no_collapse(images: int) -> None:
+    found = _measured(torch.eye(8)[:images], torch.ones(images))
+    assert collapse.alarm(found) == ""
+    assert (found["effective_rank"] is None) == (images < 4)
+
+
 def test_places_without_an_image_are_in_no_sign() -> None:
     torch.manual_seed(0)
     features, weight = torch.randn(8, 16), torch.tensor([1.0, 1, 1, 1, 1, 0, 0, 0])
@@ -55,7 +62,7 @@ def test_features_that_are_not_finite_have_no_signs_and_end_nothing(value: float
     features = torch.randn(4, 8)
     features[1, 2] = value
     assert _measured(features, torch.ones(4)) == {"feature_deviation": None, "effective_rank": None}
-    assert _measured(features, torch.tensor([1.0, 0, 1, 1]))["effective_rank"] is not None
+    assert _measured(features, torch.tensor([1.0, 0, 1, 1]))["feature_deviation"] is not None
 
 
 @pytest.mark.parametrize("method", ["dino", "moco"])

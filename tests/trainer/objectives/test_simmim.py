@@ -271,7 +271,7 @@ def test_places_without_an_image_count_in_nothing(make: Any, channels: Any) -> N
     assert len(grads[0]) == sum(p.requires_grad for p in objective.model.parameters()), "all that is trained takes part"
     for one, two in zip(*grads, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
-    assert metrics["effective_rank"].tolist() == pytest.approx([1.0, 1.0], abs=1e-3), "of two images"
+    assert metrics["effective_rank"].tolist() == [0, 0], "two images do not tell"
     nothing = objective.run(objective.model, squares(side, 2, empty=(0, 1)))
     assert float(nothing.loss.detach()) == 0.0
 
