@@ -151,39 +151,39 @@ from pathlib import Path
 from types import SimpleNamespace
 from tests.trainer.objectives.whole_runs import METHODS, go
 from trainer import parallel
-from trainer.objectives import dino, moco_keys, sit
+from trainer.objectives import moco_keys, sit
 
 world, (data, folder) = parallel.start(), map(Path, sys.argv[1:])
 for name in METHODS:
-    assert not go(name, data, folder / name, world, until=3, seed=1, steps=4)
-for name, module in (("sit-vit", sit), ("dino-vit", dino), ("moco-cnn", moco_keys)):
+    assert not go(name, data, folder / name, world, until=3, seed=1, steps=4, per_step=4)
+for name, module in (("sit-vit", sit), ("moco-cnn", moco_keys)):
     module.parallel = SimpleNamespace(all_reduce_sum=lambda values: values)
-    assert not go(name, data, folder / f"{name}-alone", world, until=3, seed=1, steps=4)
+    assert not go(name, data, folder / f"{name}-alone", world, until=3, seed=1, steps=4, per_step=4)
 del world  # groups have threads, which must not live longer than Python
 parallel.stop()
 """
 
 
-ALONE = ("sit-vit", "dino-vit", "moco-cnn")
+ALONE = ("sit-vit", "moco-cnn")
 
 
 @pytest.fixture(scope="module")
 def between(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs of four steps: one on one process, two on two, one on one again."""
+    """Runs of four steps of four micro-batches: one on one process, two on two, one on one again."""
     folder = tmp_path_factory.mktemp("between")
     (folder / "ranks.py").write_text(RANKS)
     for name in METHODS:
-        assert not go(name, dataset_folder, folder / name, until=1, steps=4)
+        assert not go(name, dataset_folder, folder / name, until=1, steps=4, per_step=4)
     for name in ALONE:
         shutil.copytree(folder / name, folder / f"{name}-alone")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", folder / "ranks.py"]
     done = subprocess.run(
-        [*launch, dataset_folder, folder], capture_output=True, text=True, timeout=600, check=False,
+        [*map(str, [*launch, dataset_folder, folder])], capture_output=True, text=True, timeout=600, check=False,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     for name in METHODS:
-        assert go(name, dataset_folder, folder / name, seed=2, until=4, steps=4)
+        assert go(name, dataset_folder, folder / name, seed=2, until=4, steps=4, per_step=4)
     return folder
 
 
@@ -197,7 +197,7 @@ def _own(name: str) -> bool:
 def test_a_run_may_change_the_number_of_its_processes(
     between: Path, name: str, dataset_folder: Path, tmp_path: Path
 ) -> None:
-    assert go(name, dataset_folder, tmp_path, until=4, steps=4)
+    assert go(name, dataset_folder, tmp_path, until=4, steps=4, per_step=4)
     lines, wanted = ([line for line in told(out) if "epoch" in line] for out in (between / name, tmp_path))
     assert [line["images"] for line in lines] == [line["images"] for line in wanted]
     for which in ("loss", "grad_norm"):
@@ -212,6 +212,6 @@ def test_a_run_may_change_the_number_of_its_processes(
 
 @pytest.mark.deep
 @pytest.mark.parametrize("name", ALONE)
-def test_keys_or_a_centre_that_stay_on_their_process_train_otherwise(between: Path, name: str) -> None:
+def test_keys_that_stay_on_their_process_train_otherwise(between: Path, name: str) -> None:
     right, wrong = (held(between / which, 3) for which in (name, f"{name}-alone"))
-    assert max(float((right[n] - wrong[n]).abs().max()) for n in right if n.startswith("model.") and _own(n)) > 1e-4
+    assert max(float((right[n] - wrong[n]).abs().max()) for n in right if _own(n)) > 1e-4, "ten times the tolerance"

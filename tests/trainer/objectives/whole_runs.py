@@ -70,7 +70,7 @@ _SMALL: dict[str, Any] = {"decoder_width": 32, "decoder_depth": 1, "decoder_head
 _DINO = DinoConfig(
     outputs=24, hidden=16, bottleneck=8, temperature_epochs=2, teacher_temperature=0.07, momentum=0.9, freeze_last=1
 )
-_MOCO = MocoConfig(queue=12, width=8, momentum=0.9)  # two steps
+_MOCO = MocoConfig(queue=24, width=8, momentum=0.9)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ METHODS = {
 }
 
 
-def config_of(name: str, steps: int = STEPS, save: int = 99) -> Config:
+def config_of(name: str, steps: int = STEPS, save: int = 99, per_step: int = 2) -> Config:
     """A method's run, with what recipes turn on: decay along a cosine, clipping; one has an average of its weights."""
     of, o = METHODS[name], _OPTIM
     if name == "mae":
@@ -120,7 +120,9 @@ def config_of(name: str, steps: int = STEPS, save: int = 99) -> Config:
     return Config(
         model=of.model,
         objective=of.objective,
-        loader=LoaderConfig(batching=of.batching, split="test", threads=1),
+        loader=LoaderConfig(
+            batching=of.batching.replace("per_step=2", f"per_step={per_step}"), split="test", threads=1
+        ),
         optim=o,
         run=RunConfig(precision="fp32", compile=False, steps=steps),
         save=SaveConfig(every=save, keep=steps),
@@ -142,13 +144,14 @@ def go(
     seed: int = 0,
     steps: int = STEPS,
     save: int = 99,
+    per_step: int = 2,
     change: Callable[[Objective], None] = lambda objective: None,
 ) -> bool:
     """Train, or go on, as the command does, until asked to stop after a step; whether the run is at its end.
 
     What is built has other random weights with another seed; `change` is done to it before the loop begins.
     """
-    config = config_of(name, steps, save)
+    config = config_of(name, steps, save, per_step)
     torch.manual_seed(seed)
     loader = _open(config, data, world, augmented=True)
     objective = config.objective.build(config.model, loader)
