@@ -151,12 +151,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from tests.trainer.objectives.whole_runs import METHODS, go
 from trainer import parallel
-from trainer.objectives import dino, moco_keys, sit
+from trainer.objectives import moco_keys, sit
 
 world, (data, folder) = parallel.start(), map(Path, sys.argv[1:])
 for name in METHODS:
     assert not go(name, data, folder / name, world, until=3, seed=1, steps=4, per_step=4)
-for name, module in (("sit-vit", sit), ("dino-vit", dino), ("moco-cnn", moco_keys)):
+for name, module in (("sit-vit", sit), ("moco-cnn", moco_keys)):
     module.parallel = SimpleNamespace(all_reduce_sum=lambda values: values)
     assert not go(name, data, folder / f"{name}-alone", world, until=3, seed=1, steps=4, per_step=4)
 del world  # groups have threads, which must not live longer than Python
@@ -164,7 +164,7 @@ parallel.stop()
 """
 
 
-ALONE = ("sit-vit", "dino-vit", "moco-cnn")
+ALONE = ("sit-vit", "moco-cnn")
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +212,6 @@ def test_a_run_may_change_the_number_of_its_processes(
 
 @pytest.mark.deep
 @pytest.mark.parametrize("name", ALONE)
-def test_keys_or_a_centre_that_stay_on_their_process_train_otherwise(between: Path, name: str) -> None:
+def test_keys_that_stay_on_their_process_train_otherwise(between: Path, name: str) -> None:
     right, wrong = (held(between / which, 3) for which in (name, f"{name}-alone"))
     assert max(float((right[n] - wrong[n]).abs().max()) for n in right if _own(n)) > 1e-4, "ten times the tolerance"
