@@ -160,7 +160,8 @@ def _page(samples: list[list[Cell]]) -> Image.Image:
     lines = ceil_div(views, _VIEWS) if views > 1 else 1
     columns = ceil_div(views, lines) if views > 1 else min(_COLUMNS, max(len(samples), 1))
     rows = lines * len(samples) if views > 1 else ceil_div(max(len(samples), 1), columns)
-    height = _CELL + _TEXT + _GAP
+    tall = max((len(pixels) for cells in samples for pixels, _ in cells), default=_CELL)
+    height = tall + _TEXT + _GAP
     page = Image.new("L", (columns * (_CELL + _GAP) + _GAP, rows * height + _GAP), 24)
     pen = ImageDraw.Draw(page)
     for sample, cells in enumerate(samples):

@@ -3,7 +3,7 @@
 `Packed(tokens=12288, patch=48)` is `packed:patch=48,tokens=12288` in a command, in a loader's state and in a message.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -237,9 +237,10 @@ def from_text(text: str) -> Batching:
         if not equals or name not in known:
             raise ArgumentError(f"batching {text!r}: {word!r} is none of {kind}'s name=value pairs: {sorted(known)}")
         arguments[name] = KINDS[kind].read(name, value)
+    needed = [f.name for f in fields(KINDS[kind]) if f.default is MISSING and f.default_factory is MISSING]
+    if lacking := [name for name in needed if name not in arguments]:
+        raise ArgumentError(f"batching {text!r} lacks a value of {', '.join(lacking)}: see docs/batches.md")
     try:
         return KINDS[kind](**arguments)
     except TypeError:
-        raise ArgumentError(
-            f"batching {text!r} lacks a value or has one of the wrong type: see docs/batches.md"
-        ) from None
+        raise ArgumentError(f"batching {text!r} has a value of the wrong type: see docs/batches.md") from None

@@ -312,13 +312,14 @@ def test_a_replay_shows_all_views_of_a_sample_side_by_side(dataset_folder: Path,
     assert line.endswith(": 4 images of step 1 of epoch 0, 5 views of each")
     page = np.asarray(Image.open(tmp_path / "page.png")).astype(np.float64)
     cell, pitch = 224, 232
-    assert page.shape == (4 * (cell + 30 + 8) + 8, 5 * pitch + 8)
+    line_height = max(view.side for view in GREYS.views) + 30 + 8
+    assert page.shape == (4 * line_height + 8, 5 * pitch + 8), "a caption is by its own image, not by the next line"
     again = Loader(dataset_folder, batching=batching, rank=0, world_size=1, **OPTIONS)
     batch = next(batch for batch in again if batch.position.step == 1)
     for slot in range(4):
         views = [view.numpy() for view in batch.every_view(slot)]
         low, high = min(view.min() for view in views), max(view.max() for view in views)
         for number, view in enumerate(views):
-            top, left = 8 + slot * 262, 8 + number * pitch + (cell - len(view)) // 2
+            top, left = 8 + slot * line_height, 8 + number * pitch + (cell - len(view)) // 2
             shown = page[top : top + len(view), left : left + len(view)]
             np.testing.assert_allclose(shown, (view - low) * 255 / (high - low), atol=0.51)

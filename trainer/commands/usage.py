@@ -71,7 +71,7 @@ def preparation(options: dict[str, Any], members: Mapping[str, str], size: Grid,
     channels
         Channels of the images.
     """
-    batching, normalise = from_text(options["loader.batching"]), options["loader.normalise"]
+    batching, normalise = from_text(options["loader.batching"]).plain(), options["loader.normalise"]
     side = batching.augmentation.side
     others = {name: how for name, how in members.items() if how != normalise}
     own = "".join(f"; of {name} instead, {_grey(how)}" for name, how in others.items())

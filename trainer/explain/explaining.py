@@ -16,6 +16,7 @@ from trainer.explain.gradcam import gradcam, see
 from trainer.explain.maps import Frame, Map, Tokens, fine, frames
 from trainer.explain.opened import Opened
 from trainer.explain.rollout import By, rollout
+from trainer.models.backbone import TimmEncoder
 from trainer.models.base import Batch, Model
 from trainer.models.classifier import Classifier
 from trainer.models.decoder import MaskedAutoencoder
@@ -131,8 +132,13 @@ def check(opened: Opened, method: Method) -> None:
     """Raise ArgumentError where the run has no maps by a method."""
     if method == "gradcam" and not isinstance(opened.model, Classifier):
         raise ArgumentError(
-            f"Grad-CAM needs classes, and {opened.checkpoint} is a run without labels: use --method anomaly or rollout,"
-            " or name a run of finetune or probe"
+            f"Grad-CAM needs classes, and {opened.checkpoint} is a run without labels: name a run of finetune or probe,"
+            " or, of a masked autoencoder, use --method anomaly or rollout"
+        )
+    if method == "rollout" and isinstance(opened.model, TimmEncoder):
+        raise ArgumentError(
+            f"roll-out is made of our own vision transformer only, and {opened.checkpoint} is a run of timm's"
+            f" {opened.model.name}: name a run of finetune or probe that began with it, and use --method gradcam"
         )
     if method == "anomaly" and isinstance(opened.model, Classifier):
         raise ArgumentError(
@@ -141,8 +147,8 @@ def check(opened: Opened, method: Method) -> None:
         )
     if method == "anomaly" and isinstance(opened.model, Encoder) and not isinstance(opened.model, MaskedAutoencoder):
         raise ArgumentError(
-            f"anomaly maps need a masked autoencoder, and {opened.checkpoint} is a run of another method: use --method"
-            " rollout for our vision transformer, or name a run of finetune or probe that began with it"
+            f"anomaly maps need a masked autoencoder, and {opened.checkpoint} is a run of another method: name a run of"
+            " finetune or probe that began with it"
         )
 
 

@@ -167,7 +167,13 @@ class TimmEncoder(Encoder):
 
     def check_batching(self, batching: Any) -> None:
         """See `Model`: images have to be square, and of one size; the size of patches does not matter."""
-        if getattr(batching, "side", None) != self.side:
+        side = getattr(batching, "side", None)
+        if side != self.side and not hasattr(batching, "per_step"):  # a view of a batching
+            raise ArgumentError(
+                f"{self.name} takes images of {self.side} pixels a side, and a view has {side}: write that side in"
+                f" views=... of --loader.batching multiview, or use --model.side {side}"
+            )
+        if side != self.side:
             raise ArgumentError(
                 f"{self.name} takes images of {self.side} pixels a side: use --loader.batching resized:side={self.side}"
                 " with its batch_size and per_step"

@@ -66,7 +66,10 @@ class Repairer(WithHeads, ABC):
         encoder = config.encoder()
         vit: Any = encoder.encoder
         if not encoder.layout.class_token or not hasattr(vit, "blocks"):
-            raise ArgumentError(f"{config.name} is no vision transformer with a class token: choose another --model")
+            raise ArgumentError(
+                f"{config.name} is no vision transformer with a class token: choose another --model,"
+                " such as timm:vit_small_patch16_224"
+            )
         super().__init__(encoder)
         self.reconstruction = ReconstructionHead(encoder.width, encoder.patch, encoder.channels)
         for unused in encoder.own_pooling("token"):

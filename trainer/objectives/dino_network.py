@@ -12,7 +12,7 @@ from shardkit import BinnedBatch
 from trainer.models.encoder import Encoder, Features
 from trainer.models.with_heads import WithHeads
 from trainer.objectives.followers import first_view
-from trainer.objectives.views import batched
+from trainer.objectives.views import batched, require_views
 
 
 class Outputs(nn.Module):
@@ -107,7 +107,8 @@ class DinoNetwork(WithHeads):
         return found.view(shape), logits.view(shape)
 
     def check_batching(self, batching: Any) -> None:
-        """See `Model`: the encoder's size is that of the first view."""
+        """See `Model`: there are two views or more, and the encoder's size is that of the first one."""
+        require_views(batching, 2, getattr(self.encoder, "side", 224))
         self.encoder.check_batching(first_view(batching))
 
 

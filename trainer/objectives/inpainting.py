@@ -78,7 +78,10 @@ def pyramid(encoder: TimmEncoder) -> dict[int, tuple[str, int]]:
     """
     information: Any = getattr(encoder.encoder, "feature_info", ())
     if encoder.layout.order != "NCHW" or encoder.patch & (encoder.patch - 1) or not information:
-        raise ArgumentError(f"inpainting needs the feature maps of convolutions, which {encoder.name} has not")
+        raise ArgumentError(
+            f"in-painting needs the feature maps of convolutions, which {encoder.name} has not: choose another"
+            " --model, such as timm:densenet121"
+        )
     found: dict[int, tuple[str, int]] = {}
     modules = dict(encoder.encoder.named_modules())
     for of in getattr(information, "info", information):

@@ -10,6 +10,7 @@ from trainer.models.classifier import pooled
 from trainer.models.encoder import Encoder
 from trainer.models.with_heads import WithHeads
 from trainer.objectives.followers import first_view
+from trainer.objectives.views import require_views
 
 
 @final
@@ -43,5 +44,6 @@ class MocoNetwork(WithHeads):
         return found, normalize(self.head(found), dim=1)
 
     def check_batching(self, batching: Any) -> None:
-        """See `Model`: the encoder's size is that of the first view."""
+        """See `Model`: there are two views or more, and the encoder's size is that of the first one."""
+        require_views(batching, 2, getattr(self.encoder, "side", 224))
         self.encoder.check_batching(first_view(batching))

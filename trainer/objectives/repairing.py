@@ -18,7 +18,8 @@ from trainer.objectives.views import batched
 PICTURE_MEANING = (
     "The first view: as it is, corrupted, and with its blocks as they were reconstructed. In the fourth column, black"
     " is no error, and white one of a third of the image’s range or more. Each line has its own image’s range of grey"
-    " levels."
+    " levels. Where blocks are another image’s, that one is drawn from the micro-batch: an image that drew itself has"
+    " blocks that do not show in the second column."
 )
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from shardkit import BinnedBatch, Loader
-from shardkit.errors import ArgumentError
 from trainer import metrics, parallel
 from trainer.models.backbone import TimmEncoder
 from trainer.models.base import ModelConfig
@@ -21,7 +20,7 @@ from trainer.objectives.contrast import contrast
 from trainer.objectives.corruption import CorruptionConfig
 from trainer.objectives.repairing import PICTURE_MEANING, RepairedOutput, absolute_error, damaged, drawn
 from trainer.objectives.teacher import Teacher
-from trainer.objectives.views import ViewObjective, batched, views_of
+from trainer.objectives.views import ViewObjective, batched, too_few, views_of
 from trainer.parallel import World
 from trainer.schedule import cosine
 from trainer.values import require
@@ -89,7 +88,7 @@ class SitModel(Repairer):
     def check_batching(self, batching: Any) -> None:
         """See `Model`: there are two views."""
         if sum(view.n for view in getattr(batching, "views", ())) != _VIEWS:
-            raise ArgumentError("this objective needs 2 views of a sample: use --loader.batching multiview:views=...")
+            raise too_few(_VIEWS, self.encoder.side)
         super().check_batching(batching)
 
     def forward(self, batch: BinnedBatch) -> tuple[Tensor, Tensor, Tensor]:

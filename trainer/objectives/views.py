@@ -34,10 +34,28 @@ def views_of(batch: Any, least: int = 1) -> list[BinnedBatch]:
             whole, count = batch.binned(number), images.shape[1]
             found += [_part(whole, slice(i * count, (i + 1) * count)) for i in range(len(images))]
     if len(found) < least:
-        raise ArgumentError(
-            f"this objective needs {least} views of a sample: use --loader.batching multiview:views=..."
-        )
+        raise too_few(least, 224)
     return found
+
+
+def too_few(least: int, side: int) -> ArgumentError:
+    """Return the error that a batching shows too few views, with an example of a side that shows enough."""
+    return ArgumentError(
+        f"this objective needs {least} views of a sample: use --loader.batching"
+        f" multiview:views={side}:n={least}:crop=0.4/1.0 with its batch_size and per_step"
+    )
+
+
+def require_views(batching: Any, least: int, side: int) -> None:
+    """Refuse a batching with too few views, before a step is run.
+
+    Raises
+    ------
+    ArgumentError
+        With what to use in its place, for a model with images of `side` pixels.
+    """
+    if sum(view.n for view in getattr(batching, "views", ())) < least:
+        raise too_few(least, side)
 
 
 def _part(batch: BinnedBatch, at: slice) -> BinnedBatch:

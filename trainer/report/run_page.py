@@ -143,7 +143,7 @@ def _headline(about: Record, records: Records, validations: Records, chosen: Rec
         Tile("Steps", number(last["step"]), f"of {number(last['steps'])}, in epoch {last['epoch']}"),
         Tile("Images seen", number(last["images"]), f"in {duration(last['seconds'])}"),
         *(_held(name, value, base, note) for name, value, note in held),
-        *([] if "classes" in about.get("objective", {}) else [_of_baseline(base)]),
+        *([_of_baseline(base)] if base else []),
         Tile("Images a second", _shown(_mean(late, "images_per_s"), "{:,.1f}".format), tokens),
         Tile("Waiting for data", _shown(_mean(late, "data_wait"), _percent), "of the time"),
         Tile("Padding", _shown(_mean(late, "padding"), _percent), "of tokens"),
@@ -151,9 +151,8 @@ def _headline(about: Record, records: Records, validations: Records, chosen: Rec
     ]
 
 
-def _of_baseline(base: tuple[str, float] | None) -> Tile:
-    name = f"{base[0] if base else 'mean image'} baseline".replace(" ", "-", 1).capitalize()
-    return Tile(name, _shown(base and base[1], _loss_value), "without a model" if base else "not measured")
+def _of_baseline(base: tuple[str, float]) -> Tile:
+    return Tile(f"{base[0]} baseline".replace(" ", "-", 1).capitalize(), _loss_value(base[1]), "without a model")
 
 
 def _held(name: str, value: float | None, base: tuple[str, float] | None, note: str) -> Tile:

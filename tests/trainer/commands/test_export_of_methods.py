@@ -14,6 +14,7 @@ from shardkit.errors import ArgumentError
 from tests.trainer.a_run import put_run
 from tests.trainer.objectives.squares import shared_bias, squares, swin
 from trainer.commands.export import Export, export
+from trainer.commands.usage import preparation
 from trainer.config import OptimConfig
 from trainer.errors import TrainingError
 from trainer.models.backbone import TimmConfig, TimmEncoder
@@ -157,3 +158,13 @@ def test_an_average_has_no_buffers_and_no_frozen_parameters(tmp_path: Path) -> N
     assert f"encoder.encoder.{frozen}" not in average.state
     with pytest.raises(TrainingError, match="is of another model"):
         checkpoint.weights(path, TimmEncoder("test_resnet", 64), average=True, under="encoder.")
+
+
+def test_it_is_told_how_to_prepare_whole_images_whatever_views_the_run_saw() -> None:
+    views = "views=64:n=2:crop=0.4/1.0:jitter=0.8+32:n=4:crop=0.05/0.4"
+    for text in (f"multiview:batch_size=8,{views}", "resized:side=64,batch_size=8,crop=0.2/1.0,flip=0.5,level=auto"):
+        options = {"loader.batching": text, "loader.normalise": "minmax"}
+        said = preparation(options, {}, (64, 64), 1)
+        assert "resized to 64 x 64 pixels (--loader.batching resized:" in said
+        assert "crop" not in said, "a loader with these options shows no part of an image"
+        assert "jitter" not in said

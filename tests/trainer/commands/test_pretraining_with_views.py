@@ -51,3 +51,24 @@ def test_a_run_by_the_command_is_drawn_and_validated_and_its_encoder_is_found(
     load_initial(encoder, str(tmp_path / "run"))
     for key, value in encoder.state_dict().items():
         assert torch.equal(value, kept[f"model.encoder.{key}"]), key
+
+
+@pytest.mark.parametrize("method", ["dino", "moco"])
+@pytest.mark.parametrize(
+    ("batching", "remedy"),
+    [
+        ("packed:tokens=4096,patch=16,per_step=1", f"multiview:views={SIDE}:n=2:crop=0.4/1.0 with its batch_size"),
+        (f"resized:side={SIDE},batch_size=4", f"multiview:views={SIDE}:n=2:crop=0.4/1.0 with its batch_size"),
+        (f"multiview:batch_size=4,views={SIDE}", f"multiview:views={SIDE}:n=2:crop=0.4/1.0 with its batch_size"),
+        ("multiview:batch_size=4,views=64:n=2", "a view has 64: write that side in views=... of --loader.batching"),
+    ],
+)
+def test_a_batching_that_does_not_serve_is_refused_with_views_that_do(
+    method: str, batching: str, remedy: str, dataset_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = [*OWN[method], "--model.side", str(SIDE), "--run.no-compile", "--run.steps", "1", "--val.every", "0"]
+    words = ["pretrain", *own, "--data", str(dataset_folder), "--out", str(tmp_path / "run")]
+    assert command([*words, "--loader.batching", batching]) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert remedy in told
+    assert "resized" not in told

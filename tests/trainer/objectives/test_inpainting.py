@@ -272,7 +272,9 @@ def test_a_picture_shows_what_was_hidden_and_all_that_was_made() -> None:
 
 def test_what_has_no_feature_maps_is_refused() -> None:
     for config in (swin(), TimmConfig(name="test_vit", side=64)):
-        with pytest.raises(ArgumentError, match="inpainting needs the feature maps of convolutions"):
+        with pytest.raises(
+            ArgumentError, match=r"in-painting needs the feature maps .* --model, such as timm:densenet121"
+        ):
             _objective(config)
     with pytest.raises(ArgumentError, match="a divisor of the images' side, 64"):
         _objective(unit=24)

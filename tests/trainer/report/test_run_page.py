@@ -144,6 +144,8 @@ def test_a_run_without_baseline_has_no_level_and_no_share_of_it(make: Make) -> N
     assert with_one.count(dashed) == 1
     assert without.count(dashed) == 0
     assert "% of the mean" not in without
+    assert "Mean-image baseline" in with_one
+    assert "aseline" not in without, "most objectives have none that could have been measured"
 
 
 def test_the_last_loss_is_the_mean_of_the_finite_ones_in_the_last_tenth() -> None:

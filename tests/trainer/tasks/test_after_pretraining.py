@@ -165,5 +165,13 @@ def test_maps_of_what_looks_odd_need_a_masked_autoencoder(
     trained: Any, labelled_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, run = trained
-    assert command(["explain", str(run), "--data", str(labelled_dataset), "--out", str(tmp_path / "maps")]) == 1
-    assert "anomaly maps need a masked autoencoder, and" in " ".join(capsys.readouterr().err.split())
+    words = ["explain", str(run), "--data", str(labelled_dataset), "--out", str(tmp_path / "maps")]
+    assert command(words) == 1
+    told = [" ".join(capsys.readouterr().err.split())]
+    assert "anomaly maps need a masked autoencoder, and" in told[0]
+    for method in ("rollout", "gradcam"):
+        assert command([*words, "--method", method]) == 1
+        told.append(" ".join(capsys.readouterr().err.split()))
+    for sentence in told:
+        assert "name a run of finetune or probe" in sentence
+    assert "rollout" not in told[0], "no method is named that is refused next"
