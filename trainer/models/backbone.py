@@ -6,9 +6,7 @@ recipe has, is drawn from torch's random numbers, whose state is in checkpoints:
 number of processes draws other ones.
 """
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, final
@@ -20,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from shardkit import BinnedBatch
 from shardkit.errors import ArgumentError
+from trainer.models.backbone_files import as_timm
 from trainer.models.backbone_layout import arguments, create, layers, layout, sized
 from trainer.models.base import Batch, Channels, Grey, Grid, Weights
 from trainer.models.blocks import check_drop_path
@@ -361,7 +360,7 @@ class TimmEncoder(Encoder):
             For weights of another model.
         """
         own = self.encoder.state_dict()
-        found = self._as_timm(dict(state))
+        found = as_timm(dict(state), self.name, self.side, self._changes, self.first_kernel, own)
         for name in own:
             value, wanted = found[name], own[name]
             if value.shape != wanted.shape and value.ndim == 4:
@@ -375,46 +374,6 @@ class TimmEncoder(Encoder):
             own[name] = value
         self.encoder.load_state_dict(own)
         return []
-
-    def _as_timm(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return a file's weights through timm's loading: its filters rename, and resample tables of positions.
-
-        Which of them the file has, timm does not say. So the file is loaded once more with nothing but NaN in it.
-        """
-        model = self.name.partition(".")[0]
-        first = next((value for name, value in state.items() if name.endswith(self.first_kernel)), None)
-        changes = {"in_chans": 3 if first is None or first.shape[1] % 3 == 0 else 1, "pretrained": True}
-        nothing = {n: torch.full_like(v, torch.nan) if v.is_floating_point() else v for n, v in state.items()}
-        try:
-            with _quiet():
-                loaded, marked = (
-                    create(
-                        model,
-                        self.side,
-                        **{**arguments(self._changes), **changes},
-                        pretrained_cfg_overlay={"state_dict": dict(v)},
-                    ).state_dict()
-                    for v in (state, nothing)
-                )
-        except (ArgumentError, KeyError) as error:
-            cause = str(error.__cause__ or error).strip().splitlines()[0]
-            raise ArgumentError(f"these are no weights of {model} ({cause}): choose the model they are of") from error
-        for name in self.encoder.state_dict():
-            if marked[name].is_floating_point() and not marked[name].isnan().any():
-                raise ArgumentError(f"the checkpoint lacks {name} of {model}: choose the model it is of")
-        return loaded
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep timm's warnings on names that it leaves out to itself."""
-    log = logging.getLogger("timm.models._builder")
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
 
 
 def _has(module: nn.Module, name: str) -> bool:
