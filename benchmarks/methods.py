@@ -82,6 +82,7 @@ _MOCO = (
     "--optim.decay",
     "matrices",
 )
+_UNET = ("--objective.decoder", "32", "16", "8", "8", "4")
 METHODS = {
     "mae": Method("masked autoencoder", "ViT", "tiny", (*_MAE, "--model.mlp-ratio", "3", *_ADAM)),
     "simmim": Method("SimMIM", "ViT", "krones-simmim", (*_VIT, *_ADAM)),
@@ -90,9 +91,9 @@ METHODS = {
     "dino": Method("DINO", "ViT", "krones-dino-s16", (*_VIT, *_ADAM, *_DINO), _CROPS),
     "moco": Method("MoCo v2", "ViT", "medmae-densenet121-moco", (*_VIT, *_ADAM, *_MOCO), _TWO),
     "moco-cnn": Method("MoCo v2", "ResNet", "medmae-densenet121-moco", (*_CNN, *_ADAM, *_MOCO), _TWO),
-    "inpainting": Method("in-painting", "ResNet", "medmae-densenet121-mae", (*_CNN, *_ADAM)),
+    "inpainting": Method("in-painting", "ResNet", "medmae-densenet121-mae", (*_CNN, *_ADAM, *_UNET)),
 }
-"""With AdamW at one rate; heads and queues are small, as steps are few."""
+"""With AdamW at one rate; heads, decoders and queues are small, as steps are few."""
 
 
 def run(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 WIDTHS: Final = (256, 128, 64, 32, 16)
-"""Channels of the stages."""
+"""Channels of the stages of segmentation_models_pytorch."""
 
 
 def stage(wide: int, width: int) -> nn.Sequential:

@@ -52,14 +52,18 @@ class InpaintingConfig:
         Share of an image's squares that is hidden; what is shown is rounded down to whole squares.
     unit
         Side of a square in pixels.
+    decoder
+        Channels of the U-Net's stages, from the deepest feature map; each doubles rows and columns.
     """
 
     mask_ratio: float = 0.75
     unit: int = 16
+    decoder: tuple[int, ...] = WIDTHS
 
     def __post_init__(self) -> None:
         """Refuse values of which no masks can be made."""
         require("objective.mask_ratio", self.mask_ratio, 0 < self.mask_ratio < 1, "above 0, and below 1")
+        require("objective.decoder", self.decoder, min(self.decoder, default=0) >= 1, "channels, 1 or more each")
 
     def build(self, model: ModelConfig, loader: Loader) -> "Inpainting":
         """Build the objective and its model, with random weights."""
@@ -117,10 +121,12 @@ class InpaintingModel(WithHeads):
         require("model.side", encoder.side, encoder.side % encoder.patch == 0, whole)
         self.config, self.rows = config, encoder.side // config.unit
         self.count = self.rows**2 - int(self.rows**2 * (1 - config.mask_ratio))
+        stages, enough = encoder.patch.bit_length() - 1, len(config.decoder) >= encoder.patch.bit_length() - 1
+        require("objective.decoder", config.decoder, enough, f"{stages} numbers for {encoder.name}, or more")
         self.pyramid = pyramid(encoder)
         skips = tuple((stride, width) for stride, (_, width) in self.pyramid.items())
-        self._decoder = encoder.width, encoder.patch, skips, encoder.channels
-        self.decoder = UnetDecoder(encoder.width, encoder.patch, dict(skips), encoder.channels)
+        self._decoder = encoder.width, encoder.patch, skips, encoder.channels, config.decoder
+        self.decoder = UnetDecoder(encoder.width, encoder.patch, dict(skips), encoder.channels, config.decoder)
         self._running = Running(self.decoder)
         for unused in encoder.own_pooling("mean"):
             unused.requires_grad_(False)
@@ -189,11 +195,18 @@ class InpaintingModel(WithHeads):
 
 
 @lru_cache
-def decoder_flops(side: int, width: int, stride: int, skips: tuple[tuple[int, int], ...], channels: int) -> int:
+def decoder_flops(
+    side: int,
+    width: int,
+    stride: int,
+    skips: tuple[tuple[int, int], ...],
+    channels: int,
+    widths: tuple[int, ...] = WIDTHS,
+) -> int:
     """Return the operations of one image's decoding, a multiply-add being two; arguments as of `UnetDecoder`."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         maps = {at: torch.empty(1, own, side // at, side // at) for at, own in skips}
-        decoder = UnetDecoder(width, stride, dict(skips), channels, WIDTHS).eval()
+        decoder = UnetDecoder(width, stride, dict(skips), channels, widths).eval()
         decoder(torch.empty(1, width, side // stride, side // stride), maps)
     return int(counter.get_total_flops())
 
