@@ -84,7 +84,7 @@ _MOCO = (
 )
 _UNET = ("--objective.decoder", "32", "16", "8", "8", "4")
 METHODS = {
-    "mae": Method("masked autoencoder", "ViT", "tiny", (*_MAE, "--model.mlp-ratio", "3", *_ADAM)),
+    "mae": Method("masked autoencoder", "our ViT", "tiny", (*_MAE, "--model.mlp-ratio", "3", *_ADAM)),
     "simmim": Method("SimMIM", "ViT", "krones-simmim", (*_VIT, *_ADAM)),
     "gmml": Method("GMML", "ViT", "krones-gmml", (*_VIT, *_ADAM), f"{_SIDE}:n=2:crop=0.2/1.0:jitter=0.3:blur=0.1"),
     "sit": Method("SiT", "ViT", "krones-sit", (*_VIT, *_ADAM, *_SIT), _TWO),
@@ -155,6 +155,6 @@ def _measured(name: str, work: Path, took: dict[str, Record]) -> Record:
         "images_per_core_s": lines[-1]["images"] / took[name]["cpu_seconds"],
         "loss": [lines[0]["loss"], lines[-1]["loss"]],
         "metrics": late[-1].get("metrics", {}),
-        "took": took[name],
+        "took": {key: value for key, value in took[name].items() if key != "command"},  # which names folders
         "scores": [row for row in assessed(work / f"assess-{name}") if row["fraction"] == 1],
     }

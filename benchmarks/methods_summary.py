@@ -10,7 +10,8 @@ from shardkit.report import Plot
 
 TASKS = ("view", "sex")
 _JUDGES = ("k-NN", "logistic")
-_REFERENCES = {"random, seed 0": "random weights, {network}", "32 x 32 pixels": "32 x 32 pixels"}
+_PIXELS = "32 x 32 pixels"
+_REFERENCES = {"random, seed 0": "random weights, {network}", _PIXELS: _PIXELS}
 
 
 def readme(result: Record) -> str:
@@ -52,7 +53,8 @@ def _rows(result: Record) -> list[tuple[str, Record | None, list[Record]]]:
         for source, words in _REFERENCES.items():
             rows = [row for row in of["scores"] if row["features"] == source]
             references.setdefault(words.format(network=of["network"]), rows)
-    return [*found, *((name, None, rows) for name, rows in references.items() if rows)]
+    last = sorted(references, key=lambda name: name == _PIXELS)  # the same for all networks
+    return [*found, *((name, None, references[name]) for name in last if references[name])]
 
 
 def _line(name: str, of: Record | None, scores: list[Record]) -> list[str]:
