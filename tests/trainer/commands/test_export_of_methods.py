@@ -67,7 +67,6 @@ def _called(said: str) -> Any:
     return names["model"]
 
 
-@pytest.mark.parametrize("asked", [None, 1, 3])
 _BACKBONES = (
     shared_bias(1, side=64),
     shared_bias(3, side=64),
@@ -78,6 +77,7 @@ _BACKBONES = (
 )
 
 
+@pytest.mark.parametrize("asked", [None, 1, 3])
 @pytest.mark.parametrize(
     ("config", "heads"),
     [*product(_BACKBONES, (True, False)), (HIERA, True)],  # a bare Hiera is a masked autoencoder
