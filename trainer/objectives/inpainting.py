@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, final
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -25,13 +23,11 @@ from trainer.models.running import Running
 from trainer.models.unet import WIDTHS, UnetDecoder
 from trainer.models.with_heads import WithHeads
 from trainer.objectives import collapse
-from trainer.objectives.base import Objective
 from trainer.objectives.baseline import mean_image_error
 from trainer.objectives.pixels import (
-    PICTURE_MEANING,
+    PixelObjective,
     PixelOutput,
     check_squares,
-    drawn,
     enlarged,
     hidden_units,
     real_pixels,
@@ -229,7 +225,7 @@ def pixel_error(prediction: Tensor, images: Tensor, real: Tensor) -> Tensor:
 
 
 @final
-class Inpainting(Objective):
+class Inpainting(PixelObjective):
     """In-painting.
 
     Parameters
@@ -239,6 +235,7 @@ class Inpainting(Objective):
     """
 
     model: InpaintingModel
+    whole = True
 
     @property
     def loss_meaning(self) -> str:
@@ -248,20 +245,6 @@ class Inpainting(Objective):
             " the same; padding does not count. It does not say how useful the features are: only a task with labels"
             " does."
         )
-
-    @property
-    def picture_meaning(self) -> str:
-        """See `Objective`."""
-        return PICTURE_MEANING.format(whole="all pixels")
-
-    def run(self, model: nn.Module, batch: Any) -> PixelOutput:
-        """See `Objective`."""
-        out: PixelOutput = model(batch)
-        return out
-
-    def picture(self, batch: Any, output: PixelOutput) -> npt.NDArray[np.uint8]:
-        """Draw input, masked input, reconstruction and difference."""
-        return drawn(batch, output, whole=True)
 
     def baseline(self, open_loader: Callable[[], Loader], batches: int) -> dict[str, float] | None:
         """Measure the mean image's error."""

@@ -1,12 +1,13 @@
 """What methods that hide squares of whole images share: which squares, which pixels are real, and the pictures."""
 
+from abc import ABC
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from shardkit import BinnedBatch
 from shardkit.errors import ArgumentError
@@ -14,6 +15,7 @@ from trainer.models.backbone import TimmEncoder
 from trainer.models.base import ModelConfig
 from trainer.models.masking import hashed
 from trainer.models.output import Output
+from trainer.objectives.base import Objective
 from trainer.objectives.pictures import dense_panels
 from trainer.values import require
 
@@ -116,3 +118,24 @@ def drawn(batch: BinnedBatch, output: PixelOutput, whole: bool) -> npt.NDArray[n
         batch.sizes,
         f"masked {100 * share:.0f} %",
     )
+
+
+class PixelObjective(Objective, ABC):
+    """An objective whose model hides, predicts and takes the error: what it runs and draws."""
+
+    whole = False
+    """Whether all pixels are predicted; else those that were hidden are."""
+
+    @property
+    def picture_meaning(self) -> str:
+        """See `Objective`."""
+        return PICTURE_MEANING.format(whole="all pixels" if self.whole else "them; other pixels are as they were")
+
+    def run(self, model: nn.Module, batch: Any) -> PixelOutput:
+        """See `Objective`."""
+        out: PixelOutput = model(batch)
+        return out
+
+    def picture(self, batch: Any, output: PixelOutput) -> npt.NDArray[np.uint8]:
+        """Draw input, masked input, reconstruction and difference."""
+        return drawn(batch, output, self.whole)

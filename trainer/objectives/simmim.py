@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from math import ceil, isqrt
 from typing import Any, final
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -20,12 +18,10 @@ from trainer.models.backbone import TimmEncoder
 from trainer.models.base import ModelConfig
 from trainer.models.with_heads import ENCODER, WithHeads
 from trainer.objectives import collapse
-from trainer.objectives.base import Objective
 from trainer.objectives.pixels import (
-    PICTURE_MEANING,
+    PixelObjective,
     PixelOutput,
     check_squares,
-    drawn,
     enlarged,
     hidden_units,
     real_pixels,
@@ -169,7 +165,7 @@ def _replaced(embedding: nn.Module, token: Tensor, hidden: Tensor, there: Tensor
 
 
 @final
-class SimMim(Objective):
+class SimMim(PixelObjective):
     """SimMIM.
 
     Parameters
@@ -187,17 +183,3 @@ class SimMim(Objective):
             "Mean absolute error over hidden pixels, as the images are normalised; in a micro-batch each hidden pixel"
             " counts the same. It does not say how useful the features are: only a task with labels does."
         )
-
-    @property
-    def picture_meaning(self) -> str:
-        """See `Objective`."""
-        return PICTURE_MEANING.format(whole="them; other pixels are as they were")
-
-    def run(self, model: nn.Module, batch: Any) -> PixelOutput:
-        """See `Objective`."""
-        out: PixelOutput = model(batch)
-        return out
-
-    def picture(self, batch: Any, output: PixelOutput) -> npt.NDArray[np.uint8]:
-        """Draw input, masked input, reconstruction and difference."""
-        return drawn(batch, output, whole=False)

@@ -285,7 +285,8 @@ def test_what_has_no_feature_maps_is_refused() -> None:
 
 def test_a_decoder_has_the_channels_that_are_asked_for_and_one_with_too_few_is_refused() -> None:
     small, usual = _objective(decoder=(8, 6, 4, 4, 2)).model, _objective().model
-    assert [stage[0].out_channels for stage in small.decoder.stages] == [8, 6, 4, 4, 2][: len(small.decoder.stages)]
+    stages: Any = small.decoder.stages
+    assert [stage[0].out_channels for stage in stages] == [8, 6, 4, 4, 2][: len(stages)]
     tokens = torch.ones(1, dtype=torch.float64)
     assert float(small.encoder.flops(tokens)[0]) < float(small.flops(tokens)[0]) < float(usual.flops(tokens)[0])
     with pytest.raises(ArgumentError, match=r"--objective\.decoder.* numbers for"):
