@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.trainer.objectives.whole_runs import METHODS, STEPS, go, held, pictures, told
+from tests.trainer.objectives.whole_runs import METHODS, STEPS, go, held, in_double, pictures, told
 
 Runs = Callable[[str], tuple[Path, Path]]
 
@@ -149,16 +149,16 @@ RANKS = """
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from tests.trainer.objectives.whole_runs import METHODS, go
+from tests.trainer.objectives.whole_runs import METHODS, go, in_double
 from trainer import parallel
 from trainer.objectives import moco_keys, sit
 
 world, (data, folder) = parallel.start(), map(Path, sys.argv[1:])
 for name in METHODS:
-    assert not go(name, data, folder / name, world, until=3, seed=1, steps=4, per_step=4)
+    assert not go(name, data, folder / name, world, until=3, seed=1, steps=4, per_step=4, change=in_double)
 for name, module in (("sit-vit", sit), ("moco-cnn", moco_keys)):
     module.parallel = SimpleNamespace(all_reduce_sum=lambda values: values)
-    assert not go(name, data, folder / f"{name}-alone", world, until=3, seed=1, steps=4, per_step=4)
+    assert not go(name, data, folder / f"{name}-alone", world, until=3, seed=1, steps=4, per_step=4, change=in_double)
 del world  # groups have threads, which must not live longer than Python
 parallel.stop()
 """
@@ -173,7 +173,7 @@ def between(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     folder = tmp_path_factory.mktemp("between")
     (folder / "ranks.py").write_text(RANKS)
     for name in METHODS:
-        assert not go(name, dataset_folder, folder / name, until=1, steps=4, per_step=4)
+        assert not go(name, dataset_folder, folder / name, until=1, steps=4, per_step=4, change=in_double)
     for name in ALONE:
         shutil.copytree(folder / name, folder / f"{name}-alone")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", folder / "ranks.py"]
@@ -183,7 +183,7 @@ def between(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     for name in METHODS:
-        assert go(name, dataset_folder, folder / name, seed=2, until=4, steps=4, per_step=4)
+        assert go(name, dataset_folder, folder / name, seed=2, until=4, steps=4, per_step=4, change=in_double)
     return folder
 
 
@@ -197,7 +197,8 @@ def _own(name: str) -> bool:
 def test_a_run_may_change_the_number_of_its_processes(
     between: Path, name: str, dataset_folder: Path, tmp_path: Path
 ) -> None:
-    assert go(name, dataset_folder, tmp_path, until=4, steps=4, per_step=4)
+    """In float64: rounding of float32, which differs with threads and machines, grows tenfold from step to step."""
+    assert go(name, dataset_folder, tmp_path, until=4, steps=4, per_step=4, change=in_double)
     lines, wanted = ([line for line in told(out) if "epoch" in line] for out in (between / name, tmp_path))
     assert [line["images"] for line in lines] == [line["images"] for line in wanted]
     for which in ("loss", "grad_norm"):

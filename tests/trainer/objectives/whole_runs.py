@@ -11,6 +11,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from timm.models import register_model
 from timm.models.hiera import Hiera, hiera_tiny_224
+from torch import Tensor, nn
 
 from shardkit import Loader
 from shardkit.terminal.output import Terminal
@@ -25,7 +26,6 @@ from trainer.models.hiera import HieraConfig
 from trainer.models.mae import MaeConfig
 from trainer.objectives.base import Objective, ObjectiveConfig
 from trainer.objectives.dino import DinoConfig
-from trainer.objectives.dino_network import DinoNetwork
 from trainer.objectives.gmml import GmmlConfig
 from trainer.objectives.inpainting import InpaintingConfig
 from trainer.objectives.masked import MaskedConfig
@@ -157,9 +157,6 @@ def go(
     loader = _open(config, data, world, augmented=True)
     objective = config.objective.build(config.model, loader)
     objective.model.check_batching(loader.batching)
-    if isinstance(objective.model, DinoNetwork):  # else outputs hardly differ from image to image, and nor do centres
-        for p in objective.model.head.mlp.parameters():
-            p.data.mul_(20)
     change(objective)
     plain = replace(loader.batching, crop=None, flip=0.0, remainder="fill")
     tested = replace(config, loader=replace(config.loader, batching=str(plain), split="val"))
@@ -170,6 +167,15 @@ def go(
         lambda: loop.progress.step + 1 >= until, validation=Validation(objective, _open(tested, data, world), world),
     )  # fmt: skip
     return loop.go()
+
+
+def in_double(objective: Objective) -> None:
+    """Make all of an objective float64: what is left of differences between machines and numbers of processes."""
+    for name, value in {**vars(objective), "model": objective.model}.items():
+        if isinstance(value, nn.Module):
+            value.double()
+        elif isinstance(value, Tensor) and value.is_floating_point():
+            setattr(objective, name, value.double())
 
 
 def held(out: Path, step: int = STEPS) -> dict[str, Any]:
