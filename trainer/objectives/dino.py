@@ -187,7 +187,7 @@ class Dino(ViewObjective):
         """See `Objective`."""
         return (
             "Each line is an image as the teacher sees it, what its class token attends to in the teacher's last block"
-            " (white is the most, black nothing; only timm's vision transformers have these columns), and the images"
+            " (black the least, white the most; only timm's vision transformers have these columns), and the images"
             " of the same micro-batch whose teacher's features are the most alike, with the least alike one at the end."
         )
 

@@ -57,10 +57,10 @@ def attention_and_neighbours(encoder: Encoder, batch: BinnedBatch) -> Grey:
 
 
 def _attention(maps: Tensor, size: Any) -> list[Grey]:
-    """Draw the mean over heads, and some heads: (heads, rows, cols), each white where it is greatest."""
+    """Draw the mean over heads, and some of them: (heads, rows, cols), black where least, white where greatest."""
     chosen = [maps.mean(0), *(maps[[0, -1]][: min(_HEADS, len(maps))])]
     large = interpolate(torch.stack(chosen)[:, None], size=tuple(size), mode="nearest")[:, 0]
-    return [pictures.grey_of(one, low=0.0) for one in large]
+    return [pictures.grey_of(one) for one in large]
 
 
 class _LastAttention:

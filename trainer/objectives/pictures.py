@@ -200,17 +200,15 @@ def _framed(cells: list[list[Grey]], headings: tuple[str, ...], height: int, wid
     return np.array(page)  # a copy, to be written to
 
 
-def grey_of(image: Tensor, low: float | None = None) -> Grey:
-    """Return an image as grey levels, black where it is least (or `low`) and white where it is greatest.
+def grey_of(image: Tensor) -> Grey:
+    """Return an image as grey levels, black where it is least and white where it is greatest.
 
     Parameters
     ----------
     image
         Float (rows, cols), on the CPU.
-    low
-        Value that is black.
     """
-    least, most = float(image.min()) if low is None else low, float(image.max())
+    least, most = float(image.min()), float(image.max())
     return ((image - least) * (255 / max(most - least, 1e-12))).clamp(0, 255).round().to(torch.uint8).numpy()
 
 
