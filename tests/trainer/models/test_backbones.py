@@ -13,6 +13,7 @@ from torch import Tensor
 
 from shardkit import BinnedBatch, from_text
 from shardkit.errors import ArgumentError
+from trainer.models import backbone
 from trainer.models.backbone import TimmConfig, TimmEncoder
 from trainer.models.backbone_layout import layout
 from trainer.models.classifier import Classifier, HeadConfig
@@ -259,7 +260,7 @@ def test_one_image_of_one_value_a_channel_is_refused_where_batches_are_normalise
 def test_a_linear_kernel_of_colours_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = TimmEncoder("test_vit", SIDE)
     state = {**model.encoder.state_dict(), "patch_embed.proj.weight": torch.zeros(64, 768)}
-    monkeypatch.setattr(model, "_as_timm", lambda _: state)
+    monkeypatch.setattr(backbone, "as_timm", lambda *_: state)
     with pytest.raises(ArgumentError, match=r"proj.weight is \(64, 768\) there .* the first layer is a convolution"):
         model.load_weights(state)
 
