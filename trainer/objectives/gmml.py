@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -14,8 +12,8 @@ from trainer.models.base import ModelConfig
 from trainer.models.reconstruction import Repairer, outputs_of, with_empty_places
 from trainer.objectives import collapse
 from trainer.objectives.corruption import CorruptionConfig
-from trainer.objectives.repairing import PICTURE_MEANING, RepairedOutput, absolute_error, damaged, drawn
-from trainer.objectives.views import ViewObjective, views_of
+from trainer.objectives.repairing import RepairedOutput, RepairObjective, absolute_error, damaged
+from trainer.objectives.views import views_of
 from trainer.values import require
 
 _SHARES = (1 / 2, 2 / 3, 5 / 6, 1.0)  # blocks 6, 8, 10, 12 of 12
@@ -72,7 +70,7 @@ class GmmlModel(Repairer):
 
 
 @final
-class Gmml(ViewObjective):
+class Gmml(RepairObjective):
     """The absolute error in the corrupted blocks of all views.
 
     Parameters
@@ -88,13 +86,8 @@ class Gmml(ViewObjective):
     model: GmmlModel
 
     def __init__(self, model: GmmlModel, config: GmmlConfig, notes: tuple[str, ...] = ()) -> None:
-        super().__init__(model)
-        self.config, self._encoder, self._notes = config, model.encoder, notes
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """See `Objective`."""
-        return self._notes
+        super().__init__(model, notes)
+        self.config = config
 
     @property
     def loss_meaning(self) -> str:
@@ -103,11 +96,6 @@ class Gmml(ViewObjective):
             "Mean absolute error over the pixels of corrupted blocks, one mean a micro-batch. It does not say how"
             " useful the features are: only a task with labels does."
         )
-
-    @property
-    def picture_meaning(self) -> str:
-        """See `Objective`."""
-        return PICTURE_MEANING
 
     def run(self, model: nn.Module, batch: Any) -> RepairedOutput:
         """See `Objective`."""
@@ -122,7 +110,3 @@ class Gmml(ViewObjective):
             prediction=prediction[:places].detach(),
             mask=found.mask[:places],
         )
-
-    def picture(self, batch: Any, output: RepairedOutput) -> npt.NDArray[np.uint8]:
-        """Draw input, corrupted input, reconstruction and difference."""
-        return drawn(views_of(batch)[0], output)

@@ -1,7 +1,9 @@
 """What methods share that repair corrupted images: views before and after, the error in blocks, pictures."""
 
+from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +13,10 @@ from torch import Tensor
 from shardkit import BinnedBatch
 from trainer.models.backbone import TimmEncoder
 from trainer.models.output import Output
+from trainer.models.reconstruction import Repairer
 from trainer.objectives.corruption import CorruptionConfig, corrupt
 from trainer.objectives.pictures import dense_panels
-from trainer.objectives.views import batched
+from trainer.objectives.views import ViewObjective, batched, views_of
 
 PICTURE_MEANING = (
     "The first view: as it is, corrupted, and with its blocks as they were reconstructed. In the fourth column, black"
@@ -100,3 +103,33 @@ def drawn(view: BinnedBatch, output: RepairedOutput) -> npt.NDArray[np.uint8]:
     return dense_panels(
         clean, output.seen, torch.where(output.mask, made, clean), view.sizes, f"corrupted {100 * share:.0f} %"
     )
+
+
+class RepairObjective(ViewObjective, ABC):
+    """An objective whose model repairs corrupted views: what it says and draws.
+
+    Parameters
+    ----------
+    model
+        What is trained.
+    notes
+        Sentences for the user.
+    """
+
+    def __init__(self, model: Repairer, notes: tuple[str, ...] = ()) -> None:
+        super().__init__(model)
+        self._encoder, self._notes = model.encoder, notes
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See `Objective`."""
+        return self._notes
+
+    @property
+    def picture_meaning(self) -> str:
+        """See `Objective`."""
+        return PICTURE_MEANING
+
+    def picture(self, batch: Any, output: RepairedOutput) -> npt.NDArray[np.uint8]:
+        """Draw input, corrupted input, reconstruction and difference."""
+        return drawn(views_of(batch)[0], output)

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -18,9 +16,9 @@ from trainer.models.reconstruction import Repairer, tokens_of
 from trainer.objectives import collapse
 from trainer.objectives.contrast import contrast
 from trainer.objectives.corruption import CorruptionConfig
-from trainer.objectives.repairing import PICTURE_MEANING, RepairedOutput, absolute_error, damaged, drawn
+from trainer.objectives.repairing import RepairedOutput, RepairObjective, absolute_error, damaged
 from trainer.objectives.teacher import Teacher
-from trainer.objectives.views import ViewObjective, batched, too_few, views_of
+from trainer.objectives.views import batched, too_few, views_of
 from trainer.parallel import World
 from trainer.schedule import cosine
 from trainer.values import require
@@ -131,7 +129,7 @@ class _Keys:
 
 
 @final
-class Sit(ViewObjective):
+class Sit(RepairObjective):
     """The contrast of each view with the other one's key among those of the whole step, and the error of repairs.
 
     The teacher makes keys of all of the step's clean views before its first micro-batch is run. So an image has the
@@ -151,17 +149,12 @@ class Sit(ViewObjective):
     whole_steps = True
 
     def __init__(self, model: SitModel, config: SitConfig, notes: tuple[str, ...] = ()) -> None:
-        super().__init__(model)
-        self.config, self._encoder, self._notes = config, model.encoder, notes
+        super().__init__(model, notes)
+        self.config = config
         self._student = _Branch(model.encoder, model.contrast)
         self.teacher = Teacher(self._student)
         self._keys: _Keys | None = None
         self._share = 0.0  # of the run that is done
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """See `Objective`."""
-        return self._notes
 
     @property
     def loss_meaning(self) -> str:
@@ -172,11 +165,6 @@ class Sit(ViewObjective):
             " validation an image is told from those of its micro-batch alone, so that the contrast there is less. It"
             " does not say how useful the features are: only a task with labels does."
         )
-
-    @property
-    def picture_meaning(self) -> str:
-        """See `Objective`."""
-        return PICTURE_MEANING
 
     # --- a step
 
@@ -259,7 +247,3 @@ class Sit(ViewObjective):
     def state_dict(self) -> dict[str, Tensor]:
         """See `Objective`: the teacher's weights and running statistics."""
         return self.teacher.tensors()
-
-    def picture(self, batch: Any, output: RepairedOutput) -> npt.NDArray[np.uint8]:
-        """Draw input, corrupted input, reconstruction and difference."""
-        return drawn(views_of(batch)[0], output)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from shardkit.plan.batching import KINDS
 from tests.trainer.objectives.whole_runs import held
 from trainer.commands.cli import run as command
 from trainer.models.backbone import TimmConfig
@@ -24,8 +23,6 @@ OWN = {
              "--objective.hidden", "32", "--objective.bottleneck", "16"],
     "moco": ["--recipe", "medmae-densenet121-moco", "--model.name", "resnet10t", "--objective.queue", "32"],
 }  # fmt: skip
-
-pytestmark = pytest.mark.skipif("multiview" not in KINDS, reason="needs the batching multiview")
 
 
 def _run(method: str, data: Path, out: Path) -> None:
