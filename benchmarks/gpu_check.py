@@ -30,7 +30,7 @@ from rich.table import Table
 
 from benchmarks import gpu_utilization
 from benchmarks.gpu_check_summary import plots, readme, said
-from benchmarks.gpu_steps import Skipped, Where, attention, decoding, driver, loading, training
+from benchmarks.gpu_steps import METHODS, Skipped, Where, attention, decoding, driver, loading, methods, training
 from benchmarks.results import FOLDER, Record, begin, save
 from shardkit.terminal.output import Terminal
 
@@ -73,6 +73,12 @@ def _looks(*names: str) -> dict[str, Step]:
     return dict(zip(names, found, strict=True))
 
 
+def _methods(*names: str) -> dict[str, Step]:
+    """Return steps that train with one method each."""
+    question = "Does this method train as on a CPU, and where does it wait for the device?"
+    return {name: Step(question, partial(methods.trained, name=name), 90, 0) for name in names}
+
+
 STEPS = {
     "driver": Step("What GPU, driver and libraries are there?", driver.found, 60, 40),
     "exact": Step("Does the GPU's decoder give the pixels that were encoded?", decoding.exact, 90, 30),
@@ -80,6 +86,7 @@ STEPS = {
     "batches": Step("Are the loader's batches those of a CPU?", loading.batches, 60, 40),
     "streams": Step("Do batches stay whole while a model reads them?", loading.streams, 40, 20),
     **_looks("steps", "more steps", "tuning steps", "more tuning steps"),
+    **_methods(*METHODS),
     "loader": Step("What decodes faster beside this GPU, its decoder or threads?", loading.speed, 60, 40),
     "decode": Step("How fast is the decoder alone?", decoding.speed, 60, 20),
     **_speeds(("thesis-b48", "Packed"), ("medmae-s16", "Resized")),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from statistics import median
 
 from benchmarks.drawing import bars
+from benchmarks.gpu_steps import METHODS
 from benchmarks.results import Record, spread
 from shardkit.report import Plot
 
@@ -17,7 +18,8 @@ def said(name: str, step: Record) -> str:
     why = step.get("why", "")
     if why:
         return "; ".join(why) if isinstance(why, list) else str(why)
-    kind = name if name in _FOUND else "steps" if name.endswith("steps") else "speed"
+    own = name in METHODS or name.endswith("steps")
+    kind = name if name in _FOUND else "steps" if own else "speed"
     return _FOUND[kind](step["figures"])
 
 

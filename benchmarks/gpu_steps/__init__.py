@@ -10,6 +10,16 @@ if TYPE_CHECKING:
     import torch
 
 
+METHODS = {
+    "simmim": "krones-simmim",
+    "gmml": "krones-gmml",
+    "sit": "krones-sit",
+    "dino": "krones-dino-s16",
+    "moco": "medmae-densenet121-moco",
+}
+"""Of pre-training, beside the masked autoencoder: name -> recipe."""
+
+
 class Skipped(Exception):
     """Something that the step needs is not here; says what."""
 

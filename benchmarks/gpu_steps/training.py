@@ -147,8 +147,8 @@ def _looked_at(where: Where, config: Config, changed: bool) -> Record:
     batches = held(loader)[:_BATCHES]
     warm = sum(batch.position.last for batch in batches)
     count = max(_STEPS, 2 * warm)
-    plain = _taken(where, replace(config, run=replace(config.run, compile=False)), loader, batches, 1)
-    compiled = _taken(where, config, loader, batches, count)
+    plain = taken(where, replace(config, run=replace(config.run, compile=False)), loader, batches, 1)
+    compiled = taken(where, config, loader, batches, count)
     later: Counter[str] = sum(compiled["waits"][warm:], Counter())
     return {
         "loss": compiled["losses"][0],
@@ -164,8 +164,15 @@ def _looked_at(where: Where, config: Config, changed: bool) -> Record:
     }
 
 
-def _taken(where: Where, config: Config, loader: Any, batches: list[Batch], count: int) -> Record:
-    """Take steps over these batches from the first weights on; the last of several runs under torch's profiler."""
+def taken(where: Where, config: Config, loader: Any, batches: list[Batch], count: int) -> Record:
+    """Take steps over these batches from the first weights on; the last of several under torch's profiler.
+
+    Returns
+    -------
+    dict
+        Of each step, losses, and so many graphs as there were after it; breaks of graphs; waits of each step; seconds
+        between the ends of steps; and where the profiled one's time went.
+    """
     torch.compiler.reset()
     counters.clear()
     torch.manual_seed(where.seed)
