@@ -5,12 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from shardkit.loader.buffers import Buffers
+from shardkit.loader.canvas import Canvas
 from shardkit.plan.shapes import MicroBatch
 from shardkit.terminal import reprs
 
@@ -68,53 +66,12 @@ class BatchItem:
     row: int
 
 
-@dataclass(frozen=True, slots=True)
-class Canvas:
-    """Where the images of a batch are put: on which device, in which type, in whose memory.
-
-    Attributes
-    ----------
-    device : torch.device
-        Where the tensors lie.
-    dtype : torch.dtype
-        Of the images: float32, float16 or bfloat16.
-    clip : bool
-        Whether values are cut off at 0 and 1.
-    buffers : Buffers
-        Memory that earlier batches had, which is used on a CPU.
-    """
-
-    device: torch.device
-    dtype: torch.dtype
-    clip: bool
-    buffers: Buffers
-
-    def empty(self, shape: tuple[int, ...]) -> Tensor:
-        """Return a tensor for images, of this shape, whose values are whatever was there before."""
-        if self.device.type == "cpu":
-            return self.buffers.empty(shape, self.dtype)
-        return torch.empty(shape, dtype=self.dtype, device=self.device)
-
-    def put(self, target: Tensor, image: Tensor) -> None:
-        """Copy an image into a part of such a tensor, cut off and converted. The image is not needed afterwards."""
-        if target.device.type == "cpu" and target.dtype == torch.float32:
-            # By NumPy: torch would start threads that spin, on cores that decode.
-            source, out = image.numpy(), target.numpy()
-            np.clip(source, 0.0, 1.0, out=out) if self.clip else np.copyto(out, source)
-        else:
-            target.copy_(image.clamp_(0.0, 1.0) if self.clip else image)
-
-    def send(self, array: npt.NDArray[Any]) -> Tensor:
-        """Put a small array on the device, without waiting for it."""
-        tensor = torch.from_numpy(array)
-        return tensor if self.device.type == "cpu" else tensor.pin_memory().to(self.device, non_blocking=True)
-
-
 class Batch(ABC):
     """Tensors of one micro-batch. `batch["rows"]` is `batch.rows`, and `{**batch}` a plain dictionary.
 
     A new kind is a dataclass, frozen, with slots and without a repr of its own, whose fields are tensors but for
-    `position` and plain numbers. It owns how images are laid out: `collate` puts them in, `pixels` takes one out.
+    `position` and plain numbers. It owns how images are laid out: `lay_out` says where each goes, `pixels` takes one
+    out.
     `shardkit.loader.collate.BATCHES` says which kind belongs to which `shardkit.plan.BatchShape`.
 
     What a model needs of any batch are `rows` and `weight`, so that a slot without an image counts for nothing, and
@@ -141,15 +98,10 @@ class Batch(ABC):
 
     @classmethod
     @abstractmethod
-    def collate(
-        cls,
-        micro: MicroBatch,
-        items: list[BatchItem | None],
-        images: list[Tensor],
-        position: BatchPosition,
-        canvas: Canvas,
-    ) -> Self:
-        """Make the batch of a micro-batch.
+    def lay_out(
+        cls, micro: MicroBatch, items: list[BatchItem | None], position: BatchPosition, canvas: Canvas
+    ) -> tuple[Self, list[Tensor]]:
+        """Make the batch of a micro-batch with room for images, before these are there.
 
         Parameters
         ----------
@@ -157,14 +109,19 @@ class Batch(ABC):
             What the plan says, in a shape that belongs to this kind.
         items : list of BatchItem or None
             What each of the n crops shows; None where nothing could be read. Filled slots follow in this order.
-        images : list of Tensor
-            Pixels of those items that are not None, in order: float32 (1, rows, cols), padded with 0 to the shape's
-            `padded_size`, on the device. They may be changed. Of several views, the first one of all items, then the
-            second, as `MicroBatch.views` has them.
         position : BatchPosition
             Where the batch stands in the plan.
         canvas : Canvas
-            Makes the tensors and fills them: whatever no image covers must be set to 0.
+            Makes the tensors: whatever no image covers must be cleared.
+
+        Returns
+        -------
+        batch : Batch
+            All but the values of its images.
+        rooms : list of Tensor
+            Where the images of those items that are not None go, in order: parts of the batch's tensors, (rows, cols)
+            of the shape's `padded_size`, or the same in blocks, (down, rows, right, cols), adjacent in their last axis.
+            Of several views, the first one of all items, then the second, as `MicroBatch.views` has them.
         """
 
     @abstractmethod

@@ -6,7 +6,8 @@ from typing import Self
 import numpy as np
 from torch import Tensor
 
-from shardkit.loader.batch import Batch, BatchItem, BatchPosition, Canvas
+from shardkit.loader.batch import Batch, BatchItem, BatchPosition
+from shardkit.loader.canvas import Canvas
 from shardkit.plan.shapes import MicroBatch, Shape
 
 
@@ -35,14 +36,9 @@ class BinnedBatch(Batch):
     position: BatchPosition
 
     @classmethod
-    def collate(
-        cls,
-        micro: MicroBatch,
-        items: list[BatchItem | None],
-        images: list[Tensor],
-        position: BatchPosition,
-        canvas: Canvas,
-    ) -> Self:
+    def lay_out(
+        cls, micro: MicroBatch, items: list[BatchItem | None], position: BatchPosition, canvas: Canvas
+    ) -> tuple[Self, list[Tensor]]:
         """See `Batch`. Crop i lies in slot i."""
         shape = micro.shape
         assert isinstance(shape, Shape)
@@ -50,16 +46,16 @@ class BinnedBatch(Batch):
         sizes = np.zeros((shape.images, 2), np.int64)
         rows = np.full(shape.images, -1, np.int64)
         seeds = np.zeros(shape.images, np.int64)
-        following = iter(images)
+        rooms = []
         for slot in range(shape.images):
             item = items[slot] if slot < len(items) else None
             if item is None:
-                out[slot].zero_()
+                canvas.clear(out[slot])
                 continue
-            canvas.put(out[slot], next(following))
+            rooms.append(out[slot, 0])
             sizes[slot] = micro.crops.out_height[item.crop], micro.crops.out_width[item.crop]
             rows[slot], seeds[slot] = item.row, micro.crops.seed[item.crop].astype(np.int64)
-        return cls(out, canvas.send(sizes), canvas.send(rows), canvas.send(seeds), position)
+        return cls(out, canvas.send(sizes), canvas.send(rows), canvas.send(seeds), position), rooms
 
     def pixels(self, slot: int) -> Tensor:
         """See `Batch`."""

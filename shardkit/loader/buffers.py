@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-_KEPT = 3  # buffers that wait for use
+_KEPT = 5  # buffers that wait for use: micro-batches are painted ahead
 _SLACK = 2  # a buffer serves requests down to this part of its size
 
 
@@ -23,7 +23,8 @@ class Buffers:
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """Return a tensor of this shape, in memory that an earlier one may have had."""
-        size = math.prod(shape) * dtype.itemsize
+        if not (size := math.prod(shape) * dtype.itemsize):
+            return torch.empty(shape, dtype=dtype)
         block = self._take(size)
         # Tensors keep `lent` alive; when it goes, the block is free again.
         lent = block[:size]

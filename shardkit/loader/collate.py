@@ -8,8 +8,9 @@ import numpy as np
 from torch import Tensor
 
 from shardkit.dataset.rounding import ceil_div
-from shardkit.loader.batch import Batch, BatchItem, BatchPosition, Canvas
+from shardkit.loader.batch import Batch, BatchItem, BatchPosition
 from shardkit.loader.binned import BinnedBatch
+from shardkit.loader.canvas import Canvas
 from shardkit.loader.multi_view import MultiViewBatch
 from shardkit.plan.multi_view import ViewsShape
 from shardkit.plan.shapes import BatchShape, MicroBatch, Pack, Shape
@@ -56,14 +57,9 @@ class PackedBatch(Batch):
     longest: int = 0
 
     @classmethod
-    def collate(
-        cls,
-        micro: MicroBatch,
-        items: list[BatchItem | None],
-        images: list[Tensor],
-        position: BatchPosition,
-        canvas: Canvas,
-    ) -> Self:
+    def lay_out(
+        cls, micro: MicroBatch, items: list[BatchItem | None], position: BatchPosition, canvas: Canvas
+    ) -> tuple[Self, list[Tensor]]:
         """See `Batch`. Images follow one another; crops without one leave no gap."""
         shape, patch = micro.shape, micro.patch
         assert isinstance(shape, Pack)
@@ -73,28 +69,25 @@ class PackedBatch(Batch):
         hw = np.zeros((sequences, 2), np.int32)
         rows = np.full(sequences, -1, np.int64)
         seeds = np.zeros(sequences, np.int64)
-        ends = list[int]()
+        ends, rooms = list[int](), list[Tensor]()
         at = 0
-        for item, image in zip((item for item in items if item is not None), images, strict=True):
+        for item in (item for item in items if item is not None):
             height, width = int(micro.crops.out_height[item.crop]), int(micro.crops.out_width[item.crop])
             down, across = ceil_div(height, patch), ceil_div(width, patch)
             end, number = at + down * across, len(ends)
-            canvas.put(
-                patches[at:end].view(down, across, patch, patch),
-                image[0].view(down, patch, across, patch).permute(0, 2, 1, 3),
-            )
+            rooms.append(patches[at:end].view(down, across, patch, patch).permute(0, 2, 1, 3))
             yx[at:end, 0], yx[at:end, 1] = np.repeat(np.arange(down), across), np.tile(np.arange(across), down)
             hw[number] = height, width
             rows[number], seeds[number] = item.row, micro.crops.seed[item.crop].astype(np.int64)
             ends.append(end)
             at = end
-        patches[at:].zero_()
+        canvas.clear(patches[at:])
         cu_seqlens = np.full(sequences + 1, tokens, np.int32)
         cu_seqlens[: len(ends) + 1] = [0, *ends]
         image_of = np.repeat(np.arange(sequences, dtype=np.int32), np.diff(cu_seqlens))
         send = canvas.send
         places = send(yx), send(image_of), send(cu_seqlens)
-        return cls(patches, *places, send(hw), send(rows), send(seeds), position, shape.longest)
+        return cls(patches, *places, send(hw), send(rows), send(seeds), position, shape.longest), rooms
 
     def pixels(self, slot: int) -> Tensor:
         """See `Batch`."""
@@ -117,6 +110,13 @@ BATCHES: dict[type[BatchShape], type[Batch]] = {
 """Kinds of batches by the shape that the plan gives their micro-batches."""
 
 
+def lay_out(
+    micro: MicroBatch, items: list[BatchItem | None], position: BatchPosition, canvas: Canvas
+) -> tuple[Batch, list[Tensor]]:
+    """Make a batch of the kind that belongs to a micro-batch's shape, with room for images: see `Batch.lay_out`."""
+    return BATCHES[type(micro.shape)].lay_out(micro, items, position, canvas)
+
+
 def collate(
     micro: MicroBatch,
     items: list[BatchItem | None],
@@ -124,5 +124,17 @@ def collate(
     position: BatchPosition,
     canvas: Canvas,
 ) -> Batch:
-    """Make a batch of the kind that belongs to a micro-batch's shape; see `Batch.collate`."""
-    return BATCHES[type(micro.shape)].collate(micro, items, images, position, canvas)
+    """Make a batch and put images into it.
+
+    Parameters
+    ----------
+    micro, items, position, canvas
+        See `Batch.lay_out`.
+    images : list of Tensor
+        Pixels of those items that are not None, in the order of the rooms that they go into: float32 (1, rows, cols) on
+        the device, padded with 0 to the shape's `padded_size`; or of the room's shape and type. They may be changed.
+    """
+    batch, rooms = lay_out(micro, items, position, canvas)
+    for room, image in zip(rooms, images, strict=True):
+        canvas.put(room, image)
+    return batch

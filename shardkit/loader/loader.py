@@ -27,11 +27,13 @@ from shardkit.loader import photometric
 from shardkit.loader.augmenting import Augment
 from shardkit.loader.batch import BatchPosition
 from shardkit.loader.buffers import Buffers
+from shardkit.loader.canvas import Canvas
 from shardkit.loader.collate import Loaded
 from shardkit.loader.course import Course
-from shardkit.loader.graph import Graph, GraphConfig, load_dali
+from shardkit.loader.graph import load_dali
 from shardkit.loader.graph_input import Normalise, check_normalise
 from shardkit.loader.index import Where
+from shardkit.loader.makers import maker
 from shardkit.loader.mixture_index import open_index
 from shardkit.loader.mixture_report import without
 from shardkit.loader.options import CacheOptions, ReadOptions, check_counts
@@ -185,7 +187,6 @@ class Loader:
         if (at := CacheOptions.of(cache, cache_bytes)) is not None:
             at.check_holds(self._index.largest_shard(self.batching.level))
             check_folder(at.folder)
-        load_dali()
         self._cache, self._stats, self._buffers = at, Stats(), Buffers()
         self._prefetcher: Prefetcher | None = None
         members = member_configs(self._index.members, decoder, self.device, normalise)
@@ -200,6 +201,8 @@ class Loader:
             augment=augment,
             views=photometric.changing(self.batching.augmentation.views, [how.normalise for how in members]),
         )
+        if self._config.graph:
+            load_dali()
 
     def __iter__(self) -> Iterator[Loaded]:
         """Go through this rank's micro-batches, from the current step to the end of the epoch.
@@ -215,14 +218,14 @@ class Loader:
         mine = self._share.begin()
         self._stats.bad.clear()
         config = replace(self._config, max_bad=self._reading.allowed(len(plan.draws) / mine.size))
-        graph = GraphConfig.of(self.batching.augmentation, self.device, config.decode, plan.images, config.threads)
+        canvas = Canvas(self.device, config.dtype, config.clip, self._buffers)
         prefetcher = self._prefetcher = Prefetcher(
             micro_batches(plan, self.step, mine),
             config,
             self._index,
-            Graph(graph),
+            maker(config, self.batching.augmentation, canvas, plan.images),
+            canvas,
             open_fetcher(self._index.stores, self._reading, self._cache, self._index),
-            self._buffers,
             self._stats,
         )
         try:

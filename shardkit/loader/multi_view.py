@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shardkit.loader.batch import Batch, BatchItem, BatchPosition, Canvas
+from shardkit.loader.batch import Batch, BatchItem, BatchPosition
 from shardkit.loader.binned import BinnedBatch
+from shardkit.loader.canvas import Canvas
 from shardkit.plan.multi_view import ViewsShape
 from shardkit.plan.shapes import MicroBatch
 from shardkit.plan.views import apart
@@ -65,14 +66,9 @@ class MultiViewBatch(Batch):
         )
 
     @classmethod
-    def collate(
-        cls,
-        micro: MicroBatch,
-        items: list[BatchItem | None],
-        images: list[Tensor],
-        position: BatchPosition,
-        canvas: Canvas,
-    ) -> Self:
+    def lay_out(
+        cls, micro: MicroBatch, items: list[BatchItem | None], position: BatchPosition, canvas: Canvas
+    ) -> tuple[Self, list[Tensor]]:
         """See `Batch`. Sample i lies in place i."""
         shape, crops = micro.shape, micro.crops
         assert isinstance(shape, ViewsShape)
@@ -80,17 +76,17 @@ class MultiViewBatch(Batch):
         for place, item in enumerate(items):
             if item is not None:
                 rows[place], seeds[place] = item.row, crops.seed[item.crop].astype(np.int64)
-        following, views = iter(images), []
+        views, rooms = [], []
         for view in shape.views:
             out = canvas.empty((view.n, shape.images, 1, view.side, view.side))
             for number in range(view.n):
                 for place, row in enumerate(rows.tolist()):
                     if row < 0:
-                        out[number, place].zero_()
+                        canvas.clear(out[number, place])
                     else:
-                        canvas.put(out[number, place], next(following))
+                        rooms.append(out[number, place, 0])
             views.append(out)
-        return cls(tuple(views), canvas.send(rows), canvas.send(seeds), position)
+        return cls(tuple(views), canvas.send(rows), canvas.send(seeds), position), rooms
 
     def pixels(self, slot: int) -> Tensor:
         """See `Batch`. The first view of the sample."""

@@ -109,6 +109,11 @@ class PrefetchConfig:
         return self.members[0].streams is not None
 
     @property
+    def graph(self) -> bool:
+        """Whether a DALI graph makes the images: on a GPU, and where it decodes."""
+        return self.decode or self.device.type != "cpu"
+
+    @property
     def clip(self) -> bool:
         """Whether all images are cut off at 0 and 1 as they are laid out; those that are changed are before."""
         unchanged = self.augment is None and not self.views

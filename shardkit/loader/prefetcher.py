@@ -1,8 +1,9 @@
-"""The threads between a plan and its batches: fetch ahead, decode ahead, run the graph, hand over.
+"""The threads between a plan and its batches: fetch ahead, decode ahead, build, hand over.
 
-    plan --(this rank's micro-batches)--> event loop: fetch --> threads: decode --> producer: graph, collation --> queue
+    plan --(this rank's micro-batches)--> event loop: fetch --> threads: decode --> producer: build --> queue
 
-Every stage is bounded: encoded bytes by `read_ahead`, decoded micro-batches by three, finished batches by `prefetch`.
+On a CPU the threads that decode also paint: the producer has next to nothing to do. Every stage is bounded: encoded
+bytes by `read_ahead`, decoded micro-batches by three, finished batches by `prefetch`.
 """
 
 import asyncio
@@ -22,26 +23,24 @@ import torch
 
 from shardkit.codecs.placement import Placement
 from shardkit.errors import ArgumentError, BadDataError, IntegrityError, ShardkitError
-from shardkit.loader import augmenting, closing, photometric
-from shardkit.loader.batch import Batch, BatchItem, BatchPosition, Canvas
-from shardkit.loader.buffers import Buffers
-from shardkit.loader.collate import collate
-from shardkit.loader.graph import Graph, cut_off
+from shardkit.loader import closing
+from shardkit.loader.batch import Batch, BatchPosition
+from shardkit.loader.building import Builder
+from shardkit.loader.canvas import Canvas
 from shardkit.loader.graph_input import Pixels, Prepared, prepared
 from shardkit.loader.index import Index
+from shardkit.loader.makers import Maker
 from shardkit.loader.prefetch_config import MemberConfig, PrefetchConfig
-from shardkit.loader.sample_index import Detail
 from shardkit.loader.stats import Shares, Stats
 from shardkit.loader.stream.fetch import Fetcher, Got, Want
 from shardkit.loader.stream.files import Threads
-from shardkit.plan.crops import Crops
+from shardkit.loader.work import Ready, Work
 from shardkit.plan.shapes import MicroBatch
 from shardkit.terminal.output import logger
 
 _log = logger("shardkit.loader")
-_DECODED = 2  # micro-batches decoded at a time: one in the graph, one behind it
+_DECODED = 2  # micro-batches decoded at a time: one that becomes a batch, one behind it
 _AT_ONCE = 4  # micro-batches asked for before the next one is looked at
-_BLAME = 8  # bad samples named in an error
 _PATIENCE = 30  # seconds without a batch until a line is logged
 _CLOSING = 15.0  # seconds that closing waits at most: more than a fetcher does
 _DECODING = 2.0  # seconds of these for images that are being decoded
@@ -57,18 +56,6 @@ class _Handed:
     shares: Shares = field(default_factory=dict)
 
 
-@dataclass
-class _Pending:
-    position: BatchPosition
-    micro: MicroBatch
-    views: list[Crops]
-    details: list[Detail]
-    gate: asyncio.Event
-    size: int
-    decodes: deque[int] = field(default_factory=deque)  # a crop's index, whenever it is decoded; threads append
-    future: "Future[list[Prepared | ShardkitError]] | None" = None
-
-
 class Prefetcher:
     """Runs from construction to `close`; `get` hands out batches in the order of the plan, then None.
 
@@ -82,12 +69,12 @@ class Prefetcher:
         What all batches of a loader have in common.
     index : Index
         Knows where samples lie.
-    graph : Graph
-        Normalises images. It is closed at the end.
+    maker : Maker
+        Makes images of what is decoded. It is closed at the end.
+    canvas : Canvas
+        Where images are put.
     fetcher : Fetcher
         Reads. It is closed at the end.
-    buffers : Buffers
-        Memory for batches.
     stats : Stats
         Where to count.
     """
@@ -97,18 +84,18 @@ class Prefetcher:
         micro_batches: MicroBatches,
         config: PrefetchConfig,
         index: Index,
-        graph: Graph,
+        maker: Maker,
+        canvas: Canvas,
         fetcher: Fetcher,
-        buffers: Buffers,
         stats: Stats,
     ) -> None:
         self._micro_batches, self._config, self._index, self._stats = micro_batches, config, index, stats
-        self._graph, self._fetcher = graph, fetcher
-        self._canvas = Canvas(config.device, config.dtype, config.clip, buffers)
+        self._maker, self._fetcher = maker, fetcher
         self._stats.watch(self._fetcher)
         self._decoders = Threads(config.threads, "shardkit-decode")
+        self._builder = Builder(maker, config, canvas, self._decoders, stats)
         self._awaited: Future[Any] | None = None  # what the producer waits for
-        self._pending: deque[_Pending] = deque()
+        self._pending: deque[Work] = deque()
         self._ahead = 0  # encoded bytes asked for and not yet in a batch
         self._out: queue.Queue[_Handed] = queue.Queue(config.prefetch)
         self._stopped, self._pid = threading.Event(), os.getpid()
@@ -174,7 +161,7 @@ class Prefetcher:
     def _clean_up(self) -> None:
         self._fetcher.close()
         self._decoders.close(wait=_DECODING)
-        self._graph.close()
+        self._maker.close()
         self._stats.watch(None)
 
     def _produce_all(self) -> None:
@@ -192,7 +179,7 @@ class Prefetcher:
             self._ahead -= head.size
             self._top_up()
             self._open_gates(_DECODED)
-            self._hand_over(_Handed(self._build(head, ready), _shares(head)))
+            self._hand_over(_Handed(self._builder.build(head, ready), head.shares()))
         return None
 
     def _hand_over(self, item: _Handed) -> None:
@@ -218,10 +205,11 @@ class Prefetcher:
             span = (detail.start(level), detail.prefix(level), detail.hash(level))
             wants.append(Want(detail.object(level), *span, f"the image {detail.key}"))
         size = sum(want.length for want in wants)
-        item = _Pending(position, micro, micro.views(), details, asyncio.Event(), size)
+        item = Work(position, micro, micro.views(), details, asyncio.Event(), size)
 
-        async def prepare(got: list[Got]) -> list[Prepared | ShardkitError]:
+        async def prepare(got: list[Got]) -> Ready:
             await item.gate.wait()
+            await asyncio.wrap_future(self._decoders.submit(self._maker.begin, item))
             jobs = [self._decoders.submit(self._prepare, item, i, data) for i, data in enumerate(got)]
             return list(await asyncio.gather(*map(asyncio.wrap_future, jobs)))
 
@@ -229,122 +217,32 @@ class Prefetcher:
         self._ahead += size
         self._pending.append(item)
 
-    def _open_gates(self, count: int, *more: _Pending) -> None:
+    def _open_gates(self, count: int, *more: Work) -> None:
         for item in [*more, *list(self._pending)[:count]][:count]:
             self._fetcher.call(item.gate.set)
 
     # --- the decoding threads
 
-    def _prepare(self, item: _Pending, at: int, data: Got) -> Prepared | ShardkitError:
+    def _prepare(self, item: Work, at: int, data: Got) -> Prepared | ShardkitError:
         if isinstance(data, ShardkitError):
             return data
         crops, detail = item.micro.crops, item.details[at]
         level, bits = int(crops.level[at]), int(detail.number("bits"))
         begun, member = time.perf_counter(), self._config.members[detail.shard.member]
+        took = painted = 0.0
         try:
             if not self._config.decode:
                 item.decodes.append(at)
             pixels = _pixels(member, data, level, bits, detail.placement)
+            decoded = time.perf_counter()
+            took = 0.0 if self._config.decode else decoded - begun
+            image = prepared(pixels, item.micro, at, detail, bits, member.normalise, item.views)
+            image = self._maker.take(item, at, image)
+            painted = time.perf_counter() - decoded
         except ShardkitError as error:
             return IntegrityError(f"{detail.shard.name}: the image {detail.key} cannot be decoded: {error}")
-        took = 0.0 if self._config.decode else time.perf_counter() - begun
-        self._stats.decoded(detail, level, len(data), took)
-        return prepared(pixels, item.micro, at, detail, bits, member.normalise, item.views)
-
-    # --- graph and collation
-
-    def _build(self, item: _Pending, ready: list[Prepared | ShardkitError]) -> Batch:
-        begun = time.perf_counter()
-        images, shown = self._run_graph(item, ready)
-        normalised = time.perf_counter()
-        if self._config.views:
-            chosen = _chosen(ready, shown)
-            photometric.change(self._config.views, item.views, shown, images, chosen, self._decoders)
-            cut_off(images, chosen)  # a blur's weights sum to 1 within rounding
-            self._finished()
-        if self._config.augment is not None:
-            augmenting.change(self._config.augment, item.views, shown, images, item.details)
-            self._finished()
-        changed = time.perf_counter()
-        batch = collate(item.micro, shown, images, item.position, self._canvas)
-        self._finished()  # whole before anybody sees it
-        self._stats.built(
-            item.micro, len(item.decodes), normalised - begun, changed - normalised, time.perf_counter() - changed
-        )
-        return batch
-
-    def _finished(self) -> None:
-        """Wait for a GPU to do what it was given."""
-        if self._config.device.type == "cuda":
-            torch.cuda.current_stream(self._config.device).synchronize()
-
-    def _substituted(
-        self, item: _Pending, ready: list[Prepared | ShardkitError], told: set[int]
-    ) -> list[BatchItem | None]:
-        """Choose what is shown of each crop: itself, else by the plan's rule another, else nothing.
-
-        told: crops whose badness has been counted and logged.
-        """
-        shown: list[BatchItem | None] = []
-        for at, image in enumerate(ready):
-            source: int | None = at
-            if isinstance(image, ShardkitError):
-                good = [i for i in item.micro.substitutes(at) if isinstance(ready[i], Prepared)]
-                source = good[0] if good else None
-                if at not in told:
-                    told.add(at)
-                    self._bad(item, at, image, source)
-            shown.append(None if source is None else BatchItem(source, int(item.micro.crops.row[source])))
-        return shown
-
-    def _bad(self, item: _Pending, at: int, error: ShardkitError, source: int | None) -> None:
-        instead = "nothing" if source is None else f"the image {item.details[source].key}"
-        _log.warning("%s; showing %s in its place", error, instead)
-        self._stats.bad.append(str(error))
-        if len(self._stats.bad) > self._config.max_bad:
-            some = "; ".join(self._stats.bad[-_BLAME:])
-            raise BadDataError(
-                f"{len(self._stats.bad):,} samples of this epoch are bad, more than max_bad allows: {some}"
-            )
-
-    def _run_graph(
-        self, item: _Pending, ready: list[Prepared | ShardkitError]
-    ) -> tuple[list[torch.Tensor], list[BatchItem | None]]:
-        told: set[int] = set()
-        shown = self._substituted(item, ready, told)
-        try:
-            return self._images(item, _chosen(ready, shown)), shown
-        except IntegrityError as failed:
-            # Sound by its hash and not decodable all the same: find out which, one by one, and go on without it.
-            for at, image in enumerate(ready):
-                if isinstance(image, Prepared):
-                    try:
-                        item.decodes.extend([at] * self._config.decode)
-                        self._graph.run([image])
-                    except IntegrityError as error:
-                        key = item.details[at].key
-                        ready[at] = IntegrityError(f"{item.details[at].shard.name}: the image {key}: {error}")
-            if len(ready) > 1 and not any(isinstance(image, Prepared) for image in ready):
-                raise failed  # the graph is at fault, not every image
-            shown = self._substituted(item, ready, told)
-            return self._images(item, _chosen(ready, shown)), shown
-
-    def _images(self, item: _Pending, chosen: list[Prepared]) -> list[torch.Tensor]:
-        if self._config.decode:
-            item.decodes.extend(range(len(chosen)))
-        images = self._graph.run(chosen)
-        if not self._canvas.clip:
-            cut_off(images, chosen)
-        return images
-
-
-def _shares(item: _Pending) -> Shares:
-    """Share out a micro-batch's pixels among the bins that its images are stored in."""
-    pixels: dict[str, float] = {}
-    for detail, tokens in zip(item.details, item.micro.crops.tokens.tolist(), strict=True):
-        pixels[detail.bin] = pixels.get(detail.bin, 0) + tokens
-    total = sum(pixels.values())
-    return {name: count / total for name, count in pixels.items()}
+        self._stats.decoded(detail, level, len(data), took, painted)
+        return image
 
 
 def _pixels(member: MemberConfig, data: bytes, level: int, bits: int, placement: Placement) -> Pixels:
@@ -352,8 +250,3 @@ def _pixels(member: MemberConfig, data: bytes, level: int, bits: int, placement:
         streams.check(data, placement)  # here, because the graph takes memory by what a stream claims
         return np.frombuffer(streams.standalone(data, level), np.uint8)
     return member.codec.decode(data, level, bits, placement)
-
-
-def _chosen(ready: list[Prepared | ShardkitError], shown: list[BatchItem | None]) -> list[Prepared]:
-    images = [ready[s.crop] for s in shown if s is not None]
-    return [image for image in images if isinstance(image, Prepared)]

@@ -16,8 +16,8 @@ from shardkit.dataset.bins import Bin, Bins
 from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ArgumentError
 from shardkit.formats import webdataset
-from shardkit.loader.graph import Graph, GraphConfig
 from shardkit.loader.graph_input import Normalise, prepared
+from shardkit.loader.painting import paint
 from shardkit.loader.sample_index import Detail, Details
 from shardkit.plan import Batching, EpochPlan, Packed, Resized, from_text
 from shardkit.plan.samples import Samples
@@ -74,12 +74,9 @@ def prepare(
     small = htj2k.decode(htj2k.encode(pixels), level, bits, Placement(rows, cols, rows, cols)) if level else pixels
     facts = asdict(content.statistics(pixels, found.mask, padded=padded))
     ready = prepared(small, micro, 0, _detail(facts), bits, normalise)
-    graph = Graph(GraphConfig.of(alone.augmentation, torch.device("cpu"), decode=False, max_images=1, threads=1))
-    try:
-        (image,) = graph.run([ready])
-        return image.clamp(0, 1) if ready.clip else image.clone()
-    finally:
-        graph.close()
+    image = torch.empty(1, *ready.pad)
+    paint(image[0], ready, resize=alone.augmentation.side is not None)
+    return image
 
 
 def _alone(of: Batching, rows: int, cols: int) -> Batching:

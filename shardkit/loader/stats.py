@@ -64,8 +64,9 @@ class Stats:
     wait_s : float
         Seconds that the consumer waited for batches.
     graph_s, augment_s, assemble_s : float
-        Seconds that the producer normalised images, changed the grey levels of views and had images augmented, and laid
-        them out in batches.
+        Seconds that images were cut out, resized and normalised: by the producer where a graph does it, else added up
+        over threads; that the producer changed the grey levels of views and had images augmented; and that it laid
+        images out in batches.
     bad : list of str
         What was wrong with samples of this epoch.
     bins : dict of BinStats
@@ -105,24 +106,29 @@ class Stats:
             for name, share in shares.items():
                 self.bins[name].wait_s += share * seconds
 
-    def decoded(self, detail: Detail, level: int, size: int, seconds: float) -> None:
-        """Count that a thread decoded an image."""
+    def decoded(self, detail: Detail, level: int, size: int, seconds: float, painting: float) -> None:
+        """Count that a thread decoded an image, and painted it."""
         with self._lock:
             of = self.bins[detail.bin]
             of.images += 1
             of.bytes += size
             of.mpx += halved(int(detail.number("height")), level) * halved(int(detail.number("width")), level) / 1e6
             of.decode_s += seconds
+            self.graph_s += painting
 
-    def built(self, micro: MicroBatch, decodes: int, graph_s: float, augment_s: float, assemble_s: float) -> None:
+    def changed(self, graph_s: float, augment_s: float) -> None:
+        """Count the producer's seconds for images that were not painted where they belong."""
+        with self._lock:
+            self.graph_s += graph_s
+            self.augment_s += augment_s
+
+    def built(self, micro: MicroBatch, decodes: int, assemble_s: float) -> None:
         """Count that the producer finished a batch."""
         self.batches += 1
         self.images += len(micro.crops)
         self.decodes += decodes
         self.tokens += micro.real_tokens + micro.repeated_tokens
         self.padded_tokens += micro.padded_tokens
-        self.graph_s += graph_s
-        self.augment_s += augment_s
         self.assemble_s += assemble_s
 
     def where(self) -> str:

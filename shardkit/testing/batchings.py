@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from shardkit.dataset.bins import Bin, Bins
-from shardkit.loader.batch import Batch, BatchItem, BatchPosition, Canvas
+from shardkit.loader.batch import Batch, BatchItem, BatchPosition
 from shardkit.loader.buffers import Buffers
-from shardkit.loader.collate import collate
+from shardkit.loader.canvas import Canvas
+from shardkit.loader.collate import collate, lay_out
 from shardkit.plan import Batching, Crops, EpochPlan, MicroBatch, Samples, from_text
 
 _SAMPLES, _PATCHES = 50, 5
@@ -105,6 +106,9 @@ def _assert_batch(micro: MicroBatch, missing: set[int], what: str) -> list[Any]:
     views = micro.views()
     images = [_image(micro, view, item.crop) for view in views for item in shown]
     canvas = Canvas(torch.device("cpu"), torch.float32, clip=False, buffers=_Used())
+    for room, image in zip(lay_out(micro, items, _POSITION, canvas)[1], images, strict=True):
+        sound = room.dim() in (2, 4) and room.stride(-1) == 1 and room.numel() == image.numel()
+        assert sound, f"{what}: a room is neither rows and columns nor blocks of adjacent pixels: {tuple(room.shape)}"
     batch = collate(micro, items, [image.clone() for image in images], _POSITION, canvas)
     assert isinstance(batch, Batch), f"{what}: is no Batch"
     assert batch.position is _POSITION, f"{what}: its position is lost"

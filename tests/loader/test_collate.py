@@ -14,8 +14,9 @@ from torch import Tensor
 
 from shardkit import BinnedBatch, PackedBatch
 from shardkit.dataset.bins import Bin, Bins
-from shardkit.loader.batch import BatchItem, BatchPosition, Canvas
+from shardkit.loader.batch import BatchItem, BatchPosition
 from shardkit.loader.buffers import Buffers
+from shardkit.loader.canvas import Canvas
 from shardkit.loader.collate import collate
 from shardkit.plan import Exact, MicroBatch, Pack, Samples, Shape
 from shardkit.plan.crops import crops

@@ -13,7 +13,8 @@ from torch import Tensor
 from shardkit import Batch, Batching, Loader, from_text
 from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ArgumentError
-from shardkit.loader.batch import BatchItem, BatchPosition, Canvas
+from shardkit.loader.batch import BatchItem, BatchPosition
+from shardkit.loader.canvas import Canvas
 from shardkit.loader.collate import BATCHES
 from shardkit.loader.replay import replay
 from shardkit.plan import BatchShape, Crops, MicroBatch, Samples, batching
@@ -96,27 +97,24 @@ class StripBatch(Batch):
     position: BatchPosition
 
     @classmethod
-    def collate(
-        cls,
-        micro: MicroBatch,
-        items: list[BatchItem | None],
-        images: list[Tensor],
-        position: BatchPosition,
-        canvas: Canvas,
-    ) -> Self:
+    def lay_out(
+        cls, micro: MicroBatch, items: list[BatchItem | None], position: BatchPosition, canvas: Canvas
+    ) -> tuple[Self, list[Tensor]]:
         shape, left = micro.shape, 0
         assert isinstance(shape, StripShape)
         strip = canvas.empty((shape.height, shape.width))
         boxes, seeds = np.zeros((shape.images, 3), np.int64), np.zeros(shape.images, np.int64)
         rows = np.full(shape.images, -1, np.int64)
-        shown = (item for item in items if item is not None)
-        for slot, (item, image) in enumerate(zip(shown, images, strict=True)):
-            canvas.put(strip[:, left : left + image.shape[2]], image[0])
-            boxes[slot] = left, micro.crops.out_height[item.crop], micro.crops.out_width[item.crop]
+        rooms = []
+        for slot, item in enumerate(item for item in items if item is not None):
+            height, width = int(micro.crops.out_height[item.crop]), int(micro.crops.out_width[item.crop])
+            right = left + shape.padded_size(height, width, micro.patch)[1]
+            rooms.append(strip[:, left:right])
+            boxes[slot] = left, height, width
             rows[slot], seeds[slot] = item.row, micro.crops.seed[item.crop].astype(np.int64)
-            left += image.shape[2]
-        strip[:, left:] = 0
-        return cls(strip, canvas.send(boxes), canvas.send(rows), canvas.send(seeds), position)
+            left = right
+        canvas.clear(strip[:, left:])
+        return cls(strip, canvas.send(boxes), canvas.send(rows), canvas.send(seeds), position), rooms
 
     def pixels(self, slot: int) -> Tensor:
         left, height, width = self.boxes[slot].tolist()

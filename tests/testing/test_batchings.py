@@ -13,6 +13,7 @@ from torch import Tensor
 from shardkit import Binned, Exact, Fixed, MultiView, Packed, PackedBatch, Resized, View
 from shardkit.dataset.bins import Bin, Bins
 from shardkit.errors import ArgumentError
+from shardkit.loader.collate import collate
 from shardkit.plan import Batching, Crops, MicroBatch, Samples
 from shardkit.plan import batching as kinds
 from shardkit.plan.batchers import Batcher, PackedBatcher
@@ -80,8 +81,7 @@ def _turned(batch: PackedBatch) -> PackedBatch:
     ],
 )
 def test_what_a_batch_does_wrong_is_named(monkeypatch: pytest.MonkeyPatch, change: Collate, message: str) -> None:
-    whole = PackedBatch.collate
-    monkeypatch.setattr(PackedBatch, "collate", lambda *given: change(whole(*given)))
+    monkeypatch.setattr("shardkit.testing.batchings.collate", lambda *given: change(collate(*given)))
     with pytest.raises(AssertionError, match=message):
         assert_batching(PACKED)
 

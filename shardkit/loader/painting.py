@@ -1,0 +1,65 @@
+"""From a decoded image to its place in a batch, on a CPU: cut out or resized, mirrored, normalised, in one pass.
+
+This is what the DALI graph does on a GPU, in the same order of operations. Each thread that decodes an image paints it,
+while its pixels are in the cache, and no memory lies between it and the batch.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from shardkit.errors import IntegrityError
+from shardkit.loader import kernels
+from shardkit.loader.canvas import convert
+from shardkit.loader.graph_input import Prepared
+from shardkit.loader.resizing import resized
+
+_FREE = np.float32(-np.inf), np.float32(np.inf)
+_CUT = np.float32(0), np.float32(1)
+
+
+def paint(room: Tensor, image: Prepared, resize: bool) -> None:
+    """Write one view of a decoded image into its room.
+
+    Parameters
+    ----------
+    room : Tensor of float32, float16 or bfloat16
+        On the CPU: (rows, cols) as it is padded, or in blocks, (down, rows, right, cols); see `Batch.lay_out`.
+    image : Prepared
+        Pixels, and what is shown of them.
+    resize : bool
+        Whether the batching resizes images.
+    """
+    pixels: npt.NDArray[Any] = np.ascontiguousarray(image.data)
+    part = (*image.start, *image.shape)
+    if resize:
+        pixels, part = resized(pixels, image.roi_start, image.roi_end, image.size), (0, 0, *image.size)
+    elif any(at < 0 or at + length > side for at, length, side in zip(part[:2], part[2:], pixels.shape, strict=True)):
+        raise IntegrityError(f"{part[2]} x {part[3]} pixels at {part[:2]} are not all in an image of {pixels.shape}")
+    rooms = room.shape if room.dim() == 2 else (room.shape[0] * room.shape[1], room.shape[2] * room.shape[3])
+    if part[2] > rooms[0] or part[3] > rooms[1]:
+        raise IntegrityError(f"{part[2]} x {part[3]} pixels do not fit into {rooms[0]} x {rooms[1]}")
+    scale = np.float32(1) / np.float32(image.std)
+    numbers = np.float32(image.mean), scale, _CUT if image.clip else _FREE
+    if room.dtype == torch.float32:
+        flat, lie = _memory(room)
+        kernels.normalise(pixels, part, image.flip, *numbers, flat, lie)
+    else:
+        whole = np.empty(image.pad, np.float32)
+        kernels.normalise(pixels, part, image.flip, *numbers, whole.ravel(), (*image.pad, 1, 1, 0, image.pad[1], 0))
+        convert(whole.reshape(room.shape), room)
+
+
+def _memory(room: Tensor) -> tuple[npt.NDArray[np.float32], tuple[int, ...]]:
+    """Return a room's memory, first number to last, and how an image lies there: see `kernels.normalise`."""
+    if room.dim() == 2:
+        (rows, cols), (row, _) = room.shape, room.stride()
+        lie = (rows, cols, 1, 1, 0, row, 0)
+    else:
+        (deep, rows, wide, cols), (down, row, right, _) = room.shape, room.stride()
+        lie = (rows, cols, deep, wide, down, row, right)
+    span = 1 + sum((size - 1) * step for size, step in zip(room.shape, room.stride(), strict=True))
+    return room.as_strided((span,), (1,)).numpy(), lie
