@@ -2,9 +2,9 @@
 
     encoded -> decode UINT16 -> clamp -> slice or resize -> flip -> normalise + pad -> torch, by DLPack
 
-What follows the clamp is there once for each view of a sample. One graph serves both devices; what a batching does not
-ask for is not in it. Images may come decoded, by OpenJPH on the loader's threads, which gives the same pixels: nearly
-twice as fast as DALI's decoder on a CPU, and several times as fast as its decoder on an H200
+What follows the clamp is there once for each view of a sample. What a batching does not ask for is not in it. On a CPU
+it is used where it decodes; else threads paint what they decode, see painting.py. On a GPU images may come decoded, by
+OpenJPH on the loader's threads, which gives the same pixels: several times as fast as DALI's decoder on an H200
 (`decoders.image(device="mixed")`), where a rank has cores enough; see device.py.
 """
 

@@ -112,7 +112,8 @@ class Loader:
         Threads that decode; default this rank's share of the cores, of which a GPU's feeding takes two.
     decoder : {"auto", "threads", "dali"}
         What decodes: OpenJPH on threads, or DALI, which gives the same pixels. "auto" is threads, which were several
-        times as fast beside an H200, too, but dali on a GPU whose rank has fewer than 6 cores.
+        times as fast beside an H200, too, but dali on a GPU whose rank has fewer than 6 cores. On a CPU, DALI is used
+        by "dali" alone.
     max_bad : float
         Share of an epoch's samples that may be unreadable, and are replaced, before `BadDataError`; default 0.001. At
         least one may, unless it is 0.

@@ -39,7 +39,7 @@ def _assert_equal(one: Any, other: Any, atol: float = 0.0) -> None:
         a, b = one[name], other[name]
         for x, y in zip(a, b, strict=True) if name == "views" else [(a, b)]:
             if isinstance(x, Tensor) and x.is_floating_point():
-                torch.testing.assert_close(x, y, rtol=0, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
+                torch.testing.assert_close(x, y, rtol=0, atol=atol)
             else:
                 assert x.equal(y) if isinstance(x, Tensor) else x == y, name
 
