@@ -15,7 +15,7 @@ import pytest
 from shardkit import Loader, Packed
 from shardkit.errors import ArgumentError
 from shardkit.loader import prefetcher
-from shardkit.loader.graph import Graph
+from shardkit.loader.building import Builder
 
 PACKED = Packed(tokens=512, patch=16, per_step=1)
 HEAD = """
@@ -99,17 +99,17 @@ def test_a_program_ends_with_its_last_line(dataset_folder: Path, script: str) ->
 
 @pytest.fixture
 def hung(dataset_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Loader, Any]]:
-    """A loader and its iteration, which has given one batch and gives no more: the graph hangs with the second one."""
-    release, run = threading.Event(), Graph.run
+    """A loader and its iteration, which has given one batch and gives no more: it hangs in building the second one."""
+    release, build = threading.Event(), Builder.build
     calls = list[int]()
 
-    def stuck(graph: Graph, images: Any) -> Any:
+    def stuck(builder: Builder, work: Any, ready: Any) -> Any:
         calls.append(1)
         if len(calls) > 1:
             release.wait(60)
-        return run(graph, images)
+        return build(builder, work, ready)
 
-    monkeypatch.setattr(Graph, "run", stuck)
+    monkeypatch.setattr(Builder, "build", stuck)
     monkeypatch.setattr(prefetcher, "_CLOSING", 0.2)
     loader = Loader(dataset_folder, batching=PACKED, split=None, device="cpu")
     batches = iter(loader)
