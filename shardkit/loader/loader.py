@@ -328,6 +328,9 @@ class Loader:
     def state_dict(self, after: BatchPosition | None = None) -> dict[str, Any]:
         """Return where the loader stands: five plain fields, the same on all ranks, and good for any world size.
 
+        In the middle of an epoch of more than 262,144 samples there is a sixth, with which a resume need not plan the
+        steps before.
+
         The state moves on when a step's last batch is handed out.
 
         Parameters
