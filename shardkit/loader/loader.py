@@ -178,7 +178,10 @@ class Loader:
             wrap=wrap,
         )
         self._index = open_index(str(url), deadline, weighted)
-        samples, self._filtered = self._index.samples(self._split, where, needs), where is not None
+        samples, self._filtered = (
+            self._index.samples(self._split, where, needs, self.batching.content),
+            where is not None,
+        )
         spec = spec_of(samples, self._split, self._filtered, window, self.batching)
         self._course = Course(samples, spec, seed, epoch, self._index.digest, self._index.url)
         check_sizes(self.batching, samples, self.key)
