@@ -1,9 +1,11 @@
 """What a hundred million radiographs would take: planning, opening a dataset, building by workers, and a paper model.
 
 plan    EpochPlan of n samples of published sizes, arrays in memory: seconds and memory to the first global step; up to
-        10**7 samples also seconds to a step in the middle of the epoch, which is what a resume takes.
-index   a loader's view of a manifest of n rows, with all columns: seconds and memory to open it, and seconds for the
-        details of one shard.
+        10**7 samples also seconds to a step in the middle of the epoch, planned from the start, and with the mark that
+        a state carries, which is what a resume takes.
+index   a loader's view of a manifest of n rows, with all columns: seconds and memory to open it, to plan its first
+        batch and to find where its images lie. Above 10**7 rows keys and hashes repeat: see `scale_data`.
+finish  the last stage of a build of n files, made up without pixels: see `scale_build`.
 build   `shardkit build` of one synthetic export, with one worker and more.
 archives  listing zips of many members, and a compressed tar: see `archives`.
 model   hours and egress for more images on more machines: see `scale_model`, which `checks` holds against measured rows
@@ -19,11 +21,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -31,30 +32,29 @@ from benchmarks import archives, loader_data, machine
 from benchmarks.drawing import lines
 from benchmarks.loader import Bench
 from benchmarks.results import FOLDER, Record, begin, save, spread, table
+from benchmarks.scale_data import SHARD
 from benchmarks.scale_model import model
-from shardkit.dataset.rounding import ceil_div
 from shardkit.report import Plot
 from shardkit.terminal.output import say
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 BATCHINGS = {
     "packed": "packed:tokens=24576,patch=48",
     "binned": "binned:tokens=24576,patch=48",
     "resized": "resized:side=224,batch_size=64,patch=16",
 }
-SHARD = 300  # samples
-CHUNK = 600 * SHARD  # rows of a manifest that are made at once
 RESUMED = 10**7  # samples up to which a step in the middle is asked for: all before it has to be planned
 
+DISTINCT = 10**7  # rows up to which each has keys and hashes of its own
+LIMITS = {"open_s": 10, "open_mib": 2048, "resume_s": 1, "finish_mib": 4096}
+"""What each must stay below: opening 10**8 rows to the first batch; resuming in, and finishing, 10**7."""
 SOME = 32  # steps whose mean says how many images a step has
 
 
 def run(
     *,
     plan_rows: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (10**5, 10**6, 10**7, 10**8),
-    index_rows: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (10**5, 10**6, 10**7),
+    index_rows: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (10**5, 10**6, 10**7, 10**8),
+    finish_rows: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (10**5, 10**6),
     members: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (10**4, 10**5, 10**6),
     tar_members: int = 10**4,
     tar_mb: int = 1000,
@@ -71,7 +71,9 @@ def run(
     plan_rows
         Samples of the plans; 4 bytes of memory each.
     index_rows
-        Rows of the manifests; some 300 bytes of disk each, twice.
+        Rows of the manifests; up to 10**7 some 200 bytes of disk each, 10**8 take 1 GB and some 5 minutes to make.
+    finish_rows
+        Files of the builds whose last stage is run; some 2 KB of memory each.
     members
         Members of the zips that are listed.
     tar_members, tar_mb
@@ -100,6 +102,8 @@ def run(
         result["build"] = _builds(bench, repeats)
         result["archives"] = archives.measured(bench, members, tar_members, tar_mb * 10**6)
         result["index"] = list(_index(bench, index_rows))
+        result["limits"] = LIMITS
+        result["finish"] = list(_finish(bench, finish_rows))
         result["plan"] = [bench.child("scale:plan", rows, name) for rows in plan_rows for name in BATCHINGS]
     result["model"] = model(result["build"], json.loads(loader.read_text()))
     save(result, out, plots)
@@ -145,76 +149,47 @@ def _build(bench: Bench, workers: int, repeats: int) -> Record:
 def _index(bench: Bench, rows: tuple[int, ...]) -> Iterator[Record]:
     for count in rows:
         place = bench.work / f"index{count}"
-        size = bench.child("scale:write_index", str(bench.work / "built"), str(place), count)
+        size = bench.child("scale_data:write_index", str(bench.work / "built"), str(place), count, count <= DISTINCT)
         bench.child("scale:open_index", str(place))  # brings it into the page cache
         yield {"rows": count, "manifest_mb": size / 1e6} | bench.child("scale:open_index", str(place))
         shutil.rmtree(place)
 
 
-def write_index(template: str, place: str, rows: int) -> int:
-    """Write a manifest of that many rows, a piece at a time; return its size."""
-    import numpy as np
-    import pyarrow.parquet as pq
-
-    from shardkit.dataset import contents, manifest
-
-    folder, rng = Path(place), np.random.default_rng(0)
-    folder.mkdir()
-    facts = json.loads((Path(template) / contents.NAME).read_text())
-    facts |= {"bins": [[max(sides) for sides in zip(*facts["bins"], strict=True)]]}  # one that holds all images
-    some = pq.read_table(Path(template) / manifest.NAME)  # its schema names the digest of dataset.json
-    splits: Counter[str] = Counter()
-    with pq.ParquetWriter(folder / manifest.NAME, some.schema, compression="zstd", write_page_checksum=True) as sink:
-        for start in range(0, rows, CHUNK):
-            numbers = np.arange(start, min(start + CHUNK, rows))
-            part = _fresh(some.take(numbers % some.num_rows), numbers, facts["bins"][0], rng)
-            splits.update(part["split"].to_pylist())
-            sink.write_table(part, manifest.ROW_GROUP)
-    facts |= {"samples": rows, "shards": ceil_div(rows, SHARD), "splits": dict(splits)}
-    (folder / contents.NAME).write_text(json.dumps(facts))
-    return (folder / manifest.NAME).stat().st_size
-
-
-def _fresh(part: pa.Table, numbers: Any, bin: list[int], rng: Any) -> pa.Table:
-    """Give rows splits, shards, keys and hashes of their own, which would compress if they repeated."""
-    import numpy as np
-    import pyarrow as pa
-
-    def cut(size: int, count: int) -> list[bytes]:
-        data = rng.bytes(size * count)
-        return [data[at : at + size] for at in range(0, len(data), size)]
-
-    schema, ends = part.schema, part["level_hash"].combine_chunks().offsets
-    before = np.cumsum(part["length"].to_numpy()) - part["length"].to_numpy()
-    starts = before[(numbers - numbers[0]) // SHARD * SHARD]  # of the first image in the shard
-    columns = {
-        "key": [value.hex() for value in cut(24, len(numbers))],
-        "shard": [f"shards/{bin[0]:04d}x{bin[1]:04d}/{number // SHARD:05d}.tar" for number in numbers],
-        "offset": before - starts,
-        "bin_height": np.full(len(numbers), bin[0]),
-        "bin_width": np.full(len(numbers), bin[1]),
-        "pixel_hash": cut(16, len(numbers)),
-        "json_hash": cut(16, len(numbers)),
-        "split": rng.choice(["train", "val", "test"], len(numbers), p=[0.8, 0.05, 0.15]),
-        "level_hash": pa.ListArray.from_arrays(ends, pa.array(cut(16, ends[-1].as_py()), pa.binary(16))),
-    }
-    for name, column in columns.items():
-        part = part.set_column(schema.get_field_index(name), name, pa.array(column))
-    return part.cast(schema)
-
-
 def open_index(place: str) -> Record:
-    """Do what a loader does before its first step: read sizes and split of all rows; then one shard's details."""
+    """Do what a loader does before its first batch: read sizes and split of all rows, plan, find where images lie."""
     from shardkit.loader.manifest_index import ManifestIndex
+    from shardkit.plan import EpochPlan, from_text
 
-    before, clock = machine.peak_of_this_process(), time.perf_counter()
+    before, clock, cpu = machine.peak_of_this_process(), time.perf_counter(), time.process_time()
     catalog = ManifestIndex(place)
-    samples = catalog.samples("train")
-    opened = time.perf_counter() - clock
-    memory = machine.peak_of_this_process() - before
-    clock = time.perf_counter()
+    samples = catalog.samples("train", boxes=False)
+    opened, memory = time.perf_counter() - clock, machine.peak_of_this_process() - before
+    rows = EpochPlan(samples, 0, 0, from_text(BATCHINGS["resized"]))[0][0].crops.row
+    for row in rows.tolist():
+        catalog.detail(row)
+    batch, cpu = time.perf_counter() - clock, time.process_time() - cpu
+    peak, clock = machine.peak_of_this_process() / 2**20, time.perf_counter()
     catalog.details(len(catalog.shards) // 2)
-    return {"samples": len(samples), "open_s": opened, "details_s": time.perf_counter() - clock, "mib": memory / 2**20}
+    return {
+        "samples": len(samples),
+        "open_s": opened,
+        "first_batch_s": batch,
+        "first_batch_cpu_s": cpu,
+        "details_s": time.perf_counter() - clock,
+        "mib": memory / 2**20,
+        "peak_mib": peak,
+    }
+
+
+# --- finish: the last stage of a build
+
+
+def _finish(bench: Bench, rows: tuple[int, ...]) -> Iterator[Record]:
+    for count in rows:
+        place = bench.work / f"finish{count}"
+        bench.child("scale_build:make", str(bench.work / "built"), str(place), count)
+        yield bench.child("scale_build:last_stage", str(place))
+        shutil.rmtree(place)
 
 
 # --- plan
@@ -226,6 +201,7 @@ def plan(rows: int, name: str) -> Record:
 
     from shardkit.dataset.bins import THESIS, Bins
     from shardkit.plan import EpochPlan, Samples, from_text
+    from shardkit.plan.resuming import Mark
     from shardkit.synthetic.radiographs import synth_sizes
 
     drawn = synth_sizes(99_991, np.random.default_rng(0))
@@ -238,9 +214,17 @@ def plan(rows: int, name: str) -> Record:
     found = {"rows": rows, "batching": name, "first_step_s": first, "mib": (peak - before) / 2**20}
     if rows <= RESUMED:
         images = statistics.mean(sum(len(micro.crops) for micro in step) for step in islice(of, SOME))
-        clock = time.perf_counter()
-        _ = EpochPlan(samples, 0, 0, from_text(BATCHINGS[name]))[int(rows / images / 2)]
+        clock, middle = time.perf_counter(), int(rows / images / 2)
+        planned = EpochPlan(samples, 0, 0, from_text(BATCHINGS[name]))
+        _ = planned[middle]
         found["middle_step_s"] = time.perf_counter() - clock
+        mark = planned.mark(middle)
+        text, clock = json.dumps(None if mark is None else mark.plain()), time.perf_counter()
+        resumed = EpochPlan(samples, 0, 0, from_text(BATCHINGS[name]))
+        if mark is not None:
+            resumed.go_on(Mark.read(json.loads(text)))
+        _ = resumed[middle]
+        found |= {"resume_s": time.perf_counter() - clock, "mark_bytes": len(text)}
     return found
 
 
@@ -253,10 +237,10 @@ def readme(result: Record) -> str:
     index = {row["rows"]: row for row in result["index"]}
     lines = []
     for rows in dict.fromkeys(row["rows"] for row in result["plan"]):
-        opened = f"{index[rows]['open_s']:.1f} s, {index[rows]['mib']:,.0f} MiB" if rows in index else "–"
+        opened = f"{_opening(index[rows]):.1f} s, {index[rows]['mib']:,.0f} MiB" if rows in index else "–"
         of = [plans[rows, name] for name in BATCHINGS]
         steps = [f"{row['first_step_s']:.2f} s, {row['mib']:,.0f} MiB" for row in of]
-        middle = [f"{row['middle_step_s']:.1f}" if "middle_step_s" in row else "–" for row in of]
+        middle = [f"{row.get('resume_s', row['middle_step_s']):.1f}" if "middle_step_s" in row else "–" for row in of]
         lines.append([f"{rows:,}", opened, *steps, " / ".join(middle)])
     titles = ["images", "open the dataset", *[f"first step, {name}" for name in BATCHINGS], "resume mid-epoch, s"]
     found = result["model"]
@@ -278,6 +262,41 @@ def readme(result: Record) -> str:
         + f"\n\nEgress at ${found['assumed']['dollars_a_gb']} a GB, {found['assumed']['epochs']} epochs: {egress}."
         f" The model against measured rows that it was not made from: {checks}."
         + (f"\n\n{archives.readme(result['archives'])}" if "archives" in result else "")
+        + (f"\n\n{_finished(result)}" if "finish" in result else "")
+    )
+
+
+def _opening(row: Record) -> float:
+    """Return the seconds to the first batch; of older figures, to the open dataset."""
+    return float(row["first_batch_s"] if "first_batch_s" in row else row["open_s"])
+
+
+def _finished(result: Record) -> str:
+    """Say what the last stage of a build takes, and which limits are held."""
+    rows = [
+        [f"{row['files']:,}", f"{row['seconds']:,.0f} s", f"{row['cpu_s']:,.0f} s", f"{row['peak_mib']:,.0f} MiB"]
+        for row in result["finish"]
+    ]
+    found = {
+        "open_s": [_opening(row) for row in result["index"] if row["rows"] == 10**8],
+        "open_mib": [row.get("peak_mib", row["mib"]) for row in result["index"] if row["rows"] == 10**8],
+        "resume_s": [row["resume_s"] for row in result["plan"] if row["rows"] == 10**7],
+        "finish_mib": [row["peak_mib"] for row in result["finish"] if row["files"] == 10**7],
+    }
+    what = {
+        "open_s": "100,000,000 rows to the first batch, s",
+        "open_mib": "the same, MiB",
+        "resume_s": "resume amid 10,000,000, s",
+        "finish_mib": "last stage of 10,000,000 files, MiB",
+    }
+    limits = [
+        [what[name], f"{limit:,}", f"{max(found[name]):,.1f}" if found[name] else "not measured"]
+        for name, limit in result["limits"].items()
+    ]
+    return (
+        table(["files, last stage of a build", "time", "CPU time", "memory"], rows)
+        + "\n\n"
+        + table(["limit", "at most", "measured"], limits)
     )
 
 

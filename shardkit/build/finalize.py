@@ -5,6 +5,7 @@ Every step derives its output from the journals, the plan and former generations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -45,13 +46,7 @@ def write_fingerprints(store: Store, plan: GenerationPlan, generation: int, fold
 
 def write_links(store: Store, plan: GenerationPlan, generation: int, folder: Path, samples: pa.Table) -> None:
     """Keep pairs of patients of whom one file turned out to hold the other's image: a split must not part them."""
-    kept = samples["pixel_hash"].combine_chunks()
-    pairs: set[tuple[str, str]] = set()
-    for shard in plan.shards:
-        table = journal.read(store, generation, shard.name, ["reason", "pixel_hash", "patient"])
-        table = table.filter(pc.equal(table["reason"], "duplicate_exact"))
-        owners = samples["patient"].take(pc.index_in(table["pixel_hash"], kept).combine_chunks())
-        pairs.update(zip(table["patient"].to_pylist(), owners.to_pylist(), strict=True))
+    pairs = _owners(store, plan, generation, samples)
     if (folder / NEAR).exists():
         near = parquet.read(folder / NEAR, ["patient", "kept_patient"])
         pairs.update(zip(near["patient"].to_pylist(), near["kept_patient"].to_pylist(), strict=True))
@@ -64,6 +59,26 @@ def write_links(store: Store, plan: GenerationPlan, generation: int, folder: Pat
         "b": pa.array([b for _, b in rows], pa.string()),
     }
     parquet.write(pa.table(columns), folder / LINKS)
+
+
+def _owners(
+    store: Store, plan: GenerationPlan, generation: int, samples: pa.Table
+) -> set[tuple[str | None, str | None]]:
+    """Return the patient of each exact copy, and that of the sample that was kept.
+
+    All copies are looked up at once: each search makes a table of all samples.
+    """
+    columns = ["reason", "pixel_hash", "patient"]
+    tables = [pa.table({name: pa.array([], journal.SCHEMA.field(name).type) for name in columns})]
+    for shard in plan.shards:
+        table = journal.read(store, generation, shard.name, columns)
+        tables.append(table.filter(pc.equal(table["reason"], "duplicate_exact")))
+    copies = pa.concat_tables(tables).combine_chunks()
+    if not copies.num_rows:
+        return set()
+    kept = pc.index_in(copies["pixel_hash"], samples["pixel_hash"].combine_chunks()).combine_chunks()
+    owners = samples["patient"].take(kept)
+    return set(zip(copies["patient"].to_pylist(), owners.to_pylist(), strict=True))
 
 
 def write_digests(path: Path, digests: dict[int, str]) -> None:
@@ -116,17 +131,18 @@ def write_ledger(
     done = _name_kept(pa.concat_tables(tables).combine_chunks(), samples, folder / NEAR)
     unused = parquet.read(folder / TWINS)["serial"].combine_chunks()
     hashed = pa.concat_tables([_DIGEST.empty_table(), *map(parquet.read, digests)]).combine_chunks()
+    rows_done, rows_hashed = _Rows(done["serial"]), _Rows(hashed["serial"])
     with parquet.writing(folder / LEDGER, ledger.SCHEMA) as writer:
         for part in parts:
             # Parts of a build that an earlier version began lack columns.
             scanned = pa.concat_tables([SCHEMA.empty_table(), parquet.read(part)], promote_options="default")
             twin = pc.is_in(scanned["serial"], unused)
-            at = pc.index_in(scanned["serial"], done["serial"].combine_chunks()).combine_chunks()
+            at = rows_done.of(scanned["serial"])
             converted = pc.is_valid(at)
             chosen = {
                 "path": pa.array([ledger.path_text(p) for p in scanned["path"].to_pylist()], pa.string()),
                 "size": scanned["size"],
-                "sha256": hashed["sha256"].take(pc.index_in(scanned["serial"], hashed["serial"].combine_chunks())),
+                "sha256": hashed["sha256"].take(rows_hashed.of(scanned["serial"])),
                 "verdict": pc.if_else(twin, "dropped", pc.coalesce(done["verdict"].take(at), scanned["verdict"])),
                 "reason": pc.if_else(twin, "for_processing", pc.coalesce(done["reason"].take(at), scanned["reason"])),
                 "repairs": _choose(converted, done["repairs"].take(at), scanned["repairs"]),
@@ -141,6 +157,23 @@ def write_ledger(
                 **{name: scanned[name] for name in ("sop", "study", "series", "accession", "patient")},
             }
             writer.write_table(pa.table(chosen).cast(ledger.SCHEMA))
+
+
+class _Rows:
+    """Finds rows by serial: serials of a generation count its images, so that an array says it for all parts."""
+
+    def __init__(self, serials: pa.ChunkedArray) -> None:
+        numbers = serials.to_numpy()
+        self._rows = np.full(int(numbers.max(initial=-1)) + 1, -1, np.int64)
+        self._rows[numbers[::-1]] = np.arange(len(numbers))[::-1]  # the first row of each
+
+    def of(self, serials: pa.ChunkedArray) -> pa.Array:
+        """Return the row of each of these serials, null where there is none."""
+        numbers = serials.to_numpy()
+        there = numbers < len(self._rows)
+        rows = np.full(len(numbers), -1, np.int64)
+        rows[there] = self._rows[numbers[there]]
+        return pa.array(rows, mask=rows < 0)
 
 
 def _choose(where: pa.ChunkedArray, yes: pa.ChunkedArray, no: pa.ChunkedArray) -> pa.Array:

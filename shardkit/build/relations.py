@@ -36,6 +36,12 @@ class Thumbnails:
             with pq.ParquetFile(path) as file:
                 yield from file.iter_batches(4096)
 
+    def among(self, keys: pa.Array) -> npt.NDArray[np.bool_]:
+        """Tell of all that `batches` yields whether it is of `keys`; at once, as each search makes a table of these."""
+        columns = [pa.chunked_array([], pa.string()), *(parquet.read(path, ["key"])["key"] for path in self.files)]
+        found = pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())
+        return np.asarray(pc.is_in(found, keys).to_numpy(), np.bool_)
+
     def of(self, keys: pa.Array) -> npt.NDArray[np.uint8]:
         """Return the thumbnails of `keys`, in their order: (n, pixels) uint8."""
         out = np.zeros((len(keys), THUMB**2), np.uint8)
@@ -154,10 +160,12 @@ def _study_pairs(column: pa.ChunkedArray, patients: npt.NDArray[np.int32]) -> np
 
 def _off_template(samples: pa.Table, thumbs: Thumbnails) -> set[int]:
     templates, suspects = duplicates.Templates(), list[str]()
+    known = thumbs.among(samples["key"].combine_chunks())
     for pass_ in ("add", "suspects"):
+        start = 0
         for batch in thumbs.batches():
-            known = pc.is_in(batch["key"], samples["key"].combine_chunks())
-            batch = batch.filter(known)
+            start, mine = start + batch.num_rows, known[start : start + batch.num_rows]
+            batch = batch.filter(pa.array(mine))
             kinds = [
                 (b or "", v or "")
                 for b, v in zip(batch["body_part"].to_pylist(), batch["view"].to_pylist(), strict=True)

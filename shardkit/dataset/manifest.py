@@ -4,6 +4,7 @@ Columns are plain Parquet types, so that any tool reads them. The digest covers 
 """
 
 import hashlib
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
@@ -18,6 +19,7 @@ from shardkit.storage import Store, parquet
 
 NAME = "manifest.parquet"
 ROW_GROUP = 1 << 13
+_LARGE = 1 << 25  # rows from which on row groups are larger: what a file says of each of its columns takes memory
 _DIGEST_FIELD = b"shardkit.digest"
 
 SAMPLE, SCHEMA = parquet.schema(SampleFacts), parquet.schema(SampleRow)
@@ -75,9 +77,16 @@ def write(table: pa.Table, store: Store) -> str:
     name = digest(table)
     table = _as(table, _STORED).replace_schema_metadata({_DIGEST_FIELD: name})
     buffer = BytesIO()
-    pq.write_table(table, buffer, compression="zstd", row_group_size=ROW_GROUP, write_page_checksum=True)
+    pq.write_table(
+        table, buffer, compression="zstd", row_group_size=row_group(table.num_rows), write_page_checksum=True
+    )
     store.put(NAME, buffer.getvalue())
     return name
+
+
+def row_group(rows: int) -> int:
+    """Return the rows of a row group of a manifest of so many rows."""
+    return 2 * ROW_GROUP if rows > _LARGE else ROW_GROUP
 
 
 def typed(table: pa.Table) -> pa.Table:
@@ -109,9 +118,17 @@ def _as(table: pa.Table, kind: pa.DataType) -> pa.Table:
     return table.set_column(at, table.schema.field(at).with_type(kind), table[_HASHES].cast(kind))
 
 
-def opened(source: Any) -> pq.ParquetFile:
-    """Open a manifest's file, whose pages are held against their checksums; it is a context manager."""
-    return pq.ParquetFile(source, page_checksum_verification=True)
+def opened(source: Any, coded: Sequence[str] = ()) -> pq.ParquetFile:
+    """Open a manifest's file, whose pages are held against their checksums; it is a context manager.
+
+    Parameters
+    ----------
+    source : path or file
+        The file.
+    coded : sequence of str
+        Columns that are read as codes and words.
+    """
+    return pq.ParquetFile(source, page_checksum_verification=True, read_dictionary=list(coded))
 
 
 def named_digest(file: pq.ParquetFile) -> str:

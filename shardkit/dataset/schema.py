@@ -46,8 +46,9 @@ _NEVER_NULL = (
     "bin_height", "bin_width", "box_top", "box_left", "box_height", "box_width", "content", "min", "max", "mean", "std",
     "p0_5", "p1", "p99", "p99_5", "padding", "halvings", "repairs", "flags", "split",
 )  # fmt: skip
-OPENING = ("shard", "split", "height", "width", "bin_height", "bin_width", "box_top", "box_left", "box_height",
-           "box_width")  # fmt: skip
+CODED = ("shard", "split")
+"""Those of few words, which are read as codes."""
+OPENING = (*CODED, "height", "width", "bin_height", "bin_width")
 """Those that are read for all samples when a dataset is opened for loading."""
 LISTS = ("level_bytes", "level_hash")
 NUMBERS = ("offset", "height", "width", "bits", "bin_height", "bin_width", "min", "max", "mean", "std", "p0_5", "p99_5")
@@ -121,6 +122,7 @@ class ManifestCheck:
     shards: list[str] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
     _end: int = 0  # of the last row's bytes in its shard
+    _named: dict[str, Bin | None] = field(default_factory=dict)
 
     def check(self, batch: pa.RecordBatch) -> None:
         """Check the next rows.
@@ -144,8 +146,12 @@ class ManifestCheck:
             good = pc.match_substring_regex(batch.column("key"), _KEY).to_numpy(zero_copy_only=False)
             self._refuse(~good, "its key is none that a sample has, of hexadecimal digits and dashes")
         if "split" in names:
-            good = pc.is_in(batch.column("split"), pa.array(SPLITS)).to_numpy(zero_copy_only=False)
-            self._refuse(~good, f"its split is none of {', '.join(SPLITS)}")
+            good = pc.is_in(_coded(batch.column("split")).dictionary, pa.array(SPLITS)).to_numpy(zero_copy_only=False)
+            index = _coded(batch.column("split")).indices.to_numpy()
+            self._refuse(
+                np.zeros(len(index), np.bool_) if good.all() else ~good[index],
+                f"its split is none of {', '.join(SPLITS)}",
+            )
         values = {name: batch.column(name).to_numpy() for name in names if _numeric(batch.column(name))}
         for rule in _RULES:
             if all(name in values for name in rule.needs):
@@ -199,10 +205,20 @@ class ManifestCheck:
         if (name in _NEVER_NULL or facts) and column.null_count:
             self._refuse(column.is_null().to_numpy(zero_copy_only=False), f"{name} is missing")
         inner = column.flatten() if pa.types.is_list(column.type) else column
+        inner = inner.dictionary if pa.types.is_dictionary(inner.type) else inner
         if inner is not column and inner.null_count:
             raise IntegrityError(f"{self.where}: a list in column {name} has no value in a place; {ANEW}")
         if pa.types.is_string(inner.type) and (pc.max(pc.binary_length(inner)).as_py() or 0) > _TEXT:
             raise IntegrityError(f"{self.where}: a text in column {name} has more than {_TEXT:,} bytes; {ANEW}")
+
+    def _bin(self, pattern: re.Pattern[str], shard: str) -> Bin | None:
+        """Return the bin in a shard's name; None for a name that no shard has."""
+        if (found := pattern.fullmatch(shard)) is None:
+            return None
+        name = found["bin"]
+        if name not in self._named:
+            self._named[name] = _bin(name)
+        return self._named[name]
 
     def _in_bins(self, values: dict[str, Any]) -> None:
         rows = values["bin_height"].astype(np.int64) << 32 | values["bin_width"]
@@ -238,19 +254,22 @@ class ManifestCheck:
 
     def _in_shards(self, column: pa.Array, values: dict[str, Any]) -> None:
         """Check that shards have names as we make them, of their bin, and that images lie one after another."""
-        coded = column.dictionary_encode()
+        coded = _coded(column)
         index, words = coded.indices.to_numpy(), coded.dictionary.to_pylist()
         pattern = form_of(self.description).SHARD
-        bins = [_bin(pattern, word) for word in words]
-        self._refuse(np.array([b is None for b in bins])[index], "its shard names an object outside the dataset, or one"
-                     " that is no shard")  # fmt: skip
+        bins = [self._bin(pattern, word) for word in words]
+        if None in bins:
+            self._refuse(np.array([b is None for b in bins])[index], "its shard names an object outside the dataset, or"
+                         " one that is no shard")  # fmt: skip
         ends = np.zeros(len(index), np.int64)
         if {"bin_height", "bin_width"} <= values.keys():
             other = np.zeros(len(index), np.bool_)
             for side in ("height", "width"):
-                other |= np.array([getattr(bin, side) for bin in bins])[index] != values[f"bin_{side}"]
+                sides = np.array([0 if bin is None else getattr(bin, side) for bin in bins], np.int32)
+                other |= sides[index] != values[f"bin_{side}"]
             self._refuse(other, "its shard is another bin's")
-        first = np.diff(index, prepend=-1) != 0
+        first = np.ones(len(index), np.bool_)
+        np.not_equal(index[1:], index[:-1], out=first[1:])
         first[0] = not self.shards or self.shards[-1] != words[index[0]]
         if {"offset", "length"} <= values.keys():
             ends = values["offset"] + values["length"]
@@ -266,10 +285,15 @@ def _numeric(column: pa.Array) -> bool:
     return not column.null_count and pa.types.is_primitive(kind) and not pa.types.is_boolean(kind)
 
 
-def _bin(pattern: re.Pattern[str], shard: str) -> Bin | None:
-    """Return the bin in a shard's name; None for a name that no shard has."""
+def _coded(column: pa.Array) -> pa.DictionaryArray:
+    """Return a column as codes and words; read so from a file, or made so."""
+    return column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+
+
+def _bin(name: str) -> Bin | None:
+    """Return the bin of a name; None for what is none."""
     try:
-        return Bin.from_name(found["bin"]) if (found := pattern.fullmatch(shard)) else None
+        return Bin.from_name(name)
     except ArgumentError:
         return None
 
@@ -302,8 +326,8 @@ def opened(
         raise IntegrityError(
             f"{where} does not belong to dataset.json: a build is running or was interrupted; run it again"
         )
-    columns(file.schema_arrow, where, names)
     told = file.metadata
+    columns(told.schema.to_arrow_schema(), where, names)  # as stored, whatever is read as codes
     groups = [told.row_group(i) for i in range(told.num_row_groups)]
     if sum(group.total_byte_size for group in groups) > _RATIO * size or told.num_rows > size:
         raise IntegrityError(f"{where} claims {told.num_rows:,} rows, more than {size:,} bytes hold; {ANEW}")

@@ -144,7 +144,9 @@ class LabelTable:
             taken = column.take(at)
             known[:, i] = taken.is_valid().to_numpy(zero_copy_only=False)
             values[:, i] = taken.fill_null(0).to_numpy(zero_copy_only=False)
-        split = self.table[SPLIT].take(at).to_numpy(zero_copy_only=False)
+        coded = self.table[SPLIT].combine_chunks().dictionary_encode()  # few words, of which each is held once
+        words = np.array([*coded.dictionary.to_pylist(), None], np.object_)
+        split = words[coded.indices.take(at).fill_null(len(words) - 1).to_numpy(zero_copy_only=False)]
         has_row = at.is_valid().to_numpy(zero_copy_only=False)
         return Labels(self.columns, values, known, split, self.description.kinds, categories, has_row)
 

@@ -73,7 +73,7 @@ class Choice:
 
     def of_part(self, own: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
         """Return which rows are in the part, by the splits of patients' hashes."""
-        held = np.asarray(pc.equal(own, _VAL).fill_null(False).to_numpy(), np.bool_)
+        held = equals(own, _VAL)
         return np.ones(len(held), np.bool_) if not self.part else held if self.part == _VAL else ~held
 
 
@@ -145,3 +145,14 @@ class Split:
     def of(self, tables: Iterable[str]) -> Choice | None:
         """Return the choice for a dataset with these labels tables; None where it has none."""
         return next((choice for choice in self.choices if not choice.table or choice.table in tables), None)
+
+
+def equals(column: pa.ChunkedArray, word: str) -> npt.NDArray[np.bool_]:
+    """Return which values of a column of words, in clear or as codes, are this one; none of the nulls."""
+    if not pa.types.is_dictionary(column.type):
+        return np.asarray(pc.fill_null(pc.equal(column, word), False).to_numpy(), np.bool_)
+    found = [np.zeros(0, np.bool_)]
+    for chunk in column.chunks:
+        code = pc.index(chunk.dictionary, word).as_py()
+        found.append(chunk.indices.fill_null(-1).to_numpy() == (code if code >= 0 else len(chunk.dictionary)))
+    return np.concatenate(found)

@@ -5,7 +5,7 @@ from typing import Any
 from shardkit.errors import ArgumentError, StateError
 from shardkit.loader import saved
 from shardkit.loader.batch import BatchPosition
-from shardkit.plan.epoch import EpochPlan
+from shardkit.plan.epoch import MARKED, EpochPlan
 from shardkit.plan.samples import Samples
 from shardkit.plan.spec import PlanSpec
 
@@ -61,11 +61,11 @@ class Course:
             Where it does not have this one.
         """
         plan = self.plan
-        if not plan.has(0):
-            raise ArgumentError(
-                f"{self.spec.batching} leaves no full step: too few samples; use remainder=fill, or lower per_step"
-            )
-        if self.step and not plan.has(self.step):
+        if not plan.has(self.step):
+            if not plan.has(0):
+                raise ArgumentError(
+                    f"{self.spec.batching} leaves no full step: too few samples; use remainder=fill, or lower per_step"
+                )
             raise StateError(f"epoch {self.epoch} has {len(plan):,} steps, and the state is at step {self.step:,}")
         return plan.copy()
 
@@ -79,9 +79,15 @@ class Course:
     def state(self, after: BatchPosition | None) -> dict[str, Any]:
         """Return the state after a batch, or as things stand."""
         epoch, step = (self.epoch, self.step) if after is None else after.following
-        return saved.make(str(self.spec), self._digest, self.seed, epoch, step)
+        mark = self._plan.mark(step, MARKED) if self._plan is not None and self._plan.epoch == epoch else None
+        return saved.make(str(self.spec), self._digest, self.seed, epoch, step, mark)
 
     def load(self, state: dict[str, Any]) -> None:
         """Go to where a state was taken; StateError for one of another dataset or plan."""
-        self.seed, self.epoch, self.step = saved.read(state, str(self.spec), self._digest, self._url)
-        self._plan = None
+        seed, epoch, step, mark = saved.read(state, str(self.spec), self._digest, self._url)
+        plan = None
+        if mark is not None:
+            plan = EpochPlan(self.samples, seed, epoch, self.spec.batching, self.spec.window)
+            with saved.sound():
+                plan.go_on(mark)
+        self.seed, self.epoch, self.step, self._plan = seed, epoch, step, plan

@@ -119,8 +119,8 @@ class Index(ABC):
         """Read a labels table, a row per row here; ArgumentError where there is none of that name."""
 
     @abstractmethod
-    def everything(self) -> Samples:
-        """Return all samples, to plan for."""
+    def everything(self, boxes: bool = True) -> Samples:
+        """Return all samples, to plan for; without content boxes where a batching shows whole images."""
 
     @abstractmethod
     def detail(self, row: int) -> Detail:
@@ -153,7 +153,11 @@ class Index(ABC):
             )
 
     def samples(
-        self, split: Split | str | None = "train", where: Where | None = None, needs: tuple[str, ...] = ()
+        self,
+        split: Split | str | None = "train",
+        where: Where | None = None,
+        needs: tuple[str, ...] = (),
+        boxes: bool = True,
     ) -> Samples:
         """Choose the samples to plan for.
 
@@ -165,6 +169,8 @@ class Index(ABC):
             From a table of columns to a boolean a row: which samples to take.
         needs : tuple of str
             Columns that `where` is given.
+        boxes : bool
+            Whether content boxes are asked for: they take twice as much memory as all else of a sample.
 
         Raises
         ------
@@ -172,7 +178,6 @@ class Index(ABC):
             Where none is left, or `where` gives something else.
         """
         split = Split.read(split) if isinstance(split, str) else split
-        everything = self.everything()
         keep = np.ones(self.rows, np.bool_) if split is None else in_split(self.members, split, self.url)
         if where is not None:
             chosen = np.asarray(self._filter(where, needs), np.bool_)
@@ -187,7 +192,8 @@ class Index(ABC):
                 f"{self.url} has no sample in split {name!r} that is asked for; it has {splits}: take another"
                 " one, or split='all' and where (splits are drawn by patient, so that one of few patients may be empty)"
             )
-        return everything if keep.all() else everything.select(keep, self.named(keep))
+        everything = self.everything(boxes)
+        return everything if keep.all() else everything.select(keep, self.named(keep), spare=True)
 
     def named(self, keep: Mask) -> str:
         """Return a digest of some of the rows."""

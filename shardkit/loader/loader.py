@@ -181,7 +181,10 @@ class Loader:
             wrap=wrap,
         )
         self._index = open_index(str(url), deadline, weighted)
-        samples, self._filtered = self._index.samples(self._split, where, needs), where is not None
+        samples, self._filtered = (
+            self._index.samples(self._split, where, needs, self.batching.content),
+            where is not None,
+        )
         spec = spec_of(samples, self._split, self._filtered, window, self.batching)
         self._course = Course(samples, spec, seed, epoch, self._index.digest, self._index.url)
         check_sizes(self.batching, samples, self.key)
@@ -331,6 +334,9 @@ class Loader:
 
     def state_dict(self, after: BatchPosition | None = None) -> dict[str, Any]:
         """Return where the loader stands: five plain fields, the same on all ranks, and good for any world size.
+
+        In the middle of an epoch of more than 262,144 samples there is a sixth, with which a resume need not plan the
+        steps before.
 
         The state moves on when a step's last batch is handed out.
 

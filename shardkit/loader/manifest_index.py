@@ -24,6 +24,7 @@ from shardkit.dataset.hashes import DIGEST_BYTES
 from shardkit.errors import ArgumentError, IntegrityError
 from shardkit.formats import form_of, listing
 from shardkit.labels import Labels
+from shardkit.loader import opening
 from shardkit.loader.index import Index, Member
 from shardkit.loader.sample_index import Detail, Details, common_levels
 from shardkit.loader.stream.cache import Contents
@@ -34,7 +35,6 @@ from shardkit.storage.waiting import DEADLINE, waited
 
 T = TypeVar("T")
 
-_SIZES = ("height", "width")
 _BOX = ("box_top", "box_left", "box_height", "box_width")
 _KEPT_SHARDS = 1024  # whose details stay in memory, about 200 bytes a sample
 _KEPT_GROUPS = 4  # decoded row groups, about 2 MB each
@@ -87,12 +87,13 @@ class ManifestIndex(Index):
         self.codec: str = self.description.codec
         self.form = form_of(self.description)
         self._lock = threading.Lock()
+        self._sides: Sizes | None = None
         self._details: LRUCache[int, Details] = LRUCache(_KEPT_SHARDS)
         self._decoded: FIFOCache[range, pa.Table] = FIFOCache(_KEPT_GROUPS)
         self._file = self._snapshot()
         try:
             with self._legible():
-                self._table = manifest.opened(self._file)
+                self._table = manifest.opened(self._file, schema.CODED)
                 self.shards, self.shard_starts = self._checked()
                 groups = [self._table.metadata.row_group(i).num_rows for i in range(self._table.num_row_groups)]
         except BaseException:
@@ -131,6 +132,9 @@ class ManifestIndex(Index):
             raise ArgumentError(f"{self.url}/{manifest.NAME} has no column {', '.join(sorted(unknown))}")
         with self._lock, self._legible():
             table = self._table.read(list(names), use_threads=False)
+        for at, name in enumerate(names):
+            if name in schema.CODED:
+                table = table.set_column(at, manifest.SCHEMA.field(name), table[name].cast(pa.string()))
         if not {*names} <= {*schema.OPENING}:  # which are checked already
             rows = schema.ManifestCheck(self.description, self._where)
             for batch in table.to_batches(schema.BATCH):
@@ -141,18 +145,27 @@ class ManifestIndex(Index):
         """See `Index`."""
         return labels.read(self.store, name).aligned(self.columns("key")["key"])
 
-    def everything(self) -> Samples:
+    def everything(self, boxes: bool = True) -> Samples:
         """See `Index`."""
-        sizes = self.columns(*_SIZES, *_BOX)
+        sides, self._sides = self._sides, None  # given away: those of 10**8 samples take 400 MB
+        height, width = self._narrow(opening.SIZES) if sides is None else sides
         return Samples(
             digest=self.digest,
             starts=self.shard_starts,
-            height=_small(sizes["height"]),
-            width=_small(sizes["width"]),
+            height=height,
+            width=width,
             bins=self.bins,
             levels=self.levels,
-            box=np.stack([_small(sizes[name]) for name in _BOX], 1),
+            box=self._narrow(_BOX).T if boxes else None,
         )
+
+    def _narrow(self, names: tuple[str, ...]) -> Sizes:
+        with self._lock, self._legible():
+            return opening.narrow(self._table, names, self.description, self._where)
+
+    def own_splits(self) -> pa.DictionaryArray:
+        """Return the split of each row as patients' hashes draw it, as codes."""
+        return pa.DictionaryArray.from_arrays(pa.array(self._split), pa.array(schema.SPLITS))
 
     @property
     def levels(self) -> int:
@@ -287,12 +300,6 @@ class ManifestIndex(Index):
             )
         needed = sorted({*schema.OPENING, *schema.DETAILS})
         schema.opened(self._table, os.fstat(self._file.fileno()).st_size, self.description, where, needed)
-        rows = schema.ManifestCheck(self.description, where)
-        for batch in self._table.iter_batches(schema.BATCH, columns=[*schema.OPENING], use_threads=False):
-            rows.check(batch)
-        return rows.done()
-
-
-def _small(column: pa.ChunkedArray) -> Sizes:
-    values: Sizes = column.to_numpy()
-    return values.astype(np.uint16) if not len(values) or values.max() < 1 << 16 else values
+        found = opening.read(self._table, self.description, where)
+        self._sides, self._split = found.sides, found.split
+        return found.shards, found.starts

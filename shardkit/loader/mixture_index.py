@@ -129,9 +129,9 @@ class MixtureIndex(Index):
         """See `Index`. Nothing is known of samples whose dataset has no such table."""
         return joined(self.members, name, self.url)
 
-    def everything(self) -> Samples:
+    def everything(self, boxes: bool = True) -> Samples:
         """See `Index`."""
-        parts = [member.index.everything() for member in self.members]
+        parts = [member.index.everything(boxes) for member in self.members]
         return Samples(
             digest=self.digest,
             starts=self.shard_starts,
@@ -139,7 +139,7 @@ class MixtureIndex(Index):
             width=np.concatenate([part.width for part in parts]),
             bins=self.bins,
             levels=self.levels,
-            box=np.concatenate([part.box for part in parts if part.box is not None]),
+            box=np.concatenate([part.box for part in parts if part.box is not None]) if boxes else None,
             weights=tuple(member.weight for member in self.members),
             members=np.array([0, *self._ends], np.int64),
         )

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from shardkit import labels
 from shardkit.dataset.schema import SPLITS
 from shardkit.errors import ArgumentError
-from shardkit.labels.split_names import PARTS, Choice, Split
+from shardkit.labels.split_names import PARTS, Choice, Split, equals
 from shardkit.labels.store import object_name
 from shardkit.plan.base import Batching
 from shardkit.plan.samples import Samples
@@ -70,7 +70,7 @@ def in_split(members: Sequence["Member"], split: Split, url: str) -> Mask:
                 f"split={split}: {member.name} has none of these labels, and its own splits are {', '.join(SPLITS)}:"
                 f" name one of its labels tables as well, or one of these, as split='{split},train'"
             )
-        official = _equals(_column(member, found.table), found.word)
+        official = equals(_column(member, found.table), found.word)
         masks.append(official & found.of_part(_column(member, "")))
         if official.any():
             unknown.discard(found.word)
@@ -97,7 +97,7 @@ def counts(members: Sequence["Member"], split: Split) -> dict[str, int]:
             column = _column(member, table)
             rows = {Choice(table, row["values"]): row["counts"] for row in column.value_counts().to_pylist()}
             for part in (part for part in parts if part.table == table):
-                rows[part] = int((_equals(column, part.word) & part.of_part(_column(member, ""))).sum())
+                rows[part] = int((equals(column, part.word) & part.of_part(_column(member, ""))).sum())
             for name, count in rows.items():
                 if name.word is not None:
                     found[str(name)] = found.get(str(name), 0) + count
@@ -117,11 +117,7 @@ def has_table(member: "Member", name: str) -> bool:
 def _column(member: "Member", table: str) -> pa.ChunkedArray:
     """Return the split of each of a dataset's rows."""
     if not table:
-        return member.index.columns("split")["split"]
+        return pa.chunked_array([member.index.own_splits()])
     found = labels.read(member.index.store, table).table
     keys = member.index.columns("key")["key"].combine_chunks()
     return found["split"].take(pc.index_in(keys, found["key"].combine_chunks()))
-
-
-def _equals(column: pa.ChunkedArray, word: str) -> Mask:
-    return np.asarray(pc.fill_null(pc.equal(column, word), False).to_numpy(), np.bool_)

@@ -63,6 +63,27 @@ class Batcher(ABC):
             `waiting` and those that the remaining crops make: whole steps of `per_step`.
         """
 
+    def kept(self) -> list[Crops] | None:
+        """Return all that was fed and that later micro-batches depend on, in parts of which none is a repeat.
+
+        None, the default, where a batcher of this kind is not gone on with: a resume then plans the epoch so far.
+        """
+        return None
+
+    def go_on(self, kept: list[Crops]) -> None:
+        """Stand, when fresh, where another of the same kind and options stood when it gave `kept`.
+
+        Raises
+        ------
+        ValueError
+            For what no such batcher keeps.
+        """
+        raise ValueError(f"a {type(self).__name__} is not gone on with")
+
+    def formed(self, crops: Crops) -> MicroBatch:
+        """Make the micro-batch of which `feed` gave these crops; for batchers that are gone on with."""
+        raise ValueError(f"a {type(self).__name__} is not gone on with")
+
 
 class DenseBatcher(Batcher):
     """Queues by size class, which hand out micro-batches once they have enough images.
@@ -135,6 +156,23 @@ class DenseBatcher(Batcher):
         for number, shape in enumerate(shapes):
             if ends[number] < ends[number + 1]:
                 yield shape, order[ends[number] : ends[number + 1]]
+
+    def kept(self) -> list[Crops] | None:
+        """See `Batcher`. First what waits, then what repeats are taken from, which is much where sizes are."""
+        waiting = [] if self._waiting is None else [self._waiting]
+        return waiting + [crops for first in self._first.values() for crops in first]
+
+    def go_on(self, kept: list[Crops]) -> None:
+        """See `Batcher`."""
+        self._waiting = kept[0] if kept else None
+        self._remember([self.formed(crops) for crops in kept[1:]])
+
+    def formed(self, crops: Crops) -> MicroBatch:
+        """See `Batcher`."""
+        shapes = [shape for shape, _ in self._classes(crops)]
+        if len(shapes) != 1 or len(crops) > shapes[0].images:
+            raise ValueError("its micro-batches are not of one size class")
+        return MicroBatch.of(shapes[0], self._patch, crops)
 
     @staticmethod
     def _check(crops: Crops, shape: BatchShape) -> None:
@@ -272,6 +310,18 @@ class PackedBatcher(Batcher):
         rest = sorted(queue) + list(range(before[1], len(sizes))) if queue else []
         self._waiting = crops.take(np.array(rest, np.int64))
         return [MicroBatch.of(self._shape, self._patch, crops.take(np.array(pack))) for pack in packs]
+
+    def kept(self) -> list[Crops] | None:
+        """See `Batcher`."""
+        return [] if self._waiting is None else [self._waiting]
+
+    def go_on(self, kept: list[Crops]) -> None:
+        """See `Batcher`."""
+        self._waiting = kept[0] if kept else None
+
+    def formed(self, crops: Crops) -> MicroBatch:
+        """See `Batcher`."""
+        return MicroBatch.of(self._shape, self._patch, crops)
 
     def _fill(self, queue: list[int], sizes: list[int], following: int) -> tuple[list[int], int]:
         """Take one pack out of the queue and top it up; returns also the next image that is not in the queue."""

@@ -130,9 +130,7 @@ def crops(samples: Samples, index: Ints, augmentation: Augmentation, key: int, t
         One for each of `index`.
     """
     row = samples.row(index)
-    seed = mix(key, row)
-    if turn is not None:
-        seed = np.where(turn > 0, mix(_AGAIN, seed + turn.astype(np.uint64)), seed)
+    seed = _seeds(key, row, turn)
     whole = samples.regions(index, augmentation.content)
     if augmentation.level == "auto":
         kinds = [augmentation.of(view) for view in augmentation.views] or [augmentation]
@@ -144,6 +142,31 @@ def crops(samples: Samples, index: Ints, augmentation: Augmentation, key: int, t
         tokens = sum(view.n * ceil_div(view.side, augmentation.patch) ** 2 for view in augmentation.views)
         return replace(made, tokens=np.full(len(index), tokens, np.int64))
     return _made(index, row, seed, _shown(whole, augmentation, seed), level, augmentation)
+
+
+def turns(crops: Crops, key: int, most: int) -> Ints:
+    """Return how often the epoch had shown the samples of crops before: `turn`, as `crops` was given it.
+
+    Parameters
+    ----------
+    crops : Crops
+        Of n samples that are no repeats.
+    key : int
+        That of the epoch.
+    most : int
+        What no turn exceeds.
+    """
+    found = np.zeros(len(crops), np.int64)
+    for turn in range(1, most + 1):
+        found[_seeds(key, crops.row, np.full(len(crops), turn)) == crops.seed] = turn
+    return found
+
+
+def _seeds(key: int, row: Ints, turn: Ints | None) -> Words:
+    seed = mix(key, row)
+    if turn is None:
+        return seed
+    return np.where(turn > 0, mix(_AGAIN, seed + turn.astype(np.uint64)), seed)
 
 
 def view_crops(crops: Crops, views: tuple[View, ...], patch: int) -> list[Crops]:

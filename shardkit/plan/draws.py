@@ -80,6 +80,17 @@ class Draws:
         found: Ints = np.searchsorted(self.passes, draw, side="right") - 1
         return found
 
+    def find(self, index: Ints, turn: Ints) -> Ints:
+        """Return the draws that show samples, of which each was shown `turn` times before."""
+        if self.samples is None:
+            return index
+        found, ends = np.empty(len(index), np.int64), np.append(self.passes, len(self.samples))
+        for number in np.unique(turn).tolist():
+            start, mine = int(ends[number]), turn == number
+            shown = self.samples[start : int(ends[number + 1])]  # ascending
+            found[mine] = start + np.searchsorted(shown, index[mine].astype(shown.dtype))
+        return found
+
 
 def _times(samples: Samples, key: int) -> npt.NDArray[np.uint16]:
     """Count how often each sample is shown."""

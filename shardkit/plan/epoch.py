@@ -1,27 +1,31 @@
 """An epoch's plan: global step k as a list of micro-batches, a pure function of (digest, seed, epoch, batching, k).
 
 The order comes in pieces and micro-batches form as they pass, so that the first step of 10**8 samples is planned from
-the first piece. A later step needs the pieces before it, of which only counts and what was unfinished are kept.
+the first piece. A later step needs the pieces before it, of which only counts and what was unfinished are kept: in
+memory, and, of large epochs, in a mark that a state carries.
 """
 
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 
-import numpy as np
 from cachetools import LRUCache
 
 from shardkit.errors import ArgumentError
 from shardkit.plan.base import Batching
 from shardkit.plan.batchers import Batcher
-from shardkit.plan.crops import Crops, crops
+from shardkit.plan.crops import Crops, crops, turns
 from shardkit.plan.draws import Draws
-from shardkit.plan.samples import Samples
+from shardkit.plan.resuming import Mark, Unfinished
+from shardkit.plan.samples import Ints, Samples
 from shardkit.plan.shapes import MicroBatch
 from shardkit.plan.shuffle import Order, key_of
 from shardkit.terminal import reprs
 
 WINDOW = 256  # shards
+MARKED = 1 << 18
+"""Samples before a step from which on it has a mark: fewer are planned again in a fraction of a second."""
 _KEPT = 3  # pieces whose steps stay in memory
 
 Step = list[MicroBatch]
@@ -72,15 +76,6 @@ class EpochStats:
         return EpochStats(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
 
-@dataclass(frozen=True, slots=True)
-class _Unfinished:
-    """What a piece begins with: the batcher as the piece before left it."""
-
-    batcher: Batcher
-    waiting: list[MicroBatch]  # of a step that is not full
-    steps: int  # before this piece
-
-
 class EpochPlan:
     """Global steps of one epoch: `plan[k]`, `len(plan)`, iteration. Not for several threads at once.
 
@@ -120,8 +115,9 @@ class EpochPlan:
             )
         self.order = Order(self.draws.starts, window, key_of(key, "order"))
         self.crop_key = key_of(key, "views")
-        self._begun = [_Unfinished(batching.batcher(samples), [], 0)]
-        self._accounts: list[EpochStats] = []
+        # By piece, without gaps but where a mark was gone on with; copies of a plan share both.
+        self._begun = {0: Unfinished(batching.batcher(samples), [], 0)}
+        self._accounts: dict[int, EpochStats] = {}
         self._kept: LRUCache[int, list[Step]] = LRUCache(_KEPT)
 
     @property
@@ -130,16 +126,53 @@ class EpochPlan:
         return self._begun[0].batcher.images
 
     def copy(self) -> "EpochPlan":
-        """Copy the plan for another thread, which need not plan again what this one has planned."""
+        """Copy the plan for another thread: what one of the two has planned, the other need not plan again."""
         other = copy.copy(self)
-        other._begun, other._accounts, other._kept = list(self._begun), list(self._accounts), LRUCache(_KEPT)
+        other._kept = LRUCache(_KEPT)
         return other
+
+    def mark(self, step: int, least: int = MARKED) -> Mark | None:
+        """Return what a plan of the same arguments needs to know, to begin at a step without all before it.
+
+        Parameters
+        ----------
+        step : int
+            The step; no further than this one are pieces looked at.
+        least : int
+            Samples that a mark spares planning; None is returned for fewer.
+
+        Returns
+        -------
+        Mark or None
+            None also where the steps before were not planned here, and for batchings whose batchers keep no record.
+        """
+        piece = self._known(max(step, 0))
+        if piece in (0, self.order.pieces) or len(self.draws) * piece // self.order.pieces < least:
+            return None
+        return Mark.of(self.seed, self.epoch, piece, self._begun[piece], self._drawn)
+
+    def go_on(self, mark: Mark) -> None:
+        """Know where a piece begins: from there on, steps are planned without those before.
+
+        Parameters
+        ----------
+        mark : Mark
+            Of a plan of the same arguments; one of another seed or epoch changes nothing.
+
+        Raises
+        ------
+        ValueError
+            Where it is none of such a plan.
+        """
+        if (mark.seed, mark.epoch) == (self.seed, self.epoch):
+            mark.check(len(self.draws), self.order.pieces)
+            self._begun[mark.piece] = mark.begun(self.batching.batcher(self.samples), self._crops)
 
     def __len__(self) -> int:
         """Count the steps. Plans the whole epoch, once, which takes about 1 s for 10**6 samples."""
-        while len(self._begun) <= self.order.pieces:
-            self._steps(len(self._begun) - 1)
-        return self._begun[-1].steps
+        while (piece := self._known()) < self.order.pieces:
+            self._steps(piece)
+        return self._begun[piece].steps
 
     def __getitem__(self, step: int) -> Step:
         """Return the micro-batches of a step, or raise IndexError past the end."""
@@ -161,27 +194,34 @@ class EpochPlan:
 
     def account(self) -> EpochStats:
         """Count the epoch's tokens. Plans all of it, once."""
-        len(self)
         total = EpochStats()
-        for part in self._accounts:
-            total += part
+        for piece in range(self.order.pieces):
+            if piece not in self._accounts:
+                self._steps(piece)
+            total += self._accounts[piece]
         return total
 
     def shown(self, piece: int) -> Crops:
         """Return what a piece of the order shows."""
-        draws = self.order.piece(piece)
+        return self._crops(self.order.piece(piece))
+
+    def _crops(self, draws: Ints) -> Crops:
         index, turn = self.draws.sample(draws), self.draws.turn(draws)
         return crops(self.samples, index, self.batching.augmentation, self.crop_key, turn)
 
+    def _drawn(self, shown: Crops) -> Ints:
+        """Return the draws that gave crops."""
+        return self.draws.find(shown.index, turns(shown, self.crop_key, len(self.draws.passes) - 1))
+
     def _facts(self) -> reprs.Facts:
         """Gather what is known without planning further."""
-        done = len(self._begun) > self.order.pieces
+        known = self._known()
         return {
             "batching": self.batching,
             "samples": f"{len(self.draws):,}",
             "seed": self.seed,
             "epoch": self.epoch,
-            "steps": f"{self._begun[-1].steps:,}" if done else f"{self._begun[-1].steps:,} so far",
+            "steps": f"{self._begun[known].steps:,}{' so far' * (known < self.order.pieces)}",
             "window": f"{self.order.width:,}",
         }
 
@@ -195,15 +235,21 @@ class EpochPlan:
     def _piece_of(self, step: int) -> int:
         if step < 0:
             raise IndexError(step)
-        while self._begun[-1].steps <= step:
-            if len(self._begun) > self.order.pieces:
-                raise IndexError(step)
-            self._steps(len(self._begun) - 1)
-        ends = [begun.steps for begun in self._begun[1:]]
-        return int(np.searchsorted(ends, step, side="right"))
+        piece = self._known(step)
+        while piece < self.order.pieces:
+            if piece + 1 not in self._begun:
+                self._steps(piece)
+            if step < self._begun[piece + 1].steps:
+                return piece
+            piece += 1
+        raise IndexError(step)
+
+    def _known(self, step: float = inf) -> int:
+        """Return the last piece that is known to begin at a step or before it. Copies may add some meanwhile."""
+        return max(piece for piece, begun in list(self._begun.items()) if begun.steps <= step)
 
     def _steps(self, piece: int) -> list[Step]:
-        """Plan the steps that a piece completes; the pieces before it have been planned."""
+        """Plan the steps that a piece completes; what it begins with is known."""
         if piece in self._kept:
             return self._kept[piece]
         begun, per_step = self._begun[piece], self.batching.per_step
@@ -214,9 +260,9 @@ class EpochPlan:
             micros = batcher.finish(micros)
         whole = len(micros) // per_step
         steps = [micros[i * per_step : (i + 1) * per_step] for i in range(whole)]
-        if piece == len(self._begun) - 1:
-            self._begun.append(_Unfinished(batcher, micros[whole * per_step :], begun.steps + whole))
-            self._accounts.append(_account(len(fresh), steps, batcher))
+        self._begun.setdefault(piece + 1, Unfinished(batcher, micros[whole * per_step :], begun.steps + whole))
+        if piece not in self._accounts:
+            self._accounts[piece] = _account(len(fresh), steps, batcher)
         self._kept[piece] = steps
         return steps
 

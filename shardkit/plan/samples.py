@@ -8,6 +8,8 @@ import numpy.typing as npt
 
 from shardkit.dataset.bins import Bins
 
+_CHUNK = 1 << 20  # samples looked at together
+
 Ints = npt.NDArray[np.int64]
 Sizes = npt.NDArray[np.integer]
 
@@ -80,7 +82,7 @@ class Samples:
         for start, end, weight in zip(bounds[:-1].tolist(), bounds[1:].tolist(), self.weights, strict=True):
             yield Weighted(start, end, weight)
 
-    def select(self, keep: npt.NDArray[np.bool_], digest: str) -> "Samples":
+    def select(self, keep: npt.NDArray[np.bool_], digest: str, spare: bool = False) -> "Samples":
         """Keep some samples; shards left without any vanish.
 
         Parameters
@@ -89,16 +91,33 @@ class Samples:
             Which of them.
         digest : str
             Names the selection.
+        spare : bool
+            Whether sizes are moved together where they lie, and these samples are of no use afterwards: copies of
+            those of 10**8 samples take 400 MB.
         """
-        counts = np.add.reduceat(keep, self.starts[:-1], dtype=np.int64)
-        index = np.flatnonzero(keep)
+        index: Sizes = np.empty(np.count_nonzero(keep), np.uint32 if len(keep) < 1 << 32 else np.int64)
+        sizes = (
+            [self.height, self.width] if spare else [np.empty(len(index), of.dtype) for of in (self.height, self.width)]
+        )
+        end = 0
+        for start in range(0, len(keep), _CHUNK):
+            part = np.flatnonzero(keep[start : start + _CHUNK]) + start
+            here = slice(end, end := end + len(part))
+            index[here] = part
+            for to, of in zip(sizes, (self.height, self.width), strict=True):
+                to[here] = of[part]
+
+        def before(bounds: Ints) -> Ints:
+            return np.searchsorted(index, bounds.astype(index.dtype))
+
+        starts = before(self.starts)
         return replace(
             self,
             digest=digest,
-            starts=np.concatenate([[0], np.cumsum(counts[counts > 0])]),
-            height=self.height[index],
-            width=self.width[index],
-            box=None if self.box is None else self.box[index],
-            rows=self.row(index),
-            members=None if self.members is None else np.searchsorted(index, self.members),
+            starts=starts[np.diff(starts, prepend=-1) > 0],
+            height=sizes[0][:end],
+            width=sizes[1][:end],
+            box=None if self.box is None else self.box[keep],
+            rows=index if self.rows is None else self.rows[keep],
+            members=None if self.members is None else before(self.members),
         )

@@ -19,7 +19,20 @@ FOLDER = ROOT / "benchmarks" / "results"
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("scale") / "scale.json"
-    words = ["--plan-rows", "20000", "--index-rows", "5000", "--files", "8", "--scale", "0.08", "--repeats", "1"]
+    words = [
+        "--plan-rows",
+        "20000",
+        "--index-rows",
+        "5000",
+        "--finish-rows",
+        "900",
+        "--files",
+        "8",
+        "--scale",
+        "0.08",
+        "--repeats",
+        "1",
+    ]
     words += ["--members", "300", "--tar-members", "30", "--tar-mb", "3"]
     command = [sys.executable, "-m", "benchmarks", "scale", *words, "--out", str(out)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
@@ -35,6 +48,16 @@ def test_a_loader_opened_the_manifest_that_was_made(result: dict[str, Any]) -> N
     assert index["manifest_mb"] * 1e6 > 150 * index["rows"]  # hashes and keys do not compress
     assert index["open_s"] > 0
     assert index["details_s"] > 0
+    assert index["first_batch_s"] > index["open_s"]
+    assert index["peak_mib"] > index["mib"]
+
+
+def test_the_last_stage_of_a_build_ran_on_what_was_made_up(result: dict[str, Any]) -> None:
+    (row,) = result["finish"]
+    assert row["files"] == 900
+    assert 0.97 * 900 < row["samples"] < 900  # some are copies
+    assert row["peak_mib"] > row["mib"] > 0
+    assert result["limits"]["finish_mib"] == 4096
 
 
 def test_archives_were_listed_and_read(result: dict[str, Any]) -> None:
@@ -48,7 +71,7 @@ def test_archives_were_listed_and_read(result: dict[str, Any]) -> None:
 
 def test_every_batching_was_planned(result: dict[str, Any]) -> None:
     assert [row["batching"] for row in result["plan"]] == ["packed", "binned", "resized"]
-    assert all(row["first_step_s"] > 0 and row["middle_step_s"] > 0 for row in result["plan"])
+    assert all(row["first_step_s"] > 0 and row["middle_step_s"] > 0 and row["resume_s"] > 0 for row in result["plan"])
 
 
 def test_builds_have_the_same_pixels_for_any_number_of_workers(result: dict[str, Any]) -> None:

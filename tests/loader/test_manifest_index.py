@@ -17,7 +17,7 @@ import pytest
 
 from shardkit.dataset import contents, manifest
 from shardkit.dataset.hashes import fingerprint
-from shardkit.errors import ArgumentError, StorageError
+from shardkit.errors import ArgumentError, IntegrityError, StorageError
 from shardkit.loader.manifest_index import ManifestIndex
 from shardkit.storage import Store
 
@@ -77,6 +77,27 @@ def test_samples_of_all_splits_and_of_each(url: str, rows: list[dict[str, Any]])
         assert chosen.row(np.arange(len(chosen))).tolist() == [i for i, r in enumerate(rows) if r["split"] == split]
         digests.add(chosen.digest)
     assert len(digests) == 1 + len({row["split"] for row in rows})
+
+
+def test_samples_asked_for_again_or_without_boxes_are_the_same(url: str) -> None:
+    catalog = ManifestIndex(url)
+    assert catalog.samples(None, boxes=False).box is None
+    train, again, every = catalog.samples("train"), catalog.samples("train"), catalog.samples(None)
+    assert every.height[train.row(np.arange(len(train)))].tolist() == train.height.tolist() == again.height.tolist()
+    assert train.digest == again.digest
+    assert catalog.columns("split", "height").schema.types == [pa.string(), pa.int32()]
+
+
+def test_content_boxes_are_checked_when_they_are_read(manifests: Any, copy: Path) -> None:
+    def outside(table: pa.Table) -> pa.Table:
+        at = table.schema.get_field_index("box_top")
+        return table.set_column(at, table.schema.field(at), pa.array([60_000] * table.num_rows, pa.int32()))
+
+    manifests.rewrite(copy, outside)
+    catalog = ManifestIndex(str(copy))
+    assert len(catalog.samples(None, boxes=False))
+    with pytest.raises(IntegrityError, match="content box"):
+        catalog.samples(None)
 
 
 @pytest.mark.parametrize("kind", ["arrow", "numpy", "list"])

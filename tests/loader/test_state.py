@@ -121,6 +121,38 @@ def test_a_state_of_something_else_is_refused_by_name(dataset_folder: Path, chan
     assert loader.step == 0
 
 
+@pytest.mark.parametrize("batching", BATCHINGS, ids=str)
+def test_a_state_of_a_large_epoch_names_what_waits_and_goes_on_without_the_steps_before(
+    dataset_folder: Path, batching: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow = {**SMALL, "window": 2}
+    whole = _identity(Loader(dataset_folder, batching=batching, **narrow))
+    monkeypatch.setattr("shardkit.loader.course.MARKED", 1)  # samples: to a test's dataset each epoch is large
+    loader, marked = Loader(dataset_folder, batching=batching, **narrow), 0
+    states = [json.loads(json.dumps(loader.state_dict())) for batch in loader if batch.position.last]
+    for number, state in list(enumerate(states[:-1], 1))[:: max(1, len(states) // 4)]:
+        marked += "mark" in state
+        old = {name: value for name, value in state.items() if name != "mark"}
+        assert list(old) == ["format", "manifest_digest", "seed", "epoch", "step"]
+        for one in (state, old, {**state, "step": number - 1}) if marked == 1 else (state,):
+            again = Loader(dataset_folder, batching=batching, **narrow)
+            again.load_state_dict(one)
+            assert _identity(again) == whole[one["step"] * 8 :]
+    assert marked
+    assert "mark" not in states[-1], "an epoch begins with nothing left over"
+
+
+def test_a_damaged_mark_is_named_with_the_way_to_go_on(dataset_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shardkit.loader.course.MARKED", 1)
+    loader = Loader(dataset_folder, batching=BATCHINGS[0], **{**SMALL, "window": 1})
+    state = [loader.state_dict() for batch in loader if batch.position.last][-2]
+    for damage in ({**state["mark"], "piece": 10**6}, {**state["mark"], "kept": [[0, 0]]}, 3):
+        with pytest.raises(StateError, match="leave that field out"):
+            loader.load_state_dict({**state, "mark": damage})
+    loader.load_state_dict({name: value for name, value in state.items() if name != "mark"})
+    assert loader.step == state["step"]
+
+
 def test_a_filter_is_part_of_the_state(dataset_folder: Path) -> None:
     wide: dict[str, Any] = {"where": lambda t: t["width"].to_numpy() > 100, "needs": ("width",)}
     loader = Loader(dataset_folder, batching=BATCHINGS[0], **wide, **SMALL)
