@@ -8,10 +8,8 @@ import gc
 import logging
 import multiprocessing
 import os
-import pickle
 import resource
 import signal
-import struct
 import sys
 import time
 import warnings
@@ -23,10 +21,10 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
+from shardkit.build import messages
+
 _START = 120.0  # seconds a child may take to load its libraries
 _END = 5.0  # and to be gone
-_VECTOR = 512  # pieces that the system takes at once
-_LENGTH = struct.Struct("<Q")
 _READY, _BEGUN, _DONE, _MEMORY, _RAISED = range(5)
 
 
@@ -80,7 +78,7 @@ class Child:
         context = multiprocessing.get_context("spawn")  # a fork would copy threads' locks
         self._pipe, theirs = context.Pipe()
         self._ready = self.worn = False
-        self._buffer = bytearray()
+        self._said = messages.Receiver(self._pipe)
         self._process = context.Process(target=_live, args=(theirs, memory_limit, os.getpid(), modules), daemon=True)
         try:
             self._process.start()
@@ -135,13 +133,7 @@ class Child:
         """Return what the child says next. Raises EOFError or OSError when it is gone, Overdue."""
         if not wait([self._pipe, self._process.sentinel], timeout):
             raise Overdue
-        # Of a child that died: what it said before, or the end. One buffer for all messages, which are mostly images:
-        # `Connection.recv` allocates a message's whole length for each of its many pieces.
-        (length,) = _LENGTH.unpack(_read(self._pipe, bytearray(_LENGTH.size)))
-        if len(self._buffer) < length:
-            self._buffer = bytearray(length)
-        with memoryview(self._buffer)[:length] as message:
-            return pickle.loads(_read(self._pipe, message))
+        return self._said.next()  # of a child that died: what it said before, or the end
 
     def _exit_code(self) -> int:
         self._process.join(_END)
@@ -169,47 +161,10 @@ def _allow_grandchildren() -> None:
         multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
 
 
-def _read(pipe: "Connection[Any, Any]", into: bytearray | memoryview) -> bytearray | memoryview:
-    """Fill a buffer with what comes next. Raises EOFError or OSError when there is less."""
-    with memoryview(into) as left:
-        at = 0
-        while at < len(left):
-            with left[at:] as rest:
-                got = os.readv(pipe.fileno(), [rest])
-            if not got:
-                raise EOFError
-            at += got
-    return into
-
-
-class _Pieces(list[bytes]):
-    """A file that keeps what is written to it as it is: the bytes of an image are not copied."""
-
-    def write(self, piece: bytes) -> None:
-        self.append(bytes(piece))  # the same object, if it is one
-
-
-def _pickled(message: tuple[int, Any, bool]) -> _Pieces:
-    pieces = _Pieces()
-    ForkingPickler(pieces, pickle.HIGHEST_PROTOCOL).dump(message)
-    return pieces
-
-
-def _send(pipe: "Connection[Any, Any]", pieces: Sequence[bytes]) -> None:
-    """Send a message to the parent."""
-    left = [memoryview(piece) for piece in (_LENGTH.pack(sum(map(len, pieces))), *pieces)]
-    while left:
-        sent = os.writev(pipe.fileno(), left[:_VECTOR])
-        while left and sent >= len(left[0]):
-            sent -= len(left.pop(0))
-        if sent:
-            left[0] = left[0][sent:]
-
-
 def _live(pipe: "Connection[Any, Any]", memory_limit: int, parent: int, modules: Sequence[str]) -> None:
     """Live as a child: run what comes, say what became of it."""
     _enter(parent)
-    _send(pipe, _pickled((_READY, None, False)))
+    messages.send(pipe, messages.pickled((_READY, None, False)))
     for name in modules:
         import_module(name)
     most = 0
@@ -224,7 +179,7 @@ def _live(pipe: "Connection[Any, Any]", memory_limit: int, parent: int, modules:
                 most = _address_space() + memory_limit // 2
                 _limit(memory_limit)
                 gc.freeze()  # the libraries' objects stay: a collection need not look at them
-            _send(pipe, _pickled((_BEGUN, None, False)))
+            messages.send(pipe, messages.pickled((_BEGUN, None, False)))
             answer = (_DONE, function(*args))
         except MemoryError:
             answer = (_MEMORY, None)
@@ -236,12 +191,12 @@ def _live(pipe: "Connection[Any, Any]", memory_limit: int, parent: int, modules:
 
 def _answer(pipe: "Connection[Any, Any]", kind: int, value: Any, worn: bool) -> None:
     try:
-        message = _pickled((kind, value, worn))
+        message = messages.pickled((kind, value, worn))
     except MemoryError:
-        message = _pickled((_MEMORY, None, True))
+        message = messages.pickled((_MEMORY, None, True))
     except Exception as error:
-        message = _pickled((_RAISED, type(error).__name__, worn))
-    _send(pipe, message)
+        message = messages.pickled((_RAISED, type(error).__name__, worn))
+    messages.send(pipe, message)
 
 
 def _enter(parent: int) -> None:
