@@ -77,7 +77,7 @@ def test_parts_are_those_that_scipy_labels(shape: tuple[int, int], share: float)
 def test_growing_is_scipy_s_dilation(shape: tuple[int, int], edge: bool) -> None:
     mask, grown = np.random.default_rng(4).random(shape) < 0.1, np.empty(shape, bool)
     kernels.grow(mask, edge, grown)
-    np.testing.assert_array_equal(grown, ndimage.binary_dilation(mask, np.ones((3, 3)), border_value=edge))
+    np.testing.assert_array_equal(grown, ndimage.binary_dilation(mask, np.ones((3, 3), bool), border_value=edge))
 
 
 def test_where_nothing_can_be_kept_they_are_compiled_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +85,7 @@ def test_where_nothing_can_be_kept_they_are_compiled_all_the_same(monkeypatch: p
 
     @kernels._compiled(kernels._MASK)
     def first(mask: npt.NDArray[np.bool_]) -> bool:
-        return mask[0, 0]
+        return bool(mask[0, 0])
 
     assert first(np.ones((1, 1), bool))
     assert not Path(str(getattr(first, "_cache").cache_path or "absent")).exists()  # noqa: B009

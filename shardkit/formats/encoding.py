@@ -69,7 +69,8 @@ def encode(pixels: Pixels, bits: int, placement: Placement, name: str, halves: i
     height, width = pixels.shape
     if isinstance(how, CodestreamCodec) and (fault := how.fault(image, height, width, how.prefixes(image))):
         raise Quarantined("internal_error", f"{name} made a stream that no DICOM file may hold: {fault}")
-    pieces = images if halves else [image[:length] for length in how.prefixes(image)]
+    whole = memoryview(image)
+    pieces = images if halves else [whole[:length] for length in how.prefixes(image)]
     return Encoded(image, tuple(rest), tuple((len(piece), fingerprint(piece)) for piece in pieces))
 
 
