@@ -62,6 +62,7 @@ def run(
     png: Literal["opencv", "default"] = "opencv",
     kind: Kind = "dicom",
     archives: bool = True,
+    others: bool = True,
     export: Path | None = None,
     out: Path = FOLDER / "build.json",
 ) -> None:
@@ -90,6 +91,8 @@ def run(
         codecs alone, as in the script, and nothing is taken apart function by function.
     archives
         Also build from archives of the same files, which should give the same bytes in the same time.
+    others
+        Also run the three programs on the other kind of files, made from the same export.
     export
         Folder to make the export in, or one that holds an export already; default a temporary one.
     out
@@ -99,22 +102,24 @@ def run(
         work = Path(folder)
         made = export or work / "export"
         _ensure_export(made, files, scale, seed)
-        (work / "files").mkdir()
-        source, options = SOURCES[kind].make(made, work / "files"), SOURCES[kind].options
         result = begin((__doc__ or "").partition("\n")[0])
-        # One unmeasured build finds the files to compare on, and leaves every byte of them in the page cache.
-        _build(source, work, workers, options)
-        sample = _written(work, source)
-        conditions = {"workers": workers, "scale": scale, "seed": seed, "naive_png": PNG[png]}
-        result["conditions"] = conditions | _conditions(work, source, kind)
-        result["repeats"] = [_repeat(i, source, work, sample, workers, png, options) for i in range(repeats)]
-        result["summary"] = summarise(result["repeats"])
+        source, options = _source(kind, made, work), SOURCES[kind].options
+        found, sample = _measured(kind, source, work, workers, png, repeats)
+        result |= found
+        result["conditions"] = {"workers": workers, "scale": scale, "seed": seed, "naive_png": PNG[png]} | found[
+            "conditions"
+        ]
         if archives:
             result["archives"] = build_archives.compared(
                 lambda of: _build(of, work, workers, options), source, work, repeats
             )
         if profile_files and kind == "dicom":
             result["profile"] = _child(work, "profile", _spread(sample, profile_files), source, work / "profile")
+        if others:
+            names = [name for name in SOURCES if name != kind]
+            result["kinds"] = {
+                name: _measured(name, _source(name, made, work), work, workers, png, repeats)[0] for name in names
+            }
         if plan_rows:
             result["plan"] = [_plan(work, rows) for rows in (plan_rows // 10, plan_rows) if rows >= 100]
     save(result, out, plots)
@@ -128,6 +133,25 @@ def _ensure_export(folder: Path, files: int, scale: float, seed: int) -> None:
     """Make the export; a folder with something in it is taken as it is."""
     if not folder.is_dir() or not any(folder.iterdir()):
         make_files(folder, files, scale, seed, DEFECTS)
+
+
+def _source(kind: Kind, made: Path, work: Path) -> Path:
+    """Make files of a kind from the export, where they are others; return their folder."""
+    folder = work / f"files-{kind}"
+    folder.mkdir()
+    return SOURCES[kind].make(made, folder)
+
+
+def _measured(
+    kind: Kind, source: Path, work: Path, workers: int, png: str, repeats: int
+) -> tuple[Record, list[Record]]:
+    """Run the three programs on files of a kind; return conditions, repeats and summary, and the files compared on."""
+    options = SOURCES[kind].options
+    # One unmeasured build finds the files to compare on, and leaves every byte of them in the page cache.
+    _build(source, work, workers, options)
+    sample, conditions = _written(work, source), _conditions(work, source, kind)
+    done = [_repeat(i, source, work, sample, workers, png, options) for i in range(repeats)]
+    return {"conditions": conditions, "repeats": done, "summary": summarise(done)}, sample
 
 
 def _written(work: Path, source: Path) -> list[Record]:

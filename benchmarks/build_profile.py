@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import threading
 import time
-from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,7 @@ def _watch_child(watch: machine.Stopwatch) -> None:
         ("source decode", decoding, "decode"),
         ("source decode", decoding, "native"),
         ("grayscale.to_uniform", grayscale, "to_uniform"),
-        ("content.reduce", content, "reduce"),
+        ("content.survey", content, "survey"),
         ("content.find_content", content, "find_content"),
         ("content.statistics", content, "statistics"),
         ("burned_in_suspect", conversion, "burned_in_suspect"),
@@ -103,15 +102,22 @@ def _watch_child(watch: machine.Stopwatch) -> None:
 
 
 def _parent_costs(done: list[Any], scratch: Path, area: float) -> dict[str, float]:
-    """Pass results through a pipe (both ends) and write the tar: CPU ms per Mpx of each."""
+    """Pass results through a pipe (both ends), as children do, and write the tar: CPU ms per Mpx of each."""
+    from shardkit.build import messages
     from shardkit.formats.webdataset import ShardWriter
 
-    reader, writer = multiprocessing.Pipe(duplex=False)
+    reader, writer = multiprocessing.Pipe()
     cpu = time.process_time()
-    sender = threading.Thread(target=lambda: deque(map(writer.send, done), maxlen=0))
+
+    def give() -> None:
+        for one in done:
+            messages.send(writer, messages.pickled(one))
+
+    sender = threading.Thread(target=give)
     sender.start()
+    receiver = messages.Receiver(reader)
     for _ in done:
-        reader.recv()
+        receiver.next()
     sender.join()
     pipe, cpu = time.process_time() - cpu, time.process_time()
     with ShardWriter(scratch / "shard") as shard:

@@ -57,6 +57,8 @@ def show(result: Record, console: Terminal) -> None:
         costs = {**profile["child_ms_per_mpx"], **profile["parent_ms_per_mpx"]}
         text = ", ".join(f"{name} {ms:.2f}" for name, ms in costs.items() if ms >= 0.05)
         console.print(f"CPU ms per Mpx: {text}; codecs are {profile['codecs_share']:.0%} of a child", highlight=False)
+    for name, kind in result.get("kinds", {}).items():
+        console.print(_kind_words(name, kind), highlight=False)
     if "archives" in result:
         console.print(build_archives.words(result["archives"]), highlight=False)
     for plan in result.get("plan", []):
@@ -92,7 +94,19 @@ def readme(result: Record) -> str:
         + f"\n\nBuild / codecs alone: **{ratios['build / bound']:.2f}**"
         f" (its convert stage: {ratios['convert stage / bound']:.2f});"
         f" build / script: **{ratios['build / naive']:.2f}**."
+        + "".join(f" {_kind_words(name, kind)}" for name, kind in result.get("kinds", {}).items())
         + (f" {build_archives.words(result['archives'])}" if "archives" in result else "")
+    )
+
+
+def _kind_words(name: str, found: Record) -> str:
+    """Return what another kind of files came to, as a sentence."""
+    facts, summary = found["conditions"], found["summary"]
+    ratios = {key: spread["median"] for key, spread in summary["ratios"].items()}
+    return (
+        f"From {name.upper()} files of the same images ({facts['written']} written, {facts['mpx_written']:,.0f} Mpx):"
+        f" {summary['build']['mpx_s']['median']:.1f} Mpx/s, build / codecs alone {ratios['build / bound']:.2f}"
+        f" (its convert stage: {ratios['convert stage / bound']:.2f}), build / script {ratios['build / naive']:.2f}."
     )
 
 

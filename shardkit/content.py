@@ -1,22 +1,21 @@
 """What an image holds: content box, intensity statistics, thumbnail and perceptual hash."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from scipy import fft, ndimage
 
 Pixels = npt.NDArray[np.uint16]
 Mask = npt.NDArray[np.bool_]
 Reduced = npt.NDArray[np.float32]
 Thumbnail = npt.NDArray[np.uint8]
+Histogram = npt.NDArray[np.uint32]
 
 THUMB = 32
 """Side of the thumbnail that near-duplicates and polarity are judged on."""
 ANALYSIS = 512
 """Longest side, in pixels, of the reduced image that borders are found on."""
-_CHUNK = 1 << 16  # pixels
+_LEVELS = 1 << 16  # grey levels
 _FLAT = 0.005  # of the content's span: how far a border's averaged grey levels may lie from its commonest one
 _EDGE_SHARE = 0.10  # a grey level must fill this share of the edge to count as border
 _SPARSE = 3  # every third block of the reduced image, each way, is enough to know a span
@@ -91,19 +90,35 @@ def reduce(pixels: Pixels, longest: int) -> Reduced:
     ndarray of float32
         The reduced image.
     """
+    return survey(pixels, longest)[0]
+
+
+def survey(pixels: Pixels, longest: int = ANALYSIS) -> tuple[Reduced, Histogram]:
+    """Return what `reduce` returns, and how many pixels have each grey level, from one pass over the image.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint16, (height, width)
+        An image.
+    longest : int
+        Longest side of the reduced image, in pixels.
+
+    Returns
+    -------
+    ndarray of float32
+        The reduced image.
+    ndarray of uint32, (65536,)
+        The histogram.
+    """
+    from shardkit import kernels
+
     k = -(-max(pixels.shape) // longest)
-    rows, cols = max(1, pixels.shape[0] // k), max(1, pixels.shape[1] // k)
-    if k == 1:
-        return pixels.astype(np.float32)
-    ky, kx = min(k, pixels.shape[0]), min(k, pixels.shape[1])
-    total = pixels[0 : rows * ky : ky, : cols * kx].astype(np.uint32)
-    for row in range(1, ky):
-        total += pixels[row : rows * ky : ky, : cols * kx]
-    columns = total[:, 0::kx].copy()
-    for col in range(1, kx):
-        columns += total[:, col::kx]
-    means: Reduced = columns.astype(np.float32) / np.float32(ky * kx)
-    return means
+    down, across = min(k, pixels.shape[0]), min(k, pixels.shape[1])
+    sums = np.empty((max(1, pixels.shape[0] // k), max(1, pixels.shape[1] // k)), np.uint32)
+    histogram = np.zeros(_LEVELS, np.uint32)
+    kernels.sum_and_count(np.ascontiguousarray(pixels), down, across, sums, histogram)
+    means: Reduced = sums.astype(np.float32) / np.float32(down * across)
+    return means, histogram
 
 
 def halve(pixels: Pixels) -> Pixels:
@@ -141,11 +156,8 @@ def find_content(pixels: Pixels, small: Reduced | None = None, *, padded: bool =
     small = reduce(pixels, ANALYSIS) if small is None else small
     padding: Mask = (small == 0) if padded else np.zeros(small.shape, bool)
     outside = padding | _border(_averaged(small), padding)
-    labels, count = ndimage.label(_opened(~outside))
-    sizes = np.bincount(labels.ravel(), minlength=2)
-    sizes[0] = 0
-    content: Mask = (sizes >= max(1, _PARTS * int(sizes.max())))[labels]
-    if count == 0:
+    content = _large_parts(_opened(~outside))
+    if not content.any():
         return Content(Box(0, 0, *pixels.shape), 0.0, *_described(small, ~content), ~content)
     whole = content & ~_grown(outside)  # beside a border, blocks may hold some of it
     whole = whole if whole.any() else content
@@ -181,9 +193,36 @@ def _opened(mask: Mask) -> Mask:
 
 def _grown(mask: Mask, edge: bool = False) -> Mask:
     """Binary dilation by 3 x 3; `edge` is what lies outside."""
-    padded = np.pad(mask, 1, constant_values=edge)
-    tall = padded[:-2] | padded[1:-1] | padded[2:]
-    return tall[:, :-2] | tall[:, 1:-1] | tall[:, 2:]
+    from shardkit import kernels
+
+    grown = np.empty_like(mask)
+    kernels.grow(mask, edge, grown)
+    return grown
+
+
+def _large_parts(mask: Mask) -> Mask:
+    """Return what hangs together and is not much smaller than the largest that does."""
+    from shardkit import kernels
+
+    runs = kernels.parts(mask)
+    _, left, right, part = runs
+    sizes = np.bincount(part, right - left, part.size)
+    found = np.zeros_like(mask)
+    kernels.paint(runs, sizes >= max(1, _PARTS * int(sizes.max(initial=0))), found)
+    return found
+
+
+def _at_edge(mask: Mask) -> Mask:
+    """Return what hangs together with something at the edge."""
+    from shardkit import kernels
+
+    runs = kernels.parts(mask)
+    row, left, right, part = runs
+    wanted = np.zeros(part.size, bool)
+    wanted[part[(row == 0) | (row == mask.shape[0] - 1) | (left == 0) | (right == mask.shape[1])]] = True
+    found = np.zeros_like(mask)
+    kernels.paint(runs, wanted, found)
+    return found
 
 
 def _averaged(small: Reduced) -> Reduced:
@@ -203,12 +242,7 @@ def _border(smooth: Reduced, padding: Mask) -> Mask:
         near = _grown(_grown(padding | _near(smooth, _levels(edge, tolerance), tolerance)))
         tolerance = _FLAT * (_span(sample[~near[::_SPARSE, ::_SPARSE]]) or _span(sample))
     flat = _near(smooth, _levels(edge, tolerance), tolerance)
-    labels, count = ndimage.label(flat)
-    outside = np.zeros(count + 1, bool)
-    for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
-        outside[side] = True
-    outside[0] = False
-    return _grown(np.asarray(outside[labels]))
+    return _grown(_at_edge(flat))
 
 
 def _levels(edge: Reduced, tolerance: float) -> list[float]:
@@ -243,7 +277,7 @@ def _span(values: Reduced) -> float:
     return float(ordered[high]) - float(ordered[low])
 
 
-def statistics(pixels: Pixels, mask: Mask, *, padded: bool = False) -> Statistics:
+def statistics(pixels: Pixels, mask: Mask, histogram: Histogram | None = None, *, padded: bool = False) -> Statistics:
     """Take exact statistics from one histogram of the blocks in a mask.
 
     Parameters
@@ -252,17 +286,17 @@ def statistics(pixels: Pixels, mask: Mask, *, padded: bool = False) -> Statistic
         An image.
     mask : ndarray of bool
         Blocks of its reduction, as `Content` has them.
+    histogram : ndarray of uint32, optional
+        Of the whole image, as `survey` returns it, where it is at hand.
     padded : bool
         Whether grey level 0 is padding and does not count.
     """
-    histogram = np.zeros(int(pixels.max()) + 1, np.int64)
-    for part in _gathered(pixels, mask):  # bincount widens to int64: keep that copy in the cache
-        histogram += np.bincount(part, minlength=histogram.size)
-    if padded and histogram[1:].any():
-        histogram[0] = 0
+    inside = _within(pixels, mask, survey(pixels)[1] if histogram is None else histogram)
+    if padded and inside[1:].any():
+        inside[0] = 0
     # Whole numbers to the end: a float product would wake BLAS threads and differ in its last bit between machines.
-    levels = np.flatnonzero(histogram)
-    counts = histogram[levels]
+    levels = np.flatnonzero(inside)
+    counts = inside[levels].astype(np.int64)
     cumulative = np.cumsum(counts)
     n, total, squares = int(cumulative[-1]), int((counts * levels).sum()), int((counts * levels * levels).sum())
     std = ((n * squares - total * total) / (n * n)) ** 0.5
@@ -270,22 +304,15 @@ def statistics(pixels: Pixels, mask: Mask, *, padded: bool = False) -> Statistic
     return Statistics(int(levels[0]), int(levels[-1]), total / n, std, *p)
 
 
-def _gathered(pixels: Pixels, mask: Mask) -> Iterator[Pixels]:
-    """Pixels in the blocks of a mask, in pieces that fit a cache; a partial block goes with the last whole one."""
-    scale = -(-max(pixels.shape) // ANALYSIS)
-    down, across = (np.append(np.arange(n) * scale, size) for n, size in zip(mask.shape, pixels.shape, strict=True))
-    framed = np.pad(mask, ((0, 0), (1, 1)))
-    row, ends = np.nonzero(framed[:, 1:] != framed[:, :-1])  # of each run of blocks, where it begins and ends
-    waiting: list[Pixels] = []
-    count = 0
-    for at, left, right in zip(row[::2], across[ends[::2]], across[ends[1::2]], strict=True):
-        waiting.append(pixels[down[at] : down[at + 1], left:right].ravel())
-        count += waiting[-1].size
-        if count >= _CHUNK:
-            yield np.concatenate(waiting)
-            waiting, count = [], 0
-    if waiting:
-        yield np.concatenate(waiting)
+def _within(pixels: Pixels, mask: Mask, histogram: Histogram) -> Histogram:
+    """Histogram of the blocks in a mask: whichever are fewer are counted, those inside or those outside."""
+    from shardkit import kernels
+
+    few = 2 * np.count_nonzero(mask) < mask.size
+    counted = np.zeros_like(histogram)
+    side = -(-max(pixels.shape) // ANALYSIS)
+    kernels.count(np.ascontiguousarray(pixels), mask if few else ~mask, side, counted)
+    return counted if few else histogram - counted
 
 
 def thumbnail(small: Reduced) -> Thumbnail:
@@ -311,6 +338,8 @@ def _resize(small: Reduced) -> Reduced:
 
 def perceptual_hash(thumb: Thumbnail) -> int:
     """Return 63 bits: which of the 8 x 8 lowest DCT-II coefficients but the mean exceed their median."""
+    from scipy import fft  # takes a tenth of a second to load
+
     spectrum = fft.dctn(thumb.astype(np.float64), norm="ortho")
     low = np.asarray(spectrum)[:8, :8].ravel()[1:]
     bits = low > np.median(low)

@@ -4,6 +4,7 @@ Every child has a pipe of its own. A lock or a queue shared by several would be 
 """
 
 import ctypes
+import gc
 import logging
 import multiprocessing
 import os
@@ -12,12 +13,15 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
+
+from shardkit.build import messages
 
 _START = 120.0  # seconds a child may take to load its libraries
 _END = 5.0  # and to be gone
@@ -55,6 +59,8 @@ class Child:
     ----------
     memory_limit : int
         Bytes of address space that it may take beyond what its libraries need.
+    modules : sequence of str
+        What it imports at once: its first task need not wait, and libraries count before memory is limited.
 
     Attributes
     ----------
@@ -67,12 +73,13 @@ class Child:
         Where no process can be started.
     """
 
-    def __init__(self, memory_limit: int) -> None:
+    def __init__(self, memory_limit: int, modules: Sequence[str] = ()) -> None:
         _allow_grandchildren()
         context = multiprocessing.get_context("spawn")  # a fork would copy threads' locks
         self._pipe, theirs = context.Pipe()
         self._ready = self.worn = False
-        self._process = context.Process(target=_live, args=(theirs, memory_limit, os.getpid()), daemon=True)
+        self._said = messages.Receiver(self._pipe)
+        self._process = context.Process(target=_live, args=(theirs, memory_limit, os.getpid(), modules), daemon=True)
         try:
             self._process.start()
         except OSError:
@@ -126,7 +133,7 @@ class Child:
         """Return what the child says next. Raises EOFError or OSError when it is gone, Overdue."""
         if not wait([self._pipe, self._process.sentinel], timeout):
             raise Overdue
-        return self._pipe.recv()  # of a child that died: what it said before, or the end
+        return self._said.next()  # of a child that died: what it said before, or the end
 
     def _exit_code(self) -> int:
         self._process.join(_END)
@@ -154,10 +161,12 @@ def _allow_grandchildren() -> None:
         multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
 
 
-def _live(pipe: "Connection[Any, Any]", memory_limit: int, parent: int) -> None:
+def _live(pipe: "Connection[Any, Any]", memory_limit: int, parent: int, modules: Sequence[str]) -> None:
     """Live as a child: run what comes, say what became of it."""
     _enter(parent)
-    pipe.send((_READY, None, False))
+    messages.send(pipe, messages.pickled((_READY, None, False)))
+    for name in modules:
+        import_module(name)
     most = 0
     while True:
         try:
@@ -169,7 +178,8 @@ def _live(pipe: "Connection[Any, Any]", memory_limit: int, parent: int) -> None:
             if not most:  # the libraries are loaded: what comes on top of them counts
                 most = _address_space() + memory_limit // 2
                 _limit(memory_limit)
-            pipe.send((_BEGUN, None, False))
+                gc.freeze()  # the libraries' objects stay: a collection need not look at them
+            messages.send(pipe, messages.pickled((_BEGUN, None, False)))
             answer = (_DONE, function(*args))
         except MemoryError:
             answer = (_MEMORY, None)
@@ -181,12 +191,12 @@ def _live(pipe: "Connection[Any, Any]", memory_limit: int, parent: int) -> None:
 
 def _answer(pipe: "Connection[Any, Any]", kind: int, value: Any, worn: bool) -> None:
     try:
-        message = ForkingPickler.dumps((kind, value, worn))
+        message = messages.pickled((kind, value, worn))
     except MemoryError:
-        message = ForkingPickler.dumps((_MEMORY, None, True))
+        message = messages.pickled((_MEMORY, None, True))
     except Exception as error:
-        message = ForkingPickler.dumps((_RAISED, type(error).__name__, worn))
-    pipe.send_bytes(message)
+        message = messages.pickled((_RAISED, type(error).__name__, worn))
+    messages.send(pipe, message)
 
 
 def _enter(parent: int) -> None:

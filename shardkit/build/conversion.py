@@ -98,10 +98,10 @@ def _convert(
         pixels = content.halve(pixels)
     if pixels.shape != (placement.height, placement.width):
         raise Quarantined("io_error", _CHANGED)
-    small = content.reduce(pixels, content.ANALYSIS)
+    small, histogram = content.survey(pixels)
     padded = decoded.padding > 0
     found = content.find_content(pixels, small, padded=padded)
-    stats = content.statistics(pixels, found.mask, padded=padded)
+    stats = content.statistics(pixels, found.mask, histogram, padded=padded)
     judge_pixels(found, stats, rules)
     if burned_in_suspect(pixels, decoded.bits):
         flags += ("burned_in_suspect",)

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from shardkit.dataset.near import Pairs, Thumbs
 
@@ -16,9 +14,22 @@ SPLITS = ("train", "val", "test")
 
 
 def components(n: int, pairs: Pairs) -> npt.NDArray[np.int64]:
-    """Return the label of the connected component of each of n nodes, (n,)."""
-    graph = coo_matrix((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
-    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
+    """Return the label of the connected component of each of n nodes, (n,): 0, 1, ... by their first nodes.
+
+    In NumPy, because loading scipy.sparse takes a fifth of a second at the end of every build.
+    """
+    first = np.arange(n)  # of each node, one of its component that is not behind it
+    if len(pairs):
+        while True:
+            ends = first[pairs]
+            lowest = ends.min(1)
+            if (ends.max(1) == lowest).all():
+                break
+            for end in ends.T:
+                np.minimum.at(first, end, lowest)
+            while (first != (further := first[first])).any():
+                first = further
+    return np.asarray(np.unique(first, return_inverse=True)[1], np.int64)
 
 
 def group_splits(

@@ -10,9 +10,9 @@ import atexit
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -24,6 +24,8 @@ R = TypeVar("R")
 
 _READ_RATE = 1 << 20  # bytes a second the slowest storage is trusted with, on top of the time limit
 _CLOSED = "the children are closed"
+_MODULES = ("shardkit.build.conversion", "shardkit.build.scan", "shardkit.kernels")
+"""What a build's tasks need: a child loads them while its parent is still busy with its own."""
 _STARTS = 12  # children in a row that may be lost before they take a task up, in the course of about 40 s
 
 
@@ -54,10 +56,12 @@ class IsolatedPool:
         Processes.
     memory_limit : int
         Bytes of address space that each may take beyond its libraries.
+    modules : sequence of str
+        What each imports as it starts. With any, processes start at once, without them on their first task.
     """
 
-    def __init__(self, workers: int, memory_limit: int = MEMORY_LIMIT) -> None:
-        self._memory_limit = memory_limit
+    def __init__(self, workers: int, memory_limit: int = MEMORY_LIMIT, modules: Sequence[str] = ()) -> None:
+        self._memory_limit, self.modules = memory_limit, modules
         self._lock, self._closed, self._alive = threading.Lock(), threading.Event(), set[Child]()
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         turns = _Turns()
@@ -123,7 +127,7 @@ class IsolatedPool:
         """
         if self._closed.wait(delay):
             raise Stopped(_CLOSED)
-        child = Child(self._memory_limit)
+        child = Child(self._memory_limit, self.modules)
         with self._lock:
             self._alive.add(child)
             if self.closed:
@@ -169,6 +173,9 @@ class _Keeper:
 
     def live(self) -> None:
         """Run tasks until there are no more."""
+        if self._pool.modules:
+            with suppress(Stopped, OSError):  # a task will try again, and say so
+                self._child = self._pool.start(0)
         while task := self._pool.next():
             if task.future.set_running_or_notify_cancel():
                 try:
@@ -261,7 +268,7 @@ def children(workers: int, memory_limit: int = MEMORY_LIMIT) -> IsolatedPool:
         if not _shared:
             atexit.register(close_children)
         if (workers, memory_limit) not in _shared:
-            _shared[workers, memory_limit] = IsolatedPool(workers, memory_limit)
+            _shared[workers, memory_limit] = IsolatedPool(workers, memory_limit, _MODULES)
         return _shared[workers, memory_limit]
 
 
@@ -277,4 +284,6 @@ def close_children(refuse: bool = False) -> None:
 
 def allow_children() -> None:
     """Let new pools be made."""
-    close_children(refuse=False)
+    global _refuse
+    with _lock:
+        _refuse = False

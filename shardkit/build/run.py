@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shardkit.build import (
+    ahead,
     deduplicate,
     exclusive,
     finalize,
@@ -211,9 +212,10 @@ class _Run:
         # Few shards must still keep all children busy.
         workers = WorkerConfig(self.children, max(2, ceil_div(2 * self.config.run.workers, max(1, len(todo)))))
         jobs = ((s, (self.spec, plan.task(s), generation, workers)) for s in todo)
-        for _, counts in self.workers.map(convert_shard, jobs):
-            finalize.write_digests(self.workspace.digests(generation, counts.name), counts.digests)
-            self.progress.converted(counts)
+        with ahead.report_loading():
+            for _, counts in self.workers.map(convert_shard, jobs):
+                finalize.write_digests(self.workspace.digests(generation, counts.name), counts.digests)
+                self.progress.converted(counts)
         self._hash(plan, generation)
         self._assemble(plan, generation)
         self.workspace.finish_generation()

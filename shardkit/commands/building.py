@@ -139,6 +139,18 @@ def transcode(
 
 
 def _run(config: BuildConfig, dask: str | None = None, retry: str | None = None) -> int:
+    from shardkit.build import isolation
+
+    try:
+        # Without a ledger there is work for certain: children load their libraries while this process loads its own.
+        if dask is None and not (config.private / "ledger.parquet").exists():
+            isolation.children(config.children or config.run.workers, config.run.memory_limit)
+        return _built(config, dask, retry)
+    finally:
+        isolation.close_children()
+
+
+def _built(config: BuildConfig, dask: str | None, retry: str | None) -> int:
     from shardkit.build import run as building
     from shardkit.build.dask import dask_executor
     from shardkit.build.progress import BuildProgressBar

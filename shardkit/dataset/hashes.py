@@ -8,7 +8,7 @@ DIGEST_BYTES = 16
 """Length of either."""
 
 
-def fingerprint(data: bytes) -> bytes:
+def fingerprint(data: bytes | memoryview) -> bytes:
     """Return the XXH3-128 of a member or of a prefix of it.
 
     It tells damaged bytes from sound ones (by accident wrong once in 10**38) at many GB/s, so that a loader can afford

@@ -27,6 +27,7 @@ NAME, EXTENSION = "webdataset", "tar"
 FACTS = NESTED = True
 FOLDER, OBJECT = "shards", re.compile("shards/.+")
 SHARD = re.compile(r"shards/(?P<bin>[0-9]{4,6}x[0-9]{4,6})/[0-9]{5,9}\.tar")
+_PIECE = 1 << 30  # bytes written at once: by 16 KiB, which is tarfile's own, an image takes a hundred calls
 _TOLD = ["height", "width", "bits", "box_top", "box_left", "box_height", "box_width", "min", "max", "p0_5", "p99_5"]
 """Facts that a JSON member and the manifest must agree on."""
 
@@ -60,7 +61,7 @@ class ShardWriter:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb")
-        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+        self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT, copybufsize=_PIECE)
 
     def add(self, key: str, extension: str, image: bytes, facts: bytes, smaller: Sequence[bytes] = ()) -> int:
         """Append a sample, an image and its JSON. See `Writer.add`; a tar has no place for smaller images."""

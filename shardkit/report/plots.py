@@ -138,10 +138,7 @@ def save_png(plots: Sequence[Plot], path: Path) -> None:
 @contextmanager
 def _style() -> Iterator[None]:
     """Our settings and nobody else's: a user's or a machine's would change the bytes."""
-    logger = logging.getLogger("matplotlib")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # where it keeps its list of fonts is of no interest
-    try:
+    with _quiet():
         import matplotlib as mpl
 
         with mpl.rc_context(), warnings.catch_warnings():
@@ -149,8 +146,25 @@ def _style() -> Iterator[None]:
             mpl.rcdefaults()
             mpl.rcParams.update(_STYLE)
             yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No word of where matplotlib keeps its list of fonts."""
+    logger = logging.getLogger("matplotlib")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
     finally:
         logger.setLevel(level)
+
+
+def load() -> None:
+    """Load what `svg` draws with, so that the first drawing need not."""
+    with _quiet():
+        import matplotlib.backends.backend_svg
+        import matplotlib.figure  # noqa: F401
 
 
 def _figure(extent: tuple[float, float]) -> Figure:

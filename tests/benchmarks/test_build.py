@@ -50,6 +50,16 @@ def test_archives_give_the_shards_of_the_folder(result: dict[str, Any]) -> None:
     assert all(row["same_shards"] and row["ratio"]["median"] > 0 for row in result["archives"])
 
 
+def test_png_files_have_a_row(result: dict[str, Any]) -> None:
+    from benchmarks.build_summary import readme
+
+    (repeat,) = result["kinds"]["png"]["repeats"]
+    assert repeat["build"]["mpx_s"] > 0
+    assert repeat["bound"]["mpx_s"] > 0
+    assert set(result["kinds"]["png"]["conditions"]["syntaxes"]) == {"PNG"}
+    assert "From PNG files" in readme(result)
+
+
 def test_the_stages_add_up_to_the_wall_time(result: dict[str, Any]) -> None:
     (repeat,) = result["repeats"]
     stages = repeat["build"]["stages_s"]
@@ -94,7 +104,7 @@ def test_a_summary_is_the_median_and_spread_of_the_ratios_of_the_repeats(result:
 
 def test_png_files_are_a_source_of_the_same_benchmark(tmp_path: Path) -> None:
     words = ["--files", "8", "--scale", "0.08", "--repeats", "1", "--kind", "png", "--out", str(tmp_path / "png.json")]
-    command = [sys.executable, "-m", "benchmarks", "build", *words]
+    command = [sys.executable, "-m", "benchmarks", "build", *words, "--no-others", "--no-archives"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "png.json").read_text())

@@ -13,6 +13,18 @@ from shardkit.dataset.near import HASH_BITS, correlation, inverted_pairs, near_p
 PROPERTY = settings(max_examples=120, deadline=None, derandomize=True, database=None)
 
 
+@given(st.integers(1, 40), st.integers(0, 60), st.integers(0, 1 << 30))
+@PROPERTY
+def test_components_are_labelled_by_their_first_nodes(n: int, edges: int, seed: int) -> None:
+    pairs = np.random.default_rng(seed).integers(0, n, (edges, 2))
+    reach = np.eye(n, dtype=bool)
+    reach[pairs[:, 0], pairs[:, 1]] = reach[pairs[:, 1], pairs[:, 0]] = True
+    for _ in range(n):
+        reach = reach @ reach
+    _, wanted = np.unique(reach.argmax(1), return_inverse=True)
+    assert components(n, pairs).tolist() == wanted.tolist()
+
+
 def brute(hashes: list[int], distance: int) -> set[tuple[int, int]]:
     return {(i, j) for j in range(len(hashes)) for i in range(j) if (hashes[i] ^ hashes[j]).bit_count() <= distance}
 

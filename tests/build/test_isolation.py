@@ -186,7 +186,7 @@ def test_a_child_leaves_no_core_dump(pool: isolation.IsolatedPool) -> None:
 
 
 def test_a_pool_without_children_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(limit: int) -> None:
+    def refuse(*_: object) -> None:
         raise OSError("no more processes")
 
     monkeypatch.setattr(isolation, "Child", refuse)
