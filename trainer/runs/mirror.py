@@ -47,10 +47,11 @@ class Mirror:
         """Begin to put what changes, and to renew the lease."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """End the thread; what has changed since is put by `sync`."""
+    def close(self) -> None:
+        """End the thread, and put what has changed since; raises as `sync` does."""
         self._end.set()
         self._thread.join()
+        self.sync()
 
     def sync(self) -> None:
         """Put all that has changed.
@@ -129,6 +130,8 @@ def held(out: Path, world: World, say: Say) -> Iterator[None]:
     with ExitStack() as stack:
         from_first(lambda: stack.enter_context(_of_first(bucket, say)), world)
         yield
+        # All wait, for torchrun ends the others of a process that has ended.
+        from_first(lambda: _held[out].close(), world)
 
 
 @contextmanager
@@ -144,12 +147,9 @@ def _of_first(bucket: Bucket, say: Say) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            mirror.stop()
             with suppress(ShardkitError):  # of two errors the first is told
-                mirror.sync()
+                mirror.close()
             raise
-        mirror.stop()
-        mirror.sync()
     finally:
         _held.pop(bucket.folder, None)
         with suppress(ShardkitError):

@@ -382,7 +382,7 @@ def test_a_step_of_the_log_is_found_in_its_epoch(trained: Path, dataset_folder: 
             at_step(trained.parent / "long", step, None)
     with pytest.raises(ArgumentError, match="is not the dataset that"):
         at_step(trained, 1, str(grown[0]))
-    with pytest.raises(ShardkitError, match=r"run\.json cannot be read"):
+    with pytest.raises(ShardkitError, match=r"run\.json does not exist"):
         at_step(trained / "checkpoints", 1, None)
 
 
