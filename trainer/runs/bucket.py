@@ -244,6 +244,8 @@ class Bucket:
         if part == best.NAME and not chosen:
             raise ArgumentError(f"{self.url} has chosen no checkpoint: name another one, or the run")
         if named := chosen or part:
+            if part not in ("", best.NAME) and part not in self.steps():
+                raise ArgumentError(f"{self.url}: {part} is not there; there is {', '.join(self.steps()) or 'none'}")
             if lacks := self.fetch_checkpoint(named):
                 raise ArgumentError(f"{self.url}: {named} is not whole ({lacks}): name another checkpoint of the run")
             if chosen:

@@ -30,6 +30,12 @@ ALONE = World(0, 1, torch.device("cpu"))
 TINY = MaeConfig(patch=8, width=16, depth=1, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
 SECRET = "hunter2"
 
+
+def deep(*values: str) -> list[Any]:
+    """Values of which one of a kind is enough in a quick run."""
+    return [pytest.param(value, marks=pytest.mark.deep) for value in values]
+
+
 Machine = Callable[..., AbstractContextManager[Path]]
 
 
@@ -110,7 +116,7 @@ def _overwrite(url: str, name: str) -> None:
     Store(url).put(name, bytes(data))
 
 
-@pytest.mark.parametrize("end", ["2/__0_0.distcp", "2/.metadata", "2/progress.json", "2.json", "metrics.jsonl"])
+@pytest.mark.parametrize("end", ["2/__0_0.distcp", "2.json", *deep("2/.metadata", "2/progress.json", "metrics.jsonl")])
 def test_a_put_that_is_refused_leaves_the_checkpoint_before_as_the_last(
     machine: Machine, url: str, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,15 +179,15 @@ def test_the_last_ones_are_kept_and_the_chosen_one(machine: Machine, url: str) -
         assert _loaded(folder)[0] == 4
 
 
-@pytest.mark.parametrize("name", ["step_00000002/__0_0.distcp", "step_00000002.json", "step_00000002/.metadata"])
+@pytest.mark.parametrize("name", ["2/__0_0.distcp", *deep("2.json", "2/.metadata")])
 def test_one_that_was_damaged_is_set_aside_for_the_one_before(machine: Machine, url: str, name: str) -> None:
     with machine() as folder:
         _save(folder, 1)
         _save(folder, 2)
     if name.endswith(".json"):
-        Store(url).put(f"checkpoints/{name}", b"{")
+        Store(url).put(f"checkpoints/step_0000000{name}", b"{")
     else:
-        _overwrite(url, f"checkpoints/{name}")
+        _overwrite(url, f"checkpoints/step_0000000{name}")
     with machine() as folder:
         checkpoints = Checkpoints(folder, 2, ALONE)
         found = checkpoints.latest()
