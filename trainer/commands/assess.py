@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from trainer.assess.config import PolicyConfig, StudyConfig
-from trainer.commands.console import Console
+from trainer.commands.console import RunConsole
 from trainer.runs import places
 
 _WORDS = Parameter(consume_multiple=True, negative="")
@@ -66,4 +66,4 @@ def assess(
         policy=objective,
         study=study,
     )
-    judge(asked, Console())
+    judge(asked, RunConsole())

@@ -16,15 +16,15 @@ from shardkit.commands import stopping, usage
 from shardkit.errors import ArgumentError, ShardkitError
 from trainer.commands.assess import assess
 from trainer.commands.chosen_model import with_model, without_model
-from trainer.commands.console import Console
+from trainer.commands.console import RunConsole
 from trainer.commands.evaluate import evaluate
 from trainer.commands.explain import explain
 from trainer.config import defaulting_to, flat
 from trainer.recipes.registry import RECIPES
 from trainer.runs import places
 
-console = Console()
-_errors = Console(stderr=True)
+console = RunConsole()
+_errors = RunConsole(stderr=True)
 Command = Literal["pretrain", "finetune", "probe"]
 _DEFAULTS: dict[Command, str] = {"pretrain": "tiny", "finetune": "tiny-finetune", "probe": "tiny-probe"}
 _ABOUT: dict[Command, str] = {

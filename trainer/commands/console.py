@@ -8,7 +8,7 @@ from shardkit.terminal.output import Terminal
 from trainer.runs import places
 
 
-class Console(Terminal):
+class RunConsole(Terminal):
     """A terminal on which urls stand in place of the folders that stand for them."""
 
     def render_str(self, text: str, **options: Any) -> Text:

@@ -9,7 +9,7 @@ from rich.table import Column, Table
 from shardkit.errors import ArgumentError
 from shardkit.storage import is_remote
 from shardkit.terminal.output import Terminal
-from trainer.commands.console import Console
+from trainer.commands.console import RunConsole
 from trainer.runs import places
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def evaluate(
     from trainer.evaluate.results import Settings, evaluation, found
 
     _check(runs, data, {"--labels": labels, "--split": split}, thresholds, bootstrap, page_only)
-    console = Console()
+    console = RunConsole()
     folder = places.only_local(out)
     if not page_only and not _predict(runs, data, labels, split, checkpoint, temperature, folder, console):
         return 0

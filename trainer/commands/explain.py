@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from trainer.commands.console import Console
+from trainer.commands.console import RunConsole
 from trainer.runs import places
 
-console = Console()
+console = RunConsole()
 
 
 def explain(

@@ -98,6 +98,15 @@ def _names(url: str, below: str = "checkpoints") -> list[str]:
     return [name.removeprefix("checkpoints/") for name, _ in Store(url).list(below)]
 
 
+@contextmanager
+def _elsewhere() -> Iterator[None]:
+    """Be another process: one that knows none of the runs of this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_buckets", "_made", "_roots", "_fetched"):
+            patch.setattr(places, name, type(getattr(places, name))())
+        yield
+
+
 def _refusing(monkeypatch: pytest.MonkeyPatch, end: str) -> None:
     """Let no object be put whose name ends so."""
     put = obstore.put
@@ -245,15 +254,12 @@ def test_a_killed_holder_is_replaced_after_a_wait_and_can_finish_no_checkpoint(m
         killed._end.set()  # it renews no more, as a process that is frozen
         killed._thread.join()
         running = Store(url).get(".running.json")
-        lives = dict(places._buckets), set(places._made), list(places._roots)
-        places._buckets.clear(), places._made.clear(), places._roots.clear()
-        with machine(said.append) as other:
+        with _elsewhere(), machine(said.append) as other:
             assert _loaded(other)[0] == 1
             assert Store(url).get(".running.json") != running
             with pytest.raises(TrainingError, match="has taken over"):
                 killed.check()
         Store(url).put(".running.json", json.dumps({"token": "of another", "host": "h", "since": "s"}).encode())
-        places._buckets.update(lives[0]), places._made.update(lives[1]), places._roots.extend(lives[2])
         with pytest.raises((TrainingError, StorageError), match="has taken over"):
             _save(folder, 2)
     assert "waiting for up to" in said[0]
