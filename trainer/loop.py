@@ -26,10 +26,10 @@ from trainer.objectives import pictures
 from trainer.objectives.base import Objective
 from trainer.parallel import World
 from trainer.preparing import check_whole, compile_blocks
-from trainer.runs import best
-from trainer.runs.checkpoint import Checkpoints, TrainingState
 from trainer.runs.log import Log, Step
 from trainer.runs.profiling import ProfilerWindow
+from trainer.runs.saving import Checkpoints
+from trainer.runs.state import TrainingState
 from trainer.schedule import Schedule, cosine
 from trainer.selection import Selection
 from trainer.validation import Validation
@@ -287,11 +287,7 @@ class Loop:
         if better:  # whoever goes on from any checkpoint finds the best one that it names
             self._save()
             self.checkpoints.wait()
-            self._keep_best()
-
-    def _keep_best(self) -> None:
-        if self.world.is_main:
-            best.keep(self.run, self.checkpoints.path(self.progress.step))
+            self.checkpoints.choose(step)
 
     def _state(self) -> TrainingState:
         return TrainingState(self.model, self.optimizer, self.average, self.world.rank, self.objective)
@@ -315,7 +311,7 @@ class Loop:
             self.selection.load(facts.get("selection", {}))
             self._saved = self.progress.step
             if self.selection.chosen.step == self._saved:  # the run may have been killed before it was kept
-                self._keep_best()
+                self.checkpoints.choose(self._saved)
             self.log.seconds, self.log.images = self.progress.seconds, self.progress.images
             self.checkpoints.set_aside(found)
             if self.log.console is not None:

@@ -135,6 +135,22 @@ def gathered(value: T) -> list[T]:
     return values
 
 
+def from_each(make: Callable[[], T]) -> list[T]:
+    """Let each process make something; return what they made, in the order of their numbers, on all of them.
+
+    The first error is raised on all of them, so that nobody waits for the others.
+    """
+    made: tuple[T | None, ShardkitError | None]
+    try:
+        made = make(), None
+    except ShardkitError as error:
+        made = None, error
+    every = gathered(made)
+    if (refused := next((error for _, error in every if error is not None), None)) is not None:
+        raise refused
+    return [cast(T, value) for value, _ in every]
+
+
 def from_first(make: Callable[[], T], world: World) -> T:
     """Let the first process make something, and return it on all of them.
 

@@ -1,25 +1,17 @@
 """Compiled loops over pixels: grey levels in, a batch's numbers out, each read and written once.
 
-They are Numba's, run without Python's lock, and are compiled once a machine, where a folder can be written to. Formulas
-are those of the DALI graph, in its order of operations, so that a CPU and a GPU give the same numbers: without resizing
-to the last bit.
+Formulas are those of the DALI graph, in its order of operations, so that a CPU and a GPU give the same numbers: without
+resizing to the last bit.
 """
 
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    try:
-        return numba.njit(nogil=True, error_model="numpy", cache=True)(function)
-    except RuntimeError:  # neither this folder nor a home can be written to: compiled in each process
-        return numba.njit(nogil=True, error_model="numpy")(function)
+from shardkit.compiling import compiled
 
 
-@_compiled
+@compiled()
 def normalise(pixels: Any, part: Any, flip: bool, mean: Any, scale: Any, bounds: Any, out: Any, lie: Any) -> None:
     """Write (grey level - mean) * scale, cut off, into a batch where an image lies there block by block.
 
@@ -70,7 +62,7 @@ def normalise(pixels: Any, part: Any, flip: bool, mean: Any, scale: Any, bounds:
             shown = 0
 
 
-@_compiled
+@compiled()
 def resample(pixels: Any, first_row: Any, row_weights: Any, first_col: Any, col_weights: Any, out: Any) -> None:
     """Weigh pixels along columns, then along rows.
 
