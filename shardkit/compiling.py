@@ -1,7 +1,7 @@
 """Compiling of loops over pixels by Numba.
 
 Import what uses it where it is used: Numba takes a fifth of a second to load. What was compiled is kept beside the
-module or, where that cannot be written, in the user's cache folder; where neither can, each process compiles for itself.
+module or, where that cannot be written, in the user's cache folder; where neither can, each process compiles anew.
 """
 
 from collections.abc import Callable
