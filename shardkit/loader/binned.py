@@ -1,12 +1,12 @@
 """A batch of images of one size."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
 from torch import Tensor
 
-from shardkit.loader.batch import Batch, BatchItem, BatchPosition, Canvas
+from shardkit.loader.batch import Batch, BatchItem, BatchPosition, Canvas, Slots
 from shardkit.plan.shapes import MicroBatch, Shape
 
 
@@ -26,6 +26,8 @@ class BinnedBatch(Batch):
         The plan's seed of each crop; 0 without an image.
     position : BatchPosition
         Where the batch stands in the plan.
+    kept : Slots or None
+        What `slots` gives without waiting for a GPU: those who change rows or seeds change it, too, or leave it out.
     """
 
     images: Tensor
@@ -33,6 +35,7 @@ class BinnedBatch(Batch):
     rows: Tensor
     seeds: Tensor
     position: BatchPosition
+    kept: Slots | None = field(default=None, compare=False)
 
     @classmethod
     def collate(
@@ -59,7 +62,7 @@ class BinnedBatch(Batch):
             canvas.put(out[slot], next(following))
             sizes[slot] = micro.crops.out_height[item.crop], micro.crops.out_width[item.crop]
             rows[slot], seeds[slot] = item.row, micro.crops.seed[item.crop].astype(np.int64)
-        return cls(out, canvas.send(sizes), canvas.send(rows), canvas.send(seeds), position)
+        return cls(out, canvas.send(sizes), canvas.send(rows), canvas.send(seeds), position, Slots(rows, seeds))
 
     def pixels(self, slot: int) -> Tensor:
         """See `Batch`."""

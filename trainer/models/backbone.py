@@ -24,6 +24,7 @@ from trainer.models.base import Batch, Channels, Grey, Grid, Weights
 from trainer.models.blocks import check_drop_path
 from trainer.models.encoder import Encoder, Features, real_tokens
 from trainer.models.formats import to_colour, to_grey
+from trainer.models.places import count_filled, filled, put_back
 from trainer.models.running import Running
 from trainer.models.stochastic_depth import planned
 from trainer.models.timm_names import parted
@@ -197,7 +198,7 @@ class TimmEncoder(Encoder):
         """See `Encoder`."""
         batch = self._fitting(batch)
         images = self.coloured(batch.images).to(next(self.parameters()).dtype)
-        found, of = self._run(images, batch.weight > 0, batch.seeds), self.layout
+        found, of = self._run(images, batch), self.layout
         tokens, before, count = of.tokens(found), found[:, : of.prefix], len(images)
         grid = of.grid(found, images.shape[2] / self.side, images.shape[3] / self.side)
         yx = torch.cartesian_prod(*(torch.arange(n, device=images.device) for n in grid))
@@ -231,22 +232,23 @@ class TimmEncoder(Encoder):
             )
         return batch
 
-    def _run(self, images: Tensor, there: Tensor, seeds: Tensor) -> Tensor:
+    def _run(self, images: Tensor, batch: BinnedBatch) -> Tensor:
         """Return timm's features; empty places are not run in training, so that they are in no statistics."""
-        if self.training:
-            self._running.begin()
         if not self.training:
             return self.encoder.forward_features(images)  # type: ignore[no-any-return]
-        self._drawn.begin(seeds[there])
-        if bool(there.all()):
-            return self._trained_on(images)
-        if not there.any():
+        self._running.begin()
+        count = count_filled(batch)
+        if not count:
             self.eval()
             found: Tensor = self.encoder.forward_features(images)
             self.train()
             return found
-        own = self._trained_on(images[there])
-        return own.new_zeros(len(images), *own.shape[1:]).index_put((there.nonzero()[:, 0],), own)
+        if count == len(images):
+            self._drawn.begin(batch.seeds)
+            return self._trained_on(images)
+        at = filled(batch)
+        self._drawn.begin(batch.seeds[at])
+        return put_back(self._trained_on(images[at]), batch)
 
     def _trained_on(self, images: Tensor) -> Tensor:
         try:

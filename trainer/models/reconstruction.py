@@ -113,18 +113,3 @@ def outputs_of(blocks: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def with_empty_places(found: Tensor, there: Tensor) -> Tensor:
-    """Return what was made of the images alone with zeros in empty places: (n or S, ...) -> (S, ...).
-
-    Parameters
-    ----------
-    found
-        Of the images, or of all places.
-    there
-        bool (S,), whether there is an image.
-    """
-    if len(found) == len(there):
-        return found
-    return found.new_zeros(len(there), *found.shape[1:]).index_put((there.nonzero()[:, 0],), found)

@@ -59,7 +59,8 @@ def require_views(batching: Any, least: int, side: int) -> None:
 
 
 def _part(batch: BinnedBatch, at: slice) -> BinnedBatch:
-    return BinnedBatch(batch.images[at], batch.sizes[at], batch.rows[at], batch.seeds[at], batch.position)
+    kept = None if batch.kept is None else batch.kept.at(at)
+    return BinnedBatch(batch.images[at], batch.sizes[at], batch.rows[at], batch.seeds[at], batch.position, kept)
 
 
 class ViewObjective(Objective, ABC):
@@ -110,10 +111,12 @@ class ViewObjective(Objective, ABC):
 
 def batched(views: Sequence[BinnedBatch]) -> BinnedBatch:
     """Put views of one size after one another in one batch."""
+    kept = [view.kept for view in views if view.kept is not None]
     return BinnedBatch(
         images=torch.cat([view.images for view in views]),
         sizes=torch.cat([view.sizes for view in views]),
         rows=torch.cat([view.rows for view in views]),
         seeds=torch.cat([view.seeds for view in views]),
         position=views[0].position,
+        kept=kept[0].joined(kept) if len(kept) == len(views) else None,
     )
