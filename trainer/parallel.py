@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +18,11 @@ from torch.nn.parallel import DistributedDataParallel
 from shardkit.errors import ArgumentError, ShardkitError
 
 T = TypeVar("T")
+_SWITCH = 5e-4
+"""Seconds after which a thread has to let another one run Python. The loader's threads run some, and what launches a
+kernel has to ask for its turn again. On two cores beside a thread that runs Python alone, batches of 20 small additions
+took a fifth of the time that they take with Python's 5 ms (120 and 540 a second), and beside four an eighth to a third;
+with 1e-4 they hardly took less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,7 @@ class World:
 
 def start() -> World:
     """Join the other processes, if torchrun started this one, and choose a device."""
+    sys.setswitchinterval(_SWITCH)
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))

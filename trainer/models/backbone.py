@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from shardkit import BinnedBatch
 from shardkit.errors import ArgumentError
 from trainer.models.backbone_files import as_timm
-from trainer.models.backbone_layout import arguments, create, layers, layout, sized
+from trainer.models.backbone_layout import arguments, create, forward_flops, layers, layout, sized
 from trainer.models.base import Batch, Channels, Grey, Grid, Weights
 from trainer.models.blocks import check_drop_path
 from trainer.models.encoder import Encoder, Features, real_tokens
@@ -157,7 +157,12 @@ class TimmEncoder(Encoder):
 
     @property
     def all_blocks(self) -> Sequence[nn.Module]:
-        """No parts: what compiles as one graph differs from model to model."""
+        """No parts, so that nothing is compiled.
+
+        What compiles as one graph differs from model to model. Blocks of a vision transformer would, but
+        `PlannedDropPath` counts its calls in Python, which would be a graph for every block, and methods put hooks on
+        blocks.
+        """
         return ()
 
     @property
@@ -295,12 +300,22 @@ class TimmEncoder(Encoder):
     # --- what it costs
 
     def flops(self, tokens: Tensor) -> Tensor:
-        """See `Model`: the same for every image."""
-        return (tokens > 0) * (3.0 * self.layout.flops)
+        """See `Model`: the same for every image of its size."""
+        return (tokens > 0) * self.flops_at(self.side, self.side)
 
     def run_flops(self, batch: Batch) -> Tensor:
         """See `Model`: the same for every place of a batch."""
-        return batch.weight.new_full((), 3.0 * self.layout.flops * len(batch.weight), dtype=torch.float64)
+        assert isinstance(batch, BinnedBatch)
+        own = self.flops_at(int(batch.images.shape[2]), int(batch.images.shape[3]))
+        return batch.weight.new_full((), own * len(batch.weight), dtype=torch.float64)
+
+    def view_flops(self, view: BinnedBatch, tokens: Tensor) -> Tensor:
+        """See `Encoder`: by the size of the view's images."""
+        return (tokens > 0) * self.flops_at(int(view.images.shape[2]), int(view.images.shape[3]))
+
+    def flops_at(self, height: int, width: int) -> float:
+        """Return the operations of training on one image of a size."""
+        return self.passes * forward_flops(self.name, self.side, self._changes, self.channels, height, width)
 
     # --- weights of other programs, out
 

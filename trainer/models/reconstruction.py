@@ -11,6 +11,7 @@ from shardkit.errors import ArgumentError
 from trainer.models.backbone import TimmConfig, TimmEncoder
 from trainer.models.base import ModelConfig
 from trainer.models.encoder import Features
+from trainer.models.flops import linear_flops
 from trainer.models.with_heads import WithHeads
 
 
@@ -85,6 +86,10 @@ class Repairer(WithHeads, ABC):
         """See `Model`: every view has the encoder's size."""
         for view in getattr(batching, "views", (batching,)):
             self.encoder.check_batching(view)
+
+    def head_flops(self, tokens: int) -> float:
+        """See `WithHeads`: of the map from tokens to pixels."""
+        return float(tokens * linear_flops(self.reconstruction))
 
     def repaired(self, tokens: Tensor) -> Tensor:
         """Return the head's images of patch tokens: (B, n, width) -> (B, channels, H, W)."""

@@ -16,6 +16,7 @@ from shardkit import BinnedBatch, Loader
 from shardkit.errors import ArgumentError
 from trainer.models.backbone import TimmEncoder
 from trainer.models.base import ModelConfig
+from trainer.models.flops import linear_flops
 from trainer.models.places import filled
 from trainer.models.with_heads import ENCODER, WithHeads
 from trainer.objectives import collapse
@@ -98,6 +99,10 @@ class SimMimModel(WithHeads):
     def no_weight_decay(self) -> frozenset[str]:
         """Return what timm names of the encoder, as the method's code does; the mask token decays."""
         return frozenset(f"{ENCODER}{name}" for name in self.encoder.no_weight_decay())
+
+    def head_flops(self, tokens: int) -> float:
+        """See `WithHeads`: of the map from features to pixels."""
+        return float(tokens * linear_flops(self.head))
 
     def forward(self, batch: BinnedBatch) -> PixelOutput:
         """Hide squares, and predict all pixels."""
