@@ -61,7 +61,8 @@ def _speeds(*cases: tuple[str, str]) -> dict[str, Step]:
     """Return steps that measure recipes with batchings."""
     found = {}
     for recipe, name in cases:
-        own = partial(training.speed, recipe=recipe, name=name)
+        plain, _, more = name.partition(", ")
+        own = partial(training.speed, recipe=recipe, name=plain, times=int(more.partition(" ")[0] or 1))
         found[f"{recipe}, {name}"] = Step(f"How fast is training of {recipe}, {name}?", own, 90, 0)
     return found
 
@@ -87,10 +88,10 @@ STEPS = {
     "streams": Step("Do batches stay whole while a model reads them?", loading.streams, 40, 20),
     **_looks("steps", "more steps", "tuning steps", "more tuning steps"),
     **_methods(*METHODS),
+    "commands": Step("Do the trainer's commands run, and go on after an end?", training.commands, 120, 0),
     "loader": Step("What decodes faster beside this GPU, its decoder or threads?", loading.speed, 60, 40),
     "decode": Step("How fast is the decoder alone?", decoding.speed, 60, 20),
-    **_speeds(("thesis-b48", "Packed"), ("medmae-s16", "Resized")),
-    "commands": Step("Do the trainer's commands run, and go on after an end?", training.commands, 300, 0),
+    **_speeds(("thesis-b48", "Packed"), ("thesis-b48", "Packed, 4 x tokens"), ("medmae-s16", "Resized")),
     **_speeds(("thesis-b48", "Packed + content"), ("thesis-b48", "DBB"), ("thesis-b48", "Fixed")),
 }
 """In the order in which they run."""

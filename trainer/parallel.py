@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 from shardkit.errors import ArgumentError, ShardkitError
 
 T = TypeVar("T")
+_SWITCH = 5e-4
+"""Seconds after which a thread has to let another one run Python. The loader's threads run some, and what launches a
+kernel has to ask for its turn again. On two busy cores, small additions were 4 times as fast with it as with Python's 5 ms
+beside a thread that runs Python alone, and 2 to 9 times beside four."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ class World:
 
 def start() -> World:
     """Join the other processes, if torchrun started this one, and choose a device."""
+    sys.setswitchinterval(_SWITCH)
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))

@@ -101,6 +101,11 @@ class Model(nn.Module, ABC):
 
     # --- what it costs
 
+    @property
+    def passes(self) -> float:
+        """Return what training costs in forward passes: a backward pass is two; of a frozen model there is none."""
+        return 3.0 if any(p.requires_grad for p in self.parameters()) else 1.0
+
     @abstractmethod
     def flops(self, tokens: Tensor) -> Tensor:
         """Return the operations of training on images.
