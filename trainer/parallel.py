@@ -20,8 +20,8 @@ from shardkit.errors import ArgumentError, ShardkitError
 T = TypeVar("T")
 _SWITCH = 5e-4
 """Seconds after which a thread has to let another one run Python. The loader's threads run some, and what launches a
-kernel has to ask for its turn again. On two busy cores, small additions were 4 times as fast with it as with Python's 5 ms
-beside a thread that runs Python alone, and 2 to 9 times beside four."""
+kernel has to ask for its turn again. On two busy cores, small additions were 4 times as fast with it as with Python's
+5 ms beside a thread that runs Python alone, and 2 to 9 times beside four."""
 
 
 @dataclass(frozen=True, slots=True)
