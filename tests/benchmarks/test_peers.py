@@ -19,13 +19,13 @@ from shardkit.codecs import htj2k
 
 ROOT = Path(__file__).resolve().parents[2]
 LOW, HIGH, BITS = 100, 3000, 12
-VARIANTS = {"png": imagecodecs.png_encode, "htj2k": htj2k.encode}
+VARIANTS: dict[str, Any] = {"png": imagecodecs.png_encode, "htj2k": htj2k.encode}
 
 
 @pytest.fixture(scope="module")
 def pixels() -> np.ndarray:
     y, x = np.mgrid[:600, :500]
-    return (2000 + 1500 * np.sin(x / 90) * np.cos(y / 70)).astype(np.uint16)
+    return np.asarray(2000 + 1500 * np.sin(x / 90) * np.cos(y / 70), np.uint16)
 
 
 def done(pixels: np.ndarray, variant: str, task: str, shared: bool) -> Any:
