@@ -8,7 +8,7 @@ from rich.table import Table
 
 from benchmarks import loader_views
 from benchmarks.drawing import bars
-from benchmarks.loader_peers import READERS
+from benchmarks.peers import PEERS
 from benchmarks.results import Record, spread
 from shardkit.report import Plot
 from shardkit.terminal.output import Terminal
@@ -105,7 +105,7 @@ def cpu_limit(decode: Record, read: Record, cores: int) -> float:
 
 def _best(rates: dict[Name, float], source: str, task: str, *variants: str) -> Name | None:
     fitting = [
-        n for n in rates if n.program in READERS and n.variant in variants and (n.source, n.task) == (source, task)
+        n for n in rates if n.program in PEERS and n.variant in variants and (n.source, n.task) == (source, task)
     ]
     return max(fitting, key=lambda name: rates[name], default=None)
 
@@ -239,10 +239,14 @@ LINES = {  # program and variant: name in the README
     ("mosaic", "png"): "mosaicml-streaming, PNG",
     ("litdata", "png"): "litdata, PNG",
     ("webdataset", "png"): "webdataset + DataLoader, PNG",
+    ("lance", "png"): "LanceDB, PNG",
+    ("spdl", "png"): "SPDL, PNG",
     ("dicom", "dicom"): "DataLoader over DICOM files",
     ("mosaic", "htj2k"): "mosaicml-streaming, our HTJ2K",
     ("litdata", "htj2k"): "litdata, our HTJ2K",
     ("webdataset", "htj2k"): "webdataset + DataLoader, our HTJ2K",
+    ("lance", "htj2k"): "LanceDB, our HTJ2K",
+    ("spdl", "htj2k"): "SPDL, our HTJ2K",
     ("read", ""): "limit: reading alone",
     ("decode", ""): "limit: decoding alone",
 }
@@ -275,7 +279,7 @@ def readme(result: Record) -> str:
 
 
 def _peak(program: str, rows: dict[tuple[str, str], Record]) -> str:
-    if program not in ("shardkit", *READERS):
+    if program not in ("shardkit", *PEERS):
         return "–"
     return f"{max(row['peak_pss_mib']['median'] for row in rows.values()):,.0f}"
 
