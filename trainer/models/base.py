@@ -121,6 +121,18 @@ class Model(nn.Module, ABC):
             float64 (S,), operations of each image; 0 for none.
         """
 
+    def view_flops(self, view: BinnedBatch, tokens: Tensor) -> Tensor:
+        """Return the operations of training on each image of a view, which may have a size of its own: float64 (S,).
+
+        Parameters
+        ----------
+        view
+            Of a batch.
+        tokens
+            As of `flops`.
+        """
+        return self.flops(tokens)
+
     @abstractmethod
     def run_flops(self, batch: Batch) -> Tensor:
         """Return the operations of training on a batch as it is run, padding and filler too: float64 ()."""

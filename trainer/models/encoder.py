@@ -8,7 +8,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from shardkit import BinnedBatch
 from trainer.models.base import Batch, Model
 
 
@@ -78,18 +77,6 @@ class Encoder(Model, ABC):
     @abstractmethod
     def features(self, batch: Batch) -> Features:
         """Run a batch, all of every image."""
-
-    def view_flops(self, view: BinnedBatch, tokens: Tensor) -> Tensor:
-        """Return the operations of training on each image of a view, which may have a size of its own: float64 (S,).
-
-        Parameters
-        ----------
-        view
-            Of a batch.
-        tokens
-            As of `flops`.
-        """
-        return self.flops(tokens)
 
     @property
     @abstractmethod

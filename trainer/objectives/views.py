@@ -2,13 +2,14 @@
 
 from abc import ABC
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from shardkit import BinnedBatch, MultiViewBatch
 from shardkit.errors import ArgumentError
+from trainer.models.base import Model
 from trainer.models.sequences import grid_of
 from trainer.models.with_heads import WithHeads
 from trainer.objectives.base import Objective
@@ -98,7 +99,8 @@ class ViewObjective(Objective, ABC):
         tokens
             Of the view.
         """
-        return 3.0 * self.cost(number) * self._trained.head_flops(tokens)
+        heads = self.model.head_flops(tokens) if isinstance(self.model, WithHeads) else 0.0
+        return 3.0 * self.cost(number) * heads
 
     def own_flops(self, batch: Any) -> Tensor:
         """See `Objective`: of encoder and heads on all views, each of its own size."""
@@ -106,7 +108,7 @@ class ViewObjective(Objective, ABC):
         for number, view in enumerate(views_of(batch)):
             own, _ = self._of_one(view)
             heads = self.head_flops(number, grid_tokens(view, self.patch))
-            found.append(self.cost(number) * self._trained.encoder.view_flops(view, own) + (own > 0) * heads)
+            found.append(self.cost(number) * self._body.view_flops(view, own) + (own > 0) * heads)
         return torch.stack(found).sum(0)
 
     def run_flops(self, batch: Any) -> Tensor:
@@ -114,12 +116,12 @@ class ViewObjective(Objective, ABC):
         found = []
         for number, view in enumerate(views_of(batch)):
             heads = self.head_flops(number, grid_tokens(view, self.patch)) * len(view.rows)
-            found.append(self.cost(number) * self._trained.encoder.run_flops(view) + heads)
+            found.append(self.cost(number) * self._body.run_flops(view) + heads)
         return torch.stack(found).sum()
 
     @property
-    def _trained(self) -> WithHeads:
-        return cast(WithHeads, self.model)
+    def _body(self) -> Model:
+        return self.model.encoder if isinstance(self.model, WithHeads) else self.model
 
 
 def grid_tokens(view: BinnedBatch, patch: int) -> int:
