@@ -15,7 +15,6 @@ from shardkit.errors import IntegrityError
 from shardkit.loader import kernels
 from shardkit.loader.canvas import convert
 from shardkit.loader.graph_input import Prepared
-from shardkit.loader.resizing import resized
 
 _FREE = np.float32(-np.inf), np.float32(np.inf)
 _CUT = np.float32(0), np.float32(1)
@@ -51,6 +50,29 @@ def paint(room: Tensor, image: Prepared, resize: bool) -> None:
         whole = np.empty(image.pad, np.float32)
         kernels.normalise(pixels, part, image.flip, *numbers, whole.ravel(), (*image.pad, 1, 1, 0, image.pad[1], 0))
         convert(whole.reshape(room.shape), room)
+
+
+def resized(
+    pixels: npt.NDArray[Any], start: tuple[float, float], end: tuple[float, float], size: tuple[int, int]
+) -> npt.NDArray[np.float32]:
+    """Resize a part of an image, by a triangle as wide as the scale: as torch's `interpolate(antialias=True)` and DALI.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint16, (h, w)
+        The image, contiguous. What lies around the part counts, too; beyond the image's edges its last pixels repeat.
+    start, end : tuple of float
+        Row and column of the part's corners: edges between pixels, in fractions of them.
+    size : tuple of int
+        Rows and columns of the result.
+
+    Returns
+    -------
+    ndarray of float32, size
+    """
+    out = np.empty(size, np.float32)
+    kernels.resize(pixels, float(start[0]), float(end[0]), float(start[1]), float(end[1]), out)
+    return out
 
 
 def _memory(room: Tensor) -> tuple[npt.NDArray[np.float32], tuple[int, ...]]:

@@ -210,8 +210,14 @@ class Prefetcher:
         async def prepare(got: list[Got]) -> Ready:
             await item.gate.wait()
             await asyncio.wrap_future(self._decoders.submit(self._maker.begin, item))
-            jobs = [self._decoders.submit(self._prepare, item, i, data) for i, data in enumerate(got)]
-            return list(await asyncio.gather(*map(asyncio.wrap_future, jobs)))
+            ready: list[Any] = [None] * len(got)
+
+            def one(at: int) -> None:
+                if not self._stopped.is_set():
+                    ready[at] = self._prepare(item, at, got[at])
+
+            await asyncio.gather(*map(asyncio.wrap_future, self._decoders.share(one, len(got))))
+            return ready
 
         item.future = self._fetcher.submit(wants, prepare)
         self._ahead += size

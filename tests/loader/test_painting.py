@@ -19,8 +19,8 @@ from shardkit.errors import IntegrityError
 from shardkit.loader.canvas import convert
 from shardkit.loader.graph import Graph, GraphConfig
 from shardkit.loader.graph_input import Prepared
-from shardkit.loader.painting import paint
-from shardkit.loader.resizing import resized, taps
+from shardkit.loader.kernels import taps
+from shardkit.loader.painting import paint, resized
 
 Pixels = npt.NDArray[np.uint16]
 CPU = torch.device("cpu")
