@@ -52,6 +52,16 @@ def paint(room: Tensor, image: Prepared, resize: bool) -> None:
         convert(whole.reshape(room.shape), room)
 
 
+def load() -> None:
+    """Compile the loops, or load what was compiled before: a second that the first batch would wait for."""
+    import shardkit.kernels  # noqa: F401 - those of codecs
+
+    pixels = np.zeros((1, 1), np.uint16)
+    image = Prepared(pixels, 1, (0, 0), (1, 1), (0.0, 0.0), (1.0, 1.0), (1, 1), (1, 1), flip=False, mean=0.0, std=1.0)
+    for resize in (False, True):
+        paint(torch.empty(1, 1), image, resize)
+
+
 def resized(
     pixels: npt.NDArray[Any], start: tuple[float, float], end: tuple[float, float], size: tuple[int, int]
 ) -> npt.NDArray[np.float32]:
