@@ -38,17 +38,17 @@ def paint(room: Tensor, image: Prepared, resize: bool) -> None:
         pixels, part = resized(pixels, image.roi_start, image.roi_end, image.size), (0, 0, *image.size)
     elif any(at < 0 or at + length > side for at, length, side in zip(part[:2], part[2:], pixels.shape, strict=True)):
         raise IntegrityError(f"{part[2]} x {part[3]} pixels at {part[:2]} are not all in an image of {pixels.shape}")
-    rooms = room.shape if room.dim() == 2 else (room.shape[0] * room.shape[1], room.shape[2] * room.shape[3])
-    if part[2] > rooms[0] or part[3] > rooms[1]:
-        raise IntegrityError(f"{part[2]} x {part[3]} pixels do not fit into {rooms[0]} x {rooms[1]}")
+    lie = _lie(room)
+    height, width = lie[0] * lie[2], lie[1] * lie[3]
+    if part[2] > height or part[3] > width:
+        raise IntegrityError(f"{part[2]} x {part[3]} pixels do not fit into {height} x {width}")
     scale = np.float32(1) / np.float32(image.std)
     numbers = np.float32(image.mean), scale, _CUT if image.clip else _FREE
     if room.dtype == torch.float32:
-        flat, lie = _memory(room)
-        kernels.normalise(pixels, part, image.flip, *numbers, flat, lie)
+        kernels.normalise(pixels, part, image.flip, *numbers, _memory(room), lie)
     else:
-        whole = np.empty(image.pad, np.float32)
-        kernels.normalise(pixels, part, image.flip, *numbers, whole.ravel(), (*image.pad, 1, 1, 0, image.pad[1], 0))
+        whole = np.empty(height * width, np.float32)
+        kernels.normalise(pixels, part, image.flip, *numbers, whole, (height, width, 1, 1, 0, width, 0))
         convert(whole.reshape(room.shape), room)
 
 
@@ -85,13 +85,17 @@ def resized(
     return out
 
 
-def _memory(room: Tensor) -> tuple[npt.NDArray[np.float32], tuple[int, ...]]:
-    """Return a room's memory, first number to last, and how an image lies there: see `kernels.normalise`."""
+def _lie(room: Tensor) -> tuple[int, ...]:
+    """Return how an image lies in a room: see `kernels.normalise`."""
     if room.dim() == 2:
         (rows, cols), (row, _) = room.shape, room.stride()
-        lie = (rows, cols, 1, 1, 0, row, 0)
-    else:
-        (deep, rows, wide, cols), (down, row, right, _) = room.shape, room.stride()
-        lie = (rows, cols, deep, wide, down, row, right)
+        return rows, cols, 1, 1, 0, row, 0
+    (deep, rows, wide, cols), (down, row, right, _) = room.shape, room.stride()
+    return rows, cols, deep, wide, down, row, right
+
+
+def _memory(room: Tensor) -> npt.NDArray[np.float32]:
+    """Return a room's memory, from its first number to its last."""
     span = 1 + sum((size - 1) * step for size, step in zip(room.shape, room.stride(), strict=True))
-    return room.as_strided((span,), (1,)).numpy(), lie
+    numbers: npt.NDArray[np.float32] = room.as_strided((span,), (1,)).numpy()
+    return numbers

@@ -235,19 +235,17 @@ class Prefetcher:
         crops, detail = item.micro.crops, item.details[at]
         level, bits = int(crops.level[at]), int(detail.number("bits"))
         begun, member = time.perf_counter(), self._config.members[detail.shard.member]
-        took = painted = 0.0
         try:
             if not self._config.decode:
                 item.decodes.append(at)
             pixels = _pixels(member, data, level, bits, detail.placement)
             decoded = time.perf_counter()
-            took = 0.0 if self._config.decode else decoded - begun
             image = prepared(pixels, item.micro, at, detail, bits, member.normalise, item.views)
             image = self._maker.take(item, at, image)
-            painted = time.perf_counter() - decoded
         except ShardkitError as error:
             return IntegrityError(f"{detail.shard.name}: the image {detail.key} cannot be decoded: {error}")
-        self._stats.decoded(detail, level, len(data), took, painted)
+        took = 0.0 if self._config.decode else decoded - begun
+        self._stats.decoded(detail, level, len(data), took, time.perf_counter() - decoded)
         return image
 
 

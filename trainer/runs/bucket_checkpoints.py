@@ -19,7 +19,6 @@ from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
-from trainer.errors import TrainingError
 from trainer.parallel import World, from_each, from_first
 from trainer.runs import checkpoint, mirror, places, unpickling
 from trainer.runs.bucket import BEST, Bucket
@@ -55,19 +54,11 @@ class BucketCheckpoints:
         return known
 
     def _newest(self) -> Found:
-        damaged: list[tuple[Path, str]] = []
-        for step in from_first(self._bucket.steps, self._world):
-            path = self._folder / step
-            lacks = next(filter(None, from_each(partial(self._fetched, step))), "")
-            if not lacks:
-                return Found(path, tuple(damaged))
-            damaged.append((path, lacks))
-        if damaged:
-            raise TrainingError(
-                f"{self._folder} has no whole checkpoint ({Found(None, tuple(damaged)).told}): restore one, or remove"
-                " its objects to begin anew"
-            )
-        return Found(None)
+        tried = (
+            (self._folder / step, next(filter(None, from_each(partial(self._fetched, step))), ""))
+            for step in from_first(self._bucket.steps, self._world)
+        )
+        return checkpoint.first_whole(tried, self._folder, "its objects")
 
     def _fetched(self, step: str) -> str:
         """Download a checkpoint, one process a machine; return what it lacks."""

@@ -6,6 +6,7 @@ and the newest whole one is gone on with. `trainer.runs.saving` writes them.
 """
 
 import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -57,15 +58,35 @@ def newest(folder: Path) -> Found:
     TrainingError
         Where there are some, and all are damaged.
     """
+    tried = ((path, unpickling.damage(path)) for path in sorted(folder.glob(STEPS), reverse=True))
+    return first_whole(tried, folder, "the folder")
+
+
+def first_whole(tried: Iterable[tuple[Path, str]], folder: Path, removed: str) -> Found:
+    """Find the first whole one of some.
+
+    Parameters
+    ----------
+    tried
+        Each, the newest first, and what it lacks in words; none is asked for after a whole one.
+    folder
+        In which they lie, in messages.
+    removed
+        What to remove to begin anew, in messages.
+
+    Raises
+    ------
+    TrainingError
+        Where there are some, and all are damaged.
+    """
     damaged: list[tuple[Path, str]] = []
-    for path in sorted(folder.glob(STEPS), reverse=True):
-        lacks = unpickling.damage(path)
+    for path, lacks in tried:
         if not lacks:
             return Found(path, tuple(damaged))
         damaged.append((path, lacks))
     if damaged:
         raise TrainingError(
-            f"{folder} has no whole checkpoint ({Found(None, tuple(damaged)).told}): restore one, or remove the folder"
+            f"{folder} has no whole checkpoint ({Found(None, tuple(damaged)).told}): restore one, or remove {removed}"
             " to begin anew"
         )
     return Found(None)
