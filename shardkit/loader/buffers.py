@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 _KEPT = 5  # buffers that wait for use: micro-batches are painted ahead
+_LINE = 64  # bytes of a cache's line: kernels that write whole ones want them to begin where the memory does
 _SLACK = 2  # a buffer serves requests down to this part of its size
 
 
@@ -40,7 +41,8 @@ class Buffers:
             if size <= len(block) <= _SLACK * size:
                 return block
             self._free.append(block)
-        return np.empty(size, np.uint8)  # NumPy asks for huge pages
+        block = np.empty(size + _LINE, np.uint8)  # NumPy asks for huge pages
+        return block[-block.ctypes.data % _LINE :][:size]
 
     def _give_back(self, block: npt.NDArray[np.uint8]) -> None:
         self._free.append(block)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from shardkit.compiling import compiled
+from shardkit.loader.nontemporal import FLOATS, LINE, copy, settle, store
 
 
 @compiled()
@@ -36,30 +37,41 @@ def normalise(pixels: Any, part: Any, flip: bool, mean: Any, scale: Any, bounds:
     """
     top, left, height, width = part
     rows, cols, deep, wide, down, row, right = lie
-    turned = np.empty(width if flip else 0, pixels.dtype)
     low, high = bounds
-    last = np.uint64(width - 1)  # unsigned: else indices might be negative, which keeps loops from using wide registers
+    lines = 0  # of the caches, in a row of a block
+    if out.ctypes.data % LINE == 0 and (cols | down | row | right) % FLOATS == 0:
+        lines = cols // FLOATS
+    ready = np.zeros(wide * cols, np.float32)
     for y in range(deep * rows):
-        at = (y // rows) * down + (y % rows) * row
-        shown = 0
         if y < height:
-            line = pixels[top + y][left : left + width]
-            if flip:
-                for x in range(np.uint64(width)):
-                    turned[x] = line[last - x]
-                line = turned
-            for first in range(0, width, cols):
-                shown = min(cols, width - first)
-                of, to = np.uint64(first), np.uint64(at)
-                for x in range(np.uint64(shown)):
-                    out[to + x] = min(max((np.float32(line[of + x]) - mean) * scale, low), high)
-                if shown == cols:
-                    at += right
-                    shown = 0
-        for _ in range(width // cols if y < height else 0, wide):
-            out[at + shown : at + cols] = 0
-            at += right
-            shown = 0
+            _levels(pixels, top + y, left, width, flip, mean, scale, low, high, ready)
+        elif y == height:
+            ready[:] = 0
+        at, of = (y // rows) * down + (y % rows) * row, 0
+        for _ in range(wide):
+            if lines:
+                for line in range(lines):
+                    store(out, at + line * FLOATS, ready, of + line * FLOATS)
+            else:
+                copy(out, at, ready, of, cols)
+            at, of = at + right, of + cols
+    settle()
+
+
+@compiled()
+def _levels(
+    pixels: Any, y: int, left: int, width: int, flip: bool, mean: Any, scale: Any, low: Any, high: Any, ready: Any
+) -> None:
+    """Make the numbers of a row; a function of its own, for within another compilers lose sight of what may overlap."""
+    # Unsigned: else indices might be negative, which keeps loops from using wide registers.
+    count, first, at = np.uint64(width), np.uint64(left), np.uint64(y)
+    if flip:
+        for x in range(count):
+            level = np.float32(pixels[at, first + x])
+            ready[count - np.uint64(1) - x] = min(max((level - mean) * scale, low), high)
+    else:
+        for x in range(count):
+            ready[x] = min(max((np.float32(pixels[at, first + x]) - mean) * scale, low), high)
 
 
 @compiled()

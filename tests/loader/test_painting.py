@@ -16,6 +16,7 @@ from torch import Tensor
 
 from shardkit import Binned, Exact, Fixed, Loader, MultiView, Packed, Resized, View
 from shardkit.errors import IntegrityError
+from shardkit.loader.buffers import Buffers
 from shardkit.loader.canvas import convert
 from shardkit.loader.graph import Graph, GraphConfig
 from shardkit.loader.graph_input import Prepared
@@ -105,20 +106,27 @@ def noise() -> Pixels:
     return np.random.default_rng(3).integers(0, 65536, (37, 50)).astype(np.uint16)
 
 
+@pytest.mark.parametrize("before", [16, 17])  # at a line of the caches, and between two
 @pytest.mark.parametrize("flip", [False, True])
-@pytest.mark.parametrize("block", [(5, 5), (16, 16), (50, 60), (7, 50)])
+@pytest.mark.parametrize("block", [(5, 5), (16, 16), (9, 32), (50, 60), (7, 50), (40, 64)])
 @pytest.mark.parametrize("part", [((0, 0), (37, 50)), ((3, 9), (1, 1)), ((36, 0), (1, 50)), ((5, 10), (30, 35))])
-def test_a_room_of_blocks_holds_the_part_and_nought(noise: Pixels, part: Any, block: Any, flip: bool) -> None:
+def test_a_room_of_blocks_holds_the_part_and_nought(
+    noise: Pixels, part: Any, block: Any, flip: bool, before: int
+) -> None:
     (top, left), (height, width) = part
     deep, wide = -(-height // block[0]) + 1, -(-width // block[1])
-    memory = torch.full((deep * wide * block[0] * block[1],), torch.nan)
-    room = memory.view(deep, wide, *block).permute(0, 2, 1, 3)
+    size = deep * wide * block[0] * block[1]
+    memory = Buffers().empty((before + size + 16,), torch.float32).fill_(torch.nan)
+    assert memory.data_ptr() % 64 == 0
+    room = memory[before : before + size].view(deep, wide, *block).permute(0, 2, 1, 3)
     pad = (deep * block[0], wide * block[1])
     paint(room, _image(noise, start=(top, left), shape=(height, width), pad=pad, flip=flip), resize=False)
     shown = noise[top : top + height, left : left + width].astype(np.float32)
     wanted = np.zeros(pad, np.float32)
     wanted[:height, :width] = ((shown - np.float32(10)) * (np.float32(1) / np.float32(3)))[:, :: -1 if flip else 1]
     np.testing.assert_array_equal(room.reshape(pad).numpy(), wanted)
+    assert memory[:before].isnan().all()
+    assert memory[before + size :].isnan().all()
 
 
 @pytest.mark.parametrize("start", [(-1, 0), (0, -1), (37, 0), (30, 0), (0, 41)])
