@@ -5,6 +5,7 @@ does neither: batches are laid out in a third of the time. In such loops no arra
 by locked instructions, and each waits for all stores that are under way.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -15,7 +16,12 @@ LINE = 64
 """Bytes of a cache's line: what is stored at a time."""
 FLOATS = LINE // 4
 """Numbers in it."""
-_intrinsic: Any = extending.intrinsic
+_raw_memcpy: Any = cgutils.raw_memcpy
+
+
+def _intrinsic(function: Callable[..., Any]) -> Any:
+    made: Any = extending.intrinsic
+    return made(function)
 
 
 def _places(context: Any, builder: Any, signature: Any, arguments: Any) -> list[Any]:
@@ -44,7 +50,7 @@ def copy(_: Any, out: Any, to: Any, values: Any, of: Any, count: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         at, start = _places(context, builder, signature, arguments)
-        cgutils.raw_memcpy(builder, at, start, arguments[4], 4)
+        _raw_memcpy(builder, at, start, arguments[4], 4)
         return context.get_dummy_value()
 
     return types.void(out, types.intp, values, types.intp, types.intp), generate
