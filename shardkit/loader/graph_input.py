@@ -179,12 +179,18 @@ def prepared(
     )
     share = (mode[1], mode[0]) if isinstance(mode, tuple) else (1.0, 0.0)
     views = micro.views() if views is None else views
-    first, *more = (_view(pixels, micro, crops, at, (1 << bits) - 1, (mean, std), mode in CLIPPED) for crops in views)
-    return replace(first, share=share, more=tuple(more))
+    scales = (mean, std, mode in CLIPPED, share)
+    first, *more = (_view(pixels, micro, crops, at, (1 << bits) - 1, scales) for crops in views)
+    return replace(first, more=tuple(more)) if more else first
 
 
 def _view(
-    pixels: Pixels, micro: MicroBatch, crops: Crops, at: int, top: int, scale: tuple[float, float], clip: bool
+    pixels: Pixels,
+    micro: MicroBatch,
+    crops: Crops,
+    at: int,
+    top: int,
+    scales: tuple[float, float, bool, tuple[float, float]],
 ) -> Prepared:
     size = (int(crops.out_height[at]), int(crops.out_width[at]))
     region = crops.region[at].tolist()
@@ -199,7 +205,8 @@ def _view(
         size=size,
         pad=micro.shape.padded_size(*size, micro.patch),
         flip=bool(crops.flip[at]),
-        mean=scale[0],
-        std=scale[1],
-        clip=clip,
+        mean=scales[0],
+        std=scales[1],
+        clip=scales[2],
+        share=scales[3],
     )

@@ -127,21 +127,38 @@ def resize(pixels: Any, top: Any, bottom: Any, left: Any, right: Any, out: Any) 
     first_row, row_weights = taps(top, bottom, rows)
     first_col, col_weights = taps(left, right, cols)
     reach = col_weights.shape[1]
+    places = (first_col - first_col[0]).astype(np.uint64)
+    turned = np.ascontiguousarray(col_weights.T)
     begin = max(min(first_col[0], width - 1), 0)
+    before = max(begin - first_col[0], 0)
     count = max(min(first_col[cols - 1] + reach, width), 1) - begin
-    sums = np.empty(count, np.float32)
+    sums = np.empty(max(first_col[cols - 1] - first_col[0] + reach, before + count), np.float32)
     for y in range(rows):
         sums[:] = 0
         for tap in range(row_weights.shape[1]):
-            weight = row_weights[y, tap]
-            if weight != 0:
-                line = pixels[max(min(first_row[y] + tap, height - 1), 0)][begin : begin + count]
-                for x in range(np.uint64(count)):
-                    sums[x] += weight * np.float32(line[x])
-        target = out[y]
-        for x in range(cols):
-            total = np.float32(0)
-            start = first_col[x] - begin
-            for tap in range(reach):
-                total += col_weights[x, tap] * sums[max(min(start + tap, count - 1), 0)]
-            target[x] = total
+            if row_weights[y, tap] != 0:
+                line = max(min(first_row[y] + tap, height - 1), 0)
+                _add_line(pixels, line, begin, count, row_weights[y, tap], sums, before)
+        sums[:before] = sums[before]
+        sums[before + count :] = sums[before + count - 1]
+        _weigh(sums, places, turned, out, y)
+
+
+@compiled()
+def _add_line(pixels: Any, line: int, begin: int, count: int, weight: Any, sums: Any, before: int) -> None:
+    """Add a part of an image's row, weighed."""
+    y, of, to = np.uint64(line), np.uint64(begin), np.uint64(before)
+    for x in range(np.uint64(count)):
+        sums[to + x] += weight * np.float32(pixels[y, of + x])
+
+
+@compiled()
+def _weigh(sums: Any, places: Any, weights: Any, out: Any, line: int) -> None:
+    """Make a row of the result, of all first taps, then of all second ones: each loop in wide registers."""
+    y = np.uint64(line)
+    for x in range(np.uint64(out.shape[1])):
+        out[y, x] = weights[0, x] * sums[places[x]]
+    for tap in range(1, weights.shape[0]):
+        t = np.uint64(tap)
+        for x in range(np.uint64(out.shape[1])):
+            out[y, x] += weights[t, x] * sums[places[x] + t]

@@ -20,6 +20,7 @@ from shardkit.loader.work import Ready, Work, chosen
 from shardkit.plan.crops import Augmentation
 
 _NOTHING = np.empty((0, 0), np.uint16)
+_PAINTED = Prepared(_NOTHING, 1, (0, 0), (0, 0), (0.0, 0.0), (0.0, 0.0), (0, 0), (0, 0), flip=False, mean=0.0, std=1.0)
 
 
 class Maker(ABC):
@@ -91,7 +92,8 @@ class Painter(Maker):
         """See `Maker`."""
         for number, view in enumerate(image.views):
             paint(work.rooms[number * len(work.micro.crops) + at], view, self._resize)
-        return replace(image, data=_NOTHING, more=())  # lest its pixels stay in memory
+        # Its pixels shall not stay in memory; of an image that stays as it is nothing more is asked at all.
+        return replace(image, data=_NOTHING, more=()) if self._changed else _PAINTED
 
     def whole(self, work: Work, shown: list[BatchItem | None]) -> Batch | None:
         """See `Maker`."""

@@ -12,12 +12,12 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import ArgumentError, IntegrityError
 from shardkit.loader.stream.counters import FetchStats
-from shardkit.loader.stream.reader import Reader, folder_of
+from shardkit.loader.stream.reader import Direct, Reader, folder_of
 
 GAP = 16 << 10  # bytes between ranges that are read along rather than asked for apart
 SPAN = 8 << 20  # bytes of a joint read at most: more in one request is slower than two
@@ -76,6 +76,7 @@ class Fetcher:
             raise ArgumentError(f"connections={connections} cannot read anything: use at least 1")
         self.stats = stats or FetchStats()
         self.reader = make_reader()  # first: it may raise, and would leave a thread behind
+        self._direct: Direct | None = getattr(self.reader, "direct", None)
         self._limit, self._attempts = asyncio.Semaphore(connections), max(attempts, 2)
         self._closed, self._closing = False, threading.Lock()
         self._under_way: set[Future[Any]] = set()
@@ -125,28 +126,55 @@ class Fetcher:
     async def _fetch(self, wants: Sequence[Want]) -> list[Got]:
         got: list[Got] = [b""] * len(wants)
 
-        async def one(span: list[int]) -> None:
-            for index, data in zip(span, await self._span([wants[i] for i in span]), strict=True):
-                got[index] = data
+        async def one(span: list[int], read: "_Read | None") -> None:
+            for index, answer in zip(span, await self._span([wants[i] for i in span], read), strict=True):
+                got[index] = answer
 
-        await asyncio.gather(*(one(span) for span in spans(wants)))
+        rest = []
+        joint = spans(wants)
+        for span, read in zip(joint, await self._direct_reads(wants, joint), strict=True):
+            if read is not None and not read.wrong:
+                for index, part in zip(span, read.parts, strict=True):
+                    got[index] = part
+            else:
+                rest.append(one(span, read))
+        await asyncio.gather(*rest)
         return got
 
-    async def _span(self, wants: list[Want]) -> list[Got]:
+    async def _direct_reads(self, wants: Sequence[Want], joint: list[list[int]]) -> "list[_Read | None]":
+        """Have threads do joint reads by themselves; None for those that are to be done in the other way."""
+        done: list[_Read | None] = [None] * len(joint)
+        if (direct := self._direct) is None:
+            return done
+
+        def one(number: int) -> None:
+            begun, those = time.perf_counter(), [wants[i] for i in joint[number]]
+            with suppress(OSError, IntegrityError):
+                data = direct.read(those[0].shard, *_extent(those))
+                done[number] = _Read.of(data, those, time.perf_counter() - begun)
+
+        reading = asyncio.gather(*map(asyncio.wrap_future, direct.threads.share(one, len(joint))))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(reading, direct.patience)
+        found = list(done)  # a read that ends later changes nothing
+        for span, read in zip(joint, found, strict=True):
+            if read is not None:
+                self._count(wants[span[0]].shard, read.length, read.took)
+        return found
+
+    async def _span(self, wants: list[Want], read: "_Read | None") -> list[Got]:
         """Ranges close together, in one read; each on its own where that ends too early or a hash is wrong."""
-        start, end = wants[0].start, max(w.start + w.length for w in wants)
-        try:
-            data = await self._read(wants[0].shard, start, end - start)
-        except IntegrityError as error:
-            if len(wants) == 1:
-                self.stats.bad += 1
-                return [error]
-            return list(await asyncio.gather(*(self._again(want, 1) for want in wants)))
-        parts = [data] if len(wants) == 1 else [data[w.start - start : w.start - start + w.length] for w in wants]
-        out: list[Got] = list(parts)
-        wrong = [i for i, want in enumerate(wants) if fingerprint(parts[i]) != want.hash]
-        better = await asyncio.gather(*(self._again(wants[i], 2) for i in wrong))
-        for i, got in zip(wrong, better, strict=True):
+        if read is None:
+            try:
+                read = _Read.of(await self._read(wants[0].shard, *_extent(wants)), wants)
+            except IntegrityError as error:
+                if len(wants) == 1:
+                    self.stats.bad += 1
+                    return [error]
+                return list(await asyncio.gather(*(self._again(want, 1) for want in wants)))
+        out: list[Got] = list(read.parts)
+        better = await asyncio.gather(*(self._again(wants[i], 2) for i in read.wrong))
+        for i, got in zip(read.wrong, better, strict=True):
             out[i] = got
         return out
 
@@ -172,13 +200,20 @@ class Fetcher:
             begun = time.perf_counter()
             try:
                 data = await self.reader.read(shard, start, length, fresh=fresh)
-            finally:
-                took = time.perf_counter() - begun
-                self.stats.seconds += took
-                self.stats.bins[folder_of(shard)] += took
+            except BaseException:
+                self._count_seconds(shard, time.perf_counter() - begun)
+                raise
+        self._count(shard, length, time.perf_counter() - begun)
+        return data
+
+    def _count(self, shard: str, length: int, took: float) -> None:
         self.stats.requests += 1
         self.stats.read_bytes += length
-        return data
+        self._count_seconds(shard, took)
+
+    def _count_seconds(self, shard: str, took: float) -> None:
+        self.stats.seconds += took
+        self.stats.bins[folder_of(shard)] += took
 
     def close(self) -> None:
         """Cancel what is under way and end the thread. Returns in bounded time, and may be called twice."""
@@ -204,6 +239,41 @@ class Fetcher:
             for task in ended:
                 _ = task.cancelled() or task.exception()  # seen, lest asyncio reports it
         await self.reader.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What a joint read gave.
+
+    Attributes
+    ----------
+    parts : list of bytes
+        Each range's.
+    wrong : list of int
+        Those of them that differ from their hash.
+    length : int
+        Bytes in all.
+    took : float
+        Seconds, where they are not counted yet.
+    """
+
+    parts: list[bytes]
+    wrong: list[int]
+    length: int
+    took: float
+
+    @classmethod
+    def of(cls, data: bytes, wants: list[Want], took: float = 0.0) -> Self:
+        start = wants[0].start
+        parts = [data] if len(wants) == 1 else [data[w.start - start : w.start - start + w.length] for w in wants]
+        wrong = [i for i, want in enumerate(wants) if fingerprint(parts[i]) != want.hash]
+        return cls(parts, wrong, len(data), took)
+
+
+def _extent(wants: list[Want]) -> tuple[int, int]:
+    """Return the first byte of a joint read, and how many it has."""
+    start = wants[0].start
+    return start, max(want.start + want.length for want in wants) - start
 
 
 def spans(wants: Sequence[Want]) -> list[list[int]]:

@@ -6,6 +6,8 @@ All of it is asynchronous: an overdue read is cancelled, and a loader that stops
 import asyncio
 import re
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +19,7 @@ from shardkit.loader.stream.files import Files, Threads, cut_short
 from shardkit.storage import NO_RETRIES, MissingObject, Store, Unusable, translate_errors
 from shardkit.storage.regular import check_name, size
 from shardkit.storage.remote import check_process
-from shardkit.storage.waiting import DEADLINE, StoreAway, Throttle, check_patience, patience, pause
+from shardkit.storage.waiting import DEADLINE, LONGEST_TRY, StoreAway, Throttle, check_patience, patience, pause
 from shardkit.terminal.output import logger
 
 _log = logger("shardkit.stream")
@@ -63,6 +65,25 @@ class Reader(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Direct:
+    """How threads read ranges of local files by themselves: an event loop costs more than such a read.
+
+    Attributes
+    ----------
+    threads : Threads
+        Those that read.
+    read : callable
+        Returns the range of an object by its name, first byte and length. It raises OSError and IntegrityError.
+    patience : float
+        Seconds to wait for reads at most. A mount may hang.
+    """
+
+    threads: Threads
+    read: Callable[[str, int, int], bytes]
+    patience: float = LONGEST_TRY
+
+
 class StoreReader:
     """Reads a local folder with a few threads, or a bucket with one request a range and no retries of its own.
 
@@ -97,6 +118,11 @@ class StoreReader:
         if len(data) != length:  # no error to a bucket: it gives what there is of a range
             raise cut_short(where, start + length)
         return data
+
+    @property
+    def direct(self) -> Direct | None:
+        """How threads read it by themselves; None where it is no folder."""
+        return None if self._threads is None else Direct(self._threads, self._files.read)
 
     async def _get(self, name: str, start: int, length: int) -> bytes:
         check_process()
@@ -143,6 +169,12 @@ class Retrying:
         check_patience(attempts, deadline)
         self._inner, self._attempts, self._deadline, self._pause = inner, attempts, deadline, pause
         self._lines = Throttle()
+
+    @property
+    def direct(self) -> Direct | None:
+        """How threads read what is inside by themselves, once: what fails is read again by `read`."""
+        found: Direct | None = getattr(self._inner, "direct", None)
+        return found and replace(found, patience=patience(self._deadline, self._deadline))
 
     async def read(self, name: str, start: int, length: int, *, fresh: bool = False) -> bytes:
         """See `Reader`. A body of another length counts as an object that ends too early."""
