@@ -144,7 +144,7 @@ class Fetcher:
     async def _direct_reads(self, wants: Sequence[Want], joint: list[list[int]]) -> "list[_Read | None]":
         """Have threads do joint reads by themselves; None for those that are to be done in the other way."""
         done: list[_Read | None] = [None] * len(joint)
-        if (direct := self._direct) is None:
+        if (direct := self._direct) is None or not joint:
             return done
 
         def one(number: int) -> None:
@@ -153,9 +153,14 @@ class Fetcher:
                 data = direct.read(those[0].shard, *_extent(those))
                 done[number] = _Read.of(data, those, time.perf_counter() - begun)
 
-        reading = asyncio.gather(*map(asyncio.wrap_future, direct.threads.share(one, len(joint))))
-        with suppress(TimeoutError):
-            await asyncio.wait_for(reading, direct.patience)
+        reading = [asyncio.wrap_future(part) for part in direct.threads.share(one, len(joint))]
+        try:
+            ended, _ = await asyncio.wait(reading, timeout=direct.patience)
+            for part in ended:
+                part.result()
+        finally:
+            for part in reading:  # of one that hangs nothing shall be told to a loop that may be closed
+                part.cancel()
         found = list(done)  # a read that ends later changes nothing
         for span, read in zip(joint, found, strict=True):
             if read is not None:

@@ -72,6 +72,18 @@ def test_a_read_that_hangs_is_done_in_the_other_way(kit: Any, tidy: None, goods:
         Hangs.free.set()
 
 
+def test_closing_waits_for_no_read_that_hangs(kit: Any, tidy: None, goods: Any) -> None:
+    Hangs.free.clear()
+    try:
+        fetcher = Fetcher(lambda: Hangs(str(goods.folder)), 8)
+        future = fetcher.submit(goods.every, kit.never)
+        assert kit.settles(lambda: "shardkit-read" in kit.threads())
+        fetcher.close()
+        assert future.cancelled()
+    finally:
+        Hangs.free.set()
+
+
 def test_a_damaged_image_costs_its_neighbours_nothing(kit: Any, tidy: None, mutable: Any) -> None:
     bad, wanted = mutable.every[2], mutable.answers(mutable.every)
     kit.corrupt(mutable.folder / bad.shard, bad.start + 5)
