@@ -19,6 +19,9 @@ Pixels = npt.NDArray[np.uint16]
 MOST = 16  # candidates of an image that are read, the most letter-like first
 SURE, SURE_OF_FEW = 0.6, 0.8  # confidence of a reading of four characters and more; of two or three, as wires make
 EVIDENT, EVIDENT_LETTERS = 0.65, 6  # score and letters of a line that is flagged though it was not read
+FAIR, FAIR_LETTERS, HINT = 0.45, 4, 0.3  # of one that is flagged if something was read, and how surely
+HALF_SURE = 0.4  # confidence of a reading of four characters that is flagged, but not called text
+LONGER = 3  # times that a text is looked for beyond its ends
 
 
 def find(pixels: Pixels, bits: int, *, read: bool | None = None) -> list[Finding]:
@@ -51,17 +54,32 @@ def find(pixels: Pixels, bits: int, *, read: bool | None = None) -> list[Finding
 
 
 def _judged(pixels: Pixels, box: Box) -> Finding | None:
-    """Read a candidate; what is not a marker is read again with its surroundings, as it may be part of one."""
+    """Read a candidate; what is not a marker is read with its surroundings, as more may belong to it."""
     read = reading.read(pixels, box)
     if not _trusted(read):
-        return _unread(box)
-    if is_marker(read.text):
-        return _finding(box, "marker", read.confidence)
-    wider = _wider(pixels, box)
-    again = reading.read(pixels, wider)
-    if _trusted(again) and len(again.text) > len(read.text) and is_marker(again.text):
-        return _finding(wider, "marker", again.confidence)
-    return _finding(box, "text", read.confidence)
+        return _unread(box, read)
+    for _ in range(LONGER):
+        if is_marker(read.text):
+            return _finding(box, "marker", read.confidence)
+        wider = _wider(pixels, box)
+        again = reading.read(pixels, wider)
+        if not _trusted(again) or len(again.text) <= len(read.text):
+            break
+        box, read = _read_part(box, wider, again), again
+    return _finding(box, "marker" if is_marker(read.text) else "text", read.confidence)
+
+
+def _read_part(box: Box, wider: Box, read: Reading) -> Box:
+    """Return the box with that part of the wider one where characters were read, and half a letter more."""
+    if box.upright:
+        more = box.height // 2
+        left = min(max(wider.left + int(read.begin * wider.width) - more, wider.left), box.left)
+        end = min(wider.left + int(read.end * wider.width) + more, wider.left + wider.width)
+        return replace(box, left=left, width=max(end, box.left + box.width) - left)
+    more = box.width // 2
+    top = min(max(wider.top + int(read.begin * wider.height) - more, wider.top), box.top)
+    end = min(wider.top + int(read.end * wider.height) + more, wider.top + wider.height)
+    return replace(box, top=top, height=max(end, box.top + box.height) - top)
 
 
 def _trusted(read: Reading) -> bool:
@@ -72,10 +90,14 @@ def _trusted(read: Reading) -> bool:
     return read.confidence >= (SURE if characters >= 4 else SURE_OF_FEW)
 
 
-def _unread(box: Box) -> Finding | None:
-    if box.letters < EVIDENT_LETTERS or box.score < EVIDENT:
-        return None
-    return _finding(box, "unreadable", box.score)
+def _unread(box: Box, read: Reading | None = None) -> Finding | None:
+    """Flag what could not be read, if its letters are evident, or if the recogniser half knew something in fair ones."""
+    evident = box.letters >= EVIDENT_LETTERS and box.score >= EVIDENT
+    if read is not None:  # other scripts are read as something else
+        characters = sum(not c.isspace() for c in read.text)
+        evident |= read.confidence >= HALF_SURE and characters >= 4
+        evident |= read.confidence >= HINT and box.letters >= FAIR_LETTERS and box.score >= FAIR
+    return _finding(box, "unreadable", box.score) if evident else None
 
 
 def _wider(pixels: Pixels, box: Box) -> Box:

@@ -50,6 +50,8 @@ def _permitted(word: str) -> bool:
     """Say whether a word is on the list, or, if it is long, one letter from a word that is."""
     if word in MARKERS:
         return True
+    if word[-1:] in {"L", "R"} and len(word) > 5 and word[:-1] in MARKERS:  # a side in a circle, at the end of a word
+        return True
     if len(word) < 6 or not word.isalpha():
         return False
     return any(len(known) == len(word) and sum(a != b for a, b in zip(word, known, strict=True)) == 1 for known in MARKERS)

@@ -6,7 +6,7 @@ the rest of that package, which would start a thread for each core, and fetch mo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
 from typing import Any
@@ -35,10 +35,14 @@ class Reading:
         The line.
     confidence : float
         Mean of the characters' probabilities, 0 to 1; 0 where nothing was read.
+    begin, end : float
+        Where its characters lie along the line, 0 to 1 from the box's left, or top where it is not upright.
     """
 
     text: str
     confidence: float
+    begin: float = 0.0
+    end: float = 1.0
 
 
 def available() -> bool:
@@ -69,7 +73,9 @@ def read(pixels: Pixels, box: Box) -> Reading:
     batch = np.stack([line, line[::-1, ::-1]]).astype(np.float32) / 127.5 - 1
     batch = np.ascontiguousarray(np.broadcast_to(batch[:, None], (2, 3, *line.shape)))
     (chances,) = session.run(None, {session.get_inputs()[0].name: batch})
-    return max((_decoded(each, characters) for each in chances), key=lambda r: r.confidence * min(len(r.text), 4))
+    there, back = (_decoded(each, characters) for each in chances)
+    back = replace(back, begin=1 - back.end, end=1 - back.begin)
+    return max(there, back, key=lambda r: r.confidence * min(len(r.text), 4))
 
 
 def _line(pixels: Pixels, box: Box) -> npt.NDArray[np.uint8]:
@@ -114,4 +120,6 @@ def _decoded(chances: npt.NDArray[np.float32], characters: list[str]) -> Reading
     if not kept.any():
         return Reading("", 0.0)
     text = "".join(characters[n] if n < len(characters) else "" for n in best[kept])
-    return Reading(text.strip(), float(chances.max(1)[kept].mean()))
+    places = np.flatnonzero(best != 0)
+    begin, end = float(places[0]) / len(best), float(places[-1] + 1) / len(best)
+    return Reading(text.strip(), float(chances.max(1)[kept].mean()), begin, end)
