@@ -13,7 +13,7 @@ Pixels = npt.NDArray[np.uint16]
 Area = tuple[int, int, int, int]
 
 RING = 2  # pixels around an area that its grey comes from
-EDGE = 0.2  # of the span of grey of a text: steps at its outline that mean that it goes on
+EDGE = 0.08  # of the span of grey of a text: steps at its outline that mean that it goes on
 
 
 def blank(pixels: Pixels, findings: Iterable[Finding], *, kinds: tuple[str, ...] = ("text", "unreadable")) -> Pixels:
@@ -51,7 +51,7 @@ def areas(
 
 def _grown(pixels: Pixels, finding: Finding) -> Area:
     letters = min(finding.height, finding.width)
-    margin = max(3, letters // 5)
+    margin = max(4, letters // 4)
     height, width = pixels.shape
     top, left = max(finding.top - margin, 0), max(finding.left - margin, 0)
     bottom = min(finding.top + finding.height + margin, height)

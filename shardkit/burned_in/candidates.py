@@ -8,7 +8,7 @@ their background, and those that stand on one line and have about one height are
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +73,8 @@ def candidates(pixels: Pixels, bits: int) -> list[Box]:
     """
     from shardkit.burned_in import marks
 
+    if min(pixels.shape) < CELL:
+        return []
     levels = [np.ascontiguousarray(pixels)]
     while len(levels) < LEVELS and min(levels[-1].shape) >= 200:
         half = np.empty((levels[-1].shape[0] // 2, levels[-1].shape[1] // 2), np.uint16)
@@ -232,22 +234,35 @@ def _goes_on(one: Box, other: Box) -> bool:
 
 
 def _both(one: Box, other: Box) -> Box:
+    apart = 2 * _shared(one, other) < min(one.height * one.width, other.height * other.width)
+    letters = one.letters + other.letters if apart else max(one.letters, other.letters)
+    return replace(_union(one, other), letters=letters, score=max(one.score, other.score))
+
+
+def _union(one: Box, other: Box) -> Box:
+    """Return the first with the least box around both."""
     top, left = min(one.top, other.top), min(one.left, other.left)
     bottom = max(one.top + one.height, other.top + other.height)
     right = max(one.left + one.width, other.left + other.width)
-    most = max(one.letters, other.letters)
-    if _shared(one, other) < 0.5 * min(one.height * one.width, other.height * other.width):
-        most = one.letters + other.letters
-    return Box(top, left, bottom - top, right - left, one.upright, one.light, most, max(one.score, other.score))
+    return replace(one, top=top, left=left, height=bottom - top, width=right - left)
 
 
 def _distinct(found: list[Box]) -> list[Box]:
-    """Drop what lies mostly inside of a better one."""
+    """Keep the best of lines that lie over each other; it takes in those of its direction and about its height."""
     kept: list[Box] = []
     for box in sorted(found, key=lambda b: (-b.letters * b.score, b.top, b.left)):
-        if all(_shared(box, other) < 0.5 * box.height * box.width for other in kept):
+        for n, other in enumerate(kept):
+            if 2 * _shared(box, other) >= min(box.height * box.width, other.height * other.width):
+                if box.upright == other.upright and _height(box) <= 1.5 * _height(other):
+                    kept[n] = _union(other, box)
+                break
+        else:
             kept.append(box)
     return kept
+
+
+def _height(box: Box) -> int:
+    return box.height if box.upright else box.width
 
 
 def _shared(one: Box, other: Box) -> int:
