@@ -1,10 +1,10 @@
 """Burned-in text: how much of what was planted is found, what is flagged in radiographs without it, and what it costs.
 
-planted  texts of a random grid (size of the font's em, contrast, tone, quarter turns, place, kind, font), a text an image,
+planted  texts of a random grid (size of the font's em, contrast, tone, quarter turns, place, kind, font), one an image,
          in synthetic radiographs and, with `--clean`, in real ones. Found: findings that would be blanked cover half of
          its box. `stage one`: candidates do. `unread`: without the extra `ocr`.
-clean    images of a folder, and the synthetic ones: a file is flagged if a finding is not a marker. Names of flagged files
-         are listed, so that each is looked at: what a folder has of real text is found with right.
+clean    images of a folder, and the synthetic ones: a file is flagged if a finding is not a marker. Names of flagged
+         files are listed, so that each is looked at: what a folder has of real text is rightly found.
 blanked  characters of planted Latin text that Tesseract, which has no part in finding, reads before and after.
 """
 
@@ -22,6 +22,7 @@ from benchmarks.burned_in_cases import Carrier, Case, cases, covered, images, re
 from benchmarks.drawing import bars
 from benchmarks.results import FOLDER, Record, begin, save, table
 from shardkit.burned_in import blanking, candidates, detection, reading
+from shardkit.burned_in.findings import Finding
 from shardkit.report import Plot
 from shardkit.synthetic.planted_text import KINDS
 from shardkit.terminal.output import say
@@ -64,10 +65,15 @@ def run(
     planted, read = (40, 0) if quick else (planted, read)
     _warm(drawn[0])
     result["conditions"] = {
-        "planted": planted, "clean": len(real), "cjk": font is not None, "read": read, "seed": seed,
+        "planted": planted,
+        "clean": len(real),
+        "cjk": font is not None,
+        "read": read,
+        "seed": seed,
         "reads": reading.available(),
     }
-    rows, blanked = [], []
+    rows: list[Record] = []
+    blanked: list[Record] = []
     for number, case in enumerate(cases([*drawn, *real[::20]], planted, seed, font)):
         rows.append(_measured(case))
         if case.cell["kind"] in KINDS and len(blanked) < read and number % 2:
@@ -99,7 +105,7 @@ def _measured(case: Case) -> Record:
     found = detection.find(case.pixels, case.bits)
     end = time.process_time()
     unread = detection.find(case.pixels, case.bits, read=False)
-    as_findings = [detection.Finding(b.top, b.left, b.height, b.width, "text", b.score) for b in boxes]
+    as_findings = [Finding(b.top, b.left, b.height, b.width, "text", b.score) for b in boxes]
     share = covered(case.truth, found)
     return {
         **case.cell,
@@ -159,9 +165,15 @@ def _clean(name: str, carriers: Sequence[Carrier]) -> Record:
         if detection.find(carrier.pixels, carrier.bits, read=False):
             unread.append(carrier.name)
     return {
-        "name": name, "images": len(carriers), "mpx": sum(c.pixels.size for c in carriers) / 1e6 / len(carriers),
-        "flagged": flagged, "unread_flagged": len(unread), "with_markers": markers,
-        "one_ms": float(np.mean(one)), "both_ms": float(np.mean(both)), "both_ms_p99": float(np.percentile(both, 99)),
+        "name": name,
+        "images": len(carriers),
+        "mpx": sum(c.pixels.size for c in carriers) / 1e6 / len(carriers),
+        "flagged": flagged,
+        "unread_flagged": len(unread),
+        "with_markers": markers,
+        "one_ms": float(np.mean(one)),
+        "both_ms": float(np.mean(both)),
+        "both_ms_p99": float(np.percentile(both, 99)),
     }
 
 
@@ -171,7 +183,10 @@ def readme(result: Record) -> str:
     rows = [("all", planted["all"]), ("Latin letters and digits", planted["latin"])]
     for axis, unit in (("size", " px"), ("contrast", " of the span"), ("place", ""), ("turns", " quarter turns")):
         cells = planted["cells"][axis]
-        rows += [(f"{name}{unit}", cells[name]) for name in sorted(cells, key=lambda n: (len(n), n) if unit == " px" else (0, n))]
+        rows += [
+            (f"{name}{unit}", cells[name])
+            for name in sorted(cells, key=lambda n: (len(n), n) if unit == " px" else (0, n))
+        ]
     others = {name: row for name, row in planted["cells"]["kind"].items() if name not in KINDS}
     rows += sorted(others.items())
     lines = [
@@ -179,24 +194,46 @@ def readme(result: Record) -> str:
         "",
         table(
             ["planted", "texts", "found, %", "stage one, %", "without `ocr`, %"],
-            ([n, r["texts"], *(f"{100 * r[key] / max(r['texts'], 1):.1f}" for key in ("found", "stage_one", "unread"))] for n, r in rows),
+            (
+                [
+                    n,
+                    r["texts"],
+                    *(f"{100 * r[key] / max(r['texts'], 1):.1f}" for key in ("found", "stage_one", "unread")),
+                ]
+                for n, r in rows
+            ),
         ),
         "",
         table(
-            ["no text planted", "images", "Mpx each", "flagged", "flagged without `ocr`", "ms, stage one", "ms, both", "ms, both, 99th percentile"],
+            [
+                "no text planted",
+                "images",
+                "Mpx each",
+                "flagged",
+                "flagged without `ocr`",
+                "ms, stage one",
+                "ms, both",
+                "ms, both, 99th percentile",
+            ],
             (
-                [r["name"], r["images"], f"{r['mpx']:.1f}", len(r["flagged"]), r["unread_flagged"],
-                 *(f"{r[key]:.1f}" for key in ("one_ms", "both_ms", "both_ms_p99"))]
+                [
+                    r["name"],
+                    r["images"],
+                    f"{r['mpx']:.1f}",
+                    len(r["flagged"]),
+                    r["unread_flagged"],
+                    *(f"{r[key]:.1f}" for key in ("one_ms", "both_ms", "both_ms_p99")),
+                ]
                 for r in result["clean"]
             ),
         ),
     ]
     if blanked := result.get("blanked"):
-        lines += [
-            "",
-            f"Of {blanked['characters']:,} characters of {blanked['texts']} planted texts Tesseract read {blanked['read_before']:,}"
-            f" before blanking, and {blanked['read_after']:,} after.",
-        ]
+        lines.append("")
+        lines.append(
+            f"Of {blanked['characters']:,} characters of {blanked['texts']} planted texts Tesseract read"
+            f" {blanked['read_before']:,} before blanking, and {blanked['read_after']:,} after."
+        )
     return "\n".join(lines)
 
 
@@ -208,4 +245,6 @@ def plots(result: Record) -> list[Plot]:
         title: [dict.fromkeys(("median", "min", "max"), 100 * cells[n][key] / cells[n]["texts"]) for n in names]
         for title, key in (("with OCR", "found"), ("without", "unread"))
     }
-    return [bars("Planted text that is found, %, by pixels of the font", [f"{n} px" for n in names], shown, unit="% found")]
+    return [
+        bars("Planted text that is found, %, by pixels of the font", [f"{n} px" for n in names], shown, unit="% found")
+    ]

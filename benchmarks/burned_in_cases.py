@@ -60,7 +60,7 @@ def images(folder: Path) -> Iterator[Carrier]:
 
 
 def cases(carriers: Sequence[Carrier], count: int, seed: int, font: Path | None) -> Iterator[Case]:
-    """Yield planted texts of random cells, each in one of the carriers; what the range has no contrast for is redrawn."""
+    """Yield planted texts of random cells, each in one of the carriers; where the range lacks contrast, anew."""
     rng = np.random.default_rng(seed)
     scripts = [name for name in SCRIPTS if font or name in OF_DEJAVU]
     made = 0
@@ -88,7 +88,7 @@ def _case(carrier: Carrier, rng: np.random.Generator, scripts: list[str], font: 
     pixels, truth = plant(carrier.pixels, carrier.bits, ink, text, at, contrast=contrast, dark=dark, turns=turns)
     if truth.contrast < 0.999 * contrast:
         return None
-    cell = {
+    cell: dict[str, object] = {
         "size": size,
         "contrast": contrast,
         "tone": "dark" if dark else "light",
@@ -145,7 +145,11 @@ def read_back(pixels: Pixels, truth: Planted, turns: int) -> int:
     file = BytesIO()
     grey.save(file, "PNG")
     done = subprocess.run(
-        [program, "-", "-", "--psm", "7"], input=file.getvalue(), capture_output=True, check=True, env={"OMP_THREAD_LIMIT": "1"}
+        [program, "-", "-", "--psm", "7"],
+        input=file.getvalue(),
+        capture_output=True,
+        check=True,
+        env={"OMP_THREAD_LIMIT": "1"},
     )
     blocks = difflib.SequenceMatcher(None, truth.text, done.stdout.decode(), autojunk=False).get_matching_blocks()
     return sum(block.size for block in blocks if block.size >= 2)

@@ -94,7 +94,7 @@ def candidates(pixels: Pixels, bits: int) -> list[Box]:
 
 def _least(level: Pixels, span: float) -> int:
     """Return the grey levels of a step that bounds a stroke: a share of the span, more where an image is noisy."""
-    some = level[:: max(level.shape[0] // 256, 1)].astype(np.int32)
+    some = level[:: max(level.shape[0] // 64, 1)].astype(np.int32)
     noise = float(np.percentile(np.abs(some[:, 2:] - some[:, :-2]), 98))
     return max(round(min(max(STEP * span, 1.5 * noise), MOST_STEP * span)), 2)
 
@@ -110,7 +110,7 @@ def _strokes(level: Pixels, least: int) -> tuple[Counts, Counts]:
 
 
 def _areas(level: Pixels, counts: Counts, sharp: Counts, depth: int) -> Iterator[tuple[slice, slice]]:
-    """Yield the parts of an image where cells with strokes lie together, and steps are sharp in the image's own size."""
+    """Yield the parts of an image where cells with strokes lie together, and steps are sharp in its own size."""
     if not counts.any():
         return
     height, width = level.shape
@@ -148,14 +148,22 @@ def _lines(part: Pixels, top: int, left: int, least: int, scale: int) -> Iterato
     for tone in (2, 1):
         labels, count = ndimage.label(tones == tone, np.ones((3, 3)))
         found = np.empty((count, 7), np.int64)
-        marks.measure(labels, part, 1 if tone == 2 else -1, least, found)
+        marks.measure(labels.astype(np.int32, copy=False), part, 1 if tone == 2 else -1, least, found)
         for upright in (True, False):
             boxes = found if upright else found[:, [2, 3, 0, 1, 4, 5, 6]]
             for line, letters, score in _rows_of_letters(boxes):
-                y0, y1, x0, x1 = (line[0], line[1], line[2], line[3]) if upright else (line[2], line[3], line[0], line[1])
+                y0, y1, x0, x1 = (
+                    (line[0], line[1], line[2], line[3]) if upright else (line[2], line[3], line[0], line[1])
+                )
                 yield Box(
-                    (top + y0) * scale, (left + x0) * scale, (y1 - y0) * scale, (x1 - x0) * scale,
-                    upright, tone == 2, letters, score,
+                    (top + y0) * scale,
+                    (left + x0) * scale,
+                    (y1 - y0) * scale,
+                    (x1 - x0) * scale,
+                    upright,
+                    tone == 2,
+                    letters,
+                    score,
                 )
 
 
@@ -190,7 +198,12 @@ def _reach(boxes: Measures, line: Measures) -> list[int]:
     tall = y1 - y0
     tops, ends = np.maximum(boxes[:, 0], y0), np.minimum(boxes[:, 1], y1)
     heights = boxes[:, 1] - boxes[:, 0]
-    along = boxes[(2 * (ends - tops) >= heights) & (2 * heights <= 3 * tall) & (boxes[:, 4] >= 3) & (8 * tall >= boxes[:, 3] - boxes[:, 2])]
+    along = boxes[
+        (2 * (ends - tops) >= heights)
+        & (2 * heights <= 3 * tall)
+        & (boxes[:, 4] >= 3)
+        & (8 * tall >= boxes[:, 3] - boxes[:, 2])
+    ]
     grown = True
     while grown:
         near = along[(along[:, 2] <= x1 + tall) & (along[:, 3] >= x0 - tall)]
@@ -227,7 +240,11 @@ def _goes_on(one: Box, other: Box) -> bool:
     if one.upright != other.upright or one.light != other.light:
         return False
     a = (one.top, one.left, one.height, one.width) if one.upright else (one.left, one.top, one.width, one.height)
-    b = (other.top, other.left, other.height, other.width) if one.upright else (other.left, other.top, other.width, other.height)
+    b = (
+        (other.top, other.left, other.height, other.width)
+        if one.upright
+        else (other.left, other.top, other.width, other.height)
+    )
     small, tall = min(a[2], b[2]), max(a[2], b[2])
     shared = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     return tall <= 2 * small and shared >= 0.7 * small and b[1] - a[1] - a[3] <= 2 * tall

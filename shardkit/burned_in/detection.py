@@ -20,7 +20,7 @@ MOST = 16  # candidates of an image that are read, the most letter-like first
 SURE, SURE_OF_FEW = 0.6, 0.8  # confidence of a reading of four characters and more; of two or three, as wires make
 EVIDENT, EVIDENT_LETTERS = 0.65, 6  # score and letters of a line that is flagged though it was not read
 FAIR, FAIR_LETTERS, HINT = 0.45, 4, 0.3  # of one that is flagged if something was read, and how surely
-HALF_SURE = 0.4  # confidence of a reading of four characters that is flagged, but not called text
+HALF_SURE = 0.4  # confidence of four characters, or two that are not Latin, which are flagged but not called text
 LONGER = 3  # times that a text is looked for beyond its ends
 
 
@@ -91,11 +91,12 @@ def _trusted(read: Reading) -> bool:
 
 
 def _unread(box: Box, read: Reading | None = None) -> Finding | None:
-    """Flag what could not be read, if its letters are evident, or if the recogniser half knew something in fair ones."""
+    """Flag what could not be read, if its letters are evident, or fair and half known to the recogniser."""
     evident = box.letters >= EVIDENT_LETTERS and box.score >= EVIDENT
     if read is not None:  # other scripts are read as something else
         characters = sum(not c.isspace() for c in read.text)
-        evident |= read.confidence >= HALF_SURE and characters >= 4
+        foreign = sum(c.isalnum() and not c.isascii() for c in read.text)
+        evident |= read.confidence >= HALF_SURE and (characters >= 4 or foreign >= 2)
         evident |= read.confidence >= HINT and box.letters >= FAIR_LETTERS and box.score >= FAIR
     return _finding(box, "unreadable", box.score) if evident else None
 

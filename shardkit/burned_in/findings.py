@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["text", "marker", "unreadable"]
-"""text: letters or digits that no list permits. marker: only permitted words. unreadable: lines of letter-like marks."""
+"""text: letters or digits that no list permits. marker: permitted words only. unreadable: a line of letter-like marks
+that were not read."""
 
 
 @dataclass(frozen=True)

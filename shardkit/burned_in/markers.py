@@ -54,4 +54,6 @@ def _permitted(word: str) -> bool:
         return True
     if len(word) < 6 or not word.isalpha():
         return False
-    return any(len(known) == len(word) and sum(a != b for a, b in zip(word, known, strict=True)) == 1 for known in MARKERS)
+    return any(
+        len(known) == len(word) and sum(a != b for a, b in zip(word, known, strict=True)) == 1 for known in MARKERS
+    )

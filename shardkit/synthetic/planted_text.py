@@ -26,9 +26,29 @@ FONTS = {
 """Name -> file among Matplotlib's, which any machine with shardkit has. Other scripts need a file of their own."""
 
 KINDS = ("name", "date", "number", "words")
-_FAMILY = ("Muller", "OKONKWO", "Smith", "Nguyen", "Garcia Lopez", "Ivanova", "Schmidt-Berg", "Rossi", "Tanaka", "Dubois")
+_FAMILY = (
+    "Muller",
+    "OKONKWO",
+    "Smith",
+    "Nguyen",
+    "Garcia Lopez",
+    "Ivanova",
+    "Schmidt-Berg",
+    "Rossi",
+    "Tanaka",
+    "Dubois",
+)
 _GIVEN = ("Anna", "JOHN", "Maria", "Peter", "Li", "Fatima", "Ole", "Ruth", "William", "Yuki")
-_WORDS = ("Ward 7B", "St. Mary Hospital", "Dr. Hansen", "DOB: see file", "born in Oslo", "Radiology Dept", "Emergency Room", "Tech: JKL")
+_WORDS = (
+    "Ward 7B",
+    "St. Mary Hospital",
+    "Dr. Hansen",
+    "DOB: see file",
+    "born in Oslo",
+    "Radiology Dept",
+    "Emergency Room",
+    "Tech: JKL",
+)
 SCRIPTS = {
     "greek": ("Παπαδόπουλος", "Νίκος Γεωργίου", "Ελένη 1961"),
     "cyrillic": ("Иванова Анна", "Петров С.П.", "Больница 4"),
@@ -53,7 +73,7 @@ class Planted:
     shown : float
         Share of its ink's box that lies inside the image, 0 to 1.
     contrast : float
-        Least distance of its grey level from the background, but for a twentieth of that, a share of `span_of` the image.
+        Least distance of its grey level from all but a twentieth of the background, a share of `span_of` the image.
     """
 
     top: int
@@ -74,10 +94,19 @@ def phrase(kind: str, rng: np.random.Generator) -> str:
         return f"{family}, {given}" if rng.random() < 0.5 else f"{given} {family}"
     day, month, year = int(rng.integers(1, 29)), int(rng.integers(1, 13)), int(rng.integers(1930, 2024))
     if kind == "date":
-        forms = (f"{day:02}.{month:02}.{year}", f"{year}-{month:02}-{day:02}", f"{month}/{day}/{year}", f"{year}{month:02}{day:02}")
+        forms = (
+            f"{day:02}.{month:02}.{year}",
+            f"{year}-{month:02}-{day:02}",
+            f"{month}/{day}/{year}",
+            f"{year}{month:02}{day:02}",
+        )
         return str(rng.choice(forms))
     if kind == "number":
-        return str(rng.choice((f"{rng.integers(10**7, 10**8)}", f"MRN {rng.integers(10**5, 10**6)}", f"A{rng.integers(10**5, 10**6)}")))
+        return str(
+            rng.choice(
+                (f"{rng.integers(10**7, 10**8)}", f"MRN {rng.integers(10**5, 10**6)}", f"A{rng.integers(10**5, 10**6)}")
+            )
+        )
     if kind == "words":
         return str(rng.choice(_WORDS))
     raise ValueError(f"There is no text of kind {kind!r}; kinds are {', '.join((*KINDS, *SCRIPTS))}.")
@@ -111,7 +140,7 @@ def drawn(text: str, font: str | Path, size: int) -> npt.NDArray[np.float32]:
     box = sheet.getbbox()
     if box is None:
         raise ValueError(f"The font {font} drew nothing for a text of {len(text)} characters.")
-    return np.asarray(sheet.crop(box), np.float32) / 255
+    return np.asarray(sheet.crop(box), np.float32) / np.float32(255)
 
 
 def span_of(pixels: Pixels) -> float:
@@ -121,8 +150,15 @@ def span_of(pixels: Pixels) -> float:
 
 
 def plant(
-    pixels: Pixels, bits: int, ink: npt.NDArray[np.float32], text: str, at: tuple[int, int], *, contrast: float = 1.0,
-    dark: bool = False, turns: int = 0,
+    pixels: Pixels,
+    bits: int,
+    ink: npt.NDArray[np.float32],
+    text: str,
+    at: tuple[int, int],
+    *,
+    contrast: float = 1.0,
+    dark: bool = False,
+    turns: int = 0,
 ) -> tuple[Pixels, Planted]:
     """Draw ink over an image in one grey level, which is cut to the range; the truth says what contrast is left.
 
@@ -169,6 +205,11 @@ def plant(
     if not rows.size or not columns.size:
         raise ValueError("Of the text nothing but its edge lies inside the image.")
     return painted, Planted(
-        top + int(rows[0]), left + int(columns[0]), int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1), text, shown,
+        top + int(rows[0]),
+        left + int(columns[0]),
+        int(rows[-1] - rows[0] + 1),
+        int(columns[-1] - columns[0] + 1),
+        text,
+        shown,
         max((behind - level if dark else level - behind) / span, 0.0),
     )

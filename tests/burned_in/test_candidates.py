@@ -48,7 +48,9 @@ def test_a_line_of_text_is_found_in_either_tone_any_quarter_and_any_size(size: i
     assert best.height * best.width <= 2.5 * truth.height * truth.width, "the box is the text's, not the picture's"
 
 
-@pytest.mark.parametrize("at", [(0, 150), (680, 150), (400, 0), (400, 460), (-4, 200), (686, 200), (300, -20), (300, 530)])
+@pytest.mark.parametrize(
+    "at", [(0, 150), (680, 150), (400, 0), (400, 460), (-4, 200), (686, 200), (300, -20), (300, 530)]
+)
 def test_text_at_an_edge_and_text_that_is_clipped_are_found(at: tuple[int, int]) -> None:
     pixels, truth = planted("18.07.1946 A", 24, at, 0.6)
     assert covered(truth, candidates(pixels, 12)) >= 0.8

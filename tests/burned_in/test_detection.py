@@ -102,7 +102,12 @@ def test_at_most_some_candidates_are_read(picture: Pixels, monkeypatch: pytest.M
     asked: list[Box] = []
     box = Box(0, 0, 20, 200, True, True, 3, 0.2)
     monkeypatch.setattr(detection, "candidates", lambda pixels, bits: [box] * 50)
-    monkeypatch.setattr(reading, "read", lambda pixels, box: asked.append(box) or Reading("", 0.0))
+
+    def read(pixels: Pixels, box: Box) -> Reading:
+        asked.append(box)
+        return Reading("", 0.0)
+
+    monkeypatch.setattr(reading, "read", read)
     assert find(picture, 12, read=True) == []
     assert len(asked) == detection.MOST
 
@@ -122,14 +127,38 @@ def test_without_the_extra_reading_says_what_to_install(picture: Pixels, monkeyp
 
 @pytest.mark.parametrize(
     "text",
-    ["L", "r", "AP", "PA Portable", "WEIGHT-BEARING", "Bettaufnahme", "Rettaufnahme", "liegendL", "Ap Sitting On Wheelchair."],
+    [
+        "L",
+        "r",
+        "AP",
+        "PA Portable",
+        "WEIGHT-BEARING",
+        "Bettaufnahme",
+        "Rettaufnahme",
+        "liegendL",
+        "Ap Sitting On Wheelchair.",
+    ],
 )
 def test_words_of_how_an_image_was_taken_are_markers(text: str) -> None:
     assert is_marker(text)
 
 
 @pytest.mark.parametrize(
-    "text", ["", " .", "JKL", "L JKL", "L 1234", "Smith", "PORTER", "Auf Station 7", "AP 12.03.1961", "Ward", "Lapp", "PORT4BLE"]
+    "text",
+    [
+        "",
+        " .",
+        "JKL",
+        "L JKL",
+        "L 1234",
+        "Smith",
+        "PORTER",
+        "Auf Station 7",
+        "AP 12.03.1961",
+        "Ward",
+        "Lapp",
+        "PORT4BLE",
+    ],
 )
 def test_anything_else_is_not(text: str) -> None:
     assert not is_marker(text)
