@@ -5,7 +5,8 @@ A list of words, not a rule, so that a hospital can read it. Not on it, and so f
 - initials and numbers of radiographers, in lead or drawn: they are personal data of staff;
 - names of hospitals, wards, rooms and stations, and dates and times: with others they point to a patient;
 - exposure values, which the header has;
-- any word that is not known. A word read with one wrong letter is unknown, unless it has six letters or more.
+- any word that is not known. A word read with one wrong letter is unknown, unless it has eight letters or more;
+- words that are names as well, as Li, Long, Cross, Post and Port; and two single letters, which may be initials.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_SIDES = "L R LT RT LEFT RIGHT LINKS RECHTS LI RE G D GAUCHE DROITE IZQUIERDA DERECHA IZQ DER SIN DX SX"
+_SIDES = "L R LT RT LEFT RIGHT LINKS RECHTS GAUCHE DROITE IZQUIERDA DERECHA IZQ DX SX"
 _VIEWS = (
     "AP PA LAT LATERAL OBL OBLIQUE RAO LAO RPO LPO AXIAL TANGENTIAL CC MLO ML LM XCCL CV FRONTAL SEITLICH SEITENLAGE"
     " INT EXT INTERNAL EXTERNAL ROTATION FLEXION EXTENSION NEUTRAL VALGUS VARUS STRESS INSPIRATION EXPIRATION INSP EXP"
@@ -21,9 +22,9 @@ _VIEWS = (
 _POSTURES = (
     "UPRIGHT ERECT STANDING STEHEND SITTING SITZEND SEATED SUPINE PRONE LYING LIEGEND RECUMBENT SEMI SEMIERECT"
     " SEMIUPRIGHT DECUBITUS DECUB DEBOUT ASSIS COUCHE DECUBITO ORTHOSTASE WEIGHT BEARING WEIGHTBEARING WB NWB"
-    " BELASTET BELASTUNG UNDER LOAD BETTAUFNAHME WHEELCHAIR ON IN CHAIR BED"
+    " BELASTET BELASTUNG BETTAUFNAHME WHEELCHAIR ON IN"
 )
-_OTHERS = "PORTABLE MOBILE PORT GRID TABLE CROSS XTABLE BEDSIDE POST PRE OP CALIBRATION CM MM LONG LEG ARM"
+_OTHERS = "PORTABLE MOBILE XTABLE BEDSIDE PREOP POSTOP CALIBRATION CM MM"
 MARKERS = frozenset(f"{_SIDES} {_VIEWS} {_POSTURES} {_OTHERS}".split())
 
 
@@ -43,7 +44,7 @@ def is_marker(text: str) -> bool:
     plain = unicodedata.normalize("NFKD", text).upper()
     plain = "".join(c for c in plain if not unicodedata.combining(c))
     words = [word for word in re.split(r"[\W_]+", plain) if word]
-    return bool(words) and all(_permitted(word) for word in words)
+    return bool(words) and sum(len(word) == 1 for word in words) < 2 and all(_permitted(word) for word in words)
 
 
 def _permitted(word: str) -> bool:
@@ -52,7 +53,7 @@ def _permitted(word: str) -> bool:
         return True
     if word[-1:] in {"L", "R"} and len(word) > 5 and word[:-1] in MARKERS:  # a side in a circle, at the end of a word
         return True
-    if len(word) < 6 or not word.isalpha():
+    if len(word) < 8 or not word.isalpha():
         return False
     return any(
         len(known) == len(word) and sum(a != b for a, b in zip(word, known, strict=True)) == 1 for known in MARKERS
