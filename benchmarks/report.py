@@ -46,6 +46,7 @@ def questions() -> dict[str, ModuleType]:
     """Name -> module with run, readme (Markdown of a result) and plots."""
     from benchmarks import (
         build,
+        burned_in,
         downstream,
         facts,
         gpu_check,
@@ -63,6 +64,7 @@ def questions() -> dict[str, ModuleType]:
     return {
         "token-overhead": token_overhead,
         "build": build,
+        "burned-in": burned_in,
         "facts": facts,
         "labels": labels,
         "loader": loader,

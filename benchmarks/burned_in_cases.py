@@ -1,0 +1,155 @@
+"""Images with planted text, over a grid of what text may be like; what is found of it, and what is left of it."""
+
+from __future__ import annotations
+
+import difflib
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from shardkit.burned_in.findings import Finding
+from shardkit.synthetic.planted_text import FONTS, KINDS, SCRIPTS, Planted, drawn, phrase, plant
+from shardkit.synthetic.radiographs import radiograph
+
+Pixels = npt.NDArray[np.uint16]
+
+SIZES = (12, 14, 16, 20, 28, 40, 64, 96)
+CONTRASTS = (0.5, 0.65, 1.0)
+PLACES = ("inside", "edge", "clipped")
+REGIONS = ("knee", "hand", "chest", "skull", "lumbar spine", "shoulder")
+OF_DEJAVU = ("greek", "cyrillic", "hebrew", "arabic")
+"""Scripts that a font of Matplotlib has; the others need a font file."""
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """An image to plant text in: its name, pixels and depth."""
+
+    name: str
+    pixels: Pixels
+    bits: int
+
+
+@dataclass(frozen=True)
+class Case:
+    """One planted text: its cell of the grid, its truth and the image."""
+
+    cell: dict[str, object]
+    truth: Planted
+    pixels: Pixels
+    bits: int
+
+
+def synthetic(seed: int, height: int = 2000, width: int = 1600) -> list[Carrier]:
+    """Return a synthetic radiograph of each region, of 12 bits."""
+    rng = np.random.default_rng(seed)
+    return [Carrier(f"synthetic {region}", radiograph(height, width, 12, rng, region), 12) for region in REGIONS]
+
+
+def images(folder: Path) -> Iterator[Carrier]:
+    """Yield the 8-bit PNG files below a folder."""
+    for path in sorted(folder.rglob("*.png")):
+        pixels = np.asarray(Image.open(path).convert("L")).astype(np.uint16)
+        yield Carrier(str(path.relative_to(folder)), np.ascontiguousarray(pixels), 8)
+
+
+def cases(carriers: Sequence[Carrier], count: int, seed: int, font: Path | None) -> Iterator[Case]:
+    """Yield planted texts of random cells, each in one of the carriers; where the range lacks contrast, anew."""
+    rng = np.random.default_rng(seed)
+    scripts = [name for name in SCRIPTS if font or name in OF_DEJAVU]
+    made = 0
+    while made < count:
+        carrier = carriers[int(rng.integers(len(carriers)))]
+        case = _case(carrier, rng, scripts, font)
+        if case is not None:
+            made += 1
+            yield case
+
+
+def _case(carrier: Carrier, rng: np.random.Generator, scripts: list[str], font: Path | None) -> Case | None:
+    kind = str(rng.choice(KINDS)) if rng.random() < 0.8 else str(rng.choice(scripts))
+    latin = str(rng.choice([*FONTS, "default"]))
+    face: str | Path = latin if kind in KINDS else "sans" if kind in OF_DEJAVU or font is None else font
+    size, contrast = int(rng.choice(SIZES)), float(rng.choice(CONTRASTS))
+    dark, turns, place = bool(rng.random() < 0.4), int(rng.integers(4)), str(rng.choice(PLACES))
+    text = phrase(kind, rng)
+    ink = drawn(text, face, size)
+    height, width = ink.shape if turns % 2 == 0 else ink.shape[::-1]
+    rows, columns = carrier.pixels.shape
+    if height >= rows - 4 or width >= columns - 4:
+        return None
+    at = _place(place, (rows - height, columns - width), (height, width), rng)
+    pixels, truth = plant(carrier.pixels, carrier.bits, ink, text, at, contrast=contrast, dark=dark, turns=turns)
+    if truth.contrast < 0.999 * contrast:
+        return None
+    cell: dict[str, object] = {
+        "size": size,
+        "contrast": contrast,
+        "tone": "dark" if dark else "light",
+        "turns": turns,
+        "place": place,
+        "kind": kind,
+        "font": face if isinstance(face, str) else face.stem,
+        "carrier": "synthetic" if carrier.name.startswith("synthetic") else "real",
+    }
+    return Case(cell, truth, pixels, carrier.bits)
+
+
+def _place(place: str, room: tuple[int, int], box: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+    """Return the corner of a text: anywhere, one or two pixels from an edge, or with 10 to 40 % beyond it."""
+    free = [int(rng.integers(1, side)) for side in room]
+    if place != "inside":
+        axis, far = int(rng.integers(2)), bool(rng.integers(2))
+        beyond = int(rng.uniform(0.1, 0.4) * box[axis]) if place == "clipped" else -2
+        free[axis] = room[axis] + beyond if far else -beyond
+    return free[0], free[1]
+
+
+def covered(truth: Planted, findings: Sequence[Finding]) -> float:
+    """Return the share of a text's box that lies in findings which would be blanked."""
+    inside = np.zeros((truth.height, truth.width), np.bool_)
+    for f in findings:
+        if f.kind != "marker":
+            top, left = max(f.top - truth.top, 0), max(f.left - truth.left, 0)
+            inside[top : max(f.top + f.height - truth.top, 0), left : max(f.left + f.width - truth.left, 0)] = True
+    return float(inside.mean())
+
+
+def read_back(pixels: Pixels, truth: Planted, turns: int) -> int:
+    """Return how many characters of a text Tesseract reads where it was, in runs of two or more.
+
+    Raises
+    ------
+    FileNotFoundError
+        Without the program `tesseract`.
+    """
+    program = shutil.which("tesseract")
+    if program is None:
+        raise FileNotFoundError("What is left after blanking is read by Tesseract: apt-get install tesseract-ocr.")
+    margin = 20
+    top, left = max(truth.top - margin, 0), max(truth.left - margin, 0)
+    part = pixels[top : truth.top + truth.height + margin, left : truth.left + truth.width + margin].astype(np.float32)
+    part = np.rot90(part, -turns)
+    low, high = float(part.min()), float(part.max())
+    grey = Image.fromarray(((part - low) / max(high - low, 1) * 255).astype(np.uint8))
+    factor = 3 if min(truth.height, truth.width) < 40 else 1
+    grey = grey.resize((grey.width * factor, grey.height * factor), Image.Resampling.BICUBIC)
+    from io import BytesIO
+
+    file = BytesIO()
+    grey.save(file, "PNG")
+    done = subprocess.run(
+        [program, "-", "-", "--psm", "7"],
+        input=file.getvalue(),
+        capture_output=True,
+        check=True,
+        env={"OMP_THREAD_LIMIT": "1"},
+    )
+    blocks = difflib.SequenceMatcher(None, truth.text, done.stdout.decode(), autojunk=False).get_matching_blocks()
+    return sum(block.size for block in blocks if block.size >= 2)

@@ -1,0 +1,115 @@
+"""Text in an image: candidates of stage one, told apart by what stage two reads, or, without it, by their letters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shardkit.burned_in import reading
+from shardkit.burned_in.candidates import Box, candidates
+from shardkit.burned_in.findings import Finding
+from shardkit.burned_in.markers import is_marker
+from shardkit.burned_in.reading import Reading
+
+Pixels = npt.NDArray[np.uint16]
+
+MOST = 16  # candidates of an image that are read, the most letter-like first
+SURE, SURE_OF_FEW = 0.6, 0.8  # confidence of a reading of four characters and more; of two or three, as wires make
+EVIDENT, EVIDENT_LETTERS = 0.65, 6  # score and letters of a line that is flagged though it was not read
+FAIR, FAIR_LETTERS, HINT = 0.45, 4, 0.3  # of one that is flagged if something was read, and how surely
+HALF_SURE = 0.4  # confidence of four characters, or two that are not Latin, which are flagged but not called text
+LONGER = 3  # times that a text is looked for beyond its ends
+
+
+def find(pixels: Pixels, bits: int, *, read: bool | None = None) -> list[Finding]:
+    """Find the lines of text in an image.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint16, (height, width)
+        The image.
+    bits : int
+        Its depth.
+    read : bool, optional
+        Read the candidates, which needs the extra `ocr`. By default where it is installed. Without, a line is flagged
+        by its letters alone, and markers cannot be told from other text: all are "unreadable".
+
+    Returns
+    -------
+    list of Finding
+        From the top, then from the left. A lone letter is none: a side marker, or nothing that names anybody.
+
+    Raises
+    ------
+    ArgumentError
+        If reading is asked for and the extra is missing.
+    """
+    reads = reading.available() if read is None else read
+    boxes = candidates(pixels, bits)
+    found = [_judged(pixels, box) if reads and n < MOST else _unread(box) for n, box in enumerate(boxes)]
+    return sorted((f for f in found if f is not None), key=lambda f: (f.top, f.left))
+
+
+def _judged(pixels: Pixels, box: Box) -> Finding | None:
+    """Read a candidate; what is not a marker is read with its surroundings, as more may belong to it."""
+    read = reading.read(pixels, box)
+    if not _trusted(read):
+        return _unread(box, read)
+    for _ in range(LONGER):
+        if is_marker(read.text):
+            return _finding(box, "marker", read.confidence)
+        wider = _wider(pixels, box)
+        again = reading.read(pixels, wider)
+        if not _trusted(again) or len(again.text) <= len(read.text):
+            break
+        box, read = _read_part(box, wider, again), again
+    return _finding(box, "marker" if is_marker(read.text) else "text", read.confidence)
+
+
+def _read_part(box: Box, wider: Box, read: Reading) -> Box:
+    """Return the box with that part of the wider one where characters were read, and half a letter more."""
+    if box.upright:
+        more = box.height // 2
+        left = min(max(wider.left + int(read.begin * wider.width) - more, wider.left), box.left)
+        end = min(wider.left + int(read.end * wider.width) + more, wider.left + wider.width)
+        return replace(box, left=left, width=max(end, box.left + box.width) - left)
+    more = box.width // 2
+    top = min(max(wider.top + int(read.begin * wider.height) - more, wider.top), box.top)
+    end = min(wider.top + int(read.end * wider.height) + more, wider.top + wider.height)
+    return replace(box, top=top, height=max(end, box.top + box.height) - top)
+
+
+def _trusted(read: Reading) -> bool:
+    """Say whether a reading is of text: two letters or digits, of which it is the surer the fewer there are."""
+    characters = sum(c.isalnum() for c in read.text)
+    if characters < 2:
+        return False
+    return read.confidence >= (SURE if characters >= 4 else SURE_OF_FEW)
+
+
+def _unread(box: Box, read: Reading | None = None) -> Finding | None:
+    """Flag what could not be read, if its letters are evident, or fair and half known to the recogniser."""
+    evident = box.letters >= EVIDENT_LETTERS and box.score >= EVIDENT
+    if read is not None:  # other scripts are read as something else
+        characters = sum(not c.isspace() for c in read.text)
+        foreign = sum(c.isalnum() and not c.isascii() for c in read.text)
+        evident |= read.confidence >= HALF_SURE and (characters >= 4 or foreign >= 2)
+        evident |= read.confidence >= HINT and box.letters >= FAIR_LETTERS and box.score >= FAIR
+    return _finding(box, "unreadable", box.score) if evident else None
+
+
+def _wider(pixels: Pixels, box: Box) -> Box:
+    """Return the box with four letters' heights more at both ends of its line."""
+    more = 4 * (box.height if box.upright else box.width)
+    if box.upright:
+        left = max(box.left - more, 0)
+        return replace(box, left=left, width=min(box.left + box.width + more, pixels.shape[1]) - left)
+    top = max(box.top - more, 0)
+    return replace(box, top=top, height=min(box.top + box.height + more, pixels.shape[0]) - top)
+
+
+def _finding(box: Box, kind: Any, confidence: float) -> Finding:
+    return Finding(box.top, box.left, box.height, box.width, kind, round(min(max(confidence, 0.0), 1.0), 3))

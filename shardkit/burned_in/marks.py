@@ -1,0 +1,200 @@
+"""Loops over pixels that find letter-like marks, compiled by Numba; import it where it is used."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from numba import int32, int64, types, uint8, uint16, uint32
+
+from shardkit.compiling import compiled
+
+Pixels = npt.NDArray[np.uint16]
+Mask = npt.NDArray[np.uint8]
+Counts = npt.NDArray[np.uint16]
+Labels = npt.NDArray[np.int32]
+Measures = npt.NDArray[np.int64]
+Order = npt.NDArray[np.int64]
+
+_PIXELS, _COUNTS = types.Array(uint16, 2, "C", readonly=True), types.Array(uint16, 3, "C")
+_BLOCK = 64  # pixels looked at together for any step at all
+
+
+@compiled(_PIXELS, types.Array(uint16, 2, "C"))
+def halve_into(pixels: Pixels, half: Pixels) -> None:
+    """Write the means of blocks of 2 x 2 pixels, rounded down, to (height // 2, width // 2) pixels."""
+    for y in range(half.shape[0]):
+        upper, lower = pixels[2 * y], pixels[2 * y + 1]
+        for x in range(half.shape[1]):
+            total = uint32(upper[2 * x]) + uint32(upper[2 * x + 1]) + uint32(lower[2 * x]) + uint32(lower[2 * x + 1])
+            half[y, x] = total >> uint32(2)
+
+
+@compiled(_PIXELS, int64, int64, int64, _COUNTS, types.Array(uint16, 2, "C"))
+def count_strokes(pixels: Pixels, least: int, reach: int, cell: int, counts: Counts, steps: Counts) -> None:
+    """Count, in each cell, where a step of grey is followed by one back: once by rows and once by columns.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint16, (height, width)
+        The image.
+    least : int
+        Grey levels of a step, between pixels two apart.
+    reach : int
+        Most pixels between the steps: the widest stroke or gap.
+    cell : int
+        Pixels of a cell, each way.
+    counts : ndarray of uint16, (rows, columns, 2)
+        Zeros; takes the counts by rows and by columns.
+    steps : ndarray of uint16, (rows, columns)
+        Zeros; takes how many pixels have a step either way.
+    """
+    height, width = pixels.shape
+    above_at, above_sign = np.full(width, -(1 << 30), np.int32), np.zeros(width, np.int8)
+    for y in range(height):
+        line = pixels[y]
+        up, down = pixels[max(y - 1, 0)], pixels[min(y + 1, height - 1)]
+        last, sign = -(1 << 30), 0
+        for start in range(0, width, _BLOCK):
+            end = min(start + _BLOCK, width)
+            most = np.int32(0)
+            for x in range(max(start, 1), min(end, width - 1)):
+                across = abs(np.int32(line[x + 1]) - np.int32(line[x - 1]))
+                along = abs(np.int32(down[x]) - np.int32(up[x]))
+                most = max(most, max(across, along))
+            if most < least:
+                continue
+            row = y // cell
+            for x in range(max(start, 1), min(end, width - 1)):
+                step, other = np.int32(line[x + 1]) - np.int32(line[x - 1]), np.int32(down[x]) - np.int32(up[x])
+                if abs(step) >= least or abs(other) >= least:
+                    steps[row, x // cell] += uint16(1)
+                if abs(step) >= least:
+                    now = 1 if step > 0 else -1
+                    if now != sign and x - last <= reach:
+                        counts[row, x // cell, 0] += uint16(1)
+                    sign, last = now, x
+                if abs(other) >= least:
+                    now = 1 if other > 0 else -1
+                    if now != above_sign[x] and y - above_at[x] <= reach:
+                        counts[row, x // cell, 1] += uint16(1)
+                    above_sign[x], above_at[x] = now, y
+
+
+@compiled(_PIXELS, int64, int64, types.Array(uint8, 2, "C"))
+def part_tones(pixels: Pixels, side: int, least: int, tones: Mask) -> None:
+    """Say of each pixel whether it is lighter or darker than the middle of its surroundings.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint16, (height, width)
+        A part of an image.
+    side : int
+        Pixels to each side that surround it.
+    least : int
+        Span of grey levels that surroundings must have.
+    tones : ndarray of uint8, (height, width)
+        Takes 2 for lighter, 1 for darker, 0 where the surroundings span less.
+    """
+    height, width = pixels.shape
+    low, high = np.empty((height, width), np.uint16), np.empty((height, width), np.uint16)
+    for y in range(height):
+        for x in range(width):
+            small, large = pixels[y, x], pixels[y, x]
+            for other in range(max(x - side, 0), min(x + side + 1, width)):
+                small, large = min(small, pixels[y, other]), max(large, pixels[y, other])
+            low[y, x], high[y, x] = small, large
+    small_line, large_line = np.empty(width, np.uint16), np.empty(width, np.uint16)
+    for y in range(height):
+        small_line[:], large_line[:] = low[y], high[y]
+        for other in range(max(y - side, 0), min(y + side + 1, height)):
+            for x in range(width):
+                small_line[x] = min(small_line[x], low[other, x])
+                large_line[x] = max(large_line[x], high[other, x])
+        for x in range(width):
+            small, large = np.int32(small_line[x]), np.int32(large_line[x])
+            if large - small < least:
+                tones[y, x] = 0
+            else:
+                tones[y, x] = 2 if 2 * np.int32(pixels[y, x]) > small + large else 1
+
+
+@compiled(types.Array(int32, 2, "C", readonly=True), _PIXELS, int64, int64, types.Array(int64, 2, "C"))
+def measure(labels: Labels, part: Pixels, sign: int, least: int, found: Measures) -> None:
+    """Measure each mark of a part of an image.
+
+    Parameters
+    ----------
+    labels : ndarray of int32, (height, width)
+        0 for the background, else the mark's number from 1.
+    part : ndarray of uint16, (height, width)
+        The pixels.
+    sign : int
+        1 where marks are lighter than their background, -1 where they are darker.
+    least : int
+        Grey levels of a sharp step, from a pixel of the mark to one two apart.
+    found : ndarray of int64, (marks, 7)
+        Takes first row, end row, first column, end column, pixels, pixels at its outline, and sharp ones of these.
+    """
+    height, width = labels.shape
+    found[:, 0], found[:, 2] = height, width
+    found[:, 1], found[:, 3:] = 0, 0
+    for y in range(height):
+        for x in range(width):
+            label = labels[y, x]
+            if label == 0:
+                continue
+            mark = found[label - 1]
+            mark[0], mark[1] = min(mark[0], y), max(mark[1], y + 1)
+            mark[2], mark[3] = min(mark[2], x), max(mark[3], x + 1)
+            mark[4] += 1
+            if x == 0 or y == 0 or x == width - 1 or y == height - 1:
+                continue
+            if (
+                labels[y, x - 1] != label
+                or labels[y, x + 1] != label
+                or labels[y - 1, x] != label
+                or labels[y + 1, x] != label
+            ):
+                mark[5] += 1
+                here, most = np.int32(part[y, x]), np.int32(0)
+                most = max(most, sign * (here - np.int32(part[y, max(x - 2, 0)])))
+                most = max(most, sign * (here - np.int32(part[y, min(x + 2, width - 1)])))
+                most = max(most, sign * (here - np.int32(part[max(y - 2, 0), x])))
+                most = max(most, sign * (here - np.int32(part[min(y + 2, height - 1), x])))
+                if most >= least:
+                    mark[6] += 1
+
+
+@compiled(types.Array(int64, 2, "C", readonly=True), types.Array(int64, 1, "C"))
+def follow(letters: Measures, after: Order) -> None:
+    """Find the letter that follows each on its line.
+
+    Parameters
+    ----------
+    letters : ndarray of int64, (letters, 4)
+        First row, end row, first column, end column, in order of the first columns.
+    after : ndarray of int64, (letters,)
+        Takes the index of the next letter, -1 where there is none.
+    """
+    count = letters.shape[0]
+    taken = np.zeros(count, np.bool_)
+    tallest = int64(0)
+    for n in range(count):
+        tallest = max(tallest, letters[n, 1] - letters[n, 0])
+    for here in range(count):
+        after[here] = -1
+        best = int64(1) << 30
+        mine = letters[here, 1] - letters[here, 0]
+        for other in range(here + 1, count):
+            gap = letters[other, 2] - letters[here, 3]
+            if 5 * gap > 6 * tallest:
+                break
+            theirs = letters[other, 1] - letters[other, 0]
+            tall, small = max(mine, theirs), min(mine, theirs)
+            if taken[other] or 5 * gap > 6 * tall or 10 * gap < -3 * tall or tall > 2 * small or gap >= best:
+                continue
+            shared = min(letters[here, 1], letters[other, 1]) - max(letters[here, 0], letters[other, 0])
+            if 10 * shared >= 7 * small:
+                best, after[here] = gap, other
+        if after[here] >= 0:
+            taken[after[here]] = True

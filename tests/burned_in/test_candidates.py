@@ -1,0 +1,103 @@
+"""Lines of text are candidates wherever and however they are drawn; radiographs without any have none."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from shardkit.burned_in.candidates import Box, candidates
+from shardkit.synthetic.planted_text import Planted, drawn, plant
+from shardkit.synthetic.radiographs import radiograph
+
+Pixels = npt.NDArray[np.uint16]
+
+
+@cache
+def picture(region: str = "chest", height: int = 700, width: int = 620) -> Pixels:
+    """A radiograph with room above and below its greys for text."""
+    pixels = radiograph(height, width, 12, np.random.default_rng(3), region) // 2 + np.uint16(1000)
+    pixels.setflags(write=False)
+    return pixels
+
+
+def planted(text: str, size: int, at: tuple[int, int], contrast: float = 1.0, **how: object) -> tuple[Pixels, Planted]:
+    return plant(picture(), 12, drawn(text, "sans", size), text, at, contrast=contrast, **how)  # type: ignore[arg-type]
+
+
+def covered(truth: Planted, boxes: list[Box]) -> float:
+    inside = np.zeros((truth.height, truth.width), np.bool_)
+    for box in boxes:
+        top, left = max(box.top - truth.top, 0), max(box.left - truth.left, 0)
+        inside[top : max(box.top + box.height - truth.top, 0), left : max(box.left + box.width - truth.left, 0)] = True
+    return float(inside.mean())
+
+
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("size", [12, 20, 40, 64])
+def test_a_line_of_text_is_found_in_either_tone_any_quarter_and_any_size(size: int, dark: bool, turns: int) -> None:
+    pixels, truth = planted("MRN 48", size, (260, 200), 0.5, dark=dark, turns=turns)
+    assert truth.contrast >= 0.499
+    found = candidates(pixels, 12)
+    assert covered(truth, found) >= 0.9
+    best = max(found, key=lambda box: covered(truth, [box]))
+    assert (best.upright, best.light) == (turns % 2 == 0, not dark)
+    assert best.height * best.width <= 2.5 * truth.height * truth.width, "the box is the text's, not the picture's"
+
+
+@pytest.mark.parametrize(
+    "at", [(0, 150), (680, 150), (400, 0), (400, 460), (-4, 200), (686, 200), (300, -20), (300, 530)]
+)
+def test_text_at_an_edge_and_text_that_is_clipped_are_found(at: tuple[int, int]) -> None:
+    pixels, truth = planted("18.07.1946 A", 24, at, 0.6)
+    assert covered(truth, candidates(pixels, 12)) >= 0.8
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_other_depths_are_no_different(bits: int) -> None:
+    base = (picture().astype(np.uint32) * ((1 << bits) - 1) // 4095).astype(np.uint16)
+    pixels, truth = plant(base, bits, drawn("Okonkwo, J.", "serif", 16), "Okonkwo, J.", (500, 90), contrast=0.5)
+    assert covered(truth, candidates(pixels, bits)) >= 0.9
+
+
+def test_the_inverse_image_has_the_same_lines() -> None:
+    pixels, truth = planted("Garcia Lopez", 18, (80, 60), 0.6)
+    assert covered(truth, candidates(4095 - pixels, 12)) >= 0.9
+
+
+@pytest.mark.parametrize("region", ["chest", "hand", "knee", "skull", "lumbar spine", "shoulder", "breast"])
+def test_a_radiograph_without_text_has_no_line_of_letters(region: str) -> None:
+    assert [box for box in candidates(picture(region, 900, 760), 12) if box.score > 0.3] == []
+
+
+def test_noise_bars_and_edges_are_not_text() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.normal(2000, 400, (512, 512)).clip(0, 4095).astype(np.uint16)
+    assert [b for b in candidates(noise, 12) if b.score > 0.5] == []
+    edge = np.full((512, 512), 300, np.uint16)
+    edge[100:400, 120:380] = 3000
+    assert candidates(edge, 12) == []
+    wire = edge.copy()
+    for x in range(512):
+        y = int(250 + 60 * np.sin(x / 40))
+        wire[y : y + 4, x] = 4000
+    assert candidates(wire, 12) == []
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 500), (500, 3), (64, 64)])
+def test_small_and_flat_images_have_none(shape: tuple[int, int]) -> None:
+    assert candidates(np.full(shape, 7, np.uint16), 8) == []
+
+
+def test_a_read_only_view_is_taken_and_nothing_is_written() -> None:
+    pixels, truth = planted("Schmidt-Berg", 20, (300, 200))
+    wide = np.zeros((pixels.shape[0], pixels.shape[1] + 5), np.uint16)
+    wide[:, 5:] = pixels
+    view = wide[:, 5:]
+    view.setflags(write=False)
+    assert candidates(view, 12) == candidates(pixels, 12) != []
+    assert np.array_equal(view, pixels)
+    assert covered(truth, candidates(view, 12)) >= 0.9

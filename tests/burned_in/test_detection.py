@@ -1,0 +1,168 @@
+"""What is read decides what a candidate is: text, a marker that stays, or nothing; without reading, its letters do."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from importlib import metadata
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from shardkit.burned_in import detection, reading
+from shardkit.burned_in.candidates import Box
+from shardkit.burned_in.detection import find
+from shardkit.burned_in.findings import Finding
+from shardkit.burned_in.markers import is_marker
+from shardkit.burned_in.reading import Reading
+from shardkit.errors import ArgumentError
+from shardkit.synthetic.planted_text import drawn, plant
+from shardkit.synthetic.radiographs import radiograph
+
+Pixels = npt.NDArray[np.uint16]
+
+
+@pytest.fixture(scope="module")
+def picture() -> Pixels:
+    return radiograph(700, 620, 12, np.random.default_rng(3), "chest") // 2 + np.uint16(1000)
+
+
+def with_text(picture: Pixels, text: str, size: int = 20, turns: int = 0) -> Pixels:
+    return plant(picture, 12, drawn(text, "sans", size), text, (300, 150), contrast=0.7, turns=turns)[0]
+
+
+def reads(monkeypatch: pytest.MonkeyPatch, *answers: Reading) -> None:
+    """Let the recogniser answer these, the last one for ever."""
+    left = list(answers)
+    monkeypatch.setattr(reading, "read", lambda pixels, box: left.pop(0) if len(left) > 1 else left[0])
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (Reading("DOE JANE 1963", 0.99), "text"),
+        (Reading("Bettaufnahme L", 0.9), "marker"),
+        (Reading("weight bearing", 0.7), "marker"),
+        (Reading("JKL", 0.85), "text"),  # initials of a radiographer
+    ],
+)
+def test_a_candidate_is_what_is_read(
+    picture: Pixels, monkeypatch: pytest.MonkeyPatch, answer: Reading, kind: str
+) -> None:
+    reads(monkeypatch, answer)
+    assert [f.kind for f in find(with_text(picture, "QWXZK PLM"), 12, read=True)] == [kind]
+
+
+def test_few_characters_have_to_be_read_surely(picture: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = with_text(picture, "HAB")  # three letters are no evidence by themselves
+    reads(monkeypatch, Reading("XX", 0.79))
+    assert find(few, 12, read=True) == []
+    reads(monkeypatch, Reading("X", 0.99))
+    assert find(few, 12, read=True) == []
+    reads(monkeypatch, Reading("HAB", 0.81))
+    assert [f.kind for f in find(few, 12, read=True)] == ["text"]
+
+
+def test_what_looks_like_text_and_is_not_read_is_unreadable(picture: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads(monkeypatch, Reading("", 0.0))
+    long = with_text(picture, "QWXZKPLMNB")
+    assert [f.kind for f in find(long, 12, read=True)] == ["unreadable"]
+    assert [f.kind for f in find(long, 12, read=False)] == ["unreadable"]
+    assert find(with_text(picture, "HAB"), 12, read=True) == []
+
+
+def test_part_of_a_marker_is_a_marker_when_the_rest_is_read_with_it(
+    picture: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = with_text(picture, "QWXZKPLM")
+    reads(monkeypatch, Reading("able", 0.9), Reading("PORTABLE", 0.9, 0.2, 0.8))
+    assert [f.kind for f in find(pixels, 12, read=True)] == ["marker"]
+    reads(monkeypatch, Reading("able", 0.9), Reading("able Smith", 0.9, 0.2, 0.8))
+    found = find(pixels, 12, read=True)
+    assert [f.kind for f in found] == ["text"]
+    (alone,) = find(pixels, 12, read=False)
+    assert found[0].width > alone.width, "the box takes in what was read beside it"
+
+
+def test_no_finding_and_no_box_holds_text() -> None:
+    assert {f.name for f in fields(Finding)} == {"top", "left", "height", "width", "kind", "confidence"}
+    assert not any("str" in str(f.type) for f in fields(Box))
+
+
+@pytest.mark.parametrize("region", ["chest", "hand", "knee"])
+def test_radiographs_without_text_are_never_read(region: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pixels: Pixels, box: Box) -> Reading:
+        raise AssertionError("read")
+
+    monkeypatch.setattr(reading, "read", refuse)
+    assert find(radiograph(800, 700, 12, np.random.default_rng(8), region), 12, read=True) == []
+
+
+def test_at_most_some_candidates_are_read(picture: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Box] = []
+    box = Box(0, 0, 20, 200, True, True, 3, 0.2)
+    monkeypatch.setattr(detection, "candidates", lambda pixels, bits: [box] * 50)
+
+    def read(pixels: Pixels, box: Box) -> Reading:
+        asked.append(box)
+        return Reading("", 0.0)
+
+    monkeypatch.setattr(reading, "read", read)
+    assert find(picture, 12, read=True) == []
+    assert len(asked) == detection.MOST
+
+
+def test_without_the_extra_reading_says_what_to_install(picture: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", absent)
+    monkeypatch.setattr(metadata, "distribution", absent)
+    reading._recogniser.cache_clear()
+    assert not reading.available()
+    with pytest.raises(ArgumentError, match=r"pip install 'shardkit\[ocr\]'"):
+        find(with_text(picture, "DOE JANE"), 12, read=True)
+    assert [f.kind for f in find(with_text(picture, "DOE JANE 1963"), 12)] == ["unreadable"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "L",
+        "r",
+        "AP",
+        "PA Portable",
+        "WEIGHT-BEARING",
+        "Bettaufnahme",
+        "Rettaufnahme",
+        "liegendL",
+        "Ap Sitting On Wheelchair.",
+    ],
+)
+def test_words_of_how_an_image_was_taken_are_markers(text: str) -> None:
+    assert is_marker(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " .",
+        "JKL",
+        "L R",
+        "Li Long",
+        "Nobile",
+        "Cross",
+        "L JKL",
+        "L 1234",
+        "Smith",
+        "PORTER",
+        "Auf Station 7",
+        "AP 12.03.1961",
+        "Ward",
+        "Lapp",
+        "PORT4BLE",
+    ],
+)
+def test_anything_else_is_not(text: str) -> None:
+    assert not is_marker(text)
