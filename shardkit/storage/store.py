@@ -5,12 +5,14 @@ from the environment, as each cloud's own tools read them, and never appear in a
 """
 
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any
+from typing import Any, BinaryIO
 
 import obstore
 
@@ -160,6 +162,38 @@ class Store:
             with temporary.open("wb") as file:
                 file.write(data)
             publish(temporary, target)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        """Write an object of any size piece by piece: it appears, whole, once the block has ended without an error.
+
+        Parameters
+        ----------
+        name : str
+            Name of the object.
+
+        Yields
+        ------
+        file
+            Takes its bytes. What goes to a bucket waits in a temporary file of this machine.
+        """
+        with translate_errors(f"{self.url}/{name}", writing=True):
+            if self.root is None:
+                with tempfile.NamedTemporaryFile(prefix="shardkit-") as waiting:
+                    yield waiting  # type: ignore[misc]
+                    waiting.flush()
+                    obstore.put(self.remote, name, Path(waiting.name))
+                return
+            target = self.root / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+            try:
+                with temporary.open("wb") as file:
+                    yield file
+                publish(temporary, target)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
 
     def put_file(self, name: str, path: Path) -> None:
         """Move a local file in as an object. It must lie on the same filesystem as a local store."""
