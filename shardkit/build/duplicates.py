@@ -3,7 +3,7 @@
 NumPy in, NumPy out; no I/O.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -32,31 +32,30 @@ def components(n: int, pairs: Pairs) -> npt.NDArray[np.int64]:
     return np.asarray(np.unique(first, return_inverse=True)[1], np.int64)
 
 
-def group_splits(
-    patients: Sequence[str], links: Iterable[tuple[str, str]], split: Callable[[str], str]
-) -> dict[str, str]:
+def shared_splits(own: npt.NDArray[np.int8], pairs: Pairs) -> npt.NDArray[np.int8]:
     """Return the split of every patient, one for all that links connect: the most exposed of what their hashes give.
 
     A new link can therefore only move patients towards training, never an image that a model has seen into a test.
 
     Parameters
     ----------
-    patients : sequence of str
-        Pseudonyms.
-    links : iterable of pairs of str
+    own : ndarray of int8, (n,)
+        What each patient's hash gives, an index into SPLITS.
+    pairs : ndarray of int64, (links, 2)
         Patients who may be one, or who share an image.
-    split : callable
-        Takes a patient to train, val or test by its hash.
+
+    Returns
+    -------
+    ndarray of int8, (n,)
+        Indices into SPLITS.
     """
-    connected = list(links)
-    names = sorted({*patients, *(patient for link in connected for patient in link)})
-    index = {name: i for i, name in enumerate(names)}
-    pairs = np.array([(index[a], index[b]) for a, b in connected], np.int64).reshape(-1, 2)
-    labels = components(len(names), pairs)
-    rank = np.array([SPLITS.index(split(name)) for name in names])
-    best = np.full(int(labels.max(initial=-1)) + 1, len(SPLITS) - 1)
-    np.minimum.at(best, labels, rank)
-    return {name: SPLITS[best[label]] for name, label in zip(names, labels, strict=True)}
+    shared = own.copy()
+    linked = np.unique(pairs)
+    labels = components(len(linked), np.searchsorted(linked, pairs))
+    best = np.full(int(labels.max(initial=-1)) + 1, len(SPLITS) - 1, np.int8)
+    np.minimum.at(best, labels, own[linked])
+    shared[linked] = best[labels]
+    return shared
 
 
 def minority_sides(n: int, same: Pairs, inverse: Pairs) -> npt.NDArray[np.int64]:

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from shardkit.build.ledger import WRITTEN
 from shardkit.config import Rules
+from shardkit.storage.spill import Spill
 from shardkit.triage import DROPS
 
 MOST = 0.5
@@ -67,13 +68,13 @@ class Outcome:
 
 
 def unwanted(
-    samples: pa.Table, counts: Counts, rules: Rules, modalities: Callable[[], Counter[str]]
+    samples: pa.Table | Spill, counts: Counts, rules: Rules, modalities: Callable[[], Counter[str]]
 ) -> tuple[str, ...]:
     """Return a sentence for each thing about a dataset that nobody can want.
 
     Parameters
     ----------
-    samples : pyarrow.Table
+    samples : pyarrow.Table or Spill
         Has the manifest's columns patient, study, group and split.
     counts : mapping
         Files by verdict and reason.
@@ -94,19 +95,19 @@ def _no_sample(counts: Counts, modalities: Counter[str] | None) -> str:
     return f"no sample was written: {dropped:,} files were dropped and {quarantined:,} quarantined{export}"
 
 
-def _no_train(samples: pa.Table) -> list[str]:
-    splits = Counter(samples["split"].to_pylist())
+def _no_train(samples: pa.Table | Spill) -> list[str]:
+    splits = Counter({one["values"]: one["counts"] for one in pc.value_counts(samples["split"]).to_pylist()})
     if splits["train"]:
         return []
     found = ", ".join(f"{name} has {count:,}" for name, count in sorted(splits.items()))
     return [f"no sample is in the train split ({found}): a keyed hash assigns patients, so bring more of them"]
 
 
-def _one_for_most(samples: pa.Table) -> list[str]:
+def _one_for_most(samples: pa.Table | Spill) -> list[str]:
     """Images of one patient, study or group share a split: with most of the samples it makes splits useless."""
     for what, remedy in _TIES.items():
         column = what.partition(" ")[0]
-        found = pc.value_counts(samples[column].combine_chunks().drop_null())
+        found = pc.value_counts(samples[column].drop_null())
         if not len(found):
             continue
         top = found[int(np.argmax(found.field("counts").to_numpy()))].as_py()

@@ -7,10 +7,12 @@ beside the shards. A generation is one round of new files; its shards are never 
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shardkit.build import (
@@ -46,7 +48,10 @@ from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ArgumentError, BuildError
 from shardkit.formats import listing, shard_format
 from shardkit.sources.entries import Entry
-from shardkit.storage import Store, parquet, private, shown, translate_errors
+from shardkit.storage import Store, parquet, private, shown, spill, translate_errors
+from shardkit.storage.spill import Spill
+
+_NONE = np.zeros(0, np.uint64)  # no paths
 
 
 def build(
@@ -246,41 +251,50 @@ class _Run:
     def _assemble(self, plan: shard_plan.GenerationPlan, generation: int) -> None:
         self.progress.stage("assemble", None)
         store, folder = self.store, self.workspace.folder(generation)
-        ours = {shard.objects[0] for shard in plan.shards}
-        old = self._before(plan.bins) if store.exists(manifest.NAME) else manifest.SCHEMA.empty_table()
-        old = old.filter(pa.array([s not in ours for s in old["shard"].to_pylist()], pa.bool_()))
+        old = self._before(plan, folder)
         self._rewrite(deduplicate.exact_duplicates(store, plan, generation, old), generation)
         earlier = [self.workspace.folder(g) / finalize.FINGERPRINTS for g in range(generation)]
-        samples = pa.concat_tables([old, finalize.new_samples(store, plan, generation)])
-        finalize.write_fingerprints(store, plan, generation, folder)
+        found = finalize.gather(store, plan, generation, folder, old)
         thumbs = relations.Thumbnails([*earlier, folder / finalize.FINGERPRINTS])
         if self.dataset.rules.near_duplicates == "drop":
-            finalize.write_links(store, plan, generation, folder, samples)
-            near = deduplicate.near_duplicates(store, plan, generation, old, samples, thumbs, folder)
+            finalize.write_links(folder, found)
+            near = deduplicate.near_duplicates(store, plan, generation, old, found.samples, thumbs, folder)
             self._rewrite(near, generation)
-            samples = pa.concat_tables([old, finalize.new_samples(store, plan, generation)])
-            finalize.write_fingerprints(store, plan, generation, folder)
-        finalize.write_links(store, plan, generation, folder, samples)
+            found = finalize.gather(store, plan, generation, folder, old)
+        old.remove()
+        finalize.write_links(folder, found)
         links = [self.workspace.folder(g) / finalize.LINKS for g in range(generation + 1)]
-        samples = relations.finish_samples(samples, thumbs, links, self.workspace.name.split)
+        samples = relations.finish_samples(found.samples, thumbs, links, self.workspace.name.split, folder)
         digests = [self.workspace.digests(generation, shard.name) for shard in plan.shards]
-        finalize.write_ledger(store, plan, generation, folder, self.workspace.parts(generation), samples, digests)
+        finalize.write_ledger(folder, self.workspace.parts(generation), found, digests)
         self._publish(samples, plan.bins, generation)
+        for rows in (samples, found):
+            rows.remove()
 
-    def _before(self, bins: Bins) -> pa.Table:
-        """Return the samples so far, not held against dataset.json: an interrupted run may have written only one."""
-        return contents.samples(self.store, described=self._described(manifest.SCHEMA.empty_table(), bins, "", {}))
+    def _before(self, plan: shard_plan.GenerationPlan, folder: Path) -> Spill:
+        """Return the samples so far, but those of this generation, which an interrupted run may have published.
+
+        They are not held against dataset.json: such a run may have written only one of the two.
+        """
+        ours = pa.array([shard.objects[0] for shard in plan.shards], pa.string())
+        described = self._described(manifest.SCHEMA.empty_table(), plan.bins, "", {})
+        with spill.writing(folder / ".old.tmp", manifest.SCHEMA) as sink:
+            if self.store.exists(manifest.NAME):
+                before = contents.spilled(self.store, folder / ".before.tmp", described=described)
+                for table in before.blocks():
+                    sink.write(table.filter(pc.invert(pc.is_in(table["shard"], ours))))
+                before.remove()
+        return Spill(folder / ".old.tmp")
 
     def _rewrite(self, jobs: list[deduplicate.Rewrite], generation: int) -> None:
         work = ((job, (self.store, generation, job)) for job in jobs)
         for _ in self.workers.map(deduplicate.rewrite_shard, work):
             pass
 
-    def _publish(self, samples: pa.Table, bins: Bins, generation: int) -> None:
+    def _publish(self, samples: Spill, bins: Bins, generation: int) -> None:
         """Ledger, arrays and report first, dataset.json last: it is what makes a folder a dataset."""
-        merged = self._ledger(generation + 1, samples, set(), set())
+        verdicts = self._ledger(generation + 1, samples, _NONE, _NONE)
         digest = manifest.write(samples, self.store)
-        verdicts = {v: dict(sorted(c.items())) for v, c in ledger.counts(merged).items()}
         description = self._described(samples, bins, digest, verdicts)
         from shardkit.report import dataset_page
 
@@ -290,7 +304,7 @@ class _Run:
         self.store.put(contents.NAME, description.to_json().encode())
 
     def _described(
-        self, samples: pa.Table, bins: Bins, digest: str, verdicts: dict[str, dict[str, int]]
+        self, samples: pa.Table | Spill, bins: Bins, digest: str, verdicts: dict[str, dict[str, int]]
     ) -> DatasetDescription:
         return contents.describe(
             samples,
@@ -303,35 +317,40 @@ class _Run:
             verdicts=verdicts,
         )
 
-    def _ledger(self, generations: int, samples: pa.Table, changed: set[str], missing: set[str]) -> pa.Table:
+    def _ledger(
+        self, generations: int, samples: Spill, changed: npt.NDArray[np.uint64], missing: npt.NDArray[np.uint64]
+    ) -> dict[str, dict[str, int]]:
+        """Write the ledger of all files, and return how many there are by verdict and reason."""
         paths = [self.workspace.folder(g) / ledger.NAME for g in range(generations)]
-        merged = ledger.merge(paths, samples, changed, missing)
         parts = [part for g in range(generations) for part in self.workspace.parts(g)]
-        ledger.check_closure(merged, scan_rows.count_images(parts))
-        parquet.write(merged, self.workspace.root / ledger.NAME)
-        return merged
+        target = self.workspace.root / ledger.NAME
+        counts = ledger.merge(paths, samples, changed, missing, target, scan_rows.count_images(parts))
+        return {verdict: dict(sorted(reasons.items())) for verdict, reasons in counts.items()}
 
     def _close(self, known: scan_rows.SeenFiles, new: int, again: set[str] | None) -> Outcome:
-        samples = contents.samples(self.store, ["key", "flags", "patient", "study", "group", "split"])
-        changed, missing = set[str](), set[str]()
+        columns = ["key", "flags", "patient", "study", "group", "split"]
+        samples = contents.spilled(self.store, self.workspace.root / ".samples.tmp", columns)
+        changed, missing = ([np.zeros(0, np.uint64)] for _ in range(2))
         for part in self.workspace.earlier_parts():
-            for one in scan_rows.entries(part):
-                if one.file in known.changed:
-                    changed.add(ledger.path_text(one.path))
-                if known.missing(one):
-                    missing.add(ledger.path_text(one.path))
-        merged = self._ledger(self.workspace.complete, samples, changed, missing)
-        counts = {v: dict(sorted(c.items())) for v, c in ledger.counts(merged).items()}
-        share = sum(counts["quarantined"].values()) / max(1, merged.num_rows)
-        return Outcome(
+            for of, paths in zip((changed, missing), known.gone(part), strict=True):
+                words = (ledger.path_text(path).encode() for path in paths)
+                of.append(np.fromiter(map(scan_rows.path_hash, words), np.uint64, len(paths)))
+        others = np.unique(np.concatenate(changed)), np.unique(np.concatenate(missing))
+        counts = self._ledger(self.workspace.complete, samples, *others)
+        share = sum(counts["quarantined"].values()) / max(1, sum(sum(of.values()) for of in counts.values()))
+        written, exact = self.workspace.root / ledger.NAME, pa.array(["duplicate_exact"])
+        copies = ledger.matching(written, ["reason", "key", "patient", "flags"], "reason", exact)
+        outcome = Outcome(
             counts,
             samples.num_rows,
             new,
-            len(changed),
-            len(missing),
+            len(others[0]),
+            len(others[1]),
             share,
             share <= self.config.run.max_quarantine,
             unwanted(samples, counts, self.dataset.rules, lambda: scan_rows.modalities(self.workspace.earlier_parts())),
-            None if again is None else ledger.reasons(merged, again),
-            remarks(merged, samples),
+            None if again is None else ledger.reasons(written, again),
+            remarks(copies, samples),
         )
+        samples.remove()
+        return outcome

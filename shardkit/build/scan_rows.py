@@ -207,10 +207,19 @@ class SeenFiles:
             self.changed.add(entry.file)
         return True
 
-    def missing(self, entry: Entry) -> bool:
-        """Return whether a known file was not met in the listing."""
-        at = self._at(entry.file)
-        return at is not None and not bool(self.seen[at])
+    def gone(self, part: Path) -> tuple[list[bytes], list[bytes]]:
+        """Return images of a scan part whose files have another size now, and those whose files were not listed."""
+        table = _named(part)
+        paths = files = table["path"].to_pylist()
+        if table["part"].null_count < table.num_rows:
+            files = [one.file for one in entries(part)]
+        hashes = np.fromiter(map(path_hash, files), np.uint64, len(files))
+        at = np.searchsorted(self._hashes, hashes)
+        at[at == len(self._hashes)] = 0
+        known = self._hashes[at] == hashes if len(self._hashes) else np.zeros(len(files), bool)
+        lost = np.flatnonzero(known & ~self.seen[at]) if len(self.seen) else []
+        changed = [path for path, file in zip(paths, files, strict=True) if file in self.changed] if self.changed else []
+        return changed, [paths[row] for row in lost]
 
     def _at(self, file: bytes) -> int | None:
         value = np.uint64(path_hash(file))

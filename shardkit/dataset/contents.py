@@ -1,13 +1,17 @@
 """A finished dataset on storage: dataset.json, the manifest, and the samples in their shards."""
 
 import json
-from collections import Counter
+import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from shardkit.codecs import codec
 from shardkit.codecs.base import CodestreamCodec, Pixels
@@ -21,8 +25,9 @@ from shardkit.dataset.sample_row import SampleRow
 from shardkit.errors import ArgumentError, IntegrityError
 from shardkit.formats import form_of, shard_format
 from shardkit.formats.zarr_arrays import NODE
-from shardkit.storage import MissingObject, Store, no_folder, parquet
+from shardkit.storage import MissingObject, Store, no_folder, parquet, spill
 from shardkit.storage.regular import ANEW
+from shardkit.storage.spill import Spill
 
 NAME = "dataset.json"
 JOURNALS = ".build"
@@ -37,7 +42,7 @@ _PUTS = 8  # small objects written at a time
 
 
 def describe(
-    samples: pa.Table,
+    samples: pa.Table | Spill,
     bins: Bins,
     digest: str,
     *,
@@ -52,7 +57,7 @@ def describe(
 
     Parameters
     ----------
-    samples : pyarrow.Table
+    samples : pyarrow.Table or Spill
         The manifest.
     bins : Bins
         Bins of the shards.
@@ -88,7 +93,7 @@ def describe(
         pixels=int((samples["height"].to_numpy().astype(np.int64) * samples["width"].to_numpy()).sum()),
         tokens=int(account.used),
         padded_tokens=int(account.padded),
-        splits=dict(sorted(Counter(samples["split"].to_pylist()).items())),
+        splits=dict(sorted((one["values"], one["counts"]) for one in pc.value_counts(samples["split"]).to_pylist())),
         verdicts=verdicts,
         digest=digest,
         key_fingerprint=fingerprint,
@@ -97,7 +102,7 @@ def describe(
     )
 
 
-def _transfer_syntax(samples: pa.Table, codec_name: str) -> str | None:
+def _transfer_syntax(samples: pa.Table | Spill, codec_name: str) -> str | None:
     """Return the DICOM transfer syntax of every image's stream: none if an early shardkit's has too few levels."""
     if not isinstance(how := codec(codec_name), CodestreamCodec):
         return None
@@ -175,24 +180,76 @@ def samples(store: Store, columns: list[str] | None = None, described: DatasetDe
     IntegrityError
         The manifest is missing or damaged, or contradicts dataset.json.
     """
-    described, where = described or description(store), f"{store.url}/{manifest.NAME}"
-    try:
-        data = store.get(manifest.NAME)
-    except MissingObject:
-        raise IntegrityError(f"{store.url} has no {manifest.NAME}: {ANEW}") from None
-    with parquet.legible(where), manifest.opened(pa.BufferReader(data)) as file:
-        schema.opened(file, len(data), described, where, columns)
+    described = described or description(store)
+    with _manifest(store, columns, described) as (file, where):
         table, named = manifest.typed(file.read(columns)), manifest.named_digest(file)
     rows = schema.ManifestCheck(described, where)
     for batch in table.to_batches(schema.BATCH):
         rows.check(batch)
     rows.done()
-    if columns is None and manifest.digest(table) != (wanted := described.digest or named) and wanted:
-        raise IntegrityError(f"{where} differs from the digest in {NAME if described.digest else 'it'}: {ANEW}")
+    if columns is None:
+        _check_digest(table, described, named, where)
     return table
 
 
-def write_metadata(store: Store, samples: pa.Table, description: DatasetDescription) -> None:
+def spilled(
+    store: Store, path: Path, columns: list[str] | None = None, described: DatasetDescription | None = None
+) -> Spill:
+    """Read the manifest into a spill, its values checked: memory holds some thousand rows of it.
+
+    Parameters
+    ----------
+    store, columns, described
+        As for `samples`, which raises the same.
+    path : Path
+        The spill's file.
+
+    Returns
+    -------
+    Spill
+        What `samples` would return.
+    """
+    described = described or description(store)
+    names = manifest.SCHEMA.names if columns is None else columns
+    with (
+        _manifest(store, columns, described) as (file, where),
+        spill.writing(path, pa.schema([manifest.SCHEMA.field(name) for name in names])) as sink,
+    ):
+        rows, named = schema.ManifestCheck(described, where), manifest.named_digest(file)
+        for batch in file.iter_batches(schema.BATCH, columns=names):
+            table = manifest.typed(pa.Table.from_batches([batch]))
+            for part in table.to_batches():
+                rows.check(part)
+            sink.write(table)
+        rows.done()
+    found = Spill(path)
+    if columns is None:
+        _check_digest(found, described, named, where)
+    return found
+
+
+@contextmanager
+def _manifest(
+    store: Store, columns: list[str] | None, described: DatasetDescription
+) -> Iterator[tuple[pq.ParquetFile, str]]:
+    """Open the manifest, and check what it says of itself; what is damaged in it raises IntegrityError."""
+    where = f"{store.url}/{manifest.NAME}"
+    try:
+        data = store.open(manifest.NAME)
+    except MissingObject:
+        raise IntegrityError(f"{store.url} has no {manifest.NAME}: {ANEW}") from None
+    with data, parquet.legible(where), manifest.opened(data) as file:
+        schema.opened(file, data.seek(0, os.SEEK_END), described, where, columns)
+        yield file, where
+
+
+def _check_digest(samples: pa.Table | Spill, described: DatasetDescription, named: str, where: str) -> None:
+    wanted = described.digest or named
+    if wanted and manifest.digest(samples) != wanted:
+        raise IntegrityError(f"{where} differs from the digest in {NAME if described.digest else 'it'}: {ANEW}")
+
+
+def write_metadata(store: Store, samples: pa.Table | Spill, description: DatasetDescription) -> None:
     """Write what a format has beside shards and manifest, each kind of object after those that it refers to."""
     with ThreadPoolExecutor(_PUTS) as threads:
         for objects in form_of(description).metadata(samples, description):

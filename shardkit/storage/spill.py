@@ -13,11 +13,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from shardkit.storage import private
 
 BATCH = 1 << 13
 """Rows of a batch of a spill."""
+BLOCK = 1 << 17
+"""Rows that programs handle at once, where a batch would be too few."""
 _WRITE = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 
 
@@ -117,6 +120,10 @@ class Spill:
         other.__dict__ |= self.__dict__ | {"column_names": list(names)}
         return other
 
+    def blocks(self) -> Iterator[pa.Table]:
+        """Read the rows of the columns, a block at a time."""
+        return (self.slice(start, BLOCK) for start in range(0, self.num_rows, BLOCK))
+
     def to_batches(self) -> Iterator[pa.RecordBatch]:
         """Read the rows of the columns, a batch at a time."""
         return self._read(range(self._batches))
@@ -176,6 +183,26 @@ def _opened(path: Path, names: Sequence[str] | None = None) -> Iterator[Any]:
         options = pa.ipc.IpcReadOptions(use_threads=False, included_fields=fields)
         with pa.ipc.open_file(source, options=options) as file:
             yield file
+
+
+def matching(rows: pa.Table | Spill, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Return the rows whose value in a column is one of these, in their order.
+
+    Parameters
+    ----------
+    rows : pyarrow.Table or Spill
+        Rows to look through; of a spill, memory holds a block at a time.
+    name : str
+        The column.
+    values : pyarrow.Array
+        Values looked for, best few: a table of them is made for each block.
+    """
+    found = [rows.schema.empty_table()]
+    if len(values):
+        for start in range(0, rows.num_rows, BLOCK):
+            block = rows.slice(start, BLOCK)
+            found.append(block.filter(pc.is_in(block[name], values)))
+    return pa.concat_tables(found).combine_chunks()
 
 
 class Regrouped:

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from stat import S_ISREG
@@ -117,6 +118,21 @@ class Store:
             found = obstore.get(self.remote, name)
             self._check_size(name, int(found.meta["size"]), most)
             return bytes(found.bytes())
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a whole object to read; one of a bucket is held in memory.
+
+        Raises
+        ------
+        StorageError
+            It cannot be read; `MissingObject` where it is not there.
+        IntegrityError
+            It is no file of the store.
+        """
+        if self.root is None:
+            return BytesIO(self.get(name))
+        with translate_errors(f"{self.url}/{name}"):
+            return regular.opened(self.root, name)
 
     def _check_size(self, name: str, size: int, most: int | None) -> None:
         if most is not None and size > most:
