@@ -21,7 +21,6 @@ from shardkit.storage.spill import Spill
 NEAR = "near.parquet"
 """What `near_duplicates` decided, in a generation's folder."""
 _LIGHT = ["serial", "verdict", "repairs", "plain", "pixel_hash"]
-_KINDS = (np.int64, np.int16, np.bool_)
 _HASH = journal.SCHEMA.field("pixel_hash").type
 
 
@@ -113,11 +112,12 @@ class _Light:
     repairs: npt.NDArray[np.int16]  # how many
     plain: npt.NDArray[np.bool_]
     pixel_hash: npt.NDArray[np.uint64]  # two a row
-    shard: npt.NDArray[np.int32]
+    shard: npt.NDArray[np.int64]
 
 
 def _light(store: Store, plan: GenerationPlan, generation: int) -> _Light:
-    found = [_Light(*(np.zeros(0, kind) for kind in _KINDS[:3]), np.zeros((0, 2), "<u8"), np.zeros(0, np.int32))]
+    nothing = np.zeros(0, np.int64)
+    found = [_Light(nothing, np.zeros(0, np.int16), np.zeros(0, np.bool_), np.zeros((0, 2), np.uint64), nothing)]
     for shard in plan.shards:
         table = journal.read(store, generation, shard.name, _LIGHT)
         table = table.filter(pc.equal(table["verdict"], "written")).combine_chunks()
@@ -132,10 +132,16 @@ def _light(store: Store, plan: GenerationPlan, generation: int) -> _Light:
                 pc.list_value_length(table["repairs"]).to_numpy().astype(np.int16),
                 table["plain"].to_numpy().astype(bool),
                 np.frombuffer(data, "<u8").reshape(-1, 2).copy(),
-                np.full(table.num_rows, shard.group, np.int32),
+                np.full(table.num_rows, shard.group),
             )
         )
-    return _Light(*(np.concatenate([getattr(one, name) for one in found]) for name in _Light.__dataclass_fields__))
+    return _Light(
+        np.concatenate([one.serial for one in found]),
+        np.concatenate([one.repairs for one in found]),
+        np.concatenate([one.plain for one in found]),
+        np.concatenate([one.pixel_hash for one in found]),
+        np.concatenate([one.shard for one in found]),
+    )
 
 
 def _rewrites(

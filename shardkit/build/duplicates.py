@@ -11,6 +11,7 @@ import numpy.typing as npt
 from shardkit.dataset.near import Pairs, Thumbs
 
 SPLITS = ("train", "val", "test")
+_ROWS = 256  # thumbnails worked on at once, which a processor's cache holds
 
 
 def components(n: int, pairs: Pairs) -> npt.NDArray[np.int64]:
@@ -95,18 +96,23 @@ class Templates:
         out = np.zeros(len(thumbs), bool)
         for kind, rows in _by_kind(kinds):
             if self._counts.get(kind, 0) >= self.MIN_IMAGES:
-                x = standardise(thumbs[rows])
-                rest = self._sums[kind] - x
-                rest /= np.maximum(np.linalg.norm(rest, axis=1, keepdims=True), 1e-9)
-                out[rows] = (x * rest).sum(1) <= self.THRESHOLD
+                for some in np.split(rows, range(_ROWS, len(rows), _ROWS)):
+                    x = standardise(thumbs[some])
+                    rest = self._sums[kind] - x
+                    rest /= np.maximum(np.linalg.norm(rest, axis=1, keepdims=True), 1e-9)
+                    out[some] = (x * rest).sum(1) <= self.THRESHOLD
         return out
 
 
 def standardise(thumbs: Thumbs) -> npt.NDArray[np.float64]:
     """Rows with mean 0 and norm 1."""
-    x = thumbs.astype(np.float64)
-    x -= x.mean(1, keepdims=True)
-    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9))
+    out = np.empty(thumbs.shape, np.float64)
+    for start in range(0, len(thumbs), _ROWS):
+        x = out[start : start + _ROWS]
+        x[:] = thumbs[start : start + _ROWS]
+        x -= x.mean(1, keepdims=True)
+        x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
+    return out
 
 
 def _by_kind(kinds: Sequence[tuple[str, str]]) -> Iterator[tuple[tuple[str, str], npt.NDArray[np.int64]]]:

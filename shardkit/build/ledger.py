@@ -214,9 +214,7 @@ def _with_flags(
         code += np.isin(paths, changed) + 2 * np.isin(paths, missing)
     kinds, which = np.unique(code, return_inverse=True)
     names = list(words)
-    flags = [
-        sorted({*filter(None, names[kind // 4].split("\n")), *_source_flags(kind % 4)}) for kind in kinds.tolist()
-    ]
+    flags = [sorted({*filter(None, names[kind // 4].split("\n")), *_source_flags(kind % 4)}) for kind in kinds.tolist()]
     column = pa.array(flags, pa.list_(pa.string())).take(pa.array(which))
     return table.set_column(table.schema.get_field_index("flags"), "flags", column).select(SCHEMA.names)
 

@@ -152,9 +152,7 @@ def _flags(column: pa.Array, found: dict[int, set[str]], start: int) -> pa.Array
     return pa.array(new, column.type)
 
 
-def _splits(
-    samples: Spill, pairs: Pairs, links: list[Path], split: Callable[[str], str]
-) -> npt.NDArray[np.int8]:
+def _splits(samples: Spill, pairs: Pairs, links: list[Path], split: Callable[[str], str]) -> npt.NDArray[np.int8]:
     """Each row's split: one for all patients that near-duplicates, dropped duplicates or a common study connect."""
     encoded = samples["patient"].dictionary_encode().combine_chunks()
     patients = encoded.indices.to_numpy(zero_copy_only=False)
@@ -171,11 +169,11 @@ def _splits(
         for name in names.slice(start, _BLOCK).to_pylist()
     ]
     shared = duplicates.shared_splits(np.array(own, np.int8), np.unique(np.concatenate(connected), axis=0))
-    return shared[patients]
+    return np.asarray(shared[patients], np.int8)
 
 
 def _numbered(names: pa.Array, others: pa.ChunkedArray) -> tuple[pa.Array, npt.NDArray[np.int64]]:
-    """Return those of `others` that are not in `names`, and the number of each of `others` in both, one after the other.
+    """Return those of `others` that are not in `names`, and the number of each of `others` in both together.
 
     The names, of which there may be many more, are looked up among the others.
     """

@@ -214,11 +214,11 @@ class SeenFiles:
         if table["part"].null_count < table.num_rows:
             files = [one.file for one in entries(part)]
         hashes = np.fromiter(map(path_hash, files), np.uint64, len(files))
-        at = np.searchsorted(self._hashes, hashes)
-        at[at == len(self._hashes)] = 0
-        known = self._hashes[at] == hashes if len(self._hashes) else np.zeros(len(files), bool)
-        lost = np.flatnonzero(known & ~self.seen[at]) if len(self.seen) else []
-        changed = [path for path, file in zip(paths, files, strict=True) if file in self.changed] if self.changed else []
+        lost: list[int] = []
+        if len(self._hashes):
+            at = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)
+            lost = np.flatnonzero((self._hashes[at] == hashes) & ~self.seen[at]).tolist()
+        changed = [path for path, file in zip(paths, files, strict=True) if file in self.changed]
         return changed, [paths[row] for row in lost]
 
     def _at(self, file: bytes) -> int | None:

@@ -1,4 +1,4 @@
-"""Tables on disk while a program works on them: read a column or a few rows at a time, so that memory need not hold all.
+"""Tables on disk while a program works on them, read a column or a few rows at a time: memory need not hold all.
 
 They are Arrow IPC files in a folder of the caller's, and are of no use to another run.
 """
@@ -226,9 +226,11 @@ class Regrouped:
         self._count = 0
 
     def __enter__(self) -> Regrouped:
+        """Return itself."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Remove the file."""
         self._file.close()
         self._path.unlink(missing_ok=True)
 
