@@ -57,13 +57,8 @@ class Gathered:
     samples: Spill
     files: Spill
 
-    def remove(self) -> None:
-        """Delete it."""
-        self.samples.remove()
-        self.files.remove()
 
-
-def gather(store: Store, plan: GenerationPlan, generation: int, folder: Path, old: Spill) -> Gathered:
+def gather(store: Store, plan: GenerationPlan, generation: int, folder: Path, place: Path, old: Spill) -> Gathered:
     """Read the journals, once for all that is made of them.
 
     Thumbnails of the written samples are kept: near-duplicates and polarity are judged on them, now and later.
@@ -78,10 +73,12 @@ def gather(store: Store, plan: GenerationPlan, generation: int, folder: Path, ol
         Its number.
     folder : Path
         Its private folder.
+    place : Path
+        Folder of the spills.
     old : Spill
         Samples of former generations.
     """
-    paths = [folder / f".{name}.tmp" for name in ("samples", "files")]
+    paths = [place / name for name in ("samples", "files")]
     columns = list(dict.fromkeys([*_FILE.names, *_FINGERPRINT.names, *_JOURNALED]))
     with (
         spill.writing(paths[0], manifest.SCHEMA) as samples,
@@ -161,7 +158,11 @@ def write_ledger(folder: Path, parts: list[Path], found: Gathered, digests: list
         for block in found.files.blocks():
             _add(done_by_part, _name_kept(block.combine_chunks(), kept, folder / NEAR), rows)
         for start in range(0, len(digests), _FILES):
-            _add(hashed_by_part, pa.concat_tables(map(parquet.read, digests[start : start + _FILES])), rows)
+            _add(
+                hashed_by_part,
+                pa.concat_tables(parquet.read(path, threads=False) for path in digests[start : start + _FILES]),
+                rows,
+            )
         for part, done, hashed in zip(parts, done_by_part.groups(), hashed_by_part.groups(), strict=True):
             writer.write_table(_ledger_rows(part, done, hashed, unused))
 

@@ -17,7 +17,7 @@ from shardkit.errors import BuildError
 from shardkit.storage import parquet
 from shardkit.storage.spill import BLOCK, Regrouped, Spill
 
-_RANGE = 1 << 17  # rows of a range of paths, about
+_RANGE = 1 << 15  # rows of a range of paths, about
 _SOME = 512  # one path of so many says where ranges end
 NAME = "ledger.parquet"
 VERDICTS = ("written", "dropped", "quarantined")

@@ -79,7 +79,7 @@ def confirmed_pairs(samples: Spill, thumbs: Thumbnails) -> tuple[Pairs, Pairs]:
 
 
 def finish_samples(
-    samples: Spill, thumbs: Thumbnails, links: list[Path], split: Callable[[str], str], folder: Path
+    samples: Spill, thumbs: Thumbnails, links: list[Path], split: Callable[[str], str], place: Path
 ) -> Spill:
     """Return the samples with flags, groups and splits as the whole dataset gives them.
 
@@ -93,8 +93,8 @@ def finish_samples(
         What `finalize.write_links` wrote in each generation.
     split : callable
         Takes a patient's pseudonym to train, val or test.
-    folder : Path
-        Where the new columns are spilled.
+    place : Path
+        Folder of the spill of new columns.
     """
     same, inverse = confirmed_pairs(samples, thumbs)
     both = np.concatenate([same, inverse])
@@ -108,7 +108,7 @@ def finish_samples(
         for node in nodes:
             found.setdefault(node, set()).add(flag)
     groups, splits = _groups(samples, both), _splits(samples, both, links, split)
-    names, start, path = pa.array(duplicates.SPLITS), 0, folder / ".judged.tmp"
+    names, start, path = pa.array(duplicates.SPLITS), 0, place / "judged"
     with spill.writing(path, pa.schema([manifest.SCHEMA.field(name) for name in ("flags", "group", "split")])) as sink:
         for batch in samples.select(["flags"]).to_batches():
             end = start + batch.num_rows

@@ -251,40 +251,37 @@ class _Run:
     def _assemble(self, plan: shard_plan.GenerationPlan, generation: int) -> None:
         self.progress.stage("assemble", None)
         store, folder = self.store, self.workspace.folder(generation)
-        old = self._before(plan, folder)
-        self._rewrite(deduplicate.exact_duplicates(store, plan, generation, old), generation)
-        earlier = [self.workspace.folder(g) / finalize.FINGERPRINTS for g in range(generation)]
-        found = finalize.gather(store, plan, generation, folder, old)
-        thumbs = relations.Thumbnails([*earlier, folder / finalize.FINGERPRINTS])
-        if self.dataset.rules.near_duplicates == "drop":
+        with spill.scratch(folder / spill.FOLDER) as place:
+            old = self._before(plan, place)
+            self._rewrite(deduplicate.exact_duplicates(store, plan, generation, old), generation)
+            earlier = [self.workspace.folder(g) / finalize.FINGERPRINTS for g in range(generation)]
+            found = finalize.gather(store, plan, generation, folder, place, old)
+            thumbs = relations.Thumbnails([*earlier, folder / finalize.FINGERPRINTS])
+            if self.dataset.rules.near_duplicates == "drop":
+                finalize.write_links(folder, found)
+                near = deduplicate.near_duplicates(store, plan, generation, old, found.samples, thumbs, folder)
+                self._rewrite(near, generation)
+                found = finalize.gather(store, plan, generation, folder, place, old)
             finalize.write_links(folder, found)
-            near = deduplicate.near_duplicates(store, plan, generation, old, found.samples, thumbs, folder)
-            self._rewrite(near, generation)
-            found = finalize.gather(store, plan, generation, folder, old)
-        old.remove()
-        finalize.write_links(folder, found)
-        links = [self.workspace.folder(g) / finalize.LINKS for g in range(generation + 1)]
-        samples = relations.finish_samples(found.samples, thumbs, links, self.workspace.name.split, folder)
-        digests = [self.workspace.digests(generation, shard.name) for shard in plan.shards]
-        finalize.write_ledger(folder, self.workspace.parts(generation), found, digests)
-        self._publish(samples, plan.bins, generation)
-        for rows in (samples, found):
-            rows.remove()
+            links = [self.workspace.folder(g) / finalize.LINKS for g in range(generation + 1)]
+            samples = relations.finish_samples(found.samples, thumbs, links, self.workspace.name.split, place)
+            digests = [self.workspace.digests(generation, shard.name) for shard in plan.shards]
+            finalize.write_ledger(folder, self.workspace.parts(generation), found, digests)
+            self._publish(samples, plan.bins, generation)
 
-    def _before(self, plan: shard_plan.GenerationPlan, folder: Path) -> Spill:
+    def _before(self, plan: shard_plan.GenerationPlan, place: Path) -> Spill:
         """Return the samples so far, but those of this generation, which an interrupted run may have published.
 
         They are not held against dataset.json: such a run may have written only one of the two.
         """
         ours = pa.array([shard.objects[0] for shard in plan.shards], pa.string())
         described = self._described(manifest.SCHEMA.empty_table(), plan.bins, "", {})
-        with spill.writing(folder / ".old.tmp", manifest.SCHEMA) as sink:
+        with spill.writing(place / "old", manifest.SCHEMA) as sink:
             if self.store.exists(manifest.NAME):
-                before = contents.spilled(self.store, folder / ".before.tmp", described=described)
+                before = contents.spilled(self.store, place / "before", described=described)
                 for table in before.blocks():
                     sink.write(table.filter(pc.invert(pc.is_in(table["shard"], ours))))
-                before.remove()
-        return Spill(folder / ".old.tmp")
+        return Spill(place / "old")
 
     def _rewrite(self, jobs: list[deduplicate.Rewrite], generation: int) -> None:
         work = ((job, (self.store, generation, job)) for job in jobs)
@@ -328,8 +325,12 @@ class _Run:
         return {verdict: dict(sorted(reasons.items())) for verdict, reasons in counts.items()}
 
     def _close(self, known: scan_rows.SeenFiles, new: int, again: set[str] | None) -> Outcome:
-        columns = ["key", "flags", "patient", "study", "group", "split"]
-        samples = contents.spilled(self.store, self.workspace.root / ".samples.tmp", columns)
+        with spill.scratch(self.workspace.root / spill.FOLDER) as place:
+            columns = ["key", "flags", "patient", "study", "group", "split"]
+            samples = contents.spilled(self.store, place / "samples", columns)
+            return self._outcome(samples, known, new, again)
+
+    def _outcome(self, samples: Spill, known: scan_rows.SeenFiles, new: int, again: set[str] | None) -> Outcome:
         changed, missing = ([np.zeros(0, np.uint64)] for _ in range(2))
         for part in self.workspace.earlier_parts():
             for of, paths in zip((changed, missing), known.gone(part), strict=True):
@@ -340,7 +341,7 @@ class _Run:
         share = sum(counts["quarantined"].values()) / max(1, sum(sum(of.values()) for of in counts.values()))
         written, exact = self.workspace.root / ledger.NAME, pa.array(["duplicate_exact"])
         copies = ledger.matching(written, ["reason", "key", "patient", "flags"], "reason", exact)
-        outcome = Outcome(
+        return Outcome(
             counts,
             samples.num_rows,
             new,
@@ -352,5 +353,3 @@ class _Run:
             None if again is None else ledger.reasons(written, again),
             remarks(copies, samples),
         )
-        samples.remove()
-        return outcome

@@ -26,10 +26,13 @@ def schema(columns: type) -> pa.Schema:
     return pa.schema(found)
 
 
-def read(source: Path | bytes, columns: list[str] | None = None) -> pa.Table:
-    """Read a file's table. Threads of `pq.read_table` abort a process that ends soon after (seen with 26.0)."""
+def read(source: Path | bytes, columns: list[str] | None = None, threads: bool = True) -> pa.Table:
+    """Read a file's table. Threads of `pq.read_table` abort a process that ends soon after (seen with 26.0).
+
+    Of a small file, dividing the columns between threads takes longer than to read them.
+    """
     with pq.ParquetFile(source if isinstance(source, Path) else pa.BufferReader(source)) as file:
-        return file.read(columns)
+        return file.read(columns, use_threads=threads)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ They are Arrow IPC files in a folder of the caller's, and are of no use to anoth
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,9 +18,11 @@ import pyarrow.compute as pc
 
 from shardkit.storage import private
 
+FOLDER = ".spills"
+"""Name of a folder of spills."""
 BATCH = 1 << 13
 """Rows of a batch of a spill."""
-BLOCK = 1 << 17
+BLOCK = 1 << 15
 """Rows that programs handle at once, where a batch would be too few."""
 _WRITE = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 
@@ -68,6 +71,17 @@ class SpillWriter:
     def _put(self, table: pa.Table) -> None:
         for batch in table.combine_chunks().to_batches():
             self._sink.write_batch(batch)
+
+
+@contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """Make a folder for spills that goes with the block; what a killed run left there goes first."""
+    shutil.rmtree(path, ignore_errors=True)
+    private.folder(path)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
@@ -154,11 +168,6 @@ class Spill:
     def with_columns(self, path: Path) -> Spill:
         """Return these rows with the columns of another spill of as many rows."""
         return Spill(*self._paths, path, names=self.column_names)
-
-    def remove(self) -> None:
-        """Delete the files."""
-        for path in self._paths:
-            path.unlink(missing_ok=True)
 
     def _read(self, numbers: Iterable[int]) -> Iterator[pa.RecordBatch]:
         with ExitStack() as stack:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ from benchmarks import scale_build
 from shardkit.build import scan
 
 ROWS = 1200
+A_FILE = 1500
+"""Bytes of memory that a file may take up to 100,000: blocks of rows, whose number does not grow from there on."""
 
 
 def _searches(template: Path, place: Path, shard: int, part: int, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -46,3 +51,21 @@ def test_more_shards_and_scan_parts_mean_no_more_searches_of_all_samples(
     few = _searches(dataset_folder, tmp_path / "few", 400, 600, monkeypatch)
     many = _searches(dataset_folder, tmp_path / "many", 40, 60, monkeypatch)
     assert few == many
+
+
+def _peak(template: Path, place: Path, rows: int) -> float:
+    """Bytes at the peak of the last stage of a build of so many files, in a process of its own."""
+    scale_build.make(str(template), str(place), rows)
+    code = (
+        "import json, sys; from benchmarks import scale_build; print(json.dumps(scale_build.last_stage(sys.argv[1])))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, str(place)], check=True, capture_output=True, text=True)
+    found = json.loads(ran.stdout.splitlines()[-1])
+    assert found["files"] == rows
+    return float(found["peak_mib"] * 2**20)
+
+
+@pytest.mark.deep
+def test_more_files_take_a_few_bytes_of_memory_each(dataset_folder: Path, tmp_path: Path) -> None:
+    few, many = (_peak(dataset_folder, tmp_path / str(rows), rows) for rows in (5_000, 100_000))
+    assert many - few < A_FILE * 95_000

@@ -74,8 +74,6 @@ def test_later_files_replace_columns(rows: tuple[Spill, pa.Table], tmp_path: Pat
         sink.write(other)
     both = there.with_columns(tmp_path / "more")
     assert pa.Table.from_batches(both.to_batches()).equals(whole.set_column(1, "text", other["text"]))
-    both.remove()
-    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_left_of_a_spill_that_is_not_written_to_its_end(tmp_path: Path) -> None:
@@ -86,6 +84,16 @@ def test_nothing_is_left_of_a_spill_that_is_not_written_to_its_end(tmp_path: Pat
 
     with pytest.raises(RuntimeError, match="broken"):
         broken()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_spills_is_empty_at_first_and_gone_at_the_end(tmp_path: Path) -> None:
+    place = tmp_path / spill.FOLDER
+    place.mkdir()
+    (place / "rows").write_bytes(b"what a killed run left")
+    with pytest.raises(RuntimeError, match="broken"), spill.scratch(place):  # noqa: PT012
+        assert not list(place.iterdir())
+        raise RuntimeError("broken")
     assert not list(tmp_path.iterdir())
 
 
