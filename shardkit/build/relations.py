@@ -18,7 +18,7 @@ from shardkit.content import THUMB
 from shardkit.dataset import manifest, near
 from shardkit.dataset.near import Pairs
 from shardkit.storage import parquet, spill
-from shardkit.storage.spill import Spill
+from shardkit.storage.spill import BLOCK, Spill
 
 DATASET_FLAGS = {"near_duplicate", "polarity_suspect", "uid_collision"}
 """Flags that depend on other samples."""
@@ -42,12 +42,21 @@ class Thumbnails:
 
         Both lie in the same order as a rule, which takes no table of all samples to see.
         """
-        columns = [pa.chunked_array([], pa.string()), *(parquet.read(path, ["key"])["key"] for path in self.files)]
-        found = pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())
-        if found.equals(keys := samples["key"]):
-            return np.arange(len(found))
-        at = pc.index_in(found, keys.combine_chunks()).fill_null(-1)
-        return np.asarray(at.to_numpy(), np.int64)
+        keys, start, same = samples.select(["key"]), 0, True
+        for found in self._keys():
+            same = same and pa.chunked_array([found]).equals(keys.slice(start, len(found))["key"])
+            start += len(found)
+        if same and start == samples.num_rows:
+            return np.arange(start)
+        at = pc.index_in(pa.chunked_array(list(self._keys()), pa.string()), samples["key"].combine_chunks())
+        return np.asarray(at.fill_null(-1).to_numpy(), np.int64)
+
+    def _keys(self) -> Iterator[pa.Array]:
+        """Yield the keys of all thumbnails, a block at a time."""
+        for path in self.files:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(BLOCK, columns=["key"], use_threads=False):
+                    yield batch.column(0)
 
     def of(self, keys: pa.Array) -> npt.NDArray[np.uint8]:
         """Return the thumbnails of `keys`, in their order: (n, pixels) uint8."""
