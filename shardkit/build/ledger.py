@@ -63,15 +63,15 @@ class CurrentFlags:
     """
 
     def __init__(self, samples: pa.Table | Spill) -> None:
-        hashes, codes, self.words = [np.zeros((0, 2), ">u8")], [np.zeros(0, np.int32)], dict[str, int]()
+        rows, start, self.words = samples.num_rows, 0, dict[str, int]()
+        high, low, codes = np.empty(rows, np.uint64), np.empty(rows, np.uint64), np.empty(rows, np.int32)
         for batch in samples.select(["key", "flags"]).to_batches():
-            hashes.append(_hashed(batch.column(0)))
-            codes.append(_coded(batch.column(1), self.words))
-        joined = np.concatenate(hashes)
-        high, low = joined[:, 0].astype(np.uint64), joined[:, 1].astype(np.uint64)
-        del hashes, joined
-        order = np.lexsort((low, high))
-        self._high, self._low, self._codes = high[order], low[order], np.concatenate(codes)[order]
+            here = slice(start, start + batch.num_rows)
+            high[here], low[here] = _hashed(batch.column(0)).T
+            codes[here] = _coded(batch.column(1), self.words)
+            start += batch.num_rows
+        order = np.argsort(high)
+        self._high, self._low, self._codes = high[order], low[order], codes[order]
 
     def of(self, keys: pa.ChunkedArray) -> npt.NDArray[np.int64]:
         """Return the flags of each key as a value of `words`; -1 for a key that no sample has, and for none."""
@@ -120,7 +120,7 @@ def merge(
     samples : pyarrow.Table or Spill
         Has the dataset's keys and flags.
     changed, missing : ndarray of uint64
-        `scan_rows.path_hash` of the paths, as the ledger shows them, that have another size now, or are gone.
+        Sorted `scan_rows.path_hash` of the paths, as the ledger shows them, that have another size now, or are gone.
     target : Path
         The file to write.
     inputs : int
@@ -211,12 +211,19 @@ def _with_flags(
     code = np.where(current < 0, before, current) * 4
     if len(changed) or len(missing):
         paths = np.fromiter((path_hash(path.encode()) for path in table["path"].to_pylist()), np.uint64)
-        code += np.isin(paths, changed) + 2 * np.isin(paths, missing)
+        code += _among(paths, changed) + 2 * _among(paths, missing)
     kinds, which = np.unique(code, return_inverse=True)
     names = list(words)
     flags = [sorted({*filter(None, names[kind // 4].split("\n")), *_source_flags(kind % 4)}) for kind in kinds.tolist()]
     column = pa.array(flags, pa.list_(pa.string())).take(pa.array(which))
     return table.set_column(table.schema.get_field_index("flags"), "flags", column).select(SCHEMA.names)
+
+
+def _among(hashes: npt.NDArray[np.uint64], known: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    """Return which hashes are known; `np.isin` would sort the known ones, sorted as they are, for each range."""
+    if not len(known):
+        return np.zeros(len(hashes), np.bool_)
+    return np.asarray(known[np.minimum(np.searchsorted(known, hashes), len(known) - 1)] == hashes)
 
 
 def _source_flags(bits: int) -> list[str]:

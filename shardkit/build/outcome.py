@@ -3,14 +3,14 @@
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from shardkit.build.ledger import WRITTEN
 from shardkit.config import Rules
-from shardkit.storage.spill import Spill
+from shardkit.storage.spill import BLOCK, Spill, matching
 from shardkit.triage import DROPS
 
 MOST = 0.5
@@ -107,15 +107,30 @@ def _one_for_most(samples: pa.Table | Spill) -> list[str]:
     """Images of one patient, study or group share a split: with most of the samples it makes splits useless."""
     for what, remedy in _TIES.items():
         column = what.partition(" ")[0]
-        found = pc.value_counts(samples[column].drop_null())
-        if not len(found):
-            continue
-        top = found[int(np.argmax(found.field("counts").to_numpy()))].as_py()
-        if top["counts"] >= FEW and top["counts"] > MOST * samples.num_rows:
-            split = samples["split"][pc.index(samples[column], top["values"]).as_py()]
-            share = f"{top['counts']:,} of {samples.num_rows:,} samples"
+        value, count = _majority(samples, column)
+        if count >= FEW:
+            one = matching(samples.select([column, "split"]), column, pa.array([value]))
+            split, share = one["split"][0], f"{count:,} of {samples.num_rows:,} samples"
             return [f"one {what} has {share}, all in the {split} split: {remedy} and build into another --out"]
     return []
+
+
+def _majority(samples: pa.Table | Spill, column: str) -> tuple[str, int]:
+    """Return the value that more than `MOST` of the samples have, and how many have it; 0 where there is none.
+
+    Such a value has more than that share of some block, so that no table of all values is needed.
+    """
+    one, kinds = samples.select([column]), dict[str, int]()
+    blocks = [partial(one.slice, start, BLOCK) for start in range(0, samples.num_rows, BLOCK)]
+    for block in blocks:
+        rows = block()
+        counted = pc.value_counts(rows[column].drop_null())
+        for found in counted.filter(pc.greater(counted.field("counts"), MOST * rows.num_rows)).to_pylist():
+            kinds[found["values"]] = 0
+    for value in kinds:
+        kinds[value] = sum(int(pc.sum(pc.equal(block()[column], value)).as_py() or 0) for block in blocks)
+    value, count = max(kinds.items(), key=lambda item: item[1], default=("", 0))
+    return value, count if count > MOST * samples.num_rows else 0
 
 
 def _dropping(counts: Counts, rules: Rules, modalities: Callable[[], Counter[str]]) -> list[str]:
