@@ -54,8 +54,13 @@ def test_an_empty_train_split_is_said_with_where_the_samples_are() -> None:
     assert "train split (test has 2, val has 1)" in said
 
 
+@pytest.mark.parametrize("block", [7, 1 << 15])
 @pytest.mark.parametrize("column", ["patient", "study", "group"])
-def test_one_of_anything_that_binds_a_split_may_not_have_most_samples(column: str) -> None:
+def test_one_of_anything_that_binds_a_split_may_not_have_most_samples(
+    column: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcome, "BLOCK", block)
+
     def tied(count: int, many: int) -> pa.Table:
         values: list[str | None] = [f"x{i}" for i in range(count)] if column != "group" else [None] * count
         return _samples(count, **{column: ["same"] * many + values[many:]})
