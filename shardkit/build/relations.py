@@ -18,10 +18,11 @@ from shardkit.content import THUMB
 from shardkit.dataset import manifest, near
 from shardkit.dataset.near import Pairs
 from shardkit.storage import parquet, spill
-from shardkit.storage.spill import BLOCK, Spill
+from shardkit.storage.spill import Spill
 
 DATASET_FLAGS = {"near_duplicate", "polarity_suspect", "uid_collision"}
 """Flags that depend on other samples."""
+_BATCH = 4096  # thumbnails read at once
 _BLOCK = 1 << 16  # rows handled as Python objects at once
 
 
@@ -32,10 +33,19 @@ class Thumbnails:
     files: list[Path]
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield everything, some thousand rows at a time."""
+        """Yield everything, some thousand rows at a time.
+
+        Row groups are read one by one: a reader of many at once holds memory of all that it has read.
+        """
         for path in self.files:
             with pq.ParquetFile(path) as file:
-                yield from file.iter_batches(4096)
+                waiting = file.schema_arrow.empty_table()
+                for group in range(file.num_row_groups):
+                    waiting = pa.concat_tables([waiting, file.read_row_group(group, use_threads=False)])
+                    last = group == file.num_row_groups - 1
+                    while waiting.num_rows >= _BATCH or (last and waiting.num_rows):
+                        yield from waiting.slice(0, _BATCH).combine_chunks().to_batches()
+                        waiting = waiting.slice(_BATCH)
 
     def rows(self, samples: Spill) -> npt.NDArray[np.int64]:
         """Return the row of the sample of each thumbnail that `batches` yields; -1 where it is none's.
@@ -52,11 +62,11 @@ class Thumbnails:
         return np.asarray(at.fill_null(-1).to_numpy(), np.int64)
 
     def _keys(self) -> Iterator[pa.Array]:
-        """Yield the keys of all thumbnails, a block at a time."""
+        """Yield the keys of all thumbnails, a row group at a time."""
         for path in self.files:
             with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(BLOCK, columns=["key"], use_threads=False):
-                    yield batch.column(0)
+                for group in range(file.num_row_groups):
+                    yield from file.read_row_group(group, ["key"], use_threads=False)["key"].chunks
 
     def of(self, keys: pa.Array) -> npt.NDArray[np.uint8]:
         """Return the thumbnails of `keys`, in their order: (n, pixels) uint8."""
