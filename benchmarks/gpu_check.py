@@ -11,6 +11,7 @@ Without a GPU the same steps run on the CPU, to test all this: no claim about a 
 from __future__ import annotations
 
 import gc
+import json
 import multiprocessing
 import os
 import signal
@@ -61,7 +62,8 @@ def _speeds(*cases: tuple[str, str]) -> dict[str, Step]:
     """Return steps that measure recipes with batchings."""
     found = {}
     for recipe, name in cases:
-        own = partial(training.speed, recipe=recipe, name=name)
+        plain, _, more = name.partition(", ")
+        own = partial(training.speed, recipe=recipe, name=plain, times=int(more.partition(" ")[0] or 1))
         found[f"{recipe}, {name}"] = Step(f"How fast is training of {recipe}, {name}?", own, 90, 0)
     return found
 
@@ -87,10 +89,10 @@ STEPS = {
     "streams": Step("Do batches stay whole while a model reads them?", loading.streams, 40, 20),
     **_looks("steps", "more steps", "tuning steps", "more tuning steps"),
     **_methods(*METHODS),
+    "commands": Step("Do the trainer's commands run, and go on after an end?", training.commands, 120, 0),
     "loader": Step("What decodes faster beside this GPU, its decoder or threads?", loading.speed, 60, 40),
     "decode": Step("How fast is the decoder alone?", decoding.speed, 60, 20),
-    **_speeds(("thesis-b48", "Packed"), ("medmae-s16", "Resized")),
-    "commands": Step("Do the trainer's commands run, and go on after an end?", training.commands, 300, 0),
+    **_speeds(("thesis-b48", "Packed"), ("thesis-b48", "Packed, 4 x tokens"), ("medmae-s16", "Resized")),
     **_speeds(("thesis-b48", "Packed + content"), ("thesis-b48", "DBB"), ("thesis-b48", "Fixed")),
 }
 """In the order in which they run."""
@@ -120,7 +122,7 @@ def run(
     scale
         Factor on heights and widths of its radiographs; default 1 on a GPU, 0.15 on a CPU.
     steps
-        Names of those to run; default all of them.
+        Names of those to run; default all of them. Figures of others that the file has stay, with their own dates.
     seed
         Of the export, the plan and the weights.
     device
@@ -134,7 +136,7 @@ def run(
     on_gpu = where == "cuda"
     result = begin((__doc__ or "").partition("\n")[0], gpu_utilization.LIBRARIES)
     result["gpu"] = "" if on_gpu else gpu_utilization.NO_GPU.format("the recipe tiny")
-    result["steps"] = {}
+    result["steps"] = _earlier(out, on_gpu) if steps else {}
     with tempfile.TemporaryDirectory(prefix="shardkit-bench-") as folder:
         made: Record = {"studies": studies or ((60 if quick else 400) if on_gpu else 8)}
         made |= {"scale": scale or (1.0 if on_gpu else 0.15)}
@@ -149,8 +151,9 @@ def run(
             limit = step.quick if quick else step.limit
             if name in chosen and (limit or steps):
                 found = worker.done(step.run, at, limit or step.limit)
-                result["steps"][name] = {"question": step.question, **found}
-                result["gpu"] = result["gpu"] or found.get("figures", {}).get("gpu", "")
+                of = {"date": result["date"], "quick": quick, "data": about}
+                result["steps"][name] = {"question": step.question, **of, **found}
+                result["gpu"] = result["gpu"] or result["steps"].get("driver", found).get("figures", {}).get("gpu", "")
                 save(result, out)
         worker.end()
     save(result, out, plots)
@@ -168,6 +171,15 @@ def _labelled(work: Path, url: str, made: Record, seed: int) -> str:
     key = work / "private"  # as `synthetic` has it
     label(url, name="region", table=str(work / "findings.csv"), by="path", private=key)
     return "region"
+
+
+def _earlier(out: Path, on_gpu: bool) -> Record:
+    """Return the steps that an earlier run on the same kind of device left in its file."""
+    if not out.exists():
+        return {}
+    earlier: Record = json.loads(out.read_text())
+    known = {name: step for name, step in earlier["steps"].items() if name in STEPS}
+    return known if on_gpu != earlier["gpu"].startswith("none") else {}
 
 
 class Worker:
@@ -192,7 +204,7 @@ class Worker:
         except EOFError:  # it died without a word
             self._child.join(10)
             found = {"why": f"its process ended with {self._child.exitcode}"}
-        found.setdefault("outcome", "failed")
+        found = {"outcome": "failed", **_without_folders(found)}
         if found["outcome"] == "failed":  # after some errors nothing runs on a GPU any more in this process
             self.end()
         return {**found, "seconds": round(time.monotonic() - begun, 2)}
@@ -228,6 +240,16 @@ def _done(function: Callable[[Where], Record], at: Where) -> Record:
         return {"outcome": "failed", "why": plain(f"{type(error).__name__}: {error}"), "where": at_line}
     wrong = figures.pop("wrong", [])
     return {"outcome": "wrong" if wrong else "passed", **({"why": wrong} if wrong else {}), "figures": figures}
+
+
+def _without_folders(value: Any) -> Any:
+    """Return figures whose texts name no folder of this machine."""
+    if isinstance(value, dict):
+        return {name: _without_folders(of) for name, of in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(of) for of in value]
+    rooted = isinstance(value, str) and any(word.startswith("/") for word in value.split())
+    return " ".join(Path(w).name if w.startswith("/") else w for w in value.split()) if rooted else value
 
 
 def plain(text: str) -> str:

@@ -25,12 +25,9 @@ def said(name: str, step: Record) -> str:
 
 def readme(result: Record) -> str:
     """Return this benchmark's lines for benchmarks/README.md; a test holds them equal to the JSON."""
-    of = result["conditions"]
-    data = (
-        of["data"]
-        if isinstance(of["data"], str)
-        else "{studies} synthetic studies at scale {scale}".format(**of["data"])
-    )
+    every = [step.get("data", result["conditions"]["data"]) for step in result["steps"].values()]
+    words = [of if isinstance(of, str) else "{studies} synthetic studies at scale {scale}".format(**of) for of in every]
+    data = "; ".join(dict.fromkeys(words))
     rows = [(name, step["question"], step["outcome"], said(name, step)) for name, step in result["steps"].items()]
     lines = ["| step | question | outcome | what it found |", "| --- | --- | --- | --- |"]
     lines += [f"| {' | '.join(row)} |" for row in rows]

@@ -6,9 +6,10 @@ asking for the iterator to the last batch. In every repeat, interleaved:
 
 shardkit    the loader with its defaults: Packed(8192 tokens of 48 pixels), or Resized(224, level="auto"); also with
             DALI's CPU decoder (disk), and with an empty disk cache (s3).
-mosaic, litdata, webdataset
-            a DataLoader with a worker a core over the same samples in that library's format, twice: as 16-bit PNG, and
-            with our HTJ2K bytes and decoder inside (at 224: decoded at a reduced level). See `loader_peers`.
+mosaic, litdata, webdataset, lance, spdl
+            the same samples in that library's format, decoded in a worker process (the first three: of a DataLoader)
+            or thread a core, twice: as 16-bit PNG, and with our HTJ2K bytes and decoder inside (at 224: decoded at a
+            reduced level). See `peers`.
 dicom       a DataLoader over the DICOM files: pydicom's pixel_array, MONOCHROME1 inverted, divided by the maximum.
 decode      limit: the HTJ2K bytes in memory, decoded on a thread a core, nothing else.
 read        limit: the byte ranges that the loader's plan asks for, read with as many connections, nothing else.
@@ -33,9 +34,11 @@ from cyclopts import Parameter
 
 from benchmarks import loader_data, loader_views, machine
 from benchmarks.loader_data import Data, Source
-from benchmarks.loader_peers import MODULES, SHUFFLED, SIDE, Record
 from benchmarks.loader_programs import LIBRARIES, PATCH, READS, TOKENS
 from benchmarks.loader_summary import Name, plots, ratios, readme, show, summarise
+from benchmarks.peers import PEERS
+from benchmarks.peers.webdataset import SHUFFLED
+from benchmarks.peers.work import FETCHES, SIDE, Record
 from benchmarks.results import FOLDER, ROOT, begin, save
 from shardkit.terminal.output import Terminal
 
@@ -45,7 +48,7 @@ TASKS, SOURCES = ("full", str(SIDE)), ("disk", "s3", "nas")
 BATCH = {"full": 8, str(SIDE): 64}
 TOLERANCE = {"full": 1e-4, str(SIDE): 0.02}  # of an image's mean; at 224, for other ways to resize
 LEVEL = 2  # whose share of the bytes is measured
-Program = Literal["shardkit", "mosaic", "litdata", "webdataset", "dicom"]
+Program = Literal["shardkit", "mosaic", "litdata", "webdataset", "lance", "spdl", "dicom"]
 Place = Literal["disk", "s3", "nas"]
 Part = Literal["single", "views"]
 PARTS: tuple[Part, ...] = ("single", "views")
@@ -107,7 +110,7 @@ def run(
     with tempfile.TemporaryDirectory(prefix="shardkit-bench-") as folder, ExitStack() as stack:
         bench = Bench(Path(folder), str(peers_python or sys.executable))
         if "single" in chosen:
-            wanted = [p for p in MODULES if programs is None or p in programs]
+            wanted = [p for p in PEERS if programs is None or p in programs]
             bench.require(wanted)
             kept = {"views": result["views"]} if "views" in result else {}
             result = begin((__doc__ or "").partition("\n")[0], LIBRARIES) | kept
@@ -159,9 +162,9 @@ class Bench:
         code = (
             "import importlib.util as u, json, sys; print(json.dumps([m for m in sys.argv[1:] if not u.find_spec(m)]))"
         )
-        command = [self.peers_python, "-c", code, *(MODULES[name][0] for name in programs)]
+        command = [self.peers_python, "-c", code, *(PEERS[name].module for name in programs)]
         found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
-        missing = [distribution for module, distribution in MODULES.values() if module in found]
+        missing = [peer.distribution for peer in PEERS.values() if peer.module in found]
         if missing:
             raise SystemExit(
                 f"the interpreter that runs the peers has no {', '.join(missing)}: pip install '.[peers]' in an"
@@ -229,10 +232,10 @@ def measure(name: Name, source: Source, data: Data, bench: Bench) -> Record:
     }
     if name.program in ("decode", "read"):
         job["samples"] = data.samples
-    elif name.program in MODULES:
+    elif name.program in PEERS:
         job["files"] = data.files(folder)
     source.forget()
-    peer = name.program in MODULES
+    peer = name.program in PEERS
     try:
         used, found = bench.measured("epoch", job, peers=peer, environment=source.environment)
     except RuntimeError as error:
@@ -251,7 +254,7 @@ def _figures(name: Name, used: machine.Usage, found: Record, data: Data, folder:
     keys = [_key(data, name, sample) for sample in found["delivered"]]
     if set(keys) != {sample["key"] for sample in data.samples}:
         raise RuntimeError(f"{name} delivered {len(set(keys))} of {len(data.samples)} samples")
-    reduced = name.task != "full" and (name.program not in MODULES or name.variant == "htj2k")
+    reduced = name.task != "full" and (name.program not in PEERS or name.variant == "htj2k")
     seconds, mpx, decoded = found["seconds"], data.mpx(), data.mpx("auto" if reduced else "")
     stats = found["stats"]
     read = stats["cache"]["filled_bytes"] if name.variant == "cache" else stats.get("read_bytes", data.bytes(folder))
@@ -318,8 +321,9 @@ def _conditions(data: Data, sources: list[Source]) -> Record:
         "image_bytes": {f"level {i}": sum(s["level_bytes"][i] for s in data.samples) for i in range(6)},
         "shards": len({sample["shard"] for sample in data.samples}),
         "png": loader_data.PNG,
-        "order": f"shuffled by each library's own means; webdataset: shards, and a buffer of {SHUFFLED} samples",
-        "caches": "empty at the start of every run; peers copy shards from s3, mosaic and litdata also from the nas",
-        "connections": READS,
+        "order": "shuffled by each library's own means; webdataset: shards, and a buffer of"
+        f" {SHUFFLED} samples; spdl: the list of files",
+        "caches": "empty at the start of every run; mosaic and litdata copy shards from s3 and nas",
+        "connections": READS | {"lance, spdl": FETCHES},
         "read_bytes": "shardkit: counted by the loader; peers: the size of their dataset, read once",
     }

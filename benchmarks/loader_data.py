@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks.loader_peers import WRITERS, Record, level_of
+from benchmarks.peers import PEERS
+from benchmarks.peers.work import Record, level_of
 from shardkit.dataset.rounding import halved
 
 BUCKET = "benchmark"
@@ -87,7 +88,7 @@ def make(root: Path, files: int, scale: float, seed: int, shard_mib: int, progra
     formats = {("shardkit", ""): "shardkit", ("dicom", "dicom"): "export"}
     rows = [sample | {"at": at} for sample, at in zip(samples, places, strict=True)]
     encoded = {variant: root / variant for variant in VARIANTS}
-    for program in (p for p in programs if p in WRITERS):
+    for program in (p for p in programs if PEERS[p].write):
         out = {variant: f"{program}-{variant}" for variant in VARIANTS}
         formats |= {(program, variant): folder for variant, folder in out.items()}
         folders = {variant: root / folder for variant, folder in out.items()}

@@ -12,12 +12,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks import loader_peers, machine
-from benchmarks.loader_peers import SIDE, Record
+from benchmarks import machine, peers
+from benchmarks.peers.work import SIDE, Record
 
 LIBRARIES = (
     *("shardkit", "numpy", "torch", "nvidia-dali-cuda130", "imagecodecs", "obstore", "pydicom", "mosaicml-streaming"),
     *("litdata", "webdataset", "opencv-python-headless", "boto3", "moto", "pylibjpeg-libjpeg", "pyjpegls"),
+    *("lancedb", "spdl-core"),
 )
 TOKENS, PATCH = 8192, 48  # a pack holds about as many images as the peers' batches
 READS = {"s3": 32, "disk": 16, "mount": 16}  # concurrent reads; as many as the loader has
@@ -30,7 +31,7 @@ def child(role: str, work: str) -> None:
     roles: dict[str, Callable[..., Any]] = {
         "command": _command_role,
         "describe": lambda: machine.describe(LIBRARIES),
-        "write": loader_peers.write,
+        "write": peers.write,
         "epoch": _epoch_role,
         "level": _level_role,
     }
@@ -104,7 +105,7 @@ class _Peer:
     """Another loader."""
 
     def __init__(self, job: Record) -> None:
-        self._batches = loader_peers.batches(job)
+        self._batches = peers.batches(job)
 
     def batches(self) -> Iterable[Delivered]:
         """Return its batches."""

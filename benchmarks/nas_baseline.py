@@ -3,7 +3,7 @@
 A thesis trained on DICOM behind a NAS at 7 images a second (and measured 1,000 files on one thread: 170 s from the NAS,
 6.1 s from a local disk). Here, over one wire of a given latency (each way) and rate:
 
-dicom, NAS      a DataLoader with a worker a core over the DICOM files of a real mount (sshfs), as in `loader_peers`.
+dicom, NAS      a DataLoader with a worker a core over the DICOM files of a real mount (sshfs), as in `peers.dicom`.
 shards, NAS     `shardkit.Loader` over the same mount.
 shards, S3      the same from a bucket on a gateway behind the same wire.
 shards, cache   the second epoch of a loader whose disk cache the first has filled: no wire in it.
@@ -165,7 +165,7 @@ def second_epoch(job: Record) -> Record:
 
 def one_thread(job: Record) -> Record:
     """Time reading, decoding and normalising DICOM files one after another, as the thesis timed its NAS."""
-    from benchmarks.loader_peers import Work, normalised
+    from benchmarks.peers.work import Work, normalised
 
     signal.alarm(LONGEST_S)
     import pydicom.pixels  # noqa: F401 - not part of the time

@@ -2,17 +2,14 @@
 
 Every result is a whole number or a mask, the same on all machines. Arguments are C-contiguous, and may be read-only.
 Import this module where it is used: Numba takes a fifth of a second to load, and a first use compiles for some seconds.
-What was compiled is kept beside the module or, where that cannot be written, in the user's cache folder.
 """
-
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
-from numba import bool_, njit, types, uint16, uint32
+from numba import bool_, types, uint16, uint32
 
-F = TypeVar("F", bound=Callable[..., Any])
+from shardkit.compiling import compiled
+
 Pixels = npt.NDArray[np.uint16]
 Mask = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.uint32]
@@ -21,20 +18,7 @@ _PIXELS, _MASK = types.Array(uint16, 2, "C", readonly=True), types.Array(bool_, 
 _COUNTS, _RUNS = types.Array(uint32, 1, "C"), types.Array(types.int32, 1, "C")
 
 
-def _compiled(*arguments: Any) -> Callable[[F], F]:
-    """Compile for arguments of these types, before the first call: a process may be short of memory by then."""
-
-    def compiled(function: F) -> F:
-        try:
-            made: Any = njit([arguments], nogil=True, cache=True)(function)
-        except RuntimeError:  # no folder can be written: each process compiles for itself
-            made = njit([arguments], nogil=True)(function)
-        return cast(F, made)
-
-    return compiled
-
-
-@_compiled(_PIXELS, types.int64, types.int64, types.Array(uint32, 2, "C"), _COUNTS)
+@compiled(_PIXELS, types.int64, types.int64, types.Array(uint32, 2, "C"), _COUNTS)
 def sum_and_count(pixels: Pixels, down: int, across: int, sums: Counts, histogram: Counts) -> None:
     """Sum the blocks of an image, and count its grey levels, in one pass.
 
@@ -69,7 +53,7 @@ def sum_and_count(pixels: Pixels, down: int, across: int, sums: Counts, histogra
             total[:] = 0
 
 
-@_compiled(_PIXELS, _MASK, types.int64, _COUNTS)
+@compiled(_PIXELS, _MASK, types.int64, _COUNTS)
 def count(pixels: Pixels, mask: Mask, side: int, histogram: Counts) -> None:
     """Count the grey levels of some blocks of an image.
 
@@ -101,7 +85,7 @@ def count(pixels: Pixels, mask: Mask, side: int, histogram: Counts) -> None:
                 histogram[line[x]] += np.uint32(1)
 
 
-@_compiled(_MASK, bool_, types.Array(bool_, 2, "C"))
+@compiled(_MASK, bool_, types.Array(bool_, 2, "C"))
 def grow(mask: Mask, edge: bool, grown: Mask) -> None:
     """Do a binary dilation by 3 x 3.
 
@@ -132,7 +116,7 @@ def grow(mask: Mask, edge: bool, grown: Mask) -> None:
             grown[row, column] = tall[column] | tall[column + 1] | tall[column + 2]
 
 
-@_compiled(_RUNS, types.int64)
+@compiled(_RUNS, types.int64)
 def _root(parents: npt.NDArray[np.int32], at: int) -> int:
     """Return the first of the runs that one is joined to, and shorten the way there."""
     while parents[at] != at:
@@ -141,7 +125,7 @@ def _root(parents: npt.NDArray[np.int32], at: int) -> int:
     return at
 
 
-@_compiled(_MASK)
+@compiled(_MASK)
 def parts(mask: Mask) -> npt.NDArray[np.int32]:
     """Find the parts of a mask that hang together by sides of their blocks.
 
@@ -184,7 +168,7 @@ def parts(mask: Mask) -> npt.NDArray[np.int32]:
     return runs[:, :count].copy()
 
 
-@_compiled(types.Array(types.int32, 2, "C"), types.Array(bool_, 1, "C", readonly=True), types.Array(bool_, 2, "C"))
+@compiled(types.Array(types.int32, 2, "C"), types.Array(bool_, 1, "C", readonly=True), types.Array(bool_, 2, "C"))
 def paint(runs: npt.NDArray[np.int32], wanted: Mask, mask: Mask) -> None:
     """Set the blocks of some parts.
 
@@ -200,3 +184,22 @@ def paint(runs: npt.NDArray[np.int32], wanted: Mask, mask: Mask) -> None:
     for at in range(runs.shape[1]):
         if wanted[runs[3, at]]:
             mask[runs[0, at], runs[1, at] : runs[2, at]] = True
+
+
+@compiled(types.Array(types.int32, 2, "C", readonly=True), types.int64, types.int64, types.Array(uint16, 2, "C"))
+def shift_and_clip(band: npt.NDArray[np.int32], offset: int, top: int, pixels: Pixels) -> None:
+    """Add a number to whole numbers, and cut them off at 0 and another one.
+
+    Parameters
+    ----------
+    band : ndarray of int32, (height, width)
+        The numbers.
+    offset, top : int
+        What is added, and the greatest result.
+    pixels : ndarray of uint16, (height, width)
+        Takes the results.
+    """
+    for y in range(band.shape[0]):
+        given, taken = band[y], pixels[y]
+        for x in range(given.size):
+            taken[x] = min(max(given[x] + offset, 0), top)

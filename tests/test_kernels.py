@@ -12,6 +12,7 @@ from numba.core import caching
 from scipy import ndimage
 
 from shardkit import content, kernels
+from shardkit.compiling import compiled
 
 Pixels = npt.NDArray[np.uint16]
 SHAPES = [(1, 1), (1, 700), (513, 3), (512, 512), (515, 514), (1300, 1025), (600, 1537)]
@@ -83,7 +84,7 @@ def test_growing_is_scipy_s_dilation(shape: tuple[int, int], edge: bool) -> None
 def test_where_nothing_can_be_kept_they_are_compiled_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
 
-    @kernels._compiled(kernels._MASK)
+    @compiled(kernels._MASK)
     def first(mask: npt.NDArray[np.bool_]) -> bool:
         return bool(mask[0, 0])
 

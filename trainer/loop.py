@@ -26,10 +26,10 @@ from trainer.objectives import pictures
 from trainer.objectives.base import Objective
 from trainer.parallel import World
 from trainer.preparing import check_whole, compile_blocks
-from trainer.runs import best
-from trainer.runs.checkpoint import Checkpoints, TrainingState
 from trainer.runs.log import Log, Step
 from trainer.runs.profiling import ProfilerWindow
+from trainer.runs.saving import Checkpoints
+from trainer.runs.state import TrainingState
 from trainer.schedule import Schedule, cosine
 from trainer.selection import Selection
 from trainer.validation import Validation
@@ -178,20 +178,20 @@ class Loop:
             decay = cosine(self.config.optim.weight_decay, end, self.progress.step / self.steps)
             optim.set_decay(self.optimizer, decay)
         self.optimizer.zero_grad(set_to_none=True)
-        sums, waited, epoch = self._accumulate()
+        sums, later, waited, epoch = self._accumulate()
         sums["stop"] = torch.full((), float(self.asked()), dtype=torch.float64, device=self.world.device)
         sums = metrics.over_processes(sums)
         self.objective.before_update(self.progress.step, self.steps)
         scale = self.world.size / sums["weight"].clamp(min=1)  # exchanged gradients are means over processes
         norm = optim.scaled(optim.gradients(self.model), scale, self.config.optim)
-        found = metrics.on_cpu({**sums, "norm": norm.double()})  # waits for the device
+        found, later = metrics.on_cpu({**sums, "norm": norm.double()}, later)  # waits for the device
         if found["weight"] > 0:
             self._update(float(found["loss"]), float(found["norm"]))
         else:
             self.objective.skipped(self.world)
             self.progress.uncounted += 1
         self.progress.step += 1
-        step = Step(self.progress.step, epoch, rate, waited, found)
+        step = Step(self.progress.step, epoch, rate, waited, {**found, **metrics.finished(later)})
         self.progress.images += step.images
         self.log.skipped, self.log.uncounted = self.progress.skipped, self.progress.uncounted
         self.log.add(step)
@@ -213,9 +213,13 @@ class Loop:
             self.objective.begin_step(self.progress.step, self.steps, held, self.world)
         return held
 
-    def _accumulate(self) -> tuple[metrics.Sums, float, int]:
-        """Run this process's micro-batches of a step; return sums by name, seconds waited for data, and the epoch."""
+    def _accumulate(self) -> tuple[metrics.Sums, list[tuple[str, metrics.Later]], float, int]:
+        """Run this process's micro-batches of a step.
+
+        Returns sums by name, metrics that are made later, seconds waited for data, and the epoch.
+        """
         sums: metrics.Sums = {"loss_by_bin": self._bins.zeros()}
+        later: list[tuple[str, metrics.Later]] = []
         self._waited = 0.0
         held = self._begin()
         while True:
@@ -225,11 +229,12 @@ class Loop:
                     output = self.objective.run(self.model, batch)
                 output.loss.backward()  # type: ignore[no-untyped-call]
             self._count(sums, batch, output)
+            later += metrics.for_later(output.metrics)
             if batch.position.last:
                 break
         if self.world.is_main and self._due(self.config.log.pictures, after=1):
             self._shown = batch, output
-        return sums, self._waited, batch.position.epoch
+        return sums, later, self._waited, batch.position.epoch
 
     def _update(self, loss: float, norm: float) -> None:
         """Change the weights, unless the loss or the gradient is not finite."""
@@ -287,11 +292,7 @@ class Loop:
         if better:  # whoever goes on from any checkpoint finds the best one that it names
             self._save()
             self.checkpoints.wait()
-            self._keep_best()
-
-    def _keep_best(self) -> None:
-        if self.world.is_main:
-            best.keep(self.run, self.checkpoints.path(self.progress.step))
+            self.checkpoints.choose(step)
 
     def _state(self) -> TrainingState:
         return TrainingState(self.model, self.optimizer, self.average, self.world.rank, self.objective)
@@ -315,7 +316,7 @@ class Loop:
             self.selection.load(facts.get("selection", {}))
             self._saved = self.progress.step
             if self.selection.chosen.step == self._saved:  # the run may have been killed before it was kept
-                self._keep_best()
+                self.checkpoints.choose(self._saved)
             self.log.seconds, self.log.images = self.progress.seconds, self.progress.images
             self.checkpoints.set_aside(found)
             if self.log.console is not None:

@@ -113,8 +113,8 @@ def clip_each(grads: Sequence[Tensor], greatest: float) -> None:
     greatest
         Greatest norm of one tensor.
     """
-    for own, norm in zip(grads, torch._foreach_norm(list(grads)), strict=True):
-        own.mul_((greatest / (norm + 1e-6)).clamp(max=1))
+    factors = (greatest / (torch.stack(torch._foreach_norm(list(grads))) + 1e-6)).clamp(max=1)  # all at once
+    torch._foreach_mul_(list(grads), list(factors.unbind()))
 
 
 def norm(grads: Iterable[Tensor]) -> Tensor:

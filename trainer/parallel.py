@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 from shardkit.errors import ArgumentError, ShardkitError
 
 T = TypeVar("T")
+_SWITCH = 5e-4
+"""Seconds after which a thread has to let another one run Python. The loader's threads run some, and what launches a
+kernel has to ask for its turn again. On two busy cores, small additions were 4 times as fast with it as with Python's
+5 ms beside a thread that runs Python alone, and 2 to 9 times beside four."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ class World:
 
 def start() -> World:
     """Join the other processes, if torchrun started this one, and choose a device."""
+    sys.setswitchinterval(_SWITCH)
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
@@ -133,6 +139,22 @@ def gathered(value: T) -> list[T]:
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def from_each(make: Callable[[], T]) -> list[T]:
+    """Let each process make something; return what they made, in the order of their numbers, on all of them.
+
+    The first error is raised on all of them, so that nobody waits for the others.
+    """
+    made: tuple[T | None, ShardkitError | None]
+    try:
+        made = make(), None
+    except ShardkitError as error:
+        made = None, error
+    every = gathered(made)
+    if (refused := next((error for _, error in every if error is not None), None)) is not None:
+        raise refused
+    return [cast(T, value) for value, _ in every]
 
 
 def from_first(make: Callable[[], T], world: World) -> T:

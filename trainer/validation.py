@@ -93,6 +93,7 @@ class Validation:
         started, by_bin, shown = time.monotonic(), self._bins.zeros(), None
         said: list[tuple[Tensor, Tensor]] = []
         found: metrics.Sums = {"loss_by_bin": by_bin}
+        later: list[tuple[str, metrics.Later]] = []
         self._loader.load_state_dict({**self._loader.state_dict(), "epoch": 0, "step": 0})
         model.eval()
         for batch in self._loader:
@@ -100,12 +101,15 @@ class Validation:
                 output = self._objective.run(model, batch)
             self._bins.add(by_bin, batch.rows, output)
             metrics.add(found, metrics.named(output.metrics))
+            if waiting := metrics.for_later(output.metrics):
+                later += metrics.on_cpu({}, waiting)[1]
             if output.scores is not None:
                 said.append((batch.rows.cpu(), output.scores.float().cpu()))
             shown = shown or (batch, output)
         model.train()
         assert shown is not None  # a loader without a step refuses to iterate
-        found = metrics.on_cpu(metrics.over_processes(found))
+        found, _ = metrics.on_cpu(metrics.over_processes(found))
+        found |= metrics.finished(later)
         sums, counts = found["loss_by_bin"].tolist()
         return Measured(
             loss=sum(sums) / sum(counts) if sum(counts) else math.nan,  # no image of the split has a label

@@ -24,6 +24,7 @@ from benchmarks import gpu_utilization
 from benchmarks.gpu_programs import Again, Case, Timed, held, measure, quiet, start
 from benchmarks.gpu_steps import Skipped, Where
 from benchmarks.results import Record
+from shardkit import from_text
 from trainer.commands.training import open_loader
 from trainer.config import Config
 from trainer.loop import Loop
@@ -39,6 +40,7 @@ NEAR = 0.02
 TUNED = {"cuda": ("thesis-b48-frac", "medmae-s16-nih"), "cpu": ("tiny-finetune",)}
 """Recipes that are fine-tuned, by kind of device."""
 _STEPS, _BATCHES, _MOST = 6, 4, 12
+_SMALL = "packed:level=3,patch=8,per_step=2,tokens=4096"
 
 
 def cases(where: Where, recipe: str) -> list[Case]:
@@ -234,7 +236,9 @@ def _on_both(where: Where, config: Config, loader: Any, batch: Batch) -> Record:
 
 
 def commands(where: Where) -> Record:
-    """Give commands as a user does: the demo, pre-training stopped and gone on with, fine-tuning, evaluation.
+    """Give commands as a user does: pre-training stopped and gone on with, fine-tuning, evaluation.
+
+    The network is small and nothing is compiled: what that does is seen in other steps, and costs a minute here.
 
     Returns
     -------
@@ -242,24 +246,26 @@ def commands(where: Where) -> Record:
         rows: every command without its folder, seconds, exit code, and the last line that it printed.
     """
     rows, wrong = [], []
-    recipe = "thesis-b48" if where.on_gpu else "tiny"
     with tempfile.TemporaryDirectory(prefix="shardkit-bench-") as name:
-        data = ["--data", f"{name}/demo/shards"]
-        brief = ["--log.every", "1", "--save.every", "2", "--val.every", "4", "--log.pictures", "4"]
-        long = ["pretrain", "--recipe", recipe, *data, *brief, "--out", f"{name}/run", "--loader.batching"]
-        long += ["packed:patch=48,per_step=2,tokens=4096" if where.on_gpu else "packed:level=3,patch=8,tokens=1024"]
-        tuned = ["finetune", *data, "--labels", "region", *brief, "--run.steps", "4", "--init", f"{name}/run"]
+        data = ["--data", where.data, "--loader.split", "all", "--loader.batching", _SMALL]
+        brief = ["--log.every", "1", "--save.every", "2", "--log.pictures", "4", "--val.every", "0"]
+        begun = ["pretrain", "--recipe", "tiny", *data, *brief, "--out", f"{name}/run", "--run.steps", "400"]
+        labels = ["--labels", where.labels]
+        tuned = ["finetune", *data, *labels, *brief, "--run.steps", "4", "--init", f"{name}/run"]
         tuned += ["--out", f"{name}/tuned", "--objective.kind", "multiclass", "--select.metric", ""]
-        if where.on_gpu:
-            tuned += ["--recipe", "thesis-b48-frac", "--loader.batching", "packed:patch=48,per_step=2,tokens=4096"]
-        evaluated = ["evaluate", f"{name}/tuned", *data, "--labels", "region", "--out", f"{name}/page"]
-        for words, stop in (
-            (["shardkit", "demo", "--out", f"{name}/demo", "--steps", "20"], 0),
-            (["trainer", *long, "--run.steps", "400" if where.on_gpu else "40"], 4),
-            (["trainer", *long, "--run.steps", "400" if where.on_gpu else "40"], 6),
-            (["trainer", *tuned], 0),
-            (["trainer", *evaluated], 0),
-        ):
+        evaluated = [
+            "evaluate",
+            f"{name}/tuned",
+            "--data",
+            where.data,
+            *labels,
+            "--split",
+            "all",
+            "--out",
+            f"{name}/page",
+        ]
+        labelled = ((tuned, 0), (evaluated, 0)) if where.labels else ()
+        for words, stop in ((begun, 4), (begun, 6), *labelled):
             row = _command(words, Path(name), stop)
             rows.append(row)
             if row["exit_code"] and not stop:
@@ -270,12 +276,10 @@ def commands(where: Where) -> Record:
 
 
 def _command(words: list[str], folder: Path, stop: int) -> Record:
-    """Run a command; with `stop`, ask it to stop once its log has so many steps."""
-    program, *rest = words
-    head = ["-m", "trainer"] if program == "trainer" else ["-c", "from shardkit.cli import main; main()"]
+    """Run a command of the trainer; with `stop`, ask it to stop once its log has so many steps."""
     begun, log = time.monotonic(), folder / "run" / "metrics.jsonl"
     with (folder / "said").open("w+") as said:
-        child = subprocess.Popen([sys.executable, *head, *rest], stdout=said, stderr=subprocess.STDOUT)
+        child = subprocess.Popen([sys.executable, "-m", "trainer", *words], stdout=said, stderr=subprocess.STDOUT)
         while stop and child.poll() is None:
             if log.exists() and len(log.read_text().splitlines()) >= stop:
                 child.send_signal(signal.SIGTERM)
@@ -296,12 +300,27 @@ def _command(words: list[str], folder: Path, stop: int) -> Record:
 # --- speed
 
 
-def speed(where: Where, recipe: str, name: str) -> Record:
-    """Measure a recipe with a batching, as `gpu-utilization` does, once: model, loader, and both."""
+def speed(where: Where, recipe: str, name: str, times: int = 1) -> Record:
+    """Measure a recipe with a batching, as `gpu-utilization` does, once: model, loader, and both.
+
+    Parameters
+    ----------
+    where
+        On what.
+    recipe, name
+        Which.
+    times
+        How many times the tokens of its own micro-batches those here have, in a step of one in place of two: what
+        launching kernels costs is then shared by more tokens.
+    """
     if not where.on_gpu:
         raise Skipped("no GPU: python -m benchmarks gpu-utilization trains a smaller recipe on a CPU")
     case = next(case for case in cases(where, recipe) if case.name == name)
+    if times > 1:
+        own: Any = from_text(case.batching)
+        larger = str(replace(own, tokens=own.tokens * times, per_step=1))
+        case = replace(case, name=f"{name}, {times} x tokens", batching=larger)
     found = measure(case)
     found["epoch"].pop("rows")
     found["joint / limit"] = found["joint"]["images_s"] / min(found["model"]["images_s"], found["loader"]["images_s"])
-    return {"recipe": recipe, "name": name, "batching": case.batching, **found}
+    return {"recipe": recipe, "name": case.name, "batching": case.batching, **found}

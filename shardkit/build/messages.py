@@ -48,7 +48,13 @@ class Receiver:
         self._pipe, self._buffer = pipe, bytearray()
 
     def next(self) -> Any:
-        """Return the next message. Raises EOFError or OSError when the other side is gone before its end."""
+        """Return the next message.
+
+        Raises
+        ------
+        EOFError, OSError
+            The other side is gone before its end.
+        """
         (length,) = _LENGTH.unpack(self._filled(memoryview(bytearray(_LENGTH.size))))
         if len(self._buffer) < length:
             self._buffer = bytearray(length)

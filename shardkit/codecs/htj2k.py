@@ -83,7 +83,10 @@ def decode(data: bytes, level: int = 0, bits: int = 16, placement: Placement | N
         stream[_PRECISION] = 0x80 | 17
         band = _decoded(bytes(stream))
         agree(placement and placement.at(level), band.shape, "an HTJ2K stream")
-        clamped: Pixels = np.clip(band + _OFFSET, 0, (1 << bits) - 1).astype(np.uint16)
+        from shardkit.kernels import shift_and_clip  # Numba takes a moment to load
+
+        clamped: Pixels = np.empty(band.shape, np.uint16)
+        shift_and_clip(np.ascontiguousarray(band, np.int32), _OFFSET, (1 << bits) - 1, clamped)
         return clamped
     except imagecodecs.Htj2kError as error:
         raise IntegrityError(f"not a decodable HTJ2K stream ({error})") from None

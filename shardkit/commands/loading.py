@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from shardkit.commands import console
 from shardkit.errors import ArgumentError
+from shardkit.storage import shown
 
 BATCHING = "packed:tokens=24576,patch=48"
 """What is shown where no batching is named: whole images, and radiographs of any size fit."""
@@ -71,7 +72,7 @@ def replay(
     *,
     step: int,
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
-    run: Path | None = None,
+    run: str | None = None,
     state: Path | None = None,
     batching: str | None = None,
     seed: int = 0,
@@ -90,7 +91,7 @@ def replay(
     out
         PNG file to write.
     run
-        Folder of a training run, which says all the rest.
+        Folder or url of a training run, which says all the rest.
     state
         JSON file with a loader's state; says batching, seed, epoch, split and window.
     batching
@@ -124,10 +125,10 @@ def replay(
     return 0
 
 
-def _replay_run(run: Path, step: int, dataset: str | None, out: Path) -> int:
+def _replay_run(run: str, step: int, dataset: str | None, out: Path) -> int:
     from shardkit.loader.replay import replay as draw
     from shardkit.loader.replay_run import at_step
 
     said = draw(*at_step(run, step, dataset), out)
-    console.print(f"step {step:,} of {run}: {said}", highlight=False, soft_wrap=True)
+    console.print(f"step {step:,} of {shown(run)}: {said}", highlight=False, soft_wrap=True)
     return 0

@@ -1,14 +1,16 @@
 """What a batch is: tensors of images, which samples they are of, and where the batch stands in the plan."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from shardkit.loader.canvas import Canvas
+from shardkit.loader.canvas import Canvas, send
 from shardkit.plan.shapes import MicroBatch
 from shardkit.terminal import reprs
 
@@ -66,13 +68,41 @@ class BatchItem:
     row: int
 
 
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Which images the slots of a batch hold, in the CPU's memory: asking a GPU for it would be waiting for the GPU.
+
+    Attributes
+    ----------
+    rows, seeds : ndarray of int64, (S,)
+        As of `Batch`.
+    """
+
+    rows: npt.NDArray[np.int64]
+    seeds: npt.NDArray[np.int64]
+
+    @property
+    def there(self) -> npt.NDArray[np.bool_]:
+        """Whether there is an image in each slot: bool (S,)."""
+        return self.rows >= 0
+
+    def at(self, slots: Any) -> "Slots":
+        """Return some of the slots, by what NumPy takes as an index."""
+        return Slots(self.rows[slots], self.seeds[slots])
+
+    @staticmethod
+    def joined(of: "Sequence[Slots]") -> "Slots":
+        """Put the slots of batches after one another."""
+        return Slots(np.concatenate([one.rows for one in of]), np.concatenate([one.seeds for one in of]))
+
+
 class Batch(ABC):
     """Tensors of one micro-batch. `batch["rows"]` is `batch.rows`, and `{**batch}` a plain dictionary.
 
     A new kind is a dataclass, frozen, with slots and without a repr of its own, whose fields are tensors but for
-    `position` and plain numbers. It owns how images are laid out: `lay_out` says where each goes, `pixels` takes one
-    out.
-    `shardkit.loader.collate.BATCHES` says which kind belongs to which `shardkit.plan.BatchShape`.
+    `position`, plain numbers and, where it has one, `kept` (see `slots`). It owns how images are laid out: `lay_out`
+    says where each goes, `pixels` takes one out. `shardkit.loader.collate.BATCHES` says which kind belongs to which
+    `shardkit.plan.BatchShape`.
 
     What a model needs of any batch are `rows` and `weight`, so that a slot without an image counts for nothing, and
     `seeds` for what is random (masks). The trainer's models read `PackedBatch` and `BinnedBatch`: a new kind needs a
@@ -149,9 +179,23 @@ class Batch(ABC):
         """Weight of each slot in a loss, float32 (S,): 1 for an image, 0 for none."""
         return (self.rows >= 0).float()
 
+    def slots(self) -> Slots:
+        """Return rows and seeds in the CPU's memory.
+
+        A kind of batch with a field `kept`, which `collate` fills, answers without waiting for a GPU.
+        """
+        kept: Slots | None = getattr(self, "kept", None)
+        if kept is not None and self.rows.device.type != "cpu":
+            return kept
+        return Slots(self.rows.cpu().numpy(), self.seeds.cpu().numpy())
+
+    def send(self, array: npt.NDArray[Any]) -> Tensor:
+        """Put a small array where the batch's tensors are, without waiting for a GPU."""
+        return send(array, self.rows.device)
+
     def keys(self) -> tuple[str, ...]:
-        """List the names that can be asked for: the fields, and weight."""
-        return (*(f.name for f in fields(self)), "weight")  # type: ignore[arg-type]
+        """List the names that can be asked for: the fields but for `kept`, and weight."""
+        return (*(f.name for f in fields(self) if f.name != "kept"), "weight")  # type: ignore[arg-type]
 
     def __getitem__(self, name: str) -> Any:
         """Return the field of that name, or weight."""
@@ -195,7 +239,7 @@ class Batch(ABC):
         for f in fields(self):  # type: ignore[arg-type]
             if isinstance(value := getattr(self, f.name), Tensor):
                 facts[f.name] = f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
-        held = int((self.rows >= 0).sum())
+        held = int(self.slots().there.sum())
         return {**facts, "holds": f"{held:,} images in {len(self.rows):,} places", "position": self.position}
 
     def __repr__(self) -> str:

@@ -1,12 +1,12 @@
 """A batch of images of one size."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
 from torch import Tensor
 
-from shardkit.loader.batch import Batch, BatchItem, BatchPosition
+from shardkit.loader.batch import Batch, BatchItem, BatchPosition, Slots
 from shardkit.loader.canvas import Canvas
 from shardkit.plan.shapes import MicroBatch, Shape
 
@@ -27,6 +27,8 @@ class BinnedBatch(Batch):
         The plan's seed of each crop; 0 without an image.
     position : BatchPosition
         Where the batch stands in the plan.
+    kept : Slots or None
+        What `slots` gives without waiting for a GPU: those who change rows or seeds change it, too, or leave it out.
     """
 
     images: Tensor
@@ -34,6 +36,7 @@ class BinnedBatch(Batch):
     rows: Tensor
     seeds: Tensor
     position: BatchPosition
+    kept: Slots | None = field(default=None, compare=False)
 
     @classmethod
     def lay_out(
@@ -55,7 +58,7 @@ class BinnedBatch(Batch):
             rooms.append(out[slot, 0])
             sizes[slot] = micro.crops.out_height[item.crop], micro.crops.out_width[item.crop]
             rows[slot], seeds[slot] = item.row, micro.crops.seed[item.crop].astype(np.int64)
-        return cls(out, canvas.send(sizes), canvas.send(rows), canvas.send(seeds), position), rooms
+        return cls(out, canvas.send(sizes), canvas.send(rows), canvas.send(seeds), position, Slots(rows, seeds)), rooms
 
     def pixels(self, slot: int) -> Tensor:
         """See `Batch`."""

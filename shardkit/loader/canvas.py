@@ -69,8 +69,7 @@ class Canvas:
 
     def send(self, array: npt.NDArray[Any]) -> Tensor:
         """Put a small array on the device, without waiting for it."""
-        tensor = torch.from_numpy(array)
-        return tensor if self.device.type == "cpu" else tensor.pin_memory().to(self.device, non_blocking=True)
+        return send(array, self.device)
 
 
 def convert(values: npt.NDArray[np.float32], room: Tensor) -> None:
@@ -93,3 +92,9 @@ def convert(values: npt.NDArray[np.float32], room: Tensor) -> None:
 def _numbers(room: Tensor) -> npt.NDArray[Any]:
     """Return a tensor's memory as an array; bfloat16 as uint16."""
     return (room.view(torch.uint16) if room.dtype == torch.bfloat16 else room).numpy()
+
+
+def send(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """Put an array on a device without waiting for it: by pinned memory."""
+    tensor = torch.from_numpy(array)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)

@@ -1,25 +1,17 @@
 """Compiled loops over pixels: grey levels in, a batch's numbers out, each read and written once.
 
-They are Numba's, run without Python's lock, and are compiled once a machine, where a folder can be written to. Formulas
-are those of the DALI graph, in its order of operations, so that a CPU and a GPU give the same numbers: without resizing
-to the last bit.
+Formulas are those of the DALI graph, in its order of operations, so that a CPU and a GPU give the same numbers: without
+resizing to the last bit.
 """
 
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    try:
-        return numba.njit(nogil=True, error_model="numpy", cache=True)(function)
-    except RuntimeError:  # neither this folder nor a home can be written to: compiled in each process
-        return numba.njit(nogil=True, error_model="numpy")(function)
+from shardkit.compiling import compiled
 
 
-@_compiled
+@compiled()
 def normalise(pixels: Any, part: Any, flip: bool, mean: Any, scale: Any, bounds: Any, out: Any, lie: Any) -> None:
     """Write (grey level - mean) * scale, cut off, into a batch where an image lies there block by block.
 
@@ -70,39 +62,74 @@ def normalise(pixels: Any, part: Any, flip: bool, mean: Any, scale: Any, bounds:
             shown = 0
 
 
-@_compiled
-def resample(pixels: Any, first_row: Any, row_weights: Any, first_col: Any, col_weights: Any, out: Any) -> None:
-    """Weigh pixels along columns, then along rows.
+@compiled()
+def taps(start: Any, end: Any, count: int) -> Any:
+    """Return which pixels along an axis make each pixel of a resized image, and how much they weigh.
+
+    They weigh as much as a triangle as wide as the scale, at least one pixel each way, has where they lie.
+
+    Parameters
+    ----------
+    start, end : float
+        Edges of what is shown, in pixels.
+    count : int
+        Pixels of the result.
+
+    Returns
+    -------
+    first : ndarray of int64, (count,)
+        The first pixel of each sum; it may lie before the image.
+    weights : ndarray of float32, (count, taps)
+        Of it and of those after it; they add up to 1.
+    """
+    scale = (end - start) / count
+    radius = max(scale, 1.0)
+    first = np.empty(count, np.int64)
+    weights = np.empty((count, int(np.floor(2 * radius)) + 1), np.float32)
+    for at in range(count):
+        middle = start + (at + 0.5) * scale - 0.5
+        first[at] = int(np.ceil(middle - radius))
+        total = 0.0
+        for tap in range(weights.shape[1]):
+            total += max(1.0 - abs(first[at] + tap - middle) / radius, 0.0)
+        for tap in range(weights.shape[1]):
+            weights[at, tap] = max(1.0 - abs(first[at] + tap - middle) / radius, 0.0) / total
+    return first, weights
+
+
+@compiled()
+def resize(pixels: Any, top: Any, bottom: Any, left: Any, right: Any, out: Any) -> None:
+    """Resize a part of an image: weigh its pixels along columns, then along rows.
 
     Parameters
     ----------
     pixels : ndarray of uint16, (h, w)
-        An image. Beyond its edges its last pixels are repeated.
-    first_row, first_col : ndarray of int64, (rows,), (cols,)
-        First pixel of each sum, which may lie before the image.
-    row_weights, col_weights : ndarray of float32, (rows, taps), (cols, taps)
-        Weights of it and of those after it.
+        The image, contiguous. Beyond its edges its last pixels are repeated.
+    top, bottom, left, right : float
+        Edges of the part, in pixels.
     out : ndarray of float32, (rows, cols)
-        The sums.
+        Takes the result.
     """
     height, width = pixels.shape
     rows, cols = out.shape
+    first_row, row_weights = taps(top, bottom, rows)
+    first_col, col_weights = taps(left, right, cols)
     reach = col_weights.shape[1]
-    left = max(min(first_col[0], width - 1), 0)
-    right = max(min(first_col[cols - 1] + reach, width), 1)
-    sums = np.empty(right - left, np.float32)
+    begin = max(min(first_col[0], width - 1), 0)
+    count = max(min(first_col[cols - 1] + reach, width), 1) - begin
+    sums = np.empty(count, np.float32)
     for y in range(rows):
         sums[:] = 0
         for tap in range(row_weights.shape[1]):
             weight = row_weights[y, tap]
             if weight != 0:
-                line = pixels[max(min(first_row[y] + tap, height - 1), 0)][left:right]
-                for x in range(right - left):
+                line = pixels[max(min(first_row[y] + tap, height - 1), 0)][begin : begin + count]
+                for x in range(np.uint64(count)):
                     sums[x] += weight * np.float32(line[x])
         target = out[y]
         for x in range(cols):
             total = np.float32(0)
-            start = first_col[x] - left
+            start = first_col[x] - begin
             for tap in range(reach):
-                total += col_weights[x, tap] * sums[max(min(start + tap, right - left - 1), 0)]
+                total += col_weights[x, tap] * sums[max(min(start + tap, count - 1), 0)]
             target[x] = total

@@ -23,7 +23,7 @@ from shardkit.errors import ArgumentError
 from shardkit.labels import Labels
 from shardkit.labels.split_names import Split
 from shardkit.loader import device as devices
-from shardkit.loader import photometric
+from shardkit.loader import painting, photometric
 from shardkit.loader.augmenting import Augment
 from shardkit.loader.batch import BatchPosition
 from shardkit.loader.buffers import Buffers
@@ -207,6 +207,8 @@ class Loader:
         )
         if self._config.graph:
             load_dali()
+        else:
+            painting.load()
 
     def __iter__(self) -> Iterator[Loaded]:
         """Go through this rank's micro-batches, from the current step to the end of the epoch.

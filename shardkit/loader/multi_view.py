@@ -1,14 +1,14 @@
 """A batch of several views of each sample, all made from one decoded image."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from shardkit.loader.batch import Batch, BatchItem, BatchPosition
+from shardkit.loader.batch import Batch, BatchItem, BatchPosition, Slots
 from shardkit.loader.binned import BinnedBatch
 from shardkit.loader.canvas import Canvas
 from shardkit.plan.multi_view import ViewsShape
@@ -31,12 +31,15 @@ class MultiViewBatch(Batch):
         The plan's seed of each sample; 0 without one.
     position : BatchPosition
         Where the batch stands in the plan.
+    kept : Slots or None
+        As of `BinnedBatch`.
     """
 
     views: tuple[Tensor, ...]
     rows: Tensor
     seeds: Tensor
     position: BatchPosition
+    kept: Slots | None = field(default=None, compare=False)
 
     def binned(self, number: int) -> BinnedBatch:
         """Return the views of one `View` as a batch of images of one size.
@@ -54,7 +57,7 @@ class MultiViewBatch(Batch):
         images = self.views[number]
         n, _, _, height, width = images.shape
         there = (self.rows >= 0).to(torch.int64)
-        sizes = there[:, None] * torch.tensor([height, width], device=there.device)
+        sizes = torch.stack([there * height, there * width], 1)
         before = sum(len(view) for view in self.views[:number])
         parts = torch.arange(before, before + n, device=there.device)[:, None] * apart(1)
         return BinnedBatch(
@@ -63,7 +66,16 @@ class MultiViewBatch(Batch):
             rows=self.rows.repeat(n),
             seeds=((self.seeds + parts) * there).flatten(),
             position=self.position,
+            kept=self._kept_of(range(before, before + n)),
         )
+
+    def _kept_of(self, views: range) -> Slots | None:
+        """Return the slots of some views, one after another, with the same seeds as on the device."""
+        if self.kept is None:
+            return None
+        parts = np.array([apart(number) for number in views], np.int64)[:, None]
+        seeds = (self.kept.seeds + parts) * self.kept.there
+        return Slots(np.tile(self.kept.rows, len(views)), seeds.ravel())
 
     @classmethod
     def lay_out(
@@ -86,7 +98,7 @@ class MultiViewBatch(Batch):
                     else:
                         rooms.append(out[number, place, 0])
             views.append(out)
-        return cls(tuple(views), canvas.send(rows), canvas.send(seeds), position), rooms
+        return cls(tuple(views), canvas.send(rows), canvas.send(seeds), position, Slots(rows, seeds)), rooms
 
     def pixels(self, slot: int) -> Tensor:
         """See `Batch`. The first view of the sample."""

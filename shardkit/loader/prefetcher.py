@@ -210,8 +210,14 @@ class Prefetcher:
         async def prepare(got: list[Got]) -> Ready:
             await item.gate.wait()
             await asyncio.wrap_future(self._decoders.submit(self._maker.begin, item))
-            jobs = [self._decoders.submit(self._prepare, item, i, data) for i, data in enumerate(got)]
-            return list(await asyncio.gather(*map(asyncio.wrap_future, jobs)))
+            ready: list[Any] = [None] * len(got)
+
+            def one(at: int) -> None:
+                if not self._stopped.is_set():
+                    ready[at] = self._prepare(item, at, got[at])
+
+            await asyncio.gather(*map(asyncio.wrap_future, self._decoders.share(one, len(got))))
+            return ready
 
         item.future = self._fetcher.submit(wants, prepare)
         self._ahead += size
@@ -229,19 +235,17 @@ class Prefetcher:
         crops, detail = item.micro.crops, item.details[at]
         level, bits = int(crops.level[at]), int(detail.number("bits"))
         begun, member = time.perf_counter(), self._config.members[detail.shard.member]
-        took = painted = 0.0
         try:
             if not self._config.decode:
                 item.decodes.append(at)
             pixels = _pixels(member, data, level, bits, detail.placement)
             decoded = time.perf_counter()
-            took = 0.0 if self._config.decode else decoded - begun
             image = prepared(pixels, item.micro, at, detail, bits, member.normalise, item.views)
             image = self._maker.take(item, at, image)
-            painted = time.perf_counter() - decoded
         except ShardkitError as error:
             return IntegrityError(f"{detail.shard.name}: the image {detail.key} cannot be decoded: {error}")
-        self._stats.decoded(detail, level, len(data), took, painted)
+        took = 0.0 if self._config.decode else decoded - begun
+        self._stats.decoded(detail, level, len(data), took, time.perf_counter() - decoded)
         return image
 
 

@@ -4,22 +4,24 @@ import json
 from pathlib import Path
 from typing import Any
 
-from shardkit.errors import ArgumentError
+from shardkit.errors import ArgumentError, StorageError
 from shardkit.loader.loader import Loader
 from shardkit.loader.replay import open_loader
 from shardkit.plan import from_text
 from shardkit.plan.epoch import WINDOW
 from shardkit.plan.spec import PlanSpec
-from shardkit.storage import no_folder
+from shardkit.storage import Store, is_remote, local_path, no_folder, shown
+
+_FILE = "run.json"
 
 
-def at_step(run: Path, step: int, dataset: str | None) -> tuple[Loader, int]:
+def at_step(run: str | Path, step: int, dataset: str | None) -> tuple[Loader, int]:
     """Open a loader at the epoch of a run's step.
 
     Parameters
     ----------
-    run : Path
-        Folder of the training run.
+    run : str or Path
+        Folder or url of the training run.
     step : int
         As the run's log counts, from 1.
     dataset : str, optional
@@ -37,7 +39,7 @@ def at_step(run: Path, step: int, dataset: str | None) -> tuple[Loader, int]:
     ArgumentError
         Where there is no such run or step, or where the dataset has changed since.
     """
-    facts = _facts(run)
+    facts, run = _facts(str(run)), shown(str(run))
     config, last = facts["config"], facts.get("steps")
     if step < 1 or (last is not None and step > last):
         raise ArgumentError(f"{run} has no step {step}: its steps are 1 to {last or '...'}")
@@ -64,22 +66,23 @@ def at_step(run: Path, step: int, dataset: str | None) -> tuple[Loader, int]:
     return loader, at
 
 
-def _facts(run: Path) -> dict[str, Any]:
-    if absent := no_folder(run):
+def _facts(run: str) -> dict[str, Any]:
+    if not is_remote(run) and (absent := no_folder(local_path(run))):
         raise ArgumentError(f"--run: {absent}")
-    path = run / "run.json"
+    store, run = Store(run), shown(run)
+    path = f"{run}/{_FILE}"
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(store.get(_FILE))
         _ = [found[name] for name in ("data", "digest")]
         _ = [found["config"][name] for name in ("loader.batching", "loader.split", "run.seed")]
         return dict(found)
-    except OSError as error:
-        raise ArgumentError(f"--run {run}: {path} cannot be read: {error.strerror}") from None
+    except StorageError as error:
+        raise ArgumentError(f"--run {run}: {error}") from None
     except (ValueError, KeyError, TypeError):
         raise ArgumentError(f"--run {run}: {path} does not describe a training run") from None
 
 
-def _since(run: Path, facts: dict[str, Any], step: int) -> tuple[int, int]:
+def _since(run: str, facts: dict[str, Any], step: int) -> tuple[int, int]:
     """Find the steps done and the epoch when the run's present dataset came in; ArgumentError for a step before."""
     came = {int(at): change for at, change in facts.get("changes", {}).items() if "digest" in change}
     begun = max(came, default=0)

@@ -41,6 +41,10 @@ def dies(where: Where) -> Record:
     return {}
 
 
+def names_a_folder(where: Where) -> Record:
+    return {"rows": [{"command": "train --data /some/folder/dataset --batching a/b"}], "wrong": []}
+
+
 def hangs(where: Where) -> Record:
     time.sleep(60)
     return {}
@@ -82,6 +86,30 @@ def test_on_a_cpu_the_steps_pass_and_no_claim_is_made(tmp_path: Path) -> None:
     assert str(tmp_path) not in out.read_text()
     (row, *_) = result["steps"]["loader"]["figures"]["rows"]
     assert row["mpx_s"] > row["images_s"] * 1e-3
+
+
+def test_steps_that_are_not_asked_for_keep_their_figures_and_no_folder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Here(gpu_check.Worker):
+        def done(self, function: Any, at: Where, limit: float) -> Record:
+            return {"seconds": 0.0, **gpu_check._without_folders(gpu_check._done(function, at))}
+
+    out = tmp_path / "gpu-check.json"
+    table = {"driver": gpu_check.Step("?", names_a_folder, 1, 1), "exact": gpu_check.Step("?", works, 1, 1)}
+    monkeypatch.setattr(gpu_check, "STEPS", table)
+    monkeypatch.setattr(gpu_check, "Worker", Here)
+    monkeypatch.setattr(gpu_check, "plots", lambda result: [])
+    monkeypatch.setattr(gpu_check, "show", lambda *given: None)
+    monkeypatch.setattr(gpu_check, "save", lambda result, out, plots=None: out.write_text(json.dumps(result)))
+    for steps in (["driver"], ["exact"]):
+        gpu_check.run(steps=steps, device="cpu", data="nowhere", out=out)
+    found = json.loads(out.read_text())["steps"]
+    assert set(found) == {"driver", "exact"}
+    assert found["driver"]["date"]
+    assert found["driver"]["figures"]["rows"] == [{"command": "train --data dataset --batching a/b"}]
+    gpu_check.run(device="cpu", data="nowhere", out=out)
+    assert set(json.loads(out.read_text())["steps"]) == {"driver", "exact"}
 
 
 def test_the_steps_are_those_of_the_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,8 +84,10 @@ def check(block: Block) -> None:
     if block.language == "python":
         _check_python(block)
         return
+    script = block.code.startswith("#!")
     for words in block.commands():
-        _check_command(block, words)
+        if not script or "-m" in words:  # of a script the programs that it starts: the shell is the shell's
+            _check_command(block, words[:-1] if script and words[-1] == "&" else words)
 
 
 def _check_command(block: Block, words: list[str]) -> None:

@@ -25,6 +25,7 @@ from shardkit.loader.replay import replay
 from shardkit.plan import Crops, MicroBatch, Shape
 from shardkit.plan.views import greys, view_seed
 from shardkit.testing.resume import assert_resumes_exactly
+from trainer.objectives.views import batched, views_of
 
 LARGE, SMALL = View(48, (0.4, 1.0), n=2), View(16, (0.05, 0.4), n=3)
 PLAIN = MultiView((LARGE, SMALL), batch_size=4, per_step=4)
@@ -127,6 +128,21 @@ def test_views_of_a_view_are_a_batch_with_the_plan_s_seeds(dataset_folder: Path)
                 assert binned.images[own].equal(batch.views[number][i][: len(crops)])
             assert binned.sizes.equal((binned.rows >= 0)[:, None] * torch.tensor([view.side, view.side]))
             assert not binned.seeds[binned.rows < 0].any()
+
+
+def test_the_cpu_knows_the_rows_and_seeds_of_every_view(dataset_folder: Path) -> None:
+    """As on a GPU, where the tensors cannot be asked without waiting."""
+    plan = replace(PLAIN, batch_size=5, per_step=1, remainder="fill")
+    batches: list[Any] = [*Loader(dataset_folder, batching=plan, **OPTIONS)]
+    assert any(bool((batch.rows < 0).any()) for batch in batches)
+    plain: list[Any] = [*Loader(dataset_folder, batching=Resized(48, batch_size=5, per_step=1), **OPTIONS)]
+    for of in (one for batch in batches for one in (batch, batch.binned(0), batch.binned(1))):
+        assert np.array_equal(of.kept.rows, of.rows.numpy())
+        assert np.array_equal(of.kept.seeds, of.seeds.numpy())
+    for of in (*plain, *(part for batch in batches for part in views_of(batch)), batched(views_of(batches[-1])[:2])):
+        assert np.array_equal(of.kept.rows, of.rows.numpy())
+        assert np.array_equal(of.kept.seeds, of.seeds.numpy())
+        assert "kept" not in {**of}
 
 
 @pytest.mark.parametrize("normalise", ["percentile", "fullscale", (0.4, 0.2)])

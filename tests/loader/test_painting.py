@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,12 +16,11 @@ from torch import Tensor
 
 from shardkit import Binned, Exact, Fixed, Loader, MultiView, Packed, Resized, View
 from shardkit.errors import IntegrityError
-from shardkit.loader import kernels
 from shardkit.loader.canvas import convert
 from shardkit.loader.graph import Graph, GraphConfig
 from shardkit.loader.graph_input import Prepared
-from shardkit.loader.painting import paint
-from shardkit.loader.resizing import resized, taps
+from shardkit.loader.kernels import taps
+from shardkit.loader.painting import paint, resized
 
 Pixels = npt.NDArray[np.uint16]
 CPU = torch.device("cpu")
@@ -193,21 +190,3 @@ assert len(batches) and not any(name.startswith("nvidia.dali") for name in sys.m
 
 def test_a_cpu_needs_no_dali(dataset_folder: Path) -> None:
     subprocess.run([sys.executable, "-c", _WITHOUT, str(dataset_folder)], check=True, timeout=100)
-
-
-def test_where_no_folder_can_be_written_to_loops_are_compiled_all_the_same(tmp_path: Path) -> None:
-    shutil.copy(kernels.__file__, tmp_path / "alone.py")
-    program = (
-        "import numpy as np, numba\n"
-        "from numba.core import caching\n"
-        "def refused(*given): raise RuntimeError('cannot cache function: no locator available')\n"
-        "caching.FunctionCache.__init__ = refused\n"
-        "import alone\n"
-        "out = np.full(4, 9, np.float32)\n"
-        "f = np.float32\n"
-        "alone.normalise(np.array([[1, 2, 3]], np.uint16), (0, 0, 1, 3), True, f(1), f(2), (f(0), f(9)), out,"
-        " (1, 4, 1, 1, 0, 4, 0))\n"
-        "assert out.tolist() == [4, 2, 0, 0], out\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, env=environment, timeout=100)

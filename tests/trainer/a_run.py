@@ -12,7 +12,8 @@ from trainer.config import OptimConfig, flat
 from trainer.models.base import Model, ModelConfig
 from trainer.optim import optimizer
 from trainer.parallel import World
-from trainer.runs.checkpoint import Checkpoints, TrainingState
+from trainer.runs.saving import Checkpoints
+from trainer.runs.state import TrainingState
 
 
 def put_run(out: Path, config: ModelConfig, model: Model, **facts: Any) -> Path:

@@ -19,6 +19,7 @@ from trainer.assess.weights import of_recipe, of_run
 from trainer.config import LoaderConfig
 from trainer.evaluate.names import short_names
 from trainer.models.encoder import Encoder
+from trainer.runs import places
 from trainer.tasks.config import TaskConfig
 
 PIXELS, TRAINED = "32 x 32 pixels", "pre-trained"
@@ -64,7 +65,12 @@ def assess(asked: Assess, console: Terminal) -> None:
         judged = study(_placed(asked.policy, labels, sites), asked.study)
         tables.append(record.Table(labels, judged, record.notes(judged, seen)))
         page.say(tables[-1], console)
-    about: dict[str, Any] = {"weights": weights.source, "told": told, "data": list(asked.data), "pool": asked.pool}
+    about: dict[str, Any] = {
+        "weights": places.named(weights.source),
+        "told": told,
+        "data": list(asked.data),
+        "pool": asked.pool,
+    }
     about |= {"batching": weights.loader.batching, "normalise": _grey_levels(sites)}
     about |= {"policy": asdict(asked.policy), "study": asdict(asked.study)}
     record.write(asked.out, about, tables)

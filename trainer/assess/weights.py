@@ -15,7 +15,7 @@ from trainer.models.encoder import Encoder
 from trainer.models.initial import facts_of, load_initial
 from trainer.models.registry import described
 from trainer.recipes.registry import RECIPES
-from trainer.runs import best, checkpoint, folder
+from trainer.runs import best, checkpoint, folder, places
 from trainer.runs.training_data import normalise_at
 from trainer.tasks import trained
 
@@ -98,8 +98,9 @@ def of_recipe(recipe: str, init: str | None) -> Weights:
     if recipe not in RECIPES:
         raise ArgumentError(f"recipe {recipe} is unknown: choose one of {', '.join(RECIPES)}")
     config = RECIPES[recipe].config
-    facts = facts_of(checkpoint.named(Path(init))) if Path(init).is_dir() else {}
-    norm = _of_task(checkpoint.named(Path(init)))[1] if trained.has_task(facts) else True
+    path = None if (run := places.run_at(init)) is None else checkpoint.named(run)
+    facts = {} if path is None else facts_of(path)
+    norm = _of_task(path)[1] if path is not None and trained.has_task(facts) else True
     loader, own = config.loader, facts.get("config", {}).get("loader.normalise")
     if own is None:
         return Weights(init, _checked(config.model), loader, norm)

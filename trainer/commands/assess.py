@@ -1,24 +1,24 @@
 """`python -m trainer assess`: what frozen features are worth, beside random weights and raw pixels, with few labels."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from shardkit.terminal.output import Terminal
 from trainer.assess.config import PolicyConfig, StudyConfig
+from trainer.commands.console import RunConsole
+from trainer.runs import places
 
 _WORDS = Parameter(consume_multiple=True, negative="")
 _POLICY, _STUDY = PolicyConfig(), StudyConfig()
 
 
 def assess(
-    run: Path | None = None,
+    run: str | None = None,
     *,
     data: Annotated[tuple[str, ...], _WORDS],
     labels: Annotated[tuple[str, ...], _WORDS],
-    out: Path,
-    features: Path | None = None,
+    out: str,
+    features: str | None = None,
     init: str | None = None,
     recipe: str = "tiny",
     batching: str | None = None,
@@ -31,7 +31,7 @@ def assess(
     Parameters
     ----------
     run
-        Folder of a run, or of one of its checkpoints.
+        Folder or bucket url of a run, or of one of its checkpoints.
     data
         Folders or urls of datasets. The first is learnt from; at the others it is only asked.
     labels
@@ -42,7 +42,7 @@ def assess(
         Folder that features are kept in, so that another command does not read the images again; default: features in
         the folder of the page.
     init
-        Weights instead of a run's: a file, or a model of timm; its network is that of --recipe.
+        Weights instead of a run's: a run, a file, or a model of timm; its network is that of --recipe.
     recipe
         Whose network and images they are, where no run is named.
     batching
@@ -54,16 +54,16 @@ def assess(
     from trainer.assess.assessing import assess as judge
 
     asked = Assess(
-        run=run,
+        run=None if run is None else places.read(run),
         init=init,
         recipe=recipe,
         data=data,
         labels=labels,
-        out=out,
-        features=features,
+        out=places.only_local(out),
+        features=None if features is None else places.only_local(features, "--features"),
         batching=batching,
         pool=pool,
         policy=objective,
         study=study,
     )
-    judge(asked, Terminal())
+    judge(asked, RunConsole())

@@ -7,7 +7,6 @@ done, 1 could not, 2 bad usage, 130 stopped by Ctrl-C and 143 by SIGTERM, both a
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
@@ -15,16 +14,17 @@ from rich.table import Column, Table
 
 from shardkit.commands import stopping, usage
 from shardkit.errors import ArgumentError, ShardkitError
-from shardkit.terminal.output import Terminal
 from trainer.commands.assess import assess
 from trainer.commands.chosen_model import with_model, without_model
+from trainer.commands.console import RunConsole
 from trainer.commands.evaluate import evaluate
 from trainer.commands.explain import explain
 from trainer.config import defaulting_to, flat
 from trainer.recipes.registry import RECIPES
+from trainer.runs import places
 
-console = Terminal()
-_errors = Terminal(stderr=True)
+console = RunConsole()
+_errors = RunConsole(stderr=True)
 Command = Literal["pretrain", "finetune", "probe"]
 _DEFAULTS: dict[Command, str] = {"pretrain": "tiny", "finetune": "tiny-finetune", "probe": "tiny-probe"}
 _ABOUT: dict[Command, str] = {
@@ -39,11 +39,11 @@ Parameters
 data
     Folder or bucket url of a dataset made by shardkit build.
 out
-    Folder of the run: checkpoints, metrics, pictures, report.
+    Folder or bucket url of the run: checkpoints, metrics, pictures, report.
 recipe
     Whose values are the defaults of all options below; see the command recipes.
 init
-    Weights to begin with: a run, a checkpoint, a file, or weights of timm by name and tag.
+    Weights to begin with: a run or a checkpoint by folder or bucket url, a file, or weights of timm by name and tag.
 init_channels
     How their kernels of three channels become ones of grey: sum keeps what they make of grey images.
 """
@@ -89,7 +89,7 @@ def _trains(command: Command, recipe: str, typed: frozenset[str], backbone: str 
     def train(
         *,
         data: str,
-        out: Path,
+        out: str,
         recipe: str = recipe,
         init: str | None = None,
         init_channels: Literal["sum", "mean"] = "sum",
@@ -98,7 +98,7 @@ def _trains(command: Command, recipe: str, typed: frozenset[str], backbone: str 
         from trainer.commands.training import train
         from trainer.runs.start import Job
 
-        return train(Job(recipe, config, data, out, init, typed, command, init_channels), console)
+        return train(Job(recipe, config, data, places.local(out), init, typed, command, init_channels), console)
 
     train.__name__, train.__doc__ = command, _TRAIN.format(about=_ABOUT[command])
     return train
@@ -128,9 +128,9 @@ def recipes(name: str | None = None) -> None:
 
 
 def export(
-    run: Path,
+    run: str,
     *,
-    out: Path,
+    out: str,
     grid: tuple[int, int] | None = None,
     whole: bool = False,
     average: bool = False,
@@ -141,7 +141,7 @@ def export(
     Parameters
     ----------
     run
-        Folder of a run, or of one of its checkpoints.
+        Folder or bucket url of a run, or of one of its checkpoints.
     out
         File to write: .safetensors, which carries all that has to be known of it, or .pth.
     grid
@@ -157,21 +157,26 @@ def export(
     from trainer.commands.export import Export
     from trainer.commands.export import export as write
 
-    asked = Export(run=run, out=out, grid=grid, whole=whole, average=average, channels=in_chans)
+    asked = Export(
+        run=places.read(run), out=places.only_local(out), grid=grid, whole=whole, average=average, channels=in_chans
+    )
     console.print(write(asked), highlight=False, soft_wrap=True, markup=False)
 
 
-def report(run: Path) -> None:
+def report(run: str) -> None:
     """Write a run's page again.
 
     Parameters
     ----------
     run
-        Folder of the run.
+        Folder or bucket url of the run.
     """
     from trainer.report.run_page import write
 
-    console.print(str(write(run)), highlight=False, soft_wrap=True)
+    page = write(folder := places.read(run, pages=True))
+    if (there := places.bucket(folder)) is not None:
+        there.put(page.name, page.read_bytes())
+    console.print(str(page), highlight=False, soft_wrap=True)
 
 
 def _known(name: str) -> str:
@@ -206,6 +211,11 @@ def _typed(words: list[str]) -> frozenset[str]:
 
 def run(words: list[str]) -> int:
     """Run the command line `words`; return the exit code."""
+    with places.scratch():
+        return _run(words)
+
+
+def _run(words: list[str]) -> int:
     try:
         words, backbone = without_model(words)
         typed = _typed(words) | ({"model"} if backbone else frozenset())

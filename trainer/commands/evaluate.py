@@ -7,7 +7,10 @@ from cyclopts import Parameter
 from rich.table import Column, Table
 
 from shardkit.errors import ArgumentError
+from shardkit.storage import is_remote
 from shardkit.terminal.output import Terminal
+from trainer.commands.console import RunConsole
+from trainer.runs import places
 
 if TYPE_CHECKING:
     from trainer.evaluate.results import Evaluation
@@ -18,8 +21,8 @@ _FEWEST = 100  # draws of patients: an interval's ends are among the rare ones
 
 
 def evaluate(
-    *runs: Path,
-    out: Path,
+    *runs: str,
+    out: str,
     data: Annotated[tuple[str, ...], _WORDS] = (),
     labels: Annotated[tuple[str, ...], _WORDS] = (),
     split: Annotated[tuple[str, ...], _WORDS] = (),
@@ -39,7 +42,7 @@ def evaluate(
     Parameters
     ----------
     runs
-        Folders of runs by finetune or probe; a folder of several seeds counts as one run.
+        Folders or bucket urls of runs by finetune or probe; a folder of several seeds counts as one run.
     out
         Folder for predictions, scores.json and the page, index.html.
     data
@@ -50,7 +53,7 @@ def evaluate(
         One for all sites, or one for each: test, all, or a labels table's, e.g. nih14:test. Default: the test split
         beside the one that the run was trained on; at other sites the official one of the labels where there is one.
     checkpoint
-        best: the one that validation chose, else the last; last; or a checkpoint's folder.
+        best: the one that validation chose, else the last; last; or a checkpoint's folder or url.
     temperature
         Divide scores by a temperature that is fitted on the val split of the training.
     thresholds
@@ -68,14 +71,15 @@ def evaluate(
     from trainer.evaluate.results import Settings, evaluation, found
 
     _check(runs, data, {"--labels": labels, "--split": split}, thresholds, bootstrap, page_only)
-    console = Terminal()
-    if not page_only and not _predict(runs, data, labels, split, checkpoint, temperature, out, console):
+    console = RunConsole()
+    folder = places.only_local(out)
+    if not page_only and not _predict(runs, data, labels, split, checkpoint, temperature, folder, console):
         return 0
     settings = Settings(temperature=temperature, thresholds=thresholds, replicates=bootstrap, seed=seed)
-    of = evaluation(found(out), settings)
+    of = evaluation(found(folder), settings)
     if pictures and not page_only:
-        _draw(of, data, out, console)
-    page = write(of, out, pictures)
+        _draw(of, data, folder, console)
+    page = write(of, folder, pictures)
     console.print(_table(of))
     for kind, sentence in _sentences(of):
         console.print(sentence, style="red" if kind == "alert" else None)
@@ -84,7 +88,7 @@ def evaluate(
 
 
 def _check(
-    runs: tuple[Path, ...],
+    runs: tuple[str, ...],
     data: tuple[str, ...],
     by_site: dict[str, tuple[str, ...]],
     thresholds: tuple[float, ...],
@@ -107,7 +111,7 @@ def _check(
 
 
 def _predict(
-    runs: tuple[Path, ...],
+    runs: tuple[str, ...],
     data: tuple[str, ...],
     labels: tuple[str, ...],
     split: tuple[str, ...],
@@ -118,8 +122,10 @@ def _predict(
 ) -> bool:
     from trainer.evaluate.collect import Wanted, collect
 
+    asked = places.read(checkpoint) if is_remote(checkpoint) else checkpoint
+    folders = tuple(places.read(run, last=checkpoint == "last") for run in runs)
     wanted = Wanted(
-        runs=runs, data=data, labels=labels, splits=split, checkpoint=checkpoint, validation=temperature, out=out
+        runs=folders, data=data, labels=labels, splits=split, checkpoint=str(asked), validation=temperature, out=out
     )
     return collect(wanted, console.plain)
 

@@ -1,20 +1,20 @@
 """`python -m trainer explain`: what a run looks at. The work is in `trainer.explain.writing`."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from shardkit.terminal.output import Terminal
+from trainer.commands.console import RunConsole
+from trainer.runs import places
 
-console = Terminal()
+console = RunConsole()
 
 
 def explain(
-    run: Path,
+    run: str,
     *,
     data: str,
-    out: Path,
+    out: str,
     labels: str | None = None,
     method: Literal["anomaly", "rollout", "gradcam"] | None = None,
     label: Annotated[str | None, Parameter(name="--class")] = None,
@@ -31,7 +31,7 @@ def explain(
     Parameters
     ----------
     run
-        Folder of a run, or of one of its checkpoints.
+        Folder or bucket url of a run, or of one of its checkpoints.
     data
         Folder or bucket url of a dataset made by shardkit build.
     out
@@ -63,9 +63,9 @@ def explain(
     from trainer.explain.writing import Explain, write
 
     asked = Explain(
-        run=run,
+        run=places.read(run),
         data=data,
-        out=out,
+        out=places.only_local(out),
         labels=labels,
         method=method,
         label=label,

@@ -1,7 +1,6 @@
 """The model of a run whose weights a command begins with, `--init RUN`, and what the command says of it."""
 
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 from shardkit.errors import ArgumentError
@@ -14,7 +13,7 @@ from trainer.models.initial import described_encoder, facts_of
 from trainer.models.mae import MaeConfig
 from trainer.models.registry import described
 from trainer.models.vit import VitConfig
-from trainer.runs import checkpoint
+from trainer.runs import checkpoint, places
 
 _ONLY_IN_THE_RECORD = frozenset({"heads", "decoder_heads"})
 """What weights are wrong with another value of, though they have the same shapes."""
@@ -42,7 +41,7 @@ def with_run(config: Config, source: str, typed: frozenset[str]) -> Config:
     """
     asked, found = changed_fields(typed, "model."), described_encoder(source)
     if found is None:
-        if Path(source).is_dir() and not asked:
+        if places.run_at(source) is not None and not asked:
             raise ArgumentError(
                 f"--init {source} has no run.json that says which model it is of: add --model.* options"
             )
@@ -101,7 +100,8 @@ def check_record(model: ModelConfig, source: str, typed: frozenset[str]) -> None
     ArgumentError
         Where the run's model is another one: the options that make it the same are named.
     """
-    before = {} if not Path(source).is_dir() else facts_of(path := checkpoint.named(Path(source))).get("config", {})
+    run = places.run_at(source)
+    before = {} if run is None else facts_of(path := checkpoint.named(run)).get("config", {})
     now, there = flat(model, "model."), {n: value for n, value in before.items() if n.startswith("model.")}
     if not there or not (there.keys() <= now.keys() or now.keys() <= there.keys()):
         return  # of another kind, which shapes show

@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -30,7 +31,7 @@ from trainer.objectives.views import ViewObjective
 from trainer.parallel import World
 from trainer.recipes.registry import RECIPES
 from trainer.report import run_page
-from trainer.runs import best, folder, writers
+from trainer.runs import best, folder, mirror, places, writers
 from trainer.runs.log import Log
 from trainer.runs.start import Job, Start, one_length, start
 from trainer.selection import LOSS
@@ -42,9 +43,12 @@ SEED: Final = "seed_"
 
 def train(job: Job, console: Terminal) -> int:
     """Train, or go on where the run in its folder stopped, seed by seed; return the exit code."""
-    jobs = [_with_model(each) for each in by_seed(one_length(job))]
     world = parallel.start()
     try:
+        job = one_length(replace(job, out=places.begun(job.out, world)))
+        jobs = [*by_seed(job)]
+        places.share(job.init, not all((each.out / folder.FACTS).exists() for each in jobs))
+        jobs = [_with_model(each) for each in jobs]
         with _asked_to_stop() as asked:
             said = console if world.is_main else None
             if job.recipe in RECIPES and (note := backbone_note(RECIPES[job.recipe].config, jobs[0].config, job.typed)):
@@ -104,7 +108,7 @@ def _train(job: Job, world: World, console: Terminal | None, asked: list[int]) -
     objective = objective_of(job, loader, world).build(job.config.model, loader)
     _check_views(objective, loader)
     objective.model.check_batching(loader.batching)
-    with folder.held(job.out, world):
+    with mirror.held(job.out, world, partial(_say, console)):
         begun = start(job, loader, objective, world)
         for note in (*begun.facts["notes"], *begun.notes):
             _say(console, note)

@@ -20,6 +20,7 @@ from trainer.evaluate.predict import Question, predict
 from trainer.evaluate.predictions import UNREAD, PredictionsAbout
 from trainer.evaluate.results import FILE, VALIDATION
 from trainer.parallel import World
+from trainer.runs import places
 from trainer.runs.training_data import normalise_at, trained_at
 from trainer.tasks import trained
 from trainer.tasks.facts import FACTS
@@ -101,12 +102,17 @@ class _Asked:
 
 
 def _runs(wanted: Wanted) -> Iterator[_Run]:
-    names = short_names([str(run) for run in wanted.runs])
+    names = short_names([_named(run) for run in wanted.runs])
     for run in wanted.runs:
-        origin = hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:32]
+        origin = hashlib.sha256(_named(run).encode()).hexdigest()[:32]
         for member in trained.members(run):
             of = trained.opened(member, wanted.checkpoint)
-            yield _Run(of, names[str(run)], None if member == run else of.seed, origin)
+            yield _Run(of, names[_named(run)], None if member == run else of.seed, origin)
+
+
+def _named(run: Path) -> str:
+    """Return where a run lies: a url, where its folder is a copy."""
+    return places.named(str(run.resolve()))
 
 
 def _of_run(wanted: Wanted, run: _Run, sets: Mapping[str, Dataset], world: World) -> Iterator[_Asked]:

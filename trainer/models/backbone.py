@@ -19,11 +19,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from shardkit import BinnedBatch
 from shardkit.errors import ArgumentError
 from trainer.models.backbone_files import as_timm
-from trainer.models.backbone_layout import arguments, create, layers, layout, sized
+from trainer.models.backbone_layout import arguments, create, forward_flops, layers, layout, sized
 from trainer.models.base import Batch, Channels, Grey, Grid, Weights
 from trainer.models.blocks import check_drop_path
 from trainer.models.encoder import Encoder, Features, real_tokens
 from trainer.models.formats import to_colour, to_grey
+from trainer.models.places import count_filled, filled, put_back
 from trainer.models.running import Running
 from trainer.models.stochastic_depth import planned
 from trainer.models.timm_names import parted
@@ -156,7 +157,12 @@ class TimmEncoder(Encoder):
 
     @property
     def all_blocks(self) -> Sequence[nn.Module]:
-        """No parts: what compiles as one graph differs from model to model."""
+        """No parts, so that nothing is compiled.
+
+        What compiles as one graph differs from model to model. Blocks of a vision transformer would, but
+        `PlannedDropPath` counts its calls in Python, which would be a graph for every block, and methods put hooks on
+        blocks.
+        """
         return ()
 
     @property
@@ -197,7 +203,7 @@ class TimmEncoder(Encoder):
         """See `Encoder`."""
         batch = self._fitting(batch)
         images = self.coloured(batch.images).to(next(self.parameters()).dtype)
-        found, of = self._run(images, batch.weight > 0, batch.seeds), self.layout
+        found, of = self._run(images, batch), self.layout
         tokens, before, count = of.tokens(found), found[:, : of.prefix], len(images)
         grid = of.grid(found, images.shape[2] / self.side, images.shape[3] / self.side)
         yx = torch.cartesian_prod(*(torch.arange(n, device=images.device) for n in grid))
@@ -231,22 +237,23 @@ class TimmEncoder(Encoder):
             )
         return batch
 
-    def _run(self, images: Tensor, there: Tensor, seeds: Tensor) -> Tensor:
+    def _run(self, images: Tensor, batch: BinnedBatch) -> Tensor:
         """Return timm's features; empty places are not run in training, so that they are in no statistics."""
-        if self.training:
-            self._running.begin()
         if not self.training:
             return self.encoder.forward_features(images)  # type: ignore[no-any-return]
-        self._drawn.begin(seeds[there])
-        if bool(there.all()):
-            return self._trained_on(images)
-        if not there.any():
+        self._running.begin()
+        count = count_filled(batch)
+        if not count:
             self.eval()
             found: Tensor = self.encoder.forward_features(images)
             self.train()
             return found
-        own = self._trained_on(images[there])
-        return own.new_zeros(len(images), *own.shape[1:]).index_put((there.nonzero()[:, 0],), own)
+        if count == len(images):
+            self._drawn.begin(batch.seeds)
+            return self._trained_on(images)
+        at = filled(batch)
+        self._drawn.begin(batch.seeds[at])
+        return put_back(self._trained_on(images[at]), batch)
 
     def _trained_on(self, images: Tensor) -> Tensor:
         try:
@@ -293,12 +300,22 @@ class TimmEncoder(Encoder):
     # --- what it costs
 
     def flops(self, tokens: Tensor) -> Tensor:
-        """See `Model`: the same for every image."""
-        return (tokens > 0) * (3.0 * self.layout.flops)
+        """See `Model`: the same for every image of its size."""
+        return (tokens > 0) * self.flops_at(self.side, self.side)
 
     def run_flops(self, batch: Batch) -> Tensor:
         """See `Model`: the same for every place of a batch."""
-        return batch.weight.new_full((), 3.0 * self.layout.flops * len(batch.weight), dtype=torch.float64)
+        assert isinstance(batch, BinnedBatch)
+        own = self.flops_at(int(batch.images.shape[2]), int(batch.images.shape[3]))
+        return batch.weight.new_full((), own * len(batch.weight), dtype=torch.float64)
+
+    def view_flops(self, view: BinnedBatch, tokens: Tensor) -> Tensor:
+        """See `Encoder`: by the size of the view's images."""
+        return (tokens > 0) * self.flops_at(int(view.images.shape[2]), int(view.images.shape[3]))
+
+    def flops_at(self, height: int, width: int) -> float:
+        """Return the operations of training on one image of a size."""
+        return self.passes * forward_flops(self.name, self.side, self._changes, self.channels, height, width)
 
     # --- weights of other programs, out
 

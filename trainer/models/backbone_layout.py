@@ -178,6 +178,28 @@ def layout(name: str, side: int, changes: tuple[str, ...] = ()) -> Layout:
     return made
 
 
+@lru_cache
+def forward_flops(name: str, side: int, changes: tuple[str, ...], channels: int, height: int, width: int) -> int:
+    """Return the operations of the features of one image, a multiply-add being two.
+
+    Parameters
+    ----------
+    name, side, changes
+        Of the model, as of `layout`.
+    channels
+        Of its first layer.
+    height, width
+        Of the image in pixels; where they are not the model's side, it takes images of other sizes.
+    """
+    if channels == 1 and height == width == side:
+        return layout(name, side, changes).flops
+    dynamic = layout(name, side, changes).order == "NLC" and (height, width) != (side, side)
+    own = {"in_chans": channels, **arguments(changes), **({"dynamic_img_size": True} if dynamic else {})}
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        create(name, side, **own).forward_features(torch.empty(2, channels, height, width))  # type: ignore[operator]
+    return int(counter.get_total_flops()) // 2
+
+
 def _order(found: Tensor, width: int, model: Any) -> Order | None:
     last = found.shape[-1] == width
     if found.ndim == 4:

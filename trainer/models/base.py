@@ -101,6 +101,11 @@ class Model(nn.Module, ABC):
 
     # --- what it costs
 
+    @property
+    def passes(self) -> float:
+        """Return what training costs in forward passes: a backward pass is two; of a frozen model there is none."""
+        return 3.0 if any(p.requires_grad for p in self.parameters()) else 1.0
+
     @abstractmethod
     def flops(self, tokens: Tensor) -> Tensor:
         """Return the operations of training on images.
@@ -115,6 +120,18 @@ class Model(nn.Module, ABC):
         Tensor
             float64 (S,), operations of each image; 0 for none.
         """
+
+    def view_flops(self, view: BinnedBatch, tokens: Tensor) -> Tensor:
+        """Return the operations of training on each image of a view, which may have a size of its own: float64 (S,).
+
+        Parameters
+        ----------
+        view
+            Of a batch.
+        tokens
+            As of `flops`.
+        """
+        return self.flops(tokens)
 
     @abstractmethod
     def run_flops(self, batch: Batch) -> Tensor:

@@ -75,9 +75,9 @@ class BatchNorm(nn.Module):
         count = number[0]
         mean = total / count.clamp(min=1)
         var = (squares - count * mean.square()) / (count - 1).clamp(min=1)  # as torch: without the sample's bias
-        if count > 1 and bool(torch.isfinite(mean + var).all()):
-            self.running_mean.lerp_(mean.to(self.running_mean), _MOMENTUM)
-            self.running_var.lerp_(var.clamp(min=0).to(self.running_var), _MOMENTUM)
+        follow = (count > 1) & torch.isfinite(mean + var).all()  # asked on the device, so that nobody waits for it
+        for running, new in ((self.running_mean, mean), (self.running_var, var.clamp(min=0))):
+            running.lerp_(torch.where(follow, new.to(running), running), _MOMENTUM)
 
     def skipped(self) -> None:
         """Forget a step that was not taken."""

@@ -9,7 +9,7 @@ padding costs.
 
 from typing import TYPE_CHECKING, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from shardkit.errors import ArgumentError
 from trainer.models.masking import capacity, cuts
@@ -76,6 +76,12 @@ def run_flops(config: "MaeConfig", of: Sequences) -> Tensor:
     first = config.depth * _block(encoder, config.width, config.mlp_ratio).sum()
     second = config.decoder_depth * _block(decoder, config.decoder_width, config.mlp_ratio).sum()
     return embed + first + into + second + out
+
+
+def linear_flops(*modules: nn.Module) -> int:
+    """Return the operations of linear maps, and of convolutions without overlap, at one place."""
+    kinds = nn.Linear, nn.Conv2d, nn.ConvTranspose2d
+    return 2 * sum(m.weight.numel() for module in modules for m in module.modules() if isinstance(m, kinds))
 
 
 def _block(tokens: Count, width: int, mlp_ratio: float) -> Count:

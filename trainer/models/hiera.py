@@ -194,11 +194,12 @@ class HieraMae(MaskedAutoencoder):
         errors = losses(prediction, of, masked, self.patch, self.config.norm_pix)
         return MaskedOutput(errors, batch.weight, prediction, masked)
 
-    def encode(self, images: Tensor, visible: Tensor) -> Tensor:
+    def encode(self, images: Tensor, visible: Tensor, count: int | None = None) -> Tensor:
         """Run the encoder, fuse its stages, and normalise them.
 
-        timm embeds pixels before it drops hidden units (with zeros in their place, for its kernels overlap); blocks
-        see visible ones only. Dropping waits for the device.
+        As timm's `forward_features` does it, which embeds pixels before it drops hidden units (with zeros in their
+        place, for its kernels overlap), so that blocks see visible ones only. There they are dropped by a mask, for
+        which a GPU has to be waited for; here by their places, whose number is known.
 
         Parameters
         ----------
@@ -206,15 +207,25 @@ class HieraMae(MaskedAutoencoder):
             float (B, 1, side, side).
         visible
             bool (B, units); every image must have the same number of visible units.
+        count
+            That number, where it is not that of `mask_ratio`.
 
         Returns
         -------
         Tensor
             (B, visible units, 2, 2, width).
         """
-        images = images.to(self.mask_token.dtype)
-        _, stages = self.encoder.forward_features(images, mask=visible, return_intermediates=True)
-        x: Tensor = stages[-1]  # the stage before has this resolution too; it is not fused
+        of = self.encoder
+        x = of.patch_embed(images.to(self.mask_token.dtype), mask=visible.view(-1, 1, self.rows, self.rows))
+        x = of.unroll(of._pos_embed(x)).unflatten(1, (of.mu_size, -1))
+        kept = visible.int().argsort(dim=1, descending=True, stable=True)[:, : count or self.visible]
+        x = x.gather(2, kept[:, None, :, None].expand(-1, of.mu_size, -1, x.shape[3])).flatten(1, 2)
+        stages = []
+        for number, block in enumerate(of.blocks):
+            x = block(x)
+            if number in of.stage_ends:
+                stages.append(of.reroll(x, number, mask=visible))
+        x = stages[-1]  # the stage before has this resolution too; it is not fused
         for head, stage in zip(self.multi_scale_fusion_heads, stages, strict=False):
             x = x + head(stage.flatten(0, 1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).reshape(x.shape)
         return self.encoder.head.norm(x)  # type: ignore[no-any-return]

@@ -21,7 +21,7 @@ from trainer.models.timm_names import parted, seen_in_pretraining, tags
 from trainer.models.vit import VisionTransformer, VitConfig
 from trainer.models.weight_files import heads_in, in_file
 from trainer.models.with_heads import ENCODER, WithHeads
-from trainer.runs import checkpoint, folder
+from trainer.runs import checkpoint, folder, places
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 RANDOM: Final = "weights begin at random"
@@ -44,7 +44,7 @@ def load_initial(
     model
         Takes the weights: a model, or a classifier, whose encoder does.
     source
-        A run's folder, or one of its checkpoints; a .pth, .pt, .bin or .safetensors file of timm's or of the
+        A run's folder or url, or one of its checkpoints; a .pth, .pt, .bin or .safetensors file of timm's or of the
         original's masked autoencoder, with what programs wrap around it; or weights of timm by name and tag, e.g.
         vit_base_patch16_224.mae, which timm downloads.
     channels
@@ -64,9 +64,9 @@ def load_initial(
     ArgumentError
         Where the source is none of these, or belongs to another architecture.
     """
+    if (run := places.run_at(source)) is not None:
+        return places.named(from_run(model, checkpoint.named(run), classes, options))
     path = Path(source)
-    if path.is_dir():
-        return from_run(model, checkpoint.named(path), classes, options)
     state, where, heads = (*in_file(path, _mark(model)), heads_in(path)) if path.exists() else _timm(source)
     try:
         missing = model.load_weights(state, channels)
@@ -216,9 +216,9 @@ def described_encoder(source: str) -> ModelConfig | None:
     ArgumentError
         Where the folder is no run's.
     """
-    if not Path(source).is_dir():
+    if (run := places.run_at(source)) is None:
         return None
-    options = facts_of(checkpoint.named(Path(source))).get("config", {})
+    options = facts_of(checkpoint.named(run)).get("config", {})
     if not options:
         return None
     found = described({name.removeprefix("model."): v for name, v in options.items() if name.startswith("model.")})

@@ -1,9 +1,10 @@
 """What becomes of a batch: a loss an image, whatever else is measured, and, of a masked autoencoder, a prediction."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
+
+from trainer.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,15 +18,16 @@ class Output:
     weight
         float32 (S,), 1 for an image that counts, 0 where there is none, or none with a label.
     metrics
-        What else is measured, by name: (2,), a sum and how many values it is of. They are added up over micro-batches
-        and processes, and their quotients logged; so every batch has to give the same names. See `trainer.metrics`.
+        What else is measured, by name: (2,), a sum and how many values it is of; `Later`, where a device would have to
+        be waited for. They are added up over micro-batches and processes, and their quotients logged; so every batch
+        has to give the same names. See `trainer.metrics`.
     scores
         (S, K), what a task says of each image; validation hands those of a whole split to `Objective.judge`.
     """
 
     losses: Tensor
     weight: Tensor
-    metrics: Mapping[str, Tensor] = field(default_factory=dict, kw_only=True)
+    metrics: Metrics = field(default_factory=dict, kw_only=True)
     scores: Tensor | None = field(default=None, kw_only=True)
 
     @property

@@ -11,6 +11,7 @@ from shardkit.errors import ArgumentError
 from trainer.models.backbone import TimmConfig, TimmEncoder
 from trainer.models.base import ModelConfig
 from trainer.models.encoder import Features
+from trainer.models.flops import linear_flops
 from trainer.models.with_heads import WithHeads
 
 
@@ -86,6 +87,10 @@ class Repairer(WithHeads, ABC):
         for view in getattr(batching, "views", (batching,)):
             self.encoder.check_batching(view)
 
+    def head_flops(self, tokens: int) -> float:
+        """See `WithHeads`: of the map from tokens to pixels."""
+        return float(tokens * linear_flops(self.reconstruction))
+
     def repaired(self, tokens: Tensor) -> Tensor:
         """Return the head's images of patch tokens: (B, n, width) -> (B, channels, H, W)."""
         found: Tensor = self.reconstruction(tokens, self.encoder.layout.rows)
@@ -113,18 +118,3 @@ def outputs_of(blocks: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def with_empty_places(found: Tensor, there: Tensor) -> Tensor:
-    """Return what was made of the images alone with zeros in empty places: (n or S, ...) -> (S, ...).
-
-    Parameters
-    ----------
-    found
-        Of the images, or of all places.
-    there
-        bool (S,), whether there is an image.
-    """
-    if len(found) == len(there):
-        return found
-    return found.new_zeros(len(there), *found.shape[1:]).index_put((there.nonzero()[:, 0],), found)

@@ -255,9 +255,9 @@ class VitEncoder(VisionTransformer):
         return self.features(batch)
 
     def flops(self, tokens: Tensor) -> Tensor:
-        """See `Model`: three forward passes' worth, by the number of each image's tokens."""
-        return (tokens > 0) * 3.0 * encoder_flops(self.config, tokens)
+        """See `Model`: by the number of each image's tokens."""
+        return (tokens > 0) * self.passes * encoder_flops(self.config, tokens)
 
     def run_flops(self, batch: Batch) -> Tensor:
-        """See `Model`: three forward passes' worth of the batch as it is run."""
-        return 3.0 * encoder_run_flops(self.config, without_padding(batch, self.patch))
+        """See `Model`."""
+        return self.passes * encoder_run_flops(self.config, without_padding(batch, self.patch))

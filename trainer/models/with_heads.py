@@ -78,13 +78,22 @@ class WithHeads(Model, ABC):
         """See `Model`."""
         self.encoder.check_batching(batching)
 
+    def head_flops(self, tokens: int) -> float:
+        """Return the operations of the heads' forward pass on one image of so many tokens; without any, few."""
+        return 0.0
+
     def flops(self, tokens: Tensor) -> Tensor:
-        """See `Model`: the encoder's."""
-        return self.encoder.flops(tokens)
+        """See `Model`: the encoder's, and those of heads on all tokens of an image of its size."""
+        return self.encoder.flops(tokens) + (tokens > 0) * (3.0 * self.head_flops(self._tokens))
 
     def run_flops(self, batch: Batch) -> Tensor:
-        """See `Model`: the encoder's."""
-        return self.encoder.run_flops(batch)
+        """See `Model`: as `flops`, of every place of a batch."""
+        return self.encoder.run_flops(batch) + 3.0 * self.head_flops(self._tokens) * len(batch.weight)
+
+    @property
+    def _tokens(self) -> int:
+        layout: Any = getattr(self.encoder, "layout", None)
+        return layout.rows * layout.cols if layout is not None else 1
 
     # --- exports: the encoder alone
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from shardkit import Loader
+from shardkit import BinnedBatch, Loader
 from trainer.augment.draws import draws
 from trainer.models.masking import hashed
 from trainer.values import require
@@ -87,22 +87,21 @@ class Corrupted:
     mask: Tensor
 
 
-def corrupt(images: Tensor, seeds: Tensor, there: Tensor, config: CorruptionConfig) -> Corrupted:
-    """Corrupt the images of a micro-batch.
+def corrupt(images: Tensor, view: BinnedBatch, config: CorruptionConfig) -> Corrupted:
+    """Corrupt the images of a micro-batch. Blocks are drawn on the CPU, by the seeds that it knows of.
 
     Parameters
     ----------
     images
         (B, C, H, W), normalised.
-    seeds
-        int64 (B,), the plan's, from which all is drawn.
-    there
-        bool (B,), whether there is an image: no other place is a donor.
+    view
+        Whose images they are: all is drawn from its seeds, and a place without an image is no donor.
     config
         How.
     """
     height, width = images.shape[2:]
-    donors, numbers = there.nonzero().flatten().tolist(), seeds.tolist()
+    slots = view.slots()
+    donors, numbers = np.flatnonzero(slots.there).tolist(), slots.seeds.tolist()
     masks = np.zeros((len(images), 1, height, width), np.bool_)
     source = np.full(len(images), -1)  # the place of each image's donor; -1 for the fill
     for place in donors:
@@ -111,8 +110,8 @@ def corrupt(images: Tensor, seeds: Tensor, there: Tensor, config: CorruptionConf
         if rng.random() < config.replace:
             share, source[place] = config.replaced, rng.choice(donors)
         masks[place, 0] = blocks(rng, height, width, share, config)
-    mask, donor = (torch.from_numpy(value).to(images.device) for value in (masks, source))
-    fill = images.new_zeros(()) if config.fill == "zeros" else noise(seeds, images)
+    mask, donor = view.send(masks), view.send(source)
+    fill = images.new_zeros(()) if config.fill == "zeros" else noise(view.seeds, images)
     other = torch.where(donor[:, None, None, None] < 0, fill, images[donor.clamp(min=0)])
     return Corrupted(torch.where(mask, other, images), mask)
 

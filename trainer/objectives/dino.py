@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from shardkit import Loader
 from trainer import parallel
-from trainer.metrics import mean_of
+from trainer.metrics import Metrics, mean_of
 from trainer.models.backbone import TimmConfig
 from trainer.models.base import EncoderConfig, ModelConfig
 from trainer.models.output import Output
@@ -268,7 +268,7 @@ class Dino(ViewObjective):
         return attention_and_neighbours(self._teacher.encoder, views_of(batch)[0])
 
 
-def _measured(losses: Tensor, probabilities: Tensor, features: Tensor, weight: Tensor) -> dict[str, Tensor]:
+def _measured(losses: Tensor, probabilities: Tensor, features: Tensor, weight: Tensor) -> Metrics:
     """Return signs of collapse, and by how much the student's outputs differ from the teacher's."""
     own = -torch.xlogy(probabilities, probabilities).sum(-1)
     return {

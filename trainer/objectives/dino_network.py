@@ -10,6 +10,7 @@ from torch.nn.functional import linear, normalize
 
 from shardkit import BinnedBatch
 from trainer.models.encoder import Encoder, Features
+from trainer.models.flops import linear_flops
 from trainer.models.with_heads import WithHeads
 from trainer.objectives.followers import first_view
 from trainer.objectives.views import batched, require_views
@@ -105,6 +106,10 @@ class DinoNetwork(WithHeads):
         found = torch.cat([feature(self.encoder.features(group)) for group in groups])
         logits, shape = self.head(found), (len(views), len(views[0].rows), -1)
         return found.view(shape), logits.view(shape)
+
+    def head_flops(self, tokens: int) -> float:
+        """See `WithHeads`: once a view."""
+        return float(linear_flops(self.head) + 2 * self.head.last.direction.numel())
 
     def check_batching(self, batching: Any) -> None:
         """See `Model`: there are two views or more, and the encoder's size is that of the first one."""

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from shardkit import BinnedBatch, Loader
 from trainer.models.base import ModelConfig
-from trainer.models.reconstruction import Repairer, outputs_of, with_empty_places
+from trainer.models.places import put_back
+from trainer.models.reconstruction import Repairer, outputs_of
 from trainer.objectives import collapse
 from trainer.objectives.corruption import CorruptionConfig
 from trainer.objectives.repairing import RepairedOutput, RepairObjective, absolute_error, damaged
@@ -66,7 +67,7 @@ class GmmlModel(Repairer):
         with outputs_of([self.all_layers[number - 1] for number in self.blocks]) as raw:
             features = self.encoder.features(batch)
         mean = torch.stack(raw).mean(0)[:, self.encoder.layout.prefix :]
-        return self.repaired(with_empty_places(self.last_norm(mean), batch.weight > 0)), features.mean()
+        return self.repaired(put_back(self.last_norm(mean), batch)), features.mean()
 
 
 @final

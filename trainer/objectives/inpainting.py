@@ -19,6 +19,7 @@ from shardkit import BinnedBatch, Loader
 from shardkit.errors import ArgumentError
 from trainer.models.backbone import TimmEncoder
 from trainer.models.base import Batch, ModelConfig
+from trainer.models.places import count_filled, filled, put_back
 from trainer.models.running import Running
 from trainer.models.unet import WIDTHS, UnetDecoder
 from trainer.models.with_heads import WithHeads
@@ -134,25 +135,25 @@ class InpaintingModel(WithHeads):
             features = self.encoder.features(replace(batch, images=batch.images.masked_fill(hidden[:, None], 0)))
         grid = self.encoder.side // self.encoder.patch
         deepest = features.tokens.view(features.places, grid, grid, -1).permute(0, 3, 1, 2)
-        prediction = self._decoded(deepest, maps, batch.weight > 0)
+        prediction = self._decoded(deepest, maps, batch)
         losses = pixel_error(prediction, batch.images, real_pixels(batch))
         found = collapse.of_features(features.mean(), batch.weight)
         return PixelOutput(losses, batch.weight, prediction, hidden, metrics=found)
 
-    def _decoded(self, deepest: Tensor, maps: dict[int, Tensor], there: Tensor) -> Tensor:
+    def _decoded(self, deepest: Tensor, maps: dict[int, Tensor], batch: BinnedBatch) -> Tensor:
         """Decode the images that there are: in training empty places are in no statistics of batch normalisation."""
         if not self.training:
             return self.decoder(deepest, maps)  # type: ignore[no-any-return]
         self._running.begin()
-        if not there.any():
+        count = count_filled(batch)
+        if not count:
             self.decoder.eval()
             empty: Tensor = self.decoder(deepest, maps)
             self.decoder.train()
             return empty
-        if there.all():
-            return self.decoder(deepest, maps)  # type: ignore[no-any-return]
-        own: Tensor = self.decoder(deepest[there], maps)  # the encoder ran, and its maps are, of these alone
-        return own.new_zeros(len(there), *own.shape[1:]).index_put((there.nonzero()[:, 0],), own)
+        # Where places are empty, the encoder ran, and its maps are, of the others alone.
+        own = deepest if count == len(deepest) else deepest[filled(batch)]
+        return put_back(self.decoder(own, maps), batch)
 
     @contextmanager
     def _kept(self) -> Iterator[dict[int, Tensor]]:

@@ -120,7 +120,7 @@ class Moco(ViewObjective):
         self.queue = normalize(torch.randn(config.queue, config.width), dim=1)
         self.pointer = torch.zeros((), dtype=torch.int64)
         self._keys: Tensor | None = None  # of the step's images, in the plan's order
-        self._there: Tensor | None = None
+        self._places: Tensor | None = None  # of those that there are
 
     @property
     def loss_meaning(self) -> str:
@@ -150,7 +150,7 @@ class Moco(ViewObjective):
             self.follower.network.load_state_dict(self.model.state_dict())
         set_training(self.follower.network, True)
         views = [views_of(batch, least=2)[1] for batch in batches]
-        self._keys, self._there = keys_of(self._key_network, views, self.config.width, world)
+        self._keys, self._places = keys_of(self._key_network, views, self.config.width, world)
 
     def run(self, model: nn.Module, batch: Any) -> Output:
         """See `Objective`."""
@@ -180,15 +180,15 @@ class Moco(ViewObjective):
         super().stepped(world)
         self._key_network.stepped()
         self.follower.follow(self.model, self.config.momentum)
-        if self._keys is not None and self._there is not None:
-            enqueue(self.queue, self.pointer, self._keys[self._there])
-        self._keys = self._there = None
+        if self._keys is not None and self._places is not None:
+            enqueue(self.queue, self.pointer, self._keys[self._places])
+        self._keys = self._places = None
 
     def skipped(self, world: World) -> None:
         """Forget a step."""
         super().skipped(world)
         self._key_network.skipped()
-        self._keys = self._there = None
+        self._keys = self._places = None
 
     @property
     def _key_network(self) -> MocoNetwork:

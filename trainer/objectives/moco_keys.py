@@ -5,8 +5,11 @@ are made in other groups than queries: of all images of the step, in an order dr
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -16,6 +19,10 @@ from trainer.models.masking import hashed
 from trainer.objectives.moco_network import MocoNetwork
 from trainer.parallel import World
 
+if TYPE_CHECKING:
+    from shardkit.loader.batch import Slots
+
+Ints = npt.NDArray[np.int64]
 _SHUFFLE = -1_000_003  # place of the order's draws: no patch, and no block's
 
 
@@ -29,15 +36,15 @@ class StepImages:
         (M * B, 1, H, W): place B * m + i is place i of micro-batch m.
     seeds : Tensor
         int64 (M * B,), the plan's.
-    there : Tensor
-        bool (M * B,), whether there is an image.
+    slots : Slots
+        Which images they are, in the CPU's memory.
     places : int
         B.
     """
 
     images: Tensor
     seeds: Tensor
-    there: Tensor
+    slots: "Slots"
     places: int
 
     @classmethod
@@ -45,26 +52,34 @@ class StepImages:
         """Exchange the micro-batches of this process for those of all; every place is filled by one process."""
         count, first = len(views[0].rows), views[0]
         images = first.images.new_zeros(first.position.micros * count, *first.images.shape[1:])
-        seeds, there = first.seeds.new_zeros(len(images)), first.seeds.new_zeros(len(images))
+        after, seeds = (np.zeros(len(images), np.int64) for _ in range(2))  # rows + 1, so that 0 is no image
         for view in views:
             own = slice(view.position.micro * count, (view.position.micro + 1) * count)
-            images[own], seeds[own], there[own] = view.images, view.seeds, view.rows >= 0
-        for values in (images, seeds, there):
+            images[own], slots = view.images, view.slots()
+            after[own], seeds[own] = slots.rows + 1, slots.seeds
+        for values in (images, *map(torch.from_numpy, (after, seeds))):
             parallel.all_reduce_sum(values)
-        return cls(images, seeds, there > 0, count)
+        return cls(images, first.send(seeds), replace(first.slots(), rows=after - 1, seeds=seeds), count)
 
-    def groups(self) -> list[Tensor]:
+    @property
+    def there(self) -> Ints:
+        """Places with an image: int64 (n,), ascending."""
+        return np.flatnonzero(self.slots.there)
+
+    def groups(self) -> list[Ints]:
         """Return places of images, shuffled, in groups of about B, all of them once: int64 each."""
-        found = torch.nonzero(self.there).flatten()
-        drawn = hashed(self.seeds[found], torch.full_like(found, _SHUFFLE))
-        shuffled = found[torch.argsort(drawn, stable=True)]
-        return list(shuffled.tensor_split(-(-len(shuffled) // self.places))) if len(shuffled) else []
+        found = self.there
+        drawn = hashed(torch.from_numpy(self.slots.seeds[found]), torch.full((len(found),), _SHUFFLE))
+        shuffled = found[torch.argsort(drawn, stable=True).numpy()]
+        return np.array_split(shuffled, -(-len(shuffled) // self.places)) if len(shuffled) else []
 
-    def batch(self, at: Tensor, like: BinnedBatch) -> BinnedBatch:
-        """Return some images as a batch of which each place is filled."""
-        images = self.images[at]
-        sizes = torch.tensor(images.shape[2:], device=at.device).repeat(len(at), 1)
-        return BinnedBatch(images, sizes, torch.zeros_like(at), self.seeds[at], like.position)
+    def batch(self, group: Ints, like: BinnedBatch) -> tuple[Tensor, BinnedBatch]:
+        """Return the places of some images, on the device, and the images as a batch of which each place is filled."""
+        at = like.send(group)
+        images, seeds = self.images[at], self.seeds[at]
+        sizes = torch.stack([torch.full_like(at, side) for side in images.shape[2:]], 1)
+        kept = self.slots.at(group)
+        return at, BinnedBatch(images, sizes, torch.zeros_like(at), seeds, like.position, kept)
 
 
 @torch.no_grad()
@@ -85,16 +100,17 @@ def keys_of(network: MocoNetwork, views: Sequence[BinnedBatch], width: int, worl
     Returns
     -------
     tuple of Tensor
-        (M * B, width), in the plan's order, 0 where there is no image; bool (M * B,), whether there is one.
+        (M * B, width), in the plan's order, 0 where there is no image; int64 (n,), places with an image, ascending.
     """
     step = StepImages.gathered(views)
     like = next(network.parameters())
     found = torch.zeros(
-        len(step.there), width, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device
+        len(step.seeds), width, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device
     )
     for group in step.groups()[world.rank :: world.size]:
-        found[group] = network(step.batch(group, views[0]))[1].to(found.dtype)
-    return parallel.all_reduce_sum(found), step.there
+        at, batch = step.batch(group, views[0])
+        found[at] = network(batch)[1].to(found.dtype)
+    return parallel.all_reduce_sum(found), views[0].send(step.there)
 
 
 def enqueue(queue: Tensor, pointer: Tensor, keys: Tensor) -> None:

@@ -8,6 +8,7 @@ from torch.nn.functional import normalize
 from shardkit import BinnedBatch
 from trainer.models.classifier import pooled
 from trainer.models.encoder import Encoder
+from trainer.models.flops import linear_flops
 from trainer.models.with_heads import WithHeads
 from trainer.objectives.followers import first_view
 from trainer.objectives.views import require_views
@@ -42,6 +43,10 @@ class MocoNetwork(WithHeads):
         """
         found = pooled(self.encoder.features(view), "own")
         return found, normalize(self.head(found), dim=1)
+
+    def head_flops(self, tokens: int) -> float:
+        """See `WithHeads`: once a view."""
+        return float(linear_flops(self.head))
 
     def check_batching(self, batching: Any) -> None:
         """See `Model`: there are two views or more, and the encoder's size is that of the first one."""

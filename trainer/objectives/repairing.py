@@ -48,7 +48,7 @@ class Damaged:
 def damaged(views: Sequence[BinnedBatch], encoder: TimmEncoder, config: CorruptionConfig) -> Damaged:
     """Corrupt views, in the channels of the encoder's first layer. The donors of an image are of the same view."""
     clean = [encoder.coloured(view.images) for view in views]
-    found = [corrupt(own, view.seeds, view.weight > 0, config) for own, view in zip(clean, views, strict=True)]
+    found = [corrupt(own, view, config) for own, view in zip(clean, views, strict=True)]
     images, mask = torch.cat([one.images for one in found]), torch.cat([one.mask for one in found])
     return Damaged(replace(batched(views), images=images), torch.cat(clean), mask)
 

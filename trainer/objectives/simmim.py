@@ -16,6 +16,8 @@ from shardkit import BinnedBatch, Loader
 from shardkit.errors import ArgumentError
 from trainer.models.backbone import TimmEncoder
 from trainer.models.base import ModelConfig
+from trainer.models.flops import linear_flops
+from trainer.models.places import filled
 from trainer.models.with_heads import ENCODER, WithHeads
 from trainer.objectives import collapse
 from trainer.objectives.pixels import (
@@ -98,10 +100,14 @@ class SimMimModel(WithHeads):
         """Return what timm names of the encoder, as the method's code does; the mask token decays."""
         return frozenset(f"{ENCODER}{name}" for name in self.encoder.no_weight_decay())
 
+    def head_flops(self, tokens: int) -> float:
+        """See `WithHeads`: of the map from features to pixels."""
+        return float(tokens * linear_flops(self.head))
+
     def forward(self, batch: BinnedBatch) -> PixelOutput:
         """Hide squares, and predict all pixels."""
         hidden = hidden_units(batch.seeds, self.rows, self.rows, self.count)
-        with _replaced(self.encoder.encoder.patch_embed, self.mask_token, hidden, batch.weight > 0):
+        with _replaced(self.encoder.encoder.patch_embed, self.mask_token, hidden, batch):
             features = self.encoder.features(batch)
         grid = isqrt(len(features.tokens) // features.places)
         maps = features.tokens.view(features.places, grid, grid, -1).permute(0, 3, 1, 2)
@@ -134,7 +140,7 @@ def masked_error(prediction: Tensor, images: Tensor, hidden: Tensor, weight: Ten
 
 
 @contextmanager
-def _replaced(embedding: nn.Module, token: Tensor, hidden: Tensor, there: Tensor) -> Iterator[None]:
+def _replaced(embedding: nn.Module, token: Tensor, hidden: Tensor, batch: BinnedBatch) -> Iterator[None]:
     """Have a patch embedding give `token` where a patch is hidden, before positions are added to it.
 
     Parameters
@@ -145,14 +151,14 @@ def _replaced(embedding: nn.Module, token: Tensor, hidden: Tensor, there: Tensor
         (1, 1, width).
     hidden
         bool (B, n, n), squares of whole patches.
-    there
-        bool (B,), the images that it may be run on alone.
+    batch
+        Whose images it may be run on alone, without empty places.
     """
 
     def replace(module: nn.Module, given: Any, x: Tensor) -> Tensor:
         if x.shape[-1] != token.shape[-1]:
             raise ArgumentError("simmim needs patch embeddings with channels last: choose another model")
-        own = hidden if len(x) == len(hidden) else hidden[there]
+        own = hidden if len(x) == len(hidden) else hidden[filled(batch)]
         cells = isqrt(x.shape[1]) if x.ndim == 3 else x.shape[1]
         mask = enlarged(own, cells // own.shape[1]).reshape(*x.shape[:-1], 1)
         return torch.where(mask, token.view(-1).to(x.dtype), x)

@@ -12,6 +12,7 @@ from trainer import metrics, parallel
 from trainer.models.backbone import TimmEncoder
 from trainer.models.base import ModelConfig
 from trainer.models.contrast_head import ContrastHead
+from trainer.models.flops import linear_flops
 from trainer.models.reconstruction import Repairer, tokens_of
 from trainer.objectives import collapse
 from trainer.objectives.contrast import contrast
@@ -171,6 +172,11 @@ class Sit(RepairObjective):
     def cost(self, number: int) -> float:
         """See `ViewObjective`: the teacher sees every view, too."""
         return 4 / 3
+
+    def head_flops(self, number: int, tokens: int) -> float:
+        """See `ViewObjective`: the teacher has no map to pixels."""
+        contrast = linear_flops(self.model.contrast)
+        return 3.0 * self.model.head_flops(tokens) + 4.0 * contrast
 
     def begin_step(self, step: int, steps: int, batches: Sequence[Any], world: World) -> None:
         """See `Objective`: the keys of all micro-batches, of this process and of the others."""

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from shardkit import BinnedBatch, MultiViewBatch
 from shardkit.errors import ArgumentError
+from trainer.models.base import Model
 from trainer.models.sequences import grid_of
+from trainer.models.with_heads import WithHeads
 from trainer.objectives.base import Objective
 
 
@@ -59,7 +61,8 @@ def require_views(batching: Any, least: int, side: int) -> None:
 
 
 def _part(batch: BinnedBatch, at: slice) -> BinnedBatch:
-    return BinnedBatch(batch.images[at], batch.sizes[at], batch.rows[at], batch.seeds[at], batch.position)
+    kept = None if batch.kept is None else batch.kept.at(at)
+    return BinnedBatch(batch.images[at], batch.sizes[at], batch.rows[at], batch.seeds[at], batch.position, kept)
 
 
 class ViewObjective(Objective, ABC):
@@ -86,34 +89,54 @@ class ViewObjective(Objective, ABC):
         """
         return 1.0
 
+    def head_flops(self, number: int, tokens: int) -> float:
+        """Return the operations of all heads in training on one image of a view of so many tokens.
+
+        Parameters
+        ----------
+        number
+            Of the view, from 0.
+        tokens
+            Of the view.
+        """
+        heads = self.model.head_flops(tokens) if isinstance(self.model, WithHeads) else 0.0
+        return 3.0 * self.cost(number) * heads
+
     def own_flops(self, batch: Any) -> Tensor:
-        """See `Objective`: the encoder's operations on all views, in proportion to their pixels."""
-        found = [
-            self.cost(number) * self._pixels(view) * self.model.flops(self._of_one(view)[0])
-            for number, view in enumerate(views_of(batch))
-        ]
+        """See `Objective`: of encoder and heads on all views, each of its own size."""
+        found = []
+        for number, view in enumerate(views_of(batch)):
+            own, _ = self._of_one(view)
+            heads = self.head_flops(number, grid_tokens(view, self.patch))
+            found.append(self.cost(number) * self._body.view_flops(view, own) + (own > 0) * heads)
         return torch.stack(found).sum(0)
 
     def run_flops(self, batch: Any) -> Tensor:
         """See `Objective`: as `own_flops`, empty places too."""
-        found = [
-            self.cost(number) * self._pixels(view) * self.model.run_flops(view)
-            for number, view in enumerate(views_of(batch))
-        ]
+        found = []
+        for number, view in enumerate(views_of(batch)):
+            heads = self.head_flops(number, grid_tokens(view, self.patch)) * len(view.rows)
+            found.append(self.cost(number) * self._body.run_flops(view) + heads)
         return torch.stack(found).sum()
 
-    def _pixels(self, view: BinnedBatch) -> float:
-        """Return how many pixels a view has, as a share of what a model of one size is counted for."""
-        side = getattr(getattr(self.model, "encoder", None), "side", None)
-        return view.images.shape[2] * view.images.shape[3] / side**2 if side else 1.0
+    @property
+    def _body(self) -> Model:
+        return self.model.encoder if isinstance(self.model, WithHeads) else self.model
+
+
+def grid_tokens(view: BinnedBatch, patch: int) -> int:
+    """Return the tokens of one image of a view."""
+    return view.images.shape[2] * view.images.shape[3] // patch**2
 
 
 def batched(views: Sequence[BinnedBatch]) -> BinnedBatch:
     """Put views of one size after one another in one batch."""
+    kept = [view.kept for view in views if view.kept is not None]
     return BinnedBatch(
         images=torch.cat([view.images for view in views]),
         sizes=torch.cat([view.sizes for view in views]),
         rows=torch.cat([view.rows for view in views]),
         seeds=torch.cat([view.seeds for view in views]),
         position=views[0].position,
+        kept=kept[0].joined(kept) if len(kept) == len(views) else None,
     )

@@ -78,11 +78,12 @@ def held(out: Path, world: World) -> Iterator[None]:
         Where another run holds it.
     """
     with ExitStack() as stack:
-        from_first(lambda: stack.enter_context(locks.held(out, _refused)), world)
+        from_first(lambda: stack.enter_context(locks.held(out, refused)), world)
         yield
 
 
-def _refused(place: str, known: str) -> TrainingError:
+def refused(place: str, known: str) -> TrainingError:
+    """Return the error for a place that another run holds: the place, and in brackets who that is."""
     return TrainingError(
         f"another training is running{known} in {place}: wait until it has ended, or name another --out"
     )

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shardkit.errors import ShardkitError
+from shardkit.storage import is_remote
 from trainer.models.initial import RANDOM, facts_of
-from trainer.runs import checkpoint
+from trainer.runs import checkpoint, places
 from trainer.runs.folder import Facts
 
 _ELSEWHERE, _TOLD = "weights are those of ", "pre-trained on"  # what is said of weights of timm's
@@ -55,8 +56,10 @@ def facts_at(source: str) -> Facts:
     Parameters
     ----------
     source
-        A run's folder, one of its checkpoints, or whatever else weights begin with.
+        A run's folder or url, one of its checkpoints, or whatever else weights begin with.
     """
+    if is_remote(source):
+        return places.facts_at(source)
     try:
         return facts_of(checkpoint.named(Path(source))) if Path(source).is_dir() else {}
     except ShardkitError:

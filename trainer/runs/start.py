@@ -1,6 +1,5 @@
 """What a command begins with, or goes on from: everything is read before anything is written."""
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,18 +7,19 @@ from typing import Any
 import torch
 
 from shardkit import Loader
-from shardkit.errors import ArgumentError, ShardkitError
+from shardkit.errors import ArgumentError
 from shardkit.storage import shown
 from trainer.config import Config, flat
 from trainer.errors import TrainingError
 from trainer.models.base import Grey
-from trainer.models.initial import RANDOM, facts_of, load_initial
+from trainer.models.initial import RANDOM, load_initial
 from trainer.objectives.base import Objective
 from trainer.parallel import World, from_first
-from trainer.runs import checkpoint, folder, training_data, unpickling
+from trainer.runs import folder, training_data, unpickling
 from trainer.runs.changed import changed_since, data_of, data_of_run, other_targets
-from trainer.runs.checkpoint import Checkpoints
 from trainer.runs.folder import Facts
+from trainer.runs.lineage import facts_at
+from trainer.runs.saving import Checkpoints
 from trainer.selection import Selection, selection_notes
 
 
@@ -258,7 +258,7 @@ def _facts(
         "command": job.command,
         "recipe": known.get("recipe", job.recipe),
         "config": flat(job.config) | ({} if last is None else _kept(known.get("config", {}), job)),
-        "init": job.init if last is None else known.get("init"),
+        "init": (job.init and shown(job.init)) if last is None else known.get("init"),
         "baseline": known.get("baseline"),
         "classes": list(objective.classes),
         "objective": {
@@ -284,11 +284,8 @@ def _facts(
 
 def _other_grey_levels(init: str | None, job: Job, loader: Loader) -> list[str]:
     """Say that the run whose weights are taken has seen other grey levels; nothing where it is gone, or is no run."""
-    if init is None or not Path(init).is_dir():
-        return []
-    with suppress(ShardkitError):  # it was there when this run began
-        return training_data.unlike(facts_of(checkpoint.named(Path(init))), init, loader, job.config.loader.normalise)
-    return []
+    facts = {} if init is None else facts_at(init)
+    return training_data.unlike(facts, shown(str(init)), loader, job.config.loader.normalise) if facts else []
 
 
 def _trained(known: Facts, last: Facts | None, loader: Loader) -> list[Facts]:

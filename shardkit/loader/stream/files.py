@@ -5,6 +5,7 @@ import os
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from io import FileIO
@@ -47,6 +48,27 @@ class Threads:
             self._threads.append(thread)
             thread.start()
         return future
+
+    def share(self, function: Callable[[int], object], count: int) -> "list[Future[None]]":
+        """Call a function with 0 to `count` - 1, whichever thread is free with the next number.
+
+        Returns
+        -------
+        list of Future
+            One for each thread that takes part; when all are done, all calls are. What a call raises ends its thread's
+            part, and its future has it.
+        """
+        left = deque(range(count))
+
+        def take() -> None:
+            while left:
+                try:
+                    number = left.popleft()
+                except IndexError:  # another thread was quicker
+                    return
+                function(number)
+
+        return [self.submit(take) for _ in range(min(count, self._count))]
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from shardkit.errors import IntegrityError, StorageError
-from shardkit.loader.stream.files import AnonymousFile, Files, read_once
+from shardkit.loader.stream.files import AnonymousFile, Files, Threads, read_once
 
 WRITER = """
 import os, pathlib, signal, sys
@@ -196,3 +196,37 @@ def test_a_filesystem_without_unnamed_files_is_named(kit: Any) -> None:
     with pytest.raises(StorageError, match=r"/proc: .*no unnamed files; use a folder on another") as caught:
         AnonymousFile(Path("/proc"))
     assert kit.one_sentence(caught.value)
+
+
+# ------------------------------------------------------------------------------------------------------ shared calls
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 500])
+def test_shared_calls_are_each_made_once_by_all_threads(count: int) -> None:
+    threads, meet, made = Threads(3, "test-share"), threading.Barrier(min(count, 3) or 1), list[int]()
+
+    def one(number: int) -> None:
+        if number < 3:
+            meet.wait(10)  # three of them run at once
+        made.append(number)
+
+    futures = threads.share(one, count)
+    assert len(futures) == min(count, 3)
+    for future in futures:
+        future.result(10)
+    assert sorted(made) == list(range(count))
+    threads.close()
+
+
+def test_what_a_shared_call_raises_is_in_a_future_and_others_go_on() -> None:
+    threads, made = Threads(2, "test-share"), list[int]()
+
+    def one(number: int) -> None:
+        if number == 1:
+            raise IndexError("of the call itself")
+        made.append(number)
+
+    errors = [future.exception(10) for future in threads.share(one, 20)]
+    assert [str(error) for error in errors if error is not None] == ["of the call itself"]
+    assert sorted(made) == [0, *range(2, 20)]
+    threads.close()

@@ -156,7 +156,9 @@ def _patched(path: Path, name: bytes, **changes: int) -> None:
     fields = {"flags": (8, "<H"), "method": (10, "<H"), "crc": (16, "<L"), "packed": (20, "<L"), "size": (24, "<L"),
               "disk": (34, "<H"), "start": (42, "<L")}  # fmt: skip
     data = bytearray(path.read_bytes())
-    row = data.rindex(b"PK\x01\x02", 0, data.rindex(name))
+    row = data.index(b"PK\x01\x02")
+    while data[row + 46 : row + 46 + len(name)] != name:  # a date, too, may hold the bytes of a short name
+        row = data.index(b"PK\x01\x02", row + 1)
     for field, value in changes.items():
         offset, form = fields[field]
         struct.pack_into(form, data, row + offset, value)

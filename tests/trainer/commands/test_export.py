@@ -35,7 +35,8 @@ from trainer.optim import optimizer
 from trainer.parallel import World
 from trainer.recipes.registry import RECIPES
 from trainer.runs import folder
-from trainer.runs.checkpoint import Checkpoints, TrainingState
+from trainer.runs.saving import Checkpoints
+from trainer.runs.state import TrainingState
 
 HIERA = HieraConfig(arch="hiera_nano", side=64, decoder_width=32, decoder_depth=1, decoder_heads=2)
 VIT = MaeConfig(patch=8, width=48, depth=2, heads=3, decoder_width=32, decoder_depth=1, decoder_heads=2, mlp_ratio=2.5)

@@ -28,7 +28,8 @@ from trainer.models.with_heads import WithHeads
 from trainer.optim import Average, optimizer
 from trainer.parallel import World
 from trainer.runs import checkpoint
-from trainer.runs.checkpoint import Checkpoints, TrainingState
+from trainer.runs.saving import Checkpoints
+from trainer.runs.state import TrainingState
 
 VIT = VitConfig(patch=8, width=48, depth=2, heads=3, norm_eps=1e-3, position="stretch", position_table=20)
 MAE = MaeConfig(patch=8, width=48, depth=2, heads=3, decoder_width=32, decoder_depth=1, decoder_heads=2)
@@ -149,7 +150,7 @@ def test_an_average_has_no_buffers_and_no_frozen_parameters(tmp_path: Path) -> N
     checkpoints = Checkpoints(tmp_path, 1, World(0, 1, torch.device("cpu")))
     checkpoints.save(1, TrainingState(model, optimizer(model, OptimConfig(lr=1.0)), average, 0), {"step": 1})
     checkpoints.wait()
-    path = checkpoints.path(1)
+    path = tmp_path / "checkpoints" / "step_00000001"
     found = TimmEncoder("test_efficientnet", 64)
     checkpoint.weights(path, found, average=True, under="encoder.")
     for name, value in found.state_dict().items():

@@ -98,7 +98,7 @@ def test_with_nothing_hidden_features_are_timm_s_fused(model: HieraMae, batch: B
     first, second = model.multi_scale_fusion_heads
     maps = [stage.permute(0, 3, 1, 2) for stage in wanted]
     fused = pooled_twice.head.norm((first(maps[0]) + second(maps[1]) + maps[3]).permute(0, 2, 3, 1))
-    found = model.encode(batch.images, torch.ones(3, 16, dtype=torch.bool)).view(3, 4, 4, 2, 2, -1)
+    found = model.encode(batch.images, torch.ones(3, 16, dtype=torch.bool), 16).view(3, 4, 4, 2, 2, -1)
     torch.testing.assert_close(found.permute(0, 1, 3, 2, 4, 5).reshape(3, 8, 8, -1), fused, rtol=1e-4, atol=1e-5)
 
 

@@ -21,8 +21,12 @@ from trainer.runs.log import Log, Step
 EVERY = torch.ones(512)
 
 
+def finished(found: metrics.Metrics) -> metrics.Sums:
+    return {**metrics.named(found), **metrics.finished(metrics.for_later(found))}
+
+
 def _measured(features: Tensor, weight: Tensor) -> dict[str, float | None]:
-    return metrics.means(metrics.named(collapse.of_features(features, weight)))
+    return metrics.means(finished(collapse.of_features(features, weight)))
 
 
 def test_features_of_one_direction_have_no_deviation_and_those_at_random_have_one() -> None:
@@ -38,7 +42,8 @@ def test_the_effective_rank_is_the_number_of_directions_that_differ_alike(direct
     torch.manual_seed(0)
     base = torch.linalg.qr(torch.randn(64, 64)).Q[:directions]
     signs = torch.cat([torch.eye(directions), -torch.eye(directions)]).double()
-    assert float(collapse.effective_rank(signs @ base.double())) == pytest.approx(directions)
+    rows = signs @ base.double()
+    assert float(collapse.effective_rank(rows @ rows.T)) == pytest.approx(directions)
 
 
 @pytest.mark.parametrize("images", [2, 3, 4, 5])

@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from shardkit import BinnedBatch
 from shardkit.errors import ArgumentError
+from shardkit.loader.batch import BatchPosition
 from trainer.augment.draws import draws
 from trainer.models.masking import hashed
 from trainer.objectives import corruption
-from trainer.objectives.corruption import CorruptionConfig, blocks, corrupt, noise
+from trainer.objectives.corruption import Corrupted, CorruptionConfig, blocks, corrupt, noise
 
 SIDE, COUNT = 48, 40
 MEAN, DEVIATION = 0.45, 0.2
@@ -30,6 +32,12 @@ def _images(channels: int = 1) -> Tensor:
     images[:, :, : SIDE // 2, : SIDE // 2] = 0
     images[~THERE] = 0
     return images.expand(-1, channels, -1, -1)
+
+
+def _corrupt(images: Tensor, seeds: Tensor, there: Tensor, config: CorruptionConfig) -> Corrupted:
+    sizes = torch.full((len(seeds), 2), SIDE)
+    view = BinnedBatch(images[:, :1], sizes, there.long() - 1, seeds, BatchPosition(0, 0, 0, 1, True))
+    return corrupt(images, view, config)
 
 
 def _by_hand(images: Tensor, config: CorruptionConfig, wrong: str = "") -> tuple[Tensor, Tensor]:
@@ -113,7 +121,7 @@ def test_it_is_what_a_loop_over_pixels_makes_and_has_the_published_properties(
     config: CorruptionConfig, channels: int
 ) -> None:
     images = _images(channels)
-    found, (out, masks) = corrupt(images, SEEDS, THERE, config), _by_hand(images, config)
+    found, (out, masks) = _corrupt(images, SEEDS, THERE, config), _by_hand(images, config)
     assert torch.equal(found.images, out)
     assert torch.equal(found.mask, masks)
     assert _broken(images, out, masks, config) == set()
@@ -124,20 +132,20 @@ def test_a_corruption_that_is_wrong_in_one_thing_is_told(wrong: str) -> None:
     images = _images(3)
     out, masks = _by_hand(images, GMML, wrong)
     assert WRONG[wrong] in _broken(images, out, masks, GMML)
-    assert not torch.equal(out, corrupt(images, SEEDS, THERE, GMML).images)
+    assert not torch.equal(out, _corrupt(images, SEEDS, THERE, GMML).images)
 
 
 def test_the_mask_is_of_blocks_and_not_of_what_they_change() -> None:
     """Zeros on a black background change nothing, and are still to be repaired; so is one's own pixels."""
     images = _images()
-    right, (_, differing) = corrupt(images, SEEDS, THERE, SIT), _by_hand(images, SIT, "mask of what differs")
+    right, (_, differing) = _corrupt(images, SEEDS, THERE, SIT), _by_hand(images, SIT, "mask of what differs")
     assert torch.equal(right.mask & (right.images != images), differing)
     shares = right.mask[THERE].double().mean((1, 2, 3))
     assert shares.min() >= 0.3
     assert differing[THERE].double().mean((1, 2, 3)).min() < 0.3
     alone = torch.zeros(COUNT, dtype=torch.bool)
     alone[3] = True
-    own = corrupt(images, SEEDS, alone, CorruptionConfig(replace=1.0))
+    own = _corrupt(images, SEEDS, alone, CorruptionConfig(replace=1.0))
     assert torch.equal(own.images, images)
     assert own.mask[3].double().mean() >= 0.3
     assert not own.mask[~alone].any()
@@ -213,11 +221,11 @@ def test_other_ways_to_paint_have_another_histogram(wrong: Any, told: str, monke
 
 def test_an_image_is_corrupted_the_same_whatever_other_places_hold_but_for_its_donor() -> None:
     images, plain = _images(), CorruptionConfig(replace=0.0)
-    whole = corrupt(images, SEEDS, THERE, plain)
-    part = corrupt(images[5:8], SEEDS[5:8], THERE[5:8], plain)
+    whole = _corrupt(images, SEEDS, THERE, plain)
+    part = _corrupt(images[5:8], SEEDS[5:8], THERE[5:8], plain)
     assert torch.equal(whole.images[5:8], part.images)
     assert torch.equal(whole.mask[5:8], part.mask)
-    assert not corrupt(images, SEEDS, torch.zeros_like(THERE), GMML).mask.any()
+    assert not _corrupt(images, SEEDS, torch.zeros_like(THERE), GMML).mask.any()
 
 
 def test_noise_is_normal_and_independent_of_what_else_a_seed_draws() -> None:

@@ -19,11 +19,11 @@ from trainer.objectives.sit import SitConfig
 LOADER: Any = SimpleNamespace(batching=SimpleNamespace(batch_size=4, per_step=1), normalised={})
 COSTS: dict[
     str, tuple[Any, int, float]
-] = {  # of two views of the encoder's size and, of DINO, four of half its side: in trainings of the encoder
+] = {  # two views of the encoder's size, in trainings of it; and how many of half its side there are
     "gmml": (GmmlConfig(), 0, 2.0),
     "sit": (SitConfig(hidden=16, out=8), 0, 2 * 4 / 3),
     "moco": (MocoConfig(queue=8, width=8), 0, 1 + 1 / 3),
-    "dino": (DinoConfig(outputs=8, hidden=16, bottleneck=8), 4, 2 * 4 / 3 + 4 / 4),
+    "dino": (DinoConfig(outputs=8, hidden=16, bottleneck=8), 4, 2 * 4 / 3),
 }
 
 
@@ -34,9 +34,11 @@ def test_operations_are_those_of_all_views_and_networks(method: str) -> None:
     views = [torch.rand(2, 4, 1, 64, 64), *([torch.rand(small, 4, 1, 32, 32)] if small else [])]
     rows = torch.tensor([0, 1, 2, -1])
     batch = MultiViewBatch(tuple(views), rows, torch.arange(4), BatchPosition(0, 0, 0, 1, True))
-    one = float(objective.model.encoder.flops(torch.tensor([1.0]))[0])
-    assert objective.own_flops(batch).tolist() == pytest.approx([trainings * one] * 3 + [0])
-    assert float(objective.run_flops(batch)) == pytest.approx(4 * trainings * one)
+    encoder = objective.model.encoder
+    heads = sum(objective.head_flops(number, 16 if number < 2 else 4) for number in range(2 + small))
+    one = trainings * encoder.flops_at(64, 64) + (small * encoder.flops_at(32, 32) if small else 0) + heads
+    assert objective.own_flops(batch).tolist() == pytest.approx([one] * 3 + [0])
+    assert float(objective.run_flops(batch)) == pytest.approx(4 * one)
     own, run = objective.tokens(batch)
     assert own.tolist() == [32 + 4 * small] * 3 + [0]
     assert float(run) == 4 * (32 + 4 * small)

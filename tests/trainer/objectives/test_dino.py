@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from shardkit import BinnedBatch
 from shardkit.errors import ArgumentError
 from tests.trainer.objectives.views_made import ALONE, loader, model, objective, steps_of, views
+from trainer import metrics
 from trainer.models.vit import VitConfig
 from trainer.objectives.dino import DinoConfig, distillation_loss
 
@@ -309,7 +310,9 @@ def test_the_picture_has_a_line_an_image_and_attention_where_there_is_some(kind:
 
 def test_metrics_tell_of_collapse() -> None:
     made, batch = objective("dino", "vit"), views(places=5, empty=1)
-    found = {name: float(v[0] / v[1]) for name, v in made.run(made.model, batch).metrics.items()}
+    said = made.run(made.model, batch).metrics
+    sums = {**metrics.named(said), **metrics.finished(metrics.for_later(said))}
+    found = {name.removeprefix(metrics.PREFIX): float(v[0] / v[1]) for name, v in sums.items()}
     assert found.keys() == {"teacher_entropy", "divergence", "feature_deviation", "effective_rank"}
     assert 0 < found["teacher_entropy"] < 1
     assert found["divergence"] > 0

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from shardkit import MultiViewBatch
 from shardkit.errors import ArgumentError
 from tests.trainer.objectives.two_views import ALONE, PATCH, SIDE, batch_of, micro, shaken
+from trainer import metrics
 from trainer.models.backbone import TimmConfig
 from trainer.models.base import Channels
 from trainer.models.vit import VitConfig
@@ -43,7 +44,7 @@ def _views(batch: MultiViewBatch, channels: int) -> list[tuple[Tensor, Tensor, T
     for number in range(len(batch.views)):
         view = batch.binned(number)
         clean = view.images.expand(-1, channels, -1, -1)
-        made = corrupt(clean, view.seeds, view.weight > 0, CORRUPTION)
+        made = corrupt(clean, view, CORRUPTION)
         found.append((clean, made.images, made.mask))
     return found
 
@@ -169,8 +170,12 @@ def test_places_without_an_image_count_in_nothing() -> None:
     part = replace(part, views=tuple(v[:, :3] for v in part.views), rows=part.rows[:3], seeds=part.seeds[:3])
     one, two = (objective.run(objective.model, batch) for batch in (whole, part))
     torch.testing.assert_close(one.losses[:3], two.losses, rtol=1e-12, atol=1e-12)
-    for name, value in one.metrics.items():
-        torch.testing.assert_close(value, two.metrics[name])
+    made, other = (
+        {**metrics.named(of), **metrics.finished(metrics.for_later(of))} for of in (one.metrics, two.metrics)
+    )
+    assert made.keys() == {"metrics/feature_deviation", "metrics/effective_rank"}
+    for name, value in made.items():
+        torch.testing.assert_close(value, other[name])
     none = objective.run(objective.model, batch_of(1, (False, False)))
     assert float(none.loss.detach()) == 0
     assert torch.isfinite(none.losses).all()

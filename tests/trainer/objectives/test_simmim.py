@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from shardkit.errors import ArgumentError
 from tests.trainer.objectives.squares import in_double, shared_bias, squares, swin
+from trainer import metrics
 from trainer.models.backbone import TimmConfig, TimmEncoder
 from trainer.models.vit import VitConfig
 from trainer.objectives import simmim
@@ -266,12 +267,13 @@ def test_places_without_an_image_count_in_nothing(make: Any, channels: Any) -> N
         objective.model.zero_grad()
         out.loss.backward()  # type: ignore[no-untyped-call]
         grads.append([p.grad.clone() for p in objective.model.parameters() if p.grad is not None])
-        metrics = out.metrics
+        measured = out.metrics
         assert out.losses[out.weight == 0].isfinite().all()
     assert len(grads[0]) == sum(p.requires_grad for p in objective.model.parameters()), "all that is trained takes part"
     for one, two in zip(*grads, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
-    assert metrics["effective_rank"].tolist() == [0, 0], "two images do not tell"
+    rank = metrics.finished(metrics.for_later(measured))["metrics/effective_rank"]
+    assert rank.tolist() == [0, 0], "two images do not tell"
     nothing = objective.run(objective.model, squares(side, 2, empty=(0, 1)))
     assert float(nothing.loss.detach()) == 0.0
 

@@ -70,7 +70,7 @@ def _views(batch: MultiViewBatch, channels: int) -> tuple[Tensor, Tensor, Tensor
     for number in range(2):
         view = batch.binned(number)
         clean = view.images.expand(-1, channels, -1, -1)
-        made = corrupt(clean, view.seeds, view.weight > 0, CONFIG.corruption)
+        made = corrupt(clean, view, CONFIG.corruption)
         found.append((clean, made.images, made.mask))
     clean, seen, mask = (torch.cat(parts) for parts in zip(*found, strict=True))
     return clean, seen, mask

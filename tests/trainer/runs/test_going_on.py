@@ -29,6 +29,7 @@ from trainer.optim import optimizer
 from trainer.recipes.registry import RECIPES
 from trainer.runs import checkpoint, unpickling
 from trainer.runs.start import Job, _steps, one_length
+from trainer.runs.state import TrainingState
 from trainer.schedule import Schedule
 
 BATCHING = "packed:patch=8,level=1,per_step=2,tokens=512"
@@ -130,7 +131,7 @@ def _spoil_value(place: Path, mark: Path) -> None:
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
     adam.step()
-    held = checkpoint.TrainingState(model, adam, None, 0).tensors()
+    held = TrainingState(model, adam, None, 0).tensors()
     held["optim"]["param_groups.cls_token.lr"] = _Payload(mark)
     shutil.rmtree(place)
     dcp.save(held, checkpoint_id=place, no_dist=True)
@@ -381,7 +382,7 @@ def test_a_step_of_the_log_is_found_in_its_epoch(trained: Path, dataset_folder: 
             at_step(trained.parent / "long", step, None)
     with pytest.raises(ArgumentError, match="is not the dataset that"):
         at_step(trained, 1, str(grown[0]))
-    with pytest.raises(ShardkitError, match=r"run\.json cannot be read"):
+    with pytest.raises(ShardkitError, match=r"run\.json does not exist"):
         at_step(trained / "checkpoints", 1, None)
 
 

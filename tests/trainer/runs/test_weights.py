@@ -26,7 +26,8 @@ from trainer.models.vit import VitConfig
 from trainer.optim import optimizer
 from trainer.parallel import World
 from trainer.runs import checkpoint
-from trainer.runs.checkpoint import Checkpoints, TrainingState
+from trainer.runs.saving import Checkpoints
+from trainer.runs.state import TrainingState
 
 TINY = MaeConfig(patch=8, width=192, depth=2, heads=3, decoder_width=32, decoder_depth=1, decoder_heads=2)
 ALONE = World(0, 1, torch.device("cpu"))
