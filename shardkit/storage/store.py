@@ -8,12 +8,10 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
-from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import obstore
 
@@ -24,6 +22,7 @@ from shardkit.storage.remote import is_remote, shown
 
 NO_RETRIES: dict[str, Any] = {"retry_config": {"max_retries": 0}}
 """Options of a client whose failures are told at once, for callers who wait themselves."""
+_SMALL = 16 << 20  # bytes of an object up to which memory may hold it while it waits
 
 
 def local_path(url: str) -> Path:
@@ -120,7 +119,7 @@ class Store:
             return bytes(found.bytes())
 
     def open(self, name: str) -> BinaryIO:
-        """Open a whole object to read; one of a bucket is held in memory.
+        """Open a whole object to read; what is large and comes from a bucket waits in a file without a name.
 
         Raises
         ------
@@ -129,10 +128,16 @@ class Store:
         IntegrityError
             It is no file of the store.
         """
-        if self.root is None:
-            return BytesIO(self.get(name))
         with translate_errors(f"{self.url}/{name}"):
-            return regular.opened(self.root, name)
+            if self.root is not None:
+                return regular.opened(self.root, name)
+            regular.check_name(self.url, name)
+            file = _waiting()
+            for piece in obstore.get(self.remote, name).stream():
+                with translate_errors(tempfile.gettempdir(), writing=True):
+                    file.write(piece)
+            file.seek(0)
+            return file
 
     def _check_size(self, name: str, size: int, most: int | None) -> None:
         if most is not None and size > most:
@@ -168,16 +173,12 @@ class Store:
 
     def put(self, name: str, data: bytes) -> None:
         """Write an object, which appears whole or not at all."""
-        with translate_errors(f"{self.url}/{name}", writing=True):
-            if self.root is None:
-                obstore.put(self.remote, name, data)
-                return
-            target = self.root / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-            with temporary.open("wb") as file:
+        if self.root is not None:
+            with self.writing(name) as file:
                 file.write(data)
-            publish(temporary, target)
+            return
+        with translate_errors(f"{self.url}/{name}", writing=True):
+            obstore.put(self.remote, name, data)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
@@ -191,15 +192,16 @@ class Store:
         Yields
         ------
         file
-            Takes its bytes. What goes to a bucket waits in a temporary file of this machine.
+            Takes its bytes. What is large and goes to a bucket waits in a file without a name on this machine.
         """
+        if self.root is None:
+            with translate_errors(tempfile.gettempdir(), writing=True), _waiting() as waiting:
+                yield waiting
+                waiting.seek(0)
+                with translate_errors(f"{self.url}/{name}", writing=True):
+                    obstore.put(self.remote, name, waiting)
+            return
         with translate_errors(f"{self.url}/{name}", writing=True):
-            if self.root is None:
-                with tempfile.NamedTemporaryFile(prefix="shardkit-") as waiting:
-                    yield waiting  # type: ignore[misc]
-                    waiting.flush()
-                    obstore.put(self.remote, name, Path(waiting.name))
-                return
             target = self.root / name
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -282,6 +284,11 @@ class Store:
                     yield item["path"], item["size"]
 
 
+def _waiting() -> BinaryIO:
+    """Return a file that no killed program leaves behind; what is small stays in memory."""
+    return cast(BinaryIO, tempfile.SpooledTemporaryFile(_SMALL))
+
+
 def _files(base: Path) -> Iterator[tuple[Path, int]]:
     """Give (path, bytes) of every file below a folder, without what vanishes meanwhile, as in a build that runs."""
     for folder, _, names in os.walk(base):
@@ -307,47 +314,3 @@ def publish(temporary: Path, target: Path) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
-
-
-def no_folder(path: Path) -> str:
-    """Say of a folder that it is not there.
-
-    Parameters
-    ----------
-    path : Path
-        The folder.
-
-    Returns
-    -------
-    str
-        Words for a message, which name a folder beside it with nearly its name; empty where the folder is there.
-    """
-    if path.is_dir():
-        return ""
-    if path.exists():
-        return f"{path} is a file, not a folder"
-    near = nearest(path, folders=True)
-    return f"the folder {path} does not exist" + (f"; there is {near}" if near else "")
-
-
-def nearest(path: Path, folders: bool = False) -> Path | None:
-    """Return what lies beside a path that is not there, under nearly its name.
-
-    Parameters
-    ----------
-    path : Path
-        What was asked for.
-    folders : bool
-        Whether to look at folders alone.
-
-    Returns
-    -------
-    Path or None
-        The one whose name is nearest; None where none is near.
-    """
-    try:
-        beside = [p.name for p in path.parent.iterdir() if p.is_dir() or not folders]
-    except OSError:
-        return None
-    near = get_close_matches(path.name, beside, 1)
-    return path.parent / near[0] if near else None
