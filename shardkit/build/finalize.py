@@ -3,6 +3,7 @@
 Every step derives its output from the journals, the plan and former generations, so an interrupted one is just redone.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +27,10 @@ _FINGERPRINT = pa.schema(
     [("key", pa.string()), ("body_part", pa.string()), ("view", pa.string()), ("thumb", pa.binary(THUMB**2))]
 )
 _DIGEST = pa.schema([("serial", pa.int64()), ("sha256", pa.string())])
-_DUPLICATES = ("duplicate_exact", "duplicate_near")
+_DUPLICATES = pa.array(["duplicate_exact", "duplicate_near"])
 _FILES = 256  # small files whose rows are handled at once
 _LATER = ("group", "split")  # decided of all samples together
 _JOURNALED = [name for name in manifest.SCHEMA.names if name not in _LATER]
-
-
 _FILE = pa.schema(
     [
         journal.SCHEMA.field(name)
@@ -85,7 +84,7 @@ def gather(store: Store, plan: GenerationPlan, generation: int, folder: Path, pl
         spill.writing(paths[1], _FILE) as files,
         parquet.writing(folder / FINGERPRINTS, _FINGERPRINT) as fingerprints,
     ):
-        for table in old.blocks():
+        for table in spill.blocks(old):
             samples.write(table)
         for shard in plan.shards:
             table = journal.read(store, generation, shard.name, columns)
@@ -133,7 +132,7 @@ def write_digests(path: Path, digests: dict[int, str]) -> None:
     parquet.write(pa.table([list(digests), list(digests.values())], schema=_DIGEST), path)
 
 
-def write_ledger(folder: Path, parts: list[Path], found: Gathered, digests: list[Path]) -> None:
+def write_ledger(folder: Path, parts: list[Path], found: Gathered, digests: list[Path], place: Path) -> None:
     """Write one row per file of this generation, a scan part at a time.
 
     Parameters
@@ -146,23 +145,21 @@ def write_ledger(folder: Path, parts: list[Path], found: Gathered, digests: list
         What its journals say.
     digests : list of Path
         What `write_digests` wrote of each shard.
+    place : Path
+        Folder of the spills.
     """
     unused = parquet.read(folder / TWINS)["serial"].combine_chunks()
-    rows = np.cumsum([pq.read_metadata(part).num_rows for part in parts])
-    kept = _kept(found, folder / NEAR)
+    ends = np.cumsum([pq.read_metadata(part).num_rows for part in parts])
     with (
-        Regrouped(folder / ".done.tmp", _FILE, len(parts)) as done_by_part,
-        Regrouped(folder / ".hashed.tmp", _DIGEST, len(parts)) as hashed_by_part,
+        Regrouped(place / "done", _FILE, len(parts)) as done_by_part,
+        Regrouped(place / "hashed", _DIGEST, len(parts)) as hashed_by_part,
         parquet.writing(folder / LEDGER, ledger.SCHEMA) as writer,
     ):
-        for block in found.files.blocks():
-            _add(done_by_part, _name_kept(block.combine_chunks(), kept, folder / NEAR), rows)
+        for block in _naming_kept(found, folder / NEAR):
+            _add(done_by_part, block, ends)
         for start in range(0, len(digests), _FILES):
-            _add(
-                hashed_by_part,
-                pa.concat_tables(parquet.read(path, threads=False) for path in digests[start : start + _FILES]),
-                rows,
-            )
+            some = [parquet.read(path, threads=False) for path in digests[start : start + _FILES]]
+            _add(hashed_by_part, pa.concat_tables(some), ends)
         for part, done, hashed in zip(parts, done_by_part.groups(), hashed_by_part.groups(), strict=True):
             writer.write_table(_ledger_rows(part, done, hashed, unused))
 
@@ -211,39 +208,45 @@ def _rows(serials: pa.ChunkedArray, wanted: pa.ChunkedArray) -> pa.Array:
     return pa.array(rows, mask=~there)
 
 
-def _kept(found: Gathered, near: Path) -> pa.Table:
-    """Return the samples that dropped duplicates may be copies of."""
-    files = spill.matching(found.files.select(["reason", "pixel_hash"]), "reason", pa.array(_DUPLICATES))
-    keys = parquet.read(near, ["kept"])["kept"] if near.exists() else pa.chunked_array([], pa.string())
-    hashes = pc.unique(files["pixel_hash"])
-    tables = [found.samples.select(["pixel_hash", "key", "shard"]).schema.empty_table()]
-    if len(hashes) or len(keys):
-        for block in found.samples.select(["pixel_hash", "key", "shard"]).blocks():
-            there = pc.or_(pc.is_in(block["pixel_hash"], hashes), pc.is_in(block["key"], keys.combine_chunks()))
-            tables.append(block.filter(there))
-    return pa.concat_tables(tables)
+def _naming_kept(found: Gathered, near: Path) -> Iterator[pa.Table]:
+    """Yield what became of each file, in blocks; of dropped duplicates, key and shard are those of the kept sample."""
+    keys, shards = _kept(found, near)
+    end = 0
+    for block in spill.blocks(found.files):
+        reason, written = block["reason"].combine_chunks(), pc.equal(block["verdict"], "written").combine_chunks()
+        copies = pc.is_in(reason, _DUPLICATES)
+        start, end = end, end + copies.true_count
+        words = pc.if_else(
+            pc.equal(reason, "duplicate_exact"),
+            "the same pixels as the sample named by key",
+            "nearly the same pixels as the sample named by key",
+        )
+        for name, column in (
+            ("key", pc.replace_with_mask(_where(written, block["key"]), copies, keys[start:end])),
+            ("shard", pc.replace_with_mask(_where(written, block["shard"]), copies, shards[start:end])),
+            ("message", pc.if_else(copies, words, block["message"].combine_chunks())),
+        ):
+            block = block.set_column(block.schema.get_field_index(name), name, column)
+        yield block
 
 
-def _name_kept(done: pa.Table, samples: pa.Table, near: Path) -> pa.Table:
-    """For dropped duplicates, the key and shard of the sample that was kept."""
-    hashes, keys = samples["pixel_hash"].combine_chunks(), samples["key"].combine_chunks()
+def _where(mask: pa.Array, column: pa.ChunkedArray) -> pa.Array:
+    return pc.if_else(mask, column.combine_chunks(), None)
+
+
+def _kept(found: Gathered, near: Path) -> tuple[pa.Array, pa.Array]:
+    """Return key and shard of the kept sample of each dropped duplicate, in the order of the files.
+
+    All are looked up at once: each search makes a table of what it looks in.
+    """
+    copies = spill.matching(found.files.select(["reason", "pixel_hash"]), "reason", _DUPLICATES)["pixel_hash"]
+    same = spill.matching(found.samples.select(["pixel_hash", "key"]), "pixel_hash", pc.unique(copies))
+    hashes, keys = same["pixel_hash"].combine_chunks(), same["key"].combine_chunks()
     if near.exists():  # what was dropped there stands for its exact copies too
         decided = parquet.read(near, ["pixel_hash", "kept"])
         hashes = pa.concat_arrays([hashes, decided["pixel_hash"].combine_chunks()])
         keys = pa.concat_arrays([keys, decided["kept"].combine_chunks()])
-    reason, written = done["reason"].combine_chunks(), pc.equal(done["verdict"], "written").combine_chunks()
-    duplicate = pc.is_in(reason, pa.array(_DUPLICATES))
-    kept = keys.take(pc.index_in(pc.if_else(duplicate, done["pixel_hash"].combine_chunks(), None), hashes))
-    shard = samples["shard"].combine_chunks().take(pc.index_in(kept, samples["key"].combine_chunks()))
-    words = pc.if_else(
-        pc.equal(reason, "duplicate_exact"),
-        "the same pixels as the sample named by key",
-        "nearly the same pixels as the sample named by key",
-    )
-    for name, column in (
-        ("key", pc.if_else(written, done["key"].combine_chunks(), kept)),
-        ("shard", pc.if_else(written, done["shard"].combine_chunks(), shard)),
-        ("message", pc.if_else(duplicate, words, done["message"].combine_chunks())),
-    ):
-        done = done.set_column(done.schema.get_field_index(name), name, column)
-    return done
+    kept = keys.take(pc.index_in(copies.combine_chunks(), hashes))
+    samples = spill.matching(found.samples.select(["key", "shard"]), "key", pc.unique(kept))
+    at = pc.index_in(kept, samples["key"].combine_chunks())
+    return kept, samples["shard"].combine_chunks().take(at)

@@ -3,14 +3,13 @@
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from shardkit.build.ledger import WRITTEN
 from shardkit.config import Rules
-from shardkit.storage.spill import BLOCK, Spill, matching
+from shardkit.storage.spill import Spill, blocks, matching
 from shardkit.triage import DROPS
 
 MOST = 0.5
@@ -120,16 +119,17 @@ def _majority(samples: pa.Table | Spill, column: str) -> tuple[str, int]:
 
     Such a value has more than that share of some block, so that no table of all values is needed.
     """
-    one, kinds = samples.select([column]), dict[str, int]()
-    blocks = [partial(one.slice, start, BLOCK) for start in range(0, samples.num_rows, BLOCK)]
-    for block in blocks:
-        rows = block()
-        counted = pc.value_counts(rows[column].drop_null())
-        for found in counted.filter(pc.greater(counted.field("counts"), MOST * rows.num_rows)).to_pylist():
-            kinds[found["values"]] = 0
-    for value in kinds:
-        kinds[value] = sum(int(pc.sum(pc.equal(block()[column], value)).as_py() or 0) for block in blocks)
-    value, count = max(kinds.items(), key=lambda item: item[1], default=("", 0))
+    one, likely = samples.select([column]), set[str]()
+    for block in blocks(one):
+        found = pc.value_counts(block[column].drop_null())
+        likely.update(
+            found.filter(pc.greater(found.field("counts"), MOST * block.num_rows)).field("values").to_pylist()
+        )
+    counts = Counter[str]()
+    for block in blocks(one):
+        values = block[column].filter(pc.is_in(block[column], pa.array(sorted(likely), pa.string())))
+        counts.update({found["values"]: found["counts"] for found in pc.value_counts(values).to_pylist()})
+    ((value, count),) = counts.most_common(1) or [("", 0)]
     return value, count if count > MOST * samples.num_rows else 0
 
 

@@ -32,20 +32,24 @@ class Thumbnails:
 
     files: list[Path]
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield everything, some thousand rows at a time.
+    def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield all rows, some thousand at a time.
 
-        Row groups are read one by one: a reader of many at once holds memory of all that it has read.
+        Row groups, of which a shard may have made a small one, are read one by one: a reader of many at once holds
+        memory of all that it has read.
         """
         for path in self.files:
             with pq.ParquetFile(path) as file:
-                waiting = file.schema_arrow.empty_table()
-                for group in range(file.num_row_groups):
-                    waiting = pa.concat_tables([waiting, file.read_row_group(group, use_threads=False)])
-                    last = group == file.num_row_groups - 1
-                    while waiting.num_rows >= _BATCH or (last and waiting.num_rows):
-                        yield from waiting.slice(0, _BATCH).combine_chunks().to_batches()
-                        waiting = waiting.slice(_BATCH)
+                groups, waiting = file.num_row_groups, list[pa.Table]()
+                for group in range(groups):
+                    waiting.append(file.read_row_group(group, columns, use_threads=False))
+                    rows = sum(table.num_rows for table in waiting)
+                    whole = rows if group == groups - 1 else rows // _BATCH * _BATCH
+                    if whole:
+                        joined = pa.concat_tables(waiting)
+                        for start in range(0, whole, _BATCH):
+                            yield from joined.slice(start, min(_BATCH, whole - start)).combine_chunks().to_batches()
+                        waiting = [joined.slice(whole)]
 
     def rows(self, samples: Spill) -> npt.NDArray[np.int64]:
         """Return the row of the sample of each thumbnail that `batches` yields; -1 where it is none's.
@@ -53,20 +57,14 @@ class Thumbnails:
         Both lie in the same order as a rule, which takes no table of all samples to see.
         """
         keys, start, same = samples.select(["key"]), 0, True
-        for found in self._keys():
-            same = same and pa.chunked_array([found]).equals(keys.slice(start, len(found))["key"])
-            start += len(found)
+        for batch in self.batches(["key"]):
+            same = same and pa.chunked_array([batch["key"]]).equals(keys.slice(start, batch.num_rows)["key"])
+            start += batch.num_rows
         if same and start == samples.num_rows:
             return np.arange(start)
-        at = pc.index_in(pa.chunked_array(list(self._keys()), pa.string()), samples["key"].combine_chunks())
+        own = pa.chunked_array([batch["key"] for batch in self.batches(["key"])], pa.string())
+        at = pc.index_in(own, samples["key"].combine_chunks())
         return np.asarray(at.fill_null(-1).to_numpy(), np.int64)
-
-    def _keys(self) -> Iterator[pa.Array]:
-        """Yield the keys of all thumbnails, a row group at a time."""
-        for path in self.files:
-            with pq.ParquetFile(path) as file:
-                for group in range(file.num_row_groups):
-                    yield from file.read_row_group(group, ["key"], use_threads=False)["key"].chunks
 
     def of(self, keys: pa.Array) -> npt.NDArray[np.uint8]:
         """Return the thumbnails of `keys`, in their order: (n, pixels) uint8."""

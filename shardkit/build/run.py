@@ -7,23 +7,17 @@ beside the shards. A generation is one round of new files; its shards are never 
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shardkit.build import (
     ahead,
-    deduplicate,
     exclusive,
     finalize,
     isolation,
     journal,
-    ledger,
-    relations,
     retake,
     scan,
     scan_rows,
@@ -33,25 +27,21 @@ from shardkit.build.checks import check_places, check_values
 from shardkit.build.digests import hash_shard
 from shardkit.build.ingest import WorkerConfig, convert_shard
 from shardkit.build.known_facts import KnownFacts, known_facts
-from shardkit.build.outcome import Outcome, unwanted
-from shardkit.build.remarks import remarks
+from shardkit.build.last_stage import LastStage
+from shardkit.build.outcome import Outcome
 from shardkit.build.stages import Progress, Quiet
 from shardkit.build.workers import Workers
 from shardkit.build.workspace import BuildWorkspace
 from shardkit.codecs import codec
 from shardkit.config import BuildConfig
-from shardkit.dataset import bin_choice, contents, manifest
+from shardkit.dataset import bin_choice
 from shardkit.dataset.bins import Bins
 from shardkit.dataset.contents import JOURNALS
-from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ArgumentError, BuildError
 from shardkit.formats import listing, shard_format
 from shardkit.sources.entries import Entry
-from shardkit.storage import Store, parquet, private, shown, spill, translate_errors
-from shardkit.storage.spill import Spill
-
-_NONE = np.zeros(0, np.uint64)  # no paths
+from shardkit.storage import Store, parquet, private, shown, translate_errors
 
 
 def build(
@@ -108,6 +98,7 @@ class _Run:
         self.store = Store(self.config.out)
         self.workspace = BuildWorkspace(config, self.store)
         self.workers = Workers(config.run.workers, executor, held.check)
+        self.last = LastStage(config, self.store, self.workspace, self.workers)
         self.facts: KnownFacts | None = None
 
     @property
@@ -137,7 +128,7 @@ class _Run:
             if scanned:
                 new += self._finish(self._lay_out())
             journal.clear(self.store)
-            outcome = self._close(known, new, (again or chosen) if retry else None)
+            outcome = self.last.close(known, new, (again or chosen) if retry else None)
             told = () if self.facts is None else self.facts.finish(self.store, self.config)
             return replace(outcome, told=(*told, *outcome.told))
 
@@ -222,8 +213,8 @@ class _Run:
                 finalize.write_digests(self.workspace.digests(generation, counts.name), counts.digests)
                 self.progress.converted(counts)
         self._hash(plan, generation)
-        self._assemble(plan, generation)
-        self.workspace.finish_generation()
+        self.progress.stage("assemble", None)
+        self.last.assemble(plan)
         return self._scanned(generation)
 
     def _hash(self, plan: shard_plan.GenerationPlan, generation: int) -> None:
@@ -247,109 +238,3 @@ class _Run:
                 if shard.objects[0] in objects or "written" not in verdicts:
                     done.add(shard.name)
         return done
-
-    def _assemble(self, plan: shard_plan.GenerationPlan, generation: int) -> None:
-        self.progress.stage("assemble", None)
-        store, folder = self.store, self.workspace.folder(generation)
-        with spill.scratch(folder / spill.FOLDER) as place:
-            old = self._before(plan, place)
-            self._rewrite(deduplicate.exact_duplicates(store, plan, generation, old), generation)
-            earlier = [self.workspace.folder(g) / finalize.FINGERPRINTS for g in range(generation)]
-            found = finalize.gather(store, plan, generation, folder, place, old)
-            thumbs = relations.Thumbnails([*earlier, folder / finalize.FINGERPRINTS])
-            if self.dataset.rules.near_duplicates == "drop":
-                finalize.write_links(folder, found)
-                near = deduplicate.near_duplicates(store, plan, generation, old, found.samples, thumbs, folder)
-                self._rewrite(near, generation)
-                found = finalize.gather(store, plan, generation, folder, place, old)
-            finalize.write_links(folder, found)
-            links = [self.workspace.folder(g) / finalize.LINKS for g in range(generation + 1)]
-            samples = relations.finish_samples(found.samples, thumbs, links, self.workspace.name.split, place)
-            digests = [self.workspace.digests(generation, shard.name) for shard in plan.shards]
-            finalize.write_ledger(folder, self.workspace.parts(generation), found, digests)
-            self._publish(samples, plan.bins, generation)
-
-    def _before(self, plan: shard_plan.GenerationPlan, place: Path) -> Spill:
-        """Return the samples so far, but those of this generation, which an interrupted run may have published.
-
-        They are not held against dataset.json: such a run may have written only one of the two.
-        """
-        ours = pa.array([shard.objects[0] for shard in plan.shards], pa.string())
-        described = self._described(manifest.SCHEMA.empty_table(), plan.bins, "", {})
-        with spill.writing(place / "old", manifest.SCHEMA) as sink:
-            if self.store.exists(manifest.NAME):
-                before = contents.spilled(self.store, place / "before", described=described)
-                for table in before.blocks():
-                    sink.write(table.filter(pc.invert(pc.is_in(table["shard"], ours))))
-        return Spill(place / "old")
-
-    def _rewrite(self, jobs: list[deduplicate.Rewrite], generation: int) -> None:
-        work = ((job, (self.store, generation, job)) for job in jobs)
-        for _ in self.workers.map(deduplicate.rewrite_shard, work):
-            pass
-
-    def _publish(self, samples: Spill, bins: Bins, generation: int) -> None:
-        """Ledger, arrays and report first, dataset.json last: it is what makes a folder a dataset."""
-        verdicts = self._ledger(generation + 1, samples, _NONE, _NONE)
-        digest = manifest.write(samples, self.store)
-        description = self._described(samples, bins, digest, verdicts)
-        from shardkit.report import dataset_page
-
-        contents.write_metadata(self.store, samples, description)
-        dataset_page.write(self.store, samples, description)
-        self.workspace.announce(digest)
-        self.store.put(contents.NAME, description.to_json().encode())
-
-    def _described(
-        self, samples: pa.Table | Spill, bins: Bins, digest: str, verdicts: dict[str, dict[str, int]]
-    ) -> DatasetDescription:
-        return contents.describe(
-            samples,
-            bins,
-            digest,
-            format_name=self.dataset.format,
-            codec_name=self.dataset.codec_name,
-            fingerprint=self.workspace.name.fingerprint,
-            arguments=self.config.fixed(),
-            verdicts=verdicts,
-        )
-
-    def _ledger(
-        self, generations: int, samples: Spill, changed: npt.NDArray[np.uint64], missing: npt.NDArray[np.uint64]
-    ) -> dict[str, dict[str, int]]:
-        """Write the ledger of all files, and return how many there are by verdict and reason."""
-        paths = [self.workspace.folder(g) / ledger.NAME for g in range(generations)]
-        parts = [part for g in range(generations) for part in self.workspace.parts(g)]
-        target = self.workspace.root / ledger.NAME
-        counts = ledger.merge(paths, samples, changed, missing, target, scan_rows.count_images(parts))
-        return {verdict: dict(sorted(reasons.items())) for verdict, reasons in counts.items()}
-
-    def _close(self, known: scan_rows.SeenFiles, new: int, again: set[str] | None) -> Outcome:
-        with spill.scratch(self.workspace.root / spill.FOLDER) as place:
-            columns = ["key", "flags", "patient", "study", "group", "split"]
-            samples = contents.spilled(self.store, place / "samples", columns)
-            return self._outcome(samples, known, new, again)
-
-    def _outcome(self, samples: Spill, known: scan_rows.SeenFiles, new: int, again: set[str] | None) -> Outcome:
-        changed, missing = ([np.zeros(0, np.uint64)] for _ in range(2))
-        for part in self.workspace.earlier_parts():
-            for of, paths in zip((changed, missing), known.gone(part), strict=True):
-                words = (ledger.path_text(path).encode() for path in paths)
-                of.append(np.fromiter(map(scan_rows.path_hash, words), np.uint64, len(paths)))
-        others = np.unique(np.concatenate(changed)), np.unique(np.concatenate(missing))
-        counts = self._ledger(self.workspace.complete, samples, *others)
-        share = sum(counts["quarantined"].values()) / max(1, sum(sum(of.values()) for of in counts.values()))
-        written, exact = self.workspace.root / ledger.NAME, pa.array(["duplicate_exact"])
-        copies = ledger.matching(written, ["reason", "key", "patient", "flags"], "reason", exact)
-        return Outcome(
-            counts,
-            samples.num_rows,
-            new,
-            len(others[0]),
-            len(others[1]),
-            share,
-            share <= self.config.run.max_quarantine,
-            unwanted(samples, counts, self.dataset.rules, lambda: scan_rows.modalities(self.workspace.earlier_parts())),
-            None if again is None else ledger.reasons(written, again),
-            remarks(copies, samples),
-        )

@@ -65,8 +65,8 @@ class SpillWriter:
 
     def abandon(self) -> None:
         """Remove the file."""
+        self.path.unlink(missing_ok=True)  # first: to close it writes what is left, which a full disk refuses
         self._file.close()
-        self.path.unlink(missing_ok=True)
 
     def _put(self, table: pa.Table) -> None:
         for batch in table.combine_chunks().to_batches():
@@ -134,10 +134,6 @@ class Spill:
         other.__dict__ |= self.__dict__ | {"column_names": list(names)}
         return other
 
-    def blocks(self) -> Iterator[pa.Table]:
-        """Read the rows of the columns, a block at a time."""
-        return (self.slice(start, BLOCK) for start in range(0, self.num_rows, BLOCK))
-
     def to_batches(self) -> Iterator[pa.RecordBatch]:
         """Read the rows of the columns, a batch at a time."""
         return self._read(range(self._batches))
@@ -194,23 +190,27 @@ def _opened(path: Path, names: Sequence[str] | None = None) -> Iterator[Any]:
             yield file
 
 
+def blocks(rows: pa.Table | Spill, least: int = 0) -> Iterator[pa.Table]:
+    """Yield rows a block at a time, of at least so many rows; of a spill, memory holds one block."""
+    size = max(BLOCK, least)
+    return (rows.slice(start, size) for start in range(0, rows.num_rows, size))
+
+
 def matching(rows: pa.Table | Spill, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
     """Return the rows whose value in a column is one of these, in their order.
 
     Parameters
     ----------
     rows : pyarrow.Table or Spill
-        Rows to look through; of a spill, memory holds a block at a time.
+        Rows to look through.
     name : str
         The column.
     values : pyarrow.Array
-        Values looked for, best few: a table of them is made for each block.
+        Values looked for. A search makes a table of them, so each is of no fewer rows than there are values.
     """
     found = [rows.schema.empty_table()]
     if len(values):
-        for start in range(0, rows.num_rows, BLOCK):
-            block = rows.slice(start, BLOCK)
-            found.append(block.filter(pc.is_in(block[name], values)))
+        found += [block.filter(pc.is_in(block[name], values)) for block in blocks(rows, len(values))]
     return pa.concat_tables(found).combine_chunks()
 
 
@@ -240,8 +240,8 @@ class Regrouped:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """Remove the file."""
-        self._file.close()
         self._path.unlink(missing_ok=True)
+        self._file.close()
 
     def add(self, table: pa.Table, ends: Sequence[int]) -> None:
         """Add rows that are sorted by group, of which the rows of each group end at `ends`."""

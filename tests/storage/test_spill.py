@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
-from shardkit.storage import spill
+from shardkit.storage import private, spill
 from shardkit.storage.spill import Regrouped, Spill
 
 SCHEMA = pa.schema([("number", pa.int64()), ("text", pa.string()), ("texts", pa.list_(pa.string()))])
@@ -41,7 +43,7 @@ def test_a_spill_reads_as_its_table(rows: tuple[Spill, pa.Table]) -> None:
     assert there.num_rows == whole.num_rows
     assert there.schema.equals(whole.schema)
     assert pa.Table.from_batches(there.to_batches(), SCHEMA).equals(whole)
-    assert pa.concat_tables([SCHEMA.empty_table(), *there.blocks()]).equals(whole)
+    assert pa.concat_tables([SCHEMA.empty_table(), *spill.blocks(there)]).equals(whole)
     assert there["text"].equals(whole["text"])
     assert there.select(["texts", "number"]).slice(3, 20).equals(whole.select(["texts", "number"]).slice(3, 20))
     assert all(batch.num_rows <= 8 for batch in there.to_batches())
@@ -84,6 +86,37 @@ def test_nothing_is_left_of_a_spill_that_is_not_written_to_its_end(tmp_path: Pat
 
     with pytest.raises(RuntimeError, match="broken"):
         broken()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("rows", [50], indirect=True)
+def test_a_search_for_many_values_makes_few_tables_of_them(
+    rows: tuple[Spill, pa.Table], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, whole = rows
+    search, tables = pc.is_in, 0
+
+    def counted(values: Any, value_set: Any) -> Any:
+        nonlocal tables
+        tables += len(value_set)
+        return search(values, value_set)
+
+    monkeypatch.setattr(pc, "is_in", counted)
+    assert spill.matching(there, "number", whole["number"].combine_chunks()).equals(whole)
+    assert tables <= 2 * 50
+
+
+def test_nothing_is_left_of_rows_that_a_full_disk_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path) -> Any:
+        path.write_bytes(b"")
+        return Path("/dev/full").open("wb")
+
+    monkeypatch.setattr(private, "create", full)
+    many = table(100_000)
+    with pytest.raises(OSError, match="No space left"), spill.writing(tmp_path / "rows", SCHEMA) as sink:
+        sink.write(many)
+    with pytest.raises(OSError, match="No space left"), Regrouped(tmp_path / "groups", SCHEMA, 1) as grouped:
+        grouped.add(many, [many.num_rows])
     assert not list(tmp_path.iterdir())
 
 
