@@ -12,9 +12,8 @@ import pytest
 
 from shardkit import content, labels
 from shardkit.codecs import codec
-from shardkit.dataset import manifest
+from shardkit.dataset import describing, manifest
 from shardkit.dataset.bins import THESIS, Bin, Bins
-from shardkit.dataset.describing import describe
 from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.hashes import fingerprint
 from shardkit.formats.webdataset import ShardWriter
@@ -53,7 +52,7 @@ def _make(folder: Path, codec_name: str = "htj2k", count: int = 12) -> Made:
 
 def _describe(samples: pa.Table, bins: Bins, codec_name: str = "htj2k", **changes: Any) -> DatasetDescription:
     """dataset.json as a build would write it, read back from JSON."""
-    described = describe(
+    described = describing.describe(
         samples,
         bins,
         manifest.digest(samples),
