@@ -115,7 +115,7 @@ def write_links(folder: Path, found: Gathered) -> None:
 
 
 def _owners(found: Gathered) -> set[tuple[str | None, str | None]]:
-    """Return the patient of each exact copy, and that of the sample that was kept."""
+    """Return the patient of each exact copy, and that of the sample that was kept, where they are not one."""
     files = found.files.select(["reason", "pixel_hash", "patient"])
     copies = spill.matching(files, "reason", pa.array(["duplicate_exact"]))
     samples = found.samples.select(["pixel_hash", "patient"])
@@ -123,7 +123,8 @@ def _owners(found: Gathered) -> set[tuple[str | None, str | None]]:
     if not copies.num_rows:
         return set()
     owners = kept["patient"].take(pc.index_in(copies["pixel_hash"], kept["pixel_hash"].combine_chunks()))
-    return set(zip(copies["patient"].to_pylist(), owners.to_pylist(), strict=True))
+    others = pc.not_equal(copies["patient"], owners)
+    return set(zip(copies["patient"].filter(others).to_pylist(), owners.filter(others).to_pylist(), strict=True))
 
 
 def write_digests(path: Path, digests: dict[int, str]) -> None:
@@ -197,7 +198,7 @@ def _ledger_rows(part: Path, done: pa.Table, hashed: pa.Table, unused: pa.Array)
 
 
 def _rows(serials: pa.ChunkedArray, wanted: pa.ChunkedArray) -> pa.Array:
-    """Return the row of each wanted serial among sorted ones, the first of equal ones; null where there is none."""
+    """Return the row of each wanted serial, the first of equal ones; null where there is none."""
     known, numbers = serials.to_numpy(), wanted.to_numpy()
     order = np.argsort(known, kind="stable")
     at = np.searchsorted(known[order], numbers)

@@ -29,13 +29,10 @@ def _flags(samples: pa.Table | Spill) -> list[str]:
 
 def _copies_across_patients(copies: pa.Table, samples: pa.Table | Spill) -> list[str]:
     """Say how many exact copies are of another patient than the sample that was kept, where both are known."""
-    near = matching(samples.select(["key", "patient", "flags"]), "key", pc.unique(copies["key"]))
-    kept = pc.index_in(copies["key"], near["key"].combine_chunks()).combine_chunks()
-    stranger = pc.not_equal(copies["patient"], near["patient"].take(kept))
-    unknown = [
-        _UNKNOWN in (own or ()) or _UNKNOWN in (other or ())
-        for own, other in zip(copies["flags"].to_pylist(), near["flags"].take(kept).to_pylist(), strict=True)
-    ]
-    count = pc.sum(pc.and_not(stranger, pa.array(unknown, pa.bool_()))).as_py()
+    found = matching(samples.select(["key", "patient", "flags"]), "key", pc.unique(copies["key"]))
+    kept = found.take(pc.index_in(copies["key"], found["key"].combine_chunks()).combine_chunks())
+    strangers = pc.not_equal(copies["patient"], kept["patient"])
+    flags = (table["flags"].filter(strangers).to_pylist() for table in (copies, kept))
+    count = sum(not any(_UNKNOWN in (some or ()) for some in both) for both in zip(*flags, strict=True))
     said = "exact copies that are of another patient than the sample that was kept"
     return [f"{said}: {count:,}; such patients share a split"] if count else []
