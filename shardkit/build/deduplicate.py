@@ -120,18 +120,13 @@ def _light(store: Store, plan: GenerationPlan, generation: int) -> _Light:
     found = [_Light(nothing, np.zeros(0, np.int16), np.zeros(0, np.bool_), np.zeros((0, 2), np.uint64), nothing)]
     for shard in plan.shards:
         table = journal.read(store, generation, shard.name, _LIGHT)
-        table = table.filter(pc.equal(table["verdict"], "written")).combine_chunks()
-        if not table.num_rows:
-            continue
-        hashes = table["pixel_hash"].chunk(0)
-        start = hashes.offset * _HASH.byte_width
-        data = memoryview(hashes.buffers()[1])[start : start + len(hashes) * _HASH.byte_width]
+        table = table.filter(pc.equal(table["verdict"], "written"))
         found.append(
             _Light(
                 table["serial"].to_numpy(),
                 pc.list_value_length(table["repairs"]).to_numpy().astype(np.int16),
                 table["plain"].to_numpy().astype(bool),
-                np.frombuffer(data, "<u8").reshape(-1, 2).copy(),
+                np.frombuffer(b"".join(table["pixel_hash"].to_pylist()), "<u8").reshape(-1, 2),
                 np.full(table.num_rows, shard.group),
             )
         )
