@@ -160,8 +160,7 @@ def merge(
 def _read(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """Read a ledger, which may lack columns if an earlier version began it, a block at a time."""
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(BLOCK, columns=columns, use_threads=False):
-            table = pa.Table.from_batches([batch])
+        for table in parquet.blocks(file, columns, BLOCK):
             if columns is None:
                 table = pa.concat_tables([SCHEMA.empty_table(), table], promote_options="default")
             yield table

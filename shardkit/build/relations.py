@@ -33,23 +33,19 @@ class Thumbnails:
     files: list[Path]
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Yield all rows, some thousand at a time.
-
-        Row groups, of which a shard may have made a small one, are read one by one: a reader of many at once holds
-        memory of all that it has read.
-        """
+        """Yield all rows, some thousand at a time: of a shard's row group there may be few."""
         for path in self.files:
             with pq.ParquetFile(path) as file:
-                groups, waiting = file.num_row_groups, list[pa.Table]()
-                for group in range(groups):
-                    waiting.append(file.read_row_group(group, columns, use_threads=False))
-                    rows = sum(table.num_rows for table in waiting)
-                    whole = rows if group == groups - 1 else rows // _BATCH * _BATCH
-                    if whole:
+                waiting, rows = list[pa.Table](), 0
+                for table in parquet.blocks(file, columns, _BATCH):
+                    waiting.append(table)
+                    rows += table.num_rows
+                    if rows >= _BATCH:
                         joined = pa.concat_tables(waiting)
-                        for start in range(0, whole, _BATCH):
-                            yield from joined.slice(start, min(_BATCH, whole - start)).combine_chunks().to_batches()
-                        waiting = [joined.slice(whole)]
+                        yield from joined.slice(0, _BATCH).combine_chunks().to_batches()
+                        waiting, rows = [joined.slice(_BATCH)], rows - _BATCH
+                if rows:
+                    yield from pa.concat_tables(waiting).combine_chunks().to_batches()
 
     def rows(self, samples: Spill) -> npt.NDArray[np.int64]:
         """Return the row of the sample of each thumbnail that `batches` yields; -1 where it is none's.

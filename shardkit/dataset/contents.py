@@ -174,8 +174,7 @@ def _manifest(
 def _blocks(file: pq.ParquetFile, names: list[str], where: str) -> Iterator[pa.Table]:
     """Yield some thousand rows at a time. What a caller does with them is no fault of the file's."""
     with parquet.legible(where):
-        for batch in file.iter_batches(schema.BATCH, columns=names):
-            yield manifest.typed(pa.Table.from_batches([batch]))
+        yield from map(manifest.typed, parquet.blocks(file, names, schema.BATCH))
 
 
 def _check_digest(samples: pa.Table | Spill, described: DatasetDescription, named: str, where: str) -> None:

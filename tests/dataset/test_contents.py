@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from benchmarks import scale_data
 from shardkit.dataset import contents, manifest, schema
 from shardkit.errors import IntegrityError
 from shardkit.storage import Store, spill
@@ -64,3 +67,24 @@ def test_a_full_disk_is_not_said_to_be_damage_of_the_manifest(
     with pytest.raises(OSError, match="No space left"):
         contents.spilled(store, tmp_path / "rows")
     assert not (tmp_path / "rows").exists()
+
+
+def _peak(template: Path, place: Path, rows: int) -> int:
+    """Bytes at the peak of a process that copies a manifest of so many rows to a spill."""
+    scale_data.write_index(str(template), str(place), rows)
+    code = (
+        "import sys; from pathlib import Path; from benchmarks import machine; from shardkit.storage import Store;"
+        "from shardkit.dataset import contents, manifest; place = Path(sys.argv[1]);"
+        "found = contents.spilled(Store(str(place)), place / 'rows', manifest.SCHEMA.names);"
+        "print(found.num_rows, machine.peak_of_this_process())"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, str(place)], check=True, capture_output=True, text=True)
+    found, peak = map(int, ran.stdout.split())
+    assert found == rows
+    return peak
+
+
+@pytest.mark.deep
+def test_a_manifest_of_any_size_is_copied_in_the_same_memory(dataset_folder: Path, tmp_path: Path) -> None:
+    few, many = (_peak(dataset_folder, tmp_path / str(rows), rows) for rows in (40_000, 400_000))
+    assert many - few < 100 * 360_000
