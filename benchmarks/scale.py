@@ -73,7 +73,7 @@ def run(
     index_rows
         Rows of the manifests; up to 10**7 some 200 bytes of disk each, 10**8 take 1 GB and some 5 minutes to make.
     finish_rows
-        Files of the builds whose last stage is run; 10**7 take some 20 GB of disk, 3 GiB of memory and half an hour.
+        Files of the builds whose last stage is run; 10**7 take some 16 GB of disk and half an hour.
     members
         Members of the zips that are listed.
     tar_members, tar_mb

@@ -20,7 +20,7 @@ from shardkit.storage import spill
 from shardkit.storage.spill import Spill
 
 ROWS = 1200
-A_FILE = 1500
+A_FILE = 1000
 """Bytes of memory that a file may take up to 100,000: blocks of rows, whose number does not grow from there on."""
 
 
