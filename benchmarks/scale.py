@@ -54,7 +54,7 @@ def run(
     *,
     plan_rows: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (10**5, 10**6, 10**7, 10**8),
     index_rows: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (10**5, 10**6, 10**7, 10**8),
-    finish_rows: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (10**5, 10**6),
+    finish_rows: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (10**5, 10**6, 10**7),
     members: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (10**4, 10**5, 10**6),
     tar_members: int = 10**4,
     tar_mb: int = 1000,
@@ -73,7 +73,7 @@ def run(
     index_rows
         Rows of the manifests; up to 10**7 some 200 bytes of disk each, 10**8 take 1 GB and some 5 minutes to make.
     finish_rows
-        Files of the builds whose last stage is run; some 2 KB of memory each.
+        Files of the builds whose last stage is run; 10**7 take some 16 GB of disk and half an hour.
     members
         Members of the zips that are listed.
     tar_members, tar_mb

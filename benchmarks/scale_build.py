@@ -166,9 +166,8 @@ def last_stage(place: str) -> Record:
     before, clock, cpu = machine.peak_of_this_process(), time.perf_counter(), time.process_time()
     plan = shard_plan.GenerationPlan(begun.workspace.folder(0))
     with begun.workers:
-        begun._assemble(plan, 0)
-        begun.workspace.finish_generation()
-        outcome = begun._close(scan_rows.SeenFiles(begun.workspace.earlier_parts()), plan.files, None)
+        begun.last.assemble(plan)
+        outcome = begun.last.close(scan_rows.SeenFiles(begun.workspace.earlier_parts()), plan.files, None)
     facts = json.loads((Path(place) / "out" / contents.NAME).read_text())
     return {
         "samples": outcome.samples,

@@ -16,10 +16,12 @@ from shardkit.build import duplicates, journal
 from shardkit.build.relations import Thumbnails, confirmed_pairs
 from shardkit.build.shard_plan import GenerationPlan, PlannedShard
 from shardkit.storage import Store, parquet
+from shardkit.storage.spill import Spill
 
 NEAR = "near.parquet"
 """What `near_duplicates` decided, in a generation's folder."""
-_LIGHT = ["serial", "verdict", "repairs", "plain", "pixel_hash", "phash", "key", "patient"]
+_LIGHT = ["serial", "verdict", "repairs", "plain", "pixel_hash"]
+_HASH = journal.SCHEMA.field("pixel_hash").type
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Rewrite:
     losers: dict[int, str]
 
 
-def exact_duplicates(store: Store, plan: GenerationPlan, generation: int, old: pa.Table) -> list[Rewrite]:
+def exact_duplicates(store: Store, plan: GenerationPlan, generation: int, old: Spill) -> list[Rewrite]:
     """Find samples with the pixels of a sample of a former generation, or of a preferred one in another shard.
 
     Parameters
@@ -41,28 +43,27 @@ def exact_duplicates(store: Store, plan: GenerationPlan, generation: int, old: p
         The generation's shards.
     generation : int
         Its number.
-    old : pyarrow.Table
+    old : Spill
         Samples of former generations.
     """
-    light, shards = _light(store, plan, generation)
-    pixel_hash = np.frombuffer(b"".join(light["pixel_hash"].to_pylist()), "<u8").reshape(-1, 2)
-    repairs = pc.list_value_length(light["repairs"]).to_numpy()
-    plain = light["plain"].to_numpy(zero_copy_only=False).astype(bool)
-    serial = light["serial"].to_numpy()
-    order = np.lexsort((serial, ~plain, repairs, pixel_hash[:, 1], pixel_hash[:, 0]))
-    ranked = pixel_hash[order]
+    light = _light(store, plan, generation)
+    keys = (light.serial, ~light.plain, light.repairs, light.pixel_hash[:, 1], light.pixel_hash[:, 0])
+    order = np.lexsort(keys)
+    ranked = light.pixel_hash[order]
     repeats = np.zeros(len(order), bool)
     repeats[order[1:]] = (ranked[1:] == ranked[:-1]).all(1)
-    repeats |= pc.is_in(light["pixel_hash"], old["pixel_hash"].combine_chunks()).to_numpy(zero_copy_only=False)
-    return _rewrites(plan, shards[repeats], serial[repeats], "duplicate_exact")
+    if old.num_rows:
+        mine = pa.Array.from_buffers(_HASH, len(order), [None, pa.py_buffer(light.pixel_hash)])
+        repeats |= pc.is_in(mine, old["pixel_hash"].combine_chunks()).to_numpy(zero_copy_only=False)
+    return _rewrites(plan, light.shard[repeats], light.serial[repeats], "duplicate_exact")
 
 
 def near_duplicates(
     store: Store,
     plan: GenerationPlan,
     generation: int,
-    old: pa.Table,
-    samples: pa.Table,
+    old: Spill,
+    samples: Spill,
     thumbs: Thumbnails,
     folder: Path,
 ) -> list[Rewrite]:
@@ -74,7 +75,7 @@ def near_duplicates(
     ----------
     store, plan, generation, old
         As for `exact_duplicates`.
-    samples : pyarrow.Table
+    samples : Spill
         `old`, then those of this generation.
     thumbs : Thumbnails
         Of all of them.
@@ -84,38 +85,58 @@ def near_duplicates(
     decided = folder / NEAR
     if not decided.exists():
         near, _ = confirmed_pairs(samples, thumbs)
-        light, shards = _light(store, plan, generation)
-        n = old.num_rows
-        repairs = np.append(np.full(n, -1), pc.list_value_length(light["repairs"]).to_numpy())
-        serial = np.append(np.arange(n), light["serial"].to_numpy())
-        labels = duplicates.components(n + light.num_rows, near)
+        light, n = _light(store, plan, generation), old.num_rows
+        repairs, serial = np.append(np.full(n, -1), light.repairs), np.append(np.arange(n), light.serial)
+        labels = duplicates.components(len(serial), near)
         order = np.lexsort((serial, repairs, labels))
         loses = np.zeros(len(order), bool)
         loses[order[1:]] = labels[order][1:] == labels[order][:-1]
         chosen = np.flatnonzero(loses[n:])
         best = np.zeros(int(labels.max(initial=-1)) + 1, np.int64)
         best[labels[order][~loses[order]]] = order[~loses[order]]  # the one of each group that stays
-        keeper = samples.take(pa.array(best[labels[n + chosen]]))
-        lost = light.take(pa.array(chosen))
-        columns = {"shard": pa.array(shards[chosen]), "serial": lost["serial"], "pixel_hash": lost["pixel_hash"]}
-        columns |= {"patient": lost["patient"], "kept": keeper["key"], "kept_patient": keeper["patient"]}
+        keeper = samples.select(["key", "patient"]).take(best[labels[n + chosen]])
+        lost = samples.select(["pixel_hash", "patient"]).take(n + chosen)  # samples are in the order of `light`
+        columns = {"shard": pa.array(light.shard[chosen]), "serial": pa.array(light.serial[chosen])}
+        columns |= {"pixel_hash": lost["pixel_hash"], "patient": lost["patient"]}
+        columns |= {"kept": keeper["key"], "kept_patient": keeper["patient"]}
         parquet.write(pa.table(columns), decided)
     table = parquet.read(decided)
     return _rewrites(plan, table["shard"].to_numpy(), table["serial"].to_numpy(), "duplicate_near")
 
 
-def _light(store: Store, plan: GenerationPlan, generation: int) -> tuple[pa.Table, npt.NDArray[np.int64]]:
-    """Return the few columns of written rows that duplicates are found by, in plan order, and the shard of each row."""
-    tables, index = (
-        [pa.table({n: pa.array([], journal.SCHEMA.field(n).type) for n in _LIGHT})],
-        [np.zeros(0, np.int64)],
-    )
+@dataclass(frozen=True, slots=True)
+class _Light:
+    """The few columns of written rows that duplicates are found by, in plan order, and the shard of each row."""
+
+    serial: npt.NDArray[np.int64]
+    repairs: npt.NDArray[np.int16]  # how many
+    plain: npt.NDArray[np.bool_]
+    pixel_hash: npt.NDArray[np.uint64]  # two a row
+    shard: npt.NDArray[np.int64]
+
+
+def _light(store: Store, plan: GenerationPlan, generation: int) -> _Light:
+    nothing = np.zeros(0, np.int64)
+    found = [_Light(nothing, np.zeros(0, np.int16), np.zeros(0, np.bool_), np.zeros((0, 2), np.uint64), nothing)]
     for shard in plan.shards:
         table = journal.read(store, generation, shard.name, _LIGHT)
         table = table.filter(pc.equal(table["verdict"], "written"))
-        tables.append(table)
-        index.append(np.full(table.num_rows, shard.group))
-    return pa.concat_tables(tables).combine_chunks(), np.concatenate(index)
+        found.append(
+            _Light(
+                table["serial"].to_numpy(),
+                pc.list_value_length(table["repairs"]).to_numpy().astype(np.int16),
+                table["plain"].to_numpy().astype(bool),
+                np.frombuffer(b"".join(table["pixel_hash"].to_pylist()), "<u8").reshape(-1, 2),
+                np.full(table.num_rows, shard.group),
+            )
+        )
+    return _Light(
+        np.concatenate([one.serial for one in found]),
+        np.concatenate([one.repairs for one in found]),
+        np.concatenate([one.plain for one in found]),
+        np.concatenate([one.pixel_hash for one in found]),
+        np.concatenate([one.shard for one in found]),
+    )
 
 
 def _rewrites(

@@ -3,7 +3,7 @@
 NumPy in, NumPy out; no I/O.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from shardkit.dataset.near import Pairs, Thumbs
 
 SPLITS = ("train", "val", "test")
+_ROWS = 256  # thumbnails worked on at once, which a processor's cache holds
 
 
 def components(n: int, pairs: Pairs) -> npt.NDArray[np.int64]:
@@ -32,31 +33,30 @@ def components(n: int, pairs: Pairs) -> npt.NDArray[np.int64]:
     return np.asarray(np.unique(first, return_inverse=True)[1], np.int64)
 
 
-def group_splits(
-    patients: Sequence[str], links: Iterable[tuple[str, str]], split: Callable[[str], str]
-) -> dict[str, str]:
+def shared_splits(own: npt.NDArray[np.int8], pairs: Pairs) -> npt.NDArray[np.int8]:
     """Return the split of every patient, one for all that links connect: the most exposed of what their hashes give.
 
     A new link can therefore only move patients towards training, never an image that a model has seen into a test.
 
     Parameters
     ----------
-    patients : sequence of str
-        Pseudonyms.
-    links : iterable of pairs of str
+    own : ndarray of int8, (n,)
+        What each patient's hash gives, an index into SPLITS.
+    pairs : ndarray of int64, (links, 2)
         Patients who may be one, or who share an image.
-    split : callable
-        Takes a patient to train, val or test by its hash.
+
+    Returns
+    -------
+    ndarray of int8, (n,)
+        Indices into SPLITS.
     """
-    connected = list(links)
-    names = sorted({*patients, *(patient for link in connected for patient in link)})
-    index = {name: i for i, name in enumerate(names)}
-    pairs = np.array([(index[a], index[b]) for a, b in connected], np.int64).reshape(-1, 2)
-    labels = components(len(names), pairs)
-    rank = np.array([SPLITS.index(split(name)) for name in names])
-    best = np.full(int(labels.max(initial=-1)) + 1, len(SPLITS) - 1)
-    np.minimum.at(best, labels, rank)
-    return {name: SPLITS[best[label]] for name, label in zip(names, labels, strict=True)}
+    shared = own.copy()
+    linked = np.unique(pairs)
+    labels = components(len(linked), np.searchsorted(linked, pairs))
+    best = np.full(int(labels.max(initial=-1)) + 1, len(SPLITS) - 1, np.int8)
+    np.minimum.at(best, labels, own[linked])
+    shared[linked] = best[labels]
+    return shared
 
 
 def minority_sides(n: int, same: Pairs, inverse: Pairs) -> npt.NDArray[np.int64]:
@@ -96,18 +96,23 @@ class Templates:
         out = np.zeros(len(thumbs), bool)
         for kind, rows in _by_kind(kinds):
             if self._counts.get(kind, 0) >= self.MIN_IMAGES:
-                x = standardise(thumbs[rows])
-                rest = self._sums[kind] - x
-                rest /= np.maximum(np.linalg.norm(rest, axis=1, keepdims=True), 1e-9)
-                out[rows] = (x * rest).sum(1) <= self.THRESHOLD
+                for some in np.split(rows, range(_ROWS, len(rows), _ROWS)):
+                    x = standardise(thumbs[some])
+                    rest = self._sums[kind] - x
+                    rest /= np.maximum(np.linalg.norm(rest, axis=1, keepdims=True), 1e-9)
+                    out[some] = (x * rest).sum(1) <= self.THRESHOLD
         return out
 
 
 def standardise(thumbs: Thumbs) -> npt.NDArray[np.float64]:
     """Rows with mean 0 and norm 1."""
-    x = thumbs.astype(np.float64)
-    x -= x.mean(1, keepdims=True)
-    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9))
+    out = np.empty(thumbs.shape, np.float64)
+    for start in range(0, len(thumbs), _ROWS):
+        x = out[start : start + _ROWS]
+        x[:] = thumbs[start : start + _ROWS]
+        x -= x.mean(1, keepdims=True)
+        x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
+    return out
 
 
 def _by_kind(kinds: Sequence[tuple[str, str]]) -> Iterator[tuple[tuple[str, str], npt.NDArray[np.int64]]]:

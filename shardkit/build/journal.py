@@ -81,7 +81,7 @@ def write(store: Store, generation: int, name: str, rows: list[dict[str, Any]]) 
 
 def read(store: Store, generation: int, name: str, columns: list[str] | None = None) -> pa.Table:
     """Return what became of a shard's files."""
-    return parquet.read(store.get(object_name(generation, name)), columns)
+    return parquet.read(store.get(object_name(generation, name)), columns, threads=False)
 
 
 def clear(store: Store) -> None:

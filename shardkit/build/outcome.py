@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from shardkit.build.ledger import WRITTEN
 from shardkit.config import Rules
+from shardkit.storage.spill import Spill, blocks, matching
 from shardkit.triage import DROPS
 
 MOST = 0.5
@@ -67,13 +67,13 @@ class Outcome:
 
 
 def unwanted(
-    samples: pa.Table, counts: Counts, rules: Rules, modalities: Callable[[], Counter[str]]
+    samples: pa.Table | Spill, counts: Counts, rules: Rules, modalities: Callable[[], Counter[str]]
 ) -> tuple[str, ...]:
     """Return a sentence for each thing about a dataset that nobody can want.
 
     Parameters
     ----------
-    samples : pyarrow.Table
+    samples : pyarrow.Table or Spill
         Has the manifest's columns patient, study, group and split.
     counts : mapping
         Files by verdict and reason.
@@ -94,27 +94,43 @@ def _no_sample(counts: Counts, modalities: Counter[str] | None) -> str:
     return f"no sample was written: {dropped:,} files were dropped and {quarantined:,} quarantined{export}"
 
 
-def _no_train(samples: pa.Table) -> list[str]:
-    splits = Counter(samples["split"].to_pylist())
+def _no_train(samples: pa.Table | Spill) -> list[str]:
+    splits = Counter({one["values"]: one["counts"] for one in pc.value_counts(samples["split"]).to_pylist()})
     if splits["train"]:
         return []
     found = ", ".join(f"{name} has {count:,}" for name, count in sorted(splits.items()))
     return [f"no sample is in the train split ({found}): a keyed hash assigns patients, so bring more of them"]
 
 
-def _one_for_most(samples: pa.Table) -> list[str]:
+def _one_for_most(samples: pa.Table | Spill) -> list[str]:
     """Images of one patient, study or group share a split: with most of the samples it makes splits useless."""
     for what, remedy in _TIES.items():
         column = what.partition(" ")[0]
-        found = pc.value_counts(samples[column].combine_chunks().drop_null())
-        if not len(found):
-            continue
-        top = found[int(np.argmax(found.field("counts").to_numpy()))].as_py()
-        if top["counts"] >= FEW and top["counts"] > MOST * samples.num_rows:
-            split = samples["split"][pc.index(samples[column], top["values"]).as_py()]
-            share = f"{top['counts']:,} of {samples.num_rows:,} samples"
+        value, count = _majority(samples, column)
+        if count >= FEW:
+            one = matching(samples.select([column, "split"]), column, pa.array([value]))
+            split, share = one["split"][0], f"{count:,} of {samples.num_rows:,} samples"
             return [f"one {what} has {share}, all in the {split} split: {remedy} and build into another --out"]
     return []
+
+
+def _majority(samples: pa.Table | Spill, column: str) -> tuple[str, int]:
+    """Return the value that more than `MOST` of the samples have, and how many have it; 0 where there is none.
+
+    Such a value has more than that share of some block, so that no table of all values is needed.
+    """
+    one, likely = samples.select([column]), set[str]()
+    for block in blocks(one):
+        found = pc.value_counts(block[column].drop_null())
+        likely.update(
+            found.filter(pc.greater(found.field("counts"), MOST * block.num_rows)).field("values").to_pylist()
+        )
+    counts = Counter[str]()
+    for block in blocks(one):
+        values = block[column].filter(pc.is_in(block[column], pa.array(sorted(likely), pa.string())))
+        counts.update({found["values"]: found["counts"] for found in pc.value_counts(values).to_pylist()})
+    ((value, count),) = counts.most_common(1) or [("", 0)]
+    return value, count if count > MOST * samples.num_rows else 0
 
 
 def _dropping(counts: Counts, rules: Rules, modalities: Callable[[], Counter[str]]) -> list[str]:

@@ -3,37 +3,36 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from shardkit.storage.spill import Spill, matching
+
 _UNKNOWN = "missing_patient_id"
 
 
-def remarks(ledger: pa.Table, samples: pa.Table) -> tuple[str, ...]:
+def remarks(copies: pa.Table, samples: pa.Table | Spill) -> tuple[str, ...]:
     """Return sentences on a dataset.
 
     Parameters
     ----------
-    ledger : pyarrow.Table
-        All files.
-    samples : pyarrow.Table
+    copies : pyarrow.Table
+        Key, patient and flags of the ledger's exact copies.
+    samples : pyarrow.Table or Spill
         Has the manifest's columns key, patient and flags.
     """
-    return (*_flags(samples), *_copies_across_patients(ledger, samples))
+    return (*_flags(samples), *_copies_across_patients(copies, samples))
 
 
-def _flags(samples: pa.Table) -> list[str]:
+def _flags(samples: pa.Table | Spill) -> list[str]:
     counts = pc.value_counts(samples["flags"].combine_chunks().flatten()).to_pylist()
     ranked = sorted(counts, key=lambda one: (-one["counts"], one["values"]))
     return ["flags: " + ", ".join(f"{one['values']} {one['counts']:,}" for one in ranked)] if ranked else []
 
 
-def _copies_across_patients(ledger: pa.Table, samples: pa.Table) -> list[str]:
+def _copies_across_patients(copies: pa.Table, samples: pa.Table | Spill) -> list[str]:
     """Say how many exact copies are of another patient than the sample that was kept, where both are known."""
-    copies = ledger.filter(pc.equal(ledger["reason"], "duplicate_exact"))
-    kept = pc.index_in(copies["key"], samples["key"].combine_chunks()).combine_chunks()
-    stranger = pc.not_equal(copies["patient"], samples["patient"].take(kept))
-    unknown = [
-        _UNKNOWN in (own or ()) or _UNKNOWN in (other or ())
-        for own, other in zip(copies["flags"].to_pylist(), samples["flags"].take(kept).to_pylist(), strict=True)
-    ]
-    count = pc.sum(pc.and_not(stranger, pa.array(unknown, pa.bool_()))).as_py()
+    found = matching(samples.select(["key", "patient", "flags"]), "key", pc.unique(copies["key"]))
+    kept = found.take(pc.index_in(copies["key"], found["key"].combine_chunks()).combine_chunks())
+    strangers = pc.not_equal(copies["patient"], kept["patient"])
+    flags = (table["flags"].filter(strangers).to_pylist() for table in (copies, kept))
+    count = sum(not any(_UNKNOWN in (some or ()) for some in both) for both in zip(*flags, strict=True))
     said = "exact copies that are of another patient than the sample that was kept"
     return [f"{said}: {count:,}; such patients share a split"] if count else []

@@ -10,18 +10,14 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shardkit.build import (
     ahead,
-    deduplicate,
     exclusive,
     finalize,
     isolation,
     journal,
-    ledger,
-    relations,
     retake,
     scan,
     scan_rows,
@@ -31,17 +27,16 @@ from shardkit.build.checks import check_places, check_values
 from shardkit.build.digests import hash_shard
 from shardkit.build.ingest import WorkerConfig, convert_shard
 from shardkit.build.known_facts import KnownFacts, known_facts
-from shardkit.build.outcome import Outcome, unwanted
-from shardkit.build.remarks import remarks
+from shardkit.build.last_stage import LastStage
+from shardkit.build.outcome import Outcome
 from shardkit.build.stages import Progress, Quiet
 from shardkit.build.workers import Workers
 from shardkit.build.workspace import BuildWorkspace
 from shardkit.codecs import codec
 from shardkit.config import BuildConfig
-from shardkit.dataset import bin_choice, contents, manifest
+from shardkit.dataset import bin_choice
 from shardkit.dataset.bins import Bins
 from shardkit.dataset.contents import JOURNALS
-from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ArgumentError, BuildError
 from shardkit.formats import listing, shard_format
@@ -103,6 +98,7 @@ class _Run:
         self.store = Store(self.config.out)
         self.workspace = BuildWorkspace(config, self.store)
         self.workers = Workers(config.run.workers, executor, held.check)
+        self.last = LastStage(config, self.store, self.workspace, self.workers)
         self.facts: KnownFacts | None = None
 
     @property
@@ -132,7 +128,7 @@ class _Run:
             if scanned:
                 new += self._finish(self._lay_out())
             journal.clear(self.store)
-            outcome = self._close(known, new, (again or chosen) if retry else None)
+            outcome = self.last.close(known, new, (again or chosen) if retry else None)
             told = () if self.facts is None else self.facts.finish(self.store, self.config)
             return replace(outcome, told=(*told, *outcome.told))
 
@@ -217,8 +213,8 @@ class _Run:
                 finalize.write_digests(self.workspace.digests(generation, counts.name), counts.digests)
                 self.progress.converted(counts)
         self._hash(plan, generation)
-        self._assemble(plan, generation)
-        self.workspace.finish_generation()
+        self.progress.stage("assemble", None)
+        self.last.assemble(plan)
         return self._scanned(generation)
 
     def _hash(self, plan: shard_plan.GenerationPlan, generation: int) -> None:
@@ -242,96 +238,3 @@ class _Run:
                 if shard.objects[0] in objects or "written" not in verdicts:
                     done.add(shard.name)
         return done
-
-    def _assemble(self, plan: shard_plan.GenerationPlan, generation: int) -> None:
-        self.progress.stage("assemble", None)
-        store, folder = self.store, self.workspace.folder(generation)
-        ours = {shard.objects[0] for shard in plan.shards}
-        old = self._before(plan.bins) if store.exists(manifest.NAME) else manifest.SCHEMA.empty_table()
-        old = old.filter(pa.array([s not in ours for s in old["shard"].to_pylist()], pa.bool_()))
-        self._rewrite(deduplicate.exact_duplicates(store, plan, generation, old), generation)
-        earlier = [self.workspace.folder(g) / finalize.FINGERPRINTS for g in range(generation)]
-        samples = pa.concat_tables([old, finalize.new_samples(store, plan, generation)])
-        finalize.write_fingerprints(store, plan, generation, folder)
-        thumbs = relations.Thumbnails([*earlier, folder / finalize.FINGERPRINTS])
-        if self.dataset.rules.near_duplicates == "drop":
-            finalize.write_links(store, plan, generation, folder, samples)
-            near = deduplicate.near_duplicates(store, plan, generation, old, samples, thumbs, folder)
-            self._rewrite(near, generation)
-            samples = pa.concat_tables([old, finalize.new_samples(store, plan, generation)])
-            finalize.write_fingerprints(store, plan, generation, folder)
-        finalize.write_links(store, plan, generation, folder, samples)
-        links = [self.workspace.folder(g) / finalize.LINKS for g in range(generation + 1)]
-        samples = relations.finish_samples(samples, thumbs, links, self.workspace.name.split)
-        digests = [self.workspace.digests(generation, shard.name) for shard in plan.shards]
-        finalize.write_ledger(store, plan, generation, folder, self.workspace.parts(generation), samples, digests)
-        self._publish(samples, plan.bins, generation)
-
-    def _before(self, bins: Bins) -> pa.Table:
-        """Return the samples so far, not held against dataset.json: an interrupted run may have written only one."""
-        return contents.samples(self.store, described=self._described(manifest.SCHEMA.empty_table(), bins, "", {}))
-
-    def _rewrite(self, jobs: list[deduplicate.Rewrite], generation: int) -> None:
-        work = ((job, (self.store, generation, job)) for job in jobs)
-        for _ in self.workers.map(deduplicate.rewrite_shard, work):
-            pass
-
-    def _publish(self, samples: pa.Table, bins: Bins, generation: int) -> None:
-        """Ledger, arrays and report first, dataset.json last: it is what makes a folder a dataset."""
-        merged = self._ledger(generation + 1, samples, set(), set())
-        digest = manifest.write(samples, self.store)
-        verdicts = {v: dict(sorted(c.items())) for v, c in ledger.counts(merged).items()}
-        description = self._described(samples, bins, digest, verdicts)
-        from shardkit.report import dataset_page
-
-        contents.write_metadata(self.store, samples, description)
-        dataset_page.write(self.store, samples, description)
-        self.workspace.announce(digest)
-        self.store.put(contents.NAME, description.to_json().encode())
-
-    def _described(
-        self, samples: pa.Table, bins: Bins, digest: str, verdicts: dict[str, dict[str, int]]
-    ) -> DatasetDescription:
-        return contents.describe(
-            samples,
-            bins,
-            digest,
-            format_name=self.dataset.format,
-            codec_name=self.dataset.codec_name,
-            fingerprint=self.workspace.name.fingerprint,
-            arguments=self.config.fixed(),
-            verdicts=verdicts,
-        )
-
-    def _ledger(self, generations: int, samples: pa.Table, changed: set[str], missing: set[str]) -> pa.Table:
-        paths = [self.workspace.folder(g) / ledger.NAME for g in range(generations)]
-        merged = ledger.merge(paths, samples, changed, missing)
-        parts = [part for g in range(generations) for part in self.workspace.parts(g)]
-        ledger.check_closure(merged, scan_rows.count_images(parts))
-        parquet.write(merged, self.workspace.root / ledger.NAME)
-        return merged
-
-    def _close(self, known: scan_rows.SeenFiles, new: int, again: set[str] | None) -> Outcome:
-        samples = contents.samples(self.store, ["key", "flags", "patient", "study", "group", "split"])
-        changed, missing = set[str](), set[str]()
-        for part in self.workspace.earlier_parts():
-            for one in scan_rows.entries(part):
-                if one.file in known.changed:
-                    changed.add(ledger.path_text(one.path))
-                if known.missing(one):
-                    missing.add(ledger.path_text(one.path))
-        merged = self._ledger(self.workspace.complete, samples, changed, missing)
-        counts = {v: dict(sorted(c.items())) for v, c in ledger.counts(merged).items()}
-        share = sum(counts["quarantined"].values()) / max(1, merged.num_rows)
-        return Outcome(
-            counts,
-            samples.num_rows,
-            new,
-            len(changed),
-            len(missing),
-            share,
-            share <= self.config.run.max_quarantine,
-            unwanted(samples, counts, self.dataset.rules, lambda: scan_rows.modalities(self.workspace.earlier_parts())),
-            None if again is None else ledger.reasons(merged, again),
-            remarks(merged, samples),
-        )

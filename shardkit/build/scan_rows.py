@@ -207,10 +207,19 @@ class SeenFiles:
             self.changed.add(entry.file)
         return True
 
-    def missing(self, entry: Entry) -> bool:
-        """Return whether a known file was not met in the listing."""
-        at = self._at(entry.file)
-        return at is not None and not bool(self.seen[at])
+    def gone(self, part: Path) -> tuple[list[bytes], list[bytes]]:
+        """Return images of a scan part whose files have another size now, and those whose files were not listed."""
+        table = _named(part)
+        paths = files = table["path"].to_pylist()
+        if table["part"].null_count < table.num_rows:
+            files = [one.file for one in entries(part)]
+        hashes = np.fromiter(map(path_hash, files), np.uint64, len(files))
+        lost: list[int] = []
+        if len(self._hashes):
+            at = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)
+            lost = np.flatnonzero((self._hashes[at] == hashes) & ~self.seen[at]).tolist()
+        changed = [path for path, file in zip(paths, files, strict=True) if file in self.changed]
+        return changed, [paths[row] for row in lost]
 
     def _at(self, file: bytes) -> int | None:
         value = np.uint64(path_hash(file))

@@ -22,6 +22,7 @@ from shardkit.codecs import codec
 from shardkit.codecs.placement import Placement
 from shardkit.dataset import contents, manifest
 from shardkit.dataset.contents import JOURNALS
+from shardkit.dataset.describing import describe
 from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.hashes import fingerprint, pixel_hash
 from shardkit.dataset.sample_row import StorageColumns
@@ -210,7 +211,7 @@ def _publish(
         for name in _STORED:
             samples = samples.set_column(samples.schema.get_field_index(name), name, stored[name])
     samples = samples.cast(manifest.SCHEMA)
-    description = contents.describe(
+    description = describe(
         samples,
         before.bins,
         manifest.write(samples, store),

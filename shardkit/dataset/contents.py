@@ -1,28 +1,29 @@
 """A finished dataset on storage: dataset.json, the manifest, and the samples in their shards."""
 
 import json
-from collections import Counter
+import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from contextlib import contextmanager
+from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from shardkit.codecs import codec
-from shardkit.codecs.base import CodestreamCodec, Pixels
+from shardkit.codecs.base import Pixels
 from shardkit.codecs.placement import Placement
 from shardkit.dataset import description_checks, manifest, schema
-from shardkit.dataset.bins import Bins
 from shardkit.dataset.description import FORMAT, READABLE, DatasetDescription
 from shardkit.dataset.hashes import fingerprint
 from shardkit.dataset.rounding import halved
 from shardkit.dataset.sample_row import SampleRow
 from shardkit.errors import ArgumentError, IntegrityError
-from shardkit.formats import form_of, shard_format
+from shardkit.formats import form_of
 from shardkit.formats.zarr_arrays import NODE
-from shardkit.storage import MissingObject, Store, no_folder, parquet
+from shardkit.storage import MissingObject, Store, no_folder, parquet, spill
 from shardkit.storage.regular import ANEW
+from shardkit.storage.spill import Spill
 
 NAME = "dataset.json"
 JOURNALS = ".build"
@@ -34,76 +35,6 @@ IMAGE_COLUMNS = (
 """Columns of the manifest that an image is read by."""
 _MOST = 64 << 20  # bytes of a dataset.json
 _PUTS = 8  # small objects written at a time
-
-
-def describe(
-    samples: pa.Table,
-    bins: Bins,
-    digest: str,
-    *,
-    format_name: str,
-    codec_name: str,
-    fingerprint: str,
-    arguments: dict[str, Any],
-    verdicts: dict[str, dict[str, int]],
-    converted_from: str | None = None,
-) -> DatasetDescription:
-    """Return the description of a dataset with these samples.
-
-    Parameters
-    ----------
-    samples : pyarrow.Table
-        The manifest.
-    bins : Bins
-        Bins of the shards.
-    digest : str
-        Digest of the manifest, or empty while a build has not written dataset.json yet.
-    format_name, codec_name : str
-        Names of the format of the shards and of the codec of the images.
-    fingerprint : str
-        Tells pseudonym keys apart.
-    arguments : dict
-        Options of the build, as they are recorded.
-    verdicts : dict
-        Input files by verdict and reason.
-    converted_from : str, optional
-        Digest of the dataset that this one was transcoded from.
-
-    Returns
-    -------
-    DatasetDescription
-        What dataset.json will say.
-    """
-    lengths = samples["length"] if shard_format(format_name).NESTED else pc.list_flatten(samples["level_bytes"])
-    account = bins.account(samples["height"].to_numpy(), samples["width"].to_numpy())
-    return DatasetDescription(
-        shard_format=format_name,
-        codec=codec_name,
-        extension=codec(codec_name).EXTENSION,
-        transfer_syntax=_transfer_syntax(samples, codec_name),
-        bins=bins,
-        samples=samples.num_rows,
-        shards=len(pc.unique(samples["shard"])),
-        bytes=int(pc.sum(lengths).as_py() or 0),
-        pixels=int((samples["height"].to_numpy().astype(np.int64) * samples["width"].to_numpy()).sum()),
-        tokens=int(account.used),
-        padded_tokens=int(account.padded),
-        splits=dict(sorted(Counter(samples["split"].to_pylist()).items())),
-        verdicts=verdicts,
-        digest=digest,
-        key_fingerprint=fingerprint,
-        arguments=arguments,
-        converted_from=converted_from,
-    )
-
-
-def _transfer_syntax(samples: pa.Table, codec_name: str) -> str | None:
-    """Return the DICOM transfer syntax of every image's stream: none if an early shardkit's has too few levels."""
-    if not isinstance(how := codec(codec_name), CodestreamCodec):
-        return None
-    counts = pc.list_value_length(samples["level_bytes"]).to_numpy() - 1
-    enough = how.enough(samples["height"].to_numpy(), samples["width"].to_numpy(), counts)
-    return how.TRANSFER_SYNTAX if enough else None
 
 
 def description(store: Store) -> DatasetDescription:
@@ -175,24 +106,84 @@ def samples(store: Store, columns: list[str] | None = None, described: DatasetDe
     IntegrityError
         The manifest is missing or damaged, or contradicts dataset.json.
     """
-    described, where = described or description(store), f"{store.url}/{manifest.NAME}"
-    try:
-        data = store.get(manifest.NAME)
-    except MissingObject:
-        raise IntegrityError(f"{store.url} has no {manifest.NAME}: {ANEW}") from None
-    with parquet.legible(where), manifest.opened(pa.BufferReader(data)) as file:
-        schema.opened(file, len(data), described, where, columns)
+    described = described or description(store)
+    with _manifest(store, columns, described) as (file, where), parquet.legible(where):
         table, named = manifest.typed(file.read(columns)), manifest.named_digest(file)
     rows = schema.ManifestCheck(described, where)
     for batch in table.to_batches(schema.BATCH):
         rows.check(batch)
     rows.done()
-    if columns is None and manifest.digest(table) != (wanted := described.digest or named) and wanted:
-        raise IntegrityError(f"{where} differs from the digest in {NAME if described.digest else 'it'}: {ANEW}")
+    if columns is None:
+        _check_digest(table, described, named, where)
     return table
 
 
-def write_metadata(store: Store, samples: pa.Table, description: DatasetDescription) -> None:
+def spilled(
+    store: Store, path: Path, columns: list[str] | None = None, described: DatasetDescription | None = None
+) -> Spill:
+    """Read the manifest into a spill, its values checked: memory holds some thousand rows of it.
+
+    Parameters
+    ----------
+    store, columns, described
+        As for `samples`, which raises the same.
+    path : Path
+        The spill's file.
+
+    Returns
+    -------
+    Spill
+        What `samples` would return.
+    """
+    described = described or description(store)
+    names = manifest.SCHEMA.names if columns is None else columns
+    with (
+        _manifest(store, columns, described) as (file, where),
+        spill.writing(path, pa.schema([manifest.SCHEMA.field(name) for name in names])) as sink,
+    ):
+        rows, named = schema.ManifestCheck(described, where), manifest.named_digest(file)
+        for table in _blocks(file, names, where):
+            for batch in table.to_batches():
+                rows.check(batch)
+            sink.write(table)
+        rows.done()
+    found = Spill(path)
+    if columns is None:
+        _check_digest(found, described, named, where)
+    return found
+
+
+@contextmanager
+def _manifest(
+    store: Store, columns: list[str] | None, described: DatasetDescription
+) -> Iterator[tuple[pq.ParquetFile, str]]:
+    """Open the manifest, and check what it says of itself."""
+    where = f"{store.url}/{manifest.NAME}"
+    try:
+        data = store.open(manifest.NAME)
+    except MissingObject:
+        raise IntegrityError(f"{store.url} has no {manifest.NAME}: {ANEW}") from None
+    with data:
+        with parquet.legible(where):
+            file = manifest.opened(data)
+            schema.opened(file, data.seek(0, os.SEEK_END), described, where, columns)
+        with file:
+            yield file, where
+
+
+def _blocks(file: pq.ParquetFile, names: list[str], where: str) -> Iterator[pa.Table]:
+    """Yield some thousand rows at a time. What a caller does with them is no fault of the file's."""
+    with parquet.legible(where):
+        yield from map(manifest.typed, parquet.blocks(file, names, schema.BATCH))
+
+
+def _check_digest(samples: pa.Table | Spill, described: DatasetDescription, named: str, where: str) -> None:
+    wanted = described.digest or named
+    if wanted and manifest.digest(samples) != wanted:
+        raise IntegrityError(f"{where} differs from the digest in {NAME if described.digest else 'it'}: {ANEW}")
+
+
+def write_metadata(store: Store, samples: pa.Table | Spill, description: DatasetDescription) -> None:
     """Write what a format has beside shards and manifest, each kind of object after those that it refers to."""
     with ThreadPoolExecutor(_PUTS) as threads:
         for objects in form_of(description).metadata(samples, description):

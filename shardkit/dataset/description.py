@@ -18,7 +18,7 @@ MISSING = {"shard_format": "webdataset", "transfer_syntax": None, "converted_fro
 class DatasetDescription:
     """What dataset.json says of a dataset.
 
-    `shardkit.dataset.contents.description` reads and checks one, and `shardkit.dataset.contents.describe` makes one.
+    `shardkit.dataset.contents.description` reads and checks one, and `shardkit.dataset.describing.describe` makes one.
 
     Attributes
     ----------

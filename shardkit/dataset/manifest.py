@@ -4,8 +4,8 @@ Columns are plain Parquet types, so that any tool reads them. The digest covers 
 """
 
 import hashlib
-from collections.abc import Sequence
-from io import BytesIO
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from shardkit.dataset.sample_row import SampleFacts, SampleRow
 from shardkit.storage import Store, parquet
+from shardkit.storage.spill import Spill
 
 NAME = "manifest.parquet"
 ROW_GROUP = 1 << 13
@@ -28,31 +29,60 @@ _STORED = pa.list_(pa.binary())
 """Its type in the file: pandas reads no list of binaries of a fixed size. Files of either type are read."""
 
 
-def digest(table: pa.Table) -> str:
+def digest(samples: pa.Table | Spill) -> str:
     """Return the SHA-256, in hex, of every column's name, type and values in row order, whatever Parquet's encoding."""
-    sha = hashlib.sha256(f"shardkit manifest 1, {table.num_rows} rows".encode())
+    sha = hashlib.sha256(f"shardkit manifest 1, {samples.num_rows} rows".encode())
     for field in SCHEMA:
         sha.update(f"\n{field.name} {field.type} ".encode())
-        feed(sha, table[field.name].combine_chunks())
+        _feed(sha, field.type, partial(_pieces, samples.select([field.name])))
     return sha.hexdigest()
+
+
+def _pieces(column: pa.Table | Spill) -> Iterator[pa.Array]:
+    return (batch.column(0) for batch in column.to_batches())
 
 
 def feed(sha: "hashlib._Hash", array: pa.Array | pa.ChunkedArray) -> None:
     """Update a hash with a column's values and nulls, however they are laid out in memory."""
-    if isinstance(array, pa.ChunkedArray):
-        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
-    sha.update(np.packbits(pc.is_null(array).to_numpy(zero_copy_only=False)).tobytes())
-    if pa.types.is_list(array.type):
-        sha.update(pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False).astype("<i4").tobytes())
-        feed(sha, array.flatten())
-    elif pa.types.is_string(array.type) or pa.types.is_fixed_size_binary(array.type):
-        values = array.drop_null()
-        sizes = pc.binary_length(values).to_numpy(zero_copy_only=False).astype("<i4")
-        sha.update(sizes.tobytes())
-        sha.update(_joined(values, sizes))
+    chunks = array.chunks if isinstance(array, pa.ChunkedArray) else [array]
+    _feed(sha, array.type, lambda: iter(chunks))
+
+
+def _feed(sha: "hashlib._Hash", kind: pa.DataType, pieces: Callable[[], Iterator[pa.Array]]) -> None:
+    """Update a hash with a column that comes in pieces: nulls of all, then sizes of all, then values of all.
+
+    Each of these reads the pieces again, so that memory holds one of them.
+    """
+    _feed_bits(sha, (pc.is_null(piece).to_numpy(zero_copy_only=False) for piece in pieces()))
+    if pa.types.is_list(kind):
+        for piece in pieces():
+            sizes = pc.list_value_length(piece).fill_null(0).to_numpy(zero_copy_only=False)
+            sha.update(sizes.astype("<i4").tobytes())
+        _feed(sha, kind.value_type, lambda: (piece.flatten() for piece in pieces()))
+    elif pa.types.is_string(kind) or pa.types.is_fixed_size_binary(kind):
+        for piece in pieces():
+            sha.update(_sizes(piece.drop_null()).tobytes())
+        for piece in pieces():
+            sha.update(_joined(values := piece.drop_null(), _sizes(values)))
     else:
-        values = array.drop_null().to_numpy(zero_copy_only=False)
-        sha.update(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes())
+        for piece in pieces():
+            numbers = piece.drop_null().to_numpy(zero_copy_only=False)
+            sha.update(np.ascontiguousarray(numbers, numbers.dtype.newbyteorder("<")).tobytes())
+
+
+def _feed_bits(sha: "hashlib._Hash", pieces: Iterator[npt.NDArray[np.bool_]]) -> None:
+    """Update a hash with eight bits a byte, across the ends of pieces."""
+    left = np.zeros(0, np.bool_)
+    for piece in pieces:
+        bits = np.concatenate([left, piece])
+        whole = len(bits) // 8 * 8
+        sha.update(np.packbits(bits[:whole]).tobytes())
+        left = bits[whole:]
+    sha.update(np.packbits(left).tobytes())
+
+
+def _sizes(values: pa.Array) -> npt.NDArray[np.int32]:
+    return np.asarray(pc.binary_length(values).to_numpy(zero_copy_only=False).astype("<i4"))
 
 
 def _joined(values: pa.Array, sizes: npt.NDArray[np.int32]) -> memoryview:
@@ -67,20 +97,25 @@ def _joined(values: pa.Array, sizes: npt.NDArray[np.int32]) -> memoryview:
     return memoryview(buffers[-1])[start : start + int(sizes.sum(dtype=np.int64))]
 
 
-def write(table: pa.Table, store: Store) -> str:
+def write(samples: pa.Table | Spill, store: Store) -> str:
     """Write the manifest, and return its digest, which the file's own metadata name too.
 
     Pages have checksums and row groups are small, so that a loader can read few columns of few rows and still know
-    that they are the dataset's.
+    that they are the dataset's. Rows are read and written a row group at a time.
     """
-    table = table.cast(SCHEMA)
-    name = digest(table)
-    table = _as(table, _STORED).replace_schema_metadata({_DIGEST_FIELD: name})
-    buffer = BytesIO()
-    pq.write_table(
-        table, buffer, compression="zstd", row_group_size=row_group(table.num_rows), write_page_checksum=True
-    )
-    store.put(NAME, buffer.getvalue())
+    samples = samples.cast(SCHEMA) if isinstance(samples, pa.Table) else samples.select(SCHEMA.names)
+    name, rows, size = digest(samples), samples.num_rows, row_group(samples.num_rows)
+    schema = plain(SCHEMA.empty_table()).schema.with_metadata({_DIGEST_FIELD: name})
+    with store.writing(NAME) as file:
+        writer = pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)
+        try:
+            for start in range(0, max(1, rows), size):
+                part = plain(samples.slice(start, size).cast(SCHEMA)).replace_schema_metadata(schema.metadata)
+                writer.write_table(part, row_group_size=size)
+            writer.close()
+        except BaseException:
+            writer.is_open = False  # its destructor would try again, and print
+            raise
     return name
 
 

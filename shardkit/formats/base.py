@@ -15,6 +15,7 @@ from shardkit.dataset.bins import Bin
 from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.sample_row import SampleRow
 from shardkit.storage import Store
+from shardkit.storage.spill import Spill
 
 Ints = npt.NDArray[np.int64]
 Row = SampleRow
@@ -234,12 +235,12 @@ class ShardFormat(Protocol):
             The shard has lost one of them.
         """
 
-    def metadata(self, samples: pa.Table, description: DatasetDescription) -> list[list[Named]]:
+    def metadata(self, samples: pa.Table | Spill, description: DatasetDescription) -> list[list[Named]]:
         """Return the further objects of a dataset, which follow from its manifest.
 
         Parameters
         ----------
-        samples : pyarrow.Table
+        samples : pyarrow.Table or Spill
             The manifest.
         description : DatasetDescription
             What dataset.json says.

@@ -22,6 +22,7 @@ from shardkit.errors import ArgumentError, IntegrityError, ShardkitError, clean
 from shardkit.formats.base import Ints, Named, Row
 from shardkit.formats.checks import REMEDY, pixel_problem
 from shardkit.storage import Store
+from shardkit.storage.spill import Spill
 
 NAME, EXTENSION = "webdataset", "tar"
 FACTS = NESTED = True
@@ -187,7 +188,7 @@ def locate(store: Store, row: Row, level: int) -> tuple[str, int]:
     return row["shard"], row["offset"]
 
 
-def metadata(samples: pa.Table, description: DatasetDescription) -> list[list[Named]]:
+def metadata(samples: pa.Table | Spill, description: DatasetDescription) -> list[list[Named]]:
     """Return nothing: a tar needs no objects beside it."""
     return []
 

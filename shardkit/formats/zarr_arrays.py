@@ -19,6 +19,7 @@ from shardkit.dataset.bins import Bin
 from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.rounding import ceil_div, halved
 from shardkit.formats.base import Named
+from shardkit.storage.spill import Spill
 
 NODE = "zarr.json"
 CHUNK = 1 << 14
@@ -74,7 +75,7 @@ def capacity(bin: Bin, shard_bytes: int) -> int:
     return max(1, min(MOST_IMAGES, shard_bytes // (bin.height * bin.width)))
 
 
-def metadata(samples: pa.Table, description: DatasetDescription) -> list[list[Named]]:
+def metadata(samples: pa.Table | Spill, description: DatasetDescription) -> list[list[Named]]:
     """Return all objects but the shards: chunks, then arrays, then groups, so that readers miss nothing.
 
     See `ShardFormat.metadata`.
@@ -104,9 +105,9 @@ def same(name: str, wanted: bytes, found: bytes) -> bool:
     return blosc.claimed(wanted) == blosc.claimed(found) and blosc.decompress(wanted) == blosc.decompress(found)
 
 
-def _rows(samples: pa.Table, bin: Bin, shard: int) -> BinRows | None:
+def _rows(samples: pa.Table | Spill, bin: Bin, shard: int) -> BinRows | None:
     here = pc.and_(pc.equal(samples["bin_height"], bin.height), pc.equal(samples["bin_width"], bin.width))
-    table = samples.filter(here)
+    table = samples.select(["shard", *TEXT, *NUMBERS, *FLOATS]).filter(here)
     if not table.num_rows:
         return None
     encoded = table["shard"].combine_chunks().dictionary_encode()

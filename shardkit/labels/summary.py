@@ -14,6 +14,7 @@ from shardkit.errors import ArgumentError
 from shardkit.labels.base import KEY, SPLIT, Kind, LabelTable
 from shardkit.labels.targets import LEDGER
 from shardkit.storage import parquet
+from shardkit.storage.spill import Spill
 from shardkit.terminal.words import counted
 
 Index = npt.NDArray[np.int64]
@@ -116,7 +117,7 @@ class Summary:
     leaks: tuple[Leak, ...]
 
 
-def summarise(labels: LabelTable, samples: pa.Table, digest: str, private: Path | None = None) -> Summary:
+def summarise(labels: LabelTable, samples: pa.Table | Spill, digest: str, private: Path | None = None) -> Summary:
     """Count what labels say.
 
     Parameters
@@ -137,7 +138,7 @@ def summarise(labels: LabelTable, samples: pa.Table, digest: str, private: Path 
     """
     at = pc.index_in(samples["key"].combine_chunks(), labels.table[KEY].combine_chunks())
     rows = np.flatnonzero(at.is_valid().to_numpy(zero_copy_only=False))
-    here = samples.take(pa.array(rows))
+    here = samples.select(["key", "patient", "group", "split"]).take(pa.array(rows))
     table = labels.table.take(at.drop_null()).combine_chunks()
     splits, official = here["split"].combine_chunks(), table[SPLIT].combine_chunks()
     columns = tuple(

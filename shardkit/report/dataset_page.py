@@ -25,6 +25,7 @@ from shardkit.report.page import Card, Tile, render
 from shardkit.report.plots import svg
 from shardkit.report.size_map import SizeMap
 from shardkit.storage import Store
+from shardkit.storage.spill import Spill
 
 NAME = "report/index.html"
 _TOP = 20
@@ -59,7 +60,7 @@ _CONTENTS = {
 Rows = npt.NDArray[np.int64]
 
 
-def write(store: Store, samples: pa.Table, description: DatasetDescription) -> None:
+def write(store: Store, samples: pa.Table | Spill, description: DatasetDescription) -> None:
     """Write `report/index.html` of a dataset.
 
     Parameters
@@ -171,7 +172,7 @@ def _commands(reason: str) -> tuple[str, str]:
     return f"shardkit ledger {places} --class {name}", retry
 
 
-def _disagreement(samples: pa.Table, description: DatasetDescription, verdicts: _Verdicts) -> str:
+def _disagreement(samples: pa.Table | Spill, description: DatasetDescription, verdicts: _Verdicts) -> str:
     written, n = verdicts.count("written"), description.samples
     if written == n == samples.num_rows:
         return ""
@@ -206,7 +207,7 @@ def _overhead(used: int, padded: int) -> str:
     return f"{100 * (padded / used - 1):.1f} %" if used else "–"
 
 
-def _bins(samples: pa.Table, description: DatasetDescription) -> dict[tuple[int, int], Rows]:
+def _bins(samples: pa.Table | Spill, description: DatasetDescription) -> dict[tuple[int, int], Rows]:
     """Rows of each bin (height, width), sorted by key; bins without samples are there too."""
     order = pc.sort_indices(samples["key"]).to_numpy().astype(np.int64)
     height, width = (samples[f"bin_{axis}"].to_numpy().astype(np.int64) for axis in ("height", "width"))
@@ -219,7 +220,9 @@ def _bins(samples: pa.Table, description: DatasetDescription) -> dict[tuple[int,
     return dict(sorted((declared | found).items()))
 
 
-def _sizes(samples: pa.Table, description: DatasetDescription, bins: dict[tuple[int, int], Rows]) -> dict[str, Any]:
+def _sizes(
+    samples: pa.Table | Spill, description: DatasetDescription, bins: dict[tuple[int, int], Rows]
+) -> dict[str, Any]:
     patch = description.patch
     heights, widths = (samples[name].to_numpy().astype(np.int64) for name in ("height", "width"))
     tokens, lengths = ceil_div(heights, patch) * ceil_div(widths, patch), samples["length"].to_numpy()
@@ -248,7 +251,7 @@ def _sizes(samples: pa.Table, description: DatasetDescription, bins: dict[tuple[
 # --------------------------------------------------------------------------------------------- composition
 
 
-def _cards(samples: pa.Table) -> list[Card]:
+def _cards(samples: pa.Table | Spill) -> list[Card]:
     n = samples.num_rows
     bits = [(f"{value} bit", count) for value, count in sorted(_counts(samples, "bits"))]
     lossy, inverted = (int(pc.sum(samples[name]).as_py() or 0) for name in ("lossy", "inverted"))
@@ -265,7 +268,7 @@ def _cards(samples: pa.Table) -> list[Card]:
     ]
 
 
-def _counts(samples: pa.Table, name: str) -> list[tuple[Any, int]]:
+def _counts(samples: pa.Table | Spill, name: str) -> list[tuple[Any, int]]:
     """(value, samples), most frequent first; of a list column, its entries."""
     values = column(samples, name)
     if pa.types.is_list(values.type):
@@ -274,7 +277,7 @@ def _counts(samples: pa.Table, name: str) -> list[tuple[Any, int]]:
     return sorted(pairs, key=lambda pair: (-pair[1], str(pair[0])))
 
 
-def _labelled(samples: pa.Table, name: str) -> list[tuple[str, int]]:
+def _labelled(samples: pa.Table | Spill, name: str) -> list[tuple[str, int]]:
     """Return the most frequent values, the rest as one, and what is not stated."""
     counts = _counts(samples, name)
     known = [(str(value), count) for value, count in counts if value is not None]

@@ -19,6 +19,7 @@ from shardkit.errors import ShardkitError
 from shardkit.looking import pictures
 from shardkit.report.numbers import number
 from shardkit.storage import Store
+from shardkit.storage.spill import Spill
 
 PICTURES = 120
 """Pictures in the gallery of bins, at most."""
@@ -114,7 +115,7 @@ class Album:
     """
 
     store: Store
-    samples: pa.Table
+    samples: pa.Table | Spill
     description: DatasetDescription
 
     def pictures(self, rows: Iterable[int], labelled: Iterable[Labelled] | None = None) -> list[Picture]:
@@ -183,7 +184,7 @@ def _css(top: float, left: float, high: float, wide: float, height: int, width: 
     return f"left:{left:.2f}%;top:{top:.2f}%;width:{wide:.2f}%;height:{high:.2f}%;"
 
 
-def column(samples: pa.Table, name: str) -> Any:
+def column(samples: pa.Table | Spill, name: str) -> Any:
     """Return one column as a single array (a table without rows may have no chunk)."""
     found = samples[name]
     return found.combine_chunks() if found.num_chunks != 1 else found.chunk(0)

@@ -111,7 +111,7 @@ def _section(place: str, title: str, table: LabelTable, album: Album) -> Section
     rows = np.flatnonzero(at.is_valid().to_numpy(zero_copy_only=False))
     here = table.table.take(at.drop_null()).combine_chunks()
     classes = list(_classes(table, here))
-    groups = list(_groups(album.samples.take(pa.array(rows)), here))
+    groups = list(_groups(album.samples.select(["split", "view"]).take(pa.array(rows)), here))
     shown = sorted(classes, key=lambda one: (one.name != one.label, -one.count, one.name))  # categories behind
     binary = [one for one in shown if one.name == one.label and one.count][:_TOGETHER]
     return Section(

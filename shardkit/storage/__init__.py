@@ -1,5 +1,6 @@
 """Stores: folders and buckets behind one class, and how each is opened."""
 
+from shardkit.storage.absent import nearest, no_folder
 from shardkit.storage.failures import (
     AWAY,
     AccessRefused,
@@ -10,7 +11,7 @@ from shardkit.storage.failures import (
     translate_errors,
 )
 from shardkit.storage.remote import is_remote, shown
-from shardkit.storage.store import NO_RETRIES, Store, local_path, nearest, no_folder
+from shardkit.storage.store import NO_RETRIES, Store, local_path
 
 __all__ = [
     "AWAY",

@@ -26,10 +26,23 @@ def schema(columns: type) -> pa.Schema:
     return pa.schema(found)
 
 
-def read(source: Path | bytes, columns: list[str] | None = None) -> pa.Table:
-    """Read a file's table. Threads of `pq.read_table` abort a process that ends soon after (seen with 26.0)."""
+def read(source: Path | bytes, columns: list[str] | None = None, threads: bool = True) -> pa.Table:
+    """Read a file's table. Threads of `pq.read_table` abort a process that ends soon after (seen with 26.0).
+
+    Of a small file, dividing the columns between threads takes longer than to read them.
+    """
     with pq.ParquetFile(source if isinstance(source, Path) else pa.BufferReader(source)) as file:
-        return file.read(columns)
+        return file.read(columns, use_threads=threads)
+
+
+def blocks(file: pq.ParquetFile, columns: list[str] | None = None, most: int = 1 << 16) -> Iterator[pa.Table]:
+    """Yield a file's rows, a row group or so many of its rows at a time.
+
+    `ParquetFile.iter_batches` holds memory of all row groups that it has read (seen with 26.0).
+    """
+    for number in range(file.num_row_groups):
+        group = file.read_row_group(number, columns, use_threads=False)
+        yield from (group.slice(start, most) for start in range(0, group.num_rows, most))
 
 
 @contextmanager

@@ -5,12 +5,13 @@ from the environment, as each cloud's own tools read them, and never appear in a
 """
 
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import obstore
 
@@ -21,6 +22,7 @@ from shardkit.storage.remote import is_remote, shown
 
 NO_RETRIES: dict[str, Any] = {"retry_config": {"max_retries": 0}}
 """Options of a client whose failures are told at once, for callers who wait themselves."""
+_SMALL = 16 << 20  # bytes of an object up to which memory may hold it while it waits
 
 
 def local_path(url: str) -> Path:
@@ -116,6 +118,27 @@ class Store:
             self._check_size(name, int(found.meta["size"]), most)
             return bytes(found.bytes())
 
+    def open(self, name: str) -> BinaryIO:
+        """Open a whole object to read; what is large and comes from a bucket waits in a file without a name.
+
+        Raises
+        ------
+        StorageError
+            It cannot be read; `MissingObject` where it is not there.
+        IntegrityError
+            It is no file of the store.
+        """
+        with translate_errors(f"{self.url}/{name}"):
+            if self.root is not None:
+                return regular.opened(self.root, name)
+            regular.check_name(self.url, name)
+            file = _waiting()
+            for piece in obstore.get(self.remote, name).stream():
+                with translate_errors(tempfile.gettempdir(), writing=True):
+                    file.write(piece)
+            file.seek(0)
+            return file
+
     def _check_size(self, name: str, size: int, most: int | None) -> None:
         if most is not None and size > most:
             raise IntegrityError(f"{self.url}/{name} has {size:,} bytes, more than it can have: {regular.ANEW}")
@@ -150,16 +173,45 @@ class Store:
 
     def put(self, name: str, data: bytes) -> None:
         """Write an object, which appears whole or not at all."""
+        if self.root is not None:
+            with self.writing(name) as file:
+                file.write(data)
+            return
         with translate_errors(f"{self.url}/{name}", writing=True):
-            if self.root is None:
-                obstore.put(self.remote, name, data)
-                return
+            obstore.put(self.remote, name, data)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        """Write an object of any size piece by piece: it appears, whole, once the block has ended without an error.
+
+        Parameters
+        ----------
+        name : str
+            Name of the object.
+
+        Yields
+        ------
+        file
+            Takes its bytes. What is large and goes to a bucket waits in a file without a name on this machine.
+        """
+        if self.root is None:
+            with translate_errors(tempfile.gettempdir(), writing=True), _waiting() as waiting:
+                yield waiting
+                waiting.seek(0)
+                with translate_errors(f"{self.url}/{name}", writing=True):
+                    obstore.put(self.remote, name, waiting)
+            return
+        with translate_errors(f"{self.url}/{name}", writing=True):
             target = self.root / name
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-            with temporary.open("wb") as file:
-                file.write(data)
-            publish(temporary, target)
+            try:
+                with temporary.open("wb") as file:
+                    yield file
+                publish(temporary, target)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
 
     def put_file(self, name: str, path: Path) -> None:
         """Move a local file in as an object. It must lie on the same filesystem as a local store."""
@@ -232,6 +284,11 @@ class Store:
                     yield item["path"], item["size"]
 
 
+def _waiting() -> BinaryIO:
+    """Return a file that no killed program leaves behind; what is small stays in memory."""
+    return cast(BinaryIO, tempfile.SpooledTemporaryFile(_SMALL))
+
+
 def _files(base: Path) -> Iterator[tuple[Path, int]]:
     """Give (path, bytes) of every file below a folder, without what vanishes meanwhile, as in a build that runs."""
     for folder, _, names in os.walk(base):
@@ -257,47 +314,3 @@ def publish(temporary: Path, target: Path) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
-
-
-def no_folder(path: Path) -> str:
-    """Say of a folder that it is not there.
-
-    Parameters
-    ----------
-    path : Path
-        The folder.
-
-    Returns
-    -------
-    str
-        Words for a message, which name a folder beside it with nearly its name; empty where the folder is there.
-    """
-    if path.is_dir():
-        return ""
-    if path.exists():
-        return f"{path} is a file, not a folder"
-    near = nearest(path, folders=True)
-    return f"the folder {path} does not exist" + (f"; there is {near}" if near else "")
-
-
-def nearest(path: Path, folders: bool = False) -> Path | None:
-    """Return what lies beside a path that is not there, under nearly its name.
-
-    Parameters
-    ----------
-    path : Path
-        What was asked for.
-    folders : bool
-        Whether to look at folders alone.
-
-    Returns
-    -------
-    Path or None
-        The one whose name is nearest; None where none is near.
-    """
-    try:
-        beside = [p.name for p in path.parent.iterdir() if p.is_dir() or not folders]
-    except OSError:
-        return None
-    near = get_close_matches(path.name, beside, 1)
-    return path.parent / near[0] if near else None

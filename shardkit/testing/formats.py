@@ -15,8 +15,9 @@ import pyarrow as pa
 from shardkit import formats
 from shardkit.codecs import codec
 from shardkit.codecs.placement import Placement
-from shardkit.dataset import contents, manifest
+from shardkit.dataset import manifest
 from shardkit.dataset.bins import Bin, Bins
+from shardkit.dataset.describing import describe
 from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.hashes import fingerprint, pixel_hash
 from shardkit.errors import IntegrityError
@@ -117,7 +118,7 @@ def _made(form: ShardFormat, folder: Path, name: str, sizes: list[tuple[int, int
             row["offset"] = writer.add(row["key"], codec(taken[0]).EXTENSION, image.image, facts, image.smaller)
             rows.append(cast(Row, row))
             images.append((image, facts))
-    description = contents.describe(
+    description = describe(
         pa.Table.from_pylist(rows, manifest.SCHEMA),
         Bins((_BIN,), 1),
         "0" * 64,

@@ -57,6 +57,7 @@ def test_the_last_stage_of_a_build_ran_on_what_was_made_up(result: dict[str, Any
     assert row["files"] == 900
     assert 0.97 * 900 < row["samples"] < 900  # some are copies
     assert row["peak_mib"] > row["mib"] > 0
+    assert row["cpu_s"] > 0
     assert result["limits"]["finish_mib"] == 4096
 
 

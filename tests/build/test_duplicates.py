@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shardkit.build.duplicates import SPLITS, Templates, components, group_splits, minority_sides
+from shardkit.build.duplicates import SPLITS, Templates, components, minority_sides, shared_splits
 from shardkit.dataset.near import HASH_BITS, correlation, inverted_pairs, near_pairs
 
 PROPERTY = settings(max_examples=120, deadline=None, derandomize=True, database=None)
@@ -94,29 +94,18 @@ links_of = st.lists(st.tuples(st.integers(0, 14), st.integers(0, 14)), max_size=
 def test_linked_patients_share_a_split_and_links_only_move_towards_training(
     splits: list[str], links: list[tuple[int, int]], more: list[tuple[int, int]]
 ) -> None:
-    names = [f"p{i:02d}" for i in range(15)]
-    own = dict(zip(names, splits, strict=True))
-
-    def assigned(pairs: list[tuple[int, int]]) -> dict[str, str]:
-        return group_splits(names, [(names[a], names[b]) for a, b in pairs], own.__getitem__)
-
-    before, after = assigned(links), assigned(links + more)
+    own = np.array([SPLITS.index(name) for name in splits], np.int8)
+    before, after = (shared_splits(own, pairs(*found)) for found in (links, links + more))
     for a, b in links + more:
-        assert after[names[a]] == after[names[b]]
-    for name in names:
-        assert SPLITS.index(after[name]) <= SPLITS.index(before[name]) <= SPLITS.index(own[name])
-        assert after[name] in {own[other] for other in names}
-    assert assigned([]) == own
+        assert after[a] == after[b]
+    assert (after <= before).all()
+    assert (before <= own).all()
+    assert set(after.tolist()) <= set(own.tolist())
+    assert (shared_splits(own, pairs()) == own).all()
 
 
-def test_patients_named_by_links_alone_get_a_split_too() -> None:
-    assert group_splits(["a"], [("a", "b")], lambda p: "test") == {"a": "test", "b": "test"}
-    assert group_splits([], [], lambda p: "test") == {}
-
-
-def test_links_may_come_from_an_iterator() -> None:
-    own = {"a": "train", "b": "test"}
-    assert group_splits(["a", "b"], iter([("a", "b")]), own.__getitem__) == {"a": "train", "b": "train"}
+def test_nobody_has_no_split() -> None:
+    assert shared_splits(np.zeros(0, np.int8), pairs()).shape == (0,)
 
 
 def pairs(*items: tuple[int, int]) -> np.ndarray:

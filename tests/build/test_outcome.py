@@ -15,7 +15,7 @@ import pytest
 from shardkit.build import outcome, scan_rows
 from shardkit.build.run import build
 from shardkit.config import Rules
-from shardkit.storage import parquet
+from shardkit.storage import parquet, spill
 from shardkit.synthetic import records
 from shardkit.triage import DROPS
 
@@ -54,8 +54,13 @@ def test_an_empty_train_split_is_said_with_where_the_samples_are() -> None:
     assert "train split (test has 2, val has 1)" in said
 
 
+@pytest.mark.parametrize("block", [7, 1 << 15])
 @pytest.mark.parametrize("column", ["patient", "study", "group"])
-def test_one_of_anything_that_binds_a_split_may_not_have_most_samples(column: str) -> None:
+def test_one_of_anything_that_binds_a_split_may_not_have_most_samples(
+    column: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spill, "BLOCK", block)
+
     def tied(count: int, many: int) -> pa.Table:
         values: list[str | None] = [f"x{i}" for i in range(count)] if column != "group" else [None] * count
         return _samples(count, **{column: ["same"] * many + values[many:]})
@@ -67,6 +72,29 @@ def test_one_of_anything_that_binds_a_split_may_not_have_most_samples(column: st
     assert _complaints(tied(60, 30)) == []
     few = outcome.FEW
     assert [len(_complaints(tied(few, many))) for many in (few - 1, few)] == [0, 1]
+
+
+def test_samples_are_read_as_often_whatever_most_of_a_block_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spill, "BLOCK", 4)
+    reads: list[int] = []
+
+    class Counting(spill.Spill):
+        def slice(self, start: int, length: int) -> pa.Table:
+            reads.append(start)
+            return super().slice(start, length)
+
+        def select(self, names: Any) -> spill.Spill:
+            return Counting(tmp_path / "rows", names=names)
+
+    for patients in ([f"p{i // 4}" for i in range(100)], [f"p{i}" for i in range(100)]):
+        reads.clear()
+        table = _samples(100, patient=list(patients))
+        with spill.writing(tmp_path / "rows", table.schema) as sink:
+            sink.write(table)
+        assert outcome.unwanted(Counting(tmp_path / "rows"), {}, Rules(), lambda: MODALITIES) == ()
+        assert len(reads) <= 3 * 2 * 25
 
 
 @pytest.mark.parametrize("reason", DROPS)

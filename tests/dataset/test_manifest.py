@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from shardkit.dataset import manifest
-from shardkit.storage import Store
+from shardkit.errors import StorageError
+from shardkit.storage import Store, spill
 
 ROWS = 5
 
@@ -123,3 +126,65 @@ def test_a_table_of_wider_types_is_read_back_under_the_digest_it_was_written_wit
     wide = table().set_column(at, "height", table()["height"].cast(pa.int64()))
     digest = manifest.write(wide, store)
     assert manifest.digest(_read(store)) == digest
+
+
+def _as_one(base: pa.Table) -> tuple[str, bytes]:
+    """Digest and file of a manifest as they are defined: made of whole columns, in one call."""
+    sha = hashlib.sha256(f"shardkit manifest 1, {base.num_rows} rows".encode())
+
+    def feed(column: pa.Array) -> None:
+        sha.update(np.packbits([value is None for value in column.to_pylist()]).tobytes() if len(column) else b"")
+        there = column.drop_null()
+        if pa.types.is_list(column.type):
+            sha.update(np.array([len(value or ()) for value in column.to_pylist()], "<i4").tobytes())
+            feed(column.flatten())
+        elif pa.types.is_string(column.type) or pa.types.is_fixed_size_binary(column.type):
+            data = [value.encode() if isinstance(value, str) else value for value in there.to_pylist()]
+            sha.update(np.array([len(value) for value in data], "<i4").tobytes() + b"".join(data))
+        else:
+            kind = there.type.to_pandas_dtype()
+            sha.update(np.array(there.to_pylist(), np.dtype(kind).newbyteorder("<")).tobytes())
+
+    for field in manifest.SCHEMA:
+        sha.update(f"\n{field.name} {field.type} ".encode())
+        feed(pa.concat_arrays(base[field.name].chunks) if base.num_rows else pa.array([], field.type))
+    named = manifest.plain(base).replace_schema_metadata({"shardkit.digest": sha.hexdigest()})
+    buffer = BytesIO()
+    size = manifest.row_group(base.num_rows)
+    pq.write_table(named, buffer, compression="zstd", row_group_size=size, write_page_checksum=True)
+    return sha.hexdigest(), buffer.getvalue()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 8, 9, 50])
+@pytest.mark.parametrize("spilled", [False, True])
+def test_a_manifest_in_pieces_has_the_digest_and_the_bytes_of_one_that_is_whole(
+    rows: int, spilled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest, "ROW_GROUP", 16)
+    monkeypatch.setattr(spill, "BATCH", 8)
+    base = pa.concat_tables([table()] * 10).slice(0, rows).combine_chunks()
+    given: pa.Table | spill.Spill = pa.concat_tables([base.slice(0, 3), base.slice(3)])
+    if spilled:
+        with spill.writing(tmp_path / "rows", manifest.SCHEMA) as sink:
+            sink.write(base)
+        given = spill.Spill(tmp_path / "rows")
+    want, data = _as_one(base)
+    store = Store(str(tmp_path / "out"))
+    assert manifest.digest(given) == want
+    assert manifest.write(given, store) == want
+    assert store.get(manifest.NAME) == data
+
+
+def test_a_manifest_whose_writing_fails_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(str(tmp_path))
+    manifest.write(table(), store)
+    before = store.get(manifest.NAME)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
+    with pytest.raises(StorageError, match="no space left"):
+        manifest.write(with_value(table(), "split", 0, "test"), store)
+    assert store.get(manifest.NAME) == before
+    assert [path.name for path in tmp_path.iterdir()] == [manifest.NAME]

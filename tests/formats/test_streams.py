@@ -16,7 +16,7 @@ from shardkit import Loader, Packed
 from shardkit.build.transcode import Target, transcode
 from shardkit.codecs import htj2k
 from shardkit.codecs.placement import Placement
-from shardkit.dataset import contents, manifest
+from shardkit.dataset import contents, describing, manifest
 from shardkit.dataset.hashes import fingerprint
 from shardkit.errors import ArgumentError, IntegrityError, Quarantined
 from shardkit.formats.encoding import encode
@@ -139,8 +139,8 @@ def test_a_dataset_of_before_is_named_no_transfer_syntax_until_it_is_converted(
 ) -> None:
     table, new = contents.samples(Store(str(before))), contents.samples(Store(str(large_and_small)))
     for samples, claim in ((table, None), (pa.concat_tables([table, new]), None), (new, htj2k.TRANSFER_SYNTAX)):
-        assert contents._transfer_syntax(samples, "htj2k") == claim
-    assert contents._transfer_syntax(new, "png") is None
+        assert describing._transfer_syntax(samples, "htj2k") == claim
+    assert describing._transfer_syntax(new, "png") is None
     transcode(str(before), Target(str(tmp_path / "new"), *TARS), 2)
     assert contents.description(Store(str(tmp_path / "new"))).transfer_syntax == htj2k.TRANSFER_SYNTAX
     assert look.problems(tmp_path / "new") == []

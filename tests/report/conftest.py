@@ -12,7 +12,7 @@ import pytest
 
 from shardkit import content, labels
 from shardkit.codecs import codec
-from shardkit.dataset import contents, manifest
+from shardkit.dataset import describing, manifest
 from shardkit.dataset.bins import THESIS, Bin, Bins
 from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.hashes import fingerprint
@@ -52,7 +52,7 @@ def _make(folder: Path, codec_name: str = "htj2k", count: int = 12) -> Made:
 
 def _describe(samples: pa.Table, bins: Bins, codec_name: str = "htj2k", **changes: Any) -> DatasetDescription:
     """dataset.json as a build would write it, read back from JSON."""
-    described = contents.describe(
+    described = describing.describe(
         samples,
         bins,
         manifest.digest(samples),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import pickle
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,6 +63,51 @@ def test_a_file_is_moved_in(store: Store, tmp_path: Path) -> None:
     store.put_file("deep/er/x", tmp_path / "staged")
     assert store.get("deep/er/x") == b"whole"
     assert not (tmp_path / "staged").exists()
+
+
+@pytest.mark.parametrize("size", [0, 5, 1000])
+def test_an_object_is_written_in_pieces_and_appears_whole_or_not_at_all(
+    size: int, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "waiting").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "waiting"))
+    monkeypatch.setattr("shardkit.storage.store._SMALL", 100)
+    store.put("deep/x", b"old")
+
+    def broken() -> None:
+        with store.writing("deep/x") as file:
+            file.write(bytes(size))
+            assert not list((tmp_path / "waiting").iterdir())  # a killed program would leave it
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        broken()
+    assert store.get("deep/x") == b"old"
+    with store.writing("deep/x") as file:
+        file.write(bytes(size))
+        file.write(b"end")
+        assert store.get("deep/x") == b"old"
+    with store.open("deep/x") as read:
+        assert not list((tmp_path / "waiting").iterdir())
+        assert read.read() == bytes(size) + b"end"
+        assert read.seek(size) == size
+        assert read.read() == b"end"
+    assert [name for name, _ in store.list("")] == ["deep/x"]
+    assert [path.name for path in (tmp_path / "root").rglob("*") if path.is_file()] in (["x"], [])
+
+
+def test_a_full_disk_of_this_machine_is_named_where_a_bucket_s_objects_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store("memory:///")
+    store.put("x", b"old")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("shardkit.storage.store._waiting", lambda: open("/dev/full", "wb", 0))  # noqa: PTH123, SIM115
+    with pytest.raises(StorageError, match=f"{tmp_path}: no space left"):
+        store.open("x")
+    with pytest.raises(StorageError, match=f"{tmp_path}: no space left"), store.writing("x") as file:
+        file.write(b"new")
+    assert store.get("x") == b"old"
 
 
 def test_unfinished_files_are_not_listed(tmp_path: Path) -> None:
