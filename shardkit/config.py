@@ -74,6 +74,9 @@ class Rules:
         Without a PatientID, let the study stand for the patient, or quarantine.
     near_duplicates
         Report near-duplicates and keep them in one split, or drop all but one.
+    burned_in
+        Images with text in their pixels, side markers apart: flag them, drop them, or paint the text over. The last two
+        need the extra ocr.
     """
 
     modalities: Annotated[tuple[str, ...], _WORDS] = ("CR", "DX", "MG", "PX", "IO", "RG")
@@ -84,6 +87,7 @@ class Rules:
     secondary_capture: Literal["keep", "drop"] = "keep"
     missing_patient_id: Literal["study", "quarantine"] = "study"
     near_duplicates: Literal["report", "drop"] = "report"
+    burned_in: Literal["flag", "drop", "blank"] = "flag"
 
     def __post_init__(self) -> None:
         """Take modalities in any case."""

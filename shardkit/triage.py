@@ -6,9 +6,12 @@ it out, because what its header says cannot be trusted.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from shardkit.content import Content, Statistics
+from shardkit.burned_in.blanking import blank
+from shardkit.burned_in.findings import NAMING, Finding
+from shardkit.content import Content, Pixels, Statistics
 from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import Dropped, Quarantined
 from shardkit.privacy import shown_modality
@@ -32,6 +35,8 @@ DROPS = {
     "too_small": "a side below --min-side",
     "too_large": "a side above --max-side",
     "burned_in": "the header says identifiers are burned into the pixels",
+    "burned_in_text": "text was found in the pixels, dropped on request",
+    "recognizable": "the header says that a person may be recognised",
     "secondary_capture": "a secondary capture, dropped on request",
     "for_processing": "unprocessed twin of an image for presentation",
     "blank": "no range of grey levels, or nothing but noise",
@@ -75,7 +80,7 @@ def judge_header(facts: ImageFacts, rules: Rules) -> tuple[str, ...]:
     Raises
     ------
     Dropped
-        modality_excluded, too_small, too_large, burned_in, secondary_capture.
+        modality_excluded, too_small, too_large, burned_in, recognizable, secondary_capture.
     Quarantined
         missing_patient_id.
     """
@@ -83,6 +88,8 @@ def judge_header(facts: ImageFacts, rules: Rules) -> tuple[str, ...]:
     _require_size(facts, rules)
     if facts.burned_in:
         raise Dropped("burned_in", "BurnedInAnnotation is YES")
+    if facts.recognizable:
+        raise Dropped("recognizable", "RecognizableVisualFeatures is YES")
     if rules.secondary_capture == "drop" and facts.secondary_capture:
         raise Dropped("secondary_capture", "a secondary capture, and --secondary-capture is drop")
     if facts.identity.patient:
@@ -134,3 +141,39 @@ def judge_pixels(content: Content, stats: Statistics, rules: Rules) -> None:
     if small:
         share = f"content fills {100 * content.area:.1f} % of the image"
         raise Dropped("small_content", f"{share}, below --min-content {rules.min_content:g}")
+
+
+def judge_text(
+    pixels: Pixels, lines: Sequence[Finding], rules: Rules
+) -> tuple[Pixels, tuple[str, ...], tuple[str, ...]]:
+    """Judge an image by the text in it. Side markers are no reason for anything.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint16, (height, width)
+        The image.
+    lines : sequence of Finding
+        What was found in it.
+    rules : Rules
+        What is to be done about it.
+
+    Returns
+    -------
+    pixels : ndarray of uint16, (height, width)
+        The image, or a copy in which the text is painted over.
+    flags, repairs : tuple of str
+        What a person may want to look at; what was changed.
+
+    Raises
+    ------
+    Dropped
+        burned_in_text.
+    """
+    naming = [line for line in lines if line.kind in NAMING]
+    if not naming:
+        return pixels, (), ()
+    if rules.burned_in == "drop":
+        raise Dropped("burned_in_text", f"{len(naming)} lines of text in the pixels, and --burned-in is drop")
+    if rules.burned_in == "blank":
+        return blank(pixels, naming), (), ("text_blanked",)
+    return pixels, ("burned_in_suspect",), ()

@@ -1,5 +1,6 @@
 """What cannot be built is refused before anything is touched: values, formats, and places that lie in one another."""
 
+from shardkit.burned_in import reading
 from shardkit.codecs.base import LEVELS
 from shardkit.config import BuildConfig
 from shardkit.errors import ArgumentError
@@ -32,6 +33,11 @@ def check_values(config: BuildConfig) -> None:
     ):
         if not sound:
             raise ArgumentError(f"{name} must be {wanted}")
+    if rules.burned_in != "flag" and not reading.available():
+        raise ArgumentError(
+            f"--burned-in {rules.burned_in} tells side markers from names by reading them, which needs the extra ocr:"
+            " pip install 'shardkit[ocr]'"
+        )
     slices.parse(dataset.slices)
     check_format(dataset.format, dataset.codec_name, dataset.levels)
 

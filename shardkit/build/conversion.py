@@ -4,8 +4,8 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from shardkit import content, privacy
-from shardkit.burned_in import burned_in_suspect
+from shardkit import burned_in, content, privacy
+from shardkit.burned_in.findings import text_columns
 from shardkit.codecs.placement import Placement
 from shardkit.config import Conversion
 from shardkit.content import Content, Statistics, Thumbnail
@@ -17,7 +17,7 @@ from shardkit.sources.base import Decoded, ImageFacts, LoadedImage
 from shardkit.sources.entries import Entry
 from shardkit.sources.files import Unread
 from shardkit.sources.last import Last
-from shardkit.triage import halvings, judge_header, judge_pixels
+from shardkit.triage import halvings, judge_header, judge_pixels, judge_text
 
 _digests = Last[str](len, 64)
 _CHANGED = "the file changed while the build ran: `shardkit retry --class io_error` takes it in"
@@ -98,15 +98,15 @@ def _convert(
         pixels = content.halve(pixels)
     if pixels.shape != (placement.height, placement.width):
         raise Quarantined("io_error", _CHANGED)
+    lines = burned_in.find(pixels, decoded.bits, read=None if rules.burned_in == "flag" else True)
+    pixels, marks, mended = judge_text(pixels, lines, rules)
     small, histogram = content.survey(pixels)
     padded = decoded.padding > 0
     found = content.find_content(pixels, small, padded=padded)
     stats = content.statistics(pixels, found.mask, histogram, padded=padded)
     judge_pixels(found, stats, rules)
-    if burned_in_suspect(pixels, decoded.bits):
-        flags += ("burned_in_suspect",)
     thumb, digest = content.thumbnail(small), pixel_hash(pixels, decoded.bits)
-    repairs = facts.repairs + decoded.repairs
+    repairs = facts.repairs + decoded.repairs + mended
     kept = privacy.metadata(image.stated, spec.dataset.demographics)
     return Converted(
         "written",
@@ -114,10 +114,11 @@ def _convert(
         None,
         sha256,
         repairs,
-        flags + decoded.flags,
+        flags + marks + decoded.flags,
         encode(pixels, decoded.bits, placement, spec.dataset.codec_name, spec.dataset.levels),
         {
             **_pixel_columns(decoded, digest, placement, times, found, stats, thumb),
+            **text_columns(lines),
             **_origin_columns(facts, decoded, repairs, _halved_spacing(kept, times)),
         },
         thumb.tobytes(),

@@ -24,7 +24,7 @@ R = TypeVar("R")
 
 _READ_RATE = 1 << 20  # bytes a second the slowest storage is trusted with, on top of the time limit
 _CLOSED = "the children are closed"
-_MODULES = ("shardkit.build.conversion", "shardkit.build.scan", "shardkit.kernels")
+_MODULES = ("shardkit.build.conversion", "shardkit.build.scan", "shardkit.kernels", "shardkit.burned_in.marks")
 """What a build's tasks need: a child loads them while its parent is still busy with its own."""
 _STARTS = 12  # children in a row that may be lost before they take a task up, in the course of about 40 s
 

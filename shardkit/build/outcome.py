@@ -18,7 +18,7 @@ FEW = 20
 """Samples below which one patient may well have most of them."""
 BY_DESIGN = frozenset(
     ("apple_double", "not_an_image", "no_pixel_data", "duplicate_exact", "duplicate_near", "for_processing",
-     "secondary_capture", "not_in_collection", "empty_slice")
+     "secondary_capture", "not_in_collection", "empty_slice", "burned_in_text")
 )  # fmt: skip
 """Drops that are no loss however many: what is no image, what is kept in another file, what was asked for."""
 _TIES = {

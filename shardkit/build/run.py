@@ -32,6 +32,7 @@ from shardkit.build.outcome import Outcome
 from shardkit.build.stages import Progress, Quiet
 from shardkit.build.workers import Workers
 from shardkit.build.workspace import BuildWorkspace
+from shardkit.burned_in import reading
 from shardkit.codecs import codec
 from shardkit.config import BuildConfig
 from shardkit.dataset import bin_choice
@@ -42,6 +43,8 @@ from shardkit.errors import ArgumentError, BuildError
 from shardkit.formats import listing, shard_format
 from shardkit.sources.entries import Entry
 from shardkit.storage import Store, parquet, private, shown, translate_errors
+
+_UNREAD = "text in images was looked for but not read: `pip install 'shardkit[ocr]'` tells side markers from names"
 
 
 def build(
@@ -130,7 +133,8 @@ class _Run:
             journal.clear(self.store)
             outcome = self.last.close(known, new, (again or chosen) if retry else None)
             told = () if self.facts is None else self.facts.finish(self.store, self.config)
-            return replace(outcome, told=(*told, *outcome.told))
+            unread = () if reading.available() else (_UNREAD,)
+            return replace(outcome, told=(*told, *unread, *outcome.told))
 
     def _scan(self, known: scan_rows.SeenFiles, settled: set[bytes]) -> tuple[int, int]:
         """Read the headers of what no earlier pass has seen; return names listed, and new ones in this generation.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-Kind = Literal["text", "marker", "unreadable"]
-"""text: letters or digits that no list permits. marker: permitted words only. unreadable: a line of letter-like marks
-that were not read."""
+from shardkit.dataset.sample_row import Kind, TextColumns
+
+NAMING: tuple[Kind, ...] = ("text", "unreadable")
+"""Kinds that may name a patient."""
 
 
 @dataclass(frozen=True)
@@ -30,3 +31,14 @@ class Finding:
     width: int
     kind: Kind
     confidence: float
+
+
+def text_columns(findings: Sequence[Finding]) -> TextColumns:
+    """Return the manifest's columns of the lines of text that were found in an image."""
+    if not findings:
+        return {"text_box": None, "text_kind": None, "text_confidence": None}
+    return {
+        "text_box": [side for f in findings for side in (f.top, f.left, f.height, f.width)],
+        "text_kind": [f.kind for f in findings],
+        "text_confidence": [f.confidence for f in findings],
+    }

@@ -107,8 +107,9 @@ def samples(store: Store, columns: list[str] | None = None, described: DatasetDe
         The manifest is missing or damaged, or contradicts dataset.json.
     """
     described = described or description(store)
+    names = manifest.SCHEMA.names if columns is None else columns
     with _manifest(store, columns, described) as (file, where), parquet.legible(where):
-        table, named = manifest.typed(file.read(columns)), manifest.named_digest(file)
+        table, named = manifest.typed(file.read(columns), names), manifest.named_digest(file)
     rows = schema.ManifestCheck(described, where)
     for batch in table.to_batches(schema.BATCH):
         rows.check(batch)
@@ -174,7 +175,8 @@ def _manifest(
 def _blocks(file: pq.ParquetFile, names: list[str], where: str) -> Iterator[pa.Table]:
     """Yield some thousand rows at a time. What a caller does with them is no fault of the file's."""
     with parquet.legible(where):
-        yield from map(manifest.typed, parquet.blocks(file, names, schema.BATCH))
+        for table in parquet.blocks(file, names, schema.BATCH):
+            yield manifest.typed(table, names)
 
 
 def _check_digest(samples: pa.Table | Spill, described: DatasetDescription, named: str, where: str) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from shardkit.dataset.sample_row import SampleFacts, SampleRow
+from shardkit.dataset.sample_row import SampleFacts, SampleRow, TextColumns
 from shardkit.storage import Store, parquet
 from shardkit.storage.spill import Spill
 
@@ -24,17 +24,26 @@ _LARGE = 1 << 25  # rows from which on row groups are larger: what a file says o
 _DIGEST_FIELD = b"shardkit.digest"
 
 SAMPLE, SCHEMA = parquet.schema(SampleFacts), parquet.schema(SampleRow)
+LATER = tuple(TextColumns.__annotations__)
+"""Columns that datasets of earlier versions lack. Where they say nothing of any sample they are no part of the digest,
+which is then what it was before there were any."""
 _HASHES = "level_hash"
 _STORED = pa.list_(pa.binary())
 """Its type in the file: pandas reads no list of binaries of a fixed size. Files of either type are read."""
 
 
 def digest(samples: pa.Table | Spill) -> str:
-    """Return the SHA-256, in hex, of every column's name, type and values in row order, whatever Parquet's encoding."""
+    """Return the SHA-256, in hex, of every column's name, type and values in row order, whatever Parquet's encoding.
+
+    See `LATER` for columns that may be left out.
+    """
     sha = hashlib.sha256(f"shardkit manifest 1, {samples.num_rows} rows".encode())
     for field in SCHEMA:
+        pieces = partial(_pieces, samples.select([field.name]))
+        if field.name in LATER and all(piece.null_count == len(piece) for piece in pieces()):
+            continue
         sha.update(f"\n{field.name} {field.type} ".encode())
-        _feed(sha, field.type, partial(_pieces, samples.select([field.name])))
+        _feed(sha, field.type, pieces)
     return sha.hexdigest()
 
 
@@ -124,15 +133,29 @@ def row_group(rows: int) -> int:
     return 2 * ROW_GROUP if rows > _LARGE else ROW_GROUP
 
 
-def typed(table: pa.Table) -> pa.Table:
+def typed(table: pa.Table, names: Sequence[str]) -> pa.Table:
     """Return a stored table with the types of SCHEMA.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        What was read of the file.
+    names : sequence of str
+        The columns that were asked for. Those in `LATER` are null where the file lacks them.
 
     Raises
     ------
     pyarrow.ArrowInvalid
         A hash has another length.
     """
-    return _as(table, SCHEMA.field(_HASHES).type)
+    return _as(completed(table, SCHEMA, LATER), SCHEMA.field(_HASHES).type).select(list(names))
+
+
+def completed(table: pa.Table, schema: pa.Schema, names: Sequence[str]) -> pa.Table:
+    """Return a table with those columns of a schema, full of nulls, that it lacks."""
+    for name in (name for name in names if name not in table.column_names):
+        table = table.append_column(schema.field(name), pa.nulls(table.num_rows, schema.field(name).type))
+    return table
 
 
 def plain(table: pa.Table) -> pa.Table:

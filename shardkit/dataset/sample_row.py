@@ -3,12 +3,16 @@
 Rows are dictionaries, as Arrow gives and takes them; the classes here name their values.
 """
 
-from typing import Annotated, TypedDict
+from typing import Annotated, Literal, TypedDict, get_args
 
 import pyarrow as pa
 
 from shardkit.dataset.hashes import DIGEST_BYTES
 
+Kind = Literal["text", "marker", "unreadable"]
+"""Kinds of text in an image. text: letters or digits that no list permits. marker: permitted words only. unreadable: a
+line of letter-like marks that were not read."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
 _TEXT, _HASH, _TEXTS = pa.string(), pa.binary(DIGEST_BYTES), pa.list_(pa.string())
 
 
@@ -54,6 +58,16 @@ class PixelColumns(TypedDict):
     halvings: Annotated[int, pa.int8(), "2x2 means taken to fit --max-side"]
     inverted: Annotated[bool, pa.bool_(), "whether values were inverted to MONOCHROME2 sense"]
     phash: Annotated[int, pa.uint64(), "63-bit DCT hash"]
+
+
+class TextColumns(TypedDict):
+    """Where there is text in the pixels, and what it says nowhere; null where none was found."""
+
+    text_box: Annotated[
+        list[int] | None, pa.list_(pa.int32()), "top, left, height and width of each line of text, one after another"
+    ]
+    text_kind: Annotated[list[str] | None, _TEXTS, "text, marker or unreadable, of each line"]
+    text_confidence: Annotated[list[float] | None, pa.list_(pa.float32()), "that it is text at all, 0 to 1, of each"]
 
 
 class OriginColumns(TypedDict):
@@ -111,7 +125,7 @@ class DatasetColumns(TypedDict):
     split: Annotated[str | None, _TEXT, "train, val or test"]
 
 
-class ImageColumns(PixelColumns, OriginColumns):
+class ImageColumns(PixelColumns, TextColumns, OriginColumns):
     """What the bytes of one file tell."""
 
 

@@ -22,6 +22,7 @@ from shardkit.dataset import manifest
 from shardkit.dataset.bins import Bin
 from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.hashes import DIGEST_BYTES
+from shardkit.dataset.sample_row import KINDS
 from shardkit.errors import ArgumentError, IntegrityError
 from shardkit.formats import form_of
 from shardkit.storage.regular import ANEW
@@ -161,6 +162,8 @@ class ManifestCheck:
             self._in_bins(values)
         if "level_bytes" in names:
             self._levels(batch, values)
+        if {*manifest.LATER, "height", "width"} <= {*names}:
+            self._texts(batch, values)
         if "shard" in names:
             self._in_shards(batch.column("shard"), values)
         self.row += batch.num_rows
@@ -251,6 +254,25 @@ class ManifestCheck:
         if form_of(self.description).NESTED:  # where levels are prefixes
             limits[1:] = np.where(np.diff(np.repeat(starts, counts)), limits[1:], flat[:-1])
         self._refuse(np.logical_or.reduceat((flat < 1) | (flat > limits), starts), "its levels have impossible lengths")
+
+    def _texts(self, batch: pa.RecordBatch, values: dict[str, Any]) -> None:
+        """Check that every line of text has a box within its image, a kind that there is, and a confidence."""
+        boxes, kinds, sure = (batch.column(name) for name in manifest.LATER)
+        sizes, counts, others = (
+            pc.fill_null(pc.list_value_length(column), 0).to_numpy() for column in (boxes, kinds, sure)
+        )
+        self._refuse((sizes != 4 * counts) | (others != counts), "its lines of text have not a box and a kind each")
+        rows, box = np.repeat(np.arange(len(counts)), counts), boxes.flatten().to_numpy().reshape(-1, 4)
+        sides = np.stack([values["height"], values["width"]], 1)[rows]
+        outside = (box[:, :2] < 0) | (box[:, 2:] < 1) | (box[:, :2].astype(np.int64) + box[:, 2:] > sides)
+        unknown = ~pc.is_in(kinds.flatten(), pa.array(KINDS)).to_numpy(zero_copy_only=False)
+        unsure = _outside(0, 1)(sure.flatten().to_numpy())
+        for wrong, says in (
+            (outside.any(1), "a line of text lies outside of the image"),
+            (unknown, f"the kind of a line of text is none of {', '.join(KINDS)}"),
+            (unsure, "the confidence of a line of text is not 0 to 1"),
+        ):
+            self._refuse(np.bincount(rows[wrong], minlength=len(counts)) > 0, says)
 
     def _in_shards(self, column: pa.Array, values: dict[str, Any]) -> None:
         """Check that shards have names as we make them, of their bin, and that images lie one after another."""
@@ -353,6 +375,8 @@ def columns(schema: pa.Schema, where: str, names: list[str] | None = None) -> No
         A column is missing, or has another type.
     """
     for name in manifest.SCHEMA.names if names is None else names:
+        if name in manifest.LATER and name not in schema.names:
+            continue
         wanted = manifest.SCHEMA.field(name).type
         if name not in schema.names or not manifest.is_stored(name, schema.field(name).type):
             there = f"is {schema.field(name).type}" if name in schema.names else "is missing"

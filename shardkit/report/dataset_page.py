@@ -18,7 +18,7 @@ from shardkit import triage
 from shardkit.build.ledger import VERDICTS
 from shardkit.dataset.description import DatasetDescription
 from shardkit.dataset.rounding import ceil_div
-from shardkit.report import gallery, labels_section
+from shardkit.report import gallery, labels_section, text_crops
 from shardkit.report.gallery import Album, Group, column
 from shardkit.report.numbers import number, percent, size
 from shardkit.report.page import Card, Tile, render
@@ -43,10 +43,12 @@ _CHECKS = {
         "Check that bone is bright and air dark."
     )),
     "burned_in_suspect": ("Burned-in text suspects", (
-        "Marks like a line of letters lie near the top or bottom edge. Check at full size for names, dates and "
-        "numbers. A sample without this flag is not proven clean."
+        "There is text in these that no list of side markers has, or what looks like text and was not read. Check at "
+        "full size for names, dates and numbers. A sample without this flag is not proven clean."
     )),
 }  # fmt: skip
+_SUSPECTS = {"burned_in_suspect": text_crops.suspects}
+"""What shows samples with a flag otherwise than whole."""
 _CONTENTS = {
     "files": "What became of every file",
     "sizes": "Image sizes and bins",
@@ -300,7 +302,7 @@ def _shown(about: str, groups: list[Group]) -> dict[str, Any]:
 
 def _check(album: Album, flag: str) -> dict[str, Any]:
     title, what = _CHECKS[flag]
-    about, groups = gallery.suspects(album, flag)
+    about, groups = _SUSPECTS.get(flag, gallery.suspects)(album, flag)
     return {"id": flag, "title": title, **_shown(f"{what} {about}", groups)}
 
 

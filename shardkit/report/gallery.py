@@ -134,7 +134,7 @@ class Album:
     def _picture(self, row: SampleRow, of: Labelled | None) -> Picture:
         try:
             pixels = pictures.small(self.store, row, self.description, _READ)
-            source = _data_uri(pixels, row["p0_5"], row["p99_5"])
+            source = data_uri(pixels, row["p0_5"], row["p99_5"])
         except ShardkitError:  # the page helps to find trouble: one sample's must not cost the page
             source = None
         height, width = row["height"], row["width"]
@@ -168,16 +168,16 @@ def _marks(of: Labelled, height: int, width: int) -> Iterator[Mark]:
         own, low = box.label == of.label, box.top + box.height > (1 - _EDGE / 100) * height
         outside = box.top > _EDGE / 100 * height if own else not low
         kind = f"{'own' if own else 'other'}{' inside' * (not outside)}{' right' * (box.left > _RIGHT / 100 * width)}"
-        yield Mark(box.label, _css(box.top, box.left, box.height, box.width, height, width), kind)
+        yield Mark(box.label, css(box.top, box.left, box.height, box.width, height, width), kind)
 
 
 def _box(row: SampleRow) -> str:
     """Return the content box as CSS."""
     box = (row["box_top"], row["box_left"], row["box_height"], row["box_width"])
-    return _css(*box, row["height"], row["width"])
+    return css(*box, row["height"], row["width"])
 
 
-def _css(top: float, left: float, high: float, wide: float, height: int, width: int) -> str:
+def css(top: float, left: float, high: float, wide: float, height: int, width: int) -> str:
     """Return a rectangle as CSS, in percent of the picture of an image of `height` x `width` pixels."""
     left, wide = (100 * side / width for side in (left, wide))
     top, high = (100 * side / height for side in (top, high))
@@ -251,8 +251,8 @@ def spread(rows: Rows, most: int) -> Rows:
     return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]
 
 
-def _data_uri(pixels: npt.NDArray[np.uint16], low: int, high: int) -> str:
-    """Grey levels low to high as a small JPEG."""
+def data_uri(pixels: npt.NDArray[np.uint16], low: int, high: int) -> str:
+    """Return grey levels low to high as a small JPEG, in a URI."""
     picture = pictures.fitted(pictures.window(pixels, low, high), _SHOWN)
     for quality in (82, 65, 45, 25, 10):
         buffer = BytesIO()

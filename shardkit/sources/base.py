@@ -80,6 +80,8 @@ class ImageFacts:
         FOR PRESENTATION or FOR PROCESSING, where the source tells.
     burned_in : bool
         The source says that identifiers are burned into the pixels.
+    recognizable : bool
+        The source says that the image shows what a person can be recognised by.
     secondary_capture : bool
         A capture of another image, such as of a screen or a film.
     identity : Identity
@@ -99,6 +101,7 @@ class ImageFacts:
     plain: bool = True
     presentation: str | None = None
     burned_in: bool = False
+    recognizable: bool = False
     secondary_capture: bool = False
     identity: Identity = field(default_factory=Identity, repr=False)
     repairs: tuple[str, ...] = ()

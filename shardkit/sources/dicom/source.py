@@ -187,6 +187,7 @@ def _facts(
         plain=header.syntax == ExplicitVRLittleEndian and not repairs,
         presentation=intent if intent in ("FOR PRESENTATION", "FOR PROCESSING") else None,
         burned_in=text(dataset, "BurnedInAnnotation").upper() == "YES",
+        recognizable=text(dataset, "RecognizableVisualFeatures").upper() == "YES",
         secondary_capture=f"{modality.sop_class(dataset)}.".startswith(_SECONDARY_CAPTURE),
         identity=metadata.identity(dataset, module.rows, module.cols, part if module.frames > 1 else None),
         repairs=repairs,
