@@ -47,6 +47,7 @@ def questions() -> dict[str, ModuleType]:
     from benchmarks import (
         build,
         burned_in,
+        deid,
         downstream,
         facts,
         gpu_check,
@@ -65,6 +66,7 @@ def questions() -> dict[str, ModuleType]:
         "token-overhead": token_overhead,
         "build": build,
         "burned-in": burned_in,
+        "deid": deid,
         "facts": facts,
         "labels": labels,
         "loader": loader,
