@@ -11,10 +11,8 @@ import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw, ImageFont
 
 from shardkit import content
-from shardkit.burned_in import burned_in_suspect
 from shardkit.config import Rules
 from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import Dropped
@@ -336,24 +334,6 @@ def test_hashes_fit_63_bits_and_ignore_brightness_and_contrast(decoded: Any) -> 
     pixels = uniform(decoded, "nih_chest_8bit_native.dcm").pixels
     assert phash(pixels) < 1 << 63
     assert (phash(pixels) ^ phash(pixels * np.uint16(16) + np.uint16(100))).bit_count() <= 1
-
-
-@pytest.mark.parametrize("at", ["top", "bottom"])
-def test_text_drawn_near_an_edge_is_suspected_and_the_same_picture_without_is_not(image_spec: Any, at: str) -> None:
-    picture = records.radiograph_of(image_spec(height=900, width=700, region="chest"))
-    assert not burned_in_suspect(picture, 12)
-    canvas = Image.fromarray(np.zeros(picture.shape, np.uint8))
-    font = ImageFont.load_default(size=26)
-    ImageDraw.Draw(canvas).text((30, 30 if at == "top" else 840), "DOE JANE 14.02.1963", fill=255, font=font)
-    marked = picture.copy()
-    marked[np.asarray(canvas) > 128] = 4095
-    assert burned_in_suspect(marked, 12)
-
-
-@pytest.mark.parametrize("name", ["fuji_hip_RG2_J2KR.dcm", "nih_chest_8bit_native.dcm", "vet_dog_thorax_DX_M1.dcm"])
-def test_real_pictures_without_text_are_not_suspected(decoded: Any, name: str) -> None:
-    image = uniform(decoded, name)
-    assert not burned_in_suspect(image.pixels, image.bits)
 
 
 @settings(max_examples=60, derandomize=True, database=None)

@@ -1,117 +1,11 @@
-"""What counts as burned-in text: a line of letters near an edge; and thumbnails and hashes to the last bit."""
+"""Thumbnails, hashes and statistics to the last bit, and borders."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from shardkit import content
-from shardkit.burned_in import burned_in_suspect
-
-ROWS, COLS, BITS = 600, 1000, 12
-LIMIT = 30  # a twentieth of the rows: the height of the largest letters
-
-
-def letters(
-    count: int = 5, height: int = 20, width: int = 10, top: int = 30, level: int = 4095, rows: int = ROWS, **each: Any
-) -> npt.NDArray[np.uint16]:
-    """Blocks in a line on a dark picture. shift, grow: rows that all but the first lie lower, or are taller."""
-    shift, grow = each.get("shift", 0), each.get("grow", 0)
-    pixels = np.full((rows, COLS), 100, np.uint16)
-    for n in range(count):
-        left, more = 5 + n * (width + 3), bool(n)
-        bottom = top + height + shift * more
-        pixels[bottom - height - grow * more : bottom, left : left + width] = level
-    return pixels
-
-
-def suspect(pixels: npt.NDArray[np.uint16]) -> bool:
-    return burned_in_suspect(pixels, BITS)
-
-
-@pytest.mark.parametrize(
-    ("few", "enough"),
-    [
-        ({"count": 4}, {"count": 5}),
-        ({"height": 5}, {"height": 6}),
-        ({"height": LIMIT + 1}, {"height": LIMIT}),
-        ({"width": 1, "count": 9}, {"width": 2, "count": 9}),
-        ({"width": 46}, {"width": 45}),
-        ({"level": 1364}, {"level": 1365}),  # a third of 12 bits
-        ({"shift": 6}, {"shift": 5}),  # a quarter of the height
-        ({"grow": 9}, {"grow": 8}),  # 1.4 of the height
-        ({"height": 11, "rows": 200}, {"height": 12, "rows": 239}),
-    ],
-)
-def test_letters_are_five_on_a_line_of_one_size(few: dict[str, int], enough: dict[str, int]) -> None:
-    assert suspect(letters(**enough))
-    assert few == {"height": 11, "rows": 200} or not suspect(letters(**few))
-
-
-def test_on_a_small_picture_letters_may_still_have_twelve_pixels() -> None:
-    assert suspect(letters(height=12, top=3, rows=96))
-    assert not suspect(letters(height=13, top=2, rows=96))
-
-
-@pytest.mark.parametrize("rows", [96, 600])
-def test_text_lies_in_the_first_or_last_sixth(rows: int) -> None:
-    band = max(16, rows // 6)
-    for top in (band - 8, rows - band):
-        assert suspect(letters(height=8, top=top, rows=rows))
-    for top in (band - 2, rows - band - 6, rows // 2):
-        assert not suspect(letters(height=8, top=top, rows=rows))
-
-
-def test_a_picture_of_few_rows_is_looked_at_in_sixteen_of_them() -> None:
-    pixels = letters(height=8, top=8, rows=60)
-    assert suspect(pixels)
-    assert not suspect(letters(height=8, top=9, rows=60, count=4))
-
-
-def test_neither_a_bright_area_nor_specks_are_text() -> None:
-    bright = letters()
-    bright[70:95, :200] = 4095
-    assert (bright[:100] == 4095).mean() == 0.06
-    assert not suspect(bright)
-    bright[94, 199] = 100
-    assert suspect(bright)
-    assert suspect(letters(count=5, height=20, width=20))
-    lone = letters(count=0)
-    lone[50, 50] = 4095
-    assert not suspect(lone)
-    specks = letters(rows=4000)
-    specks[300:600:3, 1:998:3] = 4095
-    assert (specks[:666] == 4095).mean() < 0.06
-    assert not suspect(specks)  # more than 4,000 marks
-
-
-def test_marks_of_another_brightness_than_the_brightest_do_not_count() -> None:
-    pixels = letters()
-    pixels[30:50, 5:15] = 4094
-    assert not suspect(pixels)
-
-
-def test_the_tallest_may_be_twice_as_high_as_the_lowest_when_one_is_between() -> None:
-    pixels = np.full((ROWS, COLS), 100, np.uint16)
-    for n, height in enumerate((20, 28, 28, 28, 14)):  # 1.4 and 0.7 of the first
-        pixels[60 - height : 60, 5 + 15 * n : 15 + 15 * n] = 4095
-    assert suspect(pixels)
-    pixels[31, 20:30] = 4095
-    assert not suspect(pixels)
-
-
-def test_strokes_that_touch_by_a_corner_are_one_letter() -> None:
-    pixels = np.full((ROWS, COLS), 100, np.uint16)
-    for n in range(5):
-        for step in range(12):
-            pixels[30 + step, 10 + 20 * n + step] = 4095
-    assert suspect(pixels)
-
-
-# ---- thumbnails and hashes
 
 
 def test_a_thumbnail_is_the_area_mean_stretched_to_its_range() -> None:
