@@ -32,7 +32,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from benchmarks import loader_data, loader_views, machine
+from benchmarks import loader_data, loader_epochs, loader_views, machine
 from benchmarks.loader_data import Data, Source
 from benchmarks.loader_programs import LIBRARIES, PATCH, READS, TOKENS
 from benchmarks.loader_summary import Name, plots, ratios, readme, show, summarise
@@ -50,8 +50,8 @@ TOLERANCE = {"full": 1e-4, str(SIDE): 0.02}  # of an image's mean; at 224, for o
 LEVEL = 2  # whose share of the bytes is measured
 Program = Literal["shardkit", "mosaic", "litdata", "webdataset", "lance", "spdl", "dicom"]
 Place = Literal["disk", "s3", "nas"]
-Part = Literal["single", "views"]
-PARTS: tuple[Part, ...] = ("single", "views")
+Part = Literal["single", "epochs", "views"]
+PARTS: tuple[Part, ...] = ("single", "epochs", "views")
 VIEWS_FILES = 60  # of the part views
 
 
@@ -90,8 +90,9 @@ def run(
     sources
         Where the data lie; default all.
     parts
-        single: single images, against other loaders. views: several views of each, see `loader_views`; alone it takes
-        three minutes on two cores. Default both. What is not run stays in the JSON file as it is.
+        single: single images, against other loaders. epochs: several epochs of a process, against decoding alone, see
+        `loader_epochs`. views: several views of each, see `loader_views`. Either of these takes some five minutes on
+        two cores. Default all. What is not run stays in the JSON file as it is.
     peers_python
         Interpreter that runs the peers; default this one. Some pin an old NumPy: `pip install '.[peers]'` in an
         environment of its own.
@@ -112,7 +113,7 @@ def run(
         if "single" in chosen:
             wanted = [p for p in PEERS if programs is None or p in programs]
             bench.require(wanted)
-            kept = {"views": result["views"]} if "views" in result else {}
+            kept = {part: result[part] for part in PARTS if part in result}
             result = begin((__doc__ or "").partition("\n")[0], LIBRARIES) | kept
             result["peers"] = bench.child("describe", peers=True)
             data = loader_data.make(bench.data, files, scale, seed, shard_mib, wanted, bench.child)
@@ -123,12 +124,18 @@ def run(
             result["repeats"] = [_repeat(i, repeats, groups, data, bench) for i in range(repeats)]
             result["level_2"] = _level_2(data, bench)
             result["summary"] = summarise(result)
+        if "epochs" in chosen:
+            data = loader_data.ours(bench.work / "epochs", files, scale, seed, shard_mib, bench.child)
+            sizes = {task: _batch(task, data) for task in TASKS}
+            result["epochs"] = loader_epochs.measure(bench, data, repeats, sizes)
         if "views" in chosen:
             most = min(files, VIEWS_FILES)
             result["views"] = loader_views.measure(bench, most, repeats, scale, seed, shard_mib)
     save(result, out, plots if "summary" in result else None)
     if "single" in chosen:
         show(result, console)
+    if "epochs" in chosen:
+        loader_epochs.show(result["epochs"], console)
     if "views" in chosen:
         loader_views.show(result["views"], console)
 

@@ -77,10 +77,7 @@ class Data:
 
 def make(root: Path, files: int, scale: float, seed: int, shard_mib: int, programs: list[str], run: Run) -> Data:
     """Make the export, its dataset and the peers' datasets below `root`; `run` runs a role of a child process."""
-    make_files(root / "export", files, scale, seed)
-    words = ["build", "--source", root / "export", "--out", root / "shardkit", "--private", root / "private"]
-    run("command", [str(word) for word in [*words, "--shard-size", shard_mib, "--accept-outcome"]])
-    samples = [_sample(row) for row in pq.read_table(root / "shardkit/manifest.parquet", columns=COLUMNS).to_pylist()]
+    samples = ours(root, files, scale, seed, shard_mib, run).samples
     ledger = pq.read_table(root / "private/ledger.parquet", columns=["path", "verdict", "key"]).to_pylist()
     dicom = {os.fsdecode(row["path"]): row["key"] for row in ledger if row["verdict"] == "written"}
     places = _encode(root, samples)
@@ -97,6 +94,15 @@ def make(root: Path, files: int, scale: float, seed: int, shard_mib: int, progra
         (root / variant).unlink()
     kept = {pair: folder for pair, folder in formats.items() if pair[0] in ("shardkit", *programs)}
     return Data(root, samples, dicom, kept)
+
+
+def ours(root: Path, files: int, scale: float, seed: int, shard_mib: int, run: Run) -> Data:
+    """Make the export and its dataset below `root`; samples have no means."""
+    make_files(root / "export", files, scale, seed)
+    words = ["build", "--source", root / "export", "--out", root / "shardkit", "--private", root / "private"]
+    run("command", [str(word) for word in [*words, "--shard-size", shard_mib, "--accept-outcome"]])
+    samples = [_sample(row) for row in pq.read_table(root / "shardkit/manifest.parquet", columns=COLUMNS).to_pylist()]
+    return Data(root, samples, {}, {("shardkit", ""): "shardkit"})
 
 
 def make_files(folder: Path, files: int, scale: float, seed: int, defects: float = 0.0) -> None:

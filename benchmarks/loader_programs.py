@@ -120,7 +120,8 @@ class _Shardkit:
     """The loader with its defaults, and an empty disk cache of `job["cache"]` bytes, if any."""
 
     def __init__(self, job: Record) -> None:
-        import nvidia.dali.fn  # noqa: F401 - imports are outside the time, for all
+        if job.get("decoder") == "dali":
+            import nvidia.dali.fn  # noqa: F401 - imports are outside the time, for all
 
         cache = {"cache": job["scratch"], "cache_bytes": job["cache"]} if job.get("cache") else {}
         self._loader = open_loader(job, **cache, decoder=job.get("decoder", "auto"))

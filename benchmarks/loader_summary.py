@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from rich.table import Table
 
-from benchmarks import loader_views
+from benchmarks import loader_epochs, loader_views
 from benchmarks.drawing import bars
 from benchmarks.peers import PEERS
 from benchmarks.results import Record, spread
@@ -275,6 +275,7 @@ def readme(result: Record) -> str:
         + " ".join(f"{HEADINGS[source]}: {facts['sources'][source]}." for source in sources)
         + "\n\n"
         + "\n".join([*lines, "", *goals])
+        + (f"\n\n{loader_epochs.readme(result['epochs'])}" if "epochs" in result else "")
         + (f"\n\n{loader_views.readme(result['views'])}" if "views" in result else "")
     )
 

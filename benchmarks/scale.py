@@ -21,10 +21,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -47,6 +47,8 @@ RESUMED = 10**7  # samples up to which a step in the middle is asked for: all be
 DISTINCT = 10**7  # rows up to which each has keys and hashes of its own
 LIMITS = {"open_s": 10, "open_mib": 2048, "resume_s": 1, "finish_mib": 4096}
 """What each must stay below: opening 10**8 rows to the first batch; resuming in, and finishing, 10**7."""
+Part = Literal["build", "archives", "finish", "index", "plan"]
+PARTS: tuple[Part, ...] = ("build", "archives", "finish", "index", "plan")
 SOME = 32  # steps whose mean says how many images a step has
 
 
@@ -61,6 +63,7 @@ def run(
     files: int = 160,
     scale: float = 1.0,
     repeats: int = 2,
+    parts: Annotated[tuple[Part, ...], Parameter(consume_multiple=True)] = PARTS,
     loader: Path = FOLDER / "loader.json",
     out: Path = FOLDER / "scale.json",
 ) -> None:
@@ -84,27 +87,34 @@ def run(
         Factor on heights and widths of its radiographs.
     repeats
         How often each build runs.
+    parts
+        What to measure. What is not run stays in the JSON file as it is, with the date that it has there; figures are
+        written after each part.
     loader
         Figures of `benchmarks loader`, for the model.
     out
         JSON file for the figures; the plot lies beside it.
     """
+    before = json.loads(out.read_text()) if out.exists() else {}
+    result = before | begin((__doc__ or "").partition("\n")[0]) | {"limits": LIMITS}
+    result["conditions"] = {"files": files, "scale": scale, "samples_a_shard": SHARD, "sizes": "published, repeated"}
+    result["dates"] = {part: before.get("dates", {}).get(part, before["date"]) for part in PARTS if part in before}
     with tempfile.TemporaryDirectory(prefix="shardkit-bench-") as folder:
         bench = Bench(Path(folder), sys.executable)
-        result = begin((__doc__ or "").partition("\n")[0])
-        result["conditions"] = {
-            "files": files,
-            "scale": scale,
-            "samples_a_shard": SHARD,
-            "sizes": "published, repeated",
-        }
         loader_data.make_files(bench.work / "export", files, scale, seed=0)
-        result["build"] = _builds(bench, repeats)
-        result["archives"] = archives.measured(bench, members, tar_members, tar_mb * 10**6)
-        result["index"] = list(_index(bench, index_rows))
-        result["limits"] = LIMITS
-        result["finish"] = list(_finish(bench, finish_rows))
-        result["plan"] = [bench.child("scale:plan", rows, name) for rows in plan_rows for name in BATCHINGS]
+        measures: dict[str, Callable[[], Any]] = {
+            "build": lambda: _builds(bench, repeats),
+            "archives": lambda: archives.measured(bench, members, tar_members, tar_mb * 10**6),
+            "finish": lambda: list(_finish(bench, finish_rows)),
+            "index": lambda: list(_index(bench, index_rows)),
+            "plan": lambda: [bench.child("scale:plan", rows, name) for rows in plan_rows for name in BATCHINGS],
+        }
+        if "build" not in parts and {"finish", "index"} & {*parts}:
+            _build(bench, len(os.sched_getaffinity(0)), 1)  # whose rows others are made of
+        for part in (name for name in PARTS if name in parts):
+            result[part] = measures[part]()
+            result["dates"][part] = begin("")["date"]
+            save(result, out)
     result["model"] = model(result["build"], json.loads(loader.read_text()))
     save(result, out, plots)
     say(readme(result))
@@ -280,7 +290,7 @@ def _finished(result: Record) -> str:
     found = {
         "open_s": [_opening(row) for row in result["index"] if row["rows"] == 10**8],
         "open_mib": [row.get("peak_mib", row["mib"]) for row in result["index"] if row["rows"] == 10**8],
-        "resume_s": [row["resume_s"] for row in result["plan"] if row["rows"] == 10**7],
+        "resume_s": [row["resume_s"] for row in result["plan"] if row["rows"] == 10**7 and "resume_s" in row],
         "finish_mib": [row["peak_mib"] for row in result["finish"] if row["files"] == 10**7],
     }
     what = {

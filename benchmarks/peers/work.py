@@ -119,7 +119,7 @@ def normalised(pixels: np.ndarray, low: int, high: int, shared: bool = True) -> 
 def opencv() -> Any:
     """Return OpenCV, told to use one thread: workers are as many as there are cores; None where it is not installed."""
     try:
-        import cv2  # type: ignore[import-not-found]
+        import cv2
     except ImportError:
         return None
     cv2.setNumThreads(1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import loader_views
+from benchmarks import loader_epochs, loader_views
 
 pytestmark = pytest.mark.deep  # whole benchmarks: half a minute and more
 
@@ -159,3 +159,34 @@ def test_several_views_are_measured_alone_and_leave_the_other_figures(tmp_path: 
     decodes = {row["program"]: row["decodes_per_sample"] for row in views["rows"]}
     assert decodes == {"shardkit": 1.0, "png": 1.0, "htj2k": 10.0}
     assert all(f"| {name} |" in loader_views.readme(views) for name in loader_views.PROGRAMS.values())
+
+
+def test_epochs_of_a_process_are_measured_alone_and_leave_the_other_figures(tmp_path: Path) -> None:
+    out = tmp_path / "loader.json"
+    out.write_text('{"question": "kept"}')
+    words = ["--parts", "epochs", "--out", str(out)]
+    done = subprocess.run([*COMMAND, *words], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert found["question"] == "kept"
+    assert {(row["program"], row["task"], row["epoch"]) for row in found["epochs"]["rows"]} == {
+        (program, task, epoch)
+        for program in loader_epochs.PROGRAMS
+        for task in ("full", "224")
+        for epoch in range(loader_epochs.EPOCHS)
+    }
+    assert "later epochs: shardkit / decoding alone" in loader_epochs.readme(found["epochs"])
+
+
+def test_the_first_epoch_is_told_from_the_later_ones() -> None:
+    seconds = {"shardkit": (9.0, 2.0, 3.0, 2.0, 3.0), "decode": (3.0, 2.0, 2.0, 2.0, 2.0)}
+    rows = [
+        {"repeat": repeat, "task": "full", "program": program, "epoch": epoch, "seconds": (1 + repeat) * s, "cpu_s": s}
+        for repeat in range(2)
+        for program, times in seconds.items()
+        for epoch, s in enumerate(times)
+    ]
+    found = loader_epochs.summarise(rows)["full"]
+    assert found["first"]["decode / shardkit"]["seconds"]["median"] == pytest.approx(1 / 3)
+    assert found["later"]["decode / shardkit"]["seconds"]["min"] == pytest.approx(2 / 2.5)
+    assert found["later"]["shardkit"]["seconds"] == {"median": 3.75, "min": 2.5, "max": 5.0}
