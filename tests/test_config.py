@@ -45,6 +45,7 @@ TYPED: dict[str, tuple[str, Any, str]] = {
         "--missing-patient-id was study, now quarantine",
     ),
     "near_duplicates": ("--near-duplicates drop", "drop", "--near-duplicates was report, now drop"),
+    "burned_in": ("--burned-in blank", "blank", "--burned-in was flag, now blank"),
 }
 RUN: dict[str, tuple[str, Any]] = {
     "source_moved": ("--source-moved", True),
@@ -107,7 +108,8 @@ def test_the_record_is_what_it_was_before_options_were_written_once() -> None:
         ' "shard_bytes": 536870912, "invert": "full", "demographics": false, "follow_symlinks": false,'
         ' "collection": null, "image_files": false, "frames": "drop", "slices": "axis=2",'
         ' "modalities": ["CR", "DX", "IO", "MG", "PX", "RG"], "min_side": 64, "max_side": 3072, "min_content": 0.05,'
-        ' "oversize": "drop", "secondary_capture": "keep", "missing_patient_id": "study", "near_duplicates": "report"}'
+        ' "oversize": "drop", "secondary_capture": "keep", "missing_patient_id": "study", "near_duplicates": "report",'
+        ' "burned_in": "flag"}'
     )
 
 

@@ -108,7 +108,7 @@ def test_the_digest_does_not_depend_on_chunks_slices_or_column_order() -> None:
 
 
 def _read(store: Store) -> pa.Table:
-    return manifest.typed(pq.read_table(BytesIO(store.get(manifest.NAME))))
+    return manifest.typed(pq.read_table(BytesIO(store.get(manifest.NAME))), manifest.SCHEMA.names)
 
 
 def test_what_is_written_is_read_back_and_a_changed_value_is_noticed(tmp_path: Path) -> None:
@@ -146,6 +146,8 @@ def _as_one(base: pa.Table) -> tuple[str, bytes]:
             sha.update(np.array(there.to_pylist(), np.dtype(kind).newbyteorder("<")).tobytes())
 
     for field in manifest.SCHEMA:
+        if field.name in manifest.LATER and base[field.name].null_count == base.num_rows:
+            continue
         sha.update(f"\n{field.name} {field.type} ".encode())
         feed(pa.concat_arrays(base[field.name].chunks) if base.num_rows else pa.array([], field.type))
     named = manifest.plain(base).replace_schema_metadata({"shardkit.digest": sha.hexdigest()})
