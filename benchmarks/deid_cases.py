@@ -120,7 +120,7 @@ def make(export: Path, table: Path, studies: int, scale: float, seed: int) -> li
         Seed of all of it.
     """
     words, found = _Words(seed), list[File]()
-    studies_of, patients_of, folders_of = {}, {}, {}
+    studies_of, patients_of, folders_of = dict[str, str](), dict[str, str](), dict[str, str]()
     for number, planned in enumerate(plan_export(studies, seed=seed, defects=0.0, scale=scale)):
         spec = replace(planned, syntax=uids.JPEGLSLossless if planned.syntax in LOSSY else planned.syntax)
         study = studies_of.setdefault(spec.study.uid, words.uid())

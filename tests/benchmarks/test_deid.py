@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pytest
 
 from benchmarks import deid, deid_cases
 from benchmarks.deid_cases import CLASSES, File
+from shardkit.synthetic.planted_text import drawn, plant
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +54,8 @@ def test_honest_numbers_are_no_dates() -> None:
 
 def test_text_that_is_left_and_pixels_that_changed_are_counted() -> None:
     clean = np.full((40, 60), 100, np.uint16)
-    ink = deid_cases.drawn("AB 12", "sans", 16)
-    written, truth = deid_cases.plant(clean, 12, ink, "AB 12", (4, 4))
+    ink = drawn("AB 12", "sans", 16)
+    written, truth = plant(clean, 12, ink, "AB 12", (4, 4))
     told: list[tuple[str, bool, bool]] = []
 
     def note(_: int, name: str, handled: bool, residual: bool, why: str) -> None:
@@ -74,5 +76,5 @@ def test_pseudonyms_are_one_for_one() -> None:
     names = [("s1", "p1", "S1", "P1"), ("s1", "p1", "S1", "P2"), ("s2", "p2", "S1", "P3"), ("s3", "p3", "S3", "P4")]
     nothing = np.zeros((1, 1), np.uint16)
     files = [File("", {}, study, patient, {}, nothing, nothing) for study, patient, _, _ in names]
-    samples = [({"study": study, "patient": patient}, nothing) for _, _, study, patient in names]
+    samples: list[Any] = [({"study": study, "patient": patient}, nothing) for _, _, study, patient in names]
     assert deid._pairs(files, samples) == {"study": [False, False, False, True], "patient": [False, False, True, True]}

@@ -29,7 +29,7 @@ def test_the_page_holds_all_it_shows_and_the_readme_is_brought_up_to_date(tmp_pa
     of = {name: (report.questions()[name], report.load(results, name) or {}) for name in ("build", "loader")}
     assert [(results / f"{name}.png").read_bytes()[:4] for name in of] == [b"\x89PNG"] * 2
     assert page.count('<svg class="plot') == sum(len(module.plots(result)) for module, result in of.values())
-    assert page.count("<table") == 3, "the loader has one of several views, too"
+    assert page.count("<table") == 4, "the loader has one of several views and one of several epochs, too"
     assert "peer" in page
     assert not re.search(r'(?:src|href)="(?!data:|#)', page)  # one file, all of it
     assert str(tmp_path) not in page

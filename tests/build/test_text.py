@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shardkit.build import checks, conversion, journal, run
+from shardkit import burned_in
+from shardkit.build import checks, journal, run
 from shardkit.burned_in import detection, reading
 from shardkit.config import BuildConfig
 from shardkit.dataset import contents, manifest, schema
@@ -36,7 +37,7 @@ def specs() -> list[ImageSpec]:
     found = [spec for spec in plan_export(40, seed=5, defects=0.0, scale=0.3) if spec.region in ("chest", "knee")]
     chosen = list({spec.study.patient.number: spec for spec in found}.values())[:3]
     assert len(chosen) == 3
-    plain = {"height": 640, "width": 560, "bits": 12, "syntax": "1.2.840.10008.1.2.1", "modality": "DX"}
+    plain: dict[str, Any] = {"height": 640, "width": 560, "bits": 12, "syntax": "1.2.840.10008.1.2.1", "modality": "DX"}
     kinds = ("MONOCHROME2", "MONOCHROME1", "MONOCHROME2")
     return [replace(spec, **plain, photometric=kind) for spec, kind in zip(chosen, kinds, strict=True)]
 
@@ -173,7 +174,7 @@ def test_without_the_extra_all_lines_are_flagged_and_it_is_said_once(
 ) -> None:
     monkeypatch.setattr(reading, "available", lambda: False)
     for name in ("0.dcm", "1.dcm"):
-        assert [line.kind for line in conversion.burned_in.find(pictures[name], 12)] == ["unreadable"]
+        assert [line.kind for line in burned_in.find(pictures[name], 12)] == ["unreadable"]
     outcome = run.build(BuildConfig.of(str(export), str(tmp_path / "out"), tmp_path / "private", accept_outcome=True))
     assert [line for line in outcome.told if "shardkit[ocr]" in line] == [run._UNREAD]
 

@@ -7,7 +7,8 @@ import numpy.typing as npt
 import pytest
 
 from shardkit.burned_in.blanking import areas, blank
-from shardkit.burned_in.findings import Finding, Kind
+from shardkit.burned_in.findings import Finding
+from shardkit.dataset.sample_row import Kind
 from shardkit.synthetic.planted_text import drawn, plant
 from shardkit.synthetic.radiographs import radiograph
 
