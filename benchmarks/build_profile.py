@@ -62,7 +62,7 @@ def _watch_child(watch: machine.Stopwatch) -> None:
     """Watch functions of the build. Names that a later version no longer has are left out, and count as the rest."""
     from types import SimpleNamespace
 
-    from shardkit import content, privacy
+    from shardkit import burned_in, content, privacy
     from shardkit.build import conversion
     from shardkit.codecs import htj2k
     from shardkit.formats import encoding
@@ -84,7 +84,7 @@ def _watch_child(watch: machine.Stopwatch) -> None:
         ("content.survey", content, "survey"),
         ("content.find_content", content, "find_content"),
         ("content.statistics", content, "statistics"),
-        ("burned_in_suspect", conversion, "burned_in_suspect"),
+        ("burned_in.find", burned_in, "find"),
         ("content.thumbnail", content, "thumbnail"),
         ("content.perceptual_hash", content, "perceptual_hash"),
         ("encode", htj2k, "encode"),

@@ -147,14 +147,10 @@ def _file(spec: ImageSpec, number: int, path: str, study: str, patient: str, wor
     rng = np.random.default_rng((*spec.seed, 8))
     written, text = picture, None
     if number % 4 == 0:
-        written, text = _with_text(picture, spec.bits, rng)
+        written, text = _drawn(picture, spec.bits, phrase(str(rng.choice(KINDS)), rng), rng)
     elif number % 4 == 1:
         written, _ = _drawn(picture, spec.bits, str(rng.choice(_MARKERS)), rng)
     return File(path, {name: [] for name in HIDDEN}, study, patient, {}, picture, written, text)
-
-
-def _with_text(picture: Pixels, bits: int, rng: np.random.Generator) -> tuple[Pixels, Planted | None]:
-    return _drawn(picture, bits, phrase(str(rng.choice(KINDS)), rng), rng)
 
 
 def _drawn(picture: Pixels, bits: int, text: str, rng: np.random.Generator) -> tuple[Pixels, Planted | None]:

@@ -51,9 +51,7 @@ def measure(bench: Bench, files: int, repeats: int, scale: float, seed: int, sha
     """Make the data and run every program `repeats` times; return the figures."""
     result = begin("How fast several views of a radiograph reach a training loop", machine.LIBRARIES)
     root = bench.work / "views"
-    loader_data.make_files(root / "export", files, scale, seed)
-    words = ["build", "--source", root / "export", "--out", root / "shardkit", "--private", root / "private"]
-    bench.child("command", [str(word) for word in [*words, "--shard-size", shard_mib, "--accept-outcome"]])
+    loader_data.ours(root, files, scale, seed, shard_mib, bench.child)
     count = bench.child("loader_views:write_files", str(root))
     rows = []
     for repeat in range(repeats):

@@ -83,7 +83,7 @@ def read(store: Store, generation: int, name: str, columns: list[str] | None = N
     """Return what became of a shard's files. An earlier version wrote fewer columns: these are null."""
     table = parquet.read(store.get(object_name(generation, name)), columns, threads=False)
     wanted = manifest.LATER if columns is None else [column for column in columns if column in manifest.LATER]
-    return manifest.completed(table, SCHEMA, wanted)
+    return parquet.completed(table, SCHEMA, wanted)
 
 
 def clear(store: Store) -> None:

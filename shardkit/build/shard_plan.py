@@ -70,9 +70,8 @@ class GenerationPlan:
         """Return the shard's files in order."""
         with pq.ParquetFile(self._folder / PLAN) as file:
             table = file.read_row_group(shard.group)
-        for name in set(SCHEMA.names) - set(table.column_names):  # of a plan that an earlier version made
-            table = table.append_column(name, pa.nulls(table.num_rows, SCHEMA.field(name).type))
-        return ShardTask(shard.name, shard.bin, table.to_pylist(), shard.capacity)
+        rows = parquet.completed(table, SCHEMA, SCHEMA.names).to_pylist()
+        return ShardTask(shard.name, shard.bin, rows, shard.capacity)
 
     @property
     def files(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from shardkit.burned_in.findings import Finding
+from shardkit.burned_in.findings import NAMING, Finding
 
 Pixels = npt.NDArray[np.uint16]
 Area = tuple[int, int, int, int]
@@ -16,7 +16,7 @@ RING = 2  # pixels around an area that its grey comes from
 EDGE = 0.08  # of the span of grey of a text: steps at its outline that mean that it goes on
 
 
-def blank(pixels: Pixels, findings: Iterable[Finding], *, kinds: tuple[str, ...] = ("text", "unreadable")) -> Pixels:
+def blank(pixels: Pixels, findings: Iterable[Finding], *, kinds: tuple[str, ...] = NAMING) -> Pixels:
     """Paint the boxes of findings in the median grey of what lies around them, so that nothing in them is left.
 
     Parameters
@@ -39,9 +39,7 @@ def blank(pixels: Pixels, findings: Iterable[Finding], *, kinds: tuple[str, ...]
     return painted
 
 
-def areas(
-    pixels: Pixels, findings: Iterable[Finding], *, kinds: tuple[str, ...] = ("text", "unreadable")
-) -> list[Area]:
+def areas(pixels: Pixels, findings: Iterable[Finding], *, kinds: tuple[str, ...] = NAMING) -> list[Area]:
     """Return (first row, end row, first column, end column) of what `blank` paints.
 
     A box gets a margin, and grows while sharp steps cross its outline, at most by the height of its letters.

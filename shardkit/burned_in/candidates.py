@@ -55,6 +55,12 @@ class Box:
     letters: int
     score: float
 
+    def turned(self) -> Box:
+        """Return it with rows and columns exchanged: what is true of upright lines is then true of the others."""
+        return replace(
+            self, top=self.left, left=self.top, height=self.width, width=self.height, upright=not self.upright
+        )
+
 
 def candidates(pixels: Pixels, bits: int) -> list[Box]:
     """Find what may be lines of text: lighter or darker than their background, upright or turned by quarters.
@@ -152,19 +158,9 @@ def _lines(part: Pixels, top: int, left: int, least: int, scale: int) -> Iterato
         for upright in (True, False):
             boxes = found if upright else found[:, [2, 3, 0, 1, 4, 5, 6]]
             for line, letters, score in _rows_of_letters(boxes):
-                y0, y1, x0, x1 = (
-                    (line[0], line[1], line[2], line[3]) if upright else (line[2], line[3], line[0], line[1])
-                )
-                yield Box(
-                    (top + y0) * scale,
-                    (left + x0) * scale,
-                    (y1 - y0) * scale,
-                    (x1 - x0) * scale,
-                    upright,
-                    tone == 2,
-                    letters,
-                    score,
-                )
+                y0, y1, x0, x1 = line if upright else line[2:] + line[:2]
+                corner, sides = ((top + y0) * scale, (left + x0) * scale), ((y1 - y0) * scale, (x1 - x0) * scale)
+                yield Box(*corner, *sides, upright, tone == 2, letters, score)
 
 
 def _rows_of_letters(boxes: Measures) -> Iterator[tuple[list[int], int, float]]:
@@ -239,15 +235,11 @@ def _joined(found: list[Box]) -> list[Box]:
 def _goes_on(one: Box, other: Box) -> bool:
     if one.upright != other.upright or one.light != other.light:
         return False
-    a = (one.top, one.left, one.height, one.width) if one.upright else (one.left, one.top, one.width, one.height)
-    b = (
-        (other.top, other.left, other.height, other.width)
-        if one.upright
-        else (other.left, other.top, other.width, other.height)
-    )
-    small, tall = min(a[2], b[2]), max(a[2], b[2])
-    shared = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    return tall <= 2 * small and shared >= 0.7 * small and b[1] - a[1] - a[3] <= 2 * tall
+    if not one.upright:
+        return _goes_on(one.turned(), other.turned())
+    small, tall = sorted((one.height, other.height))
+    shared = min(one.top + one.height, other.top + other.height) - max(one.top, other.top)
+    return tall <= 2 * small and shared >= 0.7 * small and other.left - one.left - one.width <= 2 * tall
 
 
 def _both(one: Box, other: Box) -> Box:

@@ -47,8 +47,9 @@ def find(pixels: Pixels, bits: int, *, read: bool | None = None) -> list[Finding
     ArgumentError
         If reading is asked for and the extra is missing.
     """
+    if not (boxes := candidates(pixels, bits)):
+        return []
     reads = reading.available() if read is None else read
-    boxes = candidates(pixels, bits)
     found = [_judged(pixels, box) if reads and n < MOST else _unread(box) for n, box in enumerate(boxes)]
     return sorted((f for f in found if f is not None), key=lambda f: (f.top, f.left))
 
@@ -61,7 +62,7 @@ def _judged(pixels: Pixels, box: Box) -> Finding | None:
     for _ in range(LONGER):
         if is_marker(read.text):
             return _finding(box, "marker", read.confidence)
-        wider = _wider(pixels, box)
+        wider = _wider(pixels.shape, box)
         again = reading.read(pixels, wider)
         if not _trusted(again) or len(again.text) <= len(read.text):
             break
@@ -71,15 +72,12 @@ def _judged(pixels: Pixels, box: Box) -> Finding | None:
 
 def _read_part(box: Box, wider: Box, read: Reading) -> Box:
     """Return the box with that part of the wider one where characters were read, and half a letter more."""
-    if box.upright:
-        more = box.height // 2
-        left = min(max(wider.left + int(read.begin * wider.width) - more, wider.left), box.left)
-        end = min(wider.left + int(read.end * wider.width) + more, wider.left + wider.width)
-        return replace(box, left=left, width=max(end, box.left + box.width) - left)
-    more = box.width // 2
-    top = min(max(wider.top + int(read.begin * wider.height) - more, wider.top), box.top)
-    end = min(wider.top + int(read.end * wider.height) + more, wider.top + wider.height)
-    return replace(box, top=top, height=max(end, box.top + box.height) - top)
+    if not box.upright:
+        return _read_part(box.turned(), wider.turned(), read).turned()
+    more = box.height // 2
+    left = min(max(wider.left + int(read.begin * wider.width) - more, wider.left), box.left)
+    end = min(wider.left + int(read.end * wider.width) + more, wider.left + wider.width)
+    return replace(box, left=left, width=max(end, box.left + box.width) - left)
 
 
 def _trusted(read: Reading) -> bool:
@@ -101,14 +99,12 @@ def _unread(box: Box, read: Reading | None = None) -> Finding | None:
     return _finding(box, "unreadable", box.score) if evident else None
 
 
-def _wider(pixels: Pixels, box: Box) -> Box:
-    """Return the box with four letters' heights more at both ends of its line."""
-    more = 4 * (box.height if box.upright else box.width)
-    if box.upright:
-        left = max(box.left - more, 0)
-        return replace(box, left=left, width=min(box.left + box.width + more, pixels.shape[1]) - left)
-    top = max(box.top - more, 0)
-    return replace(box, top=top, height=min(box.top + box.height + more, pixels.shape[0]) - top)
+def _wider(shape: tuple[int, ...], box: Box) -> Box:
+    """Return the box with four letters' heights more at both ends of its line, within an image of this shape."""
+    if not box.upright:
+        return _wider(shape[::-1], box.turned()).turned()
+    left = max(box.left - 4 * box.height, 0)
+    return replace(box, left=left, width=min(box.left + box.width + 4 * box.height, shape[1]) - left)
 
 
 def _finding(box: Box, kind: Any, confidence: float) -> Finding:

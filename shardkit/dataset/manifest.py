@@ -148,14 +148,7 @@ def typed(table: pa.Table, names: Sequence[str]) -> pa.Table:
     pyarrow.ArrowInvalid
         A hash has another length.
     """
-    return _as(completed(table, SCHEMA, LATER), SCHEMA.field(_HASHES).type).select(list(names))
-
-
-def completed(table: pa.Table, schema: pa.Schema, names: Sequence[str]) -> pa.Table:
-    """Return a table with those columns of a schema, full of nulls, that it lacks."""
-    for name in (name for name in names if name not in table.column_names):
-        table = table.append_column(schema.field(name), pa.nulls(table.num_rows, schema.field(name).type))
-    return table
+    return _as(parquet.completed(table, SCHEMA, LATER), SCHEMA.field(_HASHES).type).select(list(names))
 
 
 def plain(table: pa.Table) -> pa.Table:

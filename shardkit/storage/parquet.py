@@ -1,6 +1,6 @@
 """Parquet files: read without surprises, and, in the private folder, written whole or not at all."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import get_type_hints
@@ -43,6 +43,13 @@ def blocks(file: pq.ParquetFile, columns: list[str] | None = None, most: int = 1
     for number in range(file.num_row_groups):
         group = file.read_row_group(number, columns, use_threads=False)
         yield from (group.slice(start, most) for start in range(0, group.num_rows, most))
+
+
+def completed(table: pa.Table, schema: pa.Schema, names: Iterable[str]) -> pa.Table:
+    """Return a table with those columns of a schema, full of nulls, that it lacks: an earlier version wrote fewer."""
+    for name in (name for name in names if name not in table.column_names):
+        table = table.append_column(schema.field(name), pa.nulls(table.num_rows, schema.field(name).type))
+    return table
 
 
 @contextmanager

@@ -143,13 +143,18 @@ def test_a_peer_that_is_not_installed_is_an_error_that_says_what_to_do(tmp_path:
     assert "Traceback" not in done.stderr
 
 
-def test_several_views_are_measured_alone_and_leave_the_other_figures(tmp_path: Path) -> None:
-    out = tmp_path / "loader.json"
+def _alone(part: str, place: Path) -> dict[str, Any]:
+    """Figures of a run of one part, beside those that were there."""
+    out = place / "loader.json"
     out.write_text('{"question": "kept"}')
-    words = ["--parts", "views", "--out", str(out)]
+    words = ["--parts", part, "--out", str(out)]
     done = subprocess.run([*COMMAND, *words], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    found = json.loads(out.read_text())
+    return dict(json.loads(out.read_text()))
+
+
+def test_several_views_are_measured_alone_and_leave_the_other_figures(tmp_path: Path) -> None:
+    found = _alone("views", tmp_path)
     views = found["views"]
     assert found["question"] == "kept"
     assert {row["program"] for row in views["rows"]} == set(loader_views.PROGRAMS)
@@ -162,12 +167,7 @@ def test_several_views_are_measured_alone_and_leave_the_other_figures(tmp_path: 
 
 
 def test_epochs_of_a_process_are_measured_alone_and_leave_the_other_figures(tmp_path: Path) -> None:
-    out = tmp_path / "loader.json"
-    out.write_text('{"question": "kept"}')
-    words = ["--parts", "epochs", "--out", str(out)]
-    done = subprocess.run([*COMMAND, *words], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(out.read_text())
+    found = _alone("epochs", tmp_path)
     assert found["question"] == "kept"
     assert {(row["program"], row["task"], row["epoch"]) for row in found["epochs"]["rows"]} == {
         (program, task, epoch)

@@ -22,7 +22,7 @@ from shardkit.dataset import contents, manifest, schema
 from shardkit.dataset.hashes import pixel_hash
 from shardkit.dataset.verify import verify
 from shardkit.errors import ArgumentError, IntegrityError
-from shardkit.storage import Store
+from shardkit.storage import Store, parquet
 from shardkit.synthetic.export import plan_export
 from shardkit.synthetic.planted_text import drawn, plant
 from shardkit.synthetic.records import ImageSpec, header, radiograph_of, set_pixels, stored, to_bytes
@@ -199,7 +199,7 @@ def test_a_manifest_without_text_has_the_digest_that_it_always_had(flagged: Any)
     store, _, _ = flagged
     table = contents.samples(store)
     old = table.drop_columns(list(manifest.LATER))
-    silent = manifest.completed(old, manifest.SCHEMA, manifest.LATER).select(manifest.SCHEMA.names)
+    silent = parquet.completed(old, manifest.SCHEMA, manifest.LATER).select(manifest.SCHEMA.names)
     assert manifest.digest(silent) != manifest.digest(table)
     empty = silent.set_column(
         silent.schema.get_field_index("text_kind"), "text_kind", pa.array([[]] * silent.num_rows, pa.list_(pa.string()))
