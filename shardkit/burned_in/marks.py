@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import int32, int64, types, uint8, uint16, uint32
+from numba import int32, int64, types, uint8, uint16, uint32, uint64
 
 from shardkit.compiling import compiled
 
 Pixels = npt.NDArray[np.uint16]
+Line = npt.NDArray[np.uint16]
 Mask = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.uint16]
 Labels = npt.NDArray[np.int32]
@@ -16,17 +17,32 @@ Measures = npt.NDArray[np.int64]
 Order = npt.NDArray[np.int64]
 
 _PIXELS, _COUNTS = types.Array(uint16, 2, "C", readonly=True), types.Array(uint16, 3, "C")
+_LINE = types.Array(uint16, 1, "C", readonly=True)
 _BLOCK = 64  # pixels looked at together for any step at all
 
 
 @compiled(_PIXELS, types.Array(uint16, 2, "C"))
 def halve_into(pixels: Pixels, half: Pixels) -> None:
     """Write the means of blocks of 2 x 2 pixels, rounded down, to (height // 2, width // 2) pixels."""
+    one, two, width = uint64(1), uint64(2), np.uint64(half.shape[1])
     for y in range(half.shape[0]):
-        upper, lower = pixels[2 * y], pixels[2 * y + 1]
-        for x in range(half.shape[1]):
-            total = uint32(upper[2 * x]) + uint32(upper[2 * x + 1]) + uint32(lower[2 * x]) + uint32(lower[2 * x + 1])
-            half[y, x] = total >> uint32(2)
+        upper, lower, line = pixels[2 * y], pixels[2 * y + 1], half[y]
+        for x in range(width):
+            total = uint32(upper[two * x]) + uint32(upper[two * x + one])
+            line[x] = (total + uint32(lower[two * x]) + uint32(lower[two * x + one])) >> uint32(2)
+
+
+@compiled(_LINE, _LINE, _LINE, uint64)
+def _most(up: Line, line: Line, down: Line, start: np.uint64) -> np.uint16:
+    """Return the largest step of a block of a line; indices are unsigned, or the loop is not made one of vectors."""
+    most, one = np.uint16(0), np.uint64(1)
+    for n in range(np.uint64(_BLOCK)):
+        x = start + n
+        left, right, above, below = line[x - one], line[x + one], up[x], down[x]
+        across = np.uint16(max(left, right) - min(left, right))
+        along = np.uint16(max(above, below) - min(above, below))
+        most = max(most, max(across, along))
+    return most
 
 
 @compiled(_PIXELS, int64, int64, int64, _COUNTS, types.Array(uint16, 2, "C"))
@@ -53,18 +69,12 @@ def count_strokes(pixels: Pixels, least: int, reach: int, cell: int, counts: Cou
     for y in range(height):
         line = pixels[y]
         up, down = pixels[max(y - 1, 0)], pixels[min(y + 1, height - 1)]
-        last, sign = -(1 << 30), 0
-        for start in range(0, width, _BLOCK):
-            end = min(start + _BLOCK, width)
-            most = np.int32(0)
-            for x in range(max(start, 1), min(end, width - 1)):
-                across = abs(np.int32(line[x + 1]) - np.int32(line[x - 1]))
-                along = abs(np.int32(down[x]) - np.int32(up[x]))
-                most = max(most, max(across, along))
-            if most < least:
+        last, sign, row = -(1 << 30), 0, y // cell
+        for start in range(1, width - 1, _BLOCK):
+            end = min(start + _BLOCK, width - 1)
+            if end - start == _BLOCK and _most(up, line, down, np.uint64(start)) < least:
                 continue
-            row = y // cell
-            for x in range(max(start, 1), min(end, width - 1)):
+            for x in range(start, end):
                 step, other = np.int32(line[x + 1]) - np.int32(line[x - 1]), np.int32(down[x]) - np.int32(up[x])
                 if abs(step) >= least or abs(other) >= least:
                     steps[row, x // cell] += uint16(1)
