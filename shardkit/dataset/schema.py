@@ -147,12 +147,10 @@ class ManifestCheck:
             good = pc.match_substring_regex(batch.column("key"), _KEY).to_numpy(zero_copy_only=False)
             self._refuse(~good, "its key is none that a sample has, of hexadecimal digits and dashes")
         if "split" in names:
-            good = pc.is_in(_coded(batch.column("split")).dictionary, pa.array(SPLITS)).to_numpy(zero_copy_only=False)
-            index = _coded(batch.column("split")).indices.to_numpy()
-            self._refuse(
-                np.zeros(len(index), np.bool_) if good.all() else ~good[index],
-                f"its split is none of {', '.join(SPLITS)}",
-            )
+            coded = _coded(batch.column("split"))
+            strange = np.array([word not in SPLITS for word in coded.dictionary.to_pylist()], np.bool_)
+            if strange.any():
+                self._refuse(strange[coded.indices.to_numpy()], f"its split is none of {', '.join(SPLITS)}")
         values = {name: batch.column(name).to_numpy() for name in names if _numeric(batch.column(name))}
         for rule in _RULES:
             if all(name in values for name in rule.needs):
@@ -227,7 +225,10 @@ class ManifestCheck:
         rows = values["bin_height"].astype(np.int64) << 32 | values["bin_width"]
         listed = np.array([bin.height << 32 | bin.width for bin in self.description.bins.bins], np.int64)
         columns = [values["bin_height"], values["bin_width"]]
-        self._refuse(~np.isin(rows, listed), "its bin {0:,} x {1:,} is not one that dataset.json lists", columns)
+        begins = np.flatnonzero(_changes(rows))  # images of a bin lie together
+        other = np.zeros(len(rows), np.bool_)
+        other[begins] = ~np.isin(rows[begins], listed)
+        self._refuse(other, "its bin {0:,} x {1:,} is not one that dataset.json lists", columns)
 
     def _levels(self, batch: pa.RecordBatch, values: dict[str, Any]) -> None:
         """Check that an image has as many levels as its codec, each with a hash, the first whole, none too large.
@@ -283,23 +284,31 @@ class ManifestCheck:
         if None in bins:
             self._refuse(np.array([b is None for b in bins])[index], "its shard names an object outside the dataset, or"
                          " one that is no shard")  # fmt: skip
+        first = _changes(index)
+        begins = np.flatnonzero(first)
         ends = np.zeros(len(index), np.int64)
         if {"bin_height", "bin_width"} <= values.keys():
-            other = np.zeros(len(index), np.bool_)
+            other, lengths = np.zeros(len(index), np.bool_), np.diff(begins, append=len(index))
             for side in ("height", "width"):
                 sides = np.array([0 if bin is None else getattr(bin, side) for bin in bins], np.int32)
-                other |= sides[index] != values[f"bin_{side}"]
+                other |= np.repeat(sides[index[begins]], lengths) != values[f"bin_{side}"]
             self._refuse(other, "its shard is another bin's")
-        first = np.ones(len(index), np.bool_)
-        np.not_equal(index[1:], index[:-1], out=first[1:])
-        first[0] = not self.shards or self.shards[-1] != words[index[0]]
+        if self.shards and self.shards[-1] == words[index[0]]:
+            first[0], begins = False, begins[1:]
         if {"offset", "length"} <= values.keys():
             ends = values["offset"] + values["length"]
             before = np.where(first, 0, np.concatenate([[self._end], ends[:-1]]))
             self._refuse(values["offset"] < before, "its bytes overlap another image's")
         self._end = int(ends[-1])
-        self.shards += [words[index[at]] for at in np.flatnonzero(first)]
-        self.starts += (self.row + np.flatnonzero(first)).tolist()
+        self.shards += [words[code] for code in index[begins].tolist()]
+        self.starts += (self.row + begins).tolist()
+
+
+def _changes(values: npt.NDArray[Any]) -> Mask:
+    """Say of each value whether it differs from the one before it; the first does."""
+    changes = np.ones(len(values), np.bool_)
+    np.not_equal(values[1:], values[:-1], out=changes[1:])
+    return changes
 
 
 def _numeric(column: pa.Array) -> bool:

@@ -65,10 +65,11 @@ def read(file: pq.ParquetFile, description: DatasetDescription, where: str) -> O
     for block in _blocks(file, schema.OPENING):
         here = slice(rows.row, rows.row + block.num_rows)
         rows.check(block)
-        sides[:, here] = [block.column(name) for name in SIZES]
+        for side, name in zip(sides, SIZES, strict=True):
+            side[here] = block.column(name).to_numpy()
         coded = block.column("split")
         numbers = [schema.SPLITS.index(word) if word in schema.SPLITS else -1 for word in coded.dictionary.to_pylist()]
-        split[here] = np.array(numbers, np.int8)[coded.indices]
+        split[here] = np.array(numbers, np.int8)[coded.indices.to_numpy()]
     return Opened(*rows.done(), sides, split)
 
 
@@ -92,7 +93,8 @@ def narrow(file: pq.ParquetFile, names: tuple[str, ...], description: DatasetDes
     for block in _blocks(file, tuple(dict.fromkeys((*SIZES, *names)))):
         here = slice(rows.row, rows.row + block.num_rows)
         rows.check(block)
-        found[:, here] = [block.column(name) for name in names]
+        for column, name in zip(found, names, strict=True):
+            column[here] = block.column(name).to_numpy()
     return found
 
 
@@ -110,16 +112,13 @@ def _blocks(file: pq.ParquetFile, names: Sequence[str]) -> Iterator[pa.RecordBat
 
 
 def _read(file: pq.ParquetFile, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    waiting: list[pa.RecordBatch] = []
-    for batch in file.iter_batches(_BLOCK, columns=[*names], use_threads=False):
-        waiting.append(batch)
-        if sum(each.num_rows for each in waiting) >= _BLOCK:
-            yield _joined(waiting)
-            waiting = []
-    if waiting:
-        yield _joined(waiting)
-
-
-def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    table = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks()
-    return table.to_batches()[0] if table.num_rows else batches[0]
+    """Read some row groups at a time: `iter_batches` takes a fifth longer, and holds memory of all that it has read."""
+    waiting: list[int] = []
+    rows = 0
+    for number in range(groups := file.num_row_groups):
+        waiting.append(number)
+        rows += file.metadata.row_group(number).num_rows
+        if rows >= _BLOCK or number == groups - 1:
+            table = file.read_row_groups(waiting, [*names], use_threads=False)
+            yield from table.unify_dictionaries().combine_chunks().to_batches()
+            waiting, rows = [], 0

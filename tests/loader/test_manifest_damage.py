@@ -57,6 +57,46 @@ def test_a_manifest_whose_shards_are_scattered_is_refused(manifests: Any, copy: 
     _refused(manifests, copy, IntegrityError, "rows of a shard do not lie together")
 
 
+def _with(table: pa.Table, name: str, row: int, value: Any) -> pa.Table:
+    values, at = table[name].to_pylist(), table.schema.get_field_index(name)
+    return table.set_column(
+        at, table.schema.field(at), pa.array([*values[:row], value, *values[row + 1 :]], table.schema.field(at).type)
+    )
+
+
+@pytest.mark.parametrize("place", ["first", "inside", "last"])
+@pytest.mark.parametrize(
+    ("name", "wrong", "match"),
+    [
+        ("bin_height", 60_000, "is not one that dataset.json lists"),
+        ("split", "training", "its split is none of"),
+        ("shard", "shards/none.tar", "its shard names an object outside"),
+    ],
+)
+def test_one_wrong_row_is_named_wherever_it_lies_in_its_shard(
+    manifests: Any, copy: Path, name: str, wrong: Any, match: str, place: str
+) -> None:
+    starts = ManifestIndex(str(copy)).shard_starts
+    shard = int(np.argmax(np.diff(starts)))
+    first, end = int(starts[shard]), int(starts[shard + 1])
+    row = {"first": first, "inside": (first + end) // 2, "last": end - 1}[place]
+    assert end - first > 2
+    manifests.rewrite(copy, lambda table: _with(table, name, row, wrong))
+    _refused(manifests, copy, IntegrityError, f"row {row:,}: .*{match}")
+
+
+@pytest.mark.parametrize("place", [0, 1, -1])
+def test_a_row_in_another_listed_bin_than_its_shards_is_named(manifests: Any, copy: Path, place: int) -> None:
+    table = pq.ParquetFile(copy / manifest.NAME).read()
+    shards, sides = table["shard"].to_pylist(), [table[f"bin_{side}"].to_pylist() for side in ("height", "width")]
+    largest = max(range(len(shards)), key=lambda n: sides[0][n] * sides[1][n])
+    rows = [n for n, shard in enumerate(shards) if shard != shards[largest] and shards.count(shard) > 2]
+    row = [n for n in rows if shards[n] == shards[rows[0]]][place]
+    for side, of in zip(("height", "width"), sides, strict=True):
+        manifests.rewrite(copy, lambda table, name=f"bin_{side}", value=of[largest]: _with(table, name, row, value))
+    _refused(manifests, copy, IntegrityError, f"row {row:,}: its shard is another bin's")
+
+
 @pytest.mark.parametrize("wrong", [[1 << 40, -1, 32768], [5], [0] * 6, [-1] * 6])
 def test_lengths_of_levels_that_cannot_be_are_refused_where_only_they_are_read(
     manifests: Any, copy: Path, wrong: list[int]
