@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from shardkit import Binned, Loader, Packed
+from shardkit.loader.buffers import Buffers
 
 SMALL: dict[str, Any] = {"split": None, "device": "cpu", "window": 8}
 PACKED = Packed(tokens=512, patch=16, per_step=1)
@@ -161,3 +163,25 @@ def test_a_batch_that_is_kept_keeps_its_pixels(dataset_folder: Path) -> None:
 def test_a_binned_batch_is_flat_in_memory(dataset_folder: Path) -> None:
     for batch in Loader(dataset_folder, batching=Binned(batch_size=2, patch=16, per_step=1), **SMALL):
         assert batch["images"].is_contiguous()
+
+
+def test_memory_that_is_given_back_runs_no_python_code() -> None:
+    """Python prints a Ctrl-C that comes in a callback of the collector, and goes on."""
+    tensor, called = Buffers().empty((3, 5), torch.float32), list[str]()
+    sys.setprofile(lambda frame, event, _: called.append(frame.f_code.co_name) if event == "call" else None)
+    try:
+        del tensor
+    finally:
+        sys.setprofile(None)
+    assert called == []
+
+
+def test_memory_is_lent_again_when_nobody_refers_to_it() -> None:
+    buffers = Buffers()
+    first = buffers.empty((3, 5), torch.float32)
+    part, place = first[1:], first.data_ptr()
+    del first
+    second = buffers.empty((3, 5), torch.float32)
+    assert second.data_ptr() != place
+    del part
+    assert buffers.empty((3, 5), torch.float32).data_ptr() == place
