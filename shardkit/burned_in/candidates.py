@@ -27,6 +27,7 @@ SHARP = 0.6  # of a letter's outline, that has such steps
 AROUND = 8  # pixels to each side that a mark is parted from
 SMALLEST, TALLEST = 4, 40  # pixels of a letter's height, in the level where it is found
 FEWEST = 3  # letters of a line
+INK, LEAST_INK, MOST_INK = 255, 60, 0.2  # grey level of pixels of one level; how many, and what share, are text
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Box:
         Marks that stand on the line.
     score : float
         0 to 1: how much the marks are like letters.
+    extreme : bool
+        It was seen only among the pixels of the largest, or the least, grey level.
     """
 
     top: int
@@ -55,6 +58,7 @@ class Box:
     light: bool
     letters: int
     score: float
+    extreme: bool = False
 
     def turned(self) -> Box:
         """Return it with rows and columns exchanged: what is true of upright lines is then true of the others."""
@@ -78,26 +82,49 @@ def candidates(pixels: Pixels, bits: int) -> list[Box]:
     list of Box
         The best first; none lies mostly inside another.
     """
-    from shardkit.burned_in import marks
-
     if min(pixels.shape) < CELL:
         return []
-    levels = [np.ascontiguousarray(pixels)]
+    levels = _halved(np.ascontiguousarray(pixels))
+    low, high = _quantiles(levels[-1], 0.02, 0.98)
+    span = max(float(high - low), 8.0 if bits <= 8 else float(1 << (bits - 5)))
+    found = list(_searched(levels, [_least(level, span) for level in levels]))
+    for plane in _extremes(levels[0]):
+        levels = _halved(plane)
+        found.extend(replace(box, extreme=True) for box in _searched(levels, [INK // 4] * len(levels)))
+    return _distinct(_joined(found))
+
+
+def _halved(pixels: Pixels) -> list[Pixels]:
+    """Return an image, and its halves while they are large enough."""
+    from shardkit.burned_in import marks
+
+    levels = [pixels]
     while len(levels) < LEVELS and min(levels[-1].shape) >= 200:
         half = np.empty((levels[-1].shape[0] // 2, levels[-1].shape[1] // 2), np.uint16)
         marks.halve_into(levels[-1], half)
         levels.append(half)
-    low, high = _quantiles(levels[-1], 0.02, 0.98)
-    span = max(float(high - low), 8.0 if bits <= 8 else float(1 << (bits - 5)))
-    found: list[Box] = []
+    return levels
+
+
+def _extremes(pixels: Pixels) -> Iterator[Pixels]:
+    """Yield what has the largest grey level, and what has the least: text has no other, whatever lies behind it.
+
+    White letters over bone differ from it by less than a step, but by their one grey level.
+    """
+    for extreme, light in ((pixels.max(), True), (pixels.min(), False)):
+        ink = pixels == extreme
+        if LEAST_INK <= np.count_nonzero(ink) <= MOST_INK * ink.size:
+            yield (ink if light else ~ink) * np.uint16(INK)
+
+
+def _searched(levels: list[Pixels], leasts: list[int]) -> Iterator[Box]:
+    """Yield lines of marks in an image and its halves; `leasts` are the grey levels of a step in each."""
     sharp: Counts | None = None
-    for depth, level in enumerate(levels):
-        least = _least(level, span)
+    for depth, (level, least) in enumerate(zip(levels, leasts, strict=True)):
         counts, steps = _strokes(level, least)
         sharp = steps if sharp is None else sharp
         for rows, columns in _areas(level, counts, sharp, depth):
-            found.extend(_lines(level[rows, columns], rows.start, columns.start, least, 1 << depth))
-    return _distinct(_joined(found))
+            yield from _lines(level[rows, columns], rows.start, columns.start, least, 1 << depth)
 
 
 def _least(level: Pixels, span: float) -> int:
@@ -167,7 +194,7 @@ def _lines(part: Pixels, top: int, left: int, least: int, scale: int) -> Iterato
 
     part = np.ascontiguousarray(part)
     tones = np.empty(part.shape, np.uint8)
-    marks.part_tones(part, AROUND, 2 * least, tones)
+    marks.part_tones(part, AROUND, 3 * least // 2, tones)
     for tone in (2, 1):
         labels, count = ndimage.label(tones == tone, np.ones((3, 3)))
         found = np.empty((count, 7), np.int64)
@@ -266,11 +293,12 @@ def _both(one: Box, other: Box) -> Box:
 
 
 def _union(one: Box, other: Box) -> Box:
-    """Return the first with the least box around both."""
+    """Return the first with the least box around both; it is seen as the other is, too."""
     top, left = min(one.top, other.top), min(one.left, other.left)
     bottom = max(one.top + one.height, other.top + other.height)
     right = max(one.left + one.width, other.left + other.width)
-    return replace(one, top=top, left=left, height=bottom - top, width=right - left)
+    extreme = one.extreme and other.extreme
+    return replace(one, top=top, left=left, height=bottom - top, width=right - left, extreme=extreme)
 
 
 def _distinct(found: list[Box]) -> list[Box]:

@@ -89,7 +89,12 @@ def _trusted(read: Reading) -> bool:
 
 
 def _unread(box: Box, read: Reading | None = None) -> Finding | None:
-    """Flag what could not be read, if its letters are evident, or fair and half known to the recogniser."""
+    """Flag what could not be read, if its letters are evident, or fair and half known to the recogniser.
+
+    Noise that is cut off at the largest grey level has many letters, and is not flagged unless it is read.
+    """
+    if box.extreme:
+        return None
     evident = box.letters >= EVIDENT_LETTERS and box.score >= EVIDENT
     if read is not None:  # other scripts are read as something else
         characters = sum(not c.isspace() for c in read.text)

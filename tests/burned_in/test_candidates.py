@@ -7,8 +7,10 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy import ndimage
 
 from shardkit.burned_in.candidates import Box, candidates
+from shardkit.burned_in.detection import find
 from shardkit.synthetic.planted_text import Planted, drawn, plant
 from shardkit.synthetic.radiographs import radiograph
 
@@ -101,3 +103,29 @@ def test_a_read_only_view_is_taken_and_nothing_is_written() -> None:
     assert candidates(view, 12) == candidates(pixels, 12) != []
     assert np.array_equal(view, pixels)
     assert covered(truth, candidates(view, 12)) >= 0.9
+
+
+@pytest.mark.parametrize("turns", range(2))
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("size", [16, 28])
+def test_white_over_bone_and_black_over_air_are_found_though_they_differ_by_little(
+    size: int, dark: bool, turns: int
+) -> None:
+    """A fifth of the span is left of a full contrast where the background is nearly at the end of the range."""
+    ramp = np.linspace(0, 5000, 620).clip(0, 3300) + np.random.default_rng(1).normal(0, 25, (700, 620))
+    base = np.rint(4000 - ramp if dark else ramp + 95).clip(0, 4095).astype(np.uint16)
+    at = (300, 470)
+    pixels, truth = plant(
+        base, 12, drawn("04.11.1951", "sans", size), "04.11.1951", at, contrast=1.0, dark=dark, turns=turns
+    )
+    assert 0.1 < truth.contrast < 0.35
+    assert covered(truth, candidates(pixels, 12)) >= 0.9
+
+
+def test_noise_that_is_cut_off_at_white_is_no_text_where_it_is_not_read() -> None:
+    """A strip of air where half of the pixels are at the largest grey level."""
+    pixels = radiograph(700, 620, 12, np.random.default_rng(3), "chest") // 2
+    strip = np.random.default_rng(2).normal(4095, 200, (700, 90))
+    pixels[:, :90] = np.clip(np.rint(ndimage.gaussian_filter(strip, 1.2)), 0, 4095).astype(np.uint16)
+    assert find(pixels, 12, read=False) == []
+    assert [box.extreme for box in candidates(pixels, 12)] == [True]
