@@ -59,7 +59,7 @@ def _run(place: Path, *words: object) -> str:
 def _build(place: Path, source: str, name: str, kind: str) -> pa.Table:
     """Build with the arguments of the archive's datasets; the manifest."""
     out = place / name / "out"
-    options = {**FORMS[kind], **BUILD, "source_moved": True, "workers": 2}
+    options = {**FORMS[kind], **BUILD, "source_moved": True, "workers": 1}
     build(BuildConfig.of(str(place / source), str(out), place / name / "private", **options))
     assert [found for found in verify(str(out), True, 2) if isinstance(found, str)] == []
     return contents.samples(Store(str(out)))

@@ -159,7 +159,7 @@ def _arguments(source: Path, **changes: Any) -> Any:
     private.mkdir(exist_ok=True)
     if not (private / "pseudonym.key").exists():
         (private / "pseudonym.key").write_bytes(bytes(range(32)))
-    options = {"codec": "raw", "bins": "auto:2", "workers": 2, **changes}
+    options = {"codec": "raw", "bins": "auto:2", "workers": 1, **changes}
     return BuildConfig.of(str(source), str(source.with_name(f"{source.name} out")), private, **options)
 
 

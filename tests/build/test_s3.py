@@ -57,7 +57,7 @@ def test_a_killed_build_into_a_bucket_goes_on(bench: Any, bucket: str, local: An
     source, reference = local
     private = tmp_path / "private"
     bench.seed_key(private)
-    process = bench.driver(bench.arguments(source, f"{bucket}/killed", private))
+    process = bench.driver(bench.arguments(source, f"{bucket}/killed", private, workers=2))
     assert process.stdout is not None
     said = (line for line in process.stdout if line.startswith("converted"))
     first = {next(said).split()[1] for _ in range(2)}
