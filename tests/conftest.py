@@ -125,7 +125,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., subprocess.Comp
     def run(*words: object) -> subprocess.CompletedProcess[str]:
         capsys.readouterr()
         code = cli.run([str(word) for word in words])
-        return subprocess.CompletedProcess(words, code, *capsys.readouterr())
+        return subprocess.CompletedProcess(list(map(str, words)), code, *capsys.readouterr())
 
     return run
 

@@ -13,8 +13,9 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any
 from unittest import mock
 
-from shardkit.build import isolation
+from shardkit.build import isolation, run
 from shardkit.build.child import Raised
+from shardkit.build.outcome import Outcome
 
 
 class _Here:
@@ -43,3 +44,9 @@ def one_process() -> Iterator[None]:
     with mock.patch.object(isolation, "Child", _Here), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as a child does: pydicom's
         yield
+
+
+def build(*args: Any, **options: Any) -> Outcome:
+    """Build as `shardkit.build.run.build` does, without children."""
+    with one_process():
+        return run.build(*args, **options)

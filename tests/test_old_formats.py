@@ -18,12 +18,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from shardkit.build.run import build
 from shardkit.config import BuildConfig
 from shardkit.dataset import contents
 from shardkit.dataset.hashes import pixel_hash
 from shardkit.dataset.verify import verify
 from shardkit.storage import Store
+from tests.one_process import build
 
 ARCHIVE = Path(__file__).parent / "fixtures" / "format2.tar.xz"
 BUILD: dict[str, Any] = {"bins": "auto:4", "shard_bytes": 64 << 10}

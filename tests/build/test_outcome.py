@@ -13,11 +13,11 @@ import pydicom
 import pytest
 
 from shardkit.build import outcome, scan_rows
-from shardkit.build.run import build
 from shardkit.config import Rules
 from shardkit.storage import parquet, spill
 from shardkit.synthetic import records
 from shardkit.triage import DROPS
+from tests.one_process import build
 
 MODALITIES = Counter({"CR": 3, "none": 1200, "other": 5})
 

@@ -73,7 +73,9 @@ def real(bench: Any, real_dicom: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="module")
 def many_modalities(bench: Any, real_dicom: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     place = tmp_path_factory.mktemp("modalities")
-    return bench.build(real_dicom, place / "out", place / "private", workers=2, shard_bytes=4 << 20, modalities=MODALITIES)
+    return bench.build(
+        real_dicom, place / "out", place / "private", workers=2, shard_bytes=4 << 20, modalities=MODALITIES
+    )
 
 
 @pytest.fixture(scope="module")

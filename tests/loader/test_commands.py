@@ -93,7 +93,9 @@ def test_replay_draws_the_images_that_the_step_had(dataset_folder: Path, tmp_pat
             break
     assert state is not None
     (tmp_path / "state.json").write_text(json.dumps(state))
-    done = command("replay", dataset_folder, "--step", 3, "--state", tmp_path / "state.json", "-o", tmp_path / "grid.png")
+    done = command(
+        "replay", dataset_folder, "--step", 3, "--state", tmp_path / "state.json", "-o", tmp_path / "grid.png"
+    )
     assert done.returncode == 0, done.stderr
     assert "6 images of step 3 of epoch 0" in done.stdout
     with Image.open(tmp_path / "grid.png") as page:
@@ -137,7 +139,9 @@ def test_replay_of_the_last_step_names_its_epoch(dataset_folder: Path, tmp_path:
         (("replay", "--state", "/nonexistent.json", "--step", "0", "-o", "x.png"), "cannot be read"),
     ],
 )
-def test_a_wrong_command_gets_one_sentence(dataset_folder: Path, words: tuple[str, ...], sentence: str, command: Command) -> None:
+def test_a_wrong_command_gets_one_sentence(
+    dataset_folder: Path, words: tuple[str, ...], sentence: str, command: Command
+) -> None:
     done = command(words[0], dataset_folder, *words[1:])
     assert done.returncode == 1
     assert sentence in done.stderr

@@ -96,7 +96,7 @@ def test_the_printed_call_gives_the_features_of_timms_models(
         wanted = encoder.encoder.forward_features(batch.images.expand(-1, own, -1, -1))
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
     assert f"float32 (batch, {channels}, 64, 64)" in said
-    assert "trainer" not in said.partition("model.eval()")[0]
+    assert "trainer" not in said.partition("model.eval()")[0].replace(str(tmp_path), "")
     again = type(encoder)(encoder.name, 64, changes=encoder._changes, norm_eps=encoder._eps)
     if channels == 1:
         load_initial(again, str(tmp_path / "e.safetensors"))
