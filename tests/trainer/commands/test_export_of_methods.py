@@ -78,14 +78,21 @@ _BACKBONES = (
 )
 
 
-@pytest.mark.parametrize("asked", [None, 1, 3])
+def _asked(config: Any, heads: bool, asked: int | None) -> Any:
+    """A case: which channels are asked for is tried with heads, and heads with the channels that there are."""
+    return pytest.param(config, heads, asked, marks=() if heads or asked is None else pytest.mark.deep)
+
+
 @pytest.mark.parametrize(
-    ("config", "heads"),
-    [*product(_BACKBONES, (True, False)), (HIERA, True)],  # a bare Hiera is a masked autoencoder
-    ids=lambda c: str(c) if isinstance(c, bool) else getattr(c, "name", "hiera") + str(getattr(c, "channels", 1)),
+    ("config", "heads", "asked"),
+    # A bare Hiera is a masked autoencoder.
+    [_asked(*of, n) for of in [*product(_BACKBONES, (True, False)), (HIERA, True)] for n in (None, 1, 3)],
+    ids=lambda c: (
+        str(c) if c is None or isinstance(c, int) else getattr(c, "name", "hiera") + str(getattr(c, "channels", 1))
+    ),
 )
 def test_the_printed_call_gives_the_features_of_timms_models(
-    tmp_path: Path, config: Any, asked: Any, heads: bool
+    tmp_path: Path, config: Any, heads: bool, asked: Any
 ) -> None:
     encoder = _put(tmp_path / "run", config, heads)
     said = export(Export(run=tmp_path / "run", out=tmp_path / "e.safetensors", channels=asked))
