@@ -76,6 +76,14 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _garbage() -> Iterator[None]:
+    """After each file, collect what its tests left, and set aside what libraries have loaded meanwhile."""
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip tests marked `needs` where something is missing. With --require-programs they run, and fail of it."""
     if config.getoption("require_programs"):
