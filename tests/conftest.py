@@ -6,6 +6,7 @@ import contextlib
 import csv
 import fcntl
 import functools
+import gc
 import os
 import shutil
 import subprocess
@@ -34,6 +35,7 @@ from shardkit.sources.dicom.frames import check_structure, frame
 from shardkit.sources.dicom.reading import Header, PixelModule, pixel_module, read_header
 from shardkit.sources.entries import Entry
 from shardkit.synthetic.records import ImageSpec, Patient, Study
+from tests.one_process import one_process
 
 # Torch's threads of one worker otherwise spin on the core that the other needs; it reads this when it is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -61,6 +63,25 @@ EVERY_MODALITY = ("CR", "DX", "MG", "PX", "IO", "RG", "OT", "CT", "XA", "RF", "M
 def pytest_addoption(parser: pytest.Parser) -> None:
     text = "fail, instead of skipping, where this machine lacks a program or a right that a test needs"
     parser.addoption("--require-programs", action="store_true", help=text)
+
+
+def pytest_sessionstart() -> None:
+    """Collect no garbage while modules are loaded: they keep what they make."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Let collections of garbage look at what tests make, and not at a million objects of the libraries each time."""
+    gc.freeze()
+    gc.enable()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _garbage() -> Iterator[None]:
+    """After each file, collect what its tests left, and set aside what libraries have loaded meanwhile."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -102,6 +123,19 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Calla
     yield mount
     for place in places:
         subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Words of a command line of shardkit's -> what it said and its exit code, without a process of its own."""
+    from shardkit import cli
+
+    def run(*words: object) -> subprocess.CompletedProcess[str]:
+        capsys.readouterr()
+        code = cli.run([str(word) for word in words])
+        return subprocess.CompletedProcess(list(map(str, words)), code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -242,7 +276,7 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Outcome]:
 
 @pytest.fixture(scope="session")
 def make_dataset() -> Callable[..., Path]:
-    """(export, folder, **options of the build) -> folder of the dataset built from it."""
+    """(export, folder, **options of the build) -> folder of the dataset built from it; with `workers`, by processes."""
     from shardkit.build.run import build
     from shardkit.config import BuildConfig
 
@@ -252,7 +286,8 @@ def make_dataset() -> Callable[..., Path]:
             private.mkdir()
             (private / "pseudonym.key").touch(0o600)
             (private / "pseudonym.key").write_bytes(bytes(range(32)))  # the same order of files in every session
-        build(BuildConfig.of(str(export), str(out), private, **{"workers": 2, **changes}))
+        with contextlib.nullcontext() if "workers" in changes else one_process():
+            build(BuildConfig.of(str(export), str(out), private, **{"workers": 1, **changes}))
         return out
 
     return make
@@ -284,7 +319,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
 @pytest.fixture(scope="session")
 def real_dataset(real_dicom: Path, make_dataset: Callable[..., Path], form: str, kept: Callable[..., Path]) -> Path:
     """The real radiographs, of every modality that has some, as a dataset of several small shards."""
-    options = {"modalities": EVERY_MODALITY, "bins": "auto:4", "shard_bytes": 2 << 20, **FORMATS[form]}
+    options = {"modalities": EVERY_MODALITY, "bins": "auto:4", "shard_bytes": 2 << 20, "workers": 1, **FORMATS[form]}
     return kept(f"real-{form}", lambda place: make_dataset(real_dicom, place / "dataset", **options)) / "dataset"
 
 

@@ -18,12 +18,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from shardkit.build.run import build
 from shardkit.config import BuildConfig
 from shardkit.dataset import contents
 from shardkit.dataset.hashes import pixel_hash
 from shardkit.dataset.verify import verify
 from shardkit.storage import Store
+from tests.one_process import build
 
 ARCHIVE = Path(__file__).parent / "fixtures" / "format2.tar.xz"
 BUILD: dict[str, Any] = {"bins": "auto:4", "shard_bytes": 64 << 10}
@@ -59,7 +59,7 @@ def _run(place: Path, *words: object) -> str:
 def _build(place: Path, source: str, name: str, kind: str) -> pa.Table:
     """Build with the arguments of the archive's datasets; the manifest."""
     out = place / name / "out"
-    options = {**FORMS[kind], **BUILD, "source_moved": True, "workers": 2}
+    options = {**FORMS[kind], **BUILD, "source_moved": True, "workers": 1}
     build(BuildConfig.of(str(place / source), str(out), place / name / "private", **options))
     assert [found for found in verify(str(out), True, 2) if isinstance(found, str)] == []
     return contents.samples(Store(str(out)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from shardkit.formats import FORMATS, listing, shard_format
 from shardkit.storage import Store
 from shardkit.synthetic.export import Export, make_export, plan_export
 from shardkit.synthetic.records import ImageSpec
+from tests.one_process import one_process
 
 STUDIES, SEED, DEFECTS, SCALE = 32, 1, 0.43, 0.08
 KEY = bytes(range(32))
@@ -127,18 +129,19 @@ class Bench:
         self.form = form
 
     def arguments(self, source: Path | str, out: Path | str, private: Path, **changes: Any) -> BuildConfig:
-        """A build's arguments with many small shards."""
+        """A build's arguments with many small shards; one worker, as to start another is most of its work."""
         if self.form == "zarr":
             changes = {"format": "zarr", "codec": "blosc", "levels": LEVELS["zarr"], **changes}
-        defaults = {"bins": "auto:4", "shard_bytes": SHARD_BYTES, "workers": 2}
+        defaults = {"bins": "auto:4", "shard_bytes": SHARD_BYTES, "workers": 1}
         return BuildConfig.of(str(source), str(out), private, **{**defaults, **changes})
 
     def build(self, source: Path | str, out: Path | str, private: Path, **changes: Any) -> Built:
-        """Build in this process, with the shared key unless the private folder has one."""
+        """Build in this process, with the shared key unless the private folder has one; with `workers`, by children."""
         retry, executor = changes.pop("retry", None), changes.pop("executor", None)
         self.seed_key(private)
         watcher = Watcher()
-        outcome = build(self.arguments(source, out, private, **changes), watcher, executor, retry)
+        with contextlib.nullcontext() if "workers" in changes else one_process():
+            outcome = build(self.arguments(source, out, private, **changes), watcher, executor, retry)
         before = {done.name: done.samples for done in watcher.done}
         return Built(Path(str(out)), private, outcome, before, self.form)
 
@@ -216,7 +219,7 @@ def built(made: Made, bench: Bench, builds: dict[str, Built], tmp_path_factory: 
     """The session's export, built by two workers. Tests read it and leave it as it is."""
     if bench.form not in builds:
         place = tmp_path_factory.mktemp("built")
-        builds[bench.form] = bench.build(made.root, place / "out", place / "private")
+        builds[bench.form] = bench.build(made.root, place / "out", place / "private", workers=2)
     return builds[bench.form]
 
 

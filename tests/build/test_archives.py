@@ -161,7 +161,10 @@ def test_real_files_in_an_archive_give_the_dataset_of_the_files(
     shutil.copytree(real_dicom, loose / "dicom")
     packed.mkdir()
     PACKERS[name](loose, packed / name)
-    builds = [bench.build(at, tmp_path / f"{at.name}.out", tmp_path / f"{at.name}.private") for at in (loose, packed)]
+    builds = [
+        bench.build(at, tmp_path / f"{at.name}.out", tmp_path / f"{at.name}.private", workers=2)
+        for at in (loose, packed)
+    ]
     assert builds[0].samples()
     assert bench.tree(builds[1].out) == bench.tree(builds[0].out)
     assert _verdicts(builds[1]) == _verdicts(builds[0], f"{name}/")

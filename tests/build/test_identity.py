@@ -113,7 +113,7 @@ def test_a_build_killed_at_random_moments_goes_on_and_gives_the_same_bytes(
 ) -> None:
     out, private = tmp_path / "out", tmp_path / "private"
     bench.seed_key(private)
-    arguments = bench.arguments(made.root, out, private)
+    arguments = bench.arguments(made.root, out, private, workers=2)
     chance, children = random.Random(1), 0
     kept: dict[str, tuple[int, int]] = {}
     for moment in ("stage scan", "stage convert", "converted", "stage assemble"):
@@ -145,7 +145,7 @@ def test_an_interrupted_build_ends_and_goes_on_as_if_nothing_had_been(
 ) -> None:
     out, private = tmp_path / "out", tmp_path / "private"
     bench.seed_key(private)
-    process = bench.driver(bench.arguments(made.root, out, private), stderr=subprocess.DEVNULL)
+    process = bench.driver(bench.arguments(made.root, out, private, workers=2), stderr=subprocess.DEVNULL)
     for _ in range(shards):
         assert _read_until(process, "converted")
     below = _descendants(process.pid)
@@ -182,7 +182,7 @@ def test_journals_of_a_killed_build_hold_no_clear_text(bench: Any, made: Any, tm
 
     out, private = tmp_path / "out", tmp_path / "private"
     bench.seed_key(private)
-    process = bench.driver(bench.arguments(made.root, out, private))
+    process = bench.driver(bench.arguments(made.root, out, private, workers=2))
     assert process.stdout is not None
     for _ in range(4):
         assert _read_until(process, "converted")
@@ -229,7 +229,7 @@ def _crash_everywhere(bench: Any, source: Path, place: Path, scratch: Path, want
     for crash in range(1, 60) if bench.form == "webdataset" else [1, 2, 3, 4, 5, *range(6, 1000, 37)]:
         here = scratch / f"crash{crash}"
         shutil.copytree(place, here)
-        process = bench.driver(bench.arguments(source, here / "out", here / "private"), crash_at=crash)
+        process = bench.driver(bench.arguments(source, here / "out", here / "private", workers=2), crash_at=crash)
         process.communicate(timeout=60)
         if process.returncode == 0:
             assert crash > 10, "hardly any commit was interrupted"
@@ -248,7 +248,7 @@ def _crash_everywhere(bench: Any, source: Path, place: Path, scratch: Path, want
 
 
 def _stop_after_conversion(bench: Any, source: Path, place: Path) -> None:
-    process = bench.driver(bench.arguments(source, place / "out", place / "private"))
+    process = bench.driver(bench.arguments(source, place / "out", place / "private", workers=2))
     assert _read_until(process, "stage assemble")
     os.kill(process.pid, signal.SIGSTOP)
     _kill(process)

@@ -129,7 +129,7 @@ def killed(bench: Any, made: Any, built: Any, tmp_path: Path) -> Callable[..., C
     def run(seed: int, moments: Sequence[str] = (), children: int = 0) -> Counter[str]:
         chance, place = random.Random(seed), tmp_path / str(seed)
         bench.seed_key(place / "private")
-        arguments = bench.arguments(made.root, place / "out", place / "private")
+        arguments = bench.arguments(made.root, place / "out", place / "private", workers=2)
         kills = _kill_builds(bench, arguments, chance, moments)
         last = _Run(bench, arguments)
         kills += _kill_children(last, chance, children)

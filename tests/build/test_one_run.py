@@ -164,7 +164,7 @@ def test_the_private_folder_is_closed_whoever_made_it_and_whatever_the_umask(
         path.chmod(0o755 if path.is_dir() else 0o644)
     before = os.umask(0)
     try:
-        process = bench.driver(bench.arguments(source, tmp_path / "fresh", private))
+        process = bench.driver(bench.arguments(source, tmp_path / "fresh", private, workers=2))
         assert process.stdout is not None
         for line in process.stdout:
             assert _open(private) == [], line

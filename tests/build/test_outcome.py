@@ -13,11 +13,11 @@ import pydicom
 import pytest
 
 from shardkit.build import outcome, scan_rows
-from shardkit.build.run import build
 from shardkit.config import Rules
 from shardkit.storage import parquet, spill
 from shardkit.synthetic import records
 from shardkit.triage import DROPS
+from tests.one_process import build
 
 MODALITIES = Counter({"CR": 3, "none": 1200, "other": 5})
 
@@ -159,7 +159,7 @@ def _arguments(source: Path, **changes: Any) -> Any:
     private.mkdir(exist_ok=True)
     if not (private / "pseudonym.key").exists():
         (private / "pseudonym.key").write_bytes(bytes(range(32)))
-    options = {"codec": "raw", "bins": "auto:2", "workers": 2, **changes}
+    options = {"codec": "raw", "bins": "auto:2", "workers": 1, **changes}
     return BuildConfig.of(str(source), str(source.with_name(f"{source.name} out")), private, **options)
 
 

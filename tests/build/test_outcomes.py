@@ -270,7 +270,7 @@ def test_only_the_owner_reads_the_key(bench: Any, made: Any, tmp_path: Path) -> 
 
 
 def test_the_command_line_says_nothing_planted_and_its_counts_add_up(bench: Any, made: Any, tmp_path: Path) -> None:
-    source = "--source", made.root
+    source = "--source", made.root, "--workers", 1
     runs = [bench.cli("build", *source, "--out", tmp_path / "out"), bench.cli("scan", *source)]
     assert [run.returncode for run in runs] == [3, 0], [run.stderr for run in runs]
     assert "--max-quarantine" in runs[0].stderr

@@ -67,13 +67,15 @@ def _expected(name: str, words: str) -> tuple[str | None, str | None]:
 @pytest.fixture(scope="module")
 def real(bench: Any, real_dicom: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     place = tmp_path_factory.mktemp("real")
-    return bench.build(real_dicom, place / "out", place / "private", shard_bytes=4 << 20)
+    return bench.build(real_dicom, place / "out", place / "private", workers=2, shard_bytes=4 << 20)
 
 
 @pytest.fixture(scope="module")
 def many_modalities(bench: Any, real_dicom: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     place = tmp_path_factory.mktemp("modalities")
-    return bench.build(real_dicom, place / "out", place / "private", shard_bytes=4 << 20, modalities=MODALITIES)
+    return bench.build(
+        real_dicom, place / "out", place / "private", workers=2, shard_bytes=4 << 20, modalities=MODALITIES
+    )
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_a_killed_build_into_a_bucket_goes_on(bench: Any, bucket: str, local: An
     source, reference = local
     private = tmp_path / "private"
     bench.seed_key(private)
-    process = bench.driver(bench.arguments(source, f"{bucket}/killed", private))
+    process = bench.driver(bench.arguments(source, f"{bucket}/killed", private, workers=2))
     assert process.stdout is not None
     said = (line for line in process.stdout if line.startswith("converted"))
     first = {next(said).split()[1] for _ in range(2)}
@@ -68,18 +69,20 @@ def test_a_killed_build_into_a_bucket_goes_on(bench: Any, bucket: str, local: An
     assert _objects(f"{bucket}/killed") == bench.tree(reference.out)
 
 
-def test_verify_info_and_preview_read_a_bucket(bench: Any, bucket: str, local: Any, tmp_path: Path) -> None:
+def test_verify_info_and_preview_read_a_bucket(
+    bench: Any, bucket: str, local: Any, tmp_path: Path, command: Callable[..., Any]
+) -> None:
     from PIL import Image
 
     source, reference = local
     bench.build(source, f"{bucket}/read", tmp_path / "private")
     assert [item for item in verify(f"{bucket}/read", True, 2) if not isinstance(item, Summary)] == []
     row = reference.samples()[0]
-    run = bench.cli("preview", row["key"], "--dataset", f"{bucket}/read", "-o", tmp_path / "x.png", "--level", "1")
+    run = command("preview", row["key"], "--dataset", f"{bucket}/read", "-o", tmp_path / "x.png", "--level", "1")
     assert run.returncode == 0, run.stderr
     with Image.open(tmp_path / "x.png") as image:
         assert image.size == (ceil_div(row["width"], 2), ceil_div(row["height"], 2))
-    shown = bench.cli("info", f"{bucket}/read")
+    shown = command("info", f"{bucket}/read")
     assert shown.returncode == 0, shown.stderr
     store = Store(f"{bucket}/read")
     data = bytearray(store.get(row["shard"]))

@@ -14,11 +14,11 @@ import pytest
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from shardkit.build import scan
-from shardkit.build.run import build
 from shardkit.dataset import contents
 from shardkit.errors import BuildError
 from shardkit.sources.files import FileTree
 from shardkit.storage import Store
+from tests.one_process import build
 
 
 def _plain(made: Any) -> list[str]:

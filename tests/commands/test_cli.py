@@ -6,6 +6,7 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,11 @@ ACCEPT = ("--accept-outcome",)
 """Among a few patients, chance may leave no one for the train split."""
 
 
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
 def _run(*words: object) -> subprocess.CompletedProcess[str]:
+    """What a user's shell gets; the fixture `command` asks the same of this process, and loads nothing anew."""
     command = [sys.executable, "-c", "from shardkit.cli import main; main()", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
@@ -84,7 +89,7 @@ def test_a_build_loads_no_gpu_stack(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command",
+    "name",
     [
         "build",
         "retry",
@@ -105,20 +110,20 @@ def test_a_build_loads_no_gpu_stack(module: str) -> None:
         "demo",
     ],
 )
-def test_every_command_explains_its_options(command: str) -> None:
-    run = _run(command, "--help")
+def test_every_command_explains_its_options(name: str, command: Command) -> None:
+    run = command(name, "--help")
     assert run.returncode == 0
     assert "Usage: shardkit" in run.stdout
 
 
-def test_an_unknown_option_or_value_is_bad_usage(place: Path) -> None:
+def test_an_unknown_option_or_value_is_bad_usage(place: Path, command: Command) -> None:
     for words in (
         ("build", "--source", place, "--out", place, "--nonsense"),
         ("build", "--source", place, "--out", place, "--codec", "gif"),
         ("build", "--source", place / "export"),
         ("nonsense",),
     ):
-        run = _run(*words)
+        run = command(*words)
         assert run.returncode not in (0, 3), words
         assert "Traceback" not in run.stderr, words
 
@@ -131,10 +136,10 @@ def test_info_tells_what_a_dataset_holds(place: Path) -> None:
     assert "htj2k" in run.stdout
 
 
-def test_verify_exits_with_1_when_something_is_wrong(place: Path, tmp_path: Path) -> None:
+def test_verify_exits_with_1_when_something_is_wrong(place: Path, tmp_path: Path, command: Command) -> None:
     import shutil
 
-    sound = _run("verify", place / "out")
+    sound = command("verify", place / "out")
     assert (sound.returncode, sound.stderr) == (0, "")
     assert "all sound" in sound.stdout
     shutil.copytree(place / "out", tmp_path / "out")
@@ -142,18 +147,18 @@ def test_verify_exits_with_1_when_something_is_wrong(place: Path, tmp_path: Path
     data = bytearray((tmp_path / "out" / row["shard"]).read_bytes())
     data[row["offset"] + 100] ^= 255
     (tmp_path / "out" / row["shard"]).write_bytes(data)
-    broken = _run("verify", tmp_path / "out", "--no-decode")
+    broken = command("verify", tmp_path / "out", "--no-decode")
     assert broken.returncode == 1
     assert row["key"] in broken.stderr
     assert ": 1 problem\n" in broken.stdout
 
 
 @pytest.mark.parametrize("level", [0, 1, 5])
-def test_preview_writes_the_level_as_a_picture(place: Path, tmp_path: Path, level: int) -> None:
+def test_preview_writes_the_level_as_a_picture(place: Path, tmp_path: Path, level: int, command: Command) -> None:
     store = Store(str(place / "out"))
     row = contents.samples(store).to_pylist()[0]
     out = tmp_path / "x.png"
-    run = _run("preview", row["key"][:24], "--dataset", place / "out", "-o", out, "--level", level)
+    run = command("preview", row["key"][:24], "--dataset", place / "out", "-o", out, "--level", level)
     assert run.returncode == 0, run.stderr
     pixels = contents.image(store, row, contents.description(store), level).astype(float)
     scaled = np.clip((pixels - row["p0_5"]) * 255 / (row["p99_5"] - row["p0_5"]), 0, 255)
@@ -175,9 +180,9 @@ def test_preview_refuses_what_is_not_there(place: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_scan_counts_and_writes_nothing(place: Path) -> None:
+def test_scan_counts_and_writes_nothing(place: Path, command: Command) -> None:
     before = sorted(place.rglob("*"))
-    run = _run("scan", "--source", place / "export", "--workers", 1)
+    run = command("scan", "--source", place / "export", "--workers", 1)
     assert run.returncode == 0, run.stderr
     assert "to convert" in run.stdout
     assert sorted(place.rglob("*")) == before

@@ -73,7 +73,7 @@ def other(image_spec: Any, make_dataset: Callable[..., Path], tmp_path_factory: 
     (place / "set.private").mkdir(0o700)
     (place / "set.private" / "pseudonym.key").touch(0o600)
     (place / "set.private" / "pseudonym.key").write_bytes(b"k" * 32)
-    return make_dataset(place / "export", place / "set", bins="auto:2", workers=1)
+    return make_dataset(place / "export", place / "set", bins="auto:2")
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def two(
     place = tmp_path_factory.mktemp("first")
     for number in range(8):
         write(place / "export", image_spec(), number, False)
-    first = make_dataset(place / "export", place / "set", bins="auto:2", workers=1, **FORMATS[form])
+    first = make_dataset(place / "export", place / "set", bins="auto:2", **FORMATS[form])
     return Two(str(first), str(other))
 
 

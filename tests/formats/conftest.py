@@ -14,6 +14,7 @@ from shardkit.dataset import contents
 from shardkit.dataset.verify import Summary, verify
 from shardkit.storage import Store
 from shardkit.synthetic.export import make_export
+from tests.one_process import one_process
 
 STORAGE: dict[str, dict[str, Any]] = {"webdataset": {}, "zarr": {"format": "zarr", "codec": "blosc", "levels": 2}}
 
@@ -59,8 +60,9 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def place(export: Path, form: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of several shards. Tests read it and leave it as it is."""
     root = tmp_path_factory.mktemp("place")
-    options = {"bins": "auto:2", "shard_bytes": 50_000, "workers": 2, **STORAGE[form]}
-    build(BuildConfig.of(str(export), str(root / "out"), root / "private", **options))
+    options = {"bins": "auto:2", "shard_bytes": 50_000, "workers": 1, **STORAGE[form]}
+    with one_process():
+        build(BuildConfig.of(str(export), str(root / "out"), root / "private", **options))
     return root / "out"
 
 

@@ -175,7 +175,7 @@ def members(make_dataset: Callable[..., Path], kept: Callable[..., Path]) -> dic
         for number, (name, asked) in enumerate(options.items()):
             asked = asked | {"bins": asked["bins"].format(bins=bins)}
             make_export(place / f"{name}.export", 8, seed=20 + number, defects=0.0, scale=0.06)
-            shared = {"shard_bytes": 16 << 10, "near_duplicates": "report", "workers": 1}
+            shared = {"shard_bytes": 16 << 10, "near_duplicates": "report"}
             make_dataset(place / f"{name}.export", place / name, **shared, **asked)
 
     place = kept("mixture", make)

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from shardkit.loader.manifest_index import ManifestIndex
 from shardkit.loader.plan_report import costs
 from shardkit.loader.replay import replay
 
+Command = Callable[..., subprocess.CompletedProcess[str]]
 TEXT = "packed:patch=16,per_step=2,tokens=512"
 
 
@@ -40,9 +42,9 @@ def test_plan_prints_the_accounts_of_the_epoch(dataset_folder: Path) -> None:
     assert "--window" not in text
 
 
-def test_plan_advises_a_wider_window_where_shards_stay_together(dataset_folder: Path) -> None:
+def test_plan_advises_a_wider_window_where_shards_stay_together(dataset_folder: Path, command: Command) -> None:
     shards = len(ManifestIndex(str(dataset_folder)).shards)
-    done = _run("plan", dataset_folder, "--batching", TEXT, "--split", "all", "--window", 1)
+    done = command("plan", dataset_folder, "--batching", TEXT, "--split", "all", "--window", 1)
     assert done.returncode == 0, done.stderr
     assert f"meet {shards:.1f} times as often as in a perfect shuffle, since 1 of {shards} shards" in done.stdout
     assert f"--window {-(-shards // 2)} brings it to 2" in done.stdout
@@ -79,7 +81,7 @@ def test_a_cache_of_the_size_that_plan_names_reads_hardly_a_shard_twice(dataset_
 
 
 @pytest.mark.formats
-def test_replay_draws_the_images_that_the_step_had(dataset_folder: Path, tmp_path: Path) -> None:
+def test_replay_draws_the_images_that_the_step_had(dataset_folder: Path, tmp_path: Path, command: Command) -> None:
     batching = Resized(64, batch_size=3, per_step=2, crop=(0.4, 0.8), flip=0.5, level="auto")
     loader = Loader(dataset_folder, batching=batching, seed=9, split=None, device="cpu")
     state = None
@@ -91,7 +93,9 @@ def test_replay_draws_the_images_that_the_step_had(dataset_folder: Path, tmp_pat
             break
     assert state is not None
     (tmp_path / "state.json").write_text(json.dumps(state))
-    done = _run("replay", dataset_folder, "--step", 3, "--state", tmp_path / "state.json", "-o", tmp_path / "grid.png")
+    done = command(
+        "replay", dataset_folder, "--step", 3, "--state", tmp_path / "state.json", "-o", tmp_path / "grid.png"
+    )
     assert done.returncode == 0, done.stderr
     assert "6 images of step 3 of epoch 0" in done.stdout
     with Image.open(tmp_path / "grid.png") as page:
@@ -135,8 +139,10 @@ def test_replay_of_the_last_step_names_its_epoch(dataset_folder: Path, tmp_path:
         (("replay", "--state", "/nonexistent.json", "--step", "0", "-o", "x.png"), "cannot be read"),
     ],
 )
-def test_a_wrong_command_gets_one_sentence(dataset_folder: Path, words: tuple[str, ...], sentence: str) -> None:
-    done = _run(words[0], dataset_folder, *words[1:])
+def test_a_wrong_command_gets_one_sentence(
+    dataset_folder: Path, words: tuple[str, ...], sentence: str, command: Command
+) -> None:
+    done = command(words[0], dataset_folder, *words[1:])
     assert done.returncode == 1
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr

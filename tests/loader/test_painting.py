@@ -42,20 +42,23 @@ def _assert_equal(one: Any, other: Any, atol: float = 0.0) -> None:
                 assert x.equal(y) if isinstance(x, Tensor) else x == y, name
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize(
-    "batching",
-    [
-        Packed(tokens=4096, patch=16, level=2, per_step=2),
-        Packed(tokens=4096, patch=7, level=1, content=True, crop=(0.1, 0.4), flip=0.5, per_step=2),
-        Binned(batch_size=3, patch=16, level=2, per_step=2, flip=0.5),
-        Fixed(640, patch=16, level=2, batch_size=2, per_step=1, content=True),
-        Exact(patch=16, level=3, per_step=3, crop=(0.3, 1.0)),
-    ],
-    ids=str,
+UNRESIZED: tuple[Any, ...] = (
+    Packed(tokens=4096, patch=16, level=2, per_step=2),
+    Packed(tokens=4096, patch=7, level=1, content=True, crop=(0.1, 0.4), flip=0.5, per_step=2),
+    Binned(batch_size=3, patch=16, level=2, per_step=2, flip=0.5),
+    Fixed(640, patch=16, level=2, batch_size=2, per_step=1, content=True),
+    Exact(patch=16, level=3, per_step=3, crop=(0.3, 1.0)),
 )
-def test_without_resizing_all_is_equal(dataset_folder: Path, batching: Any, dtype: torch.dtype) -> None:
-    for mode in MODES if dtype == torch.float32 else MODES[1:2]:
+
+
+@pytest.mark.parametrize("modes", ["two", pytest.param("all", marks=pytest.mark.deep)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("batching", UNRESIZED, ids=str)
+def test_without_resizing_all_is_equal(dataset_folder: Path, batching: Any, dtype: torch.dtype, modes: str) -> None:
+    """Every way to normalise with some batching; in the long tests, with every one."""
+    at = UNRESIZED.index(batching)
+    chosen = MODES if modes == "all" else (MODES[at], MODES[-1 - at]) if dtype == torch.float32 else MODES[1:2]
+    for mode in chosen:
         both = [_batches(dataset_folder, batching, way, dtype=dtype, normalise=mode) for way in ("threads", "dali")]
         assert len(both[0]) == len(both[1]) > 0
         for one, other in zip(*both, strict=True):

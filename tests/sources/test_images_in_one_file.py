@@ -14,7 +14,6 @@ import pytest
 
 from shardkit.build import ledger
 from shardkit.build.outcome import Outcome
-from shardkit.build.run import build
 from shardkit.config import BuildConfig
 from shardkit.dataset import contents
 from shardkit.errors import Dropped, Quarantined
@@ -25,6 +24,7 @@ from shardkit.sources.facts import FactsRow
 from shardkit.storage import Store, parquet
 from shardkit.synthetic.radiographs import radiograph
 from shardkit.testing.sources import assert_image_source
+from tests.one_process import build
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardkit.build import ledger
-from shardkit.build.run import build
 from shardkit.config import BuildConfig
 from shardkit.dataset import contents
 from shardkit.dataset.verify import verify
@@ -30,6 +29,7 @@ from shardkit.synthetic.radiographs import radiograph
 from shardkit.synthetic.records import ImageSpec
 from shardkit.testing.sources import assert_image_source
 from shardkit.triage import QUARANTINES
+from tests.one_process import build
 
 
 def chest(bits: int = 8, rows: int = 80, cols: int = 70, seed: int = 0) -> Any:

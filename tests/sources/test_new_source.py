@@ -12,7 +12,6 @@ import pytest
 
 from shardkit import Loader, Packed
 from shardkit.build import ledger
-from shardkit.build.run import build
 from shardkit.config import BuildConfig
 from shardkit.dataset import contents
 from shardkit.dataset.verify import verify
@@ -21,6 +20,7 @@ from shardkit.sources import FileTree
 from shardkit.storage import Store, parquet
 from shardkit.synthetic.radiographs import radiograph
 from shardkit.testing.sources import assert_image_source
+from tests.one_process import build
 
 ARRAYS = '''
 """A source in one file: NumPy arrays, whose patient is the name's first part."""
