@@ -140,6 +140,7 @@ def transcode(
 
 
 def _run(config: BuildConfig, dask: str | None = None, retry: str | None = None) -> int:
+    gc.disable()  # what loads now is to stay: a sixth of the time would go into looking for what could go
     from shardkit.build import isolation
 
     try:
@@ -149,10 +150,10 @@ def _run(config: BuildConfig, dask: str | None = None, retry: str | None = None)
         return _built(config, dask, retry)
     finally:
         isolation.close_children()
+        gc.enable()
 
 
 def _built(config: BuildConfig, dask: str | None, retry: str | None) -> int:
-    gc.disable()  # what loads is to stay: a sixth of the time would go into looking for what could go
     from shardkit.build import run as building
     from shardkit.build.dask import dask_executor
     from shardkit.build.progress import BuildProgressBar
