@@ -285,13 +285,15 @@ def _plan(work: Path, rows: int) -> Record:
     return dict(_child(work, "plan", str(folder)))
 
 
-# --- child processes: each runs a role of benchmarks.build_programs in a fresh interpreter
+# --- child processes: each runs a role of benchmarks.build_programs, or the command, in a fresh interpreter
 
 
 def _measure(work: Path, role: str, *arguments: Any) -> machine.Usage:
     (work / "arguments.json").write_text(json.dumps(arguments, default=str))
     os.sync()  # nothing of the program before is still to be written
     words = f"from benchmarks import build_programs; build_programs.child({role!r}, {str(work)!r})"
+    if role == "command":
+        words = f"from benchmarks import build_command; build_command.command({str(work)!r})"
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-c", words]
     return machine.measure(command, work / "log", {**os.environ, "PYTHONPATH": paths})

@@ -23,7 +23,6 @@ from benchmarks.results import Record
 def child(role: str, work: str) -> None:
     """Run a role in a child process."""
     roles: dict[str, Callable[..., Any]] = {
-        "command": _command_role,
         "bound": _bound_role,
         "naive": _naive_role,
         "profile": build_profile.profile,
@@ -32,24 +31,6 @@ def child(role: str, work: str) -> None:
     }
     result = roles[role](*json.loads((Path(work) / "arguments.json").read_text()))
     (Path(work) / "result.json").write_text(json.dumps(result))
-
-
-def _command_role(words: list[str], stages: str) -> None:
-    """Run `shardkit` itself, its progress display noting when each stage begins."""
-    from shardkit import cli
-    from shardkit.build.progress import BuildProgressBar
-
-    begun: list[tuple[str, float]] = []
-    show = BuildProgressBar.stage
-
-    def noted(bar: BuildProgressBar, name: str, total: int | None) -> None:
-        begun.append((name, time.time()))
-        show(bar, name, total)
-
-    BuildProgressBar.stage = noted  # type: ignore[assignment, method-assign]
-    if code := cli.run(words):
-        raise SystemExit(code)
-    Path(stages).write_text(json.dumps(begun))
 
 
 def _fan_out(function: Callable[..., Any], workers: int, *arguments: Any) -> list[Any]:

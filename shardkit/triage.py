@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from shardkit.burned_in.blanking import blank
-from shardkit.burned_in.findings import NAMING, Finding
 from shardkit.content import Content, Pixels, Statistics
 from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import Dropped, Quarantined
 from shardkit.privacy import shown_modality
 
 if TYPE_CHECKING:
+    from shardkit.burned_in.findings import Finding
     from shardkit.config import Rules
     from shardkit.sources.base import ImageFacts
 
@@ -169,6 +168,11 @@ def judge_text(
     Dropped
         burned_in_text.
     """
+    if not lines:
+        return pixels, (), ()
+    from shardkit.burned_in.blanking import blank  # what looks for text takes half a second to load
+    from shardkit.burned_in.findings import NAMING
+
     naming = [line for line in lines if line.kind in NAMING]
     if not naming:
         return pixels, (), ()

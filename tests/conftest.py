@@ -25,7 +25,8 @@ from hypothesis import HealthCheck, settings
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import ExplicitVRBigEndian
 
-from shardkit.build.conversion import Converted, convert_file
+from shardkit.build.conversion import convert_file
+from shardkit.build.converted import Converted
 from shardkit.build.scan import Scanned, scan_entry
 from shardkit.codecs.placement import Placement
 from shardkit.config import Codec, Conversion, DatasetOptions, Rules, RunOptions

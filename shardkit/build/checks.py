@@ -1,6 +1,5 @@
 """What cannot be built is refused before anything is touched: values, formats, and places that lie in one another."""
 
-from shardkit.burned_in import reading
 from shardkit.codecs.base import LEVELS
 from shardkit.config import BuildConfig
 from shardkit.errors import ArgumentError
@@ -33,13 +32,20 @@ def check_values(config: BuildConfig) -> None:
     ):
         if not sound:
             raise ArgumentError(f"{name} must be {wanted}")
-    if rules.burned_in != "flag" and not reading.available():
-        raise ArgumentError(
-            f"--burned-in {rules.burned_in} tells side markers from names by reading them, which needs the extra ocr:"
-            " pip install 'shardkit[ocr]'"
-        )
+    if rules.burned_in != "flag":
+        _check_reading(rules.burned_in)
     slices.parse(dataset.slices)
     check_format(dataset.format, dataset.codec_name, dataset.levels)
+
+
+def _check_reading(wanted: str) -> None:
+    from shardkit.burned_in import reading  # takes half a second to load
+
+    if not reading.available():
+        raise ArgumentError(
+            f"--burned-in {wanted} tells side markers from names by reading them, which needs the extra ocr:"
+            " pip install 'shardkit[ocr]'"
+        )
 
 
 def check_format(form: str, codec: str, levels: int) -> None:

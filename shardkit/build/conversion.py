@@ -1,18 +1,18 @@
 """One file, from its bytes to an encoded and checked image, or to a verdict. Runs in a child process."""
 
 import hashlib
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 from shardkit import burned_in, content, privacy
+from shardkit.build.converted import Converted
 from shardkit.burned_in.findings import text_columns
 from shardkit.codecs.placement import Placement
 from shardkit.config import Conversion
 from shardkit.content import Content, Statistics, Thumbnail
 from shardkit.dataset.hashes import pixel_hash
-from shardkit.dataset.sample_row import ImageColumns, OriginColumns, PixelColumns
+from shardkit.dataset.sample_row import OriginColumns, PixelColumns
 from shardkit.errors import Quarantined, Verdict
-from shardkit.formats.encoding import Encoded, encode
+from shardkit.formats.encoding import encode
 from shardkit.sources.base import Decoded, ImageFacts, LoadedImage
 from shardkit.sources.entries import Entry
 from shardkit.sources.files import Unread
@@ -21,22 +21,6 @@ from shardkit.triage import halvings, judge_header, judge_pixels, judge_text
 
 _digests = Last[str](len, 64)
 _CHANGED = "the file changed while the build ran: `shardkit retry --class io_error` takes it in"
-
-
-@dataclass(frozen=True, slots=True)
-class Converted:
-    """What became of one file. `encoded`, `facts` and `thumb` are None unless it is written."""
-
-    verdict: Literal["written", "dropped", "quarantined"]
-    reason: str
-    message: str | None
-    sha256: str | None
-    repairs: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ()
-    encoded: Encoded | None = None
-    facts: ImageColumns | None = None
-    thumb: bytes | None = None
-    unsure: bool = False  # whether it may be the store's fault
 
 
 def convert_file(spec: Conversion, entry: Entry, placement: Placement) -> Converted:

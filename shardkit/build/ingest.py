@@ -13,7 +13,7 @@ from typing import Any, TypedDict, cast
 
 from shardkit import formats
 from shardkit.build import isolation, journal
-from shardkit.build.conversion import Converted, convert_file
+from shardkit.build.converted import Converted
 from shardkit.build.journal import FileRow
 from shardkit.build.scan_rows import ScanRow, entry_of
 from shardkit.build.shard_plan import ShardTask
@@ -27,6 +27,8 @@ from shardkit.errors import Quarantined
 from shardkit.formats.encoding import Encoded
 from shardkit.sources.files import settled
 from shardkit.storage import Store, translate_errors
+
+_CONVERT = isolation.ByName("shardkit.build.conversion", "convert_file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ def _converted(spec: Conversion, task: ShardTask, workers: WorkerConfig) -> Iter
     def begin(file: ScanRow) -> tuple[ScanRow, Future[Any], float]:
         timeout = isolation.allowance(file["size"], spec.run.time_limit)
         placement = Placement(file["height"], file["width"], task.bin.height, task.bin.width)
-        return file, pool.submit(convert_file, spec, entry_of(file), placement, timeout=timeout), timeout
+        return file, pool.submit(_CONVERT, spec, entry_of(file), placement, timeout=timeout), timeout
 
     def end(file: ScanRow, future: Future[Any], timeout: float) -> Converted:
         try:

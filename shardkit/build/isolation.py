@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, TypeVar
 
 from shardkit.build.child import Child, Killed, NotBegun, Overdue, Raised
@@ -32,6 +33,18 @@ _STARTS = 12  # children in a row that may be lost before they take a task up, i
 def allowance(size: int, limit: float = TIME_LIMIT) -> float:
     """Return the seconds for a file of `size` bytes: the limit, and time to read it from slow storage."""
     return limit + size / _READ_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class ByName:
+    """A function that only the child loads, with all that it needs."""
+
+    module: str
+    name: str
+
+    def __call__(self, *args: Any) -> Any:
+        """Call it."""
+        return getattr(import_module(self.module), self.name)(*args)
 
 
 class Stopped(BrokenExecutor):

@@ -108,12 +108,13 @@ class LastStage:
     def _publish(self, samples: Spill, bins: Bins, generation: int) -> None:
         """Ledger, arrays and report first, dataset.json last: it is what makes a folder a dataset."""
         verdicts = self._ledger(generation + 1, samples, _NONE, _NONE)
-        digest = manifest.write(samples, self.store)
-        description = self._described(samples, bins, digest, verdicts)
+        rows = spill.held(samples)
+        digest = manifest.write(rows, self.store)
+        description = self._described(rows, bins, digest, verdicts)
         from shardkit.report import dataset_page
 
-        contents.write_metadata(self.store, samples, description)
-        dataset_page.write(self.store, samples, description)
+        contents.write_metadata(self.store, rows, description)
+        dataset_page.write(self.store, rows, description)
         self.workspace.announce(digest)
         self.store.put(contents.NAME, description.to_json().encode())
 

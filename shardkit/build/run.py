@@ -32,7 +32,6 @@ from shardkit.build.outcome import Outcome
 from shardkit.build.stages import Progress, Quiet
 from shardkit.build.workers import Workers
 from shardkit.build.workspace import BuildWorkspace
-from shardkit.burned_in import reading
 from shardkit.codecs import codec
 from shardkit.config import BuildConfig
 from shardkit.dataset import bin_choice
@@ -88,6 +87,12 @@ def build(
         raise BuildError(f"the workers were lost ({what}): run the same command again") from None
 
 
+def _unread() -> tuple[str, ...]:
+    from shardkit.burned_in import reading
+
+    return () if reading.available() else (_UNREAD,)
+
+
 class _Run:
     def __init__(
         self, config: BuildConfig, progress: Progress, executor: Executor | None, held: exclusive.Running
@@ -133,8 +138,7 @@ class _Run:
             journal.clear(self.store)
             outcome = self.last.close(known, new, (again or chosen) if retry else None)
             told = () if self.facts is None else self.facts.finish(self.store, self.config)
-            unread = () if reading.available() else (_UNREAD,)
-            return replace(outcome, told=(*told, *unread, *outcome.told))
+            return replace(outcome, told=(*told, *_unread(), *outcome.told))
 
     def _scan(self, known: scan_rows.SeenFiles, settled: set[bytes]) -> tuple[int, int]:
         """Read the headers of what no earlier pass has seen; return names listed, and new ones in this generation.

@@ -13,6 +13,7 @@ so with those take `min(x, 2**bits - 1)` after.
 """
 
 import struct
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,6 +40,7 @@ _PRECISION = 42  # offset of Ssiz: SOC, SIZ marker, Lsiz, Rsiz, eight extents, C
 _OFFSET = 1 << 15  # DC level shift of an unsigned 16-bit component
 _COMPONENT = bytes.fromhex("0001 0f 01 01")  # end of SIZ: one component of 16 bits, at every pixel
 _STYLE = bytes.fromhex("00 0001 0404")  # in COD: no precincts, one layer, blocks of 64 x 64
+_SMALL = 1 << 18  # pixels
 _DAMAGED = "not an HTJ2K stream: its main header is damaged"
 
 
@@ -83,13 +85,20 @@ def decode(data: bytes, level: int = 0, bits: int = 16, placement: Placement | N
         stream[_PRECISION] = 0x80 | 17
         band = _decoded(bytes(stream))
         agree(placement and placement.at(level), band.shape, "an HTJ2K stream")
-        from shardkit.kernels import shift_and_clip  # Numba takes a moment to load
-
-        clamped: Pixels = np.empty(band.shape, np.uint16)
-        shift_and_clip(np.ascontiguousarray(band, np.int32), _OFFSET, (1 << bits) - 1, clamped)
-        return clamped
+        return _clamped(np.ascontiguousarray(band, np.int32), (1 << bits) - 1)
     except imagecodecs.Htj2kError as error:
         raise IntegrityError(f"not a decodable HTJ2K stream ({error})") from None
+
+
+def _clamped(band: npt.NDArray[np.int32], top: int) -> Pixels:
+    """Return a low-pass band as pixels. Who looks at a few small pictures need not wait for Numba to load."""
+    if band.size <= _SMALL and "shardkit.kernels" not in sys.modules:
+        return np.clip(band + _OFFSET, 0, top).astype(np.uint16)
+    from shardkit.kernels import shift_and_clip
+
+    clamped: Pixels = np.empty(band.shape, np.uint16)
+    shift_and_clip(band, _OFFSET, top, clamped)
+    return clamped
 
 
 def _decoded(stream: bytes) -> npt.NDArray[Any]:

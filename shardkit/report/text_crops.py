@@ -1,5 +1,6 @@
 """Pictures of text in images: what lies around the line that is surest, framed."""
 
+from functools import partial
 from typing import Any
 
 from shardkit.dataset import contents
@@ -27,11 +28,12 @@ def suspects(album: Album, flag: str) -> tuple[str, list[Group]]:
     """
     rows = album.flagged(flag)
     chosen = spread(rows, A_FLAG)
-    narrow = album.samples.select(list(_COLUMNS))
-    shown = []
-    for at in chosen:
-        row: Any = narrow.slice(int(at), 1).to_pylist()[0]
-        shown += [_crop(album, row)] if row["text_box"] else album.pictures([at])
+    boxes = album.samples.select(["text_box"]).take(chosen)["text_box"].to_pylist()
+    whole = iter(album.pictures(at for at, box in zip(chosen, boxes, strict=True) if not box))
+    crops = iter(
+        album.drawn((at for at, box in zip(chosen, boxes, strict=True) if box), _COLUMNS, partial(_crop, album))
+    )
+    shown = [next(crops if box else whole) for box in boxes]
     return f"Shown: {number(len(chosen))} of {number(len(rows))}.", [Group(shown)] if shown else []
 
 

@@ -196,6 +196,11 @@ def blocks(rows: pa.Table | Spill, least: int = 0) -> Iterator[pa.Table]:
     return (rows.slice(start, size) for start in range(0, rows.num_rows, size))
 
 
+def held(rows: Spill) -> pa.Table | Spill:
+    """Return rows that are few in memory, and others as they are: a spill opens its files for every column."""
+    return pa.Table.from_batches(rows.to_batches(), rows.schema) if rows.num_rows <= BATCH else rows
+
+
 def matching(rows: pa.Table | Spill, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
     """Return the rows whose value in a column is one of these, in their order.
 

@@ -178,6 +178,12 @@ def test_a_child_that_has_grown_is_replaced_and_no_file_blamed(pool: isolation.I
         assert isolation.result(pool.submit(exec, "bytearray(700 << 20)", timeout=LONG), LONG) is None
 
 
+def test_a_child_keeps_the_memory_of_an_image_for_the_next(pool: isolation.IsolatedPool) -> None:
+    code = "[(b'x' * (40 << 20), __import__('resource').getrusage(0).ru_minflt)[1] for _ in range(4)]"
+    faults = isolation.result(pool.submit(eval, code, timeout=LONG), LONG)
+    assert faults[-1] - faults[-2] < 1000  # of 10,240 pages
+
+
 def test_a_child_leaves_no_core_dump(pool: isolation.IsolatedPool) -> None:
     assert isolation.result(pool.submit(resource.getrlimit, resource.RLIMIT_CORE, timeout=LONG), LONG) == (0, 0)
     # PR_GET_DUMPABLE: what a dump is piped to heeds no limit.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 
 import imagecodecs
 import numpy as np
@@ -200,3 +201,18 @@ def test_a_size_segment_cut_short_is_a_damaged_header(length: int) -> None:
             htj2k.prefixes(data)
     with pytest.raises(IntegrityError):
         htj2k.check(data, Placement(40, 50, 40, 50))
+
+
+def test_a_small_level_is_the_same_with_and_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = np.kron(np.random.default_rng(0).integers(0, 2, (33, 41)), np.ones((3, 5))).astype(np.uint16) * 4095
+    prefix = htj2k.encode(steps)[: htj2k.prefixes(htj2k.encode(steps))[1]]
+    monkeypatch.delitem(sys.modules, "shardkit.kernels", raising=False)
+    without = htj2k.decode(prefix, 1, 12)
+    assert "shardkit.kernels" not in sys.modules
+    assert without.dtype == np.uint16
+    assert without.max() == 4095  # the band overshoots here
+    import shardkit.kernels  # noqa: F401 - for the other way
+
+    np.testing.assert_array_equal(htj2k.decode(prefix, 1, 12), without)
+    unclamped = htj2k.decode(prefix, 1, 16)
+    assert unclamped.max() > 4095

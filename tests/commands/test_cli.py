@@ -47,6 +47,14 @@ def _ledger(private: Path) -> list[dict[str, object]]:
     return list(pq.read_table(private / "ledger.parquet").to_pylist())
 
 
+def test_a_build_begins_without_what_its_children_decode_with() -> None:
+    script = (
+        "import sys, shardkit.build.run; print(sorted({'numba', 'scipy', 'shardkit.burned_in'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
+
+
 def test_help_is_quick_and_loads_nothing_heavy() -> None:
     script = (
         "import sys; from shardkit.cli import app\n"
