@@ -27,7 +27,7 @@ from shardkit.report import Plot
 from shardkit.synthetic.planted_text import KINDS
 from shardkit.terminal.output import say
 
-AXES = ("size", "contrast", "tone", "turns", "place", "kind", "font", "carrier")
+AXES = ("size", "contrast", "tone", "turns", "place", "look", "kind", "font", "carrier")
 
 
 def run(

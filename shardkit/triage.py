@@ -173,7 +173,8 @@ def judge_text(
     if not naming:
         return pixels, (), ()
     if rules.burned_in == "drop":
-        raise Dropped("burned_in_text", f"{len(naming)} lines of text in the pixels, and --burned-in is drop")
+        count = "a line" if len(naming) == 1 else f"{len(naming)} lines"
+        raise Dropped("burned_in_text", f"{count} of text in the pixels, and --burned-in is drop")
     if rules.burned_in == "blank":
         return blank(pixels, naming), (), ("text_blanked",)
     return pixels, ("burned_in_suspect",), ()

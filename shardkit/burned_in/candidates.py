@@ -16,6 +16,7 @@ from scipy import ndimage
 
 Pixels = npt.NDArray[np.uint16]
 Counts = npt.NDArray[np.uint16]
+Mask = npt.NDArray[np.bool_]
 Measures = npt.NDArray[np.int64]
 
 LEVELS = 3
@@ -24,6 +25,7 @@ REACH = 12  # pixels of the widest stroke
 STEP, MOST_STEP = 0.15, 0.25  # of the span of grey: the least step that bounds a stroke; the most, where there is noise
 SHARP = 0.6  # of a letter's outline, that has such steps
 AROUND = 8  # pixels to each side that a mark is parted from
+EVEN = 0.25  # of the contrast of letters on a plate: the most that the plate's grey varies
 SMALLEST, TALLEST = 4, 40  # pixels of a letter's height, in the level where it is found
 FEWEST = 3  # letters of a line
 
@@ -54,6 +56,20 @@ class Box:
     light: bool
     letters: int
     score: float
+
+    @property
+    def letter_height(self) -> int:
+        """Pixels across its line."""
+        return self.height if self.upright else self.width
+
+    def with_margin(self, shape: tuple[int, ...], along: int, across: int) -> Box:
+        """Return it with pixels more at both ends of its line and at both sides, within an image of this shape."""
+        if not self.upright:
+            return self.turned().with_margin(shape[::-1], along, across).turned()
+        top, left = max(self.top - across, 0), max(self.left - along, 0)
+        bottom = min(self.top + self.height + across, shape[0])
+        right = min(self.left + self.width + along, shape[1])
+        return replace(self, top=top, left=left, height=bottom - top, width=right - left)
 
     def turned(self) -> Box:
         """Return it with rows and columns exchanged: what is true of upright lines is then true of the others."""
@@ -149,18 +165,45 @@ def _lines(part: Pixels, top: int, left: int, least: int, scale: int) -> Iterato
     from shardkit.burned_in import marks
 
     part = np.ascontiguousarray(part)
-    tones = np.empty(part.shape, np.uint8)
-    marks.part_tones(part, AROUND, 2 * least, tones)
-    for tone in (2, 1):
-        labels, count = ndimage.label(tones == tone, np.ones((3, 3)))
+    for light, mask, plate in _tones(part, least):
+        labels, count = ndimage.label(mask, np.ones((3, 3)))
         found = np.empty((count, 7), np.int64)
-        marks.measure(labels.astype(np.int32, copy=False), part, 1 if tone == 2 else -1, least, found)
+        marks.measure(labels.astype(np.int32, copy=False), part, 1 if light else -1, least, found)
         for upright in (True, False):
             boxes = found if upright else found[:, [2, 3, 0, 1, 4, 5, 6]]
             for line, letters, score in _rows_of_letters(boxes):
                 y0, y1, x0, x1 = line if upright else line[2:] + line[:2]
+                place = slice(y0, y1), slice(x0, x1)
+                if plate is not None and not _even(part[place], mask[place], plate[place]):
+                    continue
                 corner, sides = ((top + y0) * scale, (left + x0) * scale), ((y1 - y0) * scale, (x1 - x0) * scale)
-                yield Box(*corner, *sides, upright, tone == 2, letters, score)
+                yield Box(*corner, *sides, upright, light, letters, score)
+
+
+def _tones(part: Pixels, least: int) -> Iterator[tuple[bool, Mask, Mask | None]]:
+    """Yield whether marks are light, where they are, and where the plate is that they stand on, if they do.
+
+    A dark plate in a light image, and the text on it, are all dark against what is around: they are parted once more.
+    """
+    from shardkit.burned_in import marks
+
+    everywhere = np.zeros(part.shape, np.uint8)
+    tones, again = np.empty_like(everywhere), np.empty_like(everywhere)
+    marks.part_tones(part, everywhere, 0, AROUND, 2 * least, tones)
+    yield True, tones == 2, None
+    yield False, tones == 1, None
+    for plate in (1, 2):
+        others = ndimage.binary_dilation(tones == 3 - plate, np.ones((3, 3)))  # with the soft edge towards them
+        marks.part_tones(part, others.astype(np.uint8), 0, AROUND, least, again)
+        yield plate == 1, again == 3 - plate, again == plate
+
+
+def _even(part: Pixels, letters: Mask, plate: Mask) -> bool:
+    """Say whether a plate has one grey, beside the soft edges of letters; wires and ribs that cross have none."""
+    if not plate.any() or not letters.any():
+        return False
+    low, high = np.percentile(part[plate], (10, 70))
+    return bool(high - low <= EVEN * abs(np.median(part[letters]) - (low + high) / 2))
 
 
 def _rows_of_letters(boxes: Measures) -> Iterator[tuple[list[int], int, float]]:
@@ -238,17 +281,17 @@ def _goes_on(one: Box, other: Box) -> bool:
     if not one.upright:
         return _goes_on(one.turned(), other.turned())
     small, tall = sorted((one.height, other.height))
-    shared = min(one.top + one.height, other.top + other.height) - max(one.top, other.top)
-    return tall <= 2 * small and shared >= 0.7 * small and other.left - one.left - one.width <= 2 * tall
+    beside = min(one.top + one.height, other.top + other.height) - max(one.top, other.top)
+    return tall <= 2 * small and beside >= 0.7 * small and other.left - one.left - one.width <= 2 * tall
 
 
 def _both(one: Box, other: Box) -> Box:
-    apart = 2 * _shared(one, other) < min(one.height * one.width, other.height * other.width)
+    apart = 2 * shared(one, other) < min(one.height * one.width, other.height * other.width)
     letters = one.letters + other.letters if apart else max(one.letters, other.letters)
-    return replace(_union(one, other), letters=letters, score=max(one.score, other.score))
+    return replace(union(one, other), letters=letters, score=max(one.score, other.score))
 
 
-def _union(one: Box, other: Box) -> Box:
+def union(one: Box, other: Box) -> Box:
     """Return the first with the least box around both."""
     top, left = min(one.top, other.top), min(one.left, other.left)
     bottom = max(one.top + one.height, other.top + other.height)
@@ -261,20 +304,16 @@ def _distinct(found: list[Box]) -> list[Box]:
     kept: list[Box] = []
     for box in sorted(found, key=lambda b: (-b.letters * b.score, b.top, b.left)):
         for n, other in enumerate(kept):
-            if 2 * _shared(box, other) >= min(box.height * box.width, other.height * other.width):
-                if box.upright == other.upright and _height(box) <= 1.5 * _height(other):
-                    kept[n] = _union(other, box)
+            if 2 * shared(box, other) >= min(box.height * box.width, other.height * other.width):
+                if box.upright == other.upright and box.letter_height <= 1.5 * other.letter_height:
+                    kept[n] = union(other, box)
                 break
         else:
             kept.append(box)
     return kept
 
 
-def _height(box: Box) -> int:
-    return box.height if box.upright else box.width
-
-
-def _shared(one: Box, other: Box) -> int:
+def shared(one: Box, other: Box) -> int:
     """Return the pixels that lie in both."""
     down = min(one.top + one.height, other.top + other.height) - max(one.top, other.top)
     across = min(one.left + one.width, other.left + other.width) - max(one.left, other.left)

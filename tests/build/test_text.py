@@ -157,7 +157,7 @@ def test_images_with_text_are_dropped_if_asked(export: Path, tmp_path: Path) -> 
         "1.dcm": ("written", "ok"),
         "2.dcm": ("written", "ok"),
     }
-    assert ledger["0.dcm"]["message"] == "1 lines of text in the pixels, and --burned-in is drop"
+    assert ledger["0.dcm"]["message"] == "a line of text in the pixels, and --burned-in is drop"
 
 
 @pytest.mark.parametrize("mode", ["drop", "blank"])
