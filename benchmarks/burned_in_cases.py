@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
+import hashlib
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -24,20 +28,25 @@ CONTRASTS = (0.5, 0.65, 1.0)
 PLACES = ("inside", "edge", "clipped")
 SHOWN = 0.5  # of a line's ink that lies inside the image; of less nobody can read much
 LOOKS = ("plain", "plate", "jpeg", "skewed", "lines", "negative")
-"""plate: on a black or white box. jpeg: compressed after drawing, quality 70 to 95. skewed: by up to 3 degrees. lines: three
-below each other. negative: drawn into an image that is stored as MONOCHROME1, and inverted with it."""
+"""plate: on a black or white box. jpeg: compressed after drawing, quality 70 to 95. skewed: by up to 3 degrees. lines:
+three below each other. negative: drawn into an image that is stored as MONOCHROME1, and inverted with it."""
 REGIONS = ("knee", "hand", "chest", "skull", "lumbar spine", "shoulder")
 OF_DEJAVU = ("greek", "cyrillic", "hebrew", "arabic")
 """Scripts that a font of Matplotlib has; the others need a font file."""
 
 
+Verdict = Literal["text", "marker", "no text"]
+"""What a person saw in an image: text that is none of the permitted words, such words alone, or neither."""
+
+
 @dataclass(frozen=True)
 class Carrier:
-    """An image to plant text in: its name, pixels and depth."""
+    """An image to plant text in: its name, pixels, depth, and, of a file, its SHA-256."""
 
     name: str
     pixels: Pixels
     bits: int
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,8 +68,32 @@ def synthetic(seed: int, height: int = 2000, width: int = 1600) -> list[Carrier]
 def images(folder: Path) -> Iterator[Carrier]:
     """Yield the 8-bit PNG files below a folder."""
     for path in sorted(folder.rglob("*.png")):
-        pixels = np.asarray(Image.open(path).convert("L")).astype(np.uint16)
-        yield Carrier(str(path.relative_to(folder)), np.ascontiguousarray(pixels), 8)
+        data = path.read_bytes()
+        pixels = np.asarray(Image.open(BytesIO(data)).convert("L")).astype(np.uint16)
+        name = path.relative_to(folder).as_posix()
+        yield Carrier(name, np.ascontiguousarray(pixels), 8, hashlib.sha256(data).hexdigest())
+
+
+def seen_in(path: Path) -> dict[str, Verdict]:
+    """Read what a person saw in files: a CSV of `file`, a name or a SHA-256, and `verdict`.
+
+    Raises
+    ------
+    ValueError
+        For other columns, other verdicts, and a file that is named twice.
+    """
+    verdicts: dict[str, Verdict] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        if set(rows.fieldnames or ()) != {"file", "verdict"}:
+            raise ValueError(f"{path}: its columns have to be file and verdict.")
+        for row in rows:
+            if row["verdict"] not in get_args(Verdict):
+                raise ValueError(f"{path}, line {rows.line_num}: a verdict is one of {', '.join(get_args(Verdict))}.")
+            if row["file"] in verdicts:
+                raise ValueError(f"{path}, line {rows.line_num}: the file is there twice.")
+            verdicts[row["file"]] = cast(Verdict, row["verdict"])
+    return verdicts
 
 
 def cases(carriers: Sequence[Carrier], count: int, seed: int, font: Path | None) -> Iterator[Case]:
@@ -76,9 +109,7 @@ def cases(carriers: Sequence[Carrier], count: int, seed: int, font: Path | None)
             yield case
 
 
-def _case(
-    carrier: Carrier, rng: np.random.Generator, look: str, scripts: list[str], font: Path | None
-) -> Case | None:
+def _case(carrier: Carrier, rng: np.random.Generator, look: str, scripts: list[str], font: Path | None) -> Case | None:
     kind = str(rng.choice(KINDS)) if rng.random() < 0.8 else str(rng.choice(scripts))
     latin = str(rng.choice([*FONTS, "default"]))
     face: str | Path = latin if kind in KINDS else "sans" if kind in OF_DEJAVU or font is None else font
@@ -101,7 +132,15 @@ def _case(
         corner = _corner(at, whole, (number * apart, 0), ink.shape, turns)
         try:
             pixels, line = plant(
-                pixels, carrier.bits, ink, text, corner, contrast=contrast, dark=dark, turns=turns, plate=look == "plate"
+                pixels,
+                carrier.bits,
+                ink,
+                text,
+                corner,
+                contrast=contrast,
+                dark=dark,
+                turns=turns,
+                plate=look == "plate",
             )
         except ValueError:  # a line of several lies outside
             continue
@@ -181,8 +220,6 @@ def read_back(pixels: Pixels, truth: Planted, turns: int) -> int:
     grey = Image.fromarray(((part - low) / max(high - low, 1) * 255).astype(np.uint8))
     factor = 3 if min(truth.height, truth.width) < 40 else 1
     grey = grey.resize((grey.width * factor, grey.height * factor), Image.Resampling.BICUBIC)
-    from io import BytesIO
-
     file = BytesIO()
     grey.save(file, "PNG")
     done = subprocess.run(

@@ -15,6 +15,7 @@ from shardkit.content import Content, Pixels, Statistics
 from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import Dropped, Quarantined
 from shardkit.privacy import shown_modality
+from shardkit.terminal.words import counted
 
 if TYPE_CHECKING:
     from shardkit.config import Rules
@@ -173,8 +174,9 @@ def judge_text(
     if not naming:
         return pixels, (), ()
     if rules.burned_in == "drop":
-        count = "a line" if len(naming) == 1 else f"{len(naming)} lines"
-        raise Dropped("burned_in_text", f"{count} of text in the pixels, and --burned-in is drop")
+        raise Dropped(
+            "burned_in_text", f"{counted(len(naming), 'line')} of text in the pixels, and --burned-in is drop"
+        )
     if rules.burned_in == "blank":
         return blank(pixels, naming), (), ("text_blanked",)
     return pixels, ("burned_in_suspect",), ()

@@ -8,11 +8,12 @@ their background, and those that stand on one line and have about one height are
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+
+from shardkit.burned_in.boxes import Box, distinct, joined
 
 Pixels = npt.NDArray[np.uint16]
 Counts = npt.NDArray[np.uint16]
@@ -27,55 +28,8 @@ SHARP = 0.6  # of a letter's outline, that has such steps
 AROUND = 8  # pixels to each side that a mark is parted from
 EVEN = 0.25  # of the contrast of letters on a plate: the most that the plate's grey varies
 SMALLEST, TALLEST = 4, 40  # pixels of a letter's height, in the level where it is found
+LETTER = 600  # pixels of a mark, at most: what is more surrounds a plate
 FEWEST = 3  # letters of a line
-
-
-@dataclass(frozen=True)
-class Box:
-    """What may be a line of text.
-
-    Parameters
-    ----------
-    top, left, height, width : int
-        Where, in pixels of the image.
-    upright : bool
-        The line runs across the image, not up or down.
-    light : bool
-        Its letters are lighter than what is behind them.
-    letters : int
-        Marks that stand on the line.
-    score : float
-        0 to 1: how much the marks are like letters.
-    """
-
-    top: int
-    left: int
-    height: int
-    width: int
-    upright: bool
-    light: bool
-    letters: int
-    score: float
-
-    @property
-    def letter_height(self) -> int:
-        """Pixels across its line."""
-        return self.height if self.upright else self.width
-
-    def with_margin(self, shape: tuple[int, ...], along: int, across: int) -> Box:
-        """Return it with pixels more at both ends of its line and at both sides, within an image of this shape."""
-        if not self.upright:
-            return self.turned().with_margin(shape[::-1], along, across).turned()
-        top, left = max(self.top - across, 0), max(self.left - along, 0)
-        bottom = min(self.top + self.height + across, shape[0])
-        right = min(self.left + self.width + along, shape[1])
-        return replace(self, top=top, left=left, height=bottom - top, width=right - left)
-
-    def turned(self) -> Box:
-        """Return it with rows and columns exchanged: what is true of upright lines is then true of the others."""
-        return replace(
-            self, top=self.left, left=self.top, height=self.width, width=self.height, upright=not self.upright
-        )
 
 
 def candidates(pixels: Pixels, bits: int) -> list[Box]:
@@ -111,7 +65,7 @@ def candidates(pixels: Pixels, bits: int) -> list[Box]:
         sharp = steps if sharp is None else sharp
         for rows, columns in _areas(level, counts, sharp, depth):
             found.extend(_lines(level[rows, columns], rows.start, columns.start, least, 1 << depth))
-    return _distinct(_joined(found))
+    return distinct(joined(found))
 
 
 def _least(level: Pixels, span: float) -> int:
@@ -174,7 +128,7 @@ def _lines(part: Pixels, top: int, left: int, least: int, scale: int) -> Iterato
             for line, letters, score in _rows_of_letters(boxes):
                 y0, y1, x0, x1 = line if upright else line[2:] + line[:2]
                 place = slice(y0, y1), slice(x0, x1)
-                if plate is not None and not _even(part[place], mask[place], plate[place]):
+                if plate is not None and not _even(part[place], mask[place], plate[place], light):
                     continue
                 corner, sides = ((top + y0) * scale, (left + x0) * scale), ((y1 - y0) * scale, (x1 - x0) * scale)
                 yield Box(*corner, *sides, upright, light, letters, score)
@@ -193,16 +147,21 @@ def _tones(part: Pixels, least: int) -> Iterator[tuple[bool, Mask, Mask | None]]
     yield True, tones == 2, None
     yield False, tones == 1, None
     for plate in (1, 2):
-        others = ndimage.binary_dilation(tones == 3 - plate, np.ones((3, 3)))  # with the soft edge towards them
+        labels, _ = ndimage.label(tones == 3 - plate, np.ones((3, 3)))
+        sizes = np.bincount(labels.ravel())
+        sizes[0] = 0
+        others = ndimage.binary_dilation(
+            (sizes > LETTER)[labels], np.ones((3, 3), np.bool_)
+        )  # with the soft edge towards them
         marks.part_tones(part, others.astype(np.uint8), 0, AROUND, least, again)
         yield plate == 1, again == 3 - plate, again == plate
 
 
-def _even(part: Pixels, letters: Mask, plate: Mask) -> bool:
+def _even(part: Pixels, letters: Mask, plate: Mask, light: bool) -> bool:
     """Say whether a plate has one grey, beside the soft edges of letters; wires and ribs that cross have none."""
     if not plate.any() or not letters.any():
         return False
-    low, high = np.percentile(part[plate], (10, 70))
+    low, high = np.percentile(part[plate], (5, 60) if light else (40, 95))
     return bool(high - low <= EVEN * abs(np.median(part[letters]) - (low + high) / 2))
 
 
@@ -259,62 +218,3 @@ def _score(boxes: Measures, count: int, sharp: npt.NDArray[np.float64]) -> float
     heights = boxes[:, 1] - boxes[:, 0]
     ends = min(np.std(boxes[:, 1]), np.std(boxes[:, 0])) / np.median(heights)
     return float(min(count / 8, 1.0) * max(0.0, 1 - 2 * ends) * sharp.mean())
-
-
-def _joined(found: list[Box]) -> list[Box]:
-    """Join lines that go on: of one direction and tone, of about one height, next to each other."""
-    lines = sorted(found, key=lambda b: b.left if b.upright else b.top)
-    joined: list[Box] = []
-    for line in lines:
-        for n, other in enumerate(joined):
-            if _goes_on(other, line):
-                joined[n] = _both(other, line)
-                break
-        else:
-            joined.append(line)
-    return joined
-
-
-def _goes_on(one: Box, other: Box) -> bool:
-    if one.upright != other.upright or one.light != other.light:
-        return False
-    if not one.upright:
-        return _goes_on(one.turned(), other.turned())
-    small, tall = sorted((one.height, other.height))
-    beside = min(one.top + one.height, other.top + other.height) - max(one.top, other.top)
-    return tall <= 2 * small and beside >= 0.7 * small and other.left - one.left - one.width <= 2 * tall
-
-
-def _both(one: Box, other: Box) -> Box:
-    apart = 2 * shared(one, other) < min(one.height * one.width, other.height * other.width)
-    letters = one.letters + other.letters if apart else max(one.letters, other.letters)
-    return replace(union(one, other), letters=letters, score=max(one.score, other.score))
-
-
-def union(one: Box, other: Box) -> Box:
-    """Return the first with the least box around both."""
-    top, left = min(one.top, other.top), min(one.left, other.left)
-    bottom = max(one.top + one.height, other.top + other.height)
-    right = max(one.left + one.width, other.left + other.width)
-    return replace(one, top=top, left=left, height=bottom - top, width=right - left)
-
-
-def _distinct(found: list[Box]) -> list[Box]:
-    """Keep the best of lines that lie over each other; it takes in those of its direction and about its height."""
-    kept: list[Box] = []
-    for box in sorted(found, key=lambda b: (-b.letters * b.score, b.top, b.left)):
-        for n, other in enumerate(kept):
-            if 2 * shared(box, other) >= min(box.height * box.width, other.height * other.width):
-                if box.upright == other.upright and box.letter_height <= 1.5 * other.letter_height:
-                    kept[n] = union(other, box)
-                break
-        else:
-            kept.append(box)
-    return kept
-
-
-def shared(one: Box, other: Box) -> int:
-    """Return the pixels that lie in both."""
-    down = min(one.top + one.height, other.top + other.height) - max(one.top, other.top)
-    across = min(one.left + one.width, other.left + other.width) - max(one.left, other.left)
-    return max(down, 0) * max(across, 0)

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shardkit.burned_in import reading
-from shardkit.burned_in.candidates import Box, candidates, shared, union
+from shardkit.burned_in.boxes import Box, shared, union
+from shardkit.burned_in.candidates import candidates
 from shardkit.burned_in.findings import Finding
 from shardkit.burned_in.markers import is_marker
 from shardkit.burned_in.pieces import pieces
@@ -60,7 +61,7 @@ def find(pixels: Pixels, bits: int, *, read: bool | None = None) -> list[Finding
 
 
 def _judged(pixels: Pixels, box: Box) -> list[Finding]:
-    """Read a candidate and its surroundings, as more may belong to it, and tell markers from what stands beside them."""
+    """Read a candidate and its surroundings, as more may belong to it, and tell markers from what is beside them."""
     read = reading.read(pixels, box)
     if not _trusted(read):
         return _unread(box, read)
@@ -109,7 +110,7 @@ def _parted(pixels: Pixels, box: Box, read: Reading) -> list[Finding]:
 
 
 def _alone(pixels: Pixels, box: Box, read: Reading) -> Finding:
-    """Call a line text, unless it is a marker when it is read with what lies above and below: feet, accents, shadows."""
+    """Call a line text, unless it is a marker when it is read with what is above and below: feet, accents, shadows."""
     taller = box.with_margin(pixels.shape, 0, max(box.letter_height // 2, 2))
     again = reading.read(pixels, taller, read.turned)
     if again.confidence >= SURE_OF_FEW and len(again.text) >= len(read.text) and is_marker(again.text):

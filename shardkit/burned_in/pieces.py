@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from shardkit.burned_in.candidates import AROUND, Box
+from shardkit.burned_in.boxes import Box
+from shardkit.burned_in.candidates import AROUND
 
 Pixels = npt.NDArray[np.uint16]
 
@@ -19,7 +20,7 @@ _LETTER = 2  # pixels of a column of a letter, at least
 
 
 def pieces(pixels: Pixels, box: Box) -> list[Box]:
-    """Return the parts of a line between its wide gaps, in the order of rows and columns; the line itself if it has none.
+    """Return the parts of a line between its wide gaps, from its left or top; the line itself if it has none.
 
     Parameters
     ----------

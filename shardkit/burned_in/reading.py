@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from shardkit.burned_in.candidates import Box
+from shardkit.burned_in.boxes import Box
 from shardkit.errors import ArgumentError
 
 Pixels = npt.NDArray[np.uint16]

@@ -145,7 +145,7 @@ def drawn(text: str, font: str | Path, size: int) -> npt.NDArray[np.float32]:
 
 
 def skewed(ink: npt.NDArray[np.float32], degrees: float) -> npt.NDArray[np.float32]:
-    """Return ink that is turned counter-clockwise by some degrees, as of a film that lay askew, cut to what is not zero."""
+    """Return ink turned counter-clockwise by some degrees, as on a film that lay askew, cut to what is not zero."""
     sheet = Image.fromarray(np.rint(ink * 255).astype(np.uint8))
     turned = sheet.rotate(degrees, Image.Resampling.BICUBIC, expand=True)
     return np.asarray(turned.crop(turned.getbbox()), np.float32) / np.float32(255)
