@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
+import hashlib
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from shardkit.burned_in.findings import Finding
-from shardkit.synthetic.planted_text import FONTS, KINDS, SCRIPTS, Planted, drawn, phrase, plant
+from shardkit.synthetic.planted_text import FONTS, KINDS, SCRIPTS, Planted, compressed, drawn, phrase, plant, skewed
 from shardkit.synthetic.radiographs import radiograph
 
 Pixels = npt.NDArray[np.uint16]
@@ -22,26 +26,35 @@ Pixels = npt.NDArray[np.uint16]
 SIZES = (12, 14, 16, 20, 28, 40, 64, 96)
 CONTRASTS = (0.5, 0.65, 1.0)
 PLACES = ("inside", "edge", "clipped")
+SHOWN = 0.5  # of a line's ink that lies inside the image; of less nobody can read much
+LOOKS = ("plain", "plate", "jpeg", "skewed", "lines", "negative")
+"""plate: on a black or white box. jpeg: compressed after drawing, quality 70 to 95. skewed: by up to 3 degrees. lines:
+three below each other. negative: drawn into an image that is stored as MONOCHROME1, and inverted with it."""
 REGIONS = ("knee", "hand", "chest", "skull", "lumbar spine", "shoulder")
 OF_DEJAVU = ("greek", "cyrillic", "hebrew", "arabic")
 """Scripts that a font of Matplotlib has; the others need a font file."""
 
 
+Verdict = Literal["text", "marker", "no text"]
+"""What a person saw in an image: text that is none of the permitted words, such words alone, or neither."""
+
+
 @dataclass(frozen=True)
 class Carrier:
-    """An image to plant text in: its name, pixels and depth."""
+    """An image to plant text in: its name, pixels, depth, and, of a file, its SHA-256."""
 
     name: str
     pixels: Pixels
     bits: int
+    digest: str = ""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One planted text: its cell of the grid, its truth and the image."""
+    """One planted text: its cell of the grid, the truth of each of its lines, and the image."""
 
     cell: dict[str, object]
-    truth: Planted
+    truth: tuple[Planted, ...]
     pixels: Pixels
     bits: int
 
@@ -55,8 +68,32 @@ def synthetic(seed: int, height: int = 2000, width: int = 1600) -> list[Carrier]
 def images(folder: Path) -> Iterator[Carrier]:
     """Yield the 8-bit PNG files below a folder."""
     for path in sorted(folder.rglob("*.png")):
-        pixels = np.asarray(Image.open(path).convert("L")).astype(np.uint16)
-        yield Carrier(str(path.relative_to(folder)), np.ascontiguousarray(pixels), 8)
+        data = path.read_bytes()
+        pixels = np.asarray(Image.open(BytesIO(data)).convert("L")).astype(np.uint16)
+        name = path.relative_to(folder).as_posix()
+        yield Carrier(name, np.ascontiguousarray(pixels), 8, hashlib.sha256(data).hexdigest())
+
+
+def seen_in(path: Path) -> dict[str, Verdict]:
+    """Read what a person saw in files: a CSV of `file`, a name or a SHA-256, and `verdict`.
+
+    Raises
+    ------
+    ValueError
+        For other columns, other verdicts, and a file that is named twice.
+    """
+    verdicts: dict[str, Verdict] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        if set(rows.fieldnames or ()) != {"file", "verdict"}:
+            raise ValueError(f"{path}: its columns have to be file and verdict.")
+        for row in rows:
+            if row["verdict"] not in get_args(Verdict):
+                raise ValueError(f"{path}, line {rows.line_num}: a verdict is one of {', '.join(get_args(Verdict))}.")
+            if row["file"] in verdicts:
+                raise ValueError(f"{path}, line {rows.line_num}: the file is there twice.")
+            verdicts[row["file"]] = cast(Verdict, row["verdict"])
+    return verdicts
 
 
 def cases(carriers: Sequence[Carrier], count: int, seed: int, font: Path | None) -> Iterator[Case]:
@@ -66,39 +103,78 @@ def cases(carriers: Sequence[Carrier], count: int, seed: int, font: Path | None)
     made = 0
     while made < count:
         carrier = carriers[int(rng.integers(len(carriers)))]
-        case = _case(carrier, rng, scripts, font)
+        case = _case(carrier, rng, LOOKS[made % len(LOOKS)], scripts, font)
         if case is not None:
             made += 1
             yield case
 
 
-def _case(carrier: Carrier, rng: np.random.Generator, scripts: list[str], font: Path | None) -> Case | None:
+def _case(carrier: Carrier, rng: np.random.Generator, look: str, scripts: list[str], font: Path | None) -> Case | None:
     kind = str(rng.choice(KINDS)) if rng.random() < 0.8 else str(rng.choice(scripts))
     latin = str(rng.choice([*FONTS, "default"]))
     face: str | Path = latin if kind in KINDS else "sans" if kind in OF_DEJAVU or font is None else font
     size, contrast = int(rng.choice(SIZES)), float(rng.choice(CONTRASTS))
     dark, turns, place = bool(rng.random() < 0.4), int(rng.integers(4)), str(rng.choice(PLACES))
-    text = phrase(kind, rng)
-    ink = drawn(text, face, size)
-    height, width = ink.shape if turns % 2 == 0 else ink.shape[::-1]
+    texts = [phrase(kind, rng) for _ in range(3 if look == "lines" else 1)]
+    inks = [drawn(text, face, size) for text in texts]
+    if look == "skewed":
+        inks = [skewed(ink, float(rng.uniform(-3, 3))) for ink in inks]
+    apart = round(size * rng.uniform(1.1, 1.6))  # from line to line
+    whole = max(ink.shape[0] for ink in inks) + apart * (len(inks) - 1), max(ink.shape[1] for ink in inks)
+    height, width = whole if turns % 2 == 0 else whole[::-1]
     rows, columns = carrier.pixels.shape
     if height >= rows - 4 or width >= columns - 4:
         return None
     at = _place(place, (rows - height, columns - width), (height, width), rng)
-    pixels, truth = plant(carrier.pixels, carrier.bits, ink, text, at, contrast=contrast, dark=dark, turns=turns)
-    if truth.contrast < 0.999 * contrast:
+    most = np.uint16((1 << carrier.bits) - 1)
+    pixels, truth = most - carrier.pixels if look == "negative" else carrier.pixels, []
+    for number, (text, ink) in enumerate(zip(texts, inks, strict=True)):
+        corner = _corner(at, whole, (number * apart, 0), ink.shape, turns)
+        try:
+            pixels, line = plant(
+                pixels,
+                carrier.bits,
+                ink,
+                text,
+                corner,
+                contrast=contrast,
+                dark=dark,
+                turns=turns,
+                plate=look == "plate",
+            )
+        except ValueError:  # a line of several lies outside
+            continue
+        if line.contrast < 0.999 * contrast:
+            return None
+        truth += [line] if line.shown >= SHOWN else []
+    if not truth:
         return None
+    if look == "negative":
+        pixels, dark = most - pixels, not dark
+    if look == "jpeg":
+        pixels = compressed(pixels, carrier.bits, int(rng.integers(70, 96)))
     cell: dict[str, object] = {
         "size": size,
         "contrast": contrast,
         "tone": "dark" if dark else "light",
         "turns": turns,
         "place": place,
+        "look": look,
         "kind": kind,
         "font": face if isinstance(face, str) else face.stem,
         "carrier": "synthetic" if carrier.name.startswith("synthetic") else "real",
     }
-    return Case(cell, truth, pixels, carrier.bits)
+    return Case(cell, tuple(truth), pixels, carrier.bits)
+
+
+def _corner(
+    at: tuple[int, int], whole: tuple[int, int], offset: tuple[int, int], ink: tuple[int, ...], turns: int
+) -> tuple[int, int]:
+    """Return the corner of a line after turning a block of lines, whose corner then is `at`, by quarters."""
+    (top, left), (height, width) = offset, ink
+    down, right = whole[0] - top - height, whole[1] - left - width
+    turned = ((top, left), (right, top), (down, right), (left, down))[turns % 4]
+    return at[0] + turned[0], at[1] + turned[1]
 
 
 def _place(place: str, room: tuple[int, int], box: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
@@ -111,8 +187,12 @@ def _place(place: str, room: tuple[int, int], box: tuple[int, int], rng: np.rand
     return free[0], free[1]
 
 
-def covered(truth: Planted, findings: Sequence[Finding]) -> float:
-    """Return the share of a text's box that lies in findings which would be blanked."""
+def covered(truth: Sequence[Planted], findings: Sequence[Finding]) -> float:
+    """Return the share of a text's box that lies in findings which would be blanked; the least of several lines."""
+    return min(_covered(line, findings) for line in truth)
+
+
+def _covered(truth: Planted, findings: Sequence[Finding]) -> float:
     inside = np.zeros((truth.height, truth.width), np.bool_)
     for f in findings:
         if f.kind != "marker":
@@ -140,8 +220,6 @@ def read_back(pixels: Pixels, truth: Planted, turns: int) -> int:
     grey = Image.fromarray(((part - low) / max(high - low, 1) * 255).astype(np.uint8))
     factor = 3 if min(truth.height, truth.width) < 40 else 1
     grey = grey.resize((grey.width * factor, grey.height * factor), Image.Resampling.BICUBIC)
-    from io import BytesIO
-
     file = BytesIO()
     grey.save(file, "PNG")
     done = subprocess.run(

@@ -13,6 +13,7 @@ from shardkit.content import Content, Pixels, Statistics
 from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import Dropped, Quarantined
 from shardkit.privacy import shown_modality
+from shardkit.terminal.words import counted
 
 if TYPE_CHECKING:
     from shardkit.burned_in.findings import Finding
@@ -177,7 +178,9 @@ def judge_text(
     if not naming:
         return pixels, (), ()
     if rules.burned_in == "drop":
-        raise Dropped("burned_in_text", f"{len(naming)} lines of text in the pixels, and --burned-in is drop")
+        raise Dropped(
+            "burned_in_text", f"{counted(len(naming), 'line')} of text in the pixels, and --burned-in is drop"
+        )
     if rules.burned_in == "blank":
         return blank(pixels, naming), (), ("text_blanked",)
     return pixels, ("burned_in_suspect",), ()

@@ -8,15 +8,18 @@ their background, and those that stand on one line and have about one height are
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from shardkit.burned_in.boxes import Box, distinct, joined
+
 Pixels = npt.NDArray[np.uint16]
 Counts = npt.NDArray[np.uint16]
+Mask = npt.NDArray[np.bool_]
 Measures = npt.NDArray[np.int64]
 
 LEVELS = 3
@@ -25,46 +28,11 @@ REACH = 12  # pixels of the widest stroke
 STEP, MOST_STEP = 0.15, 0.25  # of the span of grey: the least step that bounds a stroke; the most, where there is noise
 SHARP = 0.6  # of a letter's outline, that has such steps
 AROUND = 8  # pixels to each side that a mark is parted from
+EVEN = 0.25  # of the contrast of letters on a plate: the most that the plate's grey varies
 SMALLEST, TALLEST = 4, 40  # pixels of a letter's height, in the level where it is found
+LETTER = 600  # pixels of a mark, at most: what is more surrounds a plate
 FEWEST = 3  # letters of a line
 INK, LEAST_INK, MOST_INK = 255, 60, 0.2  # grey level of pixels of one level; how many, and what share, are text
-
-
-@dataclass(frozen=True)
-class Box:
-    """What may be a line of text.
-
-    Parameters
-    ----------
-    top, left, height, width : int
-        Where, in pixels of the image.
-    upright : bool
-        The line runs across the image, not up or down.
-    light : bool
-        Its letters are lighter than what is behind them.
-    letters : int
-        Marks that stand on the line.
-    score : float
-        0 to 1: how much the marks are like letters.
-    extreme : bool
-        It was seen only among the pixels of the largest, or the least, grey level.
-    """
-
-    top: int
-    left: int
-    height: int
-    width: int
-    upright: bool
-    light: bool
-    letters: int
-    score: float
-    extreme: bool = False
-
-    def turned(self) -> Box:
-        """Return it with rows and columns exchanged: what is true of upright lines is then true of the others."""
-        return replace(
-            self, top=self.left, left=self.top, height=self.width, width=self.height, upright=not self.upright
-        )
 
 
 def candidates(pixels: Pixels, bits: int) -> list[Box]:
@@ -90,8 +58,8 @@ def candidates(pixels: Pixels, bits: int) -> list[Box]:
     found = list(_searched(levels, [_least(level, span) for level in levels]))
     for plane in _extremes(levels[0]):
         levels = _halved(plane)
-        found.extend(replace(box, extreme=True) for box in _searched(levels, [INK // 4] * len(levels)))
-    return _distinct(_joined(found))
+        found.extend(replace(box, extreme=True) for box in _searched(levels, [INK // 4] * len(levels), plates=False))
+    return distinct(joined(found))
 
 
 def _halved(pixels: Pixels) -> list[Pixels]:
@@ -117,14 +85,14 @@ def _extremes(pixels: Pixels) -> Iterator[Pixels]:
             yield (ink if light else ~ink) * np.uint16(INK)
 
 
-def _searched(levels: list[Pixels], leasts: list[int]) -> Iterator[Box]:
+def _searched(levels: list[Pixels], leasts: list[int], plates: bool = True) -> Iterator[Box]:
     """Yield lines of marks in an image and its halves; `leasts` are the grey levels of a step in each."""
     sharp: Counts | None = None
     for depth, (level, least) in enumerate(zip(levels, leasts, strict=True)):
         counts, steps = _strokes(level, least)
         sharp = steps if sharp is None else sharp
         for rows, columns in _areas(level, counts, sharp, depth):
-            yield from _lines(level[rows, columns], rows.start, columns.start, least, 1 << depth)
+            yield from _lines(level[rows, columns], rows.start, columns.start, least, 1 << depth, plates)
 
 
 def _least(level: Pixels, span: float) -> int:
@@ -188,23 +156,55 @@ def _around(counts: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:
     return tall[:, :-2] + tall[:, 1:-1] + tall[:, 2:]
 
 
-def _lines(part: Pixels, top: int, left: int, least: int, scale: int) -> Iterator[Box]:
+def _lines(part: Pixels, top: int, left: int, least: int, scale: int, plates: bool) -> Iterator[Box]:
     """Yield the lines of marks in a part of a level that begins at (top, left); `scale` pixels of the image are one."""
     from shardkit.burned_in import marks
 
     part = np.ascontiguousarray(part)
-    tones = np.empty(part.shape, np.uint8)
-    marks.part_tones(part, AROUND, 3 * least // 2, tones)
-    for tone in (2, 1):
-        labels, count = ndimage.label(tones == tone, np.ones((3, 3)))
+    for light, mask, plate in _tones(part, least, plates):
+        labels, count = ndimage.label(mask, np.ones((3, 3)))
         found = np.empty((count, 7), np.int64)
-        marks.measure(labels.astype(np.int32, copy=False), part, 1 if tone == 2 else -1, least, found)
+        marks.measure(labels.astype(np.int32, copy=False), part, 1 if light else -1, least, found)
         for upright in (True, False):
             boxes = found if upright else found[:, [2, 3, 0, 1, 4, 5, 6]]
             for line, letters, score in _rows_of_letters(boxes):
                 y0, y1, x0, x1 = line if upright else line[2:] + line[:2]
+                place = slice(y0, y1), slice(x0, x1)
+                if plate is not None and not _even(part[place], mask[place], plate[place], light):
+                    continue
                 corner, sides = ((top + y0) * scale, (left + x0) * scale), ((y1 - y0) * scale, (x1 - x0) * scale)
-                yield Box(*corner, *sides, upright, tone == 2, letters, score)
+                yield Box(*corner, *sides, upright, light, letters, score)
+
+
+def _tones(part: Pixels, least: int, plates: bool) -> Iterator[tuple[bool, Mask, Mask | None]]:
+    """Yield whether marks are light, where they are, and where the plate is that they stand on, if they do.
+
+    A dark plate in a light image, and the text on it, are all dark against what is around: they are parted once more.
+    """
+    from shardkit.burned_in import marks
+
+    everywhere = np.zeros(part.shape, np.uint8)
+    tones, again = np.empty_like(everywhere), np.empty_like(everywhere)
+    marks.part_tones(part, everywhere, 0, AROUND, 3 * least // 2, tones)
+    yield True, tones == 2, None
+    yield False, tones == 1, None
+    for plate in (1, 2) if plates else ():
+        labels, _ = ndimage.label(tones == 3 - plate, np.ones((3, 3)))
+        sizes = np.bincount(labels.ravel())
+        sizes[0] = 0
+        others = ndimage.binary_dilation(
+            (sizes > LETTER)[labels], np.ones((3, 3), np.bool_)
+        )  # with the soft edge towards them
+        marks.part_tones(part, others.astype(np.uint8), 0, AROUND, least, again)
+        yield plate == 1, again == 3 - plate, again == plate
+
+
+def _even(part: Pixels, letters: Mask, plate: Mask, light: bool) -> bool:
+    """Say whether a plate has one grey, beside the soft edges of letters; wires and ribs that cross have none."""
+    if not plate.any() or not letters.any():
+        return False
+    low, high = np.percentile(part[plate], (5, 60) if light else (40, 95))
+    return bool(high - low <= EVEN * abs(np.median(part[letters]) - (low + high) / 2))
 
 
 def _rows_of_letters(boxes: Measures) -> Iterator[tuple[list[int], int, float]]:
@@ -217,6 +217,8 @@ def _rows_of_letters(boxes: Measures) -> Iterator[tuple[list[int], int, float]]:
     joined = (widths > 1.5 * heights) & (boxes[:, 5] > 2.2 * (heights + widths))
     fits = (heights >= SMALLEST) & (heights <= TALLEST) & (fill > 0.12) & (sharp >= SHARP) & (12 * widths >= heights)
     letters = np.flatnonzero(fits & ((widths <= 2.5 * heights) | (joined & (widths <= 12 * heights))))
+    if not letters.size:
+        return
     letters = letters[np.argsort(boxes[letters, 2], kind="stable")]
     weights = np.where(joined, np.maximum(widths // np.maximum(heights, 1), 1), 1)
     after = np.empty(len(letters), np.int64)
@@ -260,67 +262,3 @@ def _score(boxes: Measures, count: int, sharp: npt.NDArray[np.float64]) -> float
     heights = boxes[:, 1] - boxes[:, 0]
     ends = min(np.std(boxes[:, 1]), np.std(boxes[:, 0])) / np.median(heights)
     return float(min(count / 8, 1.0) * max(0.0, 1 - 2 * ends) * sharp.mean())
-
-
-def _joined(found: list[Box]) -> list[Box]:
-    """Join lines that go on: of one direction and tone, of about one height, next to each other."""
-    lines = sorted(found, key=lambda b: b.left if b.upright else b.top)
-    joined: list[Box] = []
-    for line in lines:
-        for n, other in enumerate(joined):
-            if _goes_on(other, line):
-                joined[n] = _both(other, line)
-                break
-        else:
-            joined.append(line)
-    return joined
-
-
-def _goes_on(one: Box, other: Box) -> bool:
-    if one.upright != other.upright or one.light != other.light:
-        return False
-    if not one.upright:
-        return _goes_on(one.turned(), other.turned())
-    small, tall = sorted((one.height, other.height))
-    shared = min(one.top + one.height, other.top + other.height) - max(one.top, other.top)
-    return tall <= 2 * small and shared >= 0.7 * small and other.left - one.left - one.width <= 2 * tall
-
-
-def _both(one: Box, other: Box) -> Box:
-    apart = 2 * _shared(one, other) < min(one.height * one.width, other.height * other.width)
-    letters = one.letters + other.letters if apart else max(one.letters, other.letters)
-    return replace(_union(one, other), letters=letters, score=max(one.score, other.score))
-
-
-def _union(one: Box, other: Box) -> Box:
-    """Return the first with the least box around both; it is seen as the other is, too."""
-    top, left = min(one.top, other.top), min(one.left, other.left)
-    bottom = max(one.top + one.height, other.top + other.height)
-    right = max(one.left + one.width, other.left + other.width)
-    extreme = one.extreme and other.extreme
-    return replace(one, top=top, left=left, height=bottom - top, width=right - left, extreme=extreme)
-
-
-def _distinct(found: list[Box]) -> list[Box]:
-    """Keep the best of lines that lie over each other; it takes in those of its direction and about its height."""
-    kept: list[Box] = []
-    for box in sorted(found, key=lambda b: (-b.letters * b.score, b.top, b.left)):
-        for n, other in enumerate(kept):
-            if 2 * _shared(box, other) >= min(box.height * box.width, other.height * other.width):
-                if box.upright == other.upright and _height(box) <= 1.5 * _height(other):
-                    kept[n] = _union(other, box)
-                break
-        else:
-            kept.append(box)
-    return kept
-
-
-def _height(box: Box) -> int:
-    return box.height if box.upright else box.width
-
-
-def _shared(one: Box, other: Box) -> int:
-    """Return the pixels that lie in both."""
-    down = min(one.top + one.height, other.top + other.height) - max(one.top, other.top)
-    across = min(one.left + one.width, other.left + other.width) - max(one.left, other.left)
-    return max(down, 0) * max(across, 0)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import reduce
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from shardkit.burned_in import reading
-from shardkit.burned_in.candidates import Box, candidates
+from shardkit.burned_in.boxes import Box, shared, union
+from shardkit.burned_in.candidates import candidates
 from shardkit.burned_in.findings import Finding
 from shardkit.burned_in.markers import is_marker
+from shardkit.burned_in.pieces import pieces
 from shardkit.burned_in.reading import Reading
 
 Pixels = npt.NDArray[np.uint16]
@@ -50,24 +54,68 @@ def find(pixels: Pixels, bits: int, *, read: bool | None = None) -> list[Finding
     if not (boxes := candidates(pixels, bits)):
         return []
     reads = reading.available() if read is None else read
-    found = [_judged(pixels, box) if reads and n < MOST else _unread(box) for n, box in enumerate(boxes)]
-    return sorted((f for f in found if f is not None), key=lambda f: (f.top, f.left))
+    found: list[Finding] = []
+    for n, box in enumerate(boxes):
+        found += _judged(pixels, box) if reads and n < MOST else _unread(box)
+    return sorted(found, key=lambda f: (f.top, f.left))
 
 
-def _judged(pixels: Pixels, box: Box) -> Finding | None:
-    """Read a candidate; what is not a marker is read with its surroundings, as more may belong to it."""
+def _judged(pixels: Pixels, box: Box) -> list[Finding]:
+    """Read a candidate and its surroundings, as more may belong to it, and tell markers from what is beside them."""
     read = reading.read(pixels, box)
     if not _trusted(read):
         return _unread(box, read)
     for _ in range(LONGER):
-        if is_marker(read.text):
-            return _finding(box, "marker", read.confidence)
-        wider = _wider(pixels.shape, box)
+        wider = box.with_margin(pixels.shape, 4 * box.letter_height, 0)
         again = reading.read(pixels, wider)
         if not _trusted(again) or len(again.text) <= len(read.text):
             break
-        box, read = _read_part(box, wider, again), again
-    return _finding(box, "marker" if is_marker(read.text) else "text", read.confidence)
+        longer = _read_part(box, wider, again)
+        if is_marker(read.text) and not is_marker(again.text):
+            return [_finding(box, "marker", read.confidence), *_beside(pixels, box, longer, again.turned)]
+        box, read = longer, again
+    if is_marker(read.text):
+        return [_finding(box, "marker", read.confidence)]
+    return _parted(pixels, box, read)
+
+
+def _beside(pixels: Pixels, marker: Box, line: Box, turned: bool) -> list[Finding]:
+    """Find the text on a line beyond a marker, where a gap parts them. A lone letter there, or half a one, is none."""
+    found = []
+    for piece in pieces(pixels, line):
+        read = reading.read(pixels, piece, turned)
+        if not shared(piece, marker) and read.confidence >= SURE_OF_FEW and _trusted(read):
+            found.append(_finding(piece, "marker" if is_marker(read.text) else "text", read.confidence))
+    return found
+
+
+def _parted(pixels: Pixels, box: Box, read: Reading) -> list[Finding]:
+    """Return the parts of a line of text that wide gaps part, if markers are among them; else the line."""
+    parts = pieces(pixels, box)
+    if len(parts) == 1:
+        return [_alone(pixels, box, read)]
+    reads = [reading.read(pixels, part, read.turned) for part in parts]
+    lone = sum(sum(c.isalnum() for c in each.text) <= 1 for each in reads)  # two such letters may be initials
+    stays = [
+        each.confidence >= SURE_OF_FEW and is_marker(each.text) and (len(each.text) > 1 or lone == 1) for each in reads
+    ]
+    if not any(stays):
+        return [_finding(box, "text", read.confidence)]
+    found = []
+    for stay, run in groupby(zip(stays, parts, reads, strict=True), key=lambda each: each[0]):
+        some = list(run)
+        sure = min(each.confidence for _, _, each in some) if stay else read.confidence
+        found.append(_finding(reduce(union, (part for _, part, _ in some)), "marker" if stay else "text", sure))
+    return found
+
+
+def _alone(pixels: Pixels, box: Box, read: Reading) -> Finding:
+    """Call a line text, unless it is a marker when it is read with what is above and below: feet, accents, shadows."""
+    taller = box.with_margin(pixels.shape, 0, max(box.letter_height // 2, 2))
+    again = reading.read(pixels, taller, read.turned)
+    if again.confidence >= SURE_OF_FEW and len(again.text) >= len(read.text) and is_marker(again.text):
+        return _finding(taller, "marker", again.confidence)
+    return _finding(box, "text", read.confidence)
 
 
 def _read_part(box: Box, wider: Box, read: Reading) -> Box:
@@ -88,28 +136,20 @@ def _trusted(read: Reading) -> bool:
     return read.confidence >= (SURE if characters >= 4 else SURE_OF_FEW)
 
 
-def _unread(box: Box, read: Reading | None = None) -> Finding | None:
+def _unread(box: Box, read: Reading | None = None) -> list[Finding]:
     """Flag what could not be read, if its letters are evident, or fair and half known to the recogniser.
 
     Noise that is cut off at the largest grey level has many letters, and is not flagged unless it is read.
     """
     if box.extreme:
-        return None
+        return []
     evident = box.letters >= EVIDENT_LETTERS and box.score >= EVIDENT
     if read is not None:  # other scripts are read as something else
         characters = sum(not c.isspace() for c in read.text)
         foreign = sum(c.isalnum() and not c.isascii() for c in read.text)
         evident |= read.confidence >= HALF_SURE and (characters >= 4 or foreign >= 2)
         evident |= read.confidence >= HINT and box.letters >= FAIR_LETTERS and box.score >= FAIR
-    return _finding(box, "unreadable", box.score) if evident else None
-
-
-def _wider(shape: tuple[int, ...], box: Box) -> Box:
-    """Return the box with four letters' heights more at both ends of its line, within an image of this shape."""
-    if not box.upright:
-        return _wider(shape[::-1], box.turned()).turned()
-    left = max(box.left - 4 * box.height, 0)
-    return replace(box, left=left, width=min(box.left + box.width + 4 * box.height, shape[1]) - left)
+    return [_finding(box, "unreadable", box.score)] if evident else []
 
 
 def _finding(box: Box, kind: Any, confidence: float) -> Finding:

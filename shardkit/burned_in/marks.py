@@ -90,39 +90,50 @@ def count_strokes(pixels: Pixels, least: int, reach: int, cell: int, counts: Cou
                     above_sign[x], above_at[x] = now, y
 
 
-@compiled(_PIXELS, int64, int64, types.Array(uint8, 2, "C"))
-def part_tones(pixels: Pixels, side: int, least: int, tones: Mask) -> None:
-    """Say of each pixel whether it is lighter or darker than the middle of its surroundings.
+@compiled(_PIXELS, types.Array(uint8, 2, "C", readonly=True), int64, int64, int64, types.Array(uint8, 2, "C"))
+def part_tones(pixels: Pixels, among: Mask, which: int, side: int, least: int, tones: Mask) -> None:
+    """Say of some pixels whether they are lighter or darker than the middle of those of them that surround them.
 
     Parameters
     ----------
     pixels : ndarray of uint16, (height, width)
         A part of an image.
+    among : ndarray of uint8, (height, width)
+        Tones of an earlier parting, or zeros.
+    which : int
+        The tone in it, or zero, of the pixels that are parted; others are as if they were not there.
     side : int
-        Pixels to each side that surround it.
+        Pixels to each side that surround one.
     least : int
         Span of grey levels that surroundings must have.
     tones : ndarray of uint8, (height, width)
-        Takes 2 for lighter, 1 for darker, 0 where the surroundings span less.
+        Takes 2 for lighter, 1 for darker, 0 where the surroundings span less and where pixels are not parted.
     """
     height, width = pixels.shape
-    low, high = np.empty((height, width), np.uint16), np.empty((height, width), np.uint16)
+    across, reach = np.uint64(width), np.uint64(2 * side + 1)
+    low, high = np.full((height + 2 * side, width), 65535, np.uint16), np.zeros((height + 2 * side, width), np.uint16)
+    some, others = np.full(width + 2 * side, 65535, np.uint16), np.zeros(width + 2 * side, np.uint16)
     for y in range(height):
         for x in range(width):
-            small, large = pixels[y, x], pixels[y, x]
-            for other in range(max(x - side, 0), min(x + side + 1, width)):
-                small, large = min(small, pixels[y, other]), max(large, pixels[y, other])
-            low[y, x], high[y, x] = small, large
+            parted = among[y, x] == which
+            some[x + side] = pixels[y, x] if parted else 65535
+            others[x + side] = pixels[y, x] if parted else 0
+        least_line, most_line = low[y + side], high[y + side]
+        for shift in range(reach):  # unsigned, or the inner loop is not made one of vectors
+            for x in range(across):
+                least_line[x] = min(least_line[x], some[x + shift])
+                most_line[x] = max(most_line[x], others[x + shift])
     small_line, large_line = np.empty(width, np.uint16), np.empty(width, np.uint16)
     for y in range(height):
-        small_line[:], large_line[:] = low[y], high[y]
-        for other in range(max(y - side, 0), min(y + side + 1, height)):
-            for x in range(width):
-                small_line[x] = min(small_line[x], low[other, x])
-                large_line[x] = max(large_line[x], high[other, x])
+        small_line[:], large_line[:] = 65535, 0
+        for other in range(y, y + 2 * side + 1):
+            least_line, most_line = low[other], high[other]
+            for x in range(across):
+                small_line[x] = min(small_line[x], least_line[x])
+                large_line[x] = max(large_line[x], most_line[x])
         for x in range(width):
             small, large = np.int32(small_line[x]), np.int32(large_line[x])
-            if large - small < least:
+            if among[y, x] != which or large - small < least:
                 tones[y, x] = 0
             else:
                 tones[y, x] = 2 if 2 * np.int32(pixels[y, x]) > small + large else 1
@@ -197,11 +208,11 @@ def follow(letters: Measures, after: Order) -> None:
         mine = letters[here, 1] - letters[here, 0]
         for other in range(here + 1, count):
             gap = letters[other, 2] - letters[here, 3]
-            if 5 * gap > 6 * tallest:
+            if gap > 2 * tallest:
                 break
             theirs = letters[other, 1] - letters[other, 0]
             tall, small = max(mine, theirs), min(mine, theirs)
-            if taken[other] or 5 * gap > 6 * tall or 10 * gap < -3 * tall or tall > 2 * small or gap >= best:
+            if taken[other] or gap > 2 * tall or 10 * gap < -3 * tall or tall > 2 * small or gap >= best:
                 continue
             shared = min(letters[here, 1], letters[other, 1]) - max(letters[here, 0], letters[other, 0])
             if 10 * shared >= 7 * small:

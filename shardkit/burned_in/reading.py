@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from shardkit.burned_in.candidates import Box
+from shardkit.burned_in.boxes import Box
 from shardkit.errors import ArgumentError
 
 Pixels = npt.NDArray[np.uint16]
@@ -37,12 +37,15 @@ class Reading:
         Mean of the characters' probabilities, 0 to 1; 0 where nothing was read.
     begin, end : float
         Where its characters lie along the line, 0 to 1 from the box's left, or top where it is not upright.
+    turned : bool
+        It stands on its head, or, where its box is not upright, reads from below.
     """
 
     text: str
     confidence: float
     begin: float = 0.0
     end: float = 1.0
+    turned: bool = False
 
 
 def available() -> bool:
@@ -53,7 +56,7 @@ def available() -> bool:
         return False
 
 
-def read(pixels: Pixels, box: Box) -> Reading:
+def read(pixels: Pixels, box: Box, turned: bool | None = None) -> Reading:
     """Read a candidate along its line, in both senses; the better is returned.
 
     Parameters
@@ -62,6 +65,8 @@ def read(pixels: Pixels, box: Box) -> Reading:
         The image.
     box : Box
         The candidate.
+    turned : bool, optional
+        The sense that is known, as of a part of a line that was read: many letters are others on their head.
 
     Raises
     ------
@@ -74,7 +79,9 @@ def read(pixels: Pixels, box: Box) -> Reading:
     batch = np.ascontiguousarray(np.broadcast_to(batch[:, None], (2, 3, *line.shape)))
     (chances,) = session.run(None, {session.get_inputs()[0].name: batch})
     there, back = (_decoded(each, characters) for each in chances)
-    back = replace(back, begin=1 - back.end, end=1 - back.begin)
+    back = replace(back, begin=1 - back.end, end=1 - back.begin, turned=True)
+    if turned is not None:
+        return back if turned else there
     return max(there, back, key=lambda r: r.confidence * min(len(r.text), 4))
 
 

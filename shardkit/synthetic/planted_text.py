@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib
@@ -143,6 +144,20 @@ def drawn(text: str, font: str | Path, size: int) -> npt.NDArray[np.float32]:
     return np.asarray(sheet.crop(box), np.float32) / np.float32(255)
 
 
+def skewed(ink: npt.NDArray[np.float32], degrees: float) -> npt.NDArray[np.float32]:
+    """Return ink turned counter-clockwise by some degrees, as on a film that lay askew, cut to what is not zero."""
+    sheet = Image.fromarray(np.rint(ink * 255).astype(np.uint8))
+    turned = sheet.rotate(degrees, Image.Resampling.BICUBIC, expand=True)
+    return np.asarray(turned.crop(turned.getbbox()), np.float32) / np.float32(255)
+
+
+def compressed(pixels: Pixels, bits: int, quality: int) -> Pixels:
+    """Return an image of 8 bits and more after JPEG compression of its 8 highest bits, at a quality of 1 to 100."""
+    file, low = BytesIO(), bits - 8
+    Image.fromarray((pixels >> low).astype(np.uint8)).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file)).astype(np.uint16) << np.uint16(low)
+
+
 def span_of(pixels: Pixels) -> float:
     """Return the span of an image's grey levels, from its 1st to its 99th percentile: what contrasts are shares of."""
     low, high = np.percentile(pixels[::4, ::4], (1, 99))
@@ -159,6 +174,7 @@ def plant(
     contrast: float = 1.0,
     dark: bool = False,
     turns: int = 0,
+    plate: bool = False,
 ) -> tuple[Pixels, Planted]:
     """Draw ink over an image in one grey level, which is cut to the range; the truth says what contrast is left.
 
@@ -180,6 +196,8 @@ def plant(
         Darker than the background.
     turns : int
         Quarter turns, counter-clockwise.
+    plate : bool
+        Draw it on a black box, or, if dark, a white one, which is the background that its contrast is from.
 
     Returns
     -------
@@ -195,10 +213,13 @@ def plant(
     if bottom <= top or right <= left:
         raise ValueError("The text lies outside the image.")
     cover = ink[top - at[0] : bottom - at[0], left - at[1] : right - at[1]]
-    under = pixels[top:bottom, left:right].astype(np.float32)
-    behind, span = float(np.percentile(under, 5 if dark else 95)), span_of(pixels)
-    level = min(max(behind + contrast * (-span if dark else span), 0.0), float((1 << bits) - 1))
-    painted = pixels.copy()
+    painted, span, most = pixels.copy(), span_of(pixels), (1 << bits) - 1
+    if plate:
+        margin = max(2, min(ink.shape) // 4)
+        painted[max(top - margin, 0) : bottom + margin, max(left - margin, 0) : right + margin] = most if dark else 0
+    under = painted[top:bottom, left:right].astype(np.float32)
+    behind = float(np.percentile(under, 5 if dark else 95))
+    level = min(max(behind + contrast * (-span if dark else span), 0.0), float(most))
     painted[top:bottom, left:right] = np.rint(under * (1 - cover) + level * cover).astype(np.uint16)
     rows, columns = np.flatnonzero(cover.max(1) > 0.3), np.flatnonzero(cover.max(0) > 0.3)
     shown = cover.size / ink.size

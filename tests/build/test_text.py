@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pydicom.uid as uids
 import pytest
 
 from shardkit import burned_in
@@ -157,7 +158,7 @@ def test_images_with_text_are_dropped_if_asked(export: Path, tmp_path: Path) -> 
         "1.dcm": ("written", "ok"),
         "2.dcm": ("written", "ok"),
     }
-    assert ledger["0.dcm"]["message"] == "1 lines of text in the pixels, and --burned-in is drop"
+    assert ledger["0.dcm"]["message"] == "1 line of text in the pixels, and --burned-in is drop"
 
 
 @pytest.mark.parametrize("mode", ["drop", "blank"])
@@ -190,6 +191,57 @@ def test_a_header_that_says_that_somebody_may_be_recognised_is_believed(
         (tmp_path / "export" / name).write_bytes(to_bytes(ds))
     _, ledger, _ = _built(tmp_path / "export", tmp_path)
     assert {path: row["reason"] for path, row in ledger.items()} == {"yes.dcm": "recognizable", "no.dcm": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("tags", "flagged"),
+    [
+        ({"SOPClassUID": uids.SecondaryCaptureImageStorage}, True),  # as of a screen
+        ({"ConversionType": "DF"}, True),  # a digitised film
+        ({"ConversionType": "DI"}, False),
+        ({"ConversionType": "DOE JANE"}, False),
+    ],
+    ids=str,
+)
+def test_captures_say_so_and_are_searched_as_all_others(
+    specs: list[ImageSpec], pictures: dict[str, Picture], judge: Any, tags: dict[str, str], flagged: bool
+) -> None:
+    ds = header(specs[0])
+    for keyword, value in tags.items():
+        setattr(ds, keyword, value)
+    set_pixels(ds, stored(specs[0], pictures["0.dcm"]), specs[0].syntax)
+    outcome = judge(to_bytes(ds))
+    assert outcome.verdict == "written"
+    assert outcome.converted.flags == (*(["secondary_capture"] if flagged else []), "burned_in_suspect")
+    assert outcome.converted.facts["text_kind"] == ["text"]
+
+
+@pytest.mark.parametrize("mode", ["flag", "blank"])
+def test_an_overlay_is_neither_drawn_into_the_pixels_nor_kept(
+    specs: list[ImageSpec], tmp_path: Path, mode: str
+) -> None:
+    picture = radiograph_of(specs[0])
+    plane = np.zeros(picture.shape, np.uint8)
+    ink = drawn(TEXT, "sans", 24) > 0.5
+    plane[20 : 20 + ink.shape[0], 30 : 30 + ink.shape[1]] = ink
+    data = np.packbits(plane, axis=None, bitorder="little").tobytes()
+    ds = header(specs[0])
+    set_pixels(ds, stored(specs[0], picture), specs[0].syntax)
+    for group in (0x6000, 0x601E):
+        for element, vr, what in (
+            (0x10, "US", picture.shape[0]), (0x11, "US", picture.shape[1]), (0x22, "LO", TEXT), (0x40, "CS", "G"),
+            (0x50, "SS", [1, 1]), (0x100, "US", 1), (0x102, "US", 0), (0x3000, "OW", data),
+        ):  # fmt: skip
+            ds.add_new((group, element), vr, what)
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "a.dcm").write_bytes(to_bytes(ds))
+    store, ledger, rows = _built(tmp_path / "export", tmp_path, burned_in=mode)
+    assert (ledger["a.dcm"]["reason"], ledger["a.dcm"]["flags"]) == ("ok", [])
+    np.testing.assert_array_equal(_pixels(store, rows["a.dcm"]), picture)
+    assert store.root is not None
+    for path in (p for p in store.root.rglob("*") if p.is_file()):
+        assert b"DOE" not in path.read_bytes()
+        assert data[data.find(b"\xff") :][:64] not in path.read_bytes()
 
 
 # ---- the manifest's columns

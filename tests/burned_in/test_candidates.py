@@ -9,10 +9,11 @@ import numpy.typing as npt
 import pytest
 from scipy import ndimage
 
-from shardkit.burned_in.candidates import Box, candidates
+from shardkit.burned_in.boxes import Box
+from shardkit.burned_in.candidates import _even, candidates
 from shardkit.burned_in.detection import find
-from shardkit.synthetic.planted_text import Planted, drawn, plant
-from shardkit.synthetic.radiographs import radiograph
+from shardkit.synthetic.planted_text import Planted, drawn, plant, skewed
+from shardkit.synthetic.radiographs import REGIONS, radiograph
 
 Pixels = npt.NDArray[np.uint16]
 
@@ -63,6 +64,46 @@ def test_other_depths_are_no_different(bits: int) -> None:
     base = (picture().astype(np.uint32) * ((1 << bits) - 1) // 4095).astype(np.uint16)
     pixels, truth = plant(base, bits, drawn("Okonkwo, J.", "serif", 16), "Okonkwo, J.", (500, 90), contrast=0.5)
     assert covered(truth, candidates(pixels, bits)) >= 0.9
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("size", [14, 40])
+def test_text_on_a_plate_is_found_whatever_lies_around_it(size: int, dark: bool) -> None:
+    ink = drawn("MRN 482", "sans", size)
+    height, width = ink.shape
+    pixels = np.full((500, 620), 40 if dark else 215, np.uint16)
+    pixels[300:] = np.linspace(0, 255, 620)
+    grey, letters = (255, 165) if dark else (0, 75)  # to the same side of what is around
+    plate = np.s_[194 : 206 + height, 84 : 96 + width]
+    pixels[plate] = grey
+    pixels[200 : 200 + height, 90 : 90 + width] = np.rint(grey + (letters - grey) * ink)
+    found = candidates(pixels, 8)
+    assert covered(Planted(200, 90, height, width, "", 1.0, 0.3), found) >= 0.9
+    assert found[0].light == (not dark)
+
+
+def test_a_plate_has_one_grey_and_what_wires_cross_has_none() -> None:
+    letters = np.zeros((20, 60), np.bool_)
+    letters[4:16, 3::8] = letters[4:16, 4::8] = True
+    plate = np.where(letters, 120, 30).astype(np.uint16)
+    assert _even(plate, letters, ~letters, True)
+    assert not _even(plate + np.linspace(0, 80, 60).astype(np.uint16), letters, ~letters, True)
+
+
+@pytest.mark.parametrize("degrees", [-3, 3])
+def test_text_askew_is_found(degrees: int) -> None:
+    ink = skewed(drawn("Okonkwo, John 1946", "sans", 18), degrees)
+    pixels, truth = plant(picture(), 12, ink, "", (300, 120), contrast=0.6)
+    assert covered(truth, candidates(pixels, 12)) >= 0.8
+
+
+def test_small_synthetic_radiographs_have_none() -> None:
+    rng = np.random.default_rng(6)
+    for n in range(60):
+        height, width = (int(side) for side in rng.integers(80, 160, 2))
+        bits = (8, 10, 12, 14, 16)[n % 5]
+        pixels = radiograph(height, width, bits, rng, REGIONS[n % len(REGIONS)])
+        assert find(pixels, bits, read=False) == [], n
 
 
 def test_the_inverse_image_has_the_same_lines() -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from shardkit.burned_in import detection, reading
-from shardkit.burned_in.candidates import Box
+from shardkit.burned_in.boxes import Box
 from shardkit.burned_in.detection import find
 from shardkit.burned_in.findings import Finding
 from shardkit.burned_in.markers import is_marker
@@ -34,7 +34,7 @@ def with_text(picture: Pixels, text: str, size: int = 20, turns: int = 0) -> Pix
 def reads(monkeypatch: pytest.MonkeyPatch, *answers: Reading) -> None:
     """Let the recogniser answer these, the last one for ever."""
     left = list(answers)
-    monkeypatch.setattr(reading, "read", lambda pixels, box: left.pop(0) if len(left) > 1 else left[0])
+    monkeypatch.setattr(reading, "read", lambda *asked: left.pop(0) if len(left) > 1 else left[0])
 
 
 @pytest.mark.parametrize(
@@ -84,6 +84,56 @@ def test_part_of_a_marker_is_a_marker_when_the_rest_is_read_with_it(
     assert found[0].width > alone.width, "the box takes in what was read beside it"
 
 
+SIDE_BY_SIDE = [  # the words between wide gaps, and which of them stay
+    (("L", "MKS"), (True, False)),
+    (("JKL", "R"), (False, True)),
+    (("PORTABLE", "Smith 12"), (True, False)),
+    (("AP", "KW 12", "ERECT"), (True, False, True)),
+]
+
+
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize(("words", "stay"), SIDE_BY_SIDE)
+def test_a_marker_beside_other_text_stays_and_the_text_does_not(
+    picture: Pixels, words: tuple[str, ...], stay: tuple[bool, ...], turns: int
+) -> None:
+    """Needs the extra `ocr`."""
+    inks = [drawn(word, "bold", 20) for word in words]
+    tall = max(ink.shape[0] for ink in inks)
+    parts = [np.pad(ink, ((tall - ink.shape[0], 0), (0, 28))) for ink in inks]
+    line = np.concatenate(parts, 1)
+    pixels, _ = plant(picture, 12, line, "", (120, 110), contrast=0.7, turns=turns)
+    found = [f for f in find(pixels, 12, read=True) if f.kind != "marker"]
+    covers = np.zeros(picture.shape, np.bool_)
+    for f in found:
+        covers[f.top : f.top + f.height, f.left : f.left + f.width] = True
+    height, width = line.shape if turns % 2 == 0 else line.shape[::-1]
+    seen = np.rot90(covers[120 : 120 + height, 110 : 110 + width], -turns)
+    starts = np.cumsum([0, *(part.shape[1] for part in parts)])
+    shares = [seen[:, at : at + ink.shape[1]].mean() for at, ink in zip(starts, inks, strict=False)]
+    assert [share < 0.2 for share in shares] == list(stay), shares
+    assert [share > 0.7 for share in shares] == [not each for each in stay], shares
+
+
+def test_two_lone_letters_beside_a_text_may_be_initials(picture: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detection, "pieces", lambda pixels, box: [box, box, box])
+    whole = (Reading("L M AP", 0.9), Reading("L M AP", 0.9))  # the line, and its surroundings
+    pixels = with_text(picture, "QWXZKPLM")
+    reads(monkeypatch, *whole, Reading("L", 0.99), Reading("MKS", 0.99), Reading("AP", 0.99))
+    assert [f.kind for f in find(pixels, 12, read=True)] == ["marker", "text", "marker"]
+    reads(monkeypatch, *whole, Reading("L", 0.99), Reading("M", 0.99), Reading("AP", 0.99))
+    assert [f.kind for f in find(pixels, 12, read=True)] == ["text", "marker"]
+
+
+def test_text_beyond_a_marker_is_found_too() -> None:
+    """Needs the extra `ocr`."""
+    pixels = np.full((200, 600), 1000, np.uint16)
+    for text, left in (("PORTABLE", 60), ("MK", 205)):
+        pixels, _ = plant(pixels, 12, drawn(text, "sans", 20), text, (90, left), contrast=1000)
+    kinds = {(f.kind, f.left > 190) for f in find(pixels, 12, read=True)}
+    assert kinds == {("marker", False), ("text", True)}
+
+
 def test_no_finding_and_no_box_holds_text() -> None:
     assert {f.name for f in fields(Finding)} == {"top", "left", "height", "width", "kind", "confidence"}
     assert not any("str" in str(f.type) for f in fields(Box))
@@ -91,7 +141,7 @@ def test_no_finding_and_no_box_holds_text() -> None:
 
 @pytest.mark.parametrize("region", ["chest", "hand", "knee"])
 def test_radiographs_without_text_are_never_read(region: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(pixels: Pixels, box: Box) -> Reading:
+    def refuse(pixels: Pixels, box: Box, turned: bool | None = None) -> Reading:
         raise AssertionError("read")
 
     monkeypatch.setattr(reading, "read", refuse)
@@ -103,7 +153,7 @@ def test_at_most_some_candidates_are_read(picture: Pixels, monkeypatch: pytest.M
     box = Box(0, 0, 20, 200, True, True, 3, 0.2)
     monkeypatch.setattr(detection, "candidates", lambda pixels, bits: [box] * 50)
 
-    def read(pixels: Pixels, box: Box) -> Reading:
+    def read(pixels: Pixels, box: Box, turned: bool | None = None) -> Reading:
         asked.append(box)
         return Reading("", 0.0)
 

@@ -23,6 +23,9 @@ _NOT_IMAGES = tuple(
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _NOT_IMAGE_MODALITIES = {*"SR PR KO SEG DOC REG RTPLAN RTSTRUCT PLAN HD ECG AU".split()}  # noqa: SIM905
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7."  # and all below it
+_CAPTURED = {*"DV DF WSD SD SI DRW SYN".split()}  # noqa: SIM905
+"""ConversionType of captures of video, film, a workstation's screen, paper, drawings, and of made images: text is drawn
+into these more often than into what a detector sent (PS3.3 C.8.6.1). Only DI, a digital interface, is none."""
 
 
 _headers = Last[Header](lambda header: header.size, 1 << 30)
@@ -175,6 +178,9 @@ def _facts(
     dataset, size = header.dataset, size // module.frames
     intent = text(dataset, "PresentationIntentType").upper()
     raw = header.syntax in NATIVE or size < module.frame_bytes // 8
+    secondary = f"{modality.sop_class(dataset)}.".startswith(_SECONDARY_CAPTURE)
+    captured = secondary or text(dataset, "ConversionType").upper() in _CAPTURED
+    signs = {"charset": charset_problem(dataset), "secondary_capture": captured}
     return ImageFacts(
         height=module.rows,
         width=module.cols,
@@ -188,10 +194,10 @@ def _facts(
         presentation=intent if intent in ("FOR PRESENTATION", "FOR PROCESSING") else None,
         burned_in=text(dataset, "BurnedInAnnotation").upper() == "YES",
         recognizable=text(dataset, "RecognizableVisualFeatures").upper() == "YES",
-        secondary_capture=f"{modality.sop_class(dataset)}.".startswith(_SECONDARY_CAPTURE),
+        secondary_capture=secondary,
         identity=metadata.identity(dataset, module.rows, module.cols, part if module.frames > 1 else None),
         repairs=repairs,
-        flags=("charset",) if charset_problem(dataset) else (),
+        flags=tuple(flag for flag, found in signs.items() if found),
     )
 
 
