@@ -67,7 +67,7 @@ def _judged(pixels: Pixels, box: Box) -> list[Finding]:
         return _unread(box, read)
     for _ in range(LONGER):
         wider = box.with_margin(pixels.shape, 4 * box.letter_height, 0)
-        again = reading.read(pixels, wider)
+        again = reading.read(pixels, wider, read.turned)
         if not _trusted(again) or len(again.text) <= len(read.text):
             break
         longer = _read_part(box, wider, again)

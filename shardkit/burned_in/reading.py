@@ -74,15 +74,17 @@ def read(pixels: Pixels, box: Box, turned: bool | None = None) -> Reading:
         Without the extra, or when its wheel has another model.
     """
     line = _line(pixels, box)
+    senses = (False, True) if turned is None else (turned,)
     session, characters = _recogniser()
-    batch = np.stack([line, line[::-1, ::-1]]).astype(np.float32) / 127.5 - 1
-    batch = np.ascontiguousarray(np.broadcast_to(batch[:, None], (2, 3, *line.shape)))
+    batch = np.stack([line[::-1, ::-1] if back else line for back in senses]).astype(np.float32) / 127.5 - 1
+    batch = np.ascontiguousarray(np.broadcast_to(batch[:, None], (len(senses), 3, *line.shape)))
     (chances,) = session.run(None, {session.get_inputs()[0].name: batch})
-    there, back = (_decoded(each, characters) for each in chances)
-    back = replace(back, begin=1 - back.end, end=1 - back.begin, turned=True)
-    if turned is not None:
-        return back if turned else there
-    return max(there, back, key=lambda r: r.confidence * min(len(r.text), 4))
+    found = [_decoded(each, characters) for each in chances]
+    found = [
+        replace(read, begin=1 - read.end, end=1 - read.begin, turned=True) if back else read
+        for back, read in zip(senses, found, strict=True)
+    ]
+    return max(found, key=lambda read: read.confidence * min(len(read.text), 4))
 
 
 def _line(pixels: Pixels, box: Box) -> npt.NDArray[np.uint8]:
