@@ -147,17 +147,23 @@ def _blanked(case: Case) -> Record:
 
 
 def _by_cell(rows: Sequence[Record]) -> Record:
-    """Sum up all rows, those of Latin letters and digits, and each cell of each axis, and of sizes by contrasts."""
+    """Sum up all rows and, of Latin letters and digits, each cell of each axis, and of sizes by contrasts.
+
+    The axis of kinds has those of other scripts, too. What was missed of Latin is listed by its cells.
+    """
+    latin = [row for row in rows if row["kind"] in KINDS]
     cells: dict[str, dict[str, list[Record]]] = {axis: defaultdict(list) for axis in (*AXES, "size x contrast")}
     for row in rows:
-        for axis in AXES:
+        cells["kind"][str(row["kind"])].append(row)
+    for row in latin:
+        for axis in set(AXES) - {"kind"}:
             cells[axis][str(row[axis])].append(row)
-        if row["kind"] in KINDS:
-            cells["size x contrast"][f"{row['size']} x {row['contrast']}"].append(row)
+        cells["size x contrast"][f"{row['size']} x {row['contrast']}"].append(row)
     return {
         "all": _summed(rows),
-        "latin": _summed([row for row in rows if row["kind"] in KINDS]),
-        "cells": {axis: {name: _summed(of) for name, of in groups.items()} for axis, groups in cells.items()},
+        "latin": _summed(latin),
+        "cells": {axis: {name: _summed(groups[name]) for name in sorted(groups)} for axis, groups in cells.items()},
+        "missed": [{key: row[key] for key in (*AXES, "flagged", "stage_one")} for row in latin if not row["found"]],
     }
 
 
@@ -204,6 +210,7 @@ def readme(result: Record) -> str:
     for axis, unit in (
         ("size", " px"),
         ("contrast", " of the span"),
+        ("tone", ""),
         ("place", ""),
         ("look", ""),
         ("turns", " quarter turns"),
@@ -216,7 +223,7 @@ def readme(result: Record) -> str:
     others = {name: row for name, row in planted["cells"]["kind"].items() if name not in KINDS}
     rows += sorted(others.items())
     lines = [
-        f"{conditions['planted']:,} planted texts, one an image:",
+        f"{conditions['planted']:,} planted texts, one an image. Cells are of Latin text; other scripts stand below:",
         "",
         table(
             ["planted", "texts", "found, %", "stage one, %", "without `ocr`, %"],
