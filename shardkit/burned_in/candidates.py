@@ -33,6 +33,7 @@ SMALLEST, TALLEST = 4, 40  # pixels of a letter's height, in the level where it 
 LETTER = 600  # pixels of a mark, at most: what is more surrounds a plate
 FEWEST = 3  # letters of a line
 INK, LEAST_INK, MOST_INK = 255, 60, 0.2  # grey level of pixels of one level; how many, and what share, are text
+FAINT = 0.03  # of the span of grey: the least contrast of text of one level
 
 
 def candidates(pixels: Pixels, bits: int) -> list[Box]:
@@ -56,9 +57,12 @@ def candidates(pixels: Pixels, bits: int) -> list[Box]:
     low, high = _quantiles(levels[-1], 0.02, 0.98)
     span = max(float(high - low), 8.0 if bits <= 8 else float(1 << (bits - 5)))
     found = list(_searched(levels, [_least(level, span) for level in levels]))
-    for plane in _extremes(levels[0]):
-        levels = _halved(plane)
-        found.extend(replace(box, extreme=True) for box in _searched(levels, [INK // 4] * len(levels), plates=False))
+    for plane, extreme in _extremes(levels[0]):
+        halves = _halved(plane)
+        for box in _searched(halves, [INK // 4] * len(halves), plates=False):
+            place = np.s_[box.top : box.top + box.height, box.left : box.left + box.width]
+            if _stands_out(pixels[place], extreme, FAINT * span):
+                found.append(replace(box, extreme=True))
     return distinct(joined(found))
 
 
@@ -74,15 +78,21 @@ def _halved(pixels: Pixels) -> list[Pixels]:
     return levels
 
 
-def _extremes(pixels: Pixels) -> Iterator[Pixels]:
-    """Yield what has the largest grey level, and what has the least: text has no other, whatever lies behind it.
+def _extremes(pixels: Pixels) -> Iterator[tuple[Pixels, int]]:
+    """Yield what has the largest grey level, or the least, and the level: text has no other, whatever lies behind it.
 
     White letters over bone differ from it by less than a step, but by their one grey level.
     """
     for extreme, light in ((pixels.max(), True), (pixels.min(), False)):
         ink = pixels == extreme
         if LEAST_INK <= np.count_nonzero(ink) <= MOST_INK * ink.size:
-            yield (ink if light else ~ink) * np.uint16(INK)
+            yield (ink if light else ~ink) * np.uint16(INK), int(extreme)
+
+
+def _stands_out(part: Pixels, extreme: int, least: float) -> bool:
+    """Say whether what is not ink differs from it by so much; noise that is cut off there comes near to it."""
+    others = part[part != extreme]
+    return bool(others.size and abs(extreme - float(np.median(others))) >= least)
 
 
 def _searched(levels: list[Pixels], leasts: list[int], plates: bool = True) -> Iterator[Box]:
