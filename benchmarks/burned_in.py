@@ -35,6 +35,7 @@ from benchmarks.results import FOLDER, Record, begin, save, table
 from shardkit.burned_in import blanking, candidates, detection, reading
 from shardkit.burned_in.boxes import Box
 from shardkit.burned_in.findings import Finding
+from shardkit.extras import has_ocr
 from shardkit.report import Plot
 from shardkit.synthetic.planted_text import KINDS
 from shardkit.terminal.output import say
@@ -87,7 +88,7 @@ def run(
         "cjk": font is not None,
         "read": read,
         "seed": seed,
-        "reads": reading.available(),
+        "reads": has_ocr(),
     }
     rows: list[Record] = []
     blanked: list[Record] = []
@@ -111,7 +112,7 @@ def run(
 def _warm(carrier: Carrier) -> None:
     """Compile and load what a first image would pay for."""
     detection.find(carrier.pixels, carrier.bits)
-    if reading.available():
+    if has_ocr():
         reading.read(carrier.pixels, Box(0, 0, 20, 100, True, True, 5, 1.0))
 
 

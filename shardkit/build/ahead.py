@@ -18,7 +18,6 @@ def report_loading() -> Iterator[None]:
 
 def _load() -> None:
     with suppress(Exception):  # the report's own import says it
-        from shardkit.burned_in import reading  # noqa: F401
         from shardkit.report import dataset_page, plots  # noqa: F401
 
         plots.load()

@@ -3,6 +3,7 @@
 from shardkit.codecs.base import LEVELS
 from shardkit.config import BuildConfig
 from shardkit.errors import ArgumentError
+from shardkit.extras import has_ocr
 from shardkit.formats import codecs_of, shard_format
 from shardkit.sources.images import slices
 from shardkit.storage import is_remote, local_path, shown
@@ -32,20 +33,13 @@ def check_values(config: BuildConfig) -> None:
     ):
         if not sound:
             raise ArgumentError(f"{name} must be {wanted}")
-    if rules.burned_in != "flag":
-        _check_reading(rules.burned_in)
-    slices.parse(dataset.slices)
-    check_format(dataset.format, dataset.codec_name, dataset.levels)
-
-
-def _check_reading(wanted: str) -> None:
-    from shardkit.burned_in import reading  # takes half a second to load
-
-    if not reading.available():
+    if rules.burned_in != "flag" and not has_ocr():
         raise ArgumentError(
-            f"--burned-in {wanted} tells side markers from names by reading them, which needs the extra ocr:"
+            f"--burned-in {rules.burned_in} tells side markers from names by reading them, which needs the extra ocr:"
             " pip install 'shardkit[ocr]'"
         )
+    slices.parse(dataset.slices)
+    check_format(dataset.format, dataset.codec_name, dataset.levels)
 
 
 def check_format(form: str, codec: str, levels: int) -> None:

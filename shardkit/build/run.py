@@ -39,6 +39,7 @@ from shardkit.dataset.bins import Bins
 from shardkit.dataset.contents import JOURNALS
 from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ArgumentError, BuildError
+from shardkit.extras import has_ocr
 from shardkit.formats import listing, shard_format
 from shardkit.sources.entries import Entry
 from shardkit.storage import Store, parquet, private, shown, translate_errors
@@ -87,12 +88,6 @@ def build(
         raise BuildError(f"the workers were lost ({what}): run the same command again") from None
 
 
-def _unread() -> tuple[str, ...]:
-    from shardkit.burned_in import reading
-
-    return () if reading.available() else (_UNREAD,)
-
-
 class _Run:
     def __init__(
         self, config: BuildConfig, progress: Progress, executor: Executor | None, held: exclusive.Running
@@ -138,7 +133,8 @@ class _Run:
             journal.clear(self.store)
             outcome = self.last.close(known, new, (again or chosen) if retry else None)
             told = () if self.facts is None else self.facts.finish(self.store, self.config)
-            return replace(outcome, told=(*told, *_unread(), *outcome.told))
+            unread = () if has_ocr() else (_UNREAD,)
+            return replace(outcome, told=(*told, *unread, *outcome.told))
 
     def _scan(self, known: scan_rows.SeenFiles, settled: set[bytes]) -> tuple[int, int]:
         """Read the headers of what no earlier pass has seen; return names listed, and new ones in this generation.

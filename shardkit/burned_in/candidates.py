@@ -193,19 +193,17 @@ def _tones(part: Pixels, least: int, plates: bool) -> Iterator[tuple[bool, Mask,
     """
     from shardkit.burned_in import marks
 
-    everywhere = np.zeros(part.shape, np.uint8)
-    tones, again = np.empty_like(everywhere), np.empty_like(everywhere)
-    marks.part_tones(part, everywhere, 0, AROUND, 3 * least // 2, tones)
+    tones, again = np.empty(part.shape, np.uint8), np.empty(part.shape, np.uint8)
+    marks.part_tones(part, np.zeros(part.shape, np.bool_), AROUND, 3 * least // 2, tones)
     yield True, tones == 2, None
     yield False, tones == 1, None
     for plate in (1, 2) if plates else ():
         labels, _ = ndimage.label(tones == 3 - plate, np.ones((3, 3)))
         sizes = np.bincount(labels.ravel())
         sizes[0] = 0
-        others = ndimage.binary_dilation(
-            (sizes > LETTER)[labels], np.ones((3, 3), np.bool_)
-        )  # with the soft edge towards them
-        marks.part_tones(part, others.astype(np.uint8), 0, AROUND, least, again)
+        # With the soft edge towards them:
+        others = ndimage.binary_dilation((sizes > LETTER)[labels], np.ones((3, 3), np.bool_))
+        marks.part_tones(part, others, AROUND, least, again)
         yield plate == 1, again == 3 - plate, again == plate
 
 

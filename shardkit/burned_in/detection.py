@@ -17,6 +17,7 @@ from shardkit.burned_in.findings import Finding
 from shardkit.burned_in.markers import is_marker
 from shardkit.burned_in.pieces import pieces
 from shardkit.burned_in.reading import Reading
+from shardkit.extras import has_ocr
 
 Pixels = npt.NDArray[np.uint16]
 
@@ -53,7 +54,7 @@ def find(pixels: Pixels, bits: int, *, read: bool | None = None) -> list[Finding
     """
     if not (boxes := candidates(pixels, bits)):
         return []
-    reads = reading.available() if read is None else read
+    reads = has_ocr() if read is None else read
     found: list[Finding] = []
     for n, box in enumerate(boxes):
         found += _judged(pixels, box) if reads and n < MOST else _unread(box)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import int32, int64, types, uint8, uint16, uint32, uint64
+from numba import bool_, int32, int64, types, uint8, uint16, uint32, uint64
 
 from shardkit.compiling import compiled
 
 Pixels = npt.NDArray[np.uint16]
 Line = npt.NDArray[np.uint16]
-Mask = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+Tones = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.uint16]
 Labels = npt.NDArray[np.int32]
 Measures = npt.NDArray[np.int64]
@@ -90,18 +91,16 @@ def count_strokes(pixels: Pixels, least: int, reach: int, cell: int, counts: Cou
                     above_sign[x], above_at[x] = now, y
 
 
-@compiled(_PIXELS, types.Array(uint8, 2, "C", readonly=True), int64, int64, int64, types.Array(uint8, 2, "C"))
-def part_tones(pixels: Pixels, among: Mask, which: int, side: int, least: int, tones: Mask) -> None:
+@compiled(_PIXELS, types.Array(bool_, 2, "C", readonly=True), int64, int64, types.Array(uint8, 2, "C"))
+def part_tones(pixels: Pixels, apart: Mask, side: int, least: int, tones: Tones) -> None:
     """Say of some pixels whether they are lighter or darker than the middle of those of them that surround them.
 
     Parameters
     ----------
     pixels : ndarray of uint16, (height, width)
         A part of an image.
-    among : ndarray of uint8, (height, width)
-        Tones of an earlier parting, or zeros.
-    which : int
-        The tone in it, or zero, of the pixels that are parted; others are as if they were not there.
+    apart : ndarray of bool, (height, width)
+        The pixels that are not parted, as if they were not there.
     side : int
         Pixels to each side that surround one.
     least : int
@@ -115,9 +114,8 @@ def part_tones(pixels: Pixels, among: Mask, which: int, side: int, least: int, t
     some, others = np.full(width + 2 * side, 65535, np.uint16), np.zeros(width + 2 * side, np.uint16)
     for y in range(height):
         for x in range(width):
-            parted = among[y, x] == which
-            some[x + side] = pixels[y, x] if parted else 65535
-            others[x + side] = pixels[y, x] if parted else 0
+            some[x + side] = 65535 if apart[y, x] else pixels[y, x]
+            others[x + side] = 0 if apart[y, x] else pixels[y, x]
         least_line, most_line = low[y + side], high[y + side]
         for shift in range(reach):  # unsigned, or the inner loop is not made one of vectors
             for x in range(across):
@@ -133,7 +131,7 @@ def part_tones(pixels: Pixels, among: Mask, which: int, side: int, least: int, t
                 large_line[x] = max(large_line[x], most_line[x])
         for x in range(width):
             small, large = np.int32(small_line[x]), np.int32(large_line[x])
-            if among[y, x] != which or large - small < least:
+            if apart[y, x] or large - small < least:
                 tones[y, x] = 0
             else:
                 tones[y, x] = 2 if 2 * np.int32(pixels[y, x]) > small + large else 1

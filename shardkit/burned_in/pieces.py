@@ -55,6 +55,6 @@ def _ink(part: Pixels, light: bool) -> npt.NDArray[np.bool_]:
     size = max(round(part.shape[1] * _HEIGHT / part.shape[0]), 1), _HEIGHT
     small = np.asarray(grey.resize(size, Image.Resampling.BOX)).round().astype(np.uint16)
     low, high = np.percentile(small, (2, 98))
-    none, tones = np.zeros(small.shape, np.uint8), np.empty(small.shape, np.uint8)
-    marks.part_tones(small, none, 0, AROUND, max(round(_SPAN * (high - low)), 2), tones)
+    none, tones = np.zeros(small.shape, np.bool_), np.empty(small.shape, np.uint8)
+    marks.part_tones(small, none, AROUND, max(round(_SPAN * (high - low)), 2), tones)
     return np.asarray(tones == (2 if light else 1))

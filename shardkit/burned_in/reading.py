@@ -48,14 +48,6 @@ class Reading:
     turned: bool = False
 
 
-def available() -> bool:
-    """Say whether the extra `ocr` is installed."""
-    try:
-        return bool(metadata.version("rapidocr")) and bool(metadata.version("onnxruntime"))
-    except metadata.PackageNotFoundError:
-        return False
-
-
 def read(pixels: Pixels, box: Box, turned: bool | None = None) -> Reading:
     """Read a candidate along its line, in both senses; the better is returned.
 

@@ -17,7 +17,7 @@ import pytest
 
 from shardkit import burned_in
 from shardkit.build import checks, journal, run
-from shardkit.burned_in import detection, reading
+from shardkit.burned_in import detection
 from shardkit.config import BuildConfig
 from shardkit.dataset import contents, manifest, schema
 from shardkit.dataset.hashes import pixel_hash
@@ -163,7 +163,7 @@ def test_images_with_text_are_dropped_if_asked(export: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("mode", ["drop", "blank"])
 def test_without_the_extra_neither_is_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: str) -> None:
-    monkeypatch.setattr(reading, "available", lambda: False)
+    monkeypatch.setattr(checks, "has_ocr", lambda: False)
     config = BuildConfig.of("a", str(tmp_path / "b"), tmp_path / "c", burned_in=mode)
     with pytest.raises(ArgumentError, match=rf"--burned-in {mode} .* pip install 'shardkit\[ocr\]'"):
         checks.check_values(config)
@@ -173,7 +173,8 @@ def test_without_the_extra_neither_is_done(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_without_the_extra_all_lines_are_flagged_and_it_is_said_once(
     monkeypatch: pytest.MonkeyPatch, pictures: dict[str, Picture], export: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(reading, "available", lambda: False)
+    for module in (detection, run):
+        monkeypatch.setattr(module, "has_ocr", lambda: False)
     for name in ("0.dcm", "1.dcm"):
         assert [line.kind for line in burned_in.find(pictures[name], 12)] == ["unreadable"]
     outcome = run.build(BuildConfig.of(str(export), str(tmp_path / "out"), tmp_path / "private", accept_outcome=True))

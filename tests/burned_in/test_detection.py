@@ -16,6 +16,7 @@ from shardkit.burned_in.findings import Finding
 from shardkit.burned_in.markers import is_marker
 from shardkit.burned_in.reading import Reading
 from shardkit.errors import ArgumentError
+from shardkit.extras import has_ocr
 from shardkit.synthetic.planted_text import drawn, plant
 from shardkit.synthetic.radiographs import radiograph
 
@@ -162,6 +163,17 @@ def test_at_most_some_candidates_are_read(picture: Pixels, monkeypatch: pytest.M
     assert len(asked) == detection.MOST
 
 
+@pytest.mark.parametrize("extreme", [False, True])
+def test_what_was_seen_in_one_grey_level_alone_is_nothing_unless_it_is_read(
+    picture: Pixels, monkeypatch: pytest.MonkeyPatch, extreme: bool
+) -> None:
+    box = Box(300, 150, 20, 160, True, True, 12, 0.9, extreme)
+    monkeypatch.setattr(detection, "candidates", lambda pixels, bits: [box])
+    assert bool(find(picture, 12, read=False)) is not extreme
+    reads(monkeypatch, Reading("DOE JANE", 0.95))
+    assert [f.kind for f in find(picture, 12, read=True)] == ["text"]
+
+
 def test_without_the_extra_reading_says_what_to_install(picture: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> str:
         raise metadata.PackageNotFoundError(name)
@@ -169,7 +181,7 @@ def test_without_the_extra_reading_says_what_to_install(picture: Pixels, monkeyp
     monkeypatch.setattr(metadata, "version", absent)
     monkeypatch.setattr(metadata, "distribution", absent)
     reading._recogniser.cache_clear()
-    assert not reading.available()
+    assert not has_ocr()
     with pytest.raises(ArgumentError, match=r"pip install 'shardkit\[ocr\]'"):
         find(with_text(picture, "DOE JANE"), 12, read=True)
     assert [f.kind for f in find(with_text(picture, "DOE JANE 1963"), 12)] == ["unreadable"]
