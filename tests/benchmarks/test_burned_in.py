@@ -81,6 +81,7 @@ def test_a_quick_run_leaves_figures_a_table_and_a_plot(tmp_path: Path) -> None:
     assert result["planted"]["latin"]["stage_one"] >= 0.95 * result["planted"]["latin"]["texts"]
     assert [row["flagged"] for row in result["clean"]] == [{}]
     assert set(result["planted"]["cells"]["look"]) == set(burned_in_cases.LOOKS)
-    assert sum(row["texts"] for row in result["planted"]["cells"]["size"].values()) == 40
+    sizes = result["planted"]["cells"]["size"].values()
+    assert sum(row["texts"] for row in sizes) == result["planted"]["latin"]["texts"] > 0
     assert "no text planted" in burned_in.readme(result)
     assert out.with_suffix(".png").stat().st_size > 1000
