@@ -26,12 +26,9 @@ LEVELS = 3
 CELL = 8
 REACH = 12  # pixels of the widest stroke
 STEP, MOST_STEP = 0.15, 0.25  # of the span of grey: the least step that bounds a stroke; the most, where there is noise
-SHARP = 0.6  # of a letter's outline, that has such steps
 AROUND = 8  # pixels to each side that a mark is parted from
 EVEN = 0.25  # of the contrast of letters on a plate: the most that the plate's grey varies
-SMALLEST, TALLEST = 4, 40  # pixels of a letter's height, in the level where it is found
 LETTER = 600  # pixels of a mark, at most: what is more surrounds a plate
-FEWEST = 3  # letters of a line
 INK, LEAST_INK, MOST_INK = 255, 60, 0.2  # grey level of pixels of one level; how many, and what share, are text
 FAINT = 0.03  # of the span of grey: the least contrast of text of one level
 
@@ -176,7 +173,7 @@ def _lines(part: Pixels, top: int, left: int, least: int, scale: int, plates: bo
         found = np.empty((count, 7), np.int64)
         marks.measure(labels.astype(np.int32, copy=False), part, 1 if light else -1, least, found)
         for upright in (True, False):
-            boxes = found if upright else found[:, [2, 3, 0, 1, 4, 5, 6]]
+            boxes = found if upright else np.ascontiguousarray(found[:, [2, 3, 0, 1, 4, 5, 6]])
             for line, letters, score in _rows_of_letters(boxes):
                 y0, y1, x0, x1 = line if upright else line[2:] + line[:2]
                 place = slice(y0, y1), slice(x0, x1)
@@ -193,7 +190,7 @@ def _tones(part: Pixels, least: int, plates: bool) -> Iterator[tuple[bool, Mask,
     """
     from shardkit.burned_in import marks
 
-    tones, again = np.empty(part.shape, np.uint8), np.empty(part.shape, np.uint8)
+    tones, again, others = (np.empty(part.shape, kind) for kind in (np.uint8, np.uint8, np.bool_))
     marks.part_tones(part, np.zeros(part.shape, np.bool_), AROUND, 3 * least // 2, tones)
     yield True, tones == 2, None
     yield False, tones == 1, None
@@ -201,8 +198,7 @@ def _tones(part: Pixels, least: int, plates: bool) -> Iterator[tuple[bool, Mask,
         labels, _ = ndimage.label(tones == 3 - plate, np.ones((3, 3)))
         sizes = np.bincount(labels.ravel())
         sizes[0] = 0
-        # With the soft edge towards them:
-        others = ndimage.binary_dilation((sizes > LETTER)[labels], np.ones((3, 3), np.bool_))
+        marks.with_rim(labels.astype(np.int32, copy=False), sizes > LETTER, others)  # the rim is soft
         marks.part_tones(part, others, AROUND, least, again)
         yield plate == 1, again == 3 - plate, again == plate
 
@@ -219,27 +215,11 @@ def _rows_of_letters(boxes: Measures) -> Iterator[tuple[list[int], int, float]]:
     """Yield box, letters and score of each line among marks, as `marks.measure` describes them."""
     from shardkit.burned_in import marks
 
-    heights, widths = boxes[:, 1] - boxes[:, 0], boxes[:, 3] - boxes[:, 2]
-    fill = boxes[:, 4] / (heights * widths)
-    sharp = boxes[:, 6] / np.maximum(boxes[:, 5], 1)
-    joined = (widths > 1.5 * heights) & (boxes[:, 5] > 2.2 * (heights + widths))
-    fits = (heights >= SMALLEST) & (heights <= TALLEST) & (fill > 0.12) & (sharp >= SHARP) & (12 * widths >= heights)
-    letters = np.flatnonzero(fits & ((widths <= 2.5 * heights) | (joined & (widths <= 12 * heights))))
-    if not letters.size:
-        return
-    letters = letters[np.argsort(boxes[letters, 2], kind="stable")]
-    weights = np.where(joined, np.maximum(widths // np.maximum(heights, 1), 1), 1)
-    after = np.empty(len(letters), np.int64)
-    marks.follow(np.ascontiguousarray(boxes[letters, :4]), after)
-    firsts = np.setdiff1d(np.arange(len(letters)), after)
-    for first in firsts:
-        chain = [int(first)]
-        while after[chain[-1]] >= 0:
-            chain.append(int(after[chain[-1]]))
-        line = letters[chain]
-        count = int(weights[line].sum())
-        if count >= FEWEST:
-            yield _reach(boxes, boxes[line]), count, _score(boxes[line], count, sharp[line])
+    lines, letters = np.empty(len(boxes), np.int64), np.empty(len(boxes), np.int64)
+    for number in range(marks.line_up(boxes, lines, letters)):
+        line = boxes[lines == number]
+        line = line[np.argsort(line[:, 2], kind="stable")]
+        yield _reach(boxes, line), int(letters[number]), _score(line, int(letters[number]))
 
 
 def _reach(boxes: Measures, line: Measures) -> list[int]:
@@ -265,8 +245,9 @@ def _reach(boxes: Measures, line: Measures) -> list[int]:
     return [y0, y1, x0, x1]
 
 
-def _score(boxes: Measures, count: int, sharp: npt.NDArray[np.float64]) -> float:
+def _score(boxes: Measures, count: int) -> float:
     """Say how much marks are like letters: many, on one line, with sharp outlines."""
     heights = boxes[:, 1] - boxes[:, 0]
     ends = min(np.std(boxes[:, 1]), np.std(boxes[:, 0])) / np.median(heights)
+    sharp = boxes[:, 6] / np.maximum(boxes[:, 5], 1)
     return float(min(count / 8, 1.0) * max(0.0, 1 - 2 * ends) * sharp.mean())

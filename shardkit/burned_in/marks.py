@@ -20,6 +20,10 @@ Order = npt.NDArray[np.int64]
 _PIXELS, _COUNTS = types.Array(uint16, 2, "C", readonly=True), types.Array(uint16, 3, "C")
 _LINE = types.Array(uint16, 1, "C", readonly=True)
 _BLOCK = 64  # pixels looked at together for any step at all
+SMALLEST, TALLEST = 4, 40  # pixels of a letter's height, in the level where it is found
+FULL = 0.12  # of its box, that a letter's pixels fill at least
+SHARP = 0.6  # of a letter's outline, that has steps
+FEWEST = 3  # letters of a line
 
 
 @compiled(_PIXELS, types.Array(uint16, 2, "C"))
@@ -184,36 +188,106 @@ def measure(labels: Labels, part: Pixels, sign: int, least: int, found: Measures
                     mark[6] += 1
 
 
-@compiled(types.Array(int64, 2, "C", readonly=True), types.Array(int64, 1, "C"))
-def follow(letters: Measures, after: Order) -> None:
-    """Find the letter that follows each on its line.
+@compiled(types.Array(int64, 2, "C", readonly=True), types.Array(int64, 1, "C"), types.Array(int64, 1, "C"))
+def _follow(found: Measures, which: Order, after: Order) -> None:
+    """Find the letter that follows each on its line, -1 where there is none; they are in order of first columns."""
+    count = which.size
+    taken = np.zeros(count, np.bool_)
+    tallest = int64(0)
+    for n in which:
+        tallest = max(tallest, found[n, 1] - found[n, 0])
+    for here in range(count):
+        after[here] = -1
+        one, best = found[which[here]], int64(1) << 30
+        mine = one[1] - one[0]
+        for there in range(here + 1, count):
+            other = found[which[there]]
+            gap = other[2] - one[3]
+            if gap > 2 * tallest:
+                break
+            theirs = other[1] - other[0]
+            tall, small = max(mine, theirs), min(mine, theirs)
+            if taken[there] or gap > 2 * tall or 10 * gap < -3 * tall or tall > 2 * small or gap >= best:
+                continue
+            if 10 * (min(one[1], other[1]) - max(one[0], other[0])) >= 7 * small:
+                best, after[here] = gap, there
+        if after[here] >= 0:
+            taken[after[here]] = True
+
+
+@compiled(types.Array(int64, 2, "C", readonly=True), types.Array(int64, 1, "C"), types.Array(int64, 1, "C"))
+def line_up(found: Measures, lines: Order, letters: Order) -> int:
+    """Find which marks are like letters, and which of these stand on one line.
 
     Parameters
     ----------
-    letters : ndarray of int64, (letters, 4)
-        First row, end row, first column, end column, in order of the first columns.
-    after : ndarray of int64, (letters,)
-        Takes the index of the next letter, -1 where there is none.
+    found : ndarray of int64, (marks, 7)
+        What `measure` says of each.
+    lines : ndarray of int64, (marks,)
+        Takes the line of each mark from 0, and -1 for one that stands on none.
+    letters : ndarray of int64, (marks,)
+        Takes the letters of each line; two and more that touch are one mark.
+
+    Returns
+    -------
+    int
+        The lines.
     """
-    count = letters.shape[0]
-    taken = np.zeros(count, np.bool_)
-    tallest = int64(0)
+    count, fits = found.shape[0], 0
+    which, weights = np.empty(count, np.int64), np.empty(count, np.int64)
     for n in range(count):
-        tallest = max(tallest, letters[n, 1] - letters[n, 0])
-    for here in range(count):
-        after[here] = -1
-        best = int64(1) << 30
-        mine = letters[here, 1] - letters[here, 0]
-        for other in range(here + 1, count):
-            gap = letters[other, 2] - letters[here, 3]
-            if gap > 2 * tallest:
-                break
-            theirs = letters[other, 1] - letters[other, 0]
-            tall, small = max(mine, theirs), min(mine, theirs)
-            if taken[other] or gap > 2 * tall or 10 * gap < -3 * tall or tall > 2 * small or gap >= best:
-                continue
-            shared = min(letters[here, 1], letters[other, 1]) - max(letters[here, 0], letters[other, 0])
-            if 10 * shared >= 7 * small:
-                best, after[here] = gap, other
-        if after[here] >= 0:
-            taken[after[here]] = True
+        lines[n] = -1
+        tall, wide, outline = found[n, 1] - found[n, 0], found[n, 3] - found[n, 2], found[n, 5]
+        if tall < SMALLEST or tall > TALLEST or 12 * wide < tall or found[n, 4] <= FULL * (tall * wide):
+            continue
+        touching = wide > 1.5 * tall and outline > 2.2 * (tall + wide)
+        if wide > (12 if touching else 2.5) * tall or found[n, 6] < SHARP * max(outline, 1):
+            continue
+        weights[fits] = max(wide // tall, 1) if touching else 1
+        which[fits] = n
+        fits += 1
+    order = np.argsort(found[which[:fits], 2], kind="mergesort")
+    after = np.empty(fits, np.int64)
+    _follow(found, which[:fits][order], after)
+    follows = np.zeros(fits, np.bool_)
+    for n in range(fits):
+        if after[n] >= 0:
+            follows[after[n]] = True
+    number = 0
+    for first in range(fits):
+        if follows[first]:
+            continue
+        total, here = 0, first
+        while here >= 0:
+            total, here = total + weights[order[here]], after[here]
+        if total < FEWEST:
+            continue
+        here = first
+        while here >= 0:
+            lines[which[order[here]]], here = number, after[here]
+        letters[number] = total
+        number += 1
+    return number
+
+
+@compiled(
+    types.Array(int32, 2, "C", readonly=True), types.Array(bool_, 1, "C", readonly=True), types.Array(bool_, 2, "C")
+)
+def with_rim(labels: Labels, some: Mask, chosen: Mask) -> None:
+    """Choose the pixels of some labels, and those that touch them.
+
+    Parameters
+    ----------
+    labels : ndarray of int32, (height, width)
+        The label of each pixel.
+    some : ndarray of bool, (labels,)
+        Which labels.
+    chosen : ndarray of bool, (height, width)
+        Takes the choice.
+    """
+    height, width = labels.shape
+    chosen[:] = False
+    for y in range(height):
+        for x in range(width):
+            if some[labels[y, x]]:
+                chosen[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2] = True
