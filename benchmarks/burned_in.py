@@ -5,7 +5,7 @@ planted  texts of a random grid (size of the font's em, contrast, tone, quarter 
          its box. `stage one`: candidates do. `unread`: without the extra `ocr`.
 clean    images of a folder, and the synthetic ones: a file is flagged if a finding is not a marker. Names of flagged
          files are listed, so that each is looked at. What a person saw there is given by `--seen`: what a folder has of
-         real text is rightly found; markers alone, and no text, are false alarms.
+         real text is rightly found; markers alone, and no text, are false alarms; text that is not flagged is missed.
 blanked  characters of planted Latin text that Tesseract, which has no part in finding, reads before and after.
 """
 
@@ -63,8 +63,8 @@ def run(
     clean
         Folder of PNG files without text but markers; every twentieth carries planted text as well.
     seen
-        CSV of `file` (as a run lists it, or the SHA-256 of the file) and `verdict`: what a person saw in clean files
-        that were flagged, as "text", "marker" or "no text". Never what a text says.
+        CSV of `file` (as a run lists it, or the SHA-256 of the file) and `verdict`: what a person saw in files of the
+        folder, as "text", "marker" or "no text". Never what a text says.
     font
         Font file with Chinese, Japanese and Korean; without it these scripts are left out.
     read
@@ -177,7 +177,9 @@ def _summed(rows: Sequence[Record]) -> Record:
 def _clean(name: str, carriers: Sequence[Carrier], verdicts: Mapping[str, Verdict]) -> Record:
     one, both, unread, markers = [], [], [], 0
     flagged: dict[str, Verdict | None] = {}
+    missed: list[str] = []
     for carrier in carriers:
+        verdict = verdicts.get(carrier.name, verdicts.get(carrier.digest))
         begun = time.process_time()
         candidates.candidates(carrier.pixels, carrier.bits)
         middle = time.process_time()
@@ -186,7 +188,9 @@ def _clean(name: str, carriers: Sequence[Carrier], verdicts: Mapping[str, Verdic
         one.append(1e3 * (middle - begun))
         markers += any(f.kind == "marker" for f in found)
         if any(f.kind != "marker" for f in found):
-            flagged[carrier.name] = verdicts.get(carrier.name, verdicts.get(carrier.digest))
+            flagged[carrier.name] = verdict
+        elif verdict == "text":
+            missed.append(carrier.name)
         if detection.find(carrier.pixels, carrier.bits, read=False):
             unread.append(carrier.name)
     return {
@@ -194,6 +198,7 @@ def _clean(name: str, carriers: Sequence[Carrier], verdicts: Mapping[str, Verdic
         "images": len(carriers),
         "mpx": sum(c.pixels.size for c in carriers) / 1e6 / len(carriers),
         "flagged": flagged,
+        "missed": missed,
         "false_alarms": sum(verdict in ("marker", "no text") for verdict in flagged.values()),
         "unseen": sum(verdict is None for verdict in flagged.values()),
         "unread_flagged": len(unread),
@@ -224,7 +229,7 @@ def readme(result: Record) -> str:
     others = {name: row for name, row in planted["cells"]["kind"].items() if name not in KINDS}
     rows += sorted(others.items())
     lines = [
-        f"{conditions['planted']:,} planted texts, one an image. Cells are of Latin text; other scripts stand below:",
+        f"{conditions['planted']:,} planted texts, one an image. Cells are of Latin text; others stand below:",
         "",
         table(
             ["planted", "texts", "found, %", "stage one, %", "without `ocr`, %"],
@@ -246,6 +251,8 @@ def readme(result: Record) -> str:
                 "flagged",
                 "of these false",
                 "not looked at",
+                "with text that a person saw",
+                "of these flagged",
                 "flagged without `ocr`",
                 "ms, stage one",
                 "ms, both",
@@ -259,6 +266,8 @@ def readme(result: Record) -> str:
                     len(r["flagged"]),
                     r["false_alarms"],
                     r["unseen"],
+                    (right := sum(verdict == "text" for verdict in r["flagged"].values())) + len(r["missed"]),
+                    right,
                     r["unread_flagged"],
                     *(f"{r[key]:.1f}" for key in ("one_ms", "both_ms", "both_ms_p99")),
                 ]

@@ -18,7 +18,18 @@ import numpy.typing as npt
 from PIL import Image
 
 from shardkit.burned_in.findings import Finding
-from shardkit.synthetic.planted_text import FONTS, KINDS, SCRIPTS, Planted, compressed, drawn, phrase, plant, skewed
+from shardkit.synthetic.planted_text import (
+    FONTS,
+    INITIALS,
+    KINDS,
+    SCRIPTS,
+    Planted,
+    compressed,
+    drawn,
+    phrase,
+    plant,
+    skewed,
+)
 from shardkit.synthetic.radiographs import radiograph
 
 Pixels = npt.NDArray[np.uint16]
@@ -99,7 +110,7 @@ def seen_in(path: Path) -> dict[str, Verdict]:
 def cases(carriers: Sequence[Carrier], count: int, seed: int, font: Path | None) -> Iterator[Case]:
     """Yield planted texts of random cells, each in one of the carriers; where the range lacks contrast, anew."""
     rng = np.random.default_rng(seed)
-    scripts = [name for name in SCRIPTS if font or name in OF_DEJAVU]
+    scripts = [INITIALS, *(name for name in SCRIPTS if font or name in OF_DEJAVU)]
     made = 0
     while made < count:
         carrier = carriers[int(rng.integers(len(carriers)))]
@@ -112,7 +123,7 @@ def cases(carriers: Sequence[Carrier], count: int, seed: int, font: Path | None)
 def _case(carrier: Carrier, rng: np.random.Generator, look: str, scripts: list[str], font: Path | None) -> Case | None:
     kind = str(rng.choice(KINDS)) if rng.random() < 0.8 else str(rng.choice(scripts))
     latin = str(rng.choice([*FONTS, "default"]))
-    face: str | Path = latin if kind in KINDS else "sans" if kind in OF_DEJAVU or font is None else font
+    face: str | Path = latin if kind in (*KINDS, INITIALS) else "sans" if kind in OF_DEJAVU or font is None else font
     size, contrast = int(rng.choice(SIZES)), float(rng.choice(CONTRASTS))
     dark, turns, place = bool(rng.random() < 0.4), int(rng.integers(4)), str(rng.choice(PLACES))
     texts = [phrase(kind, rng) for _ in range(3 if look == "lines" else 1)]

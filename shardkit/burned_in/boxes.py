@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+FEWEST = 3  # letters of a line; two alone are initials, if they are as alike as letters of lead
+
 
 @dataclass(frozen=True)
 class Box:
@@ -36,6 +38,11 @@ class Box:
     extreme: bool = False
 
     @property
+    def is_pair(self) -> bool:
+        """Whether it has two letters only."""
+        return self.letters < FEWEST
+
+    @property
     def letter_height(self) -> int:
         """Pixels across its line."""
         return self.height if self.upright else self.width
@@ -48,6 +55,10 @@ class Box:
         bottom = min(self.top + self.height + across, shape[0])
         right = min(self.left + self.width + along, shape[1])
         return replace(self, top=top, left=left, height=bottom - top, width=right - left)
+
+    def mirrored(self, width: int) -> Box:
+        """Return it in the mirrored image, which has so many columns."""
+        return replace(self, left=width - self.left - self.width)
 
     def turned(self) -> Box:
         """Return it with rows and columns exchanged: what is true of upright lines is then true of the others."""
@@ -100,7 +111,8 @@ def distinct(found: list[Box]) -> list[Box]:
     kept: list[Box] = []
     for box in sorted(found, key=lambda b: (-b.letters * b.score, b.top, b.left)):
         for n, other in enumerate(kept):
-            if 2 * shared(box, other) >= min(box.height * box.width, other.height * other.width):
+            crossing = box.upright != other.upright and (box.is_pair or other.is_pair)  # initials below a side marker
+            if not crossing and 2 * shared(box, other) >= min(box.height * box.width, other.height * other.width):
                 if box.upright == other.upright and (
                     box.letter_height <= 1.5 * other.letter_height or _half_of(other, box)
                 ):

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from shardkit.burned_in.boxes import Box, distinct, joined
+from shardkit.burned_in.boxes import FEWEST, Box, distinct, joined
 
 Pixels = npt.NDArray[np.uint16]
 Counts = npt.NDArray[np.uint16]
@@ -219,12 +219,19 @@ def _rows_of_letters(boxes: Measures) -> Iterator[tuple[list[int], int, float]]:
     for number in range(marks.line_up(boxes, lines, letters)):
         line = boxes[lines == number]
         line = line[np.argsort(line[:, 2], kind="stable")]
-        yield _reach(boxes, line), int(letters[number]), _score(line, int(letters[number]))
+        count = int(letters[number])
+        reach = _reach(boxes, line) if count >= FEWEST else _around_all(line)
+        yield reach, count, _score(line, count)
+
+
+def _around_all(line: Measures) -> list[int]:
+    """Return the box of a line's marks."""
+    return [int(line[:, 0].min()), int(line[:, 1].max()), int(line[:, 2].min()), int(line[:, 3].max())]
 
 
 def _reach(boxes: Measures, line: Measures) -> list[int]:
     """Return the box of a line with the marks that lie along it: dots, dashes, accents, letters of unusual shape."""
-    y0, y1, x0, x1 = int(line[:, 0].min()), int(line[:, 1].max()), int(line[:, 2].min()), int(line[:, 3].max())
+    y0, y1, x0, x1 = _around_all(line)
     tall = y1 - y0
     tops, ends = np.maximum(boxes[:, 0], y0), np.minimum(boxes[:, 1], y1)
     heights = boxes[:, 1] - boxes[:, 0]

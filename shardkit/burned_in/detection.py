@@ -23,6 +23,8 @@ Pixels = npt.NDArray[np.uint16]
 
 MOST = 16  # candidates of an image that are read, the most letter-like first
 SURE, SURE_OF_FEW = 0.6, 0.8  # confidence of a reading of four characters and more; of two or three, as wires make
+SURE_OF_PAIR = 0.9  # of two letters alone
+RINGS = frozenset("O0oI1l")  # what rings and clips are read as
 EVIDENT, EVIDENT_LETTERS = 0.65, 6  # score and letters of a line that is flagged though it was not read
 FAIR, FAIR_LETTERS, HINT = 0.45, 4, 0.3  # of one that is flagged if something was read, and how surely
 HALF_SURE = 0.4  # confidence of four characters, or two that are not Latin, which are flagged but not called text
@@ -64,6 +66,8 @@ def find(pixels: Pixels, bits: int, *, read: bool | None = None) -> list[Finding
 def _judged(pixels: Pixels, box: Box) -> list[Finding]:
     """Read a candidate and its surroundings, as more may belong to it, and tell markers from what is beside them."""
     read = reading.read(pixels, box)
+    if box.is_pair and not _initials(read):
+        return _mirrored(pixels, box)
     if not _trusted(read):
         return _unread(box, read)
     for _ in range(LONGER):
@@ -78,6 +82,15 @@ def _judged(pixels: Pixels, box: Box) -> list[Finding]:
     if is_marker(read.text):
         return [_finding(box, "marker", read.confidence)]
     return _parted(pixels, box, read)
+
+
+def _mirrored(pixels: Pixels, box: Box) -> list[Finding]:
+    """Read two letters from behind: letters of lead are mirrored in an image that is shown as seen from the other side.
+
+    They are no line that is flagged unread, and no side marker, which the list has as it reads from the front.
+    """
+    read = reading.read(pixels[:, ::-1], box.mirrored(pixels.shape[1]))
+    return [_finding(box, "text", read.confidence)] if _initials(read) and not is_marker(read.text) else []
 
 
 def _beside(pixels: Pixels, marker: Box, line: Box, turned: bool) -> list[Finding]:
@@ -135,6 +148,13 @@ def _trusted(read: Reading) -> bool:
     if characters < 2:
         return False
     return read.confidence >= (SURE if characters >= 4 else SURE_OF_FEW)
+
+
+def _initials(read: Reading) -> bool:
+    """Say whether a reading is surely of two letters or three, and not of rings."""
+    characters = {c for c in read.text if c.isalnum()}
+    few = 2 <= sum(c.isalnum() for c in read.text) <= 3
+    return few and read.confidence >= SURE_OF_PAIR and not characters <= RINGS
 
 
 def _unread(box: Box, read: Reading | None = None) -> list[Finding]:

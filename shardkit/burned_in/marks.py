@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import bool_, int32, int64, types, uint8, uint16, uint32, uint64
 
+from shardkit.burned_in.boxes import FEWEST
 from shardkit.compiling import compiled
 
 Pixels = npt.NDArray[np.uint16]
@@ -23,7 +24,7 @@ _BLOCK = 64  # pixels looked at together for any step at all
 SMALLEST, TALLEST = 4, 40  # pixels of a letter's height, in the level where it is found
 FULL = 0.12  # of its box, that a letter's pixels fill at least
 SHARP = 0.6  # of a letter's outline, that has steps
-FEWEST = 3  # letters of a line
+SHARP_PAIR, EVEN, NEAR = 0.7, 0.3, 0.6  # of two letters alone: SHARP; of their height: how far they differ; their gap
 
 
 @compiled(_PIXELS, types.Array(uint16, 2, "C"))
@@ -215,6 +216,17 @@ def _follow(found: Measures, which: Order, after: Order) -> None:
             taken[after[here]] = True
 
 
+@compiled(types.Array(int64, 2, "C", readonly=True), int64, int64)
+def _alike(found: Measures, one: int, other: int) -> bool:
+    """Say whether two marks may be initials: of one height, beside each other, and sharp."""
+    first, second = found[one], found[other]
+    mine, theirs = first[1] - first[0], second[1] - second[0]
+    tall, small = max(mine, theirs), min(mine, theirs)
+    apart = max(abs(first[0] - second[0]), abs(first[1] - second[1]))
+    sharp = first[6] >= SHARP_PAIR * first[5] and second[6] >= SHARP_PAIR * second[5]
+    return sharp and small >= 2 * SMALLEST and apart <= EVEN * tall and second[2] - first[3] <= NEAR * tall
+
+
 @compiled(types.Array(int64, 2, "C", readonly=True), types.Array(int64, 1, "C"), types.Array(int64, 1, "C"))
 def line_up(found: Measures, lines: Order, letters: Order) -> int:
     """Find which marks are like letters, and which of these stand on one line.
@@ -260,7 +272,7 @@ def line_up(found: Measures, lines: Order, letters: Order) -> int:
         total, here = 0, first
         while here >= 0:
             total, here = total + weights[order[here]], after[here]
-        if total < FEWEST:
+        if total < FEWEST and (after[first] < 0 or not _alike(found, which[order[first]], which[order[after[first]]])):
             continue
         here = first
         while here >= 0:

@@ -27,6 +27,7 @@ FONTS = {
 """Name -> file among Matplotlib's, which any machine with shardkit has. Other scripts need a file of their own."""
 
 KINDS = ("name", "date", "number", "words")
+INITIALS = "initials"
 _FAMILY = (
     "Muller",
     "OKONKWO",
@@ -87,7 +88,7 @@ class Planted:
 
 
 def phrase(kind: str, rng: np.random.Generator) -> str:
-    """Return made-up text of a kind: "name", "date", "number", "words", or a name of `SCRIPTS`."""
+    """Return made-up text of a kind: one of `KINDS`, two or three "initials", or a name of `SCRIPTS`."""
     if kind in SCRIPTS:
         return str(rng.choice(SCRIPTS[kind]))
     if kind == "name":
@@ -110,7 +111,9 @@ def phrase(kind: str, rng: np.random.Generator) -> str:
         )
     if kind == "words":
         return str(rng.choice(_WORDS))
-    raise ValueError(f"There is no text of kind {kind!r}; kinds are {', '.join((*KINDS, *SCRIPTS))}.")
+    if kind == INITIALS:
+        return "".join(rng.choice(list("ABCDEFGHJKLMNPRSTVW"), int(rng.integers(2, 4))))
+    raise ValueError(f"There is no text of kind {kind!r}; kinds are {', '.join((*KINDS, INITIALS, *SCRIPTS))}.")
 
 
 def drawn(text: str, font: str | Path, size: int) -> npt.NDArray[np.float32]:

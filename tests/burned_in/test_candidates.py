@@ -169,3 +169,25 @@ def test_noise_that_is_cut_off_at_white_is_no_candidate() -> None:
     strip = np.random.default_rng(2).normal(4095, 200, (700, 90))
     pixels[:, :90] = np.clip(np.rint(ndimage.gaussian_filter(strip, 1.2)), 0, 4095).astype(np.uint16)
     assert candidates(pixels, 12) == []
+
+
+@pytest.mark.parametrize("degrees", [-12, 0, 12])
+@pytest.mark.parametrize("turns", range(4))
+def test_two_letters_alone_are_found_beside_a_side_marker_too(degrees: int, turns: int) -> None:
+    """As radiographers' initials of lead: below the L, tilted with it."""
+    pixels, _ = plant(
+        picture(), 12, skewed(drawn("L", "sans", 40), degrees), "L", (220, 200), contrast=0.9, turns=turns
+    )
+    ink = skewed(drawn("HS", "sans", 32), degrees)
+    pixels, truth = plant(
+        pixels, 12, ink, "HS", (270, 200) if turns % 2 == 0 else (220, 250), contrast=0.9, turns=turns
+    )
+    best = max(candidates(pixels, 12), key=lambda box: covered(truth, [box]) - box.height * box.width / 1e6)
+    assert covered(truth, [best]) >= 0.9
+    assert best.upright == (turns % 2 == 0)
+
+
+@pytest.mark.parametrize("text", ["L", "H.", "H   S"])
+def test_a_lone_letter_and_unlike_or_distant_ones_are_no_line(text: str) -> None:
+    pixels, truth = planted(text, 32, (260, 200), 0.9)
+    assert covered(truth, candidates(pixels, 12)) == 0

@@ -228,3 +228,34 @@ def test_words_of_how_an_image_was_taken_are_markers(text: str) -> None:
 )
 def test_anything_else_is_not(text: str) -> None:
     assert not is_marker(text)
+
+
+def test_two_letters_alone_are_read_surely_from_the_front_or_from_behind(
+    picture: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = with_text(picture, "HS", 32)
+    unsure, nothing = Reading("HS", 0.89), Reading("", 0.0)
+    for answers, kinds in (
+        ((Reading("HS", 0.91),), ["text"]),
+        ((Reading("AP", 0.95),), ["marker"]),
+        ((unsure, Reading("ZH", 0.91)), ["text"]),
+        ((unsure, unsure), []),
+        ((unsure, Reading("9A", 0.5)), []),
+        ((unsure, Reading("AP", 0.99)), []),  # a marker from behind stays, and need not be named
+        ((Reading("00", 0.99), nothing), []),  # rings
+        ((Reading("H", 0.99), nothing), []),
+        ((Reading("HSKLM", 0.99), nothing), []),
+    ):
+        reads(monkeypatch, *answers)
+        assert [f.kind for f in find(few, 12, read=True)] == kinds, answers
+    assert find(few, 12, read=False) == []
+
+
+def test_letters_of_lead_are_found_though_the_image_is_mirrored(picture: Pixels) -> None:
+    ink = drawn("RF", "bold", 36)
+    for mirrored in (ink, ink[:, ::-1]):
+        pixels, truth = plant(picture, 12, mirrored, "RF", (300, 150), contrast=0.9)
+        (found,) = find(pixels, 12)
+        assert found.kind == "text"
+        assert abs(found.left - truth.left) <= 4
+        assert abs(found.width - truth.width) <= 8
