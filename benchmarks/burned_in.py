@@ -104,6 +104,7 @@ def run(
             "characters": sum(row["characters"] for row in blanked),
             "read_before": sum(row["before"] for row in blanked),
             "read_after": sum(row["after"] for row in blanked),
+            "left": [{key: row[key] for key in (*AXES, "after")} for row in blanked if row["after"]],
         }
     save(result, out, plots)
     say(readme(result))
@@ -141,6 +142,7 @@ def _blanked(case: Case) -> Record:
     turns = int(str(case.cell["turns"]))
     painted = blanking.blank(case.pixels, detection.find(case.pixels, case.bits))
     return {
+        **case.cell,
         "characters": sum(len(line.text) for line in case.truth),
         "before": sum(read_back(case.pixels, line, turns) for line in case.truth),
         "after": sum(read_back(painted, line, turns) for line in case.truth),

@@ -61,7 +61,10 @@ def test_what_a_person_saw_says_which_flags_were_false(tmp_path: Path, monkeypat
     path.write_text("file,verdict\n0.png,text\nsum1,no text\n2.png,marker\n")
     row = burned_in._clean("real", carriers, burned_in_cases.seen_in(path))
     assert row["flagged"] == {"0.png": "text", "1.png": "no text", "2.png": "marker", "3.png": None}
-    assert (row["false_alarms"], row["unseen"]) == (2, 1)
+    assert (row["false_alarms"], row["unseen"], row["missed"]) == (2, 1, [])
+    monkeypatch.setattr(detection, "find", lambda *args, **how: [Finding(0, 0, 9, 40, "marker", 1.0)])
+    row = burned_in._clean("real", carriers, burned_in_cases.seen_in(path))
+    assert (row["flagged"], row["missed"]) == ({}, ["0.png"])
     for text, says in (
         ("file,verdict\n0.png,DOE\n", "line 2: a verdict is one of text, marker, no text"),
         ("file,verdict\n0.png,text\n0.png,text\n", "line 3: the file is there twice"),
