@@ -190,7 +190,8 @@ def _tones(part: Pixels, least: int, plates: bool) -> Iterator[tuple[bool, Mask,
     """
     from shardkit.burned_in import marks
 
-    tones, again, others = (np.empty(part.shape, kind) for kind in (np.uint8, np.uint8, np.bool_))
+    tones, again = np.empty(part.shape, np.uint8), np.empty(part.shape, np.uint8)
+    others: Mask = np.empty(part.shape, np.bool_)
     marks.part_tones(part, np.zeros(part.shape, np.bool_), AROUND, 3 * least // 2, tones)
     yield True, tones == 2, None
     yield False, tones == 1, None

@@ -224,7 +224,8 @@ def _alike(found: Measures, one: int, other: int) -> bool:
     tall, small = max(mine, theirs), min(mine, theirs)
     apart = max(abs(first[0] - second[0]), abs(first[1] - second[1]))
     sharp = first[6] >= SHARP_PAIR * first[5] and second[6] >= SHARP_PAIR * second[5]
-    return sharp and small >= 2 * SMALLEST and apart <= EVEN * tall and second[2] - first[3] <= NEAR * tall
+    near: bool = apart <= EVEN * tall and second[2] - first[3] <= NEAR * tall
+    return sharp and small >= 2 * SMALLEST and near
 
 
 @compiled(types.Array(int64, 2, "C", readonly=True), types.Array(int64, 1, "C"), types.Array(int64, 1, "C"))
