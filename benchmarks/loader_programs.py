@@ -198,6 +198,8 @@ class _Decode:
             with Path(job["place"]["root"], samples[row]["shard"]).open("rb") as file:
                 file.seek(samples[row]["offset"])
                 self._data.append((row, level, samples[row]["bits"], file.read(samples[row]["level_bytes"][level])))
+        import shardkit.kernels  # noqa: F401 - which a level of the first large image would load within the time
+
         self._decode(self._data[0])
 
     @staticmethod

@@ -150,7 +150,8 @@ def ready() -> None:
     """Import what samples are decoded with: before workers begin, and outside the time."""
     import torch.utils.data  # noqa: F401
 
-    import shardkit.codecs.htj2k  # noqa: F401
+    import shardkit.codecs.htj2k
+    import shardkit.kernels  # noqa: F401 - of its levels
 
     opencv()
 
