@@ -34,15 +34,15 @@ class LabelRows:
     ----------
     by : By
         What the references name.
-    reference : sequence of str
-        One a row of the table; empty where a row names nothing.
+    reference : pyarrow.Array, or sequence of str
+        One a row of the table; empty where a row names nothing. Kept as an array.
     values : pyarrow.Table
         A column per label, of as many rows: int8 (1, 0, -1 for uncertain, null for blank), float64 or string. Without
         any, the table says of splits or boxes only.
     level : Level
         What the labels are of: the image, its study or its patient.
-    split : sequence of str or None, optional
-        The official split, row by row.
+    split : pyarrow.Array, or sequence of str or None, optional
+        The official split, row by row. Kept as an array.
     boxes : pyarrow.Table, optional
         Of the columns `BOXES`.
     vote : str, optional
@@ -57,10 +57,10 @@ class LabelRows:
     """
 
     by: By
-    reference: Sequence[str]
+    reference: pa.Array
     values: pa.Table
     level: Level = "image"
-    split: Sequence[str | None] | None = None
+    split: pa.Array | None = None
     boxes: pa.Table | None = None
     vote: Vote | None = None
     sources: tuple[str, ...] = ()
@@ -69,6 +69,8 @@ class LabelRows:
 
     def __post_init__(self) -> None:
         """Check that all parts have as many rows, and columns the types of labels."""
+        object.__setattr__(self, "reference", _texts(self.reference).fill_null(""))
+        object.__setattr__(self, "split", None if self.split is None else _texts(self.split))
         check_columns(self.values.schema)
         counts = {"values": self.values.num_rows} if self.values.num_columns else {}
         counts |= {"splits": len(self.split)} if self.split is not None else {}
@@ -82,3 +84,8 @@ class LabelRows:
     def kinds(self) -> dict[str, str]:
         """Label -> its kind."""
         return {field.name: KINDS[field.type] for field in self.values.schema if field.name != SPLIT}
+
+
+def _texts(values: pa.Array | Sequence[str | None]) -> pa.Array:
+    """Return texts as an array: as objects of Python ten million take a gigabyte more."""
+    return values if isinstance(values, pa.Array) else pa.array(values, pa.string())

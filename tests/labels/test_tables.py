@@ -42,7 +42,7 @@ def test_kinds_are_guessed_and_said(folder: Path) -> None:
         "a.png,1,1.0,50,AP,P1,20200101,x\nb.png,-1,,60.5,AP,P2,20200102,y\nc.png,,0.0,,,P3,20200103,z\n",
     )
     rows, said = taken(table)
-    assert rows.reference == ["a.png", "b.png", "c.png"]
+    assert rows.reference.to_pylist() == ["a.png", "b.png", "c.png"]
     assert values(rows) == {
         "Edema": [1, -1, None],
         "Effusion": [1, None, 0],
@@ -186,7 +186,9 @@ def test_lists_come_with_columns_that_are_named_beside_them(folder: Path) -> Non
 
 def test_splits_have_the_usual_names(folder: Path) -> None:
     table = written(folder, "image,Edema,Split\na,1,Training\nb,1,validate\nc,0,TEST\nd,0,\ne,0,fold3\n")
-    assert taken(table, split_column="Split")[0].split == ["train", "val", "test", None, "fold3"]
+    split = taken(table, split_column="Split")[0].split
+    assert split is not None
+    assert split.to_pylist() == ["train", "val", "test", None, "fold3"]
 
 
 @pytest.mark.parametrize("kind", ["tsv", "csv.gz", "parquet", "semicolon", "bom"])
@@ -206,7 +208,7 @@ def test_tables_of_other_forms_say_the_same(folder: Path, kind: str) -> None:
         pq.write_table(table, path)
     rows, _ = taken(path)
     assert values(rows) == {"Edema": [1, -1, None], "score": [5, None, 7.5]}
-    assert rows.reference == ["a", "b", "c"]
+    assert rows.reference.to_pylist() == ["a", "b", "c"]
 
 
 DEFECTS: list[tuple[str, dict[str, Any], str]] = [

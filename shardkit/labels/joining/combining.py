@@ -16,7 +16,8 @@ from shardkit.errors import ArgumentError
 from shardkit.labels.base import SPLIT
 from shardkit.labels.rows import Vote
 
-Codes = npt.NDArray[np.int32]
+Codes = npt.NDArray[np.signedinteger[Any]]
+"""Of as few bytes as hold the codes: of a few words, one."""
 Index = npt.NDArray[np.int64]
 _ORDERS: dict[Vote, dict[int | None, int]] = {
     "any": {1: 3, -1: 2, 0: 1, None: 0},
@@ -47,20 +48,26 @@ class Coded:
     def of(cls, table: pa.Table, split: Sequence[str | None] | None, rows: int) -> "Coded":
         """Code a table of labels and a split, of so many rows."""
         columns = [table[name].combine_chunks() for name in table.column_names]
-        columns.append(pa.array(split if split is not None else [None] * rows, pa.string()))
-        codes = np.empty((rows, len(columns)), np.int32, order="F")
-        values = []
-        for i, column in enumerate(columns):
-            if pa.types.is_floating(column.type):
-                column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
-            coded = column.dictionary_encode()
-            codes[:, i] = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-            values.append(coded.dictionary)
-        return cls([*table.column_names, SPLIT], values, codes)
+        columns.append(pa.nulls(rows, pa.string()) if split is None else pa.array(split, pa.string()))
+        coded = [_coded(column) for column in columns]
+        most = max(len(values) for values, _ in coded)
+        codes = np.empty((rows, len(columns)), np.min_scalar_type(-most - 1), order="F")
+        for i, (_, column) in enumerate(coded):
+            codes[:, i] = column
+        return cls([*table.column_names, SPLIT], [values for values, _ in coded], codes)
 
     def column(self, at: int, codes: Codes) -> pa.Array:
         """Return the values of codes of one column."""
         return self.values[at].take(pa.array(np.where(codes < 0, 0, codes), mask=codes < 0))
+
+
+def _coded(column: pa.Array) -> tuple[pa.Array, Codes]:
+    """Return the values of a column, and each row's code; it has few values, or as many bytes as its own."""
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    coded = column.dictionary_encode()
+    codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    return coded.dictionary, codes.astype(np.min_scalar_type(-len(coded.dictionary) - 1), copy=False)
 
 
 @dataclass(frozen=True)

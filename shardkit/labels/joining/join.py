@@ -166,7 +166,7 @@ def joined(
     """
     samples = samples.select(_COLUMNS)
     keys = samples["key"].combine_chunks()
-    coded = pa.array(rows.reference, pa.string()).fill_null("").dictionary_encode()
+    coded = rows.reference.dictionary_encode()
     matches = match(coded.dictionary, rows.by, targets, keys, pseudonyms)
     which = coded.indices.to_numpy().astype(np.int64)
     fate = _fates(matches, rows.by, targets)

@@ -130,7 +130,7 @@ def read(place: str | Path, options: TableOptions) -> tuple[LabelRows, list[str]
         sources.append(more)
     rows = LabelRows(
         by=options.by,
-        reference=table[reference].fill_null("").to_pylist(),
+        reference=table[reference].combine_chunks(),
         values=values,
         level=_level(options),
         split=split,
@@ -166,10 +166,10 @@ def _level(options: TableOptions) -> Level:
     return options.level
 
 
-def _split(column: pa.ChunkedArray) -> list[str | None]:
+def _split(column: pa.ChunkedArray) -> pa.Array:
     words = column.combine_chunks().dictionary_encode()
     meant = [_SPLITS.get(word.lower(), word.lower()) for word in words.dictionary.to_pylist()]
-    return list(pa.array(meant, pa.string()).take(words.indices).to_pylist())
+    return pa.array(meant, pa.string()).take(words.indices)
 
 
 def _values(table: pa.Table, options: TableOptions, taken: set[str | None], name: str, said: list[str]) -> pa.Table:

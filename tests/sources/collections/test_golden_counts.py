@@ -54,7 +54,7 @@ def _positive(rows: LabelRows, label: str) -> int:
 
 def _majority(rows: LabelRows, label: str) -> int:
     """Return how many images most of their readers call positive."""
-    of = pa.array(rows.reference).dictionary_encode().indices.to_numpy()
+    of = rows.reference.dictionary_encode().indices.to_numpy()
     readers = np.bincount(of)
     return int((2 * np.bincount(of, rows.values[label].to_numpy()) > readers).sum())
 
@@ -76,7 +76,7 @@ def test_nih_has_its_published_images_patients_findings_and_boxes(published: Pub
 def test_chexpert_keeps_uncertain_and_blank_apart_so_that_a_recipe_can_decide(published: Published) -> None:
     tree = published(chexpert_train="train.csv")
     facts, rows = _facts("chexpert", tree), COLLECTIONS["chexpert"].labels(tree)["chexpert"]
-    frontal = np.array(["frontal" in path for path in rows.reference])
+    frontal = np.array(["frontal" in path for path in rows.reference.to_pylist()])
     assert (facts.num_rows, len(facts["patient"].unique()), int(frontal.sum())) == (223_414, 64_540, 191_027)
     assert Counter(facts["view"].to_pylist()) == {"AP": 161_590, "PA": 29_420, "LATERAL": 32_387, "LL": 16, "RL": 1}
     assert facts["age"].null_count == 3
@@ -94,7 +94,7 @@ def test_chexpert_keeps_uncertain_and_blank_apart_so_that_a_recipe_can_decide(pu
 @pytest.mark.deep
 def test_images_of_a_chexpert_study_have_equal_labels(published: Published) -> None:
     rows = COLLECTIONS["chexpert"].labels(published(chexpert_train="train.csv"))["chexpert"]
-    table = rows.values.append_column("study", [[path.rpartition("/")[0] for path in rows.reference]])
+    table = rows.values.append_column("study", [[path.rpartition("/")[0] for path in rows.reference.to_pylist()]])
     assert len(table.group_by(table.column_names).aggregate([])) == len(table["study"].unique())
 
 
@@ -114,7 +114,7 @@ def test_padchest_labels_are_compared_whole_and_blank_ones_stay_blank(published:
 
 def _check_krones(rows: LabelRows) -> None:
     """Krones' subset: frontal, projection by manual review, folder 0; labels of its percentages."""
-    table = rows.values.append_column("folder", [[path.partition("/")[0] for path in rows.reference]])
+    table = rows.values.append_column("folder", [[path.partition("/")[0] for path in rows.reference.to_pylist()]])
     chosen = table.filter(
         (pc.field("folder") == "0")
         & pc.field("Projection").isin(["PA", "AP"])
@@ -140,7 +140,7 @@ def test_lists_as_text_have_leading_spaces_and_empty_strings() -> None:
 @pytest.mark.deep
 def test_majority_of_three_readers_is_vindrs_547_lung_opacities(published: Published) -> None:
     rows = COLLECTIONS["vindr-cxr"].labels(published(vinbigdata="train.csv"))["vindr-cxr"]
-    assert (len(rows.reference), len(set(rows.reference)), rows.vote) == (45_000, 15_000, "majority")
+    assert (len(rows.reference), len(set(rows.reference.to_pylist())), rows.vote) == (45_000, 15_000, "majority")
     assert _majority(rows, "Lung Opacity") == 547
     assert rows.boxes is not None
     assert not set(rows.boxes["label"].unique().to_pylist()) & {"No finding"}
