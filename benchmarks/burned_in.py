@@ -268,8 +268,8 @@ def readme(result: Record) -> str:
                     len(r["flagged"]),
                     r["false_alarms"],
                     r["unseen"],
-                    (right := sum(verdict == "text" for verdict in r["flagged"].values())) + len(r["missed"]),
-                    right,
+                    _rightly(r) + len(r["missed"]),
+                    _rightly(r),
                     r["unread_flagged"],
                     *(f"{r[key]:.1f}" for key in ("one_ms", "both_ms", "both_ms_p99")),
                 ]
@@ -284,6 +284,11 @@ def readme(result: Record) -> str:
             f" {blanked['read_before']:,} before blanking, and {blanked['read_after']:,} after."
         )
     return "\n".join(lines)
+
+
+def _rightly(row: Record) -> int:
+    """Count the flagged files in which a person saw text."""
+    return sum(verdict == "text" for verdict in row["flagged"].values())
 
 
 def plots(result: Record) -> list[Plot]:

@@ -217,7 +217,7 @@ def _rows_of_letters(boxes: Measures) -> Iterator[tuple[list[int], int, float]]:
     from shardkit.burned_in import marks
 
     lines, letters = np.empty(len(boxes), np.int64), np.empty(len(boxes), np.int64)
-    for number in range(marks.line_up(boxes, lines, letters)):
+    for number in range(marks.line_up(boxes, FEWEST, lines, letters)):
         line = boxes[lines == number]
         line = line[np.argsort(line[:, 2], kind="stable")]
         count = int(letters[number])

@@ -87,7 +87,7 @@ def _judged(pixels: Pixels, box: Box) -> list[Finding]:
 def _mirrored(pixels: Pixels, box: Box) -> list[Finding]:
     """Read two letters from behind: letters of lead are mirrored in an image that is shown as seen from the other side.
 
-    They are no line that is flagged unread, and no side marker, which the list has as it reads from the front.
+    What is not read surely is too little to flag, and a permitted word needs no finding.
     """
     read = reading.read(pixels[:, ::-1], box.mirrored(pixels.shape[1]))
     return [_finding(box, "text", read.confidence)] if _initials(read) and not is_marker(read.text) else []
@@ -152,9 +152,8 @@ def _trusted(read: Reading) -> bool:
 
 def _initials(read: Reading) -> bool:
     """Say whether a reading is surely of two letters or three, and not of rings."""
-    characters = {c for c in read.text if c.isalnum()}
-    few = 2 <= sum(c.isalnum() for c in read.text) <= 3
-    return few and read.confidence >= SURE_OF_PAIR and not characters <= RINGS
+    characters = [c for c in read.text if c.isalnum()]
+    return 2 <= len(characters) <= 3 and read.confidence >= SURE_OF_PAIR and not RINGS.issuperset(characters)
 
 
 def _unread(box: Box, read: Reading | None = None) -> list[Finding]:

@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 from numba import bool_, int32, int64, types, uint8, uint16, uint32, uint64
 
-from shardkit.burned_in.boxes import FEWEST
 from shardkit.compiling import compiled
 
 Pixels = npt.NDArray[np.uint16]
@@ -228,14 +227,16 @@ def _alike(found: Measures, one: int, other: int) -> bool:
     return sharp and small >= 2 * SMALLEST and near
 
 
-@compiled(types.Array(int64, 2, "C", readonly=True), types.Array(int64, 1, "C"), types.Array(int64, 1, "C"))
-def line_up(found: Measures, lines: Order, letters: Order) -> int:
+@compiled(types.Array(int64, 2, "C", readonly=True), int64, types.Array(int64, 1, "C"), types.Array(int64, 1, "C"))
+def line_up(found: Measures, fewest: int, lines: Order, letters: Order) -> int:
     """Find which marks are like letters, and which of these stand on one line.
 
     Parameters
     ----------
     found : ndarray of int64, (marks, 7)
         What `measure` says of each.
+    fewest : int
+        Letters of a line, at least; a pair of letters that are alike is one, too.
     lines : ndarray of int64, (marks,)
         Takes the line of each mark from 0, and -1 for one that stands on none.
     letters : ndarray of int64, (marks,)
@@ -273,7 +274,7 @@ def line_up(found: Measures, lines: Order, letters: Order) -> int:
         total, here = 0, first
         while here >= 0:
             total, here = total + weights[order[here]], after[here]
-        if total < FEWEST and (after[first] < 0 or not _alike(found, which[order[first]], which[order[after[first]]])):
+        if total < fewest and (after[first] < 0 or not _alike(found, which[order[first]], which[order[after[first]]])):
             continue
         here = first
         while here >= 0:

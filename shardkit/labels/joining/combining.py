@@ -3,7 +3,6 @@
 Values are codes here, equal for equal values and -1 for blank: a matrix of rows by columns, the split its last column.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,13 +44,12 @@ class Coded:
     codes: Codes
 
     @classmethod
-    def of(cls, table: pa.Table, split: Sequence[str | None] | None, rows: int) -> "Coded":
+    def of(cls, table: pa.Table, split: pa.Array | None, rows: int) -> "Coded":
         """Code a table of labels and a split, of so many rows."""
         columns = [table[name].combine_chunks() for name in table.column_names]
-        columns.append(pa.nulls(rows, pa.string()) if split is None else pa.array(split, pa.string()))
+        columns.append(pa.nulls(rows, pa.string()) if split is None else split)
         coded = [_coded(column) for column in columns]
-        most = max(len(values) for values, _ in coded)
-        codes = np.empty((rows, len(columns)), np.min_scalar_type(-most - 1), order="F")
+        codes = np.empty((rows, len(columns)), np.result_type(*(column.dtype for _, column in coded)), order="F")
         for i, (_, column) in enumerate(coded):
             codes[:, i] = column
         return cls([*table.column_names, SPLIT], [values for values, _ in coded], codes)
@@ -62,7 +60,7 @@ class Coded:
 
 
 def _coded(column: pa.Array) -> tuple[pa.Array, Codes]:
-    """Return the values of a column, and each row's code; it has few values, or as many bytes as its own."""
+    """Return the values of a column, and each row's code in as few bytes as hold them all."""
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     coded = column.dictionary_encode()

@@ -28,7 +28,7 @@ def _labels(collection: str, wheel_name: str, name: str, place: Path) -> tuple[L
     shutil.copyfile(next(tables.glob(f"{wheel_name}*.gz")), place / name)
     files = FileTree(str(place))
     rows = COLLECTIONS[collection].labels(Tree(files, files.list()))[collection]
-    paths = [str(path) for path in rows.reference.to_pylist()]
+    paths = rows.reference.to_pylist()
     kinds = {name: KINDS[rows.values.schema.field(name).type] for name in rows.values.column_names}
     table = rows.values.append_column("key", pa.array(paths)).append_column("split", pa.nulls(len(paths), pa.string()))
     description = LabelsDescription(name=collection, level="image", kinds=kinds, rows={})
