@@ -33,6 +33,8 @@ class LoaderConfig:
         Size limit of the cache in GiB.
     threads
         Number of threads that decode; by default this rank's share of the cores.
+    decoder
+        What decodes: threads, or dali; auto is dali on a GPU, where it can decode all images.
     prefetch
         Number of finished batches to hold ready.
     max_bad
@@ -50,6 +52,7 @@ class LoaderConfig:
     cache: Path | None = None
     cache_gib: float = 100.0
     threads: int | None = None
+    decoder: Literal["auto", "threads", "dali"] = "auto"
     prefetch: int = 2
     max_bad: float = 0.001
     attempts: int = 5

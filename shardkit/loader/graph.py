@@ -4,8 +4,7 @@
 
 What follows the clamp is there once for each view of a sample. What a batching does not ask for is not in it. On a CPU
 it is used where it decodes; else threads paint what they decode, see painting.py. On a GPU images may come decoded, by
-OpenJPH on the loader's threads, which gives the same pixels: several times as fast as DALI's decoder on an H200
-(`decoders.image(device="mixed")`), where a rank has cores enough; see device.py.
+OpenJPH on the loader's threads, which gives the same pixels; see device.py.
 """
 
 import ctypes
@@ -78,7 +77,7 @@ class Graph:
     """A built pipeline, rebuilt after an image that cannot be decoded."""
 
     def __init__(self, config: GraphConfig) -> None:
-        self._config = config
+        self.config = config
         self._pipeline: Any = None
         self._lent: list[Prepared] = []
         _graphs.add(self)
@@ -105,8 +104,8 @@ class Graph:
         if not images:
             return []
         if self._pipeline is None:
-            self._pipeline = _build(self._config)
-        config, self._lent = self._config, images  # DALI reads the arrays in place, a GPU even after `run`
+            self._pipeline = _build(self.config)
+        config, self._lent = self.config, images  # DALI reads the arrays in place, a GPU even after `run`
         try:
             self._feed("data", [p.data if config.decode else p.data[..., None] for p in images])
             self._feed("mean", [_floats(p.mean) for p in images])
@@ -123,7 +122,7 @@ class Graph:
 
     def _feed_view(self, number: int, views: tuple[Prepared, ...]) -> None:
         """Say what is shown of each image in one of its views."""
-        config = self._config
+        config = self.config
         self._feed(f"rows{number}", [np.float32(p.pad[0]) for p in views])
         self._feed(f"cols{number}", [np.float32(p.pad[1]) for p in views])
         if config.slice:
@@ -138,6 +137,10 @@ class Graph:
 
     def _feed(self, name: str, values: list[Any]) -> None:
         self._pipeline.feed_input(name, values)
+
+    def forget(self) -> None:
+        """Let the images of the last run go, which the device has done with."""
+        self._lent = []
 
     def close(self) -> None:
         """Give threads and memory back."""

@@ -32,6 +32,7 @@ from shardkit.loader.collate import Loaded
 from shardkit.loader.course import Course
 from shardkit.loader.graph import load_dali
 from shardkit.loader.graph_input import Normalise, check_normalise
+from shardkit.loader.graphs import Graphs
 from shardkit.loader.index import Where
 from shardkit.loader.makers import maker
 from shardkit.loader.mixture_index import open_index
@@ -111,9 +112,8 @@ class Loader:
     threads : int, optional
         Threads that decode; default this rank's share of the cores, of which a GPU's feeding takes two.
     decoder : {"auto", "threads", "dali"}
-        What decodes: OpenJPH on threads, or DALI, which gives the same pixels. "auto" is threads, which were several
-        times as fast beside an H200, too, but dali on a GPU whose rank has fewer than 6 cores. On a CPU, DALI is used
-        by "dali" alone.
+        What decodes: OpenJPH on threads, or DALI, which gives the same pixels. "auto" is dali on a GPU, where all
+        images are HTJ2K, and threads elsewhere.
     max_bad : float
         Share of an epoch's samples that may be unreadable, and are replaced, before `BadDataError`; default 0.001. At
         least one may, unless it is 0.
@@ -191,7 +191,7 @@ class Loader:
         if (at := CacheOptions.of(cache, cache_bytes)) is not None:
             at.check_holds(self._index.largest_shard(self.batching.level))
             check_folder(at.folder)
-        self._cache, self._stats, self._buffers = at, Stats(), Buffers()
+        self._cache, self._stats, self._buffers, self._graphs = at, Stats(), Buffers(), Graphs()
         self._prefetcher: Prefetcher | None = None
         members = member_configs(self._index.members, decoder, self.device, normalise)
         self._config = PrefetchConfig(
@@ -229,7 +229,7 @@ class Loader:
             micro_batches(plan, self.step, mine),
             config,
             self._index,
-            maker(config, self.batching.augmentation, canvas, plan.images),
+            maker(config, self.batching.augmentation, canvas, plan.images, self._graphs),
             canvas,
             open_fetcher(self._index.stores, self._reading, self._cache, self._index),
             self._stats,

@@ -12,8 +12,9 @@ from shardkit.errors import IntegrityError
 from shardkit.loader.batch import Batch, BatchItem
 from shardkit.loader.canvas import Canvas
 from shardkit.loader.collate import lay_out
-from shardkit.loader.graph import Graph, GraphConfig, cut_off
+from shardkit.loader.graph import GraphConfig, cut_off
 from shardkit.loader.graph_input import Prepared
+from shardkit.loader.graphs import Graphs
 from shardkit.loader.painting import paint
 from shardkit.loader.prefetch_config import PrefetchConfig
 from shardkit.loader.work import Ready, Work, chosen
@@ -116,16 +117,21 @@ class GraphMaker(Maker):
 
     Parameters
     ----------
-    graph : Graph
-        Normalises images, and may decode them.
+    graphs : Graphs
+        Where the graph is taken from, and given back at the end. It normalises images, and may decode them.
     canvas : Canvas
         Cuts images off where all are.
-    decode : bool
-        Whether the graph decodes.
+    config : GraphConfig
+        What the graph contains.
+    stream : torch.cuda.Stream, optional
+        That of the batches, on a GPU.
     """
 
-    def __init__(self, graph: Graph, canvas: Canvas, decode: bool) -> None:
-        self._graph, self._canvas, self._decode = graph, canvas, decode
+    def __init__(
+        self, graphs: Graphs, canvas: Canvas, config: GraphConfig, stream: torch.cuda.Stream | None = None
+    ) -> None:
+        self._graphs, self._graph = graphs, graphs.take(config)
+        self._canvas, self._decode, self._stream = canvas, config.decode, stream
 
     def images(self, work: Work, ready: Ready, shown: list[BatchItem | None]) -> list[Tensor] | None:
         """See `Maker`."""
@@ -156,11 +162,14 @@ class GraphMaker(Maker):
             return IntegrityError(f"{detail.shard.name}: the image {detail.key}: {error}")
 
     def close(self) -> None:
-        """See `Maker`."""
-        self._graph.close()
+        """See `Maker`. To be called once."""
+        if self._stream is not None:
+            self._stream.synchronize()  # an iteration that ends early may leave it something to read
+        self._graph.forget()
+        self._graphs.give_back(self._graph)
 
 
-def maker(config: PrefetchConfig, augmentation: Augmentation, canvas: Canvas, images: int) -> Maker:
+def maker(config: PrefetchConfig, augmentation: Augmentation, canvas: Canvas, images: int, graphs: Graphs) -> Maker:
     """Choose what makes the images of a loader.
 
     Parameters
@@ -173,9 +182,11 @@ def maker(config: PrefetchConfig, augmentation: Augmentation, canvas: Canvas, im
         Where images are put.
     images : int
         Those of a micro-batch, at most.
+    graphs : Graphs
+        Where a graph is taken from.
     """
     if not config.graph:
         changed = config.augment is not None or bool(config.views)
         return Painter(canvas, changed, resize=augmentation.side is not None)
     graph = GraphConfig.of(augmentation, config.device, config.decode, images, config.threads)
-    return GraphMaker(Graph(graph), canvas, config.decode)
+    return GraphMaker(graphs, canvas, graph, config.stream)

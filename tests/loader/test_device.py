@@ -12,32 +12,28 @@ OURS = {"a": codec(htj2k.NAME)}
 
 
 @pytest.mark.parametrize(
-    ("cores", "ranks", "on_gpu", "threads"),
-    [(16, 1, False, 14), (96, 8, False, 10), (6, 1, False, 4), (5, 1, True, 5), (16, 8, True, 2), (1, 1, True, 1)],
+    ("cores", "ranks", "decoding", "feeding"),
+    [(16, 1, 14, 8), (96, 8, 10, 8), (6, 1, 4, 6), (16, 8, 1, 2), (1, 1, 1, 1)],
 )
-def test_a_gpu_decodes_where_its_rank_has_few_cores(
-    cores: int, ranks: int, on_gpu: bool, threads: int, monkeypatch: pytest.MonkeyPatch
+def test_a_gpu_decodes_and_two_cores_are_left_to_its_program(
+    cores: int, ranks: int, decoding: int, feeding: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(devices, "cores", lambda: cores)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
-    graph = devices.decoded_by_graph("auto", OURS, GPU)
-    assert graph is on_gpu
-    assert devices.threads(GPU, graph) == threads
+    assert devices.decoded_by_graph("auto", OURS, GPU)
     assert not devices.decoded_by_graph("auto", OURS, CPU)
+    assert devices.threads(GPU, graph=True) == feeding
+    assert devices.threads(GPU, graph=False) == max(1, decoding)
     assert devices.threads(CPU, graph=False) == max(1, cores // ranks)
 
 
-def test_who_names_a_decoder_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "cores", lambda: 2)
+def test_who_names_a_decoder_gets_it() -> None:
     assert devices.decoded_by_graph("dali", OURS, CPU)
-    assert not devices.decoded_by_graph("threads", OURS, GPU)
-    monkeypatch.setattr(devices, "cores", lambda: 64)
     assert devices.decoded_by_graph("dali", OURS, GPU)
-    assert devices.threads(GPU, graph=True) == 8
+    assert not devices.decoded_by_graph("threads", OURS, GPU)
 
 
-def test_what_dali_cannot_decode_threads_do_on_a_gpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "cores", lambda: 2)
+def test_what_dali_cannot_decode_threads_do_on_a_gpu_too() -> None:
     mixed = {**OURS, "b": codec("raw")}
     assert not devices.decoded_by_graph("auto", mixed, GPU)
     with pytest.raises(ArgumentError, match="b holds raw: shardkit transcode makes htj2k of it"):

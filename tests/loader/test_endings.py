@@ -24,7 +24,14 @@ from torch.utils.data import DataLoader
 from shardkit import Loader, Packed, TorchDataset
 
 def make(seed=0):
-    return Loader(sys.argv[1], batching=Packed(tokens=512, patch=16, per_step=1), split=None, device="cpu", seed=seed)
+    batching, decoder = Packed(tokens=512, patch=16, per_step=1), sys.argv[2]
+    return Loader(sys.argv[1], batching=batching, split=None, device="cpu", seed=seed, decoder=decoder)
+"""
+TWO_EPOCHS = """
+loader = make()
+for epoch in range(2):
+    assert sum(1 for _ in loader) == len(loader)
+print("last line", flush=True)
 """
 HALF_USED = """
 def endless(loader):
@@ -80,18 +87,18 @@ batches = iter(loader)
 next(batches)
 assert [child(work) for work in (lambda: None, drop, again, go_on)] == [0] * 4
 assert 1 + sum(1 for _ in batches) == len(loader)
+assert child(drop) == 0  # with a graph that nothing runs on
 print("last line", flush=True)
 """
 
 
 @pytest.mark.deep
+@pytest.mark.parametrize("decoder", ["threads", "dali"])
 @pytest.mark.parametrize(
-    "script",
-    [HALF_USED, *(pytest.param(one, marks=pytest.mark.deep) for one in (THREAD, FORKED))],
-    ids=["half used", "own thread", "forked"],
+    "script", [TWO_EPOCHS, HALF_USED, THREAD, FORKED], ids=["two epochs", "half used", "own thread", "forked"]
 )
-def test_a_program_ends_with_its_last_line(dataset_folder: Path, script: str) -> None:
-    command = [sys.executable, "-c", HEAD + script, str(dataset_folder)]
+def test_a_program_ends_with_its_last_line(dataset_folder: Path, script: str, decoder: str) -> None:
+    command = [sys.executable, "-c", HEAD + script, str(dataset_folder), decoder]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (0, "last line\n"), done.stderr[-2000:]
     assert "Error" not in done.stderr

@@ -263,6 +263,7 @@ def open_loader(
         cache=c.cache,
         cache_bytes=None if c.cache is None else int(c.cache_gib * 2**30),
         threads=c.threads,
+        decoder=c.decoder,
         prefetch=c.prefetch,
         max_bad=c.max_bad,
         attempts=c.attempts,
