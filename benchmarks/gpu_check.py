@@ -31,7 +31,18 @@ from rich.table import Table
 
 from benchmarks import gpu_utilization
 from benchmarks.gpu_check_summary import plots, readme, said
-from benchmarks.gpu_steps import METHODS, Skipped, Where, attention, decoding, driver, loading, methods, training
+from benchmarks.gpu_steps import (
+    METHODS,
+    Skipped,
+    Where,
+    attention,
+    commands,
+    decoding,
+    driver,
+    loading,
+    methods,
+    training,
+)
 from benchmarks.results import FOLDER, Record, begin, save
 from shardkit.terminal.output import Terminal
 
@@ -58,13 +69,12 @@ class Step:
     quick: float
 
 
-def _speeds(*cases: tuple[str, str]) -> dict[str, Step]:
-    """Return steps that measure recipes with batchings."""
+def _speeds(*cases: tuple[str, str, Record]) -> dict[str, Step]:
+    """Return steps that measure recipes with batchings: name of the step, recipe, and more arguments."""
     found = {}
-    for recipe, name in cases:
-        plain, _, more = name.partition(", ")
-        own = partial(training.speed, recipe=recipe, name=plain, times=int(more.partition(" ")[0] or 1))
-        found[f"{recipe}, {name}"] = Step(f"How fast is training of {recipe}, {name}?", own, 90, 0)
+    for title, recipe, more in cases:
+        own = partial(training.speed, recipe=recipe, name=title.split(", ")[1], **more)
+        found[title] = Step(f"How fast is training of {title}?", own, 90, 0)
     return found
 
 
@@ -89,11 +99,20 @@ STEPS = {
     "streams": Step("Do batches stay whole while a model reads them?", loading.streams, 40, 20),
     **_looks("steps", "more steps", "tuning steps", "more tuning steps"),
     **_methods(*METHODS),
-    "commands": Step("Do the trainer's commands run, and go on after an end?", training.commands, 120, 0),
+    "commands": Step(
+        "Do the trainer's commands run, also by torchrun, and go on after an end?", commands.given, 120, 0
+    ),
     "loader": Step("What decodes faster beside this GPU, its decoder or threads?", loading.speed, 60, 40),
     "decode": Step("How fast is the decoder alone?", decoding.speed, 60, 20),
-    **_speeds(("thesis-b48", "Packed"), ("thesis-b48", "Packed, 4 x tokens"), ("medmae-s16", "Resized")),
-    **_speeds(("thesis-b48", "Packed + content"), ("thesis-b48", "DBB"), ("thesis-b48", "Fixed")),
+    **_speeds(
+        ("thesis-b48, Packed", "thesis-b48", {}),
+        ("thesis-b48, Packed, threads decode", "thesis-b48", {"decoder": "threads"}),
+        ("thesis-b48, Packed, 4 x tokens", "thesis-b48", {"times": 4}),
+        ("medmae-s16, Resized", "medmae-s16", {}),
+        ("thesis-b48, Packed + content", "thesis-b48", {}),
+        ("thesis-b48, DBB", "thesis-b48", {}),
+        ("thesis-b48, Fixed", "thesis-b48", {}),
+    ),
 }
 """In the order in which they run."""
 
@@ -114,11 +133,12 @@ def run(
     Parameters
     ----------
     quick
-        Without the figures of training, meant for 3 minutes; else for 8. Neither was seen whole on a GPU.
+        Without the figures of training: some 3 minutes; else some 9 on an H200 with 16 cores, of which an idle CPU
+        takes most: starting processes, importing, compiling. Neither was seen whole in one call.
     data
         Folder or bucket url of a dataset made by shardkit build; default a synthetic one.
     studies
-        Of the synthetic export, about two images each; default 400, with --quick 60, on a CPU 8.
+        Of the synthetic export, about two images each; default 160, with --quick 60, on a CPU 8.
     scale
         Factor on heights and widths of its radiographs; default 1 on a GPU, 0.15 on a CPU.
     steps
@@ -138,7 +158,7 @@ def run(
     result["gpu"] = "" if on_gpu else gpu_utilization.NO_GPU.format("the recipe tiny")
     result["steps"] = _earlier(out, on_gpu) if steps else {}
     with tempfile.TemporaryDirectory(prefix="shardkit-bench-") as folder:
-        made: Record = {"studies": studies or ((60 if quick else 400) if on_gpu else 8)}
+        made: Record = {"studies": studies or ((60 if quick else 160) if on_gpu else 8)}
         made |= {"scale": scale or (1.0 if on_gpu else 0.15)}
         made["bins"] = "thesis" if made["scale"] == 1 else gpu_utilization.FEW_BINS
         begun = time.monotonic()

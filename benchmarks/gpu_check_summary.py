@@ -92,7 +92,8 @@ def _decode(of: Record) -> str:
 
 
 def _loader(of: Record) -> str:
-    return ", ".join(f"{row['batching']} by {row['decoder']}: {row['mpx_s']:,.0f} Mpx/s" for row in of["rows"])
+    rates = ", ".join(f"{row['batching']} by {row['decoder']}: {row['mpx_s']:,.0f} Mpx/s" for row in of["rows"])
+    return "; ".join([rates, *([of["note"]] if "note" in of else [])])
 
 
 def _commands(of: Record) -> str:
@@ -102,7 +103,8 @@ def _commands(of: Record) -> str:
 def _speed(of: Record) -> str:
     rates = ", ".join(f"{part} {of[part]['images_s']:,.0f}" for part in ("model", "loader", "joint"))
     mfu = of["joint"].get("mfu")
-    return f"images/s: {rates}" + (f"; MFU {mfu:.1%}" if mfu else "")
+    by = "; threads decode" if of.get("decoder") == "threads" else ""
+    return f"images/s: {rates}" + (f"; MFU {mfu:.1%}" if mfu else "") + by
 
 
 _FOUND: dict[str, Callable[[Record], str]] = {

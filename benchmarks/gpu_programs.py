@@ -55,6 +55,8 @@ class Case:
         Of the run.
     epochs
         How many are measured, all of them alike.
+    decoder
+        Of the loader.
     """
 
     recipe: str
@@ -65,11 +67,12 @@ class Case:
     device: str
     seed: int
     epochs: int
+    decoder: Any = "auto"
 
     def config(self) -> Config:
         """Return the recipe's config with this batching, and without what writes or draws on the way."""
         of = RECIPES[self.recipe].config
-        loader = replace(of.loader, batching=self.batching, split=self.split)
+        loader = replace(of.loader, batching=self.batching, split=self.split, decoder=self.decoder)
         return quiet(replace(of, loader=loader, run=replace(of.run, seed=self.seed)))
 
 
@@ -158,7 +161,26 @@ def described(batches: list[Batch], patch: int) -> Record:
     }
 
 
+def _until_known(batches: list[Batch]) -> int:
+    """Count the steps until every shape was met: a compiled model is to meet them all before time counts."""
+    met, steps, last = set[torch.Size](), 1, 1
+    for batch in batches:
+        shape = (batch.patches if isinstance(batch, PackedBatch) else batch.images).shape
+        if shape not in met:
+            met.add(shape)
+            last = steps
+        steps += batch.position.last
+    return last
+
+
 # --- the three measurements
+
+
+class Unsaved(Loop):
+    """The trainer's loop without the checkpoint that ends a run: a gigabyte, of which nothing is measured."""
+
+    def _save(self) -> None:
+        pass
 
 
 @dataclass
@@ -182,8 +204,7 @@ def measure(case: Case) -> Record:
     with watching(world.device) as sampler:
         batches = held(loader)  # also leaves every byte in the page cache
         epoch = described(batches, loader.batching.patch)
-        # A compiled model is to meet every shape before time counts.
-        warm = epoch["steps"] if config.run.compile else min(_WARM, epoch["steps"])
+        warm = min(max(_WARM, _until_known(batches) if config.run.compile else 0), epoch["steps"])
         model = _trained(case, config, Again(loader, batches, warm), epoch, warm, world, sampler)
         batches.clear()
         loading = _loaded(case, Again(loader), epoch)
@@ -212,10 +233,10 @@ def _trained(
     peak = peak_tflops(name_of(world), config.log.peak_tflops)
     steps = warm + epoch["steps"] * case.epochs
     log = Timed(Path(), batches.bins()[0], steps, peak, devices=1, console=None, tensorboard=False)
-    with tempfile.TemporaryDirectory(prefix="shardkit-bench-") as folder:  # for the checkpoint at the end
+    with tempfile.TemporaryDirectory(prefix="shardkit-bench-") as folder:
         as_loader: Any = batches  # as far as the loop calls one
         task = config.objective.build(config.model, as_loader)
-        loop: Any = Loop(task, as_loader, config, Path(folder), world, log, steps)
+        loop: Any = Unsaved(task, as_loader, config, Path(folder), world, log, steps)
         loop.go()
     counted, seconds = log.done[warm:], log.ends[-1] - log.ends[warm - 1]
     raw = {"seconds": seconds, "wait": sum(step.wait for step in counted)}

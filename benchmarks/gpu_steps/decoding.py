@@ -132,5 +132,5 @@ def speed(where: Where) -> Record:
     if where.quick or not where.on_gpu:
         grid = Grid(bins=2, levels=(0, 2), batches=(1, 32), seconds=0.4, threads=threads)
     else:
-        grid = Grid(bins=2, levels=(0, 1, 3), batches=(1, 8, 32), seconds=0.4, threads=threads)
+        grid = Grid(bins=2, levels=(0, 3), batches=(1, 8, 32), seconds=0.4, threads=threads)
     return {"threads": threads, "rows": decode(where.data, where.kind, grid)}

@@ -29,6 +29,7 @@ BATCHINGS = {
 }
 CHANGED = {"thesis": ("packed", replace(_THESIS, noise=0.0)), "rand": ("resized", _MEDMAE)}
 """Name -> batching, and changes to images; without noise, which is another one on a GPU."""
+STAGES = ("wait_s", "fetch_s", "decode_s", "graph_s", "assemble_s")
 NEAR = {"packed": 1e-6, "binned": 1e-6, "resized": 2e-3, "views": 4e-3, "thesis": 1e-3, "rand": 5e-3}
 """How far values may differ, in shares of an image's range: rounding, DALI's two resamplers', and torch's.
 
@@ -96,7 +97,8 @@ def speed(where: Where) -> Record:
     Returns
     -------
     dict
-        rows: of every batching and decoder, images and Mpx a second at the size they were decoded at.
+        rows: of every batching and decoder, images and Mpx a second at the size they were decoded at, and the seconds
+        that the stages of the loader took, as its `stats` has them.
     """
     need_dali()
     rows = []
@@ -106,19 +108,19 @@ def speed(where: Where) -> Record:
             loader = _loader(where, text, device=where.device, decoder=decoder, prefetch=2)
             for _ in loader:
                 pass
-            before, begun, images = _decoded(loader), time.monotonic(), 0
-            for _ in range(1 if where.quick else 3):
+            before, begun, images = loader.stats(), time.monotonic(), 0
+            for _ in range(1 if where.quick else 2):
                 for batch in loader:
                     images += int((batch.rows >= 0).sum())
             where.wait()
-            seconds, area = time.monotonic() - begun, _decoded(loader) - before
+            seconds, after = time.monotonic() - begun, loader.stats()
+            stages = {name: after[name] - before[name] for name in STAGES}
+            area = after["mpx"] - before["mpx"]
             rates = {"images_s": images / seconds, "mpx_s": area / seconds}
-            rows.append({"batching": name, "decoder": decoder, "images": images, "mpx": area, **rates})
+            rows.append(
+                {"batching": name, "decoder": decoder, "images": images, "mpx": area, **rates, "stages": stages}
+            )
     return {"rows": rows}
-
-
-def _decoded(loader: Loader) -> float:
-    return float(loader.stats()["mpx"])
 
 
 def streams(where: Where) -> Record:

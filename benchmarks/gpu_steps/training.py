@@ -1,12 +1,8 @@
-"""The trainer on the device: single steps with a close look, its commands as a user gives them, and its speed."""
+"""The trainer on the device: single steps with a close look, and its speed."""
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 import tempfile
-import time
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field, fields, replace
@@ -21,13 +17,12 @@ from torch._dynamo.utils import counters
 from torch.profiler import profile
 
 from benchmarks import gpu_utilization
-from benchmarks.gpu_programs import Again, Case, Timed, held, measure, quiet, start
+from benchmarks.gpu_programs import Again, Case, Timed, Unsaved, held, measure, quiet, start
 from benchmarks.gpu_steps import Skipped, Where
 from benchmarks.results import Record
 from shardkit import from_text
 from trainer.commands.training import open_loader
 from trainer.config import Config
-from trainer.loop import Loop
 from trainer.models.base import Batch
 from trainer.models.masking import draw
 from trainer.models.sequences import sequences
@@ -40,7 +35,6 @@ NEAR = 0.02
 TUNED = {"cuda": ("thesis-b48-frac", "medmae-s16-nih"), "cpu": ("tiny-finetune",)}
 """Recipes that are fine-tuned, by kind of device."""
 _STEPS, _BATCHES, _MOST = 6, 4, 12
-_SMALL = "packed:level=3,patch=8,per_step=2,tokens=4096"
 
 
 def cases(where: Where, recipe: str) -> list[Case]:
@@ -52,7 +46,7 @@ def cases(where: Where, recipe: str) -> list[Case]:
 # --- steps, one by one
 
 
-class Watched(Loop):
+class Watched(Unsaved):
     """The trainer's loop, which notes where every step waited for the device."""
 
     waits: list[Counter[str]]
@@ -181,7 +175,7 @@ def taken(where: Where, config: Config, loader: Any, batches: list[Batch], count
     again: Any = Again(loader, batches)
     place, names = Path(), loader.bins()[0]
     log = Noted(place, names, count, None, devices=1, console=None, tensorboard=False, where=where)
-    with tempfile.TemporaryDirectory(prefix="shardkit-bench-") as folder:  # for the checkpoint at the end
+    with tempfile.TemporaryDirectory(prefix="shardkit-bench-") as folder:
         objective = config.objective.build(config.model, loader)
         loop = Watched(objective, again, config, Path(folder), start(where.kind), log, count)
         loop.waits = []
@@ -232,75 +226,10 @@ def _on_both(where: Where, config: Config, loader: Any, batch: Batch) -> Record:
     return {**found, "unlike_cpu": [name for name, equal in same.items() if not equal]}
 
 
-# --- commands
-
-
-def commands(where: Where) -> Record:
-    """Give commands as a user does: pre-training stopped and gone on with, fine-tuning, evaluation.
-
-    The network is small and nothing is compiled: what that does is seen in other steps, and costs a minute here.
-
-    Returns
-    -------
-    dict
-        rows: every command without its folder, seconds, exit code, and the last line that it printed.
-    """
-    rows, wrong = [], []
-    with tempfile.TemporaryDirectory(prefix="shardkit-bench-") as name:
-        data = ["--data", where.data, "--loader.split", "all", "--loader.batching", _SMALL]
-        brief = ["--log.every", "1", "--save.every", "2", "--log.pictures", "4", "--val.every", "0"]
-        begun = ["pretrain", "--recipe", "tiny", *data, *brief, "--out", f"{name}/run", "--run.steps", "400"]
-        labels = ["--labels", where.labels]
-        tuned = ["finetune", *data, *labels, *brief, "--run.steps", "4", "--init", f"{name}/run"]
-        tuned += ["--out", f"{name}/tuned", "--objective.kind", "multiclass", "--select.metric", ""]
-        evaluated = [
-            "evaluate",
-            f"{name}/tuned",
-            "--data",
-            where.data,
-            *labels,
-            "--split",
-            "all",
-            "--out",
-            f"{name}/page",
-        ]
-        labelled = ((tuned, 0), (evaluated, 0)) if where.labels else ()
-        for words, stop in ((begun, 4), (begun, 6), *labelled):
-            row = _command(words, Path(name), stop)
-            rows.append(row)
-            if row["exit_code"] and not stop:
-                wrong.append(f"{row['command'][:60]}… ended with {row['exit_code']}: {row['last']}")
-            if stop and row["steps"] < stop:
-                wrong.append(f"{row['command'][:60]}… took {row['steps']} steps, not {stop}: {row['last']}")
-    return {"rows": rows, "wrong": wrong}
-
-
-def _command(words: list[str], folder: Path, stop: int) -> Record:
-    """Run a command of the trainer; with `stop`, ask it to stop once its log has so many steps."""
-    begun, log = time.monotonic(), folder / "run" / "metrics.jsonl"
-    with (folder / "said").open("w+") as said:
-        child = subprocess.Popen([sys.executable, "-m", "trainer", *words], stdout=said, stderr=subprocess.STDOUT)
-        while stop and child.poll() is None:
-            if log.exists() and len(log.read_text().splitlines()) >= stop:
-                child.send_signal(signal.SIGTERM)
-                break
-            time.sleep(0.1)
-        code = child.wait()
-        said.seek(0)
-        lines = [line.strip() for line in said.read().splitlines() if line.strip()]
-    return {
-        "command": " ".join(words).replace(f"{folder}/", ""),
-        "seconds": round(time.monotonic() - begun, 2),
-        "exit_code": code,
-        "steps": len(log.read_text().splitlines()) if log.exists() else 0,
-        "last": lines[-1].replace(f"{folder}/", "") if lines else "",
-    }
-
-
 # --- speed
 
 
-def speed(where: Where, recipe: str, name: str, times: int = 1) -> Record:
+def speed(where: Where, recipe: str, name: str, times: int = 1, decoder: str = "auto") -> Record:
     """Measure a recipe with a batching, as `gpu-utilization` does, once: model, loader, and both.
 
     Parameters
@@ -312,6 +241,8 @@ def speed(where: Where, recipe: str, name: str, times: int = 1) -> Record:
     times
         How many times the tokens of its own micro-batches those here have, in a step of one in place of two: what
         launching kernels costs is then shared by more tokens.
+    decoder
+        Of the loader.
     """
     if not where.on_gpu:
         raise Skipped("no GPU: python -m benchmarks gpu-utilization trains a smaller recipe on a CPU")
@@ -320,7 +251,7 @@ def speed(where: Where, recipe: str, name: str, times: int = 1) -> Record:
         own: Any = from_text(case.batching)
         larger = str(replace(own, tokens=own.tokens * times, per_step=1))
         case = replace(case, name=f"{name}, {times} x tokens", batching=larger)
-    found = measure(case)
+    found = measure(replace(case, decoder=decoder))
     found["epoch"].pop("rows")
     found["joint / limit"] = found["joint"]["images_s"] / min(found["model"]["images_s"], found["loader"]["images_s"])
-    return {"recipe": recipe, "name": case.name, "batching": case.batching, **found}
+    return {"recipe": recipe, "name": case.name, "batching": case.batching, "decoder": decoder, **found}
