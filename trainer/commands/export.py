@@ -1,5 +1,6 @@
 """`python -m trainer export`: a run's weights as a file, and how to use it."""
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,13 +13,15 @@ from shardkit import Loader, from_text
 from shardkit.dataset.rounding import ceil_div
 from shardkit.errors import ArgumentError, ShardkitError
 from trainer.commands import usage
-from trainer.models.base import Weights
-from trainer.models.classifier import HEAD
+from trainer.commands.export_task import meaning, with_head
+from trainer.models.base import Model, Weights
+from trainer.models.classifier import HEAD, Classifier
 from trainer.models.initial import without_heads
 from trainer.models.registry import described
 from trainer.runs import best, checkpoint, folder, unpickling
 from trainer.runs.files import atomic_write
 from trainer.runs.training_data import members_normalised
+from trainer.tasks.trained import opened
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,25 +49,30 @@ def export(asked: Export) -> str:
     path = checkpoint.named(asked.run)
     facts = folder.facts(best.run_of(path))
     options = facts["config"]
-    if HEAD in checkpoint.names(path):
-        raise ArgumentError(
-            f"{asked.run} is a task: encoder and head together are no file for other programs; export the run that it"
-            " began from, or go on from it with --init"
-        )
-    values = {name.removeprefix("model."): v for name, v in options.items() if name.startswith("model.")}
-    model, under = without_heads(described(values), checkpoint.names(path))
-    channels = asked.channels or model.channels
+    model, under = _model(asked, path, facts)
+    channels = asked.channels or (model.encoder if isinstance(model, Classifier) else model).channels
     if asked.grid is None and model.needs_grid:
         asked = replace(asked, grid=usual_grid(str(facts["data"]), options["loader.batching"]))
     size = model.exported_size(asked.grid)
     checkpoint.weights(path, model, asked.average, under)
-    state = (model.whole_weights if asked.whole else model.encoder_weights)(asked.grid, channels)
-    call = usage.call(model.timm_call(asked.grid), model.exported_eps, channels, asked.out)
+    if isinstance(model, Classifier):
+        call_of, state = with_head(model, asked.grid, channels)
+    else:
+        call_of = model.timm_call(asked.grid)
+        state = (model.whole_weights if asked.whole else model.encoder_weights)(asked.grid, channels)
+    call = usage.call(call_of, model.exported_eps, channels, asked.out)
     members = members_normalised(facts)
     how = usage.preparation(options, members, size, channels)
     options |= {f"{usage.OF_MEMBER}{name}": normalise for name, normalise in members.items()}
     about = {**options, "step": unpickling.progress(path)["step"], "average": asked.average, "height": size[0]}
     about |= {"width": size[1], "channels": channels, "image": how, **({} if asked.whole else {"call": call})}
+    what = "the encoder"
+    if isinstance(model, Classifier):
+        kind, classes = options["objective.kind"], tuple(facts["objective"]["classes"])
+        about |= {"kind": kind, "classes": json.dumps(classes)}
+        what, how = "encoder and head", f"{meaning(kind, classes)} {how}"
+        if from_text(options["loader.batching"]).augmentation.side is None:
+            how += " The run leaves padding out of its pooling, and this file does not: scores differ with much of it."
     if asked.grid is not None:
         about["grid"] = "x".join(map(str, asked.grid))
     _write(asked, state, {name: str(value) for name, value in about.items()})
@@ -73,7 +81,19 @@ def export(asked: Export) -> str:
     only = (
         "" if asked.grid is None else "; for another grid of patches export again, timm's resampling changes features"
     )
-    return f"{asked.out} holds the encoder of {path}{only}:\n\n{call}\n\n{how}"
+    return f"{asked.out} holds {what} of {path}{only}:\n\n{call}\n\n{how}"
+
+
+def _model(asked: Export, path: Path, facts: folder.Facts) -> tuple[Model, str]:
+    """Build the model of a run, without what a method put on its encoder; say what comes before its names there."""
+    names = checkpoint.names(path)
+    if HEAD not in names:
+        values = {n.removeprefix("model."): v for n, v in facts["config"].items() if n.startswith("model.")}
+        return without_heads(described(values), names)
+    if asked.whole:
+        raise ArgumentError(f"--whole is for masked autoencoders, and {asked.run} is a task: leave it out")
+    task = opened(best.run_of(path), str(path))
+    return task.network(len(task.classes)), ""
 
 
 def usual_grid(data: str, text: str) -> tuple[int, int] | None:

@@ -81,10 +81,14 @@ class Trained:
         TrainingError
             The checkpoint is of another model, or cannot be read.
         """
-        assert isinstance(self.config.model, EncoderConfig)
-        made = Classifier(self.config.model.encoder(last_norm=not self.task.head.norm), classes, self.task.head)
+        made = self.network(classes)
         checkpoint.weights(self.path, made)
         return made.eval()
+
+    def network(self, classes: int) -> Classifier:
+        """Build the network, with random weights."""
+        assert isinstance(self.config.model, EncoderConfig)
+        return Classifier(self.config.model.encoder(last_norm=not self.task.head.norm), classes, self.task.head)
 
 
 def members(run: Path) -> list[Path]:

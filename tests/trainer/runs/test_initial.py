@@ -14,7 +14,6 @@ from torch import Tensor
 
 from shardkit.errors import ArgumentError
 from tests.trainer.a_run import put_run
-from trainer.commands.export import Export, export
 from trainer.config import flat
 from trainer.errors import TrainingError
 from trainer.models.backbone import TimmConfig
@@ -132,13 +131,6 @@ def test_fine_tuned_files_of_masked_autoencoders_lack_the_last_norm(tmp_path: Pa
     torch.save({"model": state}, tmp_path / "g")
     with pytest.raises(ArgumentError, match=r"lacks norm\.bias"):
         load_initial(_fresh(0), str(tmp_path / "g"))
-
-
-def test_a_fine_tuned_run_is_not_exported_in_part(tmp_path: Path) -> None:
-    run = put_run(tmp_path / "run", MAE, _fresh(0))
-    with pytest.raises(ArgumentError, match="is a task: encoder and head together are no file for other programs"):
-        export(Export(run=run, out=tmp_path / "out.safetensors", grid=(8, 8)))
-    assert not (tmp_path / "out.safetensors").exists()
 
 
 def test_a_run_of_another_architecture_is_refused(tmp_path: Path) -> None:
