@@ -6,7 +6,6 @@ On a disk a checkpoint's name ends in `.part` until all of it is there. One that
 
 import json
 import shutil
-import warnings
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,8 +19,6 @@ from trainer.runs import best, checkpoint, places
 from trainer.runs.bucket_checkpoints import BucketCheckpoints
 from trainer.runs.checkpoint import Found, Translated
 from trainer.runs.state import TrainingState
-
-warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as it is on one process, on purpose
 
 Facts = dict[str, Any]
 

@@ -9,6 +9,7 @@ import json
 import pathlib
 import pickle
 import struct
+import warnings
 import zipfile
 import zlib
 from collections import defaultdict
@@ -23,6 +24,8 @@ from torch.distributed.checkpoint.planner import ReadItem
 
 from shardkit.errors import StorageError
 from trainer.errors import TrainingError
+
+warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as it is on one process, on purpose
 
 TABLE, PROGRESS = ".metadata", "progress.json"
 _PATHS = {("pathlib", "PosixPath"), ("pathlib._local", "PosixPath")}  # Python 3.13 has its own name for it
