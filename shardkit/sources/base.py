@@ -284,15 +284,22 @@ class OneImageAFile:
         return _bytes.of(None, self._file(entry), lambda: self.files.read(entry.file))
 
     @contextmanager
-    def opened(self, entry: Entry) -> Iterator[BinaryIO]:
-        """Open a file at its start, for its header. The last one with several images stays open for the others."""
-        if entry.part is None:
-            with self.files.open(entry.file, entry.size) as file:
-                yield file
-        else:
-            file = _opened.of(None, self._file(entry), lambda: self.files.open(entry.file, entry.size))
+    def opened(self, entry: Entry, again: bool = False) -> Iterator[BinaryIO]:
+        """Open a file at its start, for its header.
+
+        The last one with several images stays open for the others, and one that is opened `again` at once for that.
+        """
+        if again or entry.part is not None:
+            file = _opened.of(None, self._file(entry), lambda: self._open(entry))
             file.seek(0)
             yield file
+        else:
+            with _opened.taken(None, lambda: self._file(entry)) or self._open(entry) as file:
+                file.seek(0)
+                yield file
+
+    def _open(self, entry: Entry) -> BinaryIO:
+        return self.files.open(entry.file, entry.size)
 
     def _file(self, entry: Entry) -> Hashable:
         return self.files.url, entry.file, entry.size, self.files.changed_at(entry.file)

@@ -40,3 +40,10 @@ class Last(Generic[T]):
         if self._size(value) <= self._most:
             self._kept = owner, key, value
         return value
+
+    def taken(self, owner: object, key: Callable[[], Hashable]) -> T | None:
+        """Return the value that is kept for an object, and keep it no longer; None where another one is, or none."""
+        if self._kept is None or self._kept[0] is not owner or self._kept[1] != key():
+            return None
+        value, self._kept = self._kept[2], None
+        return value

@@ -49,7 +49,7 @@ class Radiographs(OneImageAFile):
         """
         if self.frames == "drop" and not self._takes_images(entry):
             return (entry,)
-        with self.opened(entry) as file:
+        with self.opened(entry, again=True) as file:
             return self._reader(entry, file).split_file(entry, file)
 
     def inspect(self, entry: Entry) -> ImageFacts:

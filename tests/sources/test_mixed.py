@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardkit.build import ledger
-from shardkit.config import BuildConfig
+from shardkit.build.scan import scan_file
+from shardkit.config import BuildConfig, Rules
 from shardkit.dataset import contents
 from shardkit.dataset.verify import verify
 from shardkit.errors import ArgumentError, Quarantined, Verdict
 from shardkit.sources import image_source
 from shardkit.sources.entries import Entry
 from shardkit.sources.facts import FactsRow
+from shardkit.sources.files import FileTree
 from shardkit.storage import Store, parquet
 from shardkit.synthetic import records
 from shardkit.synthetic.image_files import encoded, png, tiff
@@ -112,6 +116,31 @@ def test_what_lies_about_is_dropped_and_what_may_be_an_image_is_quarantined(fold
         "empty.png": ("quarantined", "empty_file"),
         "._a.png": ("dropped", "apple_double"),
     }
+
+
+def test_a_scan_opens_each_file_once_whatever_lies_in_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening a file is what a scan waits for on a slow mount, and what a bucket is paid for."""
+    opened, how = Counter[bytes](), FileTree.open
+
+    def counted(tree: FileTree, path: bytes, size: int) -> Any:
+        opened[path] += 1
+        return how(tree, path, size)
+
+    monkeypatch.setattr(FileTree, "open", counted)
+    source, images = image_source(str(folder), image_files=True, frames="each"), 0
+    for entry in source.list():
+        images += len(scan_file(source, entry, Rules()).images)
+    assert opened == Counter(each.name.encode() for each in folder.iterdir())
+    assert images > len(opened)
+
+
+def test_what_is_opened_once_is_not_taken_for_a_file_that_has_changed(folder: Path) -> None:
+    source, place = image_source(str(folder), image_files=True), folder / "a.png"
+    entry = Entry(b"a.png", place.stat().st_size, "file")
+    source.split(entry)
+    place.write_bytes(png(chest(rows=96), 8).ljust(entry.size, b"\0")[: entry.size])
+    os.utime(place, ns=(1, 1))
+    assert source.inspect(entry).height == 96
 
 
 def test_without_being_asked_a_build_takes_dicom_only_and_says_how_to_take_the_rest(folder: Path) -> None:

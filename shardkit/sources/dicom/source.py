@@ -51,7 +51,7 @@ class DicomSource(OneImageAFile):
         """Return the images of a file: its frames where each is taken, else itself. `inspect` judges it."""
         if self.frames == "drop":
             return (entry,)
-        with self.opened(entry) as file:
+        with self.opened(entry, again=True) as file:
             return self.split_file(entry, file)
 
     def split_file(self, entry: Entry, file: BinaryIO) -> Sequence[Entry]:

@@ -47,7 +47,7 @@ class ImageFiles(OneImageAFile):
         Dropped, Quarantined
             Where its header cannot be read.
         """
-        with self.opened(entry) as file:
+        with self.opened(entry, again=True) as file:
             return self.split_file(entry, file)
 
     def inspect(self, entry: Entry) -> ImageFacts:
