@@ -17,7 +17,7 @@ from shardkit import cli
 from shardkit.report import dataset_page
 from shardkit.synthetic.export import make_export, plan_export
 from shardkit.synthetic.records import ImageSpec
-from tests.conftest import FORMATS
+from tests.making import FORMATS
 
 STUDIES = {"studies": 14, "seed": 3, "defects": 0.4, "scale": 0.06}
 
