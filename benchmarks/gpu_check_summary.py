@@ -92,8 +92,7 @@ def _decode(of: Record) -> str:
 
 
 def _loader(of: Record) -> str:
-    rates = ", ".join(f"{row['batching']} by {row['decoder']}: {row['mpx_s']:,.0f} Mpx/s" for row in of["rows"])
-    return "; ".join([rates, *([of["note"]] if "note" in of else [])])
+    return ", ".join(f"{row['batching']} by {row['decoder']}: {row['mpx_s']:,.0f} Mpx/s" for row in of["rows"])
 
 
 def _commands(of: Record) -> str:

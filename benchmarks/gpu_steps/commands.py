@@ -72,8 +72,8 @@ def _went_on(program: tuple[str, ...], words: list[str], run: Path) -> tuple[lis
     for _ in range(2):
         stop = 4 + (rows[-1]["steps"] if rows else 0)
         rows.append(row := _command(program, words, run, stop))
-        if row["steps"] < stop:
-            wrong.append(f"{row['command'][:60]}… took {row['steps']} steps, not {stop}: {row['last']}")
+        if row["steps"] < stop or not row["stopped"]:
+            wrong.append(f"{row['command'][:60]}… took {row['steps']} steps, not {stop}, or ended ill: {row['last']}")
     return rows, wrong
 
 
@@ -96,5 +96,6 @@ def _command(program: tuple[str, ...], words: list[str], run: Path, stop: int = 
         "seconds": round(time.monotonic() - begun, 2),
         "exit_code": code,
         "steps": len(log.read_text().splitlines()) if log.exists() else 0,
+        "stopped": any("stopped; run the same command again to go on" in line for line in lines),
         "last": lines[-1].replace(folder, "") if lines else "",
     }

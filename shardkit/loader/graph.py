@@ -118,6 +118,9 @@ class Graph:
         except RuntimeError as error:
             self.close()  # DALI: "Current pipeline object is no longer valid"
             raise IntegrityError(f"DALI could not decode a batch: {' '.join(str(error).split())[:400]}") from error
+        except BaseException:
+            self.close()  # what was fed and not run would be the next batch's
+            raise
         return [torch.utils.dlpack.from_dlpack(out[i]) for out in outs for i in range(len(images))]
 
     def _feed_view(self, number: int, views: tuple[Prepared, ...]) -> None:

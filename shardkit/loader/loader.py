@@ -9,6 +9,7 @@ for batch in loader:        # one epoch of this rank's micro-batches
 """
 
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -192,6 +193,7 @@ class Loader:
             at.check_holds(self._index.largest_shard(self.batching.level))
             check_folder(at.folder)
         self._cache, self._stats, self._buffers, self._graphs = at, Stats(), Buffers(), Graphs()
+        weakref.finalize(self, self._graphs.close).atexit = False  # an iteration that was cut short is in a cycle
         self._prefetcher: Prefetcher | None = None
         members = member_configs(self._index.members, decoder, self.device, normalise)
         self._config = PrefetchConfig(
@@ -225,13 +227,14 @@ class Loader:
         self._stats.bad.clear()
         config = replace(self._config, max_bad=self._reading.allowed(len(plan.draws) / mine.size))
         canvas = Canvas(self.device, config.dtype, config.clip, self._buffers)
+        fetcher = open_fetcher(self._index.stores, self._reading, self._cache, self._index)  # which may fail
         prefetcher = self._prefetcher = Prefetcher(
             micro_batches(plan, self.step, mine),
             config,
             self._index,
             maker(config, self.batching.augmentation, canvas, plan.images, self._graphs),
             canvas,
-            open_fetcher(self._index.stores, self._reading, self._cache, self._index),
+            fetcher,
             self._stats,
         )
         try:

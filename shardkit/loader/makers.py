@@ -163,10 +163,15 @@ class GraphMaker(Maker):
 
     def close(self) -> None:
         """See `Maker`. To be called once."""
-        if self._stream is not None:
-            self._stream.synchronize()  # an iteration that ends early may leave it something to read
-        self._graph.forget()
-        self._graphs.give_back(self._graph)
+        try:
+            if self._stream is not None:
+                self._stream.synchronize()  # an iteration that ends early may leave it something to read
+        except RuntimeError:
+            self._graph.close()
+            raise
+        finally:
+            self._graph.forget()
+            self._graphs.give_back(self._graph)
 
 
 def maker(config: PrefetchConfig, augmentation: Augmentation, canvas: Canvas, images: int, graphs: Graphs) -> Maker:

@@ -4,6 +4,7 @@ A source lists its entries; says of each what its header tells (`inspect`), whic
 decodes it (`load`). Where the files lie, and how one waits for a store that is away, is `shardkit.sources.files`.
 """
 
+import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,8 +20,15 @@ Invert = Literal["full", "imagemax"]
 Frames = Literal["drop", "each"]
 """What to do with a file of several frames or pages."""
 
-_bytes = Last[bytes](len, 1 << 30)
-_opened = Last[BinaryIO](lambda _: 0, 0)
+
+class _Opened(threading.local):
+    """A file is read by one thread at a time."""
+
+    def __init__(self) -> None:
+        self.last = Last[BinaryIO](lambda _: 0, 0)
+
+
+_bytes, _opened = Last[bytes](len, 1 << 30), _Opened()
 """The last file that holds several images, for all of them: its bytes, and itself."""
 
 
@@ -289,12 +297,17 @@ class OneImageAFile:
 
         The last one with several images stays open for the others, and one that is opened `again` at once for that.
         """
+        last = _opened.last
         if again or entry.part is not None:
-            file = _opened.of(None, self._file(entry), lambda: self._open(entry))
-            file.seek(0)
-            yield file
+            try:
+                file = last.of(None, self._file(entry), lambda: self._open(entry))
+                file.seek(0)
+                yield file
+            except BaseException:  # who tries again opens it anew
+                last.forget()
+                raise
         else:
-            with _opened.taken(None, lambda: self._file(entry)) or self._open(entry) as file:
+            with last.taken(None, lambda: self._file(entry)) or self._open(entry) as file:
                 file.seek(0)
                 yield file
 

@@ -47,3 +47,7 @@ class Last(Generic[T]):
             return None
         value, self._kept = self._kept[2], None
         return value
+
+    def forget(self) -> None:
+        """Keep nothing."""
+        self._kept = None

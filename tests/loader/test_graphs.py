@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from shardkit import Loader, Packed
 from shardkit.loader import graph
@@ -33,6 +35,52 @@ def test_epochs_whole_and_broken_off_share_a_graph(dataset_folder: Path, monkeyp
     loader.load_state_dict({**loader.state_dict(), "epoch": 0, "step": 0})
     assert [batch.rows.tolist() for batch in loader] == first
     assert len(built) == 1
+
+
+def test_what_an_error_leaves_in_a_graph_is_not_shown_in_the_next_epoch(
+    dataset_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loaded() -> list[torch.Tensor]:
+        loader.load_state_dict({**loader.state_dict(), "epoch": 0, "step": 0})
+        return [batch["patches"].clone() for batch in loader]
+
+    floats, calls = graph._floats, list[int]()
+
+    def failing(*values: float) -> Any:
+        calls.append(1)
+        if len(calls) == 3:  # some of a batch's inputs are fed
+            raise MemoryError
+        return floats(*values)
+
+    batching = Packed(tokens=512, patch=16, per_step=1)
+    loader = Loader(dataset_folder, batching=batching, split=None, device="cpu", decoder="dali")
+    sound = loaded()
+    monkeypatch.setattr(graph, "_floats", failing)
+    with pytest.raises(MemoryError):
+        loaded()
+    assert all(map(torch.equal, loaded(), sound))
+
+
+def test_a_loader_that_is_dropped_gives_its_graph_back_whatever_became_of_its_iterations(dataset_folder: Path) -> None:
+    batching = Packed(tokens=512, patch=16, per_step=1)
+    gc.collect()
+    gc.disable()  # what was cut short lies in a cycle
+    try:
+        before = _built()
+        for _ in range(3):
+            loader = Loader(dataset_folder, batching=batching, split=None, device="cpu", decoder="dali", threads=1)
+            batches = iter(loader)
+            next(batches)
+            batches.close()  # type: ignore[attr-defined]
+            assert _built() == before + 1
+            del loader, batches
+        assert _built() == before
+    finally:
+        gc.enable()
+
+
+def _built() -> int:
+    return sum(each._pipeline is not None for each in list(graph._graphs))
 
 
 def test_a_graph_is_lent_to_one_at_a_time_and_for_what_it_was_built_for() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 from collections import Counter
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,35 @@ def test_a_scan_opens_each_file_once_whatever_lies_in_it(folder: Path, monkeypat
         images += len(scan_file(source, entry, Rules()).images)
     assert opened == Counter(each.name.encode() for each in folder.iterdir())
     assert images > len(opened)
+
+
+def test_a_handle_that_has_gone_bad_is_opened_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As NFS says of a file that was replaced on the server."""
+
+    class Stale(BytesIO):
+        def read(self, *size: Any) -> bytes:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    how, handles = FileTree.open, list[Any]()
+
+    def first_stale(tree: FileTree, path: bytes, size: int) -> Any:
+        handles.append(how(tree, path, size) if handles else Stale(b"x"))
+        return handles[-1]
+
+    monkeypatch.setattr(FileTree, "open", first_stale)
+    source = image_source(str(folder), image_files=True)
+    entry = Entry(b"a.png", (folder / "a.png").stat().st_size, "file")
+    assert scan_file(source, entry, Rules()).unsure
+    ((_, scanned),) = scan_file(source, entry, Rules()).images
+    assert (scanned.verdict, len(handles)) == (None, 2)
+
+
+@pytest.mark.parametrize("name", ["a.png", "noise.bin", "notes.md", "missing.nii.gz", "x.png"])
+def test_no_file_stays_open_once_it_is_judged(folder: Path, name: str) -> None:
+    source = image_source(str(folder), image_files=True)
+    scan_file(source, Entry(name.encode(), (folder / name).stat().st_size, "file"), Rules())
+    links = list(Path("/proc/self/fd").iterdir())
+    assert folder / name not in {link.readlink() for link in links if os.path.lexists(link)}
 
 
 def test_what_is_opened_once_is_not_taken_for_a_file_that_has_changed(folder: Path) -> None:

@@ -69,4 +69,5 @@ def open_plain(config: LoaderConfig, data: str, weighted: bool = True) -> Loader
     """Open a dataset as a run has it, without its training; unless `weighted`, a mixture shows each image once."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     recipe = RECIPES["tiny"].config  # of which nothing remains but how images come in
+    config = replace(config, decoder="auto")  # the dataset may have got another codec since
     return open_loader(replace(recipe, loader=config), data, device, 0, 1, weighted=weighted)

@@ -138,7 +138,8 @@ def export(
 ) -> None:
     """Write a run's weights as a file for timm, or for programs that read the original masked autoencoders.
 
-    Of a run with a task the file is a classifier, encoder and head, which gives the run's scores.
+    Of a run with a task the file is a classifier, encoder and head, which gives the run's scores of images without
+    padding.
 
     Parameters
     ----------

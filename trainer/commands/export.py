@@ -68,11 +68,15 @@ def export(asked: Export) -> str:
     about |= {"width": size[1], "channels": channels, "image": how, **({} if asked.whole else {"call": call})}
     what = "the encoder"
     if isinstance(model, Classifier):
-        kind, classes = options["objective.kind"], tuple(facts["objective"]["classes"])
-        about |= {"kind": kind, "classes": json.dumps(classes)}
-        what, how = "encoder and head", f"{meaning(kind, classes)} {how}"
-        if from_text(options["loader.batching"]).augmentation.side is None:
-            how += " The run leaves padding out of its pooling, and this file does not: scores differ with much of it."
+        task = opened(best.run_of(path), str(path))
+        about |= {"kind": task.task.kind, "classes": json.dumps(task.classes)}
+        what, how = "encoder and head", f"{meaning(task.task.kind, task.classes)} {how}"
+        shown = from_text(options["loader.batching"]).augmentation
+        if shown.side is None or shown.fit == "pad":
+            how += (
+                f" The scores are the run's for images that fill {size[0]} x {size[1]} pixels; the run leaves padding"
+                " out, and timm's model does not, so that those of other images can be far off."
+            )
     if asked.grid is not None:
         about["grid"] = "x".join(map(str, asked.grid))
     _write(asked, state, {name: str(value) for name, value in about.items()})

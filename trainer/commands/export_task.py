@@ -1,6 +1,7 @@
 """A classifier as a file for timm's own model with a head, compared with the run's before it is written."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -15,10 +16,13 @@ from trainer.models.backbone import TimmEncoder
 from trainer.models.base import Channels, Grid, Weights
 from trainer.models.classifier import Classifier, Head
 
+_IMAGES: Final = 4
 _NEAR: Final = 1e-3
-"""How far scores may be apart, in shares of the largest: rounding, through all layers."""
-_POOLS: Final = {"mean": "avg", "token": "token"}
-"""Ours -> timm's of its vision transformers."""
+"""How far a score may be off, in shares of how far it differs between images: rounding, through all layers."""
+_ROUNDING: Final = 1e-6
+"""The same in shares of itself: float32, where an offset is large."""
+_POOLS: Final = {"mean": "avg", "token": "token", "own": "token"}
+"""Ours -> timm's of its vision transformers; our encoder's own is its class token."""
 _NORMS: Final = ("head.norm", "fc_norm", "norm")
 _LASTS: Final = ("head.fc", "head", "fc", "classifier")
 """Names of the linear map in models of timm that do not say theirs."""
@@ -55,25 +59,23 @@ def with_head(model: Classifier, grid: Grid | None, channels: Channels) -> tuple
     name, own = model.encoder.timm_call(grid)
     encoder = model.encoder.encoder_weights(grid, channels)
     weight, bias = folded(model.head)
-    images = torch.randn(2, 1, *model.encoder.exported_size(grid), generator=torch.Generator().manual_seed(0))
+    images = torch.randn(_IMAGES, 1, *model.encoder.exported_size(grid), generator=torch.Generator().manual_seed(0))
     wanted = _scores(model, images)
-    for more, norm, last in _heads(model, name):
+    if not bool(torch.isfinite(wanted).all()):
+        raise ArgumentError("the run's scores are not finite: export another checkpoint of it")
+    for more, norm, last in _heads(model):
         given = {**own, "num_classes": len(bias), **more}
         state = {**encoder, f"{last}.weight": weight, f"{last}.bias": bias}
         state |= {f"{norm}.{part}": value for part, value in model.head.fc_norm.state_dict().items()}
         made = _made(name, given, model.encoder.exported_eps, channels)
-        if made is None or {n: v.shape for n, v in made.state_dict().items()} != {n: v.shape for n, v in state.items()}:
-            continue
-        made.load_state_dict(state)
-        with torch.no_grad():
-            found = made(images.expand(-1, channels, -1, -1))
-        if float((found - wanted).abs().max()) <= _NEAR * float(wanted.abs().max().clamp(min=1e-6)):
-            return (name, given), state
-    pool = model.head.config
+        taken = {n: state.get(n) for n in made.state_dict()} if made is not None else {}
+        if made is not None and _same(made, taken, images.expand(-1, channels, -1, -1), wanted):
+            return (name, given), {n: value for n, value in taken.items() if value is not None}
+    head = model.head.config
     raise ArgumentError(
-        f"timm's {name} has no head like this run's (--objective.head.pool {pool.pool},"
-        f" --objective.head.{'norm' if pool.norm else 'no-norm'}): export the run that it began from, or go on from it"
-        " with --init"
+        f"no head was found that timm's {name} has and that gives this run's scores (--objective.head.pool {head.pool}"
+        f" --objective.head.{'norm' if head.norm else 'no-norm'}): train one that it has, by --init with this run and"
+        " --objective.head.pool own --objective.head.no-norm"
     )
 
 
@@ -93,28 +95,45 @@ def folded(head: Head) -> tuple[Tensor, Tensor]:
 
 def meaning(kind: str, classes: tuple[str, ...]) -> str:
     """Return a sentence on what the scores are."""
-    return f"It gives {_SCORES[kind]}, in this order: {', '.join(classes)}."
+    return f"It gives {_SCORES[kind]}, in this order: {json.dumps(classes, ensure_ascii=False)}."
 
 
-def _heads(model: Classifier, name: str) -> Iterator[tuple[dict[str, Any], str, str]]:
-    """Give what timm's head may be: more arguments, and the names of its norm and of its linear map."""
+def _heads(model: Classifier) -> Iterator[tuple[dict[str, Any], str, str]]:
+    """Give what timm's head may be, the likeliest first: more arguments, and the names of its norm and linear map."""
     pool, norm = model.head.config.pool, model.head.config.norm
-    if isinstance(model.encoder, TimmEncoder):
-        told = (model.encoder.encoder.pretrained_cfg or {}).get("classifier")
-        for last in (told,) if isinstance(told, str) else _LASTS:
-            for place in _NORMS if norm else _NORMS[:1]:
-                yield {}, place, last
-    if pool in _POOLS:
+    norms = _NORMS if norm else _NORMS[:1]
+    if not isinstance(model.encoder, TimmEncoder):
         yield {"global_pool": _POOLS[pool], "fc_norm": norm}, "fc_norm", "head"
+        return
+    told = (model.encoder.encoder.pretrained_cfg or {}).get("classifier")
+    lasts = (told,) if isinstance(told, str) else _LASTS
+    if pool != "own":
+        yield from (({"global_pool": _POOLS[pool], "fc_norm": norm}, "fc_norm", last) for last in lasts)
+        yield from (({"global_pool": _POOLS[pool]}, place, last) for last in lasts for place in norms)
+    yield from (({}, place, last) for last in lasts for place in norms)
 
 
 def _made(name: str, given: dict[str, Any], eps: float | None, channels: Channels) -> nn.Module | None:
-    """Build timm's model; None where it does not take such arguments."""
+    """Build timm's model; None where it does not take such arguments, of which it says so in many ways."""
     given = given if eps is None else {**given, "norm_layer": partial(nn.LayerNorm, eps=eps)}
     try:
         return timm.create_model(name, in_chans=channels, **given).eval()
-    except TypeError:
+    except Exception:
         return None
+
+
+@torch.no_grad()
+def _same(made: nn.Module, state: Mapping[str, Tensor | None], images: Tensor, wanted: Tensor) -> bool:
+    """Load weights, and say whether the scores of these images are those that are wanted."""
+    shapes = {name: value.shape for name, value in made.state_dict().items()}
+    if shapes != {name: None if value is None else value.shape for name, value in state.items()}:
+        return False
+    made.load_state_dict(dict(state))
+    found = made(images)
+    if not isinstance(found, Tensor) or found.shape != wanted.shape:
+        return False
+    spread = (wanted - wanted.mean(0)).abs().amax(0)  # an offset that all images share shows nothing
+    return bool(((found - wanted).abs().amax(0) <= _NEAR * spread + _ROUNDING * wanted.abs().amax(0)).all())
 
 
 @torch.no_grad()

@@ -193,6 +193,7 @@ def _open(of: Trained, data: str, about: PredictionsAbout, world: World) -> Load
     """Open a split as the run saw images, without augmentation, every image once on any number of processes."""
     batching, how = replace(from_text(of.config.loader.batching).plain(), per_step=world.size), about.normalise
     options = replace(of.config.loader, batching=str(batching), split=about.split, cache=None, normalise=how)
+    options = replace(options, decoder="auto")  # this dataset may have another codec than the run's
     loader = open_loader(replace(of.config, loader=options), data, world.device, world.rank, world.size)
     if len(loader.members) > 1:
         raise ArgumentError(f"{data} is a mixture: name its datasets one by one, they are the sites of the page")

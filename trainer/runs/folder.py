@@ -18,7 +18,7 @@ _FREE = (
     *("save.", "log.", "val.", "run.compile", "run.parallel", "run.max_skipped", "run.on_new_data"),
     "select.patience",
     *("run.steps", "run.epochs"),
-    *(f"loader.{name}" for name in ("cache", "threads", "prefetch", "max_bad", "attempts", "deadline")),
+    *(f"loader.{name}" for name in ("cache", "threads", "decoder", "prefetch", "max_bad", "attempts", "deadline")),
 )
 """How options begin that may change on the way: not those that decide what the weights become, but for how long."""
 

@@ -6,6 +6,7 @@ import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,13 @@ from shardkit import Loader
 from shardkit.loader.manifest_index import ManifestIndex
 from tests.trainer.evaluate.folders import ABOUT
 from trainer import parallel
+from trainer.config import Config
+from trainer.evaluate import collect
 from trainer.evaluate.collect import _is_there
 from trainer.evaluate.predict import Question, each_once, predict
 from trainer.evaluate.predictions import Predictions, write
+from trainer.parallel import World
+from trainer.recipes.registry import RECIPES
 from trainer.runs.training_data import split_rows
 
 PACKED, BINNED, RESIZED = (
@@ -124,3 +129,19 @@ def test_rows_of_several_processes_are_put_in_order_each_once() -> None:
 def test_what_is_wanted_is_the_split(dataset_folder: Path) -> None:
     split = np.array(pq.read_table(dataset_folder / "manifest.parquet", columns=["split"])["split"].to_pylist())
     assert split_rows(_loader(dataset_folder, split="test")).tolist() == np.flatnonzero(split == "test").tolist()
+
+
+def test_a_site_is_asked_by_a_decoder_that_its_codec_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be stored by another codec than what the run was trained on."""
+    asked = list[str]()
+
+    def opened(config: Config, *rest: Any) -> Any:
+        asked.append(config.loader.decoder)
+        return SimpleNamespace(members={"": range(0)})
+
+    monkeypatch.setattr(collect, "open_loader", opened)
+    recipe = RECIPES["tiny-finetune"].config
+    run: Any = SimpleNamespace(config=replace(recipe, loader=replace(recipe.loader, decoder="dali")))
+    about: Any = SimpleNamespace(normalise="minmax", split="val")
+    collect._open(run, "site", about, World(0, 1, torch.device("cpu")))
+    assert asked == ["auto"]
