@@ -17,7 +17,7 @@ from shardkit.labels.rows import Vote
 
 Codes = npt.NDArray[np.signedinteger[Any]]
 """Of as few bytes as hold the codes: of a few words, one."""
-Index = npt.NDArray[np.int64]
+Index = npt.NDArray[np.signedinteger[Any]]
 _ORDERS: dict[Vote, dict[int | None, int]] = {
     "any": {1: 3, -1: 2, 0: 1, None: 0},
     "all": {0: 3, -1: 2, None: 1, 1: 0},
@@ -49,10 +49,11 @@ class Coded:
         columns = [table[name].combine_chunks() for name in table.column_names]
         columns.append(pa.nulls(rows, pa.string()) if split is None else split)
         coded = [_coded(column) for column in columns]
-        codes = np.empty((rows, len(columns)), np.result_type(*(column.dtype for _, column in coded)), order="F")
-        for i, (_, column) in enumerate(coded):
-            codes[:, i] = column
-        return cls([*table.column_names, SPLIT], [values for values, _ in coded], codes)
+        values, kind = [words for words, _ in coded], np.result_type(*(column.dtype for _, column in coded))
+        codes = np.empty((rows, len(columns)), kind, order="F")
+        for i in reversed(range(len(columns))):
+            codes[:, i] = coded.pop()[1]  # memory need not hold all of them twice
+        return cls([*table.column_names, SPLIT], values, codes)
 
     def column(self, at: int, codes: Codes) -> pa.Array:
         """Return the values of codes of one column."""
@@ -85,6 +86,14 @@ class Conflict:
     key: str
     column: str
     rows: tuple[int, int]
+
+
+def rows_of(codes: Codes, rows: npt.NDArray[np.integer[Any]]) -> Codes:
+    """Return some rows of a matrix, column by column, as it lies in memory."""
+    out = np.empty((len(rows), codes.shape[1]), codes.dtype, order="F")
+    for column in range(codes.shape[1]):
+        out[:, column] = codes[rows, column]
+    return out
 
 
 def starts_of(ordered: Index) -> Index:
@@ -121,7 +130,7 @@ def voted(coded: Coded, rows: Index, targets: Index, vote: Vote | None, first_ro
     order = np.argsort(targets, kind="stable")  # rows come in order
     rows, targets = rows[order], targets[order]
     starts = starts_of(targets)
-    codes = np.asfortranarray(coded.codes[rows[starts]])
+    codes = rows_of(coded.codes, rows[starts])
     ends = np.append(starts[1:], len(rows))
     several = np.flatnonzero(ends - starts > 1)
     if len(several) and vote != "first":
@@ -198,21 +207,22 @@ def kept(
     tuple
         The samples; their codes; conflicts as (sample, column, row, row).
     """
-    at = sample[units]
-    order = np.lexsort((rows, ~own[units], at))
-    at, codes, rows = at[order], codes[order], rows[order]
+    at, ours = sample[units], own[units]
+    order = np.lexsort((rows, ~ours, at))
+    at = at[order]
     starts = starts_of(at)
-    out = np.asfortranarray(codes[starts])
-    conflicts: list[tuple[int, int, int, int]] = []
     counts = np.diff(np.append(starts, len(at)))
+    first = order[starts]  # of each sample
+    out = rows_of(codes, first)
+    conflicts: list[tuple[int, int, int, int]] = []
     for i in np.flatnonzero(counts > 1):
-        first = starts[i]
-        for other in range(first + 1, first + counts[i]):
-            differ = (codes[first] >= 0) & (codes[other] >= 0) & (codes[first] != codes[other])
+        one = first[i]
+        for other in order[starts[i] + 1 : starts[i] + counts[i]]:
+            differ = (codes[one] >= 0) & (codes[other] >= 0) & (codes[one] != codes[other])
             for column in np.flatnonzero(differ).tolist():
                 out[i, column] = -1
-                conflicts.append((int(at[first]), column, int(rows[first]), int(rows[other])))
-    return at[starts], out, conflicts
+                conflicts.append((int(at[starts[i]]), column, int(rows[one]), int(rows[other])))
+    return at[starts], out, np.where(ours[first], rows[first], -1), conflicts
 
 
 def parted(codes: Codes, groups: Index) -> list[tuple[int, int, int]]:

@@ -1,0 +1,101 @@
+"""Distinct texts of a column, and look-ups among them: exact, and in little more memory than the column itself has.
+
+`dictionary_encode` and `index_in` of Arrow copy the texts that they keep, and hold a table of some fifty bytes a text.
+Here the table refers to the column, with some twenty bytes a row.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+Numbers = npt.NDArray[np.int32]
+BLOCK = 1 << 16
+"""Texts that are changed and looked up at once: what is made of all of them would take as much memory again."""
+_BITS = (1 << 64) - 1  # of a hash that count
+
+
+@dataclass(frozen=True)
+class _Buffers:
+    """An array of strings as its parts."""
+
+    offsets: Numbers
+    data: npt.NDArray[np.uint8]
+    valid: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, texts: pa.Array) -> "_Buffers":
+        assert texts.type == pa.string(), texts.type
+        _, offsets, data = texts.buffers()
+        count, start = len(texts), texts.offset
+        return cls(
+            np.frombuffer(offsets, np.int32)[start : start + count + 1] if count else np.zeros(1, np.int32),
+            np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(0, np.uint8),
+            texts.is_valid().to_numpy(zero_copy_only=False) if texts.null_count else np.ones(count, np.bool_),
+        )
+
+
+class Texts:
+    """The distinct texts of an array, numbered in the order in which they come first. Nulls have no number.
+
+    Parameters
+    ----------
+    texts : pyarrow.Array
+        Strings, fewer than 2**31. They are referred to, not copied.
+
+    Attributes
+    ----------
+    codes : ndarray of int32, (texts,)
+        The number of each text; -1 for null.
+    first : ndarray of int32, (distinct texts,)
+        The row in which each comes first.
+    """
+
+    def __init__(self, texts: pa.Array) -> None:
+        from shardkit.labels.joining import text_kernels
+
+        self._of, self._bits = _Buffers.of(texts), np.uint64(_BITS)
+        count = len(texts)
+        self._slots = np.zeros(1 << int(1.5 * count).bit_length(), np.uint64)  # from a third to two thirds are taken
+        self.codes, first = np.empty(count, np.int32), np.empty(count, np.int32)
+        of = self._of
+        found = text_kernels.number(of.offsets, of.data, of.valid, self._bits, self._slots, self.codes, first)
+        self.first = first if found == count else first[:found].copy()
+
+    def find(self, wanted: pa.Array) -> Numbers:
+        """Return the number of each of other texts; -1 for null, and for a text that is not here."""
+        from shardkit.labels.joining import text_kernels
+
+        of, other, found = self._of, _Buffers.of(wanted), np.empty(len(wanted), np.int32)
+        text_kernels.find(
+            of.offsets, of.data, self._bits, self._slots, self.codes, other.offsets, other.data, other.valid, found
+        )
+        return found
+
+
+class Names(Texts):
+    """Names of targets, of which several may have one. Null names belong to none."""
+
+    @cached_property
+    def _groups(self) -> tuple[Numbers, Numbers]:
+        """Where the targets of each name begin, and the targets."""
+        from shardkit.labels.joining import text_kernels
+
+        starts = np.zeros(len(self.first) + 1, np.int32)
+        rows = np.empty(int(np.count_nonzero(self.codes >= 0)), np.int32)
+        text_kernels.group(self.codes, starts, rows)
+        return starts, rows
+
+    def members(self, groups: Numbers) -> tuple[Numbers, Numbers]:
+        """Return how many targets each name has, and those of all, one name after another; of -1 none."""
+        starts, rows = self._groups
+        counts = np.where(groups < 0, 0, starts[groups + 1] - starts[groups])
+        return counts, rows[spans(starts[groups], counts)]
+
+
+def spans(begins: Numbers, counts: Numbers) -> npt.NDArray[np.int64]:
+    """Return the numbers from each of some begins on, as many as are counted, one span after another."""
+    ends = np.cumsum(counts, dtype=np.int64)
+    return np.repeat(begins - ends + counts, counts) + np.arange(ends[-1] if len(ends) else 0)
