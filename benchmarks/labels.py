@@ -151,7 +151,7 @@ def _reference(by: str, i: int) -> str:
 def shardkit(place: str, count: int, by: Any) -> dict[str, float]:
     """Read, join and store, as `shardkit label` does between opening the dataset and drawing its page."""
     from shardkit.labels import store as labels_store
-    from shardkit.labels.joining.join import joined
+    from shardkit.labels.joining.join import assembled, named
     from shardkit.labels.reading.tables import TableOptions, read
     from shardkit.labels.targets import read_targets
     from shardkit.privacy import Pseudonyms
@@ -165,9 +165,10 @@ def shardkit(place: str, count: int, by: Any) -> dict[str, float]:
         made["rows"] = read(folder / "table.csv", TableOptions(by=by, split_column="Split"))[0]
 
     def joining() -> None:
-        told = "x", made["rows"], samples
-        made["labels"], outcome, _, _ = joined(*told, read_targets(folder, samples, by), Pseudonyms(_KEY))
-        assert outcome.rows["matched"] == count
+        rows, name = made["rows"], Pseudonyms(_KEY)
+        found = named(rows, samples, read_targets(folder, samples, by), name)
+        assert found.outcome.rows["matched"] == count
+        made["labels"] = assembled("x", rows, samples, found)[0]
         assert made["labels"].table.num_rows == count * WAYS[by]
 
     def storing() -> None:

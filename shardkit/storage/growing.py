@@ -4,6 +4,7 @@ To join the pieces of an Arrow column takes as much memory again as they have; h
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +22,7 @@ class Strings:
     """Texts, of which most differ."""
 
     def __init__(self) -> None:
-        self._data = bytearray()  # which the system moves without a copy
-        self._ends = [np.zeros(1, np.int32)]
-        self._null = list[npt.NDArray[np.bool_]]()
+        self._data, self._ends, self._null = bytearray(), bytearray(4), bytearray()  # they grow without a copy
 
     def add(self, piece: pa.Array) -> None:
         """Add an array of strings."""
@@ -34,19 +33,17 @@ class Strings:
         start, stop = int(ends[0]), int(ends[-1])
         if len(self._data) + stop - start > _MOST:
             raise ArgumentError("a column of texts holds more than 2 GiB: take a table of fewer rows, or of parts")
-        self._ends.append(ends[1:] + np.int32(len(self._data) - start))
+        self._ends += memoryview(ends[1:] + np.int32(len(self._data) - start)).cast("B")
         if stop > start:
             self._data += memoryview(data)[start:stop]
-        self._null.append(piece.is_null().to_numpy(zero_copy_only=False))
+        self._null += memoryview(piece.is_null().to_numpy(zero_copy_only=False)).cast("B")
 
     def array(self) -> pa.Array:
         """Return all of them. None can be added any more."""
-        ends, null = np.concatenate(self._ends), np.concatenate([np.zeros(0, np.bool_), *self._null])
-        self._ends, self._null = [], []
+        null = np.frombuffer(self._null, np.bool_)
         valid = pa.py_buffer(np.packbits(~null, bitorder="little")) if null.any() else None
-        return pa.Array.from_buffers(
-            pa.string(), len(null), [valid, pa.py_buffer(ends), pa.py_buffer(self._data)], int(null.sum())
-        )
+        buffers = [valid, pa.py_buffer(self._ends), pa.py_buffer(self._data)]
+        return pa.Array.from_buffers(pa.string(), len(null), buffers, int(null.sum()))
 
 
 class Words:
@@ -60,7 +57,7 @@ class Words:
 
     def __init__(self) -> None:
         self.words = dict[str, int]()
-        self._codes = list[npt.NDArray[np.int16]]()
+        self._codes, self._kind = bytearray(), np.dtype(np.int8)
 
     def add(self, piece: pa.Array) -> None:
         """Add an array of strings, in clear or coded."""
@@ -68,12 +65,16 @@ class Words:
         known = self.words
         codes = [-1 if word is None else known.setdefault(word, len(known)) for word in coded.dictionary.to_pylist()]
         at = coded.indices.fill_null(len(codes)).to_numpy(zero_copy_only=False)
-        kind = np.min_scalar_type(-len(known) - 1)
-        self._codes.append(np.array([*codes, -1], kind)[at])
+        if (kind := np.min_scalar_type(-len(known) - 1)) > self._kind:
+            self._codes, self._kind = bytearray(self._all().astype(kind)), kind
+        self._codes += memoryview(np.array([*codes, -1], self._kind)[at]).cast("B")
+
+    def _all(self) -> npt.NDArray[Any]:
+        return np.frombuffer(self._codes, self._kind)
 
     def array(self) -> pa.DictionaryArray:
         """Return all of them."""
-        codes = np.concatenate([np.zeros(0, np.int8), *self._codes])
+        codes = self._all()
         return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), pa.array(list(self.words), pa.string()))
 
 

@@ -60,12 +60,11 @@ def _matching(
     table: pa.Table, samples: pa.Table, targets: Targets, name: Pseudonyms
 ) -> Iterator[tuple[float, int, By, str]]:
     """Give (minus the share that matches, order, by, column)."""
-    keys = samples["key"].combine_chunks()
     for column in table.column_names:
         texts = table[column].combine_chunks().drop_null().unique()
         for order, way in enumerate(get_args(By)):
             try:
-                counts = match(texts, way, targets, keys, name).counts()
+                counts = match(texts, way, targets, samples, name).counts()
             except ArgumentError:  # the ledger does not tell
                 continue
             share = float((counts > 0).mean()) if len(counts) else 0.0

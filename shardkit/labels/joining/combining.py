@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from shardkit.errors import ArgumentError
 from shardkit.labels.base import SPLIT
+from shardkit.labels.joining.lookup import Numbers, grouped
 from shardkit.labels.rows import Vote
 
 Codes = npt.NDArray[np.signedinteger[Any]]
@@ -103,7 +104,16 @@ def starts_of(ordered: Index) -> Index:
     return np.flatnonzero(first)
 
 
-def voted(coded: Coded, rows: Index, targets: Index, vote: Vote | None, first_row: int) -> tuple[Index, Codes, Index]:
+def _runs(numbers: Numbers, count: int) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+    """Return which numbers below `count` there are; of each where its rows begin and end; and the rows of all."""
+    starts, rows = grouped(numbers, count)
+    there = np.flatnonzero(starts[1:] > starts[:-1]).astype(np.int32)
+    return there, starts[there], starts[there + 1], rows
+
+
+def voted(
+    coded: Coded, rows: Numbers, targets: Numbers, files: int, vote: Vote | None, first_row: int
+) -> tuple[Numbers, Codes, Numbers]:
     """Make one row of all that name the same file.
 
     Parameters
@@ -111,7 +121,9 @@ def voted(coded: Coded, rows: Index, targets: Index, vote: Vote | None, first_ro
     coded : Coded
         The table's values.
     rows, targets : numpy.ndarray
-        Pairs of a row of the table and a file that it names.
+        Pairs of a row of the table and a file that it names, in the order of rows.
+    files : int
+        How many files there are.
     vote : str or None
         How; None: they must be equal.
     first_row : int
@@ -127,11 +139,11 @@ def voted(coded: Coded, rows: Index, targets: Index, vote: Vote | None, first_ro
     ArgumentError
         Rows differ, and no vote is stated that says what counts.
     """
-    order = np.argsort(targets, kind="stable")  # rows come in order
-    rows, targets = rows[order], targets[order]
-    starts = starts_of(targets)
-    codes = rows_of(coded.codes, rows[starts])
-    ends = np.append(starts[1:], len(rows))
+    units, starts, ends, order = _runs(targets, files)
+    if (order[1:] < order[:-1]).any():
+        rows = rows[order]
+    leads = rows[starts]
+    codes = rows_of(coded.codes, leads)
     several = np.flatnonzero(ends - starts > 1)
     if len(several) and vote != "first":
         inside = np.concatenate([np.arange(starts[i], ends[i]) for i in several])
@@ -147,7 +159,7 @@ def voted(coded: Coded, rows: Index, targets: Index, vote: Vote | None, first_ro
                 raise ArgumentError(_disagree(name, numbers, vote))
             decided = _majority(votes, group) if vote == "majority" else _ranked(votes, group, coded.values[at], vote)
             codes[several, at] = decided
-    return targets[starts], codes, rows[starts]
+    return units, codes, leads
 
 
 def _disagree(column: str, rows: tuple[Any, Any], vote: Vote | None) -> str:
@@ -189,8 +201,8 @@ def _ranked(votes: Codes, group: Index, values: pa.Array, vote: Vote) -> Codes:
 
 
 def kept(
-    units: Index, codes: Codes, rows: Index, sample: Index, own: npt.NDArray[np.bool_]
-) -> tuple[Index, Codes, list[tuple[int, int, int, int]]]:
+    units: Numbers, codes: Codes, rows: Numbers, sample: Numbers, own: npt.NDArray[np.bool_], samples: int
+) -> tuple[Numbers, Codes, Numbers, list[tuple[int, int, int, int]]]:
     """Make one row a sample, of its own file and of exact duplicates of it.
 
     The own file's row counts, else the first duplicate's. Where both say something and differ, the label is blank.
@@ -201,31 +213,35 @@ def kept(
         What `voted` returned.
     sample, own : numpy.ndarray
         Of every file: its sample, and whether that was made from it.
+    samples : int
+        How many samples there are.
 
     Returns
     -------
     tuple
-        The samples; their codes; conflicts as (sample, column, row, row).
+        The samples; their codes; the row that the own file of each has, -1 where a duplicate's stands in; conflicts as
+        (sample, column, row, row).
     """
-    at, ours = sample[units], own[units]
-    order = np.lexsort((rows, ~ours, at))
-    at = at[order]
-    starts = starts_of(at)
-    counts = np.diff(np.append(starts, len(at)))
-    first = order[starts]  # of each sample
+    at, starts, ends, order = _runs(sample[units], samples)
+    ours = own[units]
+    several = np.flatnonzero(ends - starts > 1)
+    for i in several:
+        members = order[starts[i] : ends[i]]
+        order[starts[i] : ends[i]] = members[np.lexsort((rows[members], ~ours[members]))]
+    first = order[starts]
     out = rows_of(codes, first)
     conflicts: list[tuple[int, int, int, int]] = []
-    for i in np.flatnonzero(counts > 1):
+    for i in several:
         one = first[i]
-        for other in order[starts[i] + 1 : starts[i] + counts[i]]:
+        for other in order[starts[i] + 1 : ends[i]]:
             differ = (codes[one] >= 0) & (codes[other] >= 0) & (codes[one] != codes[other])
             for column in np.flatnonzero(differ).tolist():
                 out[i, column] = -1
-                conflicts.append((int(at[starts[i]]), column, int(rows[one]), int(rows[other])))
-    return at[starts], out, np.where(ours[first], rows[first], -1), conflicts
+                conflicts.append((int(at[i]), column, int(rows[one]), int(rows[other])))
+    return at, out, np.where(ours[first], rows[first], -1), conflicts
 
 
-def parted(codes: Codes, groups: Index) -> list[tuple[int, int, int]]:
+def parted(codes: Codes, groups: Numbers) -> list[tuple[int, int, int]]:
     """Find groups whose members differ where they must not, as images of one study in its labels.
 
     Parameters
@@ -240,10 +256,7 @@ def parted(codes: Codes, groups: Index) -> list[tuple[int, int, int]]:
     list of tuple of int
         (column, member, member): the first that differ, for each column that has some.
     """
-    if not (groups >= 0).any():
-        return []
-    order = np.argsort(groups, kind="stable")
-    order = order[np.searchsorted(groups[order], 0) :]
+    _, order = grouped(groups, int(groups.max(initial=-1)) + 1)
     found = []
     for column in range(codes.shape[1]):
         members = order[codes[order, column] >= 0]

@@ -5,8 +5,10 @@ Every row of the table ends matched, ambiguous or unmatched. No reference is sto
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -15,7 +17,7 @@ from shardkit.errors import ArgumentError
 from shardkit.labels import store as labels_store
 from shardkit.labels.base import KEY, KINDS, SPLIT, LabelsDescription, LabelTable
 from shardkit.labels.joining.box_join import Boxed, join_boxes
-from shardkit.labels.joining.combining import Coded, Codes, Conflict, kept, parted, rows_of, voted
+from shardkit.labels.joining.combining import Coded, Codes, Conflict, kept, parted, voted
 from shardkit.labels.joining.fates import Outcome, fates, outcome, pairs
 from shardkit.labels.joining.lookup import Numbers, Texts
 from shardkit.labels.joining.matching import match
@@ -27,7 +29,6 @@ from shardkit.storage import Store
 from shardkit.storage.growing import column_pieces, gathered
 from shardkit.storage.spill import Spill
 
-Pairs = tuple[Numbers, Numbers]
 _COLUMNS = ["key", "patient", "study", "height", "width", "halvings"]
 
 
@@ -98,9 +99,11 @@ def label(dataset_url: str, name: str, rows: LabelRows, private: Path) -> Joined
     require_replaceable(before, rows.collection)
     samples = contents.samples(store, described=described)
     pseudonyms = read_key(private, described)
-    made, outcome, conflicts, boxed = joined(name, rows, samples, read_targets(private, samples, rows.by), pseudonyms)
-    if not outcome.rows["matched"]:
-        raise NoMatch(_no_match(rows, outcome))
+    found = named(rows, samples, read_targets(private, samples, rows.by), pseudonyms)
+    if not found.outcome.rows["matched"]:
+        raise NoMatch(_no_match(rows, found.outcome))
+    made, outcome, conflicts, boxed = assembled(name, rows, samples, found)
+    del found
     made = replace(made, description=replace(made.description, dataset=described.digest))
     written, changed = labels_store.write_new(store, made)
     from shardkit.report import dataset_page  # which draws: a build that writes no labels need not load it
@@ -139,61 +142,102 @@ def joined(
     ArgumentError
         Rows contradict each other, or the ledger does not tell what they are joined by.
     """
-    samples = samples.select(_COLUMNS)
-    boxed = None if rows.boxes is None else join_boxes(rows.boxes, rows.by, samples, targets, pseudonyms)
-    keys = gathered(column_pieces(samples, KEY))
-    found, said = _named(rows, targets, keys, pseudonyms)
-    sample, own = targets.sample, targets.own
-    del targets  # whose texts are as much memory as anything here
-    values = Coded.of(rows.values, rows.split, len(rows.reference))
-    units, codes, leads = voted(values, *found, rows.vote, rows.first_row)
-    del found
-    at, codes, leads_of, conflicts = kept(units, codes, leads, sample, own)
-    if rows.level != "image":
-        _require_level(values, codes, _groups(samples, rows.level, at), leads_of, rows)
-    listing = tuple(
-        Conflict(keys[row].as_py(), values.names[column], (a + rows.first_row, b + rows.first_row))
-        for row, column, a, b in conflicts
-    )
-    description = LabelsDescription(
-        name=name,
-        level=rows.level,
-        kinds={f.name: KINDS[f.type] for f in rows.values.schema},
-        rows=said.rows,
-        sources=rows.sources,
-        vote=rows.vote,
-        collection=rows.collection,
-    )
-    table = _table(keys, at, values, codes)
-    return LabelTable(description, table, boxed and boxed.table), said, listing, boxed
+    return assembled(name, rows, samples, named(rows, samples, targets, pseudonyms))
 
 
-def _named(rows: LabelRows, targets: Targets, keys: pa.Array, name: Pseudonyms) -> tuple[Pairs, Outcome]:
-    """Return pairs of a row and a file that it names, and what became of the rows."""
+@dataclass(frozen=True)
+class Named:
+    """What the rows of a table name.
+
+    Attributes
+    ----------
+    rows, targets : ndarray of int32
+        Pairs of a row and a file with a sample that it names, in the order of rows.
+    sample, own : numpy.ndarray
+        Of `Targets`.
+    outcome : Outcome
+        What became of the rows.
+    boxes : Boxed or None
+        What became of the boxes.
+    """
+
+    rows: Numbers
+    targets: Numbers
+    sample: Numbers
+    own: npt.NDArray[np.bool_]
+    outcome: Outcome
+    boxes: Boxed | None
+
+
+def named(rows: LabelRows, samples: pa.Table | Spill, targets: Targets, pseudonyms: Pseudonyms) -> Named:
+    """Find what rows name. The texts of targets, as much memory as anything here, are not needed any more then.
+
+    Parameters
+    ----------
+    rows, samples, targets, pseudonyms
+        As for `joined`, which raises the same.
+    """
     distinct = Texts(rows.reference)
     which, references = distinct.codes, rows.reference
     if len(distinct.first) < len(which):
         references = references.take(pa.array(distinct.first))
     del distinct
-    matches = match(references, rows.by, targets, keys, name)
+    matches = match(references, rows.by, targets, samples, pseudonyms)
     fate = fates(matches, rows.by, targets)
     said = outcome(fate, which, matches, targets, references, rows.first_row)
-    return pairs(which, fate, matches, targets), said
+    boxed = None
+    if rows.boxes is not None:
+        boxed = join_boxes(rows.boxes, rows.by, samples.select(_COLUMNS), targets, pseudonyms)
+    return Named(*pairs(which, fate, matches, targets), targets.sample, targets.own, said, boxed)
 
 
-def _table(keys: pa.Array, at: Numbers, values: Coded, codes: Codes) -> pa.Table:
-    """Return samples' labels, sorted by key: sorted later, memory would hold them twice."""
-    if len(at) < len(keys):
-        keys = keys.take(pa.array(at))
+def assembled(
+    name: str, rows: LabelRows, samples: pa.Table | Spill, found: Named
+) -> tuple[LabelTable, Outcome, tuple[Conflict, ...], Boxed | None]:
+    """Give samples the values of the rows that name them.
+
+    Parameters
+    ----------
+    name, rows, samples
+        As for `joined`, which returns and raises the same.
+    found : Named
+        What the rows name.
+    """
+    values = Coded.of(rows.values, rows.split, len(rows.reference))
+    units, codes, leads = voted(values, found.rows, found.targets, len(found.sample), rows.vote, rows.first_row)
+    at, codes, leads, conflicts = kept(units, codes, leads, found.sample, found.own, samples.num_rows)
+    del units
+    if rows.level != "image":
+        _require_level(values, codes, _groups(samples, rows.level, at), leads, rows)
+    del leads
+    keys = gathered(column_pieces(samples, KEY))
+    listing = tuple(
+        Conflict(keys[row].as_py(), values.names[column], (a + rows.first_row, b + rows.first_row))
+        for row, column, a, b in conflicts
+    )
+    keys, order = _sorted(keys if len(at) == len(keys) else keys.take(pa.array(at)))
     columns = {KEY: keys}
-    if not pc.all(pc.less(keys[:-1], keys[1:])).as_py():
-        order = pc.sort_indices(keys)
-        columns[KEY] = keys.take(order)
-        del keys
-        codes = rows_of(codes, order.to_numpy())
-    columns |= {text: values.column(i, codes[:, i]) for i, text in enumerate(values.names)}
+    columns |= {text: values.column(i, codes[order, i]) for i, text in enumerate(values.names)}
     assert values.names[-1] == SPLIT
-    return pa.table(columns)
+    description = LabelsDescription(
+        name=name,
+        level=rows.level,
+        kinds={f.name: KINDS[f.type] for f in rows.values.schema},
+        rows=found.outcome.rows,
+        sources=rows.sources,
+        vote=rows.vote,
+        collection=rows.collection,
+    )
+    boxes = None if found.boxes is None else found.boxes.table
+    return LabelTable(description, pa.table(columns), boxes), found.outcome, listing, found.boxes
+
+
+def _sorted(keys: pa.Array) -> tuple[pa.Array, Any]:
+    """Return keys in order, and what puts their rows in order: sorted later, memory would hold all columns twice."""
+    if len(keys) < 2 or pc.all(pc.less(keys[:-1], keys[1:])).as_py():
+        return keys, slice(None)
+    order = pc.sort_indices(keys)
+    return keys.take(order), order.to_numpy()
 
 
 def _groups(samples: pa.Table | Spill, level: str, at: Numbers) -> Numbers:

@@ -81,18 +81,22 @@ class Names(Texts):
     @cached_property
     def _groups(self) -> tuple[Numbers, Numbers]:
         """Where the targets of each name begin, and the targets."""
-        from shardkit.labels.joining import text_kernels
-
-        starts = np.zeros(len(self.first) + 1, np.int32)
-        rows = np.empty(int(np.count_nonzero(self.codes >= 0)), np.int32)
-        text_kernels.group(self.codes, starts, rows)
-        return starts, rows
+        return grouped(self.codes, len(self.first))
 
     def members(self, groups: Numbers) -> tuple[Numbers, Numbers]:
         """Return how many targets each name has, and those of all, one name after another; of -1 none."""
         starts, rows = self._groups
         counts = np.where(groups < 0, 0, starts[groups + 1] - starts[groups])
         return counts, rows[spans(starts[groups], counts)]
+
+
+def grouped(codes: Numbers, count: int) -> tuple[Numbers, Numbers]:
+    """Return where the rows of each number begin, and the rows by number, in order within each; -1 belongs to none."""
+    from shardkit.labels.joining import text_kernels
+
+    starts, rows = np.zeros(count + 1, np.int32), np.empty(int(np.count_nonzero(codes >= 0)), np.int32)
+    text_kernels.group(codes, starts, rows)
+    return starts, rows
 
 
 def spans(begins: Numbers, counts: Numbers) -> npt.NDArray[np.int64]:

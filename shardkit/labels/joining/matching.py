@@ -19,6 +19,8 @@ from shardkit.labels.joining.lookup import Names, Numbers
 from shardkit.labels.rows import By
 from shardkit.labels.targets import UID_DIGITS, Targets
 from shardkit.privacy import Pseudonyms
+from shardkit.storage.growing import column_pieces, gathered
+from shardkit.storage.spill import Spill
 
 Index = npt.NDArray[np.int64]
 Piece = tuple[Numbers, Numbers, Numbers]
@@ -55,7 +57,7 @@ class Matches:
         return np.diff(self.starts).astype(np.int32)
 
 
-def match(references: pa.Array, by: By, targets: Targets, keys: pa.Array, name: Pseudonyms) -> Matches:
+def match(references: pa.Array, by: By, targets: Targets, samples: pa.Table | Spill, name: Pseudonyms) -> Matches:
     """Look up distinct references.
 
     Parameters
@@ -66,8 +68,8 @@ def match(references: pa.Array, by: By, targets: Targets, keys: pa.Array, name: 
         What they name.
     targets : Targets
         The ledger's files.
-    keys : pyarrow.Array
-        Keys of the samples.
+    samples : pyarrow.Table or Spill
+        The manifest's `key`.
     name : Pseudonyms
         Of this dataset.
 
@@ -80,7 +82,7 @@ def match(references: pa.Array, by: By, targets: Targets, keys: pa.Array, name: 
         return _by_path(references, by, targets)
     if by == "key":
         own = pa.array(targets.sample, mask=~targets.own)
-        return _once(references, pc.utf8_trim_whitespace, Names(keys.take(own)))
+        return _once(references, pc.utf8_trim_whitespace, Names(gathered(column_pieces(samples, "key")).take(own)))
     column = {"sop": targets.sop, "study": targets.study, "accession": targets.accession, "patient": targets.patient}
     if not column[by].null_count < len(column[by]):
         raise NotTold(by)
