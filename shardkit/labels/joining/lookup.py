@@ -1,7 +1,8 @@
 """Distinct texts of a column, and look-ups among them: exact, and in little more memory than the column itself has.
 
 `dictionary_encode` and `index_in` of Arrow copy the texts that they keep, and hold a table of some fifty bytes a text.
-Here the table refers to the column, with some twenty bytes a row.
+Of many texts the table here refers to the column, with some twenty bytes a row; of few, Arrow's are not worth Numba's
+start.
 """
 
 from dataclasses import dataclass
@@ -10,10 +11,12 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 Numbers = npt.NDArray[np.int32]
 BLOCK = 1 << 16
 """Texts that are changed and looked up at once: what is made of all of them would take as much memory again."""
+_FEW = 1 << 17  # texts for which Numba is not loaded
 _BITS = (1 << 64) - 1  # of a hash that count
 
 
@@ -54,6 +57,36 @@ class Texts:
     """
 
     def __init__(self, texts: pa.Array) -> None:
+        self._known = _Few(texts) if len(texts) <= _FEW else _Many(texts)
+        self.codes, self.first = self._known.codes, self._known.first
+
+    def find(self, wanted: pa.Array) -> Numbers:
+        """Return the number of each of other texts; -1 for null, and for a text that is not here."""
+        return self._known.find(wanted)
+
+
+class _Few:
+    """Of Arrow."""
+
+    def __init__(self, texts: pa.Array) -> None:
+        coded = texts.dictionary_encode()
+        self._known = coded.dictionary
+        self.codes = _codes(coded.indices)
+        rows = np.flatnonzero(self.codes >= 0).astype(np.int32)
+        self.first = rows[np.unique(self.codes[rows], return_index=True)[1]]
+
+    def find(self, wanted: pa.Array) -> Numbers:
+        return _codes(pc.index_in(wanted, self._known, skip_nulls=True))
+
+
+def _codes(indices: pa.Array) -> Numbers:
+    return np.asarray(indices.fill_null(-1).to_numpy(zero_copy_only=False), np.int32)
+
+
+class _Many:
+    """Of Numba."""
+
+    def __init__(self, texts: pa.Array) -> None:
         from shardkit.labels.joining import text_kernels
 
         self._of, self._bits = _Buffers.of(texts), np.uint64(_BITS)
@@ -65,7 +98,6 @@ class Texts:
         self.first = first if found == count else first[:found].copy()
 
     def find(self, wanted: pa.Array) -> Numbers:
-        """Return the number of each of other texts; -1 for null, and for a text that is not here."""
         from shardkit.labels.joining import text_kernels
 
         of, other, found = self._of, _Buffers.of(wanted), np.empty(len(wanted), np.int32)
@@ -92,6 +124,10 @@ class Names(Texts):
 
 def grouped(codes: Numbers, count: int) -> tuple[Numbers, Numbers]:
     """Return where the rows of each number begin, and the rows by number, in order within each; -1 belongs to none."""
+    if len(codes) <= _FEW:
+        order = np.argsort(codes, kind="stable").astype(np.int32)
+        below = np.searchsorted(codes, np.arange(count + 1), sorter=order).astype(np.int32)
+        return below - below[0], order[below[0] :]
     from shardkit.labels.joining import text_kernels
 
     starts, rows = np.zeros(count + 1, np.int32), np.empty(int(np.count_nonzero(codes >= 0)), np.int32)
