@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from shardkit.dataset.description import DatasetDescription
 from shardkit.errors import ArgumentError
-from shardkit.labels.joining.lookup import Numbers, Texts
+from shardkit.labels.lookup import Numbers, Texts
 from shardkit.labels.rows import By
 from shardkit.privacy import Pseudonyms, load_key
 from shardkit.storage import parquet

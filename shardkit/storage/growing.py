@@ -33,7 +33,7 @@ class Strings:
         start, stop = int(ends[0]), int(ends[-1])
         if len(self._data) + stop - start > _MOST:
             raise ArgumentError("a column of texts holds more than 2 GiB: take a table of fewer rows, or of parts")
-        self._ends += memoryview(ends[1:] + np.int32(len(self._data) - start)).cast("B")
+        self._ends += (ends[1:] + np.int32(len(self._data) - start)).tobytes()
         if stop > start:
             self._data += memoryview(data)[start:stop]
         self._null += memoryview(piece.is_null().to_numpy(zero_copy_only=False)).cast("B")

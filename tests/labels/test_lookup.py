@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardkit.errors import ArgumentError
-from shardkit.labels.joining import lookup
+from shardkit.labels import lookup
 from shardkit.labels.joining.join import joined
-from shardkit.labels.joining.lookup import Names, Texts
+from shardkit.labels.lookup import Names, Texts
 from shardkit.labels.rows import By, LabelRows
 from shardkit.labels.targets import read_targets
 from shardkit.storage import growing

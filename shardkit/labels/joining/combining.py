@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from shardkit.errors import ArgumentError
 from shardkit.labels.base import SPLIT
-from shardkit.labels.joining.lookup import Numbers, grouped
+from shardkit.labels.lookup import Numbers, grouped
 from shardkit.labels.rows import Vote
 
 Codes = npt.NDArray[np.signedinteger[Any]]

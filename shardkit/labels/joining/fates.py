@@ -8,8 +8,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shardkit.labels.joining.lookup import Numbers, spans
 from shardkit.labels.joining.matching import Matches, is_empty
+from shardkit.labels.lookup import Numbers, spans
 from shardkit.labels.rows import By
 from shardkit.labels.targets import Targets
 

@@ -3,6 +3,8 @@
 Every row of the table ends matched, ambiguous or unmatched. No reference is stored or printed: messages name rows.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,22 +15,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shardkit.dataset import contents
+from shardkit.dataset.description import DatasetDescription
 from shardkit.errors import ArgumentError
 from shardkit.labels import store as labels_store
 from shardkit.labels.base import KEY, KINDS, SPLIT, LabelsDescription, LabelTable
 from shardkit.labels.joining.box_join import Boxed, join_boxes
 from shardkit.labels.joining.combining import Coded, Codes, Conflict, kept, parted, voted
 from shardkit.labels.joining.fates import Outcome, fates, outcome, pairs
-from shardkit.labels.joining.lookup import Numbers, Texts
 from shardkit.labels.joining.matching import match
 from shardkit.labels.joining.replacing import losses, require_replaceable
+from shardkit.labels.lookup import Numbers, Texts
 from shardkit.labels.rows import LabelRows
 from shardkit.labels.targets import Targets, read_key, read_targets
 from shardkit.privacy import Pseudonyms
-from shardkit.storage import Store
+from shardkit.storage import Store, spill
 from shardkit.storage.growing import column_pieces, gathered
 from shardkit.storage.spill import Spill
 
+_SPILLS = ".labels"  # a build, which may have spills of its own there, writes labels, too
 _COLUMNS = ["key", "patient", "study", "height", "width", "halvings"]
 
 
@@ -97,21 +101,31 @@ def label(dataset_url: str, name: str, rows: LabelRows, private: Path) -> Joined
     described = contents.description(store)
     before = labels_store.current(store, name)
     require_replaceable(before, rows.collection)
-    samples = contents.samples(store, described=described)
     pseudonyms = read_key(private, described)
-    found = named(rows, samples, read_targets(private, samples, rows.by), pseudonyms)
-    if not found.outcome.rows["matched"]:
-        raise NoMatch(_no_match(rows, found.outcome))
-    made, outcome, conflicts, boxed = assembled(name, rows, samples, found)
-    del found
-    made = replace(made, description=replace(made.description, dataset=described.digest))
-    written, changed = labels_store.write_new(store, made)
-    from shardkit.report import dataset_page  # which draws: a build that writes no labels need not load it
+    with _manifest(store, described, private) as samples:
+        found = named(rows, samples, read_targets(private, samples, rows.by), pseudonyms)
+        if not found.outcome.rows["matched"]:
+            raise NoMatch(_no_match(rows, found.outcome))
+        made, outcome, conflicts, boxed = assembled(name, rows, samples, found)
+        del found
+        made = replace(made, description=replace(made.description, dataset=described.digest))
+        written, changed = labels_store.write_new(store, made)
+        from shardkit.report import dataset_page  # which draws: a build that writes no labels need not load it
 
-    dataset_page.write(store, samples, described)
-    count = written.table.num_rows
+        dataset_page.write(store, samples, described)
+        unlabelled = samples.num_rows - written.table.num_rows
     gone = losses(before, written) if before is not None and changed else ""
-    return Joined(written, changed, outcome, count, samples.num_rows - count, conflicts, boxed, gone)
+    return Joined(written, changed, outcome, written.table.num_rows, unlabelled, conflicts, boxed, gone)
+
+
+@contextmanager
+def _manifest(store: Store, described: DatasetDescription, private: Path) -> Iterator[pa.Table | Spill]:
+    """Read the manifest; one of many rows waits in the private folder while they are joined."""
+    if described.samples <= spill.BLOCK:
+        yield contents.samples(store, described=described)
+        return
+    with spill.scratch(private / _SPILLS) as place:
+        yield contents.spilled(store, place / "samples", described=described)
 
 
 def joined(

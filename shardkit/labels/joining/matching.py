@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shardkit.errors import ArgumentError
-from shardkit.labels.joining import lookup
-from shardkit.labels.joining.lookup import Names, Numbers
+from shardkit.labels import lookup
+from shardkit.labels.lookup import Names, Numbers
 from shardkit.labels.rows import By
 from shardkit.labels.targets import UID_DIGITS, Targets
 from shardkit.privacy import Pseudonyms
@@ -172,12 +172,22 @@ def _ways(references: pa.Array, by: By, targets: Targets) -> Iterator[tuple[Spel
             stems = _replaced(ends, EXTENSION, "")
             both = pa.concat_arrays([ends, pc.if_else(pc.equal(ends, stems), None, stems)])
             del ends, stems
-            yield lambda texts, depth=depth: _of_depth(plain(texts), depth), both
+            yield partial(_spelled, plain=plain, depth=depth), both
             del both
     for depth in range(deepest + 1 if by == "path" else 1):  # or an extension that files here lack
         ends = _last(places[-1], depth)
         bare = pc.if_else(pc.equal(ends, _replaced(ends, EXTENSION, "")), ends, None)
-        yield lambda texts, depth=depth: _replaced(_of_depth(plain(texts), depth), EXTENSION, ""), bare
+        yield partial(_bare, plain=plain, depth=depth), bare
+
+
+def _spelled(references: pa.Array, plain: Spelling, depth: int) -> pa.Array:
+    """Return the references with that many folders, null for others."""
+    return _of_depth(plain(references), depth)
+
+
+def _bare(references: pa.Array, plain: Spelling, depth: int) -> pa.Array:
+    """Return them without their extension."""
+    return _replaced(_spelled(references, plain, depth), EXTENSION, "")
 
 
 def _places(paths: pa.Array) -> list[pa.Array]:

@@ -42,7 +42,7 @@ def _hashed(data: Bytes, start: int, stop: int) -> np.uint64:
         at += 1
     found = (found ^ word) * _FACTOR
     found = (found ^ (found >> _32)) * _OTHER
-    return found ^ (found >> _29)
+    return np.uint64(found ^ (found >> _29))
 
 
 @compiled(_BYTES, _AT, _AT, _BYTES, _AT, _AT)

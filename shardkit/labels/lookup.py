@@ -7,6 +7,7 @@ start.
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -87,7 +88,7 @@ class _Many:
     """Of Numba."""
 
     def __init__(self, texts: pa.Array) -> None:
-        from shardkit.labels.joining import text_kernels
+        from shardkit.labels import text_kernels
 
         self._of, self._bits = _Buffers.of(texts), np.uint64(_BITS)
         count = len(texts)
@@ -98,7 +99,7 @@ class _Many:
         self.first = first if found == count else first[:found].copy()
 
     def find(self, wanted: pa.Array) -> Numbers:
-        from shardkit.labels.joining import text_kernels
+        from shardkit.labels import text_kernels
 
         of, other, found = self._of, _Buffers.of(wanted), np.empty(len(wanted), np.int32)
         text_kernels.find(
@@ -128,14 +129,14 @@ def grouped(codes: Numbers, count: int) -> tuple[Numbers, Numbers]:
         order = np.argsort(codes, kind="stable").astype(np.int32)
         below = np.searchsorted(codes, np.arange(count + 1), sorter=order).astype(np.int32)
         return below - below[0], order[below[0] :]
-    from shardkit.labels.joining import text_kernels
+    from shardkit.labels import text_kernels
 
     starts, rows = np.zeros(count + 1, np.int32), np.empty(int(np.count_nonzero(codes >= 0)), np.int32)
     text_kernels.group(codes, starts, rows)
     return starts, rows
 
 
-def spans(begins: Numbers, counts: Numbers) -> npt.NDArray[np.int64]:
+def spans(begins: npt.NDArray[np.signedinteger[Any]], counts: Numbers) -> npt.NDArray[np.int64]:
     """Return the numbers from each of some begins on, as many as are counted, one span after another."""
     ends = np.cumsum(counts, dtype=np.int64)
     return np.repeat(begins - ends + counts, counts) + np.arange(ends[-1] if len(ends) else 0)
