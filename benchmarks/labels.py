@@ -37,6 +37,7 @@ _COLUMNS = {"path": "Path", "sop": "SOPInstanceUID", "study": "StudyInstanceUID"
 def run(
     *,
     rows: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (10**4, 10**5, 10**6),
+    peers: int = 10**6,
     repeats: int = 3,
     out: Path = FOLDER / "labels.json",
 ) -> None:
@@ -45,7 +46,9 @@ def run(
     Parameters
     ----------
     rows
-        Rows of the tables.
+        Rows of the tables: up to 10,000,000, which take some minutes each.
+    peers
+        Rows up to which pandas and hashing are measured, too.
     repeats
         How often each program runs, in turn with the others.
     out
@@ -55,13 +58,14 @@ def run(
         bench = Bench(Path(folder), sys.executable)
         result = begin((__doc__ or "").partition("\n")[0], ("numpy", "pyarrow", "pandas"))
         result["conditions"] = {"labels": LABELS, "repeats": repeats, "images_a_row": WAYS}
-        result["rows"] = [_measured(bench, count, by, repeats) for count in rows for by in WAYS]
+        result["rows"] = [_measured(bench, count, by, peers, repeats) for count in rows for by in WAYS]
     save(result, out, plots)
     say(readme(result))
 
 
-def _measured(bench: Bench, count: int, by: str, repeats: int) -> Record:
-    found = joins.measured(bench, "labels", PROGRAMS, (count, by), (count, by), repeats)
+def _measured(bench: Bench, count: int, by: str, peers: int, repeats: int) -> Record:
+    programs = PROGRAMS if count <= peers else PROGRAMS[:1]
+    found = joins.measured(bench, "labels", programs, (count, by), (count, by), repeats)
     return {"rows": count, "by": by, **found}
 
 
@@ -219,25 +223,28 @@ def readme(result: Record) -> str:
     titles = ["rows, by", "read", "join", "store", "in all", "peak MiB", "pandas, in all", "peak MiB", "hashing alone"]
     found = []
     for row in result["rows"]:
-        ours, theirs = row["shardkit"], row["pandas"]
+        ours, theirs = row["shardkit"], row.get("pandas")
         stages = [f"{ours[stage]['median']:.2f} s" for stage in ("read_s", "join_s", "store_s", "seconds")]
         found.append(
             [
                 f"{row['rows']:,}, {row['by']}",
                 *stages,
                 f"{ours['peak_mib']['median']:,.0f}",
-                f"{theirs['seconds']['median']:.2f} s",
-                f"{theirs['peak_mib']['median']:,.0f}",
-                f"{row['hashing']['seconds']['median']:.2f} s",
+                f"{theirs['seconds']['median']:.2f} s" if theirs else "",
+                f"{theirs['peak_mib']['median']:,.0f}" if theirs else "",
+                f"{row['hashing']['seconds']['median']:.2f} s" if theirs else "",
             ]
         )
-    last = result["rows"][-1]
-    ratio = last["shardkit"]["seconds"]["median"] / last["pandas"]["seconds"]["median"]
+    both = [row for row in result["rows"] if "pandas" in row]
+    compared = ""
+    if both:
+        last = both[-1]
+        ratio = last["shardkit"]["seconds"]["median"] / last["pandas"]["seconds"]["median"]
+        compared = f"\n\nshardkit / pandas, {last['rows']:,} rows by {last['by']}: **{ratio:.2f}**."
     return (
         f"{LABELS} labels with blanks and a split, on {result['machine']['cores']} cores, medians of"
         f" {result['conditions']['repeats']} repeats in one run; by study each row labels two images:\n\n"
-        f"{table(titles, found)}\n\n"
-        f"shardkit / pandas, {last['rows']:,} rows by {last['by']}: **{ratio:.2f}**."
+        f"{table(titles, found)}{compared}"
     )
 
 

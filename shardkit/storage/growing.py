@@ -109,6 +109,12 @@ def one(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
+def in_clear(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column of texts, in clear or coded, as strings."""
+    texts = one(column)
+    return texts.dictionary_decode() if pa.types.is_dictionary(texts.type) else texts
+
+
 def column_pieces(rows: pa.Table | Spill, name: str) -> Iterator[pa.Array]:
     """Yield a column of a table or a spill, piece by piece."""
     for batch in rows.select([name]).to_batches():

@@ -28,7 +28,7 @@ from shardkit.labels.reading.cells import (
 from shardkit.labels.rows import By, LabelRows, Vote
 from shardkit.sources import tables
 from shardkit.sources.columns import found_column, parts_of_brackets
-from shardkit.storage.growing import Words, one
+from shardkit.storage.growing import Words, in_clear, one
 
 _IDENTIFIER = re.compile(
     r"\b(id|ids|uid|uids|mrn|pid|name|names|accession|number|path|paths|file|filename|dicom|dir|url|"
@@ -124,7 +124,7 @@ def read(place: str | Path, options: TableOptions) -> tuple[LabelRows, list[str]
         split = _split(table[options.split_column])
     said: list[str] = []
     values = _values(table, options, {reference, options.reader, options.split_column}, name, said)
-    references = _clear(table[reference])
+    references = in_clear(table[reference])
     _refuse_identifiers(values, references, name)
     boxes, sources = None, [digest]
     if options.boxes is not None:
@@ -166,12 +166,6 @@ def _level(options: TableOptions) -> Level:
     if order.index(options.level) < order.index(natural):
         raise ArgumentError(f"--level {options.level} cannot be with --by {options.by}: its labels are of a {natural}")
     return options.level
-
-
-def _clear(column: pa.ChunkedArray) -> pa.Array:
-    """Return a column as strings."""
-    texts = one(column)
-    return texts.dictionary_decode() if pa.types.is_dictionary(texts.type) else texts
 
 
 def _split(column: pa.ChunkedArray) -> pa.Array:
