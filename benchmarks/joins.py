@@ -76,15 +76,22 @@ def plots(result: Record, what: str, label: str, ways: Sequence[str], programs: 
     """
     series = {
         label.format(name=name, by=by): [
-            (row["rows"], row[name]["seconds"]) for row in result["rows"] if row["by"] == by
+            (row["rows"], row[name]["seconds"]) for row in result["rows"] if row["by"] == by and name in row
         ]
         for name in programs
         for by in ways
     }
     most = max(row["rows"] for row in result["rows"])
     largest = [row for row in result["rows"] if row["rows"] == most]
-    memory = {name: [row[name]["peak_mib"] for row in largest] for name in programs}
+    ran = [name for name in programs if all(name in row for row in largest)]
+    memory = {name: [row[name]["peak_mib"] for row in largest] for name in ran}
     return [
-        lines(f"time to join {what}", series, unit="seconds", across="rows", log=True),
+        lines(
+            f"time to join {what}",
+            {name: points for name, points in series.items() if points},
+            unit="seconds",
+            across="rows",
+            log=True,
+        ),
         bars(f"memory for {most:,} rows", [f"by {row['by']}" for row in largest], memory, unit="MiB"),
     ]

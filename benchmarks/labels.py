@@ -11,6 +11,7 @@ import hmac
 import shutil
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,12 +28,16 @@ WAYS = {"path": 1, "sop": 1, "study": 2}
 """By what rows are joined -> images of each."""
 PROGRAMS = ("shardkit", "pandas", "hashing")
 _KEY = bytes(32)
+SAMPLES = "samples"
+"""The manifest's columns, on disk as `shardkit label` has them."""
+_BLOCK = 1 << 15  # rows that are made at once, and a group of rows of the ledger, as a build writes them
 _COLUMNS = {"path": "Path", "sop": "SOPInstanceUID", "study": "StudyInstanceUID"}
 
 
 def run(
     *,
     rows: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (10**4, 10**5, 10**6),
+    peers: int = 10**6,
     repeats: int = 3,
     out: Path = FOLDER / "labels.json",
 ) -> None:
@@ -41,7 +46,9 @@ def run(
     Parameters
     ----------
     rows
-        Rows of the tables.
+        Rows of the tables: up to 10,000,000, which take some minutes each.
+    peers
+        Rows up to which pandas and hashing are measured, too.
     repeats
         How often each program runs, in turn with the others.
     out
@@ -51,13 +58,14 @@ def run(
         bench = Bench(Path(folder), sys.executable)
         result = begin((__doc__ or "").partition("\n")[0], ("numpy", "pyarrow", "pandas"))
         result["conditions"] = {"labels": LABELS, "repeats": repeats, "images_a_row": WAYS}
-        result["rows"] = [_measured(bench, count, by, repeats) for count in rows for by in WAYS]
+        result["rows"] = [_measured(bench, count, by, peers, repeats) for count in rows for by in WAYS]
     save(result, out, plots)
     say(readme(result))
 
 
-def _measured(bench: Bench, count: int, by: str, repeats: int) -> Record:
-    found = joins.measured(bench, "labels", PROGRAMS, (count, by), (count, by), repeats)
+def _measured(bench: Bench, count: int, by: str, peers: int, repeats: int) -> Record:
+    programs = PROGRAMS if count <= peers else PROGRAMS[:1]
+    found = joins.measured(bench, "labels", programs, (count, by), (count, by), repeats)
     return {"rows": count, "by": by, **found}
 
 
@@ -65,46 +73,74 @@ def _measured(bench: Bench, count: int, by: str, repeats: int) -> Record:
 
 
 def make(place: str, count: int, by: str) -> None:
-    """Write a table of labels, a ledger with as many images as its rows have, and the manifest's columns."""
+    """Write a table of labels, a ledger with as many images as its rows have, and the manifest's columns.
+
+    They are written in blocks: ten million rows take as much memory as ten thousand.
+    """
     import numpy as np
+
+    folder, rng = Path(place), np.random.default_rng(0)
+    folder.mkdir()
+    _make_table(folder / "table.csv", count, by, rng)
+    images = np.repeat(np.arange(count, dtype=np.int32), WAYS[by])
+    rng.shuffle(images)
+    _make_images(folder, images, by)
+
+
+def _make_table(path: Path, count: int, by: str, rng: Any) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([_COLUMNS[by], *(f"finding {i}" for i in range(LABELS)), "Split"])
+        for start in range(0, count, _BLOCK):
+            rows = range(start, min(start + _BLOCK, count))
+            values = rng.choice(["1", "0", "-1", ""], (len(rows), LABELS), p=[0.1, 0.2, 0.05, 0.65])
+            writer.writerows([_reference(by, i), *row, "train"] for i, row in zip(rows, values.tolist(), strict=True))
+
+
+def _make_images(folder: Path, images: Any, by: str) -> None:
+    """Write ledger, manifest and clear references of images, of each of which the table has a row."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from shardkit.build import ledger
+    from shardkit.storage import spill
+
+    sizes = [("height", pa.int32()), ("width", pa.int32()), ("halvings", pa.int8())]
+    schemas = {
+        ledger.NAME: ledger.SCHEMA,
+        SAMPLES: pa.schema([*((name, pa.string()) for name in ("key", "patient", "study")), *sizes]),
+        "clear.parquet": pa.schema([(_COLUMNS[by], pa.string()), ("key", pa.string())]),
+    }
+    with ExitStack() as files:
+        writers: dict[str, Any] = {
+            name: pq.ParquetWriter(folder / name, schema, compression="zstd")
+            for name, schema in schemas.items()
+            if name != SAMPLES
+        }
+        writers = {name: files.enter_context(writer).write_table for name, writer in writers.items()}
+        writers[SAMPLES] = files.enter_context(spill.writing(folder / SAMPLES, schemas[SAMPLES])).write
+        for start in range(0, len(images), _BLOCK):
+            tables = _images(range(start, min(start + _BLOCK, len(images))), images, by)
+            for name, found in tables.items():
+                writers[name](pa.table(found, schema=schemas[name]))
+
+
+def _images(rows: range, images: Any, by: str) -> dict[str, dict[str, Any]]:
+    """Return the columns of a block of images by file."""
+    from shardkit.build import ledger
     from shardkit.privacy import Pseudonyms
 
-    folder, rng, name = Path(place), np.random.default_rng(0), Pseudonyms(_KEY)
-    folder.mkdir()
-    references = [_reference(by, i) for i in range(count)]
-    values = rng.choice(["1", "0", "-1", ""], (count, LABELS), p=[0.1, 0.2, 0.05, 0.65])
-    with (folder / "table.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([_COLUMNS[by], *(f"finding {i}" for i in range(LABELS)), "Split"])
-        for reference, row in zip(references, values.tolist(), strict=True):
-            writer.writerow([reference, *row, "train"])
-    images = np.repeat(np.arange(count), WAYS[by])
-    rng.shuffle(images)
-    total = len(images)
-    hashed = [name(by, reference) for reference in references] if by != "path" else []
-    keys = pa.array(
-        [f"{(hashed[i] if by == 'sop' else name('sop', str(at)))[:20]}-{at:012d}" for at, i in enumerate(images)]
-    )
-    paths = pa.array([references[i] if by == "path" else f"IM{at:08d}" for at, i in enumerate(images)])
-    columns = {"path": paths, "verdict": ["written"] * total, "reason": ["ok"] * total, "key": keys}
-    if by != "path":
-        columns[by] = pa.array([hashed[i] for i in images])
-    told = pa.table(columns)
-    for field in ledger.SCHEMA:
-        if field.name not in told.column_names:
-            told = told.append_column(field.name, pa.nulls(total, field.type))
-    pq.write_table(told.select(ledger.SCHEMA.names), folder / ledger.NAME)
-    manifest = {"key": keys, "patient": keys, "study": columns.get("study", keys)}
-    sizes = {side: pa.array(np.full(total, 1024, np.int32)) for side in ("height", "width")}
-    pq.write_table(
-        pa.table(manifest | sizes | {"halvings": pa.array(np.zeros(total, np.int8))}), folder / "samples.parquet"
-    )
-    clear = pa.array([references[i] for i in images])
-    pq.write_table(pa.table({_COLUMNS[by]: clear, "key": keys}), folder / "clear.parquet")
+    name, nothing = Pseudonyms(_KEY), [None] * len(rows)
+    clear = [_reference(by, i) for i in images[rows.start : rows.stop].tolist()]
+    hashed = [name(by, text) for text in clear] if by != "path" else nothing
+    sops = hashed if by == "sop" else [name("sop", str(row)) for row in rows]
+    keys = [f"{str(sop)[:20]}-{row:012d}" for sop, row in zip(sops, rows, strict=True)]
+    told: dict[str, Any] = dict.fromkeys(ledger.SCHEMA.names, nothing)
+    told |= {"path": clear if by == "path" else [f"IM{row:08d}" for row in rows], "key": keys}
+    told |= {"verdict": ["written"] * len(rows), "reason": ["ok"] * len(rows)} | ({by: hashed} if by != "path" else {})
+    sizes = {"height": [1024] * len(rows), "width": [1024] * len(rows), "halvings": [0] * len(rows)}
+    manifest = {"key": keys, "patient": keys, "study": hashed if by == "study" else keys} | sizes
+    return {ledger.NAME: told, SAMPLES: manifest, "clear.parquet": {_COLUMNS[by]: clear, "key": keys}}
 
 
 def _reference(by: str, i: int) -> str:
@@ -118,25 +154,25 @@ def _reference(by: str, i: int) -> str:
 
 def shardkit(place: str, count: int, by: Any) -> dict[str, float]:
     """Read, join and store, as `shardkit label` does between opening the dataset and drawing its page."""
-    import pyarrow.parquet as pq
-
     from shardkit.labels import store as labels_store
-    from shardkit.labels.joining.join import joined
+    from shardkit.labels.joining.join import assembled, named
     from shardkit.labels.reading.tables import TableOptions, read
     from shardkit.labels.targets import read_targets
     from shardkit.privacy import Pseudonyms
     from shardkit.storage import Store
+    from shardkit.storage.spill import Spill
 
     folder, made = Path(place), dict[str, Any]()
-    samples = pq.read_table(folder / "samples.parquet", use_threads=False)
+    samples = Spill(folder / SAMPLES)
 
     def reading() -> None:
         made["rows"] = read(folder / "table.csv", TableOptions(by=by, split_column="Split"))[0]
 
     def joining() -> None:
-        targets = read_targets(folder, samples)
-        made["labels"], outcome, _, _ = joined("x", made["rows"], samples, targets, Pseudonyms(_KEY))
-        assert outcome.rows["matched"] == count
+        rows, name = made["rows"], Pseudonyms(_KEY)
+        found = named(rows, samples, read_targets(folder, samples, by), name)
+        assert found.outcome.rows["matched"] == count
+        made["labels"] = assembled("x", rows, samples, found)[0]
         assert made["labels"].table.num_rows == count * WAYS[by]
 
     def storing() -> None:
@@ -187,25 +223,28 @@ def readme(result: Record) -> str:
     titles = ["rows, by", "read", "join", "store", "in all", "peak MiB", "pandas, in all", "peak MiB", "hashing alone"]
     found = []
     for row in result["rows"]:
-        ours, theirs = row["shardkit"], row["pandas"]
+        ours, theirs = row["shardkit"], row.get("pandas")
         stages = [f"{ours[stage]['median']:.2f} s" for stage in ("read_s", "join_s", "store_s", "seconds")]
         found.append(
             [
                 f"{row['rows']:,}, {row['by']}",
                 *stages,
                 f"{ours['peak_mib']['median']:,.0f}",
-                f"{theirs['seconds']['median']:.2f} s",
-                f"{theirs['peak_mib']['median']:,.0f}",
-                f"{row['hashing']['seconds']['median']:.2f} s",
+                f"{theirs['seconds']['median']:.2f} s" if theirs else "",
+                f"{theirs['peak_mib']['median']:,.0f}" if theirs else "",
+                f"{row['hashing']['seconds']['median']:.2f} s" if theirs else "",
             ]
         )
-    last = result["rows"][-1]
-    ratio = last["shardkit"]["seconds"]["median"] / last["pandas"]["seconds"]["median"]
+    both = [row for row in result["rows"] if "pandas" in row]
+    compared = ""
+    if both:
+        last = both[-1]
+        ratio = last["shardkit"]["seconds"]["median"] / last["pandas"]["seconds"]["median"]
+        compared = f"\n\nshardkit / pandas, {last['rows']:,} rows by {last['by']}: **{ratio:.2f}**."
     return (
         f"{LABELS} labels with blanks and a split, on {result['machine']['cores']} cores, medians of"
         f" {result['conditions']['repeats']} repeats in one run; by study each row labels two images:\n\n"
-        f"{table(titles, found)}\n\n"
-        f"shardkit / pandas, {last['rows']:,} rows by {last['by']}: **{ratio:.2f}**."
+        f"{table(titles, found)}{compared}"
     )
 
 

@@ -241,4 +241,4 @@ def digest(table: pa.Table) -> str:
 def _digest(sha: Any, table: pa.Table) -> None:
     for field in table.schema:
         sha.update(f"\n{field.name} {field.type} {table.num_rows} ".encode())
-        feed(sha, table[field.name].combine_chunks())
+        feed(sha, table[field.name])

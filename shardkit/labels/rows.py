@@ -42,7 +42,7 @@ class LabelRows:
     level : Level
         What the labels are of: the image, its study or its patient.
     split : pyarrow.Array, or sequence of str or None, optional
-        The official split, row by row. Kept as an array.
+        The official split, row by row. Kept as an array, of strings or of codes of them.
     boxes : pyarrow.Table, optional
         Of the columns `BOXES`.
     vote : str, optional

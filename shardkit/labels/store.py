@@ -29,6 +29,7 @@ from shardkit.labels.base import (
     digest,
 )
 from shardkit.storage import MissingObject, Store, parquet
+from shardkit.storage.growing import one
 
 FOLDER = "labels"
 _NAME = re.compile("[a-z0-9][a-z0-9_-]{0,63}")
@@ -159,9 +160,14 @@ def _check(schema: pa.Schema, description: LabelsDescription, where: str) -> Non
 
 
 def _check_keys(table: pa.Table, where: str) -> None:
-    keys = table[KEY].combine_chunks()
-    if keys.null_count or not (len(keys) < 2 or pc.all(pc.less(keys[:-1], keys[1:])).as_py()):
+    keys = one(table[KEY])
+    if keys.null_count or not _is_sorted(keys):
         raise IntegrityError(f"{where} does not have each key once, in order: {_ANEW}")
+
+
+def _is_sorted(keys: pa.Array) -> bool:
+    """Whether keys are in order, each once."""
+    return len(keys) < 2 or bool(pc.all(pc.less(keys[:-1], keys[1:])).as_py())
 
 
 def _boxes(store: Store, description: LabelsDescription) -> pa.Table | None:
@@ -248,7 +254,10 @@ def _completed(labels: LabelTable) -> LabelTable:
     kinds = labels.description.kinds
     check_columns(pa.schema([(name, TYPES[kind]) for name, kind in kinds.items()]))
     wanted = pa.schema([(KEY, pa.string()), *((n, TYPES[k]) for n, k in kinds.items()), (SPLIT, pa.string())])
-    table = labels.table.select(wanted.names).sort_by(KEY).cast(wanted).combine_chunks()
+    table = labels.table.select(wanted.names)
+    if not _is_sorted(one(table[KEY])):
+        table = table.sort_by(KEY)
+    table = table.cast(wanted).combine_chunks()
     boxes, place = labels.boxes, None
     if boxes is not None:
         boxes = boxes.cast(BOXES).sort_by([(name, "ascending") for name in BOXES.names]).combine_chunks()

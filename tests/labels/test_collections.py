@@ -40,7 +40,9 @@ def samples_of(paths: Sequence[str], side: int = 1024, halvings: int = 0) -> tup
     nothing = pa.nulls(count, pa.string())
     reason = pa.array(["ok"] * count)
     everything = np.ones(count, np.bool_)
-    return samples, Targets(pa.array(paths), reason, nothing, nothing, nothing, nothing, np.arange(count), everything)
+    return samples, Targets(
+        pa.array(paths), reason, nothing, nothing, nothing, nothing, np.arange(count, dtype=np.int32), everything
+    )
 
 
 @pytest.fixture(scope="module")

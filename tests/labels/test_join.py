@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -22,7 +23,7 @@ from shardkit.labels import LabelRows
 from shardkit.labels.joining.join import NoMatch, joined, label
 from shardkit.labels.targets import read_key, read_targets
 from shardkit.report.dataset_page import write as write_page
-from shardkit.storage import Store
+from shardkit.storage import Store, spill
 from shardkit.synthetic.records import ImageSpec
 from tests.labels.conftest import Place
 
@@ -307,6 +308,25 @@ def test_a_duplicate_s_row_is_compared_with_the_kept_sample_s(place: Place) -> N
         assert (done.conflicts, column(place)[key]) == ((), expected)
     label(place.url, "findings", rows_of("path", [copy], [1]), place.private)
     assert column(place) == {key: 1}  # the same pixels
+
+
+@pytest.mark.usefixtures("page")
+def test_a_manifest_on_disk_gives_the_labels_and_the_page_of_one_in_memory(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, private = sorted(place.written()), tmp_path / "private"
+    shutil.copytree(place.private, private)
+    rows = rows_of("path", paths, [i % 2 for i in range(len(paths))], split=["train"] * len(paths))
+    kept = label(place.url, "findings", rows, private)
+    page = (place.dataset / "report" / "index.html").read_bytes()
+    before = sorted(path.name for path in private.iterdir())
+    labels.remove(Store(place.url), "findings")
+    monkeypatch.setattr(spill, "BLOCK", 1)
+    monkeypatch.setattr(contents, "samples", None)
+    found = label(place.url, "findings", rows, private)
+    assert (found.labels.digest, found.unlabelled) == (kept.labels.digest, kept.unlabelled)
+    assert (place.dataset / "report" / "index.html").read_bytes() == page
+    assert sorted(path.name for path in private.iterdir()) == before
 
 
 def test_a_table_that_matches_nothing_is_not_written(place: Place) -> None:

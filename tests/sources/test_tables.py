@@ -1,6 +1,7 @@
 """Tables as people have them: what is read, and the one sentence on what cannot be."""
 
 import gzip
+import hashlib
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pytest
 
 from shardkit.errors import ArgumentError
 from shardkit.sources.tables import read, read_place
+from shardkit.storage import growing
 
 
 @pytest.mark.parametrize(
@@ -89,3 +91,23 @@ def test_only_wanted_columns_are_read() -> None:
 def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=r"--facts: .*gone\.csv is no file: name a CSV or Parquet file"):
         read_place(tmp_path / "gone.csv", "--facts")
+
+
+def test_a_table_of_many_blocks_is_the_same_coded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some blocks after the first a column gains words, blanks, and at last so many that it is text."""
+    rows = [[f"p/{i}.png", str(i % 3), ["", " x ", "x", "y"][i % 4 if i > 90_000 else 1]] for i in range(100_000)]
+    rows += [["z", str(i), ""] for i in range(50)]
+    place = tmp_path / "t.csv"
+    place.write_text("path,n,word\n" + "".join(f"{','.join(row)}\n" for row in rows))
+    assert place.stat().st_size > 1 << 20  # blocks that the file is read in
+    columns = dict(zip(("path", "n", "word"), zip(*rows, strict=True), strict=True))
+    pq.write_table(pa.table({name: list(cells) for name, cells in columns.items()}), tmp_path / "t.parquet")
+    monkeypatch.setattr(growing, "MANY", 20)
+    clear, digest = read_place(place, "--table")
+    assert digest == hashlib.sha256(place.read_bytes()).hexdigest()
+    assert clear.to_pydict() == {name: [cell.strip() or None for cell in cells] for name, cells in columns.items()}
+    for path in (place, tmp_path / "t.parquet"):
+        coded, _ = read_place(path, "--table", coded=True)
+        assert coded.to_pydict() == clear.to_pydict()
+        assert [pa.types.is_dictionary(field.type) for field in coded.schema] == [False, False, True]
+        assert coded["word"].type.index_type == pa.int8()

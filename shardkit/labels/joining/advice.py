@@ -16,6 +16,7 @@ from shardkit.labels.targets import Targets, read_key, read_targets
 from shardkit.privacy import Pseudonyms
 from shardkit.sources import tables
 from shardkit.storage import Store
+from shardkit.storage.growing import in_clear
 
 _ROWS = 500  # of the table that are tried
 _ENOUGH = 0.1  # share of them that has to match
@@ -43,13 +44,14 @@ def advice(dataset: str, place: str, by: By, private: Path) -> str:
     store = Store(dataset)
     described = contents.description(store)
     samples = contents.samples(store, ["key", "study", "patient"], described)
-    table, _ = tables.read_place(place, "--table")
+    table, _ = tables.read_place(place, "--table", coded=True)
+    first = pa.table({name: in_clear(table[name].slice(0, _ROWS)) for name in table.column_names})
     targets, pseudonyms = read_targets(private, samples), read_key(private, described)
-    found = _best(sorted(_matching(table.slice(0, _ROWS), samples, targets, pseudonyms)))
+    found = _best(sorted(_matching(first, samples, targets, pseudonyms)))
     if found:
         ways = " or ".join(f"--by {way} --column '{column}'" for way, column in found[:_SHOWN])
         return f"in the first rows {ways} matches"
-    if column := _other_extension(table.slice(0, _ROWS), samples, targets, pseudonyms):
+    if column := _other_extension(first, samples, targets, pseudonyms):
         return f"{column} names files that are here with another extension: write the names without one"
     if like := looks(table):
         return f"{like}: does --by {by} fit, and is it the table of this dataset?"
@@ -60,12 +62,11 @@ def _matching(
     table: pa.Table, samples: pa.Table, targets: Targets, name: Pseudonyms
 ) -> Iterator[tuple[float, int, By, str]]:
     """Give (minus the share that matches, order, by, column)."""
-    keys = samples["key"].combine_chunks()
     for column in table.column_names:
         texts = table[column].combine_chunks().drop_null().unique()
         for order, way in enumerate(get_args(By)):
             try:
-                counts = match(texts, way, targets, keys, name).counts()
+                counts = match(texts, way, targets, samples, name).counts()
             except ArgumentError:  # the ledger does not tell
                 continue
             share = float((counts > 0).mean()) if len(counts) else 0.0

@@ -10,6 +10,7 @@ from shardkit.labels.joining.matching import match
 from shardkit.labels.rows import By
 from shardkit.labels.targets import Targets
 from shardkit.privacy import Pseudonyms
+from shardkit.storage.spill import Spill
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Boxed:
     cut: int
 
 
-def join_boxes(boxes: pa.Table, by: By, samples: pa.Table, targets: Targets, pseudonyms: Pseudonyms) -> Boxed:
+def join_boxes(boxes: pa.Table, by: By, samples: pa.Table | Spill, targets: Targets, pseudonyms: Pseudonyms) -> Boxed:
     """Give boxes to samples, those of an exact duplicate to the sample that was kept.
 
     Parameters
@@ -43,16 +44,15 @@ def join_boxes(boxes: pa.Table, by: By, samples: pa.Table, targets: Targets, pse
         Of the columns `shardkit.labels.rows.BOXES`.
     by : By
         What their references name.
-    samples : pyarrow.Table
+    samples : pyarrow.Table or Spill
         The manifest's `key`, `height`, `width` and `halvings`.
     targets : Targets
         The ledger's files.
     pseudonyms : Pseudonyms
         Of the dataset.
     """
-    keys = samples["key"].combine_chunks()
     coded = boxes["reference"].combine_chunks().fill_null("").dictionary_encode()
-    matches = match(coded.dictionary, by, targets, keys, pseudonyms)
+    matches = match(coded.dictionary, by, targets, samples, pseudonyms)
     of_reference = np.full(len(coded.dictionary), -1, np.int64)
     for i in range(len(of_reference)):  # a box lies in one image
         found = targets.sample[matches.targets[matches.starts[i] : matches.starts[i + 1]]]
@@ -70,7 +70,11 @@ def join_boxes(boxes: pa.Table, by: By, samples: pa.Table, targets: Targets, pse
     chosen = pa.array(np.flatnonzero(inside))
     whole = [inner[0], inner[1], inner[2] - inner[0], inner[3] - inner[1]]
     table = pa.table(
-        [keys.take(pa.array(at[inside])), boxes["label"].take(chosen), *(pa.array(side[inside]) for side in whole)],
+        [
+            samples["key"].combine_chunks().take(pa.array(at[inside])),
+            boxes["label"].take(chosen),
+            *(pa.array(side[inside]) for side in whole),
+        ],
         schema=BOXES,
     )
     once = table.group_by(BOXES.names).aggregate([]).sort_by([(name, "ascending") for name in (KEY, *BOXES.names[1:])])

@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 
 from shardkit.errors import ArgumentError
 from shardkit.labels.base import SPLIT
+from shardkit.labels.lookup import Numbers, grouped
 from shardkit.labels.rows import Vote
 
 Codes = npt.NDArray[np.signedinteger[Any]]
 """Of as few bytes as hold the codes: of a few words, one."""
-Index = npt.NDArray[np.int64]
+Index = npt.NDArray[np.signedinteger[Any]]
 _ORDERS: dict[Vote, dict[int | None, int]] = {
     "any": {1: 3, -1: 2, 0: 1, None: 0},
     "all": {0: 3, -1: 2, None: 1, 1: 0},
@@ -49,10 +50,11 @@ class Coded:
         columns = [table[name].combine_chunks() for name in table.column_names]
         columns.append(pa.nulls(rows, pa.string()) if split is None else split)
         coded = [_coded(column) for column in columns]
-        codes = np.empty((rows, len(columns)), np.result_type(*(column.dtype for _, column in coded)), order="F")
-        for i, (_, column) in enumerate(coded):
-            codes[:, i] = column
-        return cls([*table.column_names, SPLIT], [values for values, _ in coded], codes)
+        values, kind = [words for words, _ in coded], np.result_type(*(column.dtype for _, column in coded))
+        codes = np.empty((rows, len(columns)), kind, order="F")
+        for i in reversed(range(len(columns))):
+            codes[:, i] = coded.pop()[1]  # memory need not hold all of them twice
+        return cls([*table.column_names, SPLIT], values, codes)
 
     def column(self, at: int, codes: Codes) -> pa.Array:
         """Return the values of codes of one column."""
@@ -87,6 +89,14 @@ class Conflict:
     rows: tuple[int, int]
 
 
+def rows_of(codes: Codes, rows: npt.NDArray[np.integer[Any]]) -> Codes:
+    """Return some rows of a matrix, column by column, as it lies in memory."""
+    out = np.empty((len(rows), codes.shape[1]), codes.dtype, order="F")
+    for column in range(codes.shape[1]):
+        out[:, column] = codes[rows, column]
+    return out
+
+
 def starts_of(ordered: Index) -> Index:
     """Return where each run of equal numbers begins."""
     first = np.ones(len(ordered), np.bool_)
@@ -94,7 +104,16 @@ def starts_of(ordered: Index) -> Index:
     return np.flatnonzero(first)
 
 
-def voted(coded: Coded, rows: Index, targets: Index, vote: Vote | None, first_row: int) -> tuple[Index, Codes, Index]:
+def _runs(numbers: Numbers, count: int) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+    """Return which numbers below `count` there are; of each where its rows begin and end; and the rows of all."""
+    starts, rows = grouped(numbers, count)
+    there = np.flatnonzero(starts[1:] > starts[:-1]).astype(np.int32)
+    return there, starts[there], starts[there + 1], rows
+
+
+def voted(
+    coded: Coded, rows: Numbers, targets: Numbers, files: int, vote: Vote | None, first_row: int
+) -> tuple[Numbers, Codes, Numbers]:
     """Make one row of all that name the same file.
 
     Parameters
@@ -102,7 +121,9 @@ def voted(coded: Coded, rows: Index, targets: Index, vote: Vote | None, first_ro
     coded : Coded
         The table's values.
     rows, targets : numpy.ndarray
-        Pairs of a row of the table and a file that it names.
+        Pairs of a row of the table and a file that it names, in the order of rows.
+    files : int
+        How many files there are.
     vote : str or None
         How; None: they must be equal.
     first_row : int
@@ -118,11 +139,11 @@ def voted(coded: Coded, rows: Index, targets: Index, vote: Vote | None, first_ro
     ArgumentError
         Rows differ, and no vote is stated that says what counts.
     """
-    order = np.argsort(targets, kind="stable")  # rows come in order
-    rows, targets = rows[order], targets[order]
-    starts = starts_of(targets)
-    codes = np.asfortranarray(coded.codes[rows[starts]])
-    ends = np.append(starts[1:], len(rows))
+    units, starts, ends, order = _runs(targets, files)
+    if (order[1:] < order[:-1]).any():
+        rows = rows[order]
+    leads = rows[starts]
+    codes = rows_of(coded.codes, leads)
     several = np.flatnonzero(ends - starts > 1)
     if len(several) and vote != "first":
         inside = np.concatenate([np.arange(starts[i], ends[i]) for i in several])
@@ -138,7 +159,7 @@ def voted(coded: Coded, rows: Index, targets: Index, vote: Vote | None, first_ro
                 raise ArgumentError(_disagree(name, numbers, vote))
             decided = _majority(votes, group) if vote == "majority" else _ranked(votes, group, coded.values[at], vote)
             codes[several, at] = decided
-    return targets[starts], codes, rows[starts]
+    return units, codes, leads
 
 
 def _disagree(column: str, rows: tuple[Any, Any], vote: Vote | None) -> str:
@@ -180,8 +201,8 @@ def _ranked(votes: Codes, group: Index, values: pa.Array, vote: Vote) -> Codes:
 
 
 def kept(
-    units: Index, codes: Codes, rows: Index, sample: Index, own: npt.NDArray[np.bool_]
-) -> tuple[Index, Codes, list[tuple[int, int, int, int]]]:
+    units: Numbers, codes: Codes, rows: Numbers, sample: Numbers, own: npt.NDArray[np.bool_], samples: int
+) -> tuple[Numbers, Codes, Numbers, list[tuple[int, int, int, int]]]:
     """Make one row a sample, of its own file and of exact duplicates of it.
 
     The own file's row counts, else the first duplicate's. Where both say something and differ, the label is blank.
@@ -192,30 +213,35 @@ def kept(
         What `voted` returned.
     sample, own : numpy.ndarray
         Of every file: its sample, and whether that was made from it.
+    samples : int
+        How many samples there are.
 
     Returns
     -------
     tuple
-        The samples; their codes; conflicts as (sample, column, row, row).
+        The samples; their codes; the row that the own file of each has, -1 where a duplicate's stands in; conflicts as
+        (sample, column, row, row).
     """
-    at = sample[units]
-    order = np.lexsort((rows, ~own[units], at))
-    at, codes, rows = at[order], codes[order], rows[order]
-    starts = starts_of(at)
-    out = np.asfortranarray(codes[starts])
+    at, starts, ends, order = _runs(sample[units], samples)
+    ours = own[units]
+    several = np.flatnonzero(ends - starts > 1)
+    for i in several:
+        members = order[starts[i] : ends[i]]
+        order[starts[i] : ends[i]] = members[np.lexsort((rows[members], ~ours[members]))]
+    first = order[starts]
+    out = rows_of(codes, first)
     conflicts: list[tuple[int, int, int, int]] = []
-    counts = np.diff(np.append(starts, len(at)))
-    for i in np.flatnonzero(counts > 1):
-        first = starts[i]
-        for other in range(first + 1, first + counts[i]):
-            differ = (codes[first] >= 0) & (codes[other] >= 0) & (codes[first] != codes[other])
+    for i in several:
+        one = first[i]
+        for other in order[starts[i] + 1 : ends[i]]:
+            differ = (codes[one] >= 0) & (codes[other] >= 0) & (codes[one] != codes[other])
             for column in np.flatnonzero(differ).tolist():
                 out[i, column] = -1
-                conflicts.append((int(at[first]), column, int(rows[first]), int(rows[other])))
-    return at[starts], out, conflicts
+                conflicts.append((int(at[i]), column, int(rows[one]), int(rows[other])))
+    return at, out, np.where(ours[first], rows[first], -1), conflicts
 
 
-def parted(codes: Codes, groups: Index) -> list[tuple[int, int, int]]:
+def parted(codes: Codes, groups: Numbers) -> list[tuple[int, int, int]]:
     """Find groups whose members differ where they must not, as images of one study in its labels.
 
     Parameters
@@ -230,10 +256,7 @@ def parted(codes: Codes, groups: Index) -> list[tuple[int, int, int]]:
     list of tuple of int
         (column, member, member): the first that differ, for each column that has some.
     """
-    if not (groups >= 0).any():
-        return []
-    order = np.argsort(groups, kind="stable")
-    order = order[np.searchsorted(groups[order], 0) :]
+    _, order = grouped(groups, int(groups.max(initial=-1)) + 1)
     found = []
     for column in range(codes.shape[1]):
         members = order[codes[order, column] >= 0]

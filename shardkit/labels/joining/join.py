@@ -3,9 +3,11 @@
 Every row of the table ends matched, ambiguous or unmatched. No reference is stored or printed: messages name rows.
 """
 
-from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,47 +15,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shardkit.dataset import contents
+from shardkit.dataset.description import DatasetDescription
 from shardkit.errors import ArgumentError
 from shardkit.labels import store as labels_store
 from shardkit.labels.base import KEY, KINDS, SPLIT, LabelsDescription, LabelTable
 from shardkit.labels.joining.box_join import Boxed, join_boxes
-from shardkit.labels.joining.combining import Coded, Conflict, kept, parted, voted
-from shardkit.labels.joining.matching import Matches, match
+from shardkit.labels.joining.combining import Coded, Codes, Conflict, kept, parted, voted
+from shardkit.labels.joining.fates import Outcome, fates, outcome, pairs
+from shardkit.labels.joining.matching import match
 from shardkit.labels.joining.replacing import losses, require_replaceable
-from shardkit.labels.rows import By, LabelRows
+from shardkit.labels.lookup import Numbers, Texts
+from shardkit.labels.rows import LabelRows
 from shardkit.labels.targets import Targets, read_key, read_targets
 from shardkit.privacy import Pseudonyms
-from shardkit.storage import Store
+from shardkit.storage import Store, spill
+from shardkit.storage.growing import column_pieces, gathered
+from shardkit.storage.spill import Spill
 
-Index = npt.NDArray[np.int64]
-_NO_IMAGES = ("not_dicom", "not_an_image", "not_in_collection", "unknown_format", "apple_double", "empty_file")
-"""Reasons of files beside images, which a name that also fits an image does not mean."""
-_LISTED = 1000  # rows of a kind that are named
+_SPILLS = ".labels"  # a build, which may have spills of its own there, writes labels, too
 _COLUMNS = ["key", "patient", "study", "height", "width", "halvings"]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a table's rows.
-
-    Attributes
-    ----------
-    rows : dict
-        Rows matched, ambiguous and unmatched: their sum is all rows.
-    lost : dict
-        Of the unmatched: rows of files without a sample, by the reason that the ledger gives; `not in the export` and
-        `no reference` for the rest.
-    ambiguous_rows, unmatched_rows : tuple of int
-        Numbers of such rows, the first thousand.
-    duplicates : int
-        Matched rows of exact duplicates of the sample that was kept.
-    """
-
-    rows: dict[str, int]
-    lost: dict[str, int]
-    ambiguous_rows: tuple[int, ...]
-    unmatched_rows: tuple[int, ...]
-    duplicates: int
 
 
 @dataclass(frozen=True)
@@ -121,23 +101,35 @@ def label(dataset_url: str, name: str, rows: LabelRows, private: Path) -> Joined
     described = contents.description(store)
     before = labels_store.current(store, name)
     require_replaceable(before, rows.collection)
-    samples = contents.samples(store, described=described)
     pseudonyms = read_key(private, described)
-    made, outcome, conflicts, boxed = joined(name, rows, samples, read_targets(private, samples), pseudonyms)
-    if not outcome.rows["matched"]:
-        raise NoMatch(_no_match(rows, outcome))
-    made = replace(made, description=replace(made.description, dataset=described.digest))
-    written, changed = labels_store.write_new(store, made)
-    from shardkit.report import dataset_page  # which draws: a build that writes no labels need not load it
+    with _manifest(store, described, private) as samples:
+        found = named(rows, samples, read_targets(private, samples, rows.by), pseudonyms)
+        if not found.outcome.rows["matched"]:
+            raise NoMatch(_no_match(rows, found.outcome))
+        made, outcome, conflicts, boxed = assembled(name, rows, samples, found)
+        del found
+        made = replace(made, description=replace(made.description, dataset=described.digest))
+        written, changed = labels_store.write_new(store, made)
+        from shardkit.report import dataset_page  # which draws: a build that writes no labels need not load it
 
-    dataset_page.write(store, samples, described)
-    count = written.table.num_rows
+        dataset_page.write(store, samples, described)
+        unlabelled = samples.num_rows - written.table.num_rows
     gone = losses(before, written) if before is not None and changed else ""
-    return Joined(written, changed, outcome, count, samples.num_rows - count, conflicts, boxed, gone)
+    return Joined(written, changed, outcome, written.table.num_rows, unlabelled, conflicts, boxed, gone)
+
+
+@contextmanager
+def _manifest(store: Store, described: DatasetDescription, private: Path) -> Iterator[pa.Table | Spill]:
+    """Read the manifest; one of many rows waits in the private folder while they are joined."""
+    if described.samples <= spill.BLOCK:
+        yield contents.samples(store, described=described)
+        return
+    with spill.scratch(private / _SPILLS) as place:
+        yield contents.spilled(store, place / "samples", described=described)
 
 
 def joined(
-    name: str, rows: LabelRows, samples: pa.Table, targets: Targets, pseudonyms: Pseudonyms
+    name: str, rows: LabelRows, samples: pa.Table | Spill, targets: Targets, pseudonyms: Pseudonyms
 ) -> tuple[LabelTable, Outcome, tuple[Conflict, ...], Boxed | None]:
     """Join without writing.
 
@@ -147,7 +139,7 @@ def joined(
         Of the labels.
     rows : LabelRows
         What the table says.
-    samples : pyarrow.Table
+    samples : pyarrow.Table or Spill
         The manifest's `key`, `patient`, `study`, `height`, `width` and `halvings`.
     targets : Targets
         The ledger's files.
@@ -164,128 +156,114 @@ def joined(
     ArgumentError
         Rows contradict each other, or the ledger does not tell what they are joined by.
     """
-    samples = samples.select(_COLUMNS)
-    keys = samples["key"].combine_chunks()
-    coded = rows.reference.dictionary_encode()
-    matches = match(coded.dictionary, rows.by, targets, keys, pseudonyms)
-    which = coded.indices.to_numpy().astype(np.int64)
-    fate = _fates(matches, rows.by, targets)
-    outcome = _outcome(fate, which, matches, targets, coded.dictionary, rows.first_row)
-    pair_rows, pair_targets = _pairs(which, fate, matches, targets)
+    return assembled(name, rows, samples, named(rows, samples, targets, pseudonyms))
+
+
+@dataclass(frozen=True)
+class Named:
+    """What the rows of a table name.
+
+    Attributes
+    ----------
+    rows, targets : ndarray of int32
+        Pairs of a row and a file with a sample that it names, in the order of rows.
+    sample, own : numpy.ndarray
+        Of `Targets`.
+    outcome : Outcome
+        What became of the rows.
+    boxes : Boxed or None
+        What became of the boxes.
+    """
+
+    rows: Numbers
+    targets: Numbers
+    sample: Numbers
+    own: npt.NDArray[np.bool_]
+    outcome: Outcome
+    boxes: Boxed | None
+
+
+def named(rows: LabelRows, samples: pa.Table | Spill, targets: Targets, pseudonyms: Pseudonyms) -> Named:
+    """Find what rows name. The texts of targets, as much memory as anything here, are not needed any more then.
+
+    Parameters
+    ----------
+    rows, samples, targets, pseudonyms
+        As for `joined`, which raises the same.
+    """
+    distinct = Texts(rows.reference)
+    which, references = distinct.codes, rows.reference
+    if len(distinct.first) < len(which):
+        references = references.take(pa.array(distinct.first))
+    del distinct
+    matches = match(references, rows.by, targets, samples, pseudonyms)
+    fate = fates(matches, rows.by, targets)
+    said = outcome(fate, which, matches, targets, references, rows.first_row)
+    boxed = None
+    if rows.boxes is not None:
+        boxed = join_boxes(rows.boxes, rows.by, samples.select(_COLUMNS), targets, pseudonyms)
+    return Named(*pairs(which, fate, matches, targets), targets.sample, targets.own, said, boxed)
+
+
+def assembled(
+    name: str, rows: LabelRows, samples: pa.Table | Spill, found: Named
+) -> tuple[LabelTable, Outcome, tuple[Conflict, ...], Boxed | None]:
+    """Give samples the values of the rows that name them.
+
+    Parameters
+    ----------
+    name, rows, samples
+        As for `joined`, which returns and raises the same.
+    found : Named
+        What the rows name.
+    """
     values = Coded.of(rows.values, rows.split, len(rows.reference))
-    units, codes, leads = voted(values, pair_rows, pair_targets, rows.vote, rows.first_row)
-    at, codes, found = kept(units, codes, leads, targets.sample, targets.own)
-    groups = _groups(samples, rows, at)
-    _require_level(values, codes, groups, _leads_of(at, units, leads, targets), rows)
-    listing = [
+    units, codes, leads = voted(values, found.rows, found.targets, len(found.sample), rows.vote, rows.first_row)
+    at, codes, leads, conflicts = kept(units, codes, leads, found.sample, found.own, samples.num_rows)
+    del units
+    if rows.level != "image":
+        _require_level(values, codes, _groups(samples, rows.level, at), leads, rows)
+    del leads
+    keys = gathered(column_pieces(samples, KEY))
+    listing = tuple(
         Conflict(keys[row].as_py(), values.names[column], (a + rows.first_row, b + rows.first_row))
-        for row, column, a, b in found
-    ]
-    columns = {KEY: keys.take(pa.array(at))}
-    columns |= {text: values.column(i, codes[:, i]) for i, text in enumerate(values.names)}
-    boxed = None if rows.boxes is None else join_boxes(rows.boxes, rows.by, samples, targets, pseudonyms)
+        for row, column, a, b in conflicts
+    )
+    keys, order = _sorted(keys if len(at) == len(keys) else keys.take(pa.array(at)))
+    columns = {KEY: keys}
+    columns |= {text: values.column(i, codes[order, i]) for i, text in enumerate(values.names)}
+    assert values.names[-1] == SPLIT
     description = LabelsDescription(
         name=name,
         level=rows.level,
         kinds={f.name: KINDS[f.type] for f in rows.values.schema},
-        rows=outcome.rows,
+        rows=found.outcome.rows,
         sources=rows.sources,
         vote=rows.vote,
         collection=rows.collection,
     )
-    assert values.names[-1] == SPLIT
-    return LabelTable(description, pa.table(columns), boxed and boxed.table), outcome, tuple(listing), boxed
+    boxes = None if found.boxes is None else found.boxes.table
+    return LabelTable(description, pa.table(columns), boxes), found.outcome, listing, found.boxes
 
 
-_MATCHED, _AMBIGUOUS, _LOST, _ABSENT = 0, 1, 2, 3
+def _sorted(keys: pa.Array) -> tuple[pa.Array, Any]:
+    """Return keys in order, and what puts their rows in order: sorted later, memory would hold all columns twice."""
+    if len(keys) < 2 or pc.all(pc.less(keys[:-1], keys[1:])).as_py():
+        return keys, slice(None)
+    order = pc.sort_indices(keys)
+    return keys.take(order), order.to_numpy()
 
 
-def _fates(matches: Matches, by: By, targets: Targets) -> npt.NDArray[np.int8]:
-    """Return what becomes of each distinct reference."""
-    counts = matches.counts()
-    fate = np.where(counts == 0, _ABSENT, _LOST).astype(np.int8)
-    at = np.repeat(np.arange(len(counts)), counts)
-    sample = targets.sample[matches.targets]
-    fate[at[sample >= 0]] = _MATCHED
-    several = np.flatnonzero(counts > 1) if by in ("path", "name", "sop", "key") else ()
-    for i in several:
-        if _is_ambiguous(matches.targets[matches.starts[i] : matches.starts[i + 1]], by, targets):
-            fate[i] = _AMBIGUOUS
-    return fate
+def _groups(samples: pa.Table | Spill, level: str, at: Numbers) -> Numbers:
+    """Return what must have the same labels: each sample's study or patient, -1 where it has none."""
+    return Texts(gathered(column_pieces(samples, level))).codes[at]
 
 
-def _is_ambiguous(members: Index, by: By, targets: Targets) -> bool:
-    """Whether a reference that means one file fits several that are not the same image. All images of a file fit it."""
-    files = pc.replace_substring_regex(targets.path.take(pa.array(members)), pattern="#[0-9]+$", replacement="")
-    beside = pc.is_in(targets.reason.take(pa.array(members)), pa.array(_NO_IMAGES)).to_numpy(zero_copy_only=False)
-    if by in ("sop", "key"):  # a damaged copy does not make a UID unclear
-        beside = targets.sample[members] < 0
-    if not beside.all():
-        members, files = members[~beside], files.filter(pa.array(~beside))
-    samples = np.unique(targets.sample[members])
-    return len(files.unique()) > 1 and (len(samples) > 1 or bool(samples[0] < 0))
-
-
-def _outcome(
-    fate: npt.NDArray[np.int8], which: Index, matches: Matches, targets: Targets, references: pa.Array, first_row: int
-) -> Outcome:
-    """Count rows by what became of their references."""
-    of_rows = fate[which]
-    unmatched = of_rows >= _LOST
-    lost: Counter[str] = Counter()
-    empty = pc.equal(pc.utf8_trim_whitespace(references), "").to_numpy(zero_copy_only=False)
-    rows_of = np.bincount(which, minlength=len(fate))
-    lost["no reference"] = int(rows_of[(fate == _ABSENT) & empty].sum())
-    lost["not in the export"] = int(rows_of[(fate == _ABSENT) & ~empty].sum())
-    first = np.flatnonzero(fate == _LOST)
-    reasons = targets.reason.take(pa.array(matches.targets[matches.starts[first]])).to_pylist()
-    for reason, i in zip(reasons, first, strict=True):
-        lost[reason] += int(rows_of[i])
-    counts = {"matched": of_rows == _MATCHED, "ambiguous": of_rows == _AMBIGUOUS, "unmatched": unmatched}
-    at = np.repeat(np.arange(len(fate)), matches.counts())
-    own = np.zeros(len(fate), np.bool_)
-    own[at[targets.own[matches.targets]]] = True
-    return Outcome(
-        rows={what: int(chosen.sum()) for what, chosen in counts.items()},
-        lost={reason: count for reason, count in sorted(lost.items()) if count},
-        ambiguous_rows=tuple((np.flatnonzero(counts["ambiguous"])[:_LISTED] + first_row).tolist()),
-        unmatched_rows=tuple((np.flatnonzero(unmatched)[:_LISTED] + first_row).tolist()),
-        duplicates=int(rows_of[(fate == _MATCHED) & ~own].sum()),
-    )
-
-
-def _pairs(which: Index, fate: npt.NDArray[np.int8], matches: Matches, targets: Targets) -> tuple[Index, Index]:
-    """Return (row, target) for every file with a sample that a matched row names."""
-    counts = np.where(fate == _MATCHED, matches.counts(), 0)[which]
-    rows = np.repeat(np.arange(len(which)), counts)
-    begins = np.repeat(matches.starts[which] - np.cumsum(counts) + counts, counts)
-    found = matches.targets[begins + np.arange(len(rows))]
-    there = targets.sample[found] >= 0
-    return rows[there], found[there]
-
-
-def _leads_of(at: Index, units: Index, leads: Index, targets: Targets) -> Index:
-    """Return for each sample the table's row that its own file has, -1 where a duplicate's stands in."""
-    out = np.full(int(at.max(initial=-1)) + 1, -1, np.int64)
-    own = targets.own[units]
-    out[targets.sample[units[own]]] = leads[own]
-    return out[at]
-
-
-def _groups(samples: pa.Table, rows: LabelRows, at: Index) -> Index:
-    """Return what must have the same labels: each sample's study or patient."""
-    if rows.level == "image":
-        return np.full(len(at), -1, np.int64)
-    column = samples[rows.level].combine_chunks().dictionary_encode()
-    groups: Index = column.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    return groups[at]
-
-
-def _require_level(values: Coded, codes: npt.NDArray[np.int32], groups: Index, leads: Index, rows: LabelRows) -> None:
+def _require_level(values: Coded, codes: Codes, groups: Numbers, leads: Numbers, rows: LabelRows) -> None:
     """Refuse labels of a study or a patient that differ among its images, but for what duplicates bring in."""
     own = leads >= 0
-    for column, a, b in parted(codes[own][:, :-1], groups[own]):
-        first, second = sorted((int(leads[own][a]), int(leads[own][b])))
+    for column, a, b in parted(codes[:, :-1], np.where(own, groups, -1)):
+        first, second = sorted((int(leads[a]), int(leads[b])))
         raise ArgumentError(
             f"rows {first + rows.first_row:,} and {second + rows.first_row:,} are of one {rows.level}, and differ in"
             f" {values.names[column]}: mend them, or say --level image"

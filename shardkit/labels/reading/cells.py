@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from shardkit.errors import ArgumentError
 from shardkit.labels.base import TYPES, Kind
+from shardkit.storage.growing import one
 
 SEPARATORS = ("|", ";", ",")
 _BLANK = {"nan", "na", "n/a", "none", "null", "<na>", "nat"}
@@ -97,8 +98,8 @@ class Column:
 
     @classmethod
     def of(cls, name: str, table: str, text: pa.Array | pa.ChunkedArray, first_row: int = 2) -> "Column":
-        """Take a column of text. Words such as NaN and None are blank cells."""
-        coded = (text.combine_chunks() if isinstance(text, pa.ChunkedArray) else text).dictionary_encode()
+        """Take a column of text, in clear or coded. Words such as NaN and None are blank cells."""
+        coded = (one(text) if isinstance(text, pa.ChunkedArray) else text).dictionary_encode()
         words = coded.dictionary.to_pylist()
         blank = [word.lower() in _BLANK for word in words]
         at = coded.indices

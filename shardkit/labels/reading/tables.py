@@ -28,6 +28,7 @@ from shardkit.labels.reading.cells import (
 from shardkit.labels.rows import By, LabelRows, Vote
 from shardkit.sources import tables
 from shardkit.sources.columns import found_column, parts_of_brackets
+from shardkit.storage.growing import Words, in_clear, one
 
 _IDENTIFIER = re.compile(
     r"\b(id|ids|uid|uids|mrn|pid|name|names|accession|number|path|paths|file|filename|dicom|dir|url|"
@@ -109,7 +110,7 @@ def read(place: str | Path, options: TableOptions) -> tuple[LabelRows, list[str]
     ArgumentError
         It cannot be read so; one sentence with row, column and remedy.
     """
-    table, digest = tables.read_place(place, "--table")
+    table, digest = tables.read_place(place, "--table", coded=True)
     name = str(place)
     if not table.num_rows:
         raise ArgumentError(f"{name} has no rows below its header: name a table that does")
@@ -123,14 +124,15 @@ def read(place: str | Path, options: TableOptions) -> tuple[LabelRows, list[str]
         split = _split(table[options.split_column])
     said: list[str] = []
     values = _values(table, options, {reference, options.reader, options.split_column}, name, said)
-    _refuse_identifiers(values, table[reference], name)
+    references = in_clear(table[reference])
+    _refuse_identifiers(values, references, name)
     boxes, sources = None, [digest]
     if options.boxes is not None:
         boxes, more = read_boxes(options.boxes, options.by)
         sources.append(more)
     rows = LabelRows(
         by=options.by,
-        reference=table[reference].combine_chunks(),
+        reference=references,
         values=values,
         level=_level(options),
         split=split,
@@ -167,9 +169,12 @@ def _level(options: TableOptions) -> Level:
 
 
 def _split(column: pa.ChunkedArray) -> pa.Array:
-    words = column.combine_chunks().dictionary_encode()
-    meant = [_SPLITS.get(word.lower(), word.lower()) for word in words.dictionary.to_pylist()]
-    return pa.array(meant, pa.string()).take(words.indices)
+    """Return the official split, as codes; words that mean the same have one."""
+    words = one(column).dictionary_encode()
+    meant = [None if word is None else _SPLITS.get(word.lower(), word.lower()) for word in words.dictionary.to_pylist()]
+    found = Words()
+    found.add(pa.DictionaryArray.from_arrays(words.indices, pa.array(meant, pa.string())))
+    return found.array()
 
 
 def _values(table: pa.Table, options: TableOptions, taken: set[str | None], name: str, said: list[str]) -> pa.Table:
@@ -222,10 +227,13 @@ def _chosen(table: pa.Table, options: TableOptions, taken: set[str | None], name
     for label in table.column_names:
         if label in taken or (label in parts and label not in options.kinds):
             continue
-        column = _column(table, label, name)
-        if label in options.kinds or not (_names_identifier(label) or _many_texts(column, options.meaning)):
+        if label in options.kinds:
             chosen.append(label)
-        elif not _names_identifier(label) and has_decimal_commas(column):
+        elif _names_identifier(label):  # its texts, as many as rows, are not looked at
+            left.append(label)
+        elif not _many_texts(column := _column(table, label, name), options.meaning):
+            chosen.append(label)
+        elif has_decimal_commas(column):
             said.append(f"left out: {label} {_COMMAS}")
         else:
             left.append(label)
@@ -255,17 +263,16 @@ def _many_texts(column: Column, meaning: Meaning) -> bool:
     return len(used) > _MANY or 2 * len(used) > known or any(_UID.fullmatch(column.values[i]) for i in used)
 
 
-def _refuse_identifiers(values: pa.Table, references: pa.ChunkedArray, name: str) -> None:
+def _refuse_identifiers(values: pa.Table, references: pa.Array, name: str) -> None:
     """Refuse categories that name images, studies or people: what is stored must tell of no one."""
-    known = references.combine_chunks().drop_null()
-    if pc.any(pc.is_in(pa.array(values.column_names), known)).as_py() or any(map(_UID.fullmatch, values.column_names)):
+    if _any_in(pa.array(values.column_names), references) or any(map(_UID.fullmatch, values.column_names)):
         raise ArgumentError(f"{name}: the lists name images, studies or people, which must not lie beside the dataset")
     for label in values.column_names:
         column = values[label].combine_chunks()
         if column.type != pa.string():
             continue
         distinct = column.unique().drop_null()
-        clear = pc.any(pc.is_in(distinct, known)).as_py() if len(distinct) else False
+        clear = _any_in(distinct, references)
         uids = any(_UID.fullmatch(text) for text in distinct.to_pylist()[:1000])
         free = len(distinct) > 2 * _MANY and 2 * len(distinct) > len(column) - column.null_count
         if clear or uids or free:
@@ -276,6 +283,11 @@ def _refuse_identifiers(values: pa.Table, references: pa.ChunkedArray, name: str
                 f"{name}, column {label} holds {why}, and what tells who or which must not lie beside the dataset:"
                 " leave it out with --labels"
             )
+
+
+def _any_in(texts: pa.Array, references: pa.Array) -> bool:
+    """Whether one of some texts is a reference. The table that a search makes is of the texts, which are few."""
+    return bool(pc.any(pc.is_in(references, texts, skip_nulls=True)).as_py())
 
 
 def looks(table: pa.Table) -> str:
