@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from shardkit.loader.batch import Batch
+    from shardkit.loader.batch import Batch, BatchPosition
     from shardkit.loader.binned import BinnedBatch
     from shardkit.loader.collate import PackedBatch
     from shardkit.loader.loader import Loader
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Batch": "loader.batch",
+    "BatchPosition": "loader.batch",
     "BinnedBatch": "loader.binned",
     "Dataset": "looking.dataset",
     "PackedBatch": "loader.collate",
@@ -31,6 +32,7 @@ _HOMES = {
 }
 __all__ = [
     "Batch",
+    "BatchPosition",
     "Batching",
     "Binned",
     "BinnedBatch",

@@ -9,9 +9,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from shardkit import BinnedBatch
+from shardkit import BatchPosition, BinnedBatch
 from shardkit.errors import ArgumentError
-from shardkit.loader.batch import BatchPosition
 from trainer.models.backbone import TimmEncoder
 from trainer.models.base import Channels, Grid, Weights
 from trainer.models.classifier import Classifier, Head
