@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,6 @@ from shardkit.storage import Store, spill
 from shardkit.storage.growing import column_pieces, gathered
 from shardkit.storage.spill import Spill
 
-_SPILLS = ".labels"  # a build, which may have spills of its own there, writes labels, too
 _COLUMNS = ["key", "patient", "study", "height", "width", "halvings"]
 
 
@@ -102,7 +102,7 @@ def label(dataset_url: str, name: str, rows: LabelRows, private: Path) -> Joined
     before = labels_store.current(store, name)
     require_replaceable(before, rows.collection)
     pseudonyms = read_key(private, described)
-    with _manifest(store, described, private) as samples:
+    with _manifest(store, described) as samples:
         found = named(rows, samples, read_targets(private, samples, rows.by), pseudonyms)
         if not found.outcome.rows["matched"]:
             raise NoMatch(_no_match(rows, found.outcome))
@@ -119,13 +119,13 @@ def label(dataset_url: str, name: str, rows: LabelRows, private: Path) -> Joined
 
 
 @contextmanager
-def _manifest(store: Store, described: DatasetDescription, private: Path) -> Iterator[pa.Table | Spill]:
-    """Read the manifest; one of many rows waits in the private folder while they are joined."""
+def _manifest(store: Store, described: DatasetDescription) -> Iterator[pa.Table | Spill]:
+    """Read the manifest; one of many rows waits in the system's folder for temporary files while they are joined."""
     if described.samples <= spill.BLOCK:
         yield contents.samples(store, described=described)
         return
-    with spill.scratch(private / _SPILLS) as place:
-        yield contents.spilled(store, place / "samples", described=described)
+    with TemporaryDirectory(prefix="shardkit-labels-") as place:  # the private one may be read-only, or another's
+        yield contents.spilled(store, Path(place) / "samples", described=described)
 
 
 def joined(
