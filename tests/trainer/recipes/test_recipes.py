@@ -162,6 +162,7 @@ def test_a_run_s_loader_gets_what_its_configuration_says(monkeypatch: pytest.Mon
     seen: dict[str, Any] = {}
     monkeypatch.setattr(training, "Loader", lambda url, **given: seen.update(given, url=url))
     values: dict[str, Any] = {"window": 7, "threads": 3, "prefetch": 5, "max_bad": 0.25, "attempts": 2, "deadline": 9.0}
+    values["decoder"] = "dali"
     text = "packed:patch=8,tokens=64"
     loader = LoaderConfig(batching=text, split="all", normalise="0.5,0.25", cache=Path("c"), cache_gib=0.5, **values)
     training.open_loader(replace(RECIPES["tiny"].config, loader=loader), "shards", torch.device("cpu"), 1, 2)
