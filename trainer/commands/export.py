@@ -1,6 +1,7 @@
 """`python -m trainer export`: a run's weights as a file, and how to use it."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from trainer.models.registry import described
 from trainer.runs import best, checkpoint, folder, unpickling
 from trainer.runs.files import atomic_write
 from trainer.runs.training_data import members_normalised
-from trainer.tasks.trained import opened
+from trainer.tasks.trained import Trained, opened
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,8 @@ def export(asked: Export) -> str:
     path = checkpoint.named(asked.run)
     facts = folder.facts(best.run_of(path))
     options = facts["config"]
-    model, under = _model(asked, path, facts)
+    task = _task(asked, path)
+    model, under = _described(path, options) if task is None else (task.network(len(task.classes)), "")
     channels = asked.channels or (model.encoder if isinstance(model, Classifier) else model).channels
     if asked.grid is None and model.needs_grid:
         asked = replace(asked, grid=usual_grid(str(facts["data"]), options["loader.batching"]))
@@ -67,8 +69,7 @@ def export(asked: Export) -> str:
     about = {**options, "step": unpickling.progress(path)["step"], "average": asked.average, "height": size[0]}
     about |= {"width": size[1], "channels": channels, "image": how, **({} if asked.whole else {"call": call})}
     what = "the encoder"
-    if isinstance(model, Classifier):
-        task = opened(best.run_of(path), str(path))
+    if task is not None:
         about |= {"kind": task.task.kind, "classes": json.dumps(task.classes)}
         what, how = "encoder and head", f"{meaning(task.task.kind, task.classes)} {how}"
         shown = from_text(options["loader.batching"]).augmentation
@@ -88,16 +89,19 @@ def export(asked: Export) -> str:
     return f"{asked.out} holds {what} of {path}{only}:\n\n{call}\n\n{how}"
 
 
-def _model(asked: Export, path: Path, facts: folder.Facts) -> tuple[Model, str]:
-    """Build the model of a run, without what a method put on its encoder; say what comes before its names there."""
-    names = checkpoint.names(path)
-    if HEAD not in names:
-        values = {n.removeprefix("model."): v for n, v in facts["config"].items() if n.startswith("model.")}
-        return without_heads(described(values), names)
+def _task(asked: Export, path: Path) -> Trained | None:
+    """Open a run that has a task; None for another one."""
+    if HEAD not in checkpoint.names(path):
+        return None
     if asked.whole:
         raise ArgumentError(f"--whole is for masked autoencoders, and {asked.run} is a task: leave it out")
-    task = opened(best.run_of(path), str(path))
-    return task.network(len(task.classes)), ""
+    return opened(best.run_of(path), str(path))
+
+
+def _described(path: Path, options: Mapping[str, Any]) -> tuple[Model, str]:
+    """Build the model of a run without a task; say what comes before its names there."""
+    values = {n.removeprefix("model."): v for n, v in options.items() if n.startswith("model.")}
+    return without_heads(described(values), checkpoint.names(path))
 
 
 def usual_grid(data: str, text: str) -> tuple[int, int] | None:

@@ -162,11 +162,11 @@ def _ways(references: pa.Array, by: By, targets: Targets) -> Iterator[tuple[Spel
         yield lambda texts: pc.replace_substring(pc.utf8_trim_whitespace(texts), "\\", "\\\\"), targets.path
     plain: Spelling = _plain if by == "path" else lambda texts: _last(_plain(texts), 0)
     places = _places(targets.path)
-    deepest = _deepest(references)
+    deepest = _deepest(references) if by == "path" else 0
     if by == "path":
         for folders in range(deepest + 1):  # the table names folders above the export
             yield from ((partial(_below, folders=folders), place) for place in places)
-    for depth in range(deepest + 1 if by == "path" else 1):  # or folders below it, maybe without the extension
+    for depth in range(deepest + 1):  # or folders below it, maybe without the extension
         for place in places:
             ends = _last(place, depth)
             stems = _replaced(ends, EXTENSION, "")
@@ -174,7 +174,7 @@ def _ways(references: pa.Array, by: By, targets: Targets) -> Iterator[tuple[Spel
             del ends, stems
             yield partial(_spelled, plain=plain, depth=depth), both
             del both
-    for depth in range(deepest + 1 if by == "path" else 1):  # or an extension that files here lack
+    for depth in range(deepest + 1):  # or an extension that files here lack
         ends = _last(places[-1], depth)
         bare = pc.if_else(pc.equal(ends, _replaced(ends, EXTENSION, "")), ends, None)
         yield partial(_bare, plain=plain, depth=depth), bare
