@@ -55,6 +55,21 @@ def _equal(data: Bytes, start: int, stop: int, other: Bytes, first: int, last: i
     return True
 
 
+@compiled(_READ, _BYTES, _SLOTS, uint64, _BYTES, _AT, _AT)
+def _place(
+    offsets: Numbers, data: Bytes, slots: Slots, hashed: np.uint64, other: Bytes, start: int, stop: int
+) -> np.uint64:
+    """Return the slot of a text, or, where it is not there, the empty one that it would take."""
+    last = uint64(len(slots) - 1)
+    at = hashed & last
+    while slots[at] != _NONE:
+        row = np.int64(slots[at] & _LOW) - 1
+        if slots[at] >> _32 == hashed >> _32 and _equal(other, start, stop, data, offsets[row], offsets[row + 1]):
+            break
+        at = (at + uint64(1)) & last
+    return np.uint64(at)
+
+
 @compiled(_READ, _BYTES, _VALID, uint64, _SLOTS, _NUMBERS, _NUMBERS)
 def number(
     offsets: Numbers, data: Bytes, valid: npt.NDArray[np.bool_], bits: np.uint64, slots: Slots, codes: Numbers,
@@ -84,28 +99,20 @@ def number(
     int
         How many there are.
     """
-    last, count = uint64(len(slots) - 1), 0
+    count = 0
     for row in range(len(codes)):
         if not valid[row]:
             codes[row] = -1
             continue
         found = _hashed(data, offsets[row], offsets[row + 1]) & bits
-        at = found & last
-        while True:
-            slot = slots[at]
-            if slot == _NONE:
-                slots[at] = (found >> _32 << _32) | uint64(row + 1)
-                codes[row] = count
-                first[count] = row
-                count += 1
-                break
-            other = np.int64(slot & _LOW) - 1
-            if slot >> _32 == found >> _32 and _equal(
-                data, offsets[row], offsets[row + 1], data, offsets[other], offsets[other + 1]
-            ):
-                codes[row] = codes[other]
-                break
-            at = (at + uint64(1)) & last
+        at = _place(offsets, data, slots, found, data, offsets[row], offsets[row + 1])
+        if slots[at] == _NONE:
+            slots[at] = (found >> _32 << _32) | uint64(row + 1)
+            codes[row] = count
+            first[count] = row
+            count += 1
+        else:
+            codes[row] = codes[np.int64(slots[at] & _LOW) - 1]
     return count
 
 
@@ -125,24 +132,14 @@ def find(
     found_codes : ndarray of int32
         Takes their numbers, -1 for null and for a text that is not there.
     """
-    last = uint64(len(slots) - 1)
     for row in range(len(found_codes)):
         found_codes[row] = -1
         if not valid[row]:
             continue
-        found = _hashed(wanted, wanted_offsets[row], wanted_offsets[row + 1]) & bits
-        at = found & last
-        while True:
-            slot = slots[at]
-            if slot == _NONE:
-                break
-            other = np.int64(slot & _LOW) - 1
-            if slot >> _32 == found >> _32 and _equal(
-                wanted, wanted_offsets[row], wanted_offsets[row + 1], data, offsets[other], offsets[other + 1]
-            ):
-                found_codes[row] = codes[other]
-                break
-            at = (at + uint64(1)) & last
+        start, stop = wanted_offsets[row], wanted_offsets[row + 1]
+        at = _place(offsets, data, slots, _hashed(wanted, start, stop) & bits, wanted, start, stop)
+        if slots[at] != _NONE:
+            found_codes[row] = codes[np.int64(slots[at] & _LOW) - 1]
 
 
 @compiled(_READ, _NUMBERS, _NUMBERS)
